@@ -1,0 +1,88 @@
+"""The settings of a service: read once from `PMP_*` in the environment, never changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Secrets have no defaults; `OTEL_*` belongs to the OpenTelemetry SDK."""
+
+    model_config = SettingsConfigDict(env_prefix="PMP_", frozen=True, use_attribute_docstrings=True, extra="ignore")
+
+    listen: str = "0.0.0.0:50051"
+    """Address and port of the gRPC server."""
+
+    metrics_port: int = 0
+    """Port of the Prometheus endpoint; 0 serves none."""
+
+    log_level: str = "info"
+    """Least severe log line to write: debug, info, warning or error."""
+
+    drain_seconds: float = 10.0
+    """How long running calls may go on after SIGTERM."""
+
+    drain_delay_seconds: float = 0.0
+    """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
+
+    mesh_token: SecretStr
+    """The mesh's own credential: a service port refuses callers without it."""
+
+    vault_key: SecretStr
+    """32 bytes in base64 from which the keys for sealing and for keyed hashes are derived."""
+
+    database_url: str
+    """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`."""
+
+    database_pool: int = Field(default=8, ge=1)
+    """Most connections one process holds to its database."""
+
+    redis_url: str
+    """The Redis that holds the log: `appendonly yes`, `appendfsync always`, `noeviction`."""
+
+    log_partitions: int = Field(default=4, ge=1, le=1024)
+    """Partitions of each topic. Fixed by the first start; another number refuses to start."""
+
+    log_max_bytes: int = Field(default=268_435_456, ge=1_048_576)
+    """Memory of Redis above which intake stops with 429: at most 60 % of its maxmemory, so that a full log drains."""
+
+    log_keep: timedelta = timedelta(hours=1)
+    """How long processed entries stay in the raw log, for a database that is restored."""
+
+    topic_max_bytes: int = Field(default=67_108_864, ge=1_048_576)
+    """Memory of one topic's partition above which its oldest entries are trimmed; the tables keep the history."""
+
+    service_address: str = "{service}-service:50051"
+    """Address of another service, `{service}` being its name."""
+
+    service_addresses: dict[str, str] = {}
+    """Addresses that differ from `service_address`, by service, as JSON."""
+
+    site_name: str = "shop"
+    """Name of the shop: the owner of the API key."""
+
+    site_hosts: frozenset[str] = frozenset()
+    """Host names of the shop itself as a JSON list: pages there are never a source of traffic."""
+
+    site_timezone: ZoneInfo = ZoneInfo("UTC")
+    """Where the shop's day begins."""
+
+    site_retention: timedelta = timedelta(days=1095)
+    """How long events are kept; older ones are refused."""
+
+    @field_validator("site_timezone", mode="before")
+    @classmethod
+    def _zone(cls, value: object) -> object:
+        return ZoneInfo(value) if isinstance(value, str) else value
+
+    def database(self, service: str) -> str:
+        """URL of a service's own database."""
+        return self.database_url.replace("{service}", service)
+
+    def address(self, service: str) -> str:
+        """Address of another service."""
+        return self.service_addresses.get(service) or self.service_address.replace("{service}", service)

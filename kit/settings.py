@@ -53,8 +53,11 @@ class Settings(BaseSettings):
     log_keep: timedelta = timedelta(hours=1)
     """How long processed entries stay in the raw log, for a database that is restored."""
 
-    topic_max_bytes: int = Field(default=67_108_864, ge=1_048_576)
-    """Memory of one topic's partition above which its oldest entries are trimmed; the tables keep the history."""
+    topic_keep: timedelta = timedelta(hours=6)
+    """How long published messages stay in the topics and the outbox; the tables keep the history."""
+
+    topic_max_bytes: int = Field(default=16_777_216, ge=1_048_576)
+    """Memory of one topic's partition above which its oldest entries are trimmed all the same."""
 
     service_address: str = "{service}-service:50051"
     """Address of another service, `{service}` being its name."""

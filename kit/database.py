@@ -1,0 +1,155 @@
+"""One database per service: MySQL through aiomysql or SQLite through aiosqlite, with the same models and promises.
+
+Every transaction reads committed rows and is serialised where it writes: MySQL runs under READ COMMITTED with row
+locks, SQLite takes its write lock when a transaction begins.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+import orjson
+from sqlalchemy import DateTime, Dialect, String, event, make_url, text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+
+Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+
+READING: Final[dict[str, Any]] = {"pmp_reading": True}
+"""Execution options of a transaction that only reads: `await session.connection(execution_options=READING)`."""
+
+MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+"""How every table is made where the server lets one choose."""
+
+# Server and client codes after which the same work may succeed later: lock waits, deadlocks, lost or refused connections,
+# shutdown, a full disk. https://dev.mysql.com/doc/mysql-errors/8.0/en/
+_TRANSIENT: Final = frozenset({1020, 1021, 1040, 1042, 1053, 1077, 1079, 1114, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1836, 1927,
+                               2002, 2003, 2006, 2013, 2014, 2055, 3100, 3024, 4031})  # fmt: skip
+_TRANSIENT_SQLITE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept as UTC in DATETIME(6). Servers round or drop what is finer, so nothing finer is sent."""
+
+    impl = DateTime
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else DateTime())
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    @override
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Id(TypeDecorator[str]):
+    """An identifier that is compared byte by byte: MySQL's default collation takes `A` and `a` for one."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int = 255) -> None:
+        super().__init__(length)
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        length = self.impl_instance.length
+        kind = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin") if dialect.name == "mysql" else String(length)
+        return dialect.type_descriptor(kind)
+
+
+class Database:
+    """A pool of connections to one service's database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.sessions: Sessions = async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+    async def check(self) -> None:
+        """Raises what keeps the database from answering."""
+        async with self.sessions() as session:
+            await session.connection(execution_options=READING)
+            await session.execute(text("SELECT 1"))
+
+
+@asynccontextmanager
+async def open_database(url: str, pool: int = 8) -> AsyncGenerator[Database]:
+    """Opens the database of `url` lazily, with at most `pool` connections; closes them at the end."""
+    engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool)
+    try:
+        yield Database(engine)
+    finally:
+        await engine.dispose()
+
+
+def is_transient(error: BaseException) -> bool:
+    """True when the same statements may succeed later: the work waits and is tried again, nothing is set aside."""
+    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    cause = error.orig
+    if isinstance(cause, ConnectionError | TimeoutError):
+        return True
+    primary = getattr(cause, "sqlite_errorcode", None) or getattr(getattr(cause, "__cause__", None), "sqlite_errorcode", None)
+    if primary is not None:
+        return primary & 0xFF in _TRANSIENT_SQLITE
+    return bool(cause and cause.args and cause.args[0] in _TRANSIENT)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _mysql(url: str, pool: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=pool,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        json_serializer=_json,
+        connect_args={
+            "charset": "utf8mb4",
+            "connect_timeout": 5,
+            "init_command": "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
+        },
+    )
+
+
+def _sqlite(url: str, pool: int) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=pool, max_overflow=0, json_serializer=_json, connect_args={"timeout": 10})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN comes before writes only, so that two readers of one row would overwrite each other.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        reading = connection.get_execution_options().get("pmp_reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    _ = configure, begin
+    return engine

@@ -1,0 +1,351 @@
+"""The boundary of a service: what happens around every rpc, in one place, so that no rpc can forget it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.descriptor_pool import Default as descriptors
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from protovalidate import Validator
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
+from kit.telemetry import Attribute, MetricName, describe, meter, span, traceparent
+from pmp.options.v1 import options_pb2 as options
+
+if TYPE_CHECKING:
+    from protovalidate import Violation as BrokenRule
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Respond: TypeAlias = Callable[[Message, Context], Awaitable[Message | None]]
+
+_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+"""Probes and tools: no credential, no span, no line. They tell nothing but the contract."""
+
+_SCOPES: Mapping[int, frozenset[str]] = {
+    options.ACCESS_TRACK: frozenset({"track", "site", "admin"}),
+    options.ACCESS_SITE: frozenset({"site", "admin"}),
+    options.ACCESS_READ: frozenset({"read", "admin"}),
+    options.ACCESS_ADMIN: frozenset({"admin"}),
+    options.ACCESS_INTERNAL: frozenset(),
+}
+"""Token scopes that open an rpc, by its access option. An internal caller needs none."""
+
+_STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Conflict: grpc.StatusCode.ALREADY_EXISTS,
+    LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+_RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTED: "5", grpc.StatusCode.UNAVAILABLE: "1"}
+"""Seconds after which a caller may try again."""
+
+_FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE})
+"""Statuses that are the service's own failure, not the caller's."""
+
+_MAX_REQUEST_BYTES = 1_048_576
+_MAX_VIOLATIONS_BYTES = 1536
+"""Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
+_MAX_WORDS = 200
+"""Characters of a violation's field and of its description in an answer."""
+
+_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
+
+_validator = Validator()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls the current rpc, as the gateway established it."""
+
+    client: str
+    """Name of the API key's owner; empty for an internal caller."""
+    scope: str
+    """Scope of the token: track, site, read or admin; empty for an internal caller."""
+    user: str
+    """The user the token was made for; empty when it names none."""
+    address: str
+    """The client's network address."""
+    internal: bool
+    """Another service or the command line: the mesh's credential and nothing else."""
+
+
+class _Call:
+    """What is known of the current rpc."""
+
+    __slots__ = ("admitted", "caller", "facts", "request_id")
+
+    def __init__(self, metadata: Mapping[str, Any], *, admitted: bool) -> None:
+        client, scope = metadata.get("x-pmp-client", ""), metadata.get("x-pmp-scope", "")
+        user, address = metadata.get("x-pmp-user", ""), metadata.get("x-pmp-address", "")
+        self.admitted = admitted
+        self.caller = Caller(client, scope, user, address, internal=admitted and not (client or scope or user or address))
+        self.request_id = metadata.get("x-request-id", "")
+        self.facts: dict[str, Any] = {}
+
+
+_current: ContextVar[_Call] = ContextVar("call")
+
+
+def caller() -> Caller:
+    """Who calls the current rpc.
+
+    Raises:
+        LookupError: There is none.
+    """
+    return _current.get().caller
+
+
+def bind_facts(**facts: str | float | bool | None) -> None:
+    """Adds facts to the log line of the current rpc; does nothing outside of one. Never a value of a person."""
+    call = _current.get(None)
+    if call is not None:
+        call.facts.update(facts)
+
+
+def validate(message: Message) -> list[Violation]:
+    """The rules of its proto that a message breaks, with paths such as `utm_parameters.source` and `events[3].id`."""
+    return [_violation(broken) for broken in _validator.collect_violations(message)]
+
+
+def _violation(broken: BrokenRule) -> Violation:
+    proto = broken.proto
+    path = ""
+    for element in proto.field.elements if proto.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            path += f"[{element.subscript.value}]"
+    return Violation(path, proto.message or proto.rule_id)
+
+
+class _Outcome(NamedTuple):
+    """How an rpc ends."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    error: BaseException | None = None
+
+
+class _Method:
+    """What is the same for all calls of one rpc."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path.removeprefix("/")
+        self.attributes = {Attribute.RPC_METHOD.value: self.name}
+        descriptor = descriptors().FindMethodByName(self.name.replace("/", "."))
+        facts = descriptor.GetOptions().Extensions
+        self.scopes = _SCOPES[facts[options.access]]
+        self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
+        self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
+
+    def labels(self, code: grpc.StatusCode) -> dict[str, str]:
+        """Labels of the metrics of a call that ended so."""
+        labels = self._labels.get(code)
+        if labels is None:
+            labels = self._labels[code] = {**self.attributes, Attribute.RPC_STATUS.value: code.name}
+        return labels
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Lets an rpc in (credential, access, size, rules), and tells of it: span, metric, one log line, status.
+
+    An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
+    text goes nowhere.
+    """
+
+    def __init__(self, mesh_token: str) -> None:
+        self._token = mesh_token.encode()
+        self._handlers: dict[str, Handler] = {}
+        self._log: Any = structlog.get_logger().bind()
+        self._duration = meter().create_histogram(
+            MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
+        )
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The rpc's handler inside of the boundary; made at the method's first call."""
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None:
+            inner = await continuation(handler_call_details)
+            if inner is None or path.startswith(_OPEN):
+                return inner
+            handler = self._handlers[path] = self._guard(_Method(path), inner)
+        return handler
+
+    def _guard(self, method: _Method, inner: Handler) -> Handler:
+        parse = inner.request_deserializer
+        respond = _respond(inner)
+        if parse is None or respond is None:
+            message = f"{method.name} streams requests: the boundary does not know how to check them"
+            raise TypeError(message)
+
+        async def guarded(raw: bytes, context: Context) -> Message | None:
+            started = perf_counter()
+            metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+            call = _Call(metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
+            _current.set(call)
+            answer = None
+            with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
+                try:
+                    _admit(method, call)
+                    answer = await respond(_checked(method, parse, raw), context)
+                    outcome = _Outcome(context.code() or grpc.StatusCode.OK)
+                except grpc.aio.AbortError:
+                    self._tell(method, call, current, started, _Outcome(context.code()))
+                    raise
+                except asyncio.CancelledError:
+                    self._tell(method, call, current, started, _Outcome(_cancelled(context)))
+                    raise
+                except Exception as error:  # noqa: BLE001  (the boundary is where every error ends)
+                    outcome = _failed(error)
+                self._tell(method, call, current, started, outcome)
+            if outcome.error is not None:
+                await context.abort(outcome.code, outcome.message, outcome.trailers)
+            return answer
+
+        if inner.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(guarded, None, inner.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
+
+    def _knows(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._token)
+
+    def _tell(self, method: _Method, call: _Call, current: Span, started: float, outcome: _Outcome) -> None:
+        seconds = perf_counter() - started
+        code, error = outcome.code, outcome.error
+        self._duration.record(seconds, method.labels(code))
+        if current.is_recording():
+            current.set_attribute(Attribute.RPC_STATUS, code.name)
+            current.set_attribute(Attribute.CLIENT, call.caller.client)
+            current.set_attribute(Attribute.SCOPE, call.caller.scope)
+            if code in _FAULTS:
+                current.set_status(StatusCode.ERROR)
+        line: dict[str, Any] = {
+            "method": method.name,
+            "status": code.name,
+            "duration_ms": round(seconds * 1000, 3),
+            "client": call.caller.client,
+            "scope": "internal" if call.caller.internal else call.caller.scope,
+            "trace": traceparent()[3:35],
+            "request_id": call.request_id,
+            **call.facts,
+        }
+        if code not in _FAULTS:
+            self._log.info("call", **line)
+        elif code is grpc.StatusCode.UNAVAILABLE:
+            self._log.warning("call", error=describe(error) if error else "", **line)
+        else:
+            self._log.error("call", exc_info=error, **line)
+
+
+def _respond(inner: Handler) -> _Respond | None:
+    """The servicer's method as one coroutine, whether it answers once or streams."""
+    if inner.request_streaming:
+        return None
+    if not inner.response_streaming:
+        return inner.unary_unary  # pyright: ignore[reportReturnType]  (the stubs know the blocking server's handlers only)
+    behaviour: Any = inner.unary_stream
+
+    async def stream(request: Message, context: Context) -> None:
+        async with aclosing(behaviour(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return stream
+
+
+def _admit(method: _Method, call: _Call) -> None:
+    if not call.admitted:
+        message = "this port takes calls from inside the mesh only"
+        raise Unauthenticated(message)
+    if not call.caller.internal and call.caller.scope not in method.scopes:
+        message = "the token's scope does not open this method"
+        raise Forbidden(message)
+
+
+def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes) -> Message:
+    if len(raw) > method.max_request_bytes:
+        raise InvalidRequest([Violation("", f"the request is larger than {method.max_request_bytes} bytes")])
+    try:
+        request = parse(raw)
+    except DecodeError:
+        raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+    broken = _validator.collect_violations(request)
+    if broken:
+        raise InvalidRequest([_violation(each) for each in broken])
+    return request
+
+
+def _cancelled(context: Context) -> grpc.StatusCode:
+    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+
+
+def _failed(error: Exception) -> _Outcome:
+    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    if code is not None:
+        message = str(error)
+    elif _is_outage(error):
+        code, message = grpc.StatusCode.UNAVAILABLE, "something this call needs is down; try again"
+    else:
+        return _Outcome(grpc.StatusCode.INTERNAL, "internal error", error=error)
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    if code in _RETRY_AFTER:
+        trailers = (("retry-after", _RETRY_AFTER[code]),)
+    if isinstance(error, InvalidRequest):
+        named = _named(error.violations)
+        message = str(InvalidRequest(named))
+        trailers = (("grpc-status-details-bin", _details(code, message, named)),)
+    return _Outcome(code, message, trailers, error)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether a database, or the log, is down or overwhelmed. SQLite calls a wrong statement operational, too."""
+    if isinstance(error, OperationalError):
+        return getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
+    if isinstance(error, InterfaceError | PoolTimeoutError | RedisConnectionError | RedisTimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def _named(violations: Sequence[Violation]) -> list[Violation]:
+    """As many violations as one answer holds, and how many more there are."""
+    named: list[Violation] = []
+    size = 0
+    for violation in (Violation(each.field[:_MAX_WORDS], each.description[:_MAX_WORDS]) for each in violations):
+        size += len(violation.field.encode()) + len(violation.description.encode())
+        if named and size > _MAX_VIOLATIONS_BYTES:
+            named.append(Violation("", f"and {len(violations) - len(named)} more"))
+            break
+        named.append(violation)
+    return named
+
+
+def _details(code: grpc.StatusCode, message: str, violations: Sequence[Violation]) -> bytes:
+    status = Status(code=code.value[0], message=message)
+    broken = (BadRequest.FieldViolation(field=each.field, description=each.description) for each in violations)
+    status.details.add().Pack(BadRequest(field_violations=broken))
+    return status.SerializeToString()

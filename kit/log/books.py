@@ -1,0 +1,130 @@
+"""Books that must balance: everything received is stored, or it is said what became of it.
+
+Each count moves in the transaction of what it counts. The log counts what callers sent (`received`, `rejected`), and
+the database counts what became of it; the log's counters are copied to the database, in case the log is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import READING, Sessions
+from kit.log import positions
+from kit.log.streams import Counters, Floor, Position, RedisLog, StreamLog
+from kit.log.tables import books, log_counters, offsets
+
+STORED: Final = "stored"
+DUPLICATE: Final = "duplicate"
+SUPPRESSED: Final = "suppressed"
+DEAD_LETTERED: Final = "dead_lettered"
+RECEIVED: Final = "received"
+REJECTED: Final = "rejected"
+
+_ATTEMPTS: Final = 10
+_OLD_HOURS: Final = 48
+
+
+@dataclass(slots=True)
+class Account:
+    """What was received, and what became of it, in messages."""
+
+    received: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    dead_lettered: int = 0
+    suppressed: int = 0
+    pending: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """True when nothing is missing and nothing was counted twice."""
+        return self.received == self.stored + self.duplicate + self.rejected + self.dead_lettered + self.suppressed + self.pending
+
+    def add(self, other: Account) -> None:
+        """Adds another account to this one."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+async def move(session: AsyncSession, topic: str, partition: int, counts: Mapping[tuple[int, str], int]) -> None:
+    """Moves counts (hour, outcome) of a partition. The caller holds the partition's position locked."""
+    for (hour, outcome), count in sorted(counts.items()):
+        where = (books.c.topic == topic, books.c.partition == partition, books.c.hour == hour, books.c.outcome == outcome)
+        moved = await session.execute(update(books).where(*where).values(count=books.c.count + count))
+        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+            await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
+
+
+async def copy_counters(
+    session: AsyncSession, topic: str, partition: int, live: Counters, copied: Mapping[tuple[str, int], int]
+) -> None:
+    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked."""
+    for (name, hour), count in live.counts.items():
+        if copied.get((name, hour)) == count:
+            continue
+        identity = {"topic": topic, "partition": partition, "epoch": live.epoch, "hour": hour, "name": name}
+        where = [log_counters.c[column] == value for column, value in identity.items()]
+        moved = await session.execute(update(log_counters).where(*where).values(count=count))
+        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+            await session.execute(insert(log_counters).values(**identity, count=count))
+
+
+async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Floor]:
+    """What the tables know of each partition of the topic, against which a new connection to the log is checked."""
+    async with sessions() as session:
+        await session.connection(execution_options=READING)
+        known = await session.execute(select(offsets.c.partition, offsets.c.position).where(offsets.c.topic == topic))
+        # Older counters may have been dropped from the log since.
+        recent = log_counters.c.hour > time.time() // 3600 - _OLD_HOURS + 1
+        copies = await session.execute(select(log_counters).where(log_counters.c.topic == topic, recent))
+        counters: dict[int, dict[str, dict[tuple[str, int], int]]] = defaultdict(lambda: defaultdict(dict))
+        for row in copies:
+            counters[row.partition][row.epoch][row.name, row.hour] = row.count
+        return {(topic, row.partition): Floor(Position.parse(row.position), counters[row.partition]) for row in known}
+
+
+async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: int) -> dict[int, Account]:
+    """The account of each hour of receipt (hours since 1970), exact also while messages come in and are processed."""
+    hours: dict[int, Account] = defaultdict(Account)
+    for partition in range(partitions):
+        for hour, account in (await _partition(sessions, log, topic, partition)).items():
+            hours[hour].add(account)
+    return dict(sorted(hours.items()))
+
+
+async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> dict[int, Account]:
+    for attempt in range(_ATTEMPTS):
+        hours: dict[int, Account] = defaultdict(Account)
+        async with sessions.begin() as session:
+            position = await positions.locked(session, topic, partition)
+            counted = await session.execute(select(books).where(books.c.topic == topic, books.c.partition == partition))
+            for row in counted:
+                setattr(hours[row.hour], row.outcome, row.count)
+            copied = await session.execute(select(log_counters).where(log_counters.c.topic == topic, log_counters.c.partition == partition))
+            copies = {(row.epoch, row.name, row.hour): row.count for row in copied}
+        # The log is asked after the database: what was processed meanwhile is still pending here, and not yet in these books.
+        behind = await log.backlog(topic, partition, position)
+        if behind.trimmed <= position or attempt == _ATTEMPTS - 1:
+            break
+    for (name, hour), count in behind.counters.counts.items():
+        copies[behind.counters.epoch, name, hour] = count
+    for (_, name, hour), count in copies.items():
+        setattr(hours[hour], name, getattr(hours[hour], name) + count)
+    for hour, count in behind.pending.items():
+        hours[hour].pending = count
+    return hours
+
+
+async def prune_counters(log: RedisLog, topic: str, partition: int) -> None:
+    """Drops the log's counters of hours long past: the database has their last value."""
+    live = await log.counters(topic, partition)
+    last = int(time.time() // 3600) - _OLD_HOURS
+    await log.forget_counters(topic, partition, [name for name in live.counts if name[1] < last])

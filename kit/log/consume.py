@@ -1,0 +1,262 @@
+"""Reads a stream so that every message takes effect exactly once.
+
+The position is kept in the consumer's own database and moves in the transaction that writes the effect: whoever
+finds it moved by somebody else rolls back. Leases in Redis only keep two consumers from doing the same work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import structlog
+from opentelemetry.trace import SpanKind
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Sessions, is_transient
+from kit.log import books, dead_letters, positions
+from kit.log.leases import Leases
+from kit.log.streams import START, Entry, Position, StreamLog, is_log_transient
+from kit.telemetry import Attribute, SpanName, span
+from pmp.log.v1 import log_pb2 as pb
+
+_log = structlog.get_logger(__name__)
+
+BATCH_MESSAGES: Final = 1000
+_BATCH_BYTES: Final = 4_194_304
+_BLOCK_MS: Final = 500
+_RETRY_EVERY: Final = 1.0
+_LONGEST_WAIT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message as it lies in the log."""
+
+    topic: str
+    partition: int
+    position: str
+    ordinal: int
+    """Place within the entry."""
+    hour: int
+    """Hour of receipt, in hours since 1970."""
+    record: pb.Record
+
+
+class Poison(Exception):  # noqa: N818 (a noun, as all errors here)
+    """A message that will never succeed: it is set aside, and the rest goes on. The reason holds nothing personal."""
+
+
+class Overtaken(Exception):  # noqa: N818
+    """Somebody else has processed these messages."""
+
+
+class GapError(Exception):
+    """Messages of a topic are missing that were not trimmed: the consumer stops, and a person has to look."""
+
+
+Handler: TypeAlias = Callable[[AsyncSession, Sequence[Delivery]], Awaitable[Sequence[str | Poison]]]
+"""Writes the effect of messages in the given transaction; answers what became of each (a word for the books), in order."""
+
+History: TypeAlias = Callable[[int, int], Awaitable[Sequence[Entry]]]
+"""The publisher's history: entries of a partition behind a position, oldest first; empty at its end."""
+
+
+class Consumer:
+    """Feeds the messages of one stream to one handler.
+
+    Args:
+        counted: keep books of what became of each message (the raw log), and copies of the log's counters.
+        history: where to read on when the stream was trimmed behind the position (topics); None for the raw log.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        log: StreamLog,
+        topic: str,
+        handler: Handler,
+        *,
+        counted: bool = False,
+        history: History | None = None,
+        after_commit: Callable[[int, Position], Awaitable[None]] | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._log = log
+        self._topic = topic
+        self._handler = handler
+        self._counted = counted
+        self._history = history
+        self._after_commit = after_commit
+        self._positions: dict[int, Position] = {}
+        self._copied: dict[int, Mapping[tuple[str, int], int]] = {}
+
+    async def run(self, leases: Leases) -> None:
+        """Consumes the partitions it holds leases for, until cancelled; steps under way are finished first."""
+        tasks: dict[int, asyncio.Task[None]] = {}
+        stop: dict[int, asyncio.Event] = {}
+        try:
+            while True:
+                held = await leases.tick()
+                for partition in [p for p, task in tasks.items() if p not in held or task.done()]:
+                    stop[partition].set()
+                    await tasks.pop(partition)
+                for partition in held - tasks.keys():
+                    stop[partition] = asyncio.Event()
+                    tasks[partition] = asyncio.create_task(self._follow(partition, stop[partition]))
+                await asyncio.sleep(leases.interval)
+        finally:
+            for event in stop.values():
+                event.set()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await leases.release()
+
+    async def _follow(self, partition: int, stop: asyncio.Event) -> None:
+        wait, retry_at = 0.0, 0.0
+        while not stop.is_set():
+            try:
+                if time.monotonic() >= retry_at:
+                    await self.retry(partition)
+                    retry_at = time.monotonic() + _RETRY_EVERY
+                await self.step(partition, block_ms=_BLOCK_MS)
+                wait = 0.0
+            except GapError as error:
+                _log.error("consumer stopped", topic=self._topic, partition=partition, reason=str(error))  # noqa: TRY400 (an alarm, not a bug)
+                wait = _LONGEST_WAIT
+            except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
+                wait = min(_LONGEST_WAIT, max(0.05, wait * 2))
+                expected = is_transient(error) or is_log_transient(error)
+                _log.warning("partition waits", topic=self._topic, partition=partition, error=type(error).__name__, seconds=wait, exc_info=not expected)
+            if wait:
+                try:
+                    await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                except TimeoutError:
+                    continue
+
+    async def step(self, partition: int, *, block_ms: int = 0) -> int:
+        """Reads on and applies what it finds in one transaction; says how many messages that were.
+
+        Raises:
+            GapError: messages are missing.
+            Exception: a transient error of the database or the log; nothing was applied.
+        """
+        try:
+            position = self._positions.get(partition)
+            if position is None:
+                position = await self._stored(partition)
+            entries = await self._read(partition, position, block_ms)
+            if not entries:
+                return 0
+            copies = await self._log.counters(self._topic, partition) if self._counted else None
+            deliveries = [delivery for entry in entries for delivery in _deliveries(self._topic, partition, entry)]
+            parents = list(dict.fromkeys(d.record.traceparent for d in deliveries if d.record.traceparent))
+            attributes = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(deliveries)}
+            with span(SpanName.CONSUME, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.CONSUMER, attributes=attributes):
+                async with self._sessions.begin() as session:
+                    if not await positions.advance(session, self._topic, partition, position, entries[-1].position):
+                        raise Overtaken
+                    outcomes = await self._settle(session, deliveries)
+                    await self._write_down(session, deliveries, outcomes)
+                    if copies is not None:
+                        await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition, {}))
+            self._positions[partition] = entries[-1].position
+            if copies is not None:
+                self._copied[partition] = copies.counts
+        except Overtaken:
+            self._forget(partition)
+            return 0
+        except BaseException:
+            # Whether a failed commit happened is only known to the database.
+            self._forget(partition)
+            raise
+        if self._after_commit:
+            await self._after_commit(partition, entries[-1].position)
+        return len(deliveries)
+
+    async def retry(self, partition: int) -> int:
+        """Gives the dead letters that a person marked another try; says how many."""
+        async with self._sessions.begin() as session:
+            letters = await dead_letters.marked(session, self._topic, partition)
+            if not letters:
+                return 0
+            await positions.locked(session, self._topic, partition)
+            for letter in letters:
+                delivery = Delivery(self._topic, partition, letter.position, letter.ordinal, letter.hour, letter.record)
+                [outcome] = await self._settle(session, [delivery])
+                if isinstance(outcome, Poison):
+                    await dead_letters.keep(session, letter.id, str(outcome))
+                else:
+                    await dead_letters.remove(session, letter.id)
+                    await books.move(session, self._topic, partition, {(letter.hour, books.DEAD_LETTERED): -1, (letter.hour, outcome): 1})
+        return len(letters)
+
+    async def _read(self, partition: int, position: Position, block_ms: int) -> Sequence[Entry]:
+        entries = await self._log.read(self._topic, partition, position, limit=BATCH_MESSAGES, block_ms=block_ms)
+        if self._history is not None and entries and entries[0].position.ms != position.ms + 1:
+            trimmed = await self._log.trimmed(self._topic, partition)
+            if trimmed.ms < entries[0].position.ms - 1:
+                message = f"position {position.ms + 1} is missing, the next is {entries[0].position.ms}"
+                raise GapError(message)
+            missed = await self._history(partition, position.ms)
+            entries = [entry for entry in missed if entry.position < entries[0].position] or entries
+        return _bounded(entries)
+
+    async def _stored(self, partition: int) -> Position:
+        position = await positions.load(self._sessions, self._topic, partition)
+        if self._history is None and position != START and await self._log.trimmed(self._topic, partition) > position:
+            # The books stay out of balance by what is lost; stopping would not bring it back.
+            _log.error("messages lost: the database is older than the log keeps", topic=self._topic, partition=partition)
+        return position
+
+    async def _settle(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Applies messages; halves them until those that fail stand alone, and sets these aside."""
+        try:
+            async with session.begin_nested():
+                return await self._handler(session, deliveries)
+        except Exception as error:
+            if is_transient(error) or is_log_transient(error):
+                raise
+            if len(deliveries) == 1:
+                return [_poison(error)]
+        half = len(deliveries) // 2
+        return [*await self._settle(session, deliveries[:half]), *await self._settle(session, deliveries[half:])]
+
+    async def _write_down(self, session: AsyncSession, deliveries: Sequence[Delivery], outcomes: Sequence[str | Poison]) -> None:
+        set_aside = [(d, str(o)) for d, o in zip(deliveries, outcomes, strict=True) if isinstance(o, Poison)]
+        await dead_letters.add(session, set_aside)
+        if self._counted:
+            counts = Counter((d.hour, books.DEAD_LETTERED if isinstance(o, Poison) else o) for d, o in zip(deliveries, outcomes, strict=True))
+            await books.move(session, self._topic, deliveries[0].partition, counts)
+
+    def _forget(self, partition: int) -> None:
+        self._positions.pop(partition, None)
+        self._copied.pop(partition, None)
+
+
+def _deliveries(topic: str, partition: int, entry: Entry) -> list[Delivery]:
+    records = pb.Pack.FromString(entry.pack).records
+    return [Delivery(topic, partition, str(entry.position), ordinal, entry.hour, record) for ordinal, record in enumerate(records)]
+
+
+def _bounded(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """As many entries as make one transaction."""
+    messages = size = 0
+    for index, entry in enumerate(entries):
+        messages += entry.messages
+        size += len(entry.pack)
+        if index and (messages > BATCH_MESSAGES or size > _BATCH_BYTES):
+            return entries[:index]
+    return entries
+
+
+def _poison(error: Exception) -> Poison:
+    """The reason a person reads; an unexpected error's own text may hold personal data and goes no further."""
+    if isinstance(error, Poison):
+        return error
+    _log.error("message set aside", error=type(error).__name__, exc_info=(type(error), None, error.__traceback__))
+    return Poison(f"unexpected {type(error).__name__}")

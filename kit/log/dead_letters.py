@@ -1,0 +1,115 @@
+"""Messages that were set aside for a person to look at.
+
+A letter is `dead` until somebody marks it for another try or drops it. A try happens in the consumer, with the handler of
+today; the letter and its count in the books move in the transaction of its effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import CursorResult, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.log.tables import dead_letters as table
+from pmp.log.v1 import log_pb2 as pb
+
+if TYPE_CHECKING:
+    from kit.log.consume import Delivery
+
+DEAD: Final = "dead"
+RETRYING: Final = "retrying"
+DROPPED: Final = "dropped"
+
+_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message that was set aside."""
+
+    id: int
+    topic: str
+    partition: int
+    position: str
+    ordinal: int
+    hour: int
+    record: pb.Record
+    reason: str
+    state: str
+    created_at: datetime
+
+
+async def add(session: AsyncSession, letters: Sequence[tuple[Delivery, str]]) -> None:
+    """Sets messages aside, each with its reason."""
+    if letters:
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "topic": delivery.topic,
+                "partition": delivery.partition,
+                "position": delivery.position,
+                "ordinal": delivery.ordinal,
+                "hour": delivery.hour,
+                "type": delivery.record.type,
+                "payload": delivery.record.payload,
+                "traceparent": delivery.record.traceparent,
+                "reason": reason[:255],
+                "state": DEAD,
+                "created_at": now,
+            }
+            for delivery, reason in letters
+        ]
+        await session.execute(insert(table), rows)
+
+
+async def marked(session: AsyncSession, topic: str, partition: int) -> Sequence[DeadLetter]:
+    """The letters of a partition that wait for another try, oldest first."""
+    where = (table.c.state == RETRYING, table.c.topic == topic, table.c.partition == partition)
+    rows = await session.execute(select(table).where(*where).order_by(table.c.id).limit(_AT_ONCE).with_for_update())
+    return [_letter(row) for row in rows]
+
+
+async def keep(session: AsyncSession, letter: int, reason: str) -> None:
+    """Another try failed."""
+    await session.execute(update(table).where(table.c.id == letter).values(state=DEAD, reason=reason[:255]))
+
+
+async def remove(session: AsyncSession, letter: int) -> None:
+    """Another try succeeded."""
+    await session.execute(delete(table).where(table.c.id == letter))
+
+
+async def find(session: AsyncSession, *, after: int = 0, limit: int = _AT_ONCE) -> Sequence[DeadLetter]:
+    """Letters of all topics behind an id, oldest first."""
+    rows = await session.execute(select(table).where(table.c.id > after).order_by(table.c.id).limit(limit))
+    return [_letter(row) for row in rows]
+
+
+async def get(session: AsyncSession, letter: int) -> DeadLetter | None:
+    """One letter."""
+    row = (await session.execute(select(table).where(table.c.id == letter))).one_or_none()
+    return _letter(row) if row else None
+
+
+async def mark(session: AsyncSession, state: str, ids: Sequence[int] | None) -> int:
+    """Marks letters (None: all that are dead) as `retrying` or `dropped`; says how many. The consumer does the rest."""
+    where = [table.c.state == DEAD] + ([] if ids is None else [table.c.id.in_(ids)])
+    result = await session.execute(update(table).where(*where).values(state=state))
+    assert isinstance(result, CursorResult)  # noqa: S101 (an UPDATE's result, which the types don't say)
+    return result.rowcount
+
+
+async def count(session: AsyncSession, state: str = DEAD) -> int:
+    """How many letters are in a state."""
+    return await session.scalar(select(func.count()).select_from(table).where(table.c.state == state)) or 0
+
+
+def _letter(row: object) -> DeadLetter:
+    fields = row._mapping  # pyright: ignore  # noqa: SLF001 (the public name of a row's mapping)
+    record = pb.Record(type=fields["type"], payload=fields["payload"], traceparent=fields["traceparent"])
+    kept = {name: fields[name] for name in DeadLetter.__slots__ if name != "record"}
+    return DeadLetter(record=record, **kept)

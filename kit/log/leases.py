@@ -1,0 +1,85 @@
+"""Who works on which partition, so that replicas share the work. Correctness never depends on it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from kit.log.streams import key
+
+_log = structlog.get_logger(__name__)
+
+# Compare-and-expire and compare-and-delete: a lease that ran out may be another's by now.
+_RENEW: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
+_RELEASE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+
+
+class Leases:
+    """The partitions of a topic that this process may work on, shared evenly among the live processes of a group."""
+
+    def __init__(
+        self, redis: Redis, topic: str, group: str, partitions: int, *, seconds: float = 5.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.interval = seconds / 4
+        """How often to call `tick`, in seconds."""
+        self._redis = redis
+        self._topic = topic
+        self._group = group
+        self._partitions = partitions
+        self._seconds = seconds
+        self._clock = clock
+        self._me = secrets.token_hex(8)
+        self._members = f"pmp:{topic}:{group}:members"
+        self._held: set[int] = set()
+        self._renew: Any = redis.register_script(_RENEW)
+        self._release: Any = redis.register_script(_RELEASE)
+
+    async def tick(self) -> set[int]:
+        """Renews what is held, takes what is free up to a fair share, gives back what is above it."""
+        try:
+            share = await self._share()
+            for partition in sorted(self._held):
+                if not await self._renew(keys=[self._key(partition)], args=[self._me, int(self._seconds * 1000)]):
+                    self._held.discard(partition)
+            for partition in sorted(self._held)[share:]:
+                await self._give_back(partition)
+            for partition in range(self._partitions):
+                if len(self._held) >= share:
+                    break
+                if partition not in self._held and await self._redis.set(self._key(partition), self._me, nx=True, px=int(self._seconds * 1000)):
+                    self._held.add(partition)
+        except (RedisError, OSError) as error:
+            # Without Redis nobody can take a lease either: who works goes on.
+            _log.warning("leases not renewed", topic=self._topic, error=type(error).__name__)
+        return set(self._held)
+
+    async def release(self) -> None:
+        """Gives everything back, so that others need not wait for it to run out."""
+        try:
+            for partition in sorted(self._held):
+                await self._give_back(partition)
+            await self._redis.zrem(self._members, self._me)
+        except (RedisError, OSError) as error:
+            _log.warning("leases not released", topic=self._topic, error=type(error).__name__)
+
+    async def _share(self) -> int:
+        now = self._clock()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(self._members, {self._me: now})
+            pipe.zremrangebyscore(self._members, "-inf", now - 2 * self._seconds)
+            pipe.zcard(self._members)
+            *_, members = await pipe.execute()
+        return -(-self._partitions // max(1, int(members)))
+
+    async def _give_back(self, partition: int) -> None:
+        await self._release(keys=[self._key(partition)], args=[self._me])
+        self._held.discard(partition)
+
+    def _key(self, partition: int) -> str:
+        return key(self._topic, partition, f"lease:{self._group}")

@@ -1,0 +1,41 @@
+"""How far a consumer has read each partition, in its own database."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Sessions
+from kit.log.streams import START, Position
+from kit.log.tables import offsets
+
+
+async def locked(session: AsyncSession, topic: str, partition: int) -> Position:
+    """The position, locked until the transaction ends: under this lock a partition's books change."""
+    stored = await session.scalar(select(offsets.c.position).where(*_own(topic, partition)).with_for_update())
+    return START if stored is None else Position.parse(stored)
+
+
+async def load(sessions: Sessions, topic: str, partition: int) -> Position:
+    """The position; the row is made where there is none yet."""
+    async with sessions.begin() as session:
+        stored = await session.scalar(select(offsets.c.position).where(*_own(topic, partition)))
+    if stored is not None:
+        return Position.parse(stored)
+    try:
+        async with sessions.begin() as session:
+            await session.execute(insert(offsets).values(topic=topic, partition=partition, position=str(START)))
+    except IntegrityError:
+        return await load(sessions, topic, partition)
+    return START
+
+
+async def advance(session: AsyncSession, topic: str, partition: int, old: Position, new: Position) -> bool:
+    """Moves the position if it is still `old`; says whether it was."""
+    moved = await session.execute(update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new)))
+    return moved.rowcount == 1  # pyright: ignore  (CursorResult, as every UPDATE's)
+
+
+def _own(topic: str, partition: int) -> tuple[ColumnElement[bool], ...]:
+    return offsets.c.topic == topic, offsets.c.partition == partition

@@ -1,0 +1,64 @@
+"""The kit's own tables, one set in each service's database. The migrations of the branch `kit` make them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table
+
+from kit.database import Id, UtcDateTime
+
+_metadata = MetaData()
+
+
+def _partition() -> list[Column[object]]:
+    return [Column("topic", Id(100), primary_key=True), Column("partition", Integer, primary_key=True)]
+
+
+offsets = Table("stream_offsets", _metadata, *_partition(), Column("position", Id(41)))
+"""How far this service has read a stream; moves in the transaction that writes the effect."""
+
+outbox = Table(
+    "outbox",
+    _metadata,
+    *_partition(),
+    Column("position", BigInteger, primary_key=True),
+    Column("pack", LargeBinary),
+    Column("created_at", UtcDateTime),
+)
+"""Messages committed with what they tell of, one row an entry of the topic."""
+
+outbox_heads = Table("outbox_heads", _metadata, *_partition(), Column("position", BigInteger))
+"""The last position given in a topic."""
+
+books = Table(
+    "books", _metadata, *_partition(), Column("hour", Integer, primary_key=True), Column("outcome", Id(32), primary_key=True), Column("count", BigInteger)
+)
+"""What became of the messages received in an hour."""
+
+log_counters = Table(
+    "log_counters",
+    _metadata,
+    *_partition(),
+    Column("epoch", Id(36), primary_key=True),
+    Column("hour", Integer, primary_key=True),
+    Column("name", Id(32), primary_key=True),
+    Column("count", BigInteger),
+)
+"""Copies of the counters that the log holds."""
+
+dead_letters = Table(
+    "dead_letters",
+    _metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("topic", Id(100)),
+    Column("partition", Integer),
+    Column("position", Id(41)),
+    Column("ordinal", Integer),
+    Column("hour", Integer),
+    Column("type", String(255)),
+    Column("payload", LargeBinary),
+    Column("traceparent", String(64)),
+    Column("reason", String(255)),
+    Column("state", Id(16)),
+    Column("created_at", UtcDateTime),
+)
+"""Messages set aside: `dead` waits for a person, `retrying` for the consumer, `dropped` for nobody."""

@@ -1,0 +1,85 @@
+"""Brings a service's database to its newest version: `python -m kit.migrate ingestion`.
+
+The kit's own tables are one branch of the migrations and the service's another; both are upgraded to their heads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.database import open_database
+from kit.settings import Settings
+
+_ROOT = Path(__file__).resolve().parent.parent
+_LOCK_SECONDS = 120
+
+
+async def migrate(service: str, url: str) -> None:
+    """Upgrades the database of `service` at `url`; creates it first where the server holds databases.
+
+    Several processes may call it at once: one works, the others wait and find nothing to do.
+
+    Raises:
+        FileNotFoundError: there is no such service.
+        TimeoutError: another process held the migration lock for two minutes.
+    """
+    if not (_ROOT / "services" / service / "migrations").is_dir():
+        message = f"there is no service {service!r} with migrations"
+        raise FileNotFoundError(message)
+    if make_url(url).get_backend_name() == "mysql":
+        await _create(url)
+    async with open_database(url) as database, database.engine.connect() as connection:
+        await connection.run_sync(_upgrade, service)
+        await connection.commit()
+
+
+async def _create(url: str) -> None:
+    """Creates the database itself, if it is not there and the account may."""
+    target = make_url(url)
+    name = target.database or ""
+    engine = create_async_engine(target.set(database=None), isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            there = await connection.scalar(text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name"), {"name": name})
+            if not there:
+                quoted = connection.dialect.identifier_preparer.quote_identifier(name)
+                await connection.execute(text(f"CREATE DATABASE IF NOT EXISTS {quoted} CHARACTER SET utf8mb4"))
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection, service: str) -> None:
+    locked = connection.dialect.name == "mysql"
+    # DDL commits by itself on MySQL, so that the lock has to outlive the transaction; SQLite's write lock is held from BEGIN on.
+    if locked and connection.scalar(text("SELECT GET_LOCK(CONCAT('pmp.', DATABASE()), :wait)"), {"wait": _LOCK_SECONDS}) != 1:
+        message = f"another migration of {service} is still running"
+        raise TimeoutError(message)
+    config = Config()
+    config.set_main_option("script_location", str(_ROOT / "kit"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", f"{_ROOT / 'kit' / 'migrations'}\n{_ROOT / 'services' / service / 'migrations'}")
+    script = ScriptDirectory.from_config(config)
+
+    def upgrade(revision: str | tuple[str, ...], _context: object) -> object:
+        return script._upgrade_revs("heads", revision)  # pyright: ignore  # noqa: SLF001 (what alembic's own `upgrade` command calls)
+
+    try:
+        with EnvironmentContext(config, script, fn=upgrade, destination_rev="heads") as environment:
+            environment.configure(connection=connection, target_metadata=None)
+            environment.run_migrations()
+        connection.commit()
+    finally:
+        if locked:
+            connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pmp.', DATABASE()))"))
+
+
+if __name__ == "__main__":
+    asyncio.run(migrate(sys.argv[1], Settings().database(sys.argv[1])))  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,176 @@
+"""Publishes what a service has done: a message is a row committed with the change, and a relay brings it to its topic.
+
+Positions are consecutive per topic and partition, and they are the ids of the stream's entries. A relay never publishes
+what it has in hand: it reads the stream's last position and appends, in order, every committed row behind it, on the
+condition that the last position is still the same. After any error it starts again from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import READING, Sessions, is_transient
+from kit.log.append import packs
+from kit.log.leases import Leases
+from kit.log.streams import Position, StreamLog, is_log_transient
+from kit.log.tables import outbox, outbox_heads
+from kit.telemetry import Attribute, SpanName, span
+from pmp.log.v1 import log_pb2 as pb
+
+_log = structlog.get_logger(__name__)
+
+_ROWS: Final = 16
+_PRUNE_ROWS: Final = 1000
+_POLL_SECONDS: Final = 0.25
+_PRUNE_SECONDS: Final = 10.0
+_LONGEST_WAIT: Final = 5.0
+
+
+class HeadBehindError(Exception):
+    """The topic knows positions that the database does not: the database was restored. Publishing stops; a person has to look."""
+
+
+class Outbox:
+    """Where a service writes what it publishes on its topic."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._committed = asyncio.Event()
+
+    async def add(self, session: AsyncSession, partition: int, records: Sequence[pb.Record]) -> Sequence[int]:
+        """Writes messages into the caller's transaction, in their order; answers the position of each.
+
+        The partition's positions stay locked until the transaction ends, so that they are consecutive.
+        """
+        positions: list[int] = []
+        now = datetime.now(UTC)
+        for pack, count in packs(records):
+            position = await self._next(session, partition)
+            await session.execute(insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now))
+            positions.extend([position] * count)
+        return positions
+
+    def wake(self) -> None:
+        """Says that a transaction was committed, so that the relay need not wait for its next look."""
+        self._committed.set()
+
+    async def woken(self, seconds: float) -> None:
+        """Waits for `wake`, at most so long."""
+        try:
+            await asyncio.wait_for(self._committed.wait(), seconds)
+        except TimeoutError:
+            return
+        self._committed.clear()
+
+    async def _next(self, session: AsyncSession, partition: int) -> int:
+        own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition == partition)
+        moved = await session.execute(update(outbox_heads).where(*own).values(position=outbox_heads.c.position + 1))
+        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+            await session.execute(insert(outbox_heads).values(topic=self.topic, partition=partition, position=1))
+        return await session.scalar(select(outbox_heads.c.position).where(*own)) or 1
+
+
+async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None:
+    """Makes the rows under which positions are given, so that no two first messages race for them."""
+    async with sessions() as session:
+        await session.connection(execution_options=READING)
+        known = set(await session.scalars(select(outbox_heads.c.partition).where(outbox_heads.c.topic == topic)))
+    for partition in set(range(partitions)) - known:
+        try:
+            async with sessions.begin() as session:
+                await session.execute(insert(outbox_heads).values(topic=topic, partition=partition, position=0))
+        except IntegrityError:
+            _log.debug("head made by another process", topic=topic, partition=partition)
+
+
+class Relay:
+    """Brings the outbox of one topic to its streams."""
+
+    def __init__(self, sessions: Sessions, log: StreamLog, topic: str, *, keep: timedelta) -> None:
+        self._sessions = sessions
+        self._log = log
+        self._topic = topic
+        self._keep = keep
+
+    async def run(self, leases: Leases, outbox: Outbox) -> None:
+        """Publishes the partitions it holds leases for, until cancelled."""
+        wait, renew_at, prune_at = 0.0, 0.0, 0.0
+        held: set[int] = set()
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                if loop.time() >= renew_at:
+                    held, renew_at = await leases.tick(), loop.time() + leases.interval
+                published = 0
+                for partition in sorted(held):
+                    try:
+                        published += await self.step(partition)
+                        if loop.time() >= prune_at:
+                            await self.prune(partition)
+                        wait = 0.0
+                    except HeadBehindError as error:
+                        _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))  # noqa: TRY400 (an alarm, not a bug)
+                        wait = _LONGEST_WAIT
+                    except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
+                        wait = min(_LONGEST_WAIT, max(0.05, wait * 2))
+                        expected = is_transient(error) or is_log_transient(error)
+                        _log.warning("relay waits", topic=self._topic, partition=partition, error=type(error).__name__, seconds=wait, exc_info=not expected)
+                if loop.time() >= prune_at:
+                    prune_at = loop.time() + _PRUNE_SECONDS
+                if wait:
+                    await asyncio.sleep(wait)
+                elif not published:
+                    await outbox.woken(_POLL_SECONDS)
+        finally:
+            await leases.release()
+
+    async def step(self, partition: int) -> int:
+        """Publishes some of what is committed and not yet in the stream; says how many entries.
+
+        Raises:
+            HeadBehindError: the stream is ahead of the database.
+        """
+        head = await self._log.head(self._topic, partition)
+        own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position > head.ms).order_by(outbox.c.position).limit(_ROWS)
+            rows = (await session.execute(query)).all()
+            if not rows:
+                known = await session.scalar(
+                    select(outbox_heads.c.position).where(outbox_heads.c.topic == self._topic, outbox_heads.c.partition == partition)
+                )
+                if (known or 0) < head.ms:
+                    message = f"the topic is at position {head.ms}, the database at {known or 0}"
+                    raise HeadBehindError(message)
+                return 0
+        unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
+        parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
+        attributes = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
+        with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
+            entries = [(position, pack, len(message.records)) for position, pack, message in unpacked]
+            published = await self._log.publish(self._topic, partition, head=head, packs=entries)
+        return len(rows) if published else 0
+
+    async def prune(self, partition: int) -> int:
+        """Forgets rows that were published long ago, here and in the stream; says how many."""
+        head = await self._log.head(self._topic, partition)
+        own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position <= head.ms)
+        async with self._sessions.begin() as session:
+            old = own + (outbox.c.created_at < datetime.now(UTC) - self._keep,)
+            oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()
+            last = await session.scalar(select(func.max(oldest.c.position)))
+            if last is None:
+                return 0
+            result = await session.execute(delete(outbox).where(*own, outbox.c.position <= last))
+        await self._log.trim(self._topic, partition, Position(last, 0))
+        return result.rowcount  # pyright: ignore  (CursorResult, as every DELETE's)

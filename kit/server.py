@@ -1,0 +1,220 @@
+"""The life of a service process: settings, server, health, background work, and a drain that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias, cast
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
+from grpc_reflection.v1alpha.reflection import enable_server_reflection
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from kit.interceptors import Boundary
+from kit.settings import Settings
+from kit.telemetry import describe, log_to_stdout
+
+Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
+"""The generated function that adds a servicer to a server, and the servicer."""
+Check: TypeAlias = Callable[[], Awaitable[object]]
+"""Returns when what it checks is up, raises when it is not."""
+Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Runs until it is cancelled, and finishes the step it is at before it ends."""
+
+_CHECK_SECONDS = 1.0
+"""Between two rounds of checks; also the most a check may take."""
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, not a partner
+    ("grpc.max_receive_message_length", 1_048_576 + 65_536),  # above the boundary's bound, so that the caller is told
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # Envoy keeps idle connections alive by pings
+)
+
+_log = structlog.get_logger()
+
+
+async def serve(
+    settings: Settings, *, services: Sequence[Service], checks: Mapping[str, Check], background: Sequence[Background] = ()
+) -> None:
+    """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
+
+    Args:
+        settings: `listen`, `mesh_token`, `drain_delay_seconds` and `drain_seconds`.
+        services: What is served, inside of the boundary.
+        checks: What must be up for the rpcs to work, by name: grpc.health.v1 says NOT_SERVING while one of them fails.
+        background: Consumers and relays, which run as long as the process serves.
+
+    Raises:
+        OSError: The address can't be listened on.
+        ExceptionGroup: Background work failed, or ended by itself. The process is drained.
+    """
+    state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
+    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())], options=_OPTIONS)
+    names = _add(server, services, state)
+    await _tell(state, names, serving=False)
+    _listen(server, settings.listen)
+    await server.start()
+    works = [asyncio.create_task(work()) for work in background]
+    watch = asyncio.create_task(_watch(state, names, checks))
+    with _signals() as stopped:
+        try:
+            await asyncio.wait([stopped, watch, *works], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed = [work for work in (watch, *works) if work.done()]
+            _log.info("draining", background_ended=len(failed))
+            watch.cancel()
+            await state.enter_graceful_shutdown()
+            await asyncio.sleep(0 if failed else settings.drain_delay_seconds)
+            await server.stop(settings.drain_seconds)
+            errors = await _end(works)
+    _log.info("stopped")
+    if failed or errors:
+        message = "background work ended"
+        raise ExceptionGroup(message, errors or [RuntimeError(message)])
+
+
+async def work(settings: Settings, *, checks: Mapping[str, Check], background: Sequence[Background]) -> None:
+    """The same life for a process without rpcs of its own: serves its health alone."""
+    await serve(settings, services=(), checks=checks, background=background)
+
+
+def run(main: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    """Runs a process from its settings to its end. Exits with 2 when a setting is missing or wrong, with 1 on an error."""
+    try:
+        settings = Settings()  # pyright: ignore[reportCallIssue]  (the environment gives what is required)
+    except (ValidationError, SettingsError) as error:
+        sys.stderr.writelines(f"{line}\n" for line in _complaints(error))
+        sys.exit(2)
+    log_to_stdout(settings.log_level)
+    try:
+        uvloop.run(_main(main, settings))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:  # noqa: BLE001  (the default would print texts that may hold personal values)
+        _log.critical("died", exc_info=error)
+        sys.exit(1)
+
+
+async def _main(main: Callable[[Settings], Coroutine[Any, Any, None]], settings: Settings) -> None:
+    asyncio.get_running_loop().set_exception_handler(_forgotten)
+    await main(settings)
+
+
+def _forgotten(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Logs an error nobody awaited; asyncio's own handler would print the exception's text."""
+    _log.error("unhandled", what=context["message"], exc_info=context.get("exception"))
+
+
+def _complaints(error: ValidationError | SettingsError) -> Iterator[str]:
+    """What is wrong with the settings, by variable; never a value."""
+    if isinstance(error, SettingsError):
+        yield str(error)
+        return
+    prefix = Settings.model_config.get("env_prefix", "")
+    for each in error.errors(include_input=False, include_context=False, include_url=False):
+        variable = f"{prefix}{'.'.join(map(str, each['loc']))}".upper()
+        yield f"{variable} is missing" if each["type"] == "missing" else f"{variable}: {each['msg']}"
+
+
+class _Health(Protocol):
+    """What grpcio's stubs do not tell of its asyncio health servicer."""
+
+    async def set(self, service: str, status: Any) -> None: ...
+
+    async def enter_graceful_shutdown(self) -> None: ...
+
+
+class _Registry:
+    """What generated code adds servicers to: the server, with the services' names remembered."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.names: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        self.names.append(service)
+        self._server.add_registered_method_handlers(service, handlers)
+
+
+def _add(server: grpc.aio.Server, services: Sequence[Service], state: _Health) -> list[str]:
+    registry = _Registry(server)
+    for add, servicer in services:
+        add(servicer, registry)
+    names = ["", *registry.names]
+    health_pb2_grpc.add_HealthServicer_to_server(state, registry)  # pyright: ignore[reportUnknownMemberType]
+    enable_server_reflection([*registry.names, REFLECTION], server)
+    return names
+
+
+def _listen(server: grpc.aio.Server, address: str) -> None:
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        message = f"can't listen on {address}: the port is taken, or the address is not of this machine"
+        raise OSError(message) from None
+    _log.info("listening", address=address)
+
+
+@contextmanager
+def _signals() -> Generator[asyncio.Task[bool]]:
+    """Becomes done at the first SIGTERM or SIGINT."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    stopped: asyncio.Task[bool] = asyncio.create_task(event.wait())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, event.set)
+    try:
+        yield stopped
+    finally:
+        stopped.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _watch(state: _Health, names: Sequence[str], checks: Mapping[str, Check]) -> None:
+    """Makes health follow the checks, and says in the log what changed."""
+    known: Mapping[str, str] | None = None
+    while True:
+        reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
+        failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}
+        await _tell(state, names, serving=not failing)
+        if known is None or known.keys() != failing.keys():
+            (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)
+            known = failing
+        await asyncio.sleep(_CHECK_SECONDS)
+
+
+async def _reason(check: Check) -> str:
+    """Why a check fails; empty when it does not."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await check()
+    except Exception as error:  # noqa: BLE001  (a check fails in whatever way its subject does)
+        return describe(error)
+    return ""
+
+
+async def _tell(state: _Health, names: Sequence[str], *, serving: bool) -> None:
+    for name in names:
+        await state.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
+
+
+async def _end(works: Sequence[asyncio.Task[None]]) -> list[Exception]:
+    """Lets background work finish its step, and tells what failed."""
+    for each in works:
+        each.cancel()
+    results = await asyncio.gather(*works, return_exceptions=True)
+    return [result for result in results if isinstance(result, Exception)]

@@ -1,0 +1,102 @@
+"""Seals personal values, and makes the keyed hashes under which they are found again."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import unicodedata
+from base64 import b64decode
+from binascii import Error as Base64Error
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from kit.errors import MeshError
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_TAG_BYTES = 16
+_VERSION = b"\x01"
+
+
+class Unsealable(MeshError):  # noqa: N818
+    """The sealed value was changed, belongs to another context, or was sealed under another key."""
+
+
+class InvalidKey(MeshError):  # noqa: N818
+    """The vault's key is not 32 bytes in base64."""
+
+
+class Vault:
+    """Keys for one mesh, each derived from the one in the settings for its own use.
+
+    A value that is sealed starts with a version byte, so that keys and ciphers can change while old values still open.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != _KEY_BYTES:
+            message = "the vault's key is not 32 bytes"
+            raise InvalidKey(message)
+        self._seal = AESGCM(_derive(key, "seal"))
+        self._fingerprint = _derive(key, "fingerprint")
+        self._digest = _derive(key, "digest")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Vault:
+        """The vault under PMP_VAULT_KEY.
+
+        Raises:
+            InvalidKey: It is not 32 bytes in base64.
+        """
+        try:
+            return cls(b64decode(settings.vault_key.get_secret_value(), validate=True))
+        except (Base64Error, ValueError, InvalidKey):
+            message = "PMP_VAULT_KEY is not 32 bytes in base64"
+            raise InvalidKey(message) from None
+
+    def seal(self, plain: str, *, context: str) -> bytes:
+        """AES-256-GCM under a random nonce: 29 bytes longer than the text in UTF-8. Opens in the same context only."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return _VERSION + nonce + self._seal.encrypt(nonce, plain.encode(), _associated(context))
+
+    def open(self, sealed: bytes, *, context: str) -> str:
+        """The text that was sealed in this context.
+
+        Raises:
+            Unsealable: Changed, of another context, or under another key or version.
+        """
+        body = len(_VERSION)
+        if sealed[:body] != _VERSION or len(sealed) < body + _NONCE_BYTES + _TAG_BYTES:
+            message = "not a sealed value"
+            raise Unsealable(message)
+        nonce, ciphertext = sealed[body : body + _NONCE_BYTES], sealed[body + _NONCE_BYTES :]
+        try:
+            return self._seal.decrypt(nonce, ciphertext, _associated(context)).decode()
+        except InvalidTag:
+            message = "the sealed value does not open here"
+            raise Unsealable(message) from None
+
+    def fingerprint(self, value: str) -> bytes:
+        """32 bytes (HMAC-SHA256), the same for every way to write an e-mail address: case, width and outer space do not count."""
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold()).strip()
+        return hmac.digest(self._fingerprint, folded.encode(), "sha256")
+
+    def digest(self, data: bytes, *, purpose: str) -> bytes:
+        """16 bytes (keyed BLAKE2b) for comparing contents and for pseudonyms; unrelated between purposes."""
+        person = blake2b(purpose.encode(), digest_size=blake2b.PERSON_SIZE).digest()
+        return blake2b(data, key=self._digest, person=person, digest_size=16).digest()
+
+
+def _associated(context: str) -> bytes:
+    return _VERSION + context.encode()
+
+
+def _derive(key: bytes, use: str) -> bytes:
+    return HKDF(SHA256(), _KEY_BYTES, salt=None, info=f"pmp vault 1 {use}".encode()).derive(key)

@@ -1,0 +1,1 @@
+"""Intake of events: accepted events are durable, stored once and accounted for."""

@@ -1,0 +1,34 @@
+"""Serves the rpcs of ingestion: `python -m services ingestion`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kit.database import open_database
+from kit.log import books
+from kit.log.append import Appender
+from kit.log.streams import open_log
+from kit.server import run, serve
+from kit.settings import Settings
+from kit.telemetry import instrument, telemetry
+from kit.vault import Vault
+from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
+from services.ingestion.messages import RAW_TOPIC
+from services.ingestion.servicer import IngestionServicer
+
+
+async def main(settings: Settings) -> None:
+    """Takes events until it is told to stop. Needs the log; the database only for the books and the history."""
+    vault = Vault.from_settings(settings)
+    with telemetry(settings, "ingestion"):
+        async with open_database(settings.database("ingestion"), settings.database_pool) as database:
+            instrument(database.engine)
+            async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
+                await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
+                appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
+                servicer = IngestionServicer(settings, database.sessions, log, appender, vault)
+                services = [(add_IngestionServiceServicer_to_server, servicer)]
+                await serve(settings, services=services, checks={"log": log.check}, background=[appender.run])
+
+
+run(main)

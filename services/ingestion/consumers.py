@@ -1,0 +1,99 @@
+"""Turns what lies in the raw log into stored, published events: each id once, whatever was sent twice."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from google.protobuf.message import DecodeError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.log import books
+from kit.log.consume import Delivery, Poison
+from kit.outbox import Outbox
+from pmp.ingestion.v1 import event_pb2 as pb
+from pmp.log.v1 import log_pb2
+from services.ingestion.enrichment import Enricher
+from services.ingestion.messages import published_message, row
+from services.ingestion.repository import Events
+
+Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[bool]]]
+"""Says of each event whether its person allows that it is stored, read in the storing transaction."""
+
+_STORED = pb.EventStored.DESCRIPTOR.full_name
+
+
+class StoreEvents:
+    """Handler of the raw log.
+
+    Args:
+        outbox: takes what is published on the topic `events`.
+        enricher: finds out what an event tells.
+        consent: asked before an event is stored; without it, all are.
+    """
+
+    def __init__(self, outbox: Outbox, enricher: Enricher, consent: Consent | None = None) -> None:
+        self._outbox = outbox
+        self._enricher = enricher
+        self._consent = consent
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
+        received = [_received(delivery) for delivery in deliveries]
+        outcomes = await self._outcomes(session, received)
+        new = [(d, r) for d, r, outcome in zip(deliveries, received, outcomes, strict=True) if outcome == books.STORED]
+        now = datetime.now(UTC)
+        rows: list[dict[str, Any]] = []
+        records: list[log_pb2.Record] = []
+        for delivery, message in new:
+            enrichment = self._enricher.enrich(message.event)
+            rows.append(row(message, enrichment, now))
+            payload = published_message(message, enrichment).SerializeToString()
+            records.append(log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent))
+        if records:
+            partition = deliveries[0].partition
+            positions = await self._outbox.add(session, partition, records)
+            ordinals: dict[int, int] = defaultdict(int)
+            for fields, position in zip(rows, positions, strict=True):
+                fields |= {"topic_partition": partition, "topic_position": position, "topic_ordinal": ordinals[position]}
+                ordinals[position] += 1
+        events = Events(session)
+        await events.add(rows)
+        await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
+        return outcomes
+
+    async def _outcomes(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent]) -> list[str | Poison]:
+        allowed = await self._consent(session, received) if self._consent else [True] * len(received)
+        known = dict(await Events(session).known({message.event.id for message in received}))
+        outcomes: list[str | Poison] = []
+        for message, may in zip(received, allowed, strict=True):
+            stored = known.get(message.event.id)
+            if stored is not None:
+                same = stored == message.content_hash
+                outcomes.append(books.DUPLICATE if same else Poison("another event is stored under this id"))
+            elif not may:
+                outcomes.append(books.SUPPRESSED)
+            else:
+                known[message.event.id] = message.content_hash
+                outcomes.append(books.STORED)
+        return outcomes
+
+
+def _received(delivery: Delivery) -> pb.ReceivedEvent:
+    try:
+        return pb.ReceivedEvent.FromString(delivery.record.payload)
+    except DecodeError:
+        message = f"not a {delivery.record.type}"
+        raise Poison(message) from None
+
+
+def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:
+    return {
+        "event_id": message.event.id,
+        "outcome": books.DEAD_LETTERED if isinstance(outcome, Poison) else outcome,
+        "received_at": message.received_at.ToDatetime(UTC),
+        "processed_at": now,
+        "log_position": f"{delivery.partition}/{delivery.position}/{delivery.ordinal}",
+    }

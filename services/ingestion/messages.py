@@ -1,0 +1,97 @@
+"""Between messages and rows: an event as the log carries it, as the table keeps it, as the topic tells it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from pmp.ingestion.v1 import event_pb2 as pb
+from services.ingestion.models import EventRow
+
+RAW_TOPIC: Final = "intake"
+"""The raw log: accepted events on their way to the table."""
+
+TOPIC: Final = "events"
+"""What is published: events as stored."""
+
+EMAIL_CONTEXT: Final = "email"
+"""Context under which an e-mail address is sealed."""
+
+_DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address")
+
+
+def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
+    """The row of an event, but for its place in the topic."""
+    event = received.event
+    data: dict[str, Any] = {name: value for name in _DATA_FIELDS if (value := getattr(event, name))}
+    if event.HasField("metadata"):
+        data["metadata"] = MessageToDict(event.metadata)
+    data["enrichment"] = MessageToDict(enrichment, preserving_proto_field_name=True)
+    utm = event.utm_parameters
+    return {
+        "id": event.id,
+        "timestamp": event.timestamp.ToDatetime(UTC),
+        "user_id": event.user_id or None,
+        "session_id": event.session_id or None,
+        "event_type": event.event_type,
+        "event_category": event.event_category or None,
+        "platform": event.platform,
+        "source": event.source or None,
+        "page_url": event.page_url or None,
+        "referrer": event.referrer or None,
+        "utm_parameters": {field.name: value for field, value in utm.ListFields()} if event.HasField("utm_parameters") else None,
+        "event_data": data,
+        "email_hash": received.email_hash or None,
+        "content_hash": received.content_hash,
+        "processed": True,
+        "received_at": received.received_at.ToDatetime(UTC),
+        "created_at": now,
+        "client": received.client,
+        "scope": received.scope,
+    }
+
+
+def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> pb.EventStored:
+    """The event as the topic tells it when it was stored."""
+    return pb.EventStored(
+        event=received.event,
+        received_at=received.received_at,
+        enrichment=enrichment,
+        sealed_email=received.sealed_email,
+        email_hash=received.email_hash,
+        client=received.client,
+        scope=received.scope,
+    )
+
+
+def stored_message(stored: EventRow) -> pb.EventStored:
+    """The event as its row has it: what the topic told, but for the sealed e-mail."""
+    data = stored.event_data
+    event = pb.Event(
+        id=stored.id,
+        event_type=stored.event_type,
+        event_category=stored.event_category or "",
+        user_id=stored.user_id or "",
+        session_id=stored.session_id or "",
+        page_url=stored.page_url or "",
+        referrer=stored.referrer or "",
+        platform=stored.platform,
+        source=stored.source or "",
+        **{name: data.get(name, "") for name in _DATA_FIELDS},
+    )
+    event.timestamp.FromDatetime(stored.timestamp)
+    if stored.utm_parameters is not None:
+        event.utm_parameters.CopyFrom(pb.UtmParameters(**stored.utm_parameters))
+    if "metadata" in data:
+        ParseDict(data["metadata"], event.metadata)
+    message = pb.EventStored(
+        event=event,
+        enrichment=ParseDict(data["enrichment"], pb.Enrichment()),
+        email_hash=stored.email_hash or b"",
+        client=stored.client,
+        scope=stored.scope,
+    )
+    message.received_at.FromDatetime(stored.received_at)
+    return message

@@ -1,0 +1,76 @@
+"""Tables of ingestion: the event store and what happened to each event on its way there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from kit.database import Id, UtcDateTime
+
+# SQLite numbers rows by itself only for a column declared INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Tables of this service."""
+
+
+class EventRow(Base):
+    """One event, stored once. `id` is the client's idempotency key."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("idx_user_id", "user_id"),
+        Index("idx_session_id", "session_id"),
+        Index("idx_event_type", "event_type"),
+        Index("idx_timestamp", "timestamp"),
+        Index("idx_platform", "platform"),
+        Index("idx_processed", "processed"),
+        Index("idx_topic_position", "topic_partition", "topic_position"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
+    user_id: Mapped[str | None] = mapped_column(Id)
+    session_id: Mapped[str | None] = mapped_column(Id)
+    event_type: Mapped[str] = mapped_column(String(100))
+    event_category: Mapped[str | None] = mapped_column(String(50))
+    platform: Mapped[str] = mapped_column(String(50))
+    source: Mapped[str | None] = mapped_column(String(100))
+    page_url: Mapped[str | None] = mapped_column(Text)
+    referrer: Mapped[str | None] = mapped_column(Text)
+    utm_parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    event_data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """What the brief's columns don't hold: title, user agent, network, metadata, and the `enrichment` found for them."""
+    email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    """Keyed hash of the client's message: another content under the same id is not the same event."""
+    processed: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Enriched, stored and handed to the topic: all in one transaction, so that a stored row is a processed one."""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    client: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(16))
+    topic_partition: Mapped[int] = mapped_column(Integer)
+    topic_position: Mapped[int] = mapped_column(BigInteger)
+    topic_ordinal: Mapped[int] = mapped_column(Integer)
+    """Where the event was published: entry of the topic, and place in it. Its history reads in the same order."""
+
+
+class ProcessingRow(Base):
+    """What became of one delivery of an event: every figure of the books can be explained from here."""
+
+    __tablename__ = "event_processing_log"
+    __table_args__ = (Index("idx_event_id", "event_id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    event_id: Mapped[str] = mapped_column(Id)
+    outcome: Mapped[str] = mapped_column(String(32))
+    """stored, duplicate, suppressed or dead_lettered."""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    processed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    log_position: Mapped[str] = mapped_column(String(64))
+    """Partition, entry and place in the raw log."""

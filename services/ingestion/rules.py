@@ -1,0 +1,107 @@
+"""What may come in, and what of it may go on: pure decisions about one event before it reaches the log."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from google.protobuf.struct_pb2 import Struct, Value
+
+from kit.errors import Violation
+from pmp.ingestion.v1.event_pb2 import Event
+
+METADATA_BYTES: Final = 16_384
+METADATA_DEPTH: Final = 8
+
+_NETWORK_BITS: Final = {4: 24, 6: 48}
+_REDACTED: Final = "redacted"
+_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
+_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
+
+
+def violations(event: Event, *, now: datetime, retention: timedelta, max_bytes: int) -> list[Violation]:
+    """Rules that the proto can't say: the size of the event, the size and depth of its metadata, the site's retention."""
+    found: list[Violation] = []
+    if event.ByteSize() > max_bytes:
+        found.append(Violation("", f"the event is larger than {max_bytes} bytes"))
+    if event.HasField("timestamp") and event.timestamp.ToDatetime(UTC) < now - retention:
+        found.append(Violation("timestamp", f"timestamp is older than the site's retention of {retention.days} days"))
+    if event.HasField("metadata"):
+        if event.metadata.ByteSize() > METADATA_BYTES:
+            found.append(Violation("metadata", f"metadata is larger than {METADATA_BYTES} bytes"))
+        if _deeper(event.metadata, METADATA_DEPTH):
+            found.append(Violation("metadata", f"metadata is deeper than {METADATA_DEPTH} levels"))
+    return found
+
+
+def reduced(event: Event, address: str) -> Event:
+    """The event without what the mesh does not keep: e-mail, host part of the address, personal query parameters.
+
+    Args:
+        event: as the client sent it.
+        address: the caller's own address, for events that come from a browser and don't name one.
+    """
+    kept = Event()
+    kept.CopyFrom(event)
+    kept.email = ""
+    kept.ip_address = network(event.ip_address or address)
+    kept.page_url = scrubbed(event.page_url)
+    kept.referrer = scrubbed(event.referrer)
+    kept.platform = event.platform or "wordpress"
+    return kept
+
+
+def network(address: str) -> str:
+    """The network of an address: /24 of IPv4, /48 of IPv6; empty for none."""
+    if not address:
+        return ""
+    bits = _NETWORK_BITS[6 if ":" in address else 4]
+    return str(ip_network((address.partition("%")[0], bits), strict=False).network_address)
+
+
+def scrubbed(url: str) -> str:
+    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
+    if not any(mark in url for mark in ("?", "@", "#", "%40")):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
+    return urlunsplit(
+        (
+            parts.scheme,
+            parts.netloc.rpartition("@")[2],
+            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
+            _scrubbed_query(parts.query),
+            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
+        )
+    )
+
+
+def _scrubbed_query(query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not any(_personal(name, value) for name, value in pairs):
+        return query
+    return urlencode([(name, _REDACTED if _personal(name, value) else value) for name, value in pairs])
+
+
+def _personal(name: str, value: str) -> bool:
+    return bool(value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(value)))
+
+
+def _deeper(struct: Struct, levels: int) -> bool:
+    if levels < 1:
+        return True
+    return any(_value_deeper(value, levels) for value in struct.fields.values())
+
+
+def _value_deeper(value: Value, levels: int) -> bool:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _deeper(value.struct_value, levels - 1)
+    if kind == "list_value":
+        return levels < 2 or any(_value_deeper(item, levels - 1) for item in value.list_value.values)  # noqa: PLR2004 (a list is a level itself)
+    return False

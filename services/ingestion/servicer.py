@@ -1,0 +1,139 @@
+"""The rpcs of ingestion: events become durable in the raw log, and the books are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from uuid6 import uuid7
+
+from kit.database import READING, Sessions
+from kit.errors import Forbidden, InvalidRequest, Violation
+from kit.interceptors import Caller, bind_facts, caller, validate
+from kit.log import books
+from kit.log.append import Appender
+from kit.log.streams import StreamLog
+from kit.settings import Settings
+from kit.telemetry import traceparent
+from kit.vault import Vault
+from pmp.ingestion.v1 import event_pb2, ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer
+from pmp.log.v1 import log_pb2
+from pmp.options.v1 import options_pb2
+from services.ingestion import rules
+from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
+from services.ingestion.repository import Events
+
+_HISTORY_ROWS = 500
+_RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
+_TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
+_EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    event_id: str
+    key: str
+    record: log_pb2.Record
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    event_id: str
+    violations: Sequence[Violation]
+    forbidden: bool = False
+
+
+class IngestionServicer(IngestionServiceServicer):
+    """Takes events and answers for each of them."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, log: StreamLog, appender: Appender, vault: Vault) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._log = log
+        self._appender = appender
+        self._vault = vault
+
+    async def TrackEvent(self, request: pb.TrackEventRequest, context: grpc.aio.ServicerContext) -> pb.TrackEventResponse:
+        verdict = self._admit(request.event, caller())
+        if isinstance(verdict, _Accepted):
+            await self._appender.append([(verdict.key, verdict.record)])
+            return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
+        await self._appender.append([], rejected=1)
+        if verdict.forbidden:
+            raise Forbidden(verdict.violations[0].description)
+        raise InvalidRequest(verdict.violations)
+
+    async def TrackEvents(self, request: pb.TrackEventsRequest, context: grpc.aio.ServicerContext) -> pb.TrackEventsResponse:
+        who = caller()
+        verdicts = [self._admit(event, who) for event in request.events]
+        accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
+        rejected = len(verdicts) - len(accepted)
+        await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
+        bind_facts(accepted=len(accepted), rejected=rejected)
+        return pb.TrackEventsResponse(
+            success=not rejected, accepted=len(accepted), rejected=rejected, results=[_verdict(verdict) for verdict in verdicts]
+        )
+
+    async def GetAccounting(self, request: pb.GetAccountingRequest, context: grpc.aio.ServicerContext) -> pb.GetAccountingResponse:
+        first = getattr(request, "from").seconds // 3600  # a keyword of Python
+        end = -(-request.to.seconds // 3600) if request.HasField("to") else None
+        accounts = await books.accounts(self._sessions, self._log, RAW_TOPIC, self._settings.log_partitions)
+        chosen = {hour: account for hour, account in accounts.items() if first <= hour and (end is None or hour < end)}
+        total = books.Account()
+        for account in chosen.values():
+            total.add(account)
+        return pb.GetAccountingResponse(
+            total=_account(total),
+            hours=[pb.HourlyAccount(hour=Timestamp(seconds=hour * 3600), account=_account(account)) for hour, account in chosen.items()],
+            balanced=all(account.balanced for account in chosen.values()),
+        )
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ListEventsResponse]:
+        position = request.after_position
+        while True:
+            async with self._sessions() as session:
+                await session.connection(execution_options=READING)
+                rows = await Events(session).published(request.partition, position, _HISTORY_ROWS)
+            if not rows:
+                return
+            for position, group in groupby(rows, key=lambda row: row.topic_position):
+                yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
+
+    def _admit(self, event: event_pb2.Event, who: Caller) -> _Accepted | _Rejected:
+        now = datetime.now(UTC)
+        if who.scope == "track" and event.user_id and event.user_id != who.user:
+            return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
+        broken = validate(event) + rules.violations(event, now=now, retention=self._settings.site_retention, max_bytes=_EVENT_BYTES)
+        if broken:
+            return _Rejected(event.id, broken)
+        received = event_pb2.ReceivedEvent(
+            # The caller's address is the visitor's only when it is the browser that calls.
+            event=rules.reduced(event, who.address if who.scope == "track" else ""),
+            content_hash=self._vault.digest(event.SerializeToString(deterministic=True), purpose="event"),
+            client=who.client,
+            scope=who.scope,
+        )
+        received.received_at.FromDatetime(now)
+        if not event.id:
+            received.event.id = str(uuid7())
+        if event.email:
+            received.sealed_email = self._vault.seal(event.email, context=EMAIL_CONTEXT)
+            received.email_hash = self._vault.fingerprint(event.email)
+        record = log_pb2.Record(type=_RECEIVED, payload=received.SerializeToString(), traceparent=traceparent())
+        return _Accepted(received.event.id, event.user_id or event.session_id or received.event.id, record)
+
+
+def _verdict(verdict: _Accepted | _Rejected) -> pb.EventVerdict:
+    if isinstance(verdict, _Accepted):
+        return pb.EventVerdict(success=True, event_id=verdict.event_id)
+    violations = [pb.EventViolation(field=violation.field, description=violation.description) for violation in verdict.violations]
+    return pb.EventVerdict(event_id=verdict.event_id, violations=violations)
+
+
+def _account(account: books.Account) -> pb.Account:
+    return pb.Account(**{name: getattr(account, name) for name in account.__slots__})

@@ -1,0 +1,53 @@
+"""Stores, enriches and publishes what lies in the raw log: `python -m services ingestion worker`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kit.database import open_database
+from kit.log.consume import Consumer
+from kit.log.leases import Leases
+from kit.log.streams import Position, open_log
+from kit.log.trim import Trimmer
+from kit.outbox import Outbox, Relay, prepare_heads
+from kit.server import run, work
+from kit.settings import Settings
+from kit.telemetry import instrument, telemetry
+from kit.vault import Vault
+from services.ingestion.consumers import StoreEvents
+from services.ingestion.enrichment import Enricher
+from services.ingestion.messages import RAW_TOPIC, TOPIC
+
+
+async def main(settings: Settings) -> None:
+    """Works until it is told to stop. Replicas share the partitions."""
+    vault = Vault.from_settings(settings)
+    partitions = settings.log_partitions
+    with telemetry(settings, "ingestion-worker"):
+        async with open_database(settings.database("ingestion"), settings.database_pool) as database, open_log(settings.redis_url) as log:
+            instrument(database.engine)
+            await log.fix_partitions(RAW_TOPIC, partitions)
+            await prepare_heads(database.sessions, TOPIC, partitions)
+            outbox = Outbox(TOPIC)
+            relay = Relay(database.sessions, log, TOPIC, keep=settings.topic_keep)
+            enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(vault.digest, purpose="visitor"))
+            trimmer = Trimmer(log, RAW_TOPIC, keep=settings.log_keep, max_bytes=settings.log_max_bytes // (2 * partitions))
+
+            async def after_commit(partition: int, position: Position) -> None:
+                outbox.wake()
+                await trimmer.after_commit(partition, position)
+
+            consumer = Consumer(
+                database.sessions, log, RAW_TOPIC, StoreEvents(outbox, enricher), counted=True, after_commit=after_commit
+            )
+            await work(
+                settings,
+                checks={"database": database.check, "log": log.check},
+                background=[
+                    lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
+                    lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
+                ],
+            )
+
+
+run(main)

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
-from google.protobuf.descriptor_pool import Default as descriptors
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from opentelemetry.trace import Span, SpanKind, StatusCode
+from pmp.options.v1 import options_pb2 as options
 from protovalidate import Validator
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
 from kit.telemetry import Attribute, MetricName, describe, meter, span, traceparent
-from pmp.options.v1 import options_pb2 as options
 
 if TYPE_CHECKING:
     from protovalidate import Violation as BrokenRule
@@ -104,6 +103,8 @@ class _Call:
 
 
 _current: ContextVar[_Call] = ContextVar("call")
+_metadata: ContextVar[Any] = ContextVar("metadata")
+"""The call's metadata as the interceptor gets it: asking the context again would decode all of it again."""
 
 
 def caller() -> Caller:
@@ -152,7 +153,7 @@ class _Method:
     def __init__(self, path: str) -> None:
         self.name = path.removeprefix("/")
         self.attributes = {Attribute.RPC_METHOD.value: self.name}
-        descriptor = descriptors().FindMethodByName(self.name.replace("/", "."))
+        descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
         facts = descriptor.GetOptions().Extensions
         self.scopes = _SCOPES[facts[options.access]]
         self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
@@ -194,6 +195,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if inner is None or path.startswith(_OPEN):
                 return inner
             handler = self._handlers[path] = self._guard(_Method(path), inner)
+        _metadata.set(handler_call_details.invocation_metadata)
         return handler
 
     def _guard(self, method: _Method, inner: Handler) -> Handler:
@@ -205,7 +207,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def guarded(raw: bytes, context: Context) -> Message | None:
             started = perf_counter()
-            metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+            metadata: dict[str, Any] = dict(_metadata.get())
             call = _Call(metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
             _current.set(call)
             answer = None
@@ -308,7 +310,7 @@ def _failed(error: Exception) -> _Outcome:
     code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
     if code is not None:
         message = str(error)
-    elif _is_outage(error):
+    elif is_transient(error) or isinstance(error, RedisConnectionError | RedisTimeoutError):
         code, message = grpc.StatusCode.UNAVAILABLE, "something this call needs is down; try again"
     else:
         return _Outcome(grpc.StatusCode.INTERNAL, "internal error", error=error)
@@ -320,15 +322,6 @@ def _failed(error: Exception) -> _Outcome:
         message = str(InvalidRequest(named))
         trailers = (("grpc-status-details-bin", _details(code, message, named)),)
     return _Outcome(code, message, trailers, error)
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether a database, or the log, is down or overwhelmed. SQLite calls a wrong statement operational, too."""
-    if isinstance(error, OperationalError):
-        return getattr(error.orig, "sqlite_errorname", "") != "SQLITE_ERROR"
-    if isinstance(error, InterfaceError | PoolTimeoutError | RedisConnectionError | RedisTimeoutError):
-        return True
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _named(violations: Sequence[Violation]) -> list[Violation]:

@@ -45,7 +45,7 @@ async def _create(url: str) -> None:
     """Creates the database itself, if it is not there and the account may."""
     target = make_url(url)
     name = target.database or ""
-    engine = create_async_engine(target.set(database=None), isolation_level="AUTOCOMMIT")
+    engine = create_async_engine(target.set(database="information_schema"), isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
             there = await connection.scalar(text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name"), {"name": name})

@@ -208,7 +208,7 @@ def span(
 
     Args:
         name: One of `SpanName`, or the method of an rpc.
-        parent: traceparent of the cause; empty or malformed: the current span.
+        parent: traceparent of the cause; empty or malformed: the current span. When it is not sampled and a link is, the link.
         links: traceparents of further causes; those not sampled are left out.
         kind: What OpenTelemetry calls it: a server, a client, a producer, a consumer.
         attributes: Named in `Attribute`.
@@ -221,13 +221,16 @@ def span(
         finally:
             _incoming.reset(token)
         return
-    remote = _context(parent)
+    origin = _context(parent)
+    causes = [cause for cause in map(_context, dict.fromkeys(links)) if cause and cause.trace_flags.sampled]
+    if origin and causes and not origin.trace_flags.sampled:
+        origin = causes.pop(0)
     with tracer.start_as_current_span(
         name,
-        context=trace.set_span_in_context(NonRecordingSpan(remote)) if remote else None,
+        context=trace.set_span_in_context(NonRecordingSpan(origin)) if origin else None,
         kind=kind,
         attributes=attributes,
-        links=[Link(cause) for cause in map(_context, dict.fromkeys(links)) if cause and cause.trace_flags.sampled],
+        links=[Link(cause) for cause in causes if cause != origin],
         record_exception=False,
         set_status_on_exception=False,
     ) as current:

@@ -1,0 +1,57 @@
+# The two commands a newcomer needs are `make up` and `make test`; `make help` names the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
+
+.PHONY: help setup up test check format lock bench clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
+
+.venv/.packages: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(UV) || $(BIN)/python -m pip install --quiet 'uv==0.13.*'
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/.ready: .venv/.packages pyproject.toml README.md $(PROTOS)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
+	@touch $@
+
+up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
+	@$(BIN)/pmp up $(UP)
+
+test: setup ## Check and test everything against real servers
+	@tests/packages
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(TEST)
+
+check: setup ## Format, lint, types, imports, contracts, rendered files
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+	$(BIN)/python -m gateway.render --check
+
+format: setup ## Format the code and mend what the linter can
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/python -m gateway.render
+
+lock: ## Resolve the dependencies anew
+	$(UV) lock --upgrade
+	$(UV) export --quiet --all-extras --format requirements-txt --no-emit-project --no-header --no-annotate --output-file requirements.lock > /dev/null
+
+bench: setup ## Measure, and write bench/results
+	@tests/packages
+	$(BIN)/python -m bench $(BENCH)
+
+clean: ## Remove what was made here, but for the data
+	rm -rf .venv gen dist

@@ -1,0 +1,80 @@
+"""Fixtures that several kinds of tests share: private servers, one of each a test process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.database import Database, open_database
+from kit.log.streams import RedisLog, open_log
+from kit.migrate import migrate
+from kit.settings import Settings
+from kit.telemetry import log_to_stdout
+from tests.servers import PrivateMariaDb, PrivateRedis
+
+_numbers = count(1)
+log_to_stdout("warning")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
+    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMariaDb]:
+    server = PrivateMariaDb(tmp_path_factory.mktemp("mariadb"))
+    server.install()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URL of an empty place for databases, with `{service}` in it, on each kind of server."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite')}/{{service}}.db"
+    server: PrivateMariaDb = request.getfixturevalue("mariadb_server")
+    return server.url.replace("{service}", f"{{service}}_{next(_numbers)}")
+
+
+@pytest.fixture
+async def log(redis_server: PrivateRedis) -> AsyncIterator[RedisLog]:
+    """An empty log."""
+    async with open_log(redis_server.url) as log:
+        await log.redis.flushall()
+        yield log
+
+
+@pytest.fixture
+def settings(database_url: str, redis_server: PrivateRedis) -> Settings:
+    return Settings(
+        listen="127.0.0.1:0",
+        mesh_token=SecretStr("the mesh's own"),
+        vault_key=SecretStr("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        database_url=database_url,
+        redis_url=redis_server.url,
+        site_hosts=frozenset({"shop.example"}),
+    )
+
+
+@pytest.fixture
+async def ingestion_database(settings: Settings) -> AsyncIterator[Database]:
+    """Ingestion's database at its newest version."""
+    url = settings.database("ingestion")
+    await migrate("ingestion", url)
+    async with open_database(url) as database:
+        yield database
+    if url.startswith("mysql"):
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP DATABASE {engine.url.database}"))
+        await engine.dispose()

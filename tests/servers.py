@@ -1,0 +1,147 @@
+"""Private instances of the real servers the tests talk to: on loopback, on free ports, ended by process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pymysql
+import redis
+
+_PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class PrivateServer:
+    """A server process with a data folder of its own, which can be killed and started again."""
+
+    program: str
+    seconds = 30.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                self.ping()
+            except Exception as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{self.program} did not start: {(self.folder / 'server.log').read_text()[-2000:]}") from error
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Ends the process at once, or as the signal says, and waits until it is gone."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(30)
+            self._process = None
+
+    def command(self) -> list[str]:
+        """What to run."""
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        """Raises while the server does not answer."""
+        raise NotImplementedError
+
+
+class PrivateRedis(PrivateServer):
+    """A Redis as the log needs it: every write on disk before it is answered, nothing evicted."""
+
+    program = "redis-server"
+
+    def __init__(self, folder: Path, *, maxmemory: str = "256mb") -> None:
+        super().__init__(folder)
+        self._maxmemory = maxmemory
+        self.url = f"redis://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory": self._maxmemory,
+            "maxmemory-policy": "noeviction",
+        }
+        return [_found(self.program), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+
+    def ping(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.ping()
+
+
+class PrivateMariaDb(PrivateServer):
+    """A MariaDB with an account that may make databases."""
+
+    program = "mariadbd"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.url = f"mysql+aiomysql://mesh:mesh@127.0.0.1:{self.port}/{{service}}"
+
+    def install(self) -> None:
+        """Makes the data folder and the account."""
+        install = [_found("mariadb-install-db"), "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"]
+        subprocess.run([*install, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, capture_output=True)
+        self.start()
+        with pymysql.connect(host="127.0.0.1", port=self.port, user="root") as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE USER mesh@'%' IDENTIFIED BY 'mesh'")
+            cursor.execute("GRANT ALL ON *.* TO mesh@'%'")
+
+    def command(self) -> list[str]:
+        return [
+            _found(self.program),
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={self.folder / 'data'}",
+            f"--socket={self.folder / 'socket'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-log-bin",
+            "--innodb-buffer-pool-size=256M",
+        ]
+
+    def ping(self) -> None:
+        pymysql.connect(host="127.0.0.1", port=self.port, user="root").close()
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    """Waits until something holds.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program, path=_PATH)
+    assert path, f"{program} is missing: run `make test`, which installs it"
+    return path

@@ -1,0 +1,363 @@
+"""Ingestion through a real channel, a real log and each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import grpc
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Database
+from kit.interceptors import Boundary
+from kit.log import books, dead_letters
+from kit.log.append import Appender
+from kit.log.consume import Consumer
+from kit.log.streams import START, RedisLog, open_log
+from kit.outbox import Outbox, Relay
+from kit.settings import Settings
+from kit.vault import Vault
+from pmp.ingestion.v1 import event_pb2, ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
+from pmp.log.v1 import log_pb2
+from services.ingestion.consumers import Consent, StoreEvents
+from services.ingestion.enrichment import Enricher
+from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
+from services.ingestion.models import EventRow, ProcessingRow
+from services.ingestion.servicer import IngestionServicer
+
+Event = dict[str, Any]
+
+
+def event(**fields: Any) -> Event:
+    return {"id": "e1", "event_type": "page_view", "timestamp": datetime.now(UTC).isoformat(), "session_id": "s1", **fields}
+
+
+class Ingestion:
+    """The service, and its worker step by step."""
+
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, consent: Consent | None) -> None:
+        vault = Vault.from_settings(settings)
+        self.database = database
+        self.log = log
+        self.vault = vault
+        self.partitions = settings.log_partitions
+        self._token = settings.mesh_token.get_secret_value()
+        self._stub: Any = IngestionServiceStub(channel)
+        self.outbox = Outbox(TOPIC)
+        enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(vault.digest, purpose="visitor"))
+        self.consumer = Consumer(database.sessions, log, RAW_TOPIC, StoreEvents(self.outbox, enricher, consent), counted=True)
+        self.relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
+
+    def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
+        return (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-user", user), ("x-pmp-address", "198.51.100.9"))
+
+    async def track(self, fields: Event, *, scope: str = "site", user: str = "") -> pb.TrackEventResponse:
+        return await self._stub.TrackEvent(ParseDict({"event": fields}, pb.TrackEventRequest()), metadata=self._metadata(scope, user))
+
+    async def track_all(self, events: Sequence[Event], *, scope: str = "site", user: str = "") -> pb.TrackEventsResponse:
+        return await self._stub.TrackEvents(ParseDict({"events": events}, pb.TrackEventsRequest()), metadata=self._metadata(scope, user))
+
+    async def accounting(self, **fields: Any) -> pb.GetAccountingResponse:
+        return await self._stub.GetAccounting(ParseDict(fields, pb.GetAccountingRequest()), metadata=self._metadata("read", ""))
+
+    async def history(self, after: int = 0) -> list[pb.ListEventsResponse]:
+        found: list[pb.ListEventsResponse] = []
+        for partition in range(self.partitions):
+            request = pb.ListEventsRequest(partition=partition, after_position=after)
+            found.extend([item async for item in self._stub.ListEvents(request, metadata=(("x-pmp-mesh-token", self._token),))])
+        return found
+
+    async def drain(self) -> None:
+        """Lets the worker process and publish all there is."""
+        for partition in range(self.partitions):
+            while await self.consumer.step(partition, block_ms=1):
+                pass
+            while await self.relay.step(partition):
+                pass
+
+    async def rows(self) -> Sequence[EventRow]:
+        async with self.database.sessions() as session:
+            return (await session.scalars(select(EventRow).order_by(EventRow.id))).all()
+
+    async def published(self) -> list[event_pb2.EventStored]:
+        entries = [entry for p in range(self.partitions) for entry in await self.log.read(TOPIC, p, START, limit=1000, block_ms=1)]
+        records = [record for entry in entries for record in log_pb2.Pack.FromString(entry.pack).records]
+        return [event_pb2.EventStored.FromString(record.payload) for record in records]
+
+
+async def _serving(settings: Settings, database: Database, consent: Consent | None) -> AsyncIterator[Ingestion]:
+    async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
+        await log.redis.flushall()
+        appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
+        servicer = IngestionServicer(settings, database.sessions, log, appender, Vault.from_settings(settings))
+        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+        add_IngestionServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        task = asyncio.create_task(appender.run())
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Ingestion(settings, database, log, channel, consent)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await server.stop(0)
+
+
+@pytest.fixture
+async def ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
+    async for serving in _serving(settings, ingestion_database, None):
+        yield serving
+
+
+@pytest.fixture
+async def strict_ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
+    """Ingestion of a shop where session `no` has refused."""
+
+    async def consent(_session: AsyncSession, received: Sequence[event_pb2.ReceivedEvent]) -> Sequence[bool]:
+        return [message.event.session_id != "no" for message in received]
+
+    async for serving in _serving(settings, ingestion_database, consent):
+        yield serving
+
+
+def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """The violations of a refused request, by field."""
+    metadata = dict(error.trailing_metadata() or ())
+    bad = BadRequest()
+    assert Status.FromString(metadata["grpc-status-details-bin"]).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
+    return {violation.field: violation.description for violation in bad.field_violations}
+
+
+async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published(ingestion: Ingestion) -> None:
+    answer = await ingestion.track(
+        event(
+            user_id="42",
+            page_url="https://shop.example/courses/pmp-prep?utm_source=news&utm_medium=email&utm_campaign=spring",
+            page_title="PMP",
+            referrer="https://www.google.com/",
+            user_agent="Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1",
+            ip_address="203.0.113.77",
+            metadata={"currency": "eur", "depth": {"a": [1, "x", None]}},
+        )
+    )
+    assert (answer.success, answer.event_id) == (True, "e1")
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert (row.id, row.user_id, row.session_id, row.event_type, row.platform, row.processed) == ("e1", "42", "s1", "page_view", "wordpress", True)
+    assert row.event_data["ip_address"] == "203.0.113.0"
+    assert row.event_data["metadata"] == {"currency": "eur", "depth": {"a": [1, "x", None]}}
+    [told] = await ingestion.published()
+    found = told.enrichment
+    assert (found.device, found.os, found.is_bot, found.course, found.currency) == ("mobile", "iOS", False, "pmp-prep", "EUR")
+    assert (found.channel, found.traffic_source, found.traffic_medium, found.campaign) == (event_pb2.CHANNEL_CAMPAIGN, "news", "email", "spring")
+    assert (found.visitor, found.session) == ("42", "s1")
+
+
+async def test_history_tells_what_the_topic_told(ingestion: Ingestion) -> None:
+    for number in range(7):
+        await ingestion.track_all([event(id=f"e{number}-{i}", session_id=f"s{i}", metadata={"n": number}, utm_parameters={"source": "x"}) for i in range(5)])
+    await ingestion.drain()
+    published = {message.event.id: message for message in await ingestion.published()}
+    history = await ingestion.history()
+    told = {message.event.id: message for item in history for message in item.events}
+    assert len(published) == 35
+    assert told == published
+    assert [item.position for item in await ingestion.history(after=1)] == [item.position for item in history if item.position > 1]
+
+
+async def test_second_delivery_is_a_duplicate(ingestion: Ingestion) -> None:
+    first = event()
+    await ingestion.track(first)
+    await ingestion.drain()
+    await asyncio.gather(*(ingestion.track(first) for _ in range(5)))
+    await ingestion.track_all([first, first])
+    await ingestion.drain()
+    assert len(await ingestion.rows()) == 1
+    assert len(await ingestion.published()) == 1
+    total = (await ingestion.accounting()).total
+    assert (total.received, total.stored, total.duplicate) == (8, 1, 7)
+
+
+async def test_duplicates_of_one_id_in_different_partitions_are_one_event(ingestion: Ingestion) -> None:
+    same = event(id="shared")
+    await asyncio.gather(*(ingestion.track({**same, "session_id": f"s{number}"}) for number in range(12)))
+    await asyncio.gather(*(ingestion.consumer.step(partition, block_ms=1) for partition in range(ingestion.partitions)), return_exceptions=True)
+    await ingestion.drain()
+    assert len(await ingestion.rows()) == 1
+    total = (await ingestion.accounting()).total
+    assert (total.stored, total.dead_lettered, total.pending) == (1, 11, 0)
+
+
+async def test_another_content_under_a_known_id_is_set_aside(ingestion: Ingestion) -> None:
+    await ingestion.track(event(page_title="one"))
+    await ingestion.track(event(page_title="two"))
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert row.event_data["page_title"] == "one"
+    async with ingestion.database.sessions() as session:
+        [letter] = await dead_letters.find(session)
+    assert letter.reason == "another event is stored under this id"
+    answer = await ingestion.accounting()
+    assert (answer.total.received, answer.total.stored, answer.total.dead_lettered, answer.balanced) == (2, 1, 1, True)
+
+
+async def test_ids_differ_by_case(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id="Abc"), event(id="abc"), event(id="ABC")])
+    await ingestion.drain()
+    assert sorted(row.id for row in await ingestion.rows()) == ["ABC", "Abc", "abc"]
+
+
+async def test_an_event_without_id_gets_one_and_is_never_a_duplicate(ingestion: Ingestion) -> None:
+    answers = [await ingestion.track(event(id="")) for _ in range(2)]
+    await ingestion.drain()
+    assert sorted(row.id for row in await ingestion.rows()) == sorted(answer.event_id for answer in answers)
+    assert len({answer.event_id for answer in answers}) == 2
+
+
+async def test_one_bad_event_never_rejects_its_neighbours(ingestion: Ingestion) -> None:
+    answer = await ingestion.track_all([event(id="a"), event(id="b", email="nobody"), event(id="c", event_type=""), event(id="d")])
+    assert [result.success for result in answer.results] == [True, False, False, True]
+    assert [violation.field for result in answer.results for violation in result.violations] == ["email", "event_type"]
+    assert (answer.success, answer.accepted, answer.rejected) == (False, 2, 2)
+    await ingestion.drain()
+    assert [row.id for row in await ingestion.rows()] == ["a", "d"]
+    accounting = await ingestion.accounting()
+    assert (accounting.total.received, accounting.total.stored, accounting.total.rejected, accounting.balanced) == (4, 2, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"timestamp": None}, "timestamp", "required"),
+        ({"event_type": ""}, "event_type", "required"),
+        ({"email": "not an address"}, "email", "email"),
+        ({"id": "e1 "}, "id", "pattern"),
+        ({"user_id": "a b"}, "user_id", "pattern"),
+        ({"ip_address": "300.1.1.1"}, "ip_address", "IP"),
+        ({"timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "timestamp", "24 hours ahead"),
+        ({"timestamp": "2001-01-01T00:00:00Z"}, "timestamp", "retention"),
+        ({"page_url": "https://shop.example/" + "x" * 4096}, "page_url", "4096"),
+        ({"metadata": {"text": "x" * 16_384}}, "metadata", "16384"),
+        ({"metadata": {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}}, "metadata", "8 levels"),
+        ({"metadata": {"a": [[[[[[[[]]]]]]]]}}, "metadata", "8 levels"),
+    ],
+)
+async def test_a_broken_rule_names_its_field_and_is_in_the_books(ingestion: Ingestion, fields: Event, field: str, words: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await ingestion.track(event(**fields))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in refusal(raised.value)[field]
+    answer = await ingestion.accounting()
+    assert (answer.total.received, answer.total.rejected, answer.balanced) == (1, 1, True)
+    await ingestion.drain()
+    assert not await ingestion.rows()
+
+
+async def test_metadata_of_eight_levels_is_taken(ingestion: Ingestion) -> None:
+    await ingestion.track(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {}}}}}}}}))
+
+
+async def test_a_track_token_speaks_for_its_own_user_only(ingestion: Ingestion) -> None:
+    await ingestion.track(event(id="own", user_id="42"), scope="track", user="42")
+    await ingestion.track(event(id="nobody"), scope="track", user="42")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await ingestion.track(event(id="other", user_id="43"), scope="track", user="42")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    answer = await ingestion.track_all([event(id="b1"), event(id="b2", user_id="43")], scope="track", user="42")
+    assert [result.success for result in answer.results] == [True, False]
+    await ingestion.drain()
+    assert [row.id for row in await ingestion.rows()] == ["b1", "nobody", "own"]
+
+
+async def test_personal_fields_are_reduced_before_the_log(ingestion: Ingestion, log: RedisLog) -> None:
+    await ingestion.track(
+        event(
+            email="Ada@Example.org",
+            ip_address="2001:db8:1:2:3:4:5:6",
+            page_url="https://ada:secret@shop.example/thanks?order=7&billing_email=ada%40example.org&x=ada@example.org#email=ada@example.org",
+            referrer="https://shop.example/ada@example.org/account",
+        )
+    )
+    raw = b"".join([entry.pack for p in range(4) for entry in await log.read(RAW_TOPIC, p, START, limit=10, block_ms=1)])
+    for personal in (b"ada@", b"Ada@", b"ada%40", b"secret", b"2:3:4"):
+        assert personal not in raw
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert row.page_url == "https://shop.example/thanks?order=7&billing_email=redacted&x=redacted#email=redacted"
+    assert row.event_data["ip_address"] == "2001:db8:1::"
+    assert row.email_hash == ingestion.vault.fingerprint("ada@example.org")
+    [told] = await ingestion.published()
+    assert ingestion.vault.open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
+
+
+async def test_the_callers_address_is_the_visitors_only_for_a_browser(ingestion: Ingestion) -> None:
+    await ingestion.track(event(id="browser"), scope="track")
+    await ingestion.track(event(id="server"))
+    await ingestion.drain()
+    assert {row.id: row.event_data.get("ip_address") for row in await ingestion.rows()} == {"browser": "198.51.100.0", "server": None}
+
+
+async def test_an_event_that_its_person_does_not_allow_is_suppressed_and_accounted_for(strict_ingestion: Ingestion) -> None:
+    await strict_ingestion.track_all([event(id="yes"), event(id="no", session_id="no")])
+    await strict_ingestion.drain()
+    assert [row.id for row in await strict_ingestion.rows()] == ["yes"]
+    assert [message.event.id for message in await strict_ingestion.published()] == ["yes"]
+    answer = await strict_ingestion.accounting()
+    assert (answer.total.stored, answer.total.suppressed, answer.balanced) == (1, 1, True)
+
+
+async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id=f"e{number}", session_id=f"s{number}") for number in range(100)])
+    before = await ingestion.accounting()
+    assert (before.total.received, before.total.pending, before.balanced) == (100, 100, True)
+    await ingestion.consumer.step(0, block_ms=1)
+    midway = await ingestion.accounting()
+    assert midway.balanced
+    assert 0 < midway.total.stored < 100
+    await ingestion.drain()
+    after = await ingestion.accounting()
+    assert (after.total.stored, after.total.pending, after.balanced) == (100, 0, True)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert not (await ingestion.accounting(**{"from": tomorrow})).hours
+    assert (await ingestion.accounting(to=tomorrow)).total == after.total
+
+
+async def test_every_delivery_can_be_explained(ingestion: Ingestion) -> None:
+    await ingestion.track(event())
+    await ingestion.track(event(page_title="other"))
+    await ingestion.drain()
+    async with ingestion.database.sessions() as session:
+        outcomes = (await session.scalars(select(ProcessingRow.outcome).order_by(ProcessingRow.id))).all()
+    assert outcomes == ["stored", "dead_lettered"]
+
+
+async def test_a_retried_dead_letter_is_stored_once_what_stood_in_its_way_is_gone(ingestion: Ingestion) -> None:
+    await ingestion.track(event(page_title="wrong"))
+    await ingestion.track(event(page_title="right"))
+    await ingestion.drain()
+    async with ingestion.database.sessions.begin() as session:
+        await session.execute(text("UPDATE events SET id = 'e1-wrong' WHERE id = 'e1'"))
+        assert await dead_letters.mark(session, dead_letters.RETRYING, None) == 1
+    assert sum([await ingestion.consumer.retry(partition) for partition in range(ingestion.partitions)]) == 1
+    await ingestion.drain()
+    assert {row.id: row.event_data["page_title"] for row in await ingestion.rows()} == {"e1-wrong": "wrong", "e1": "right"}
+    assert len(await ingestion.published()) == 2
+    answer = await ingestion.accounting()
+    assert (answer.total.stored, answer.total.dead_lettered, answer.balanced) == (2, 0, True)
+
+
+async def test_a_batch_of_none_or_of_too_many_is_refused(ingestion: Ingestion) -> None:
+    for events in ([], [event(id=f"e{number}") for number in range(501)]):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await ingestion.track_all(events)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "events" in refusal(raised.value)

@@ -42,9 +42,8 @@ _SCOPES: Mapping[int, frozenset[str]] = {
     options.ACCESS_SITE: frozenset({"site", "admin"}),
     options.ACCESS_READ: frozenset({"read", "admin"}),
     options.ACCESS_ADMIN: frozenset({"admin"}),
-    options.ACCESS_INTERNAL: frozenset(),
 }
-"""Token scopes that open an rpc, by its access option. An internal caller needs none."""
+"""Token scopes that open an rpc, by its access option; none opens an INTERNAL one. An internal caller needs none."""
 
 _STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -88,12 +87,34 @@ class Caller:
     """Another service or the command line: the mesh's credential and nothing else."""
 
 
+class _Method:
+    """What is the same for all calls of one rpc."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path.removeprefix("/")
+        self.attributes = {Attribute.RPC_METHOD.value: self.name}
+        descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
+        facts = descriptor.GetOptions().Extensions
+        self.scopes = _SCOPES.get(facts[options.access], frozenset())
+        self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
+        self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
+
+    def labels(self, code: grpc.StatusCode) -> dict[str, str]:
+        """Labels of the metrics of a call that ended so."""
+        labels = self._labels.get(code)
+        if labels is None:
+            labels = self._labels[code] = {**self.attributes, Attribute.RPC_STATUS.value: code.name}
+        return labels
+
+
 class _Call:
     """What is known of the current rpc."""
 
-    __slots__ = ("admitted", "caller", "facts", "request_id")
+    __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started")
 
-    def __init__(self, metadata: Mapping[str, Any], *, admitted: bool) -> None:
+    def __init__(self, method: _Method, metadata: Mapping[str, Any], *, admitted: bool) -> None:
+        self.method = method
+        self.started = perf_counter()
         client, scope = metadata.get("x-pmp-client", ""), metadata.get("x-pmp-scope", "")
         user, address = metadata.get("x-pmp-user", ""), metadata.get("x-pmp-address", "")
         self.admitted = admitted
@@ -144,27 +165,6 @@ class _Outcome(NamedTuple):
     code: grpc.StatusCode
     message: str = ""
     trailers: tuple[tuple[str, str | bytes], ...] = ()
-    error: BaseException | None = None
-
-
-class _Method:
-    """What is the same for all calls of one rpc."""
-
-    def __init__(self, path: str) -> None:
-        self.name = path.removeprefix("/")
-        self.attributes = {Attribute.RPC_METHOD.value: self.name}
-        descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
-        facts = descriptor.GetOptions().Extensions
-        self.scopes = _SCOPES[facts[options.access]]
-        self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
-        self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
-
-    def labels(self, code: grpc.StatusCode) -> dict[str, str]:
-        """Labels of the metrics of a call that ended so."""
-        labels = self._labels.get(code)
-        if labels is None:
-            labels = self._labels[code] = {**self.attributes, Attribute.RPC_STATUS.value: code.name}
-        return labels
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -206,28 +206,31 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise TypeError(message)
 
         async def guarded(raw: bytes, context: Context) -> Message | None:
-            started = perf_counter()
             metadata: dict[str, Any] = dict(_metadata.get())
-            call = _Call(metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
+            call = _Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
             _current.set(call)
-            answer = None
+            answer: Message | None = None
+            fault: BaseException | None = None
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
-                    _admit(method, call)
+                    _admit(call)
                     answer = await respond(_checked(method, parse, raw), context)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
-                except grpc.aio.AbortError:
-                    self._tell(method, call, current, started, _Outcome(context.code()))
-                    raise
-                except asyncio.CancelledError:
-                    self._tell(method, call, current, started, _Outcome(_cancelled(context)))
-                    raise
+                except grpc.aio.AbortError as error:
+                    outcome, fault = _Outcome(context.code()), error
+                except asyncio.CancelledError as error:
+                    outcome, fault = _Outcome(_cancelled(context)), error
                 except Exception as error:  # noqa: BLE001  (the boundary is where every error ends)
-                    outcome = _failed(error)
-                self._tell(method, call, current, started, outcome)
-            if outcome.error is not None:
-                await context.abort(outcome.code, outcome.message, outcome.trailers)
-            return answer
+                    outcome, fault = _failed(error), error
+                self._tell(call, current, outcome.code, fault)
+            try:
+                if isinstance(fault, grpc.aio.AbortError | asyncio.CancelledError):
+                    raise fault
+                if fault is not None:
+                    await context.abort(*outcome)
+                return answer
+            finally:
+                fault = None  # or frame, error and traceback hold each other until the collector comes
 
         if inner.response_streaming:
             return grpc.unary_stream_rpc_method_handler(guarded, None, inner.response_serializer)
@@ -236,10 +239,9 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _knows(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self._token)
 
-    def _tell(self, method: _Method, call: _Call, current: Span, started: float, outcome: _Outcome) -> None:
-        seconds = perf_counter() - started
-        code, error = outcome.code, outcome.error
-        self._duration.record(seconds, method.labels(code))
+    def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
+        seconds = perf_counter() - call.started
+        self._duration.record(seconds, call.method.labels(code))
         if current.is_recording():
             current.set_attribute(Attribute.RPC_STATUS, code.name)
             current.set_attribute(Attribute.CLIENT, call.caller.client)
@@ -247,7 +249,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if code in _FAULTS:
                 current.set_status(StatusCode.ERROR)
         line: dict[str, Any] = {
-            "method": method.name,
+            "method": call.method.name,
             "status": code.name,
             "duration_ms": round(seconds * 1000, 3),
             "client": call.caller.client,
@@ -259,9 +261,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         if code not in _FAULTS:
             self._log.info("call", **line)
         elif code is grpc.StatusCode.UNAVAILABLE:
-            self._log.warning("call", error=describe(error) if error else "", **line)
+            self._log.warning("call", error=describe(fault) if fault else "", **line)
         else:
-            self._log.error("call", exc_info=error, **line)
+            self._log.error("call", exc_info=fault, **line)
 
 
 def _respond(inner: Handler) -> _Respond | None:
@@ -280,11 +282,11 @@ def _respond(inner: Handler) -> _Respond | None:
     return stream
 
 
-def _admit(method: _Method, call: _Call) -> None:
+def _admit(call: _Call) -> None:
     if not call.admitted:
         message = "this port takes calls from inside the mesh only"
         raise Unauthenticated(message)
-    if not call.caller.internal and call.caller.scope not in method.scopes:
+    if not call.caller.internal and call.caller.scope not in call.method.scopes:
         message = "the token's scope does not open this method"
         raise Forbidden(message)
 
@@ -313,7 +315,7 @@ def _failed(error: Exception) -> _Outcome:
     elif is_transient(error) or isinstance(error, RedisConnectionError | RedisTimeoutError):
         code, message = grpc.StatusCode.UNAVAILABLE, "something this call needs is down; try again"
     else:
-        return _Outcome(grpc.StatusCode.INTERNAL, "internal error", error=error)
+        return _Outcome(grpc.StatusCode.INTERNAL, "internal error")
     trailers: tuple[tuple[str, str | bytes], ...] = ()
     if code in _RETRY_AFTER:
         trailers = (("retry-after", _RETRY_AFTER[code]),)
@@ -321,7 +323,7 @@ def _failed(error: Exception) -> _Outcome:
         named = _named(error.violations)
         message = str(InvalidRequest(named))
         trailers = (("grpc-status-details-bin", _details(code, message, named)),)
-    return _Outcome(code, message, trailers, error)
+    return _Outcome(code, message, trailers)
 
 
 def _named(violations: Sequence[Violation]) -> list[Violation]:

@@ -30,7 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _ROWS: Final = 16
 _PRUNE_ROWS: Final = 1000
-_POLL_SECONDS: Final = 0.25
+# Whoever commits wakes the relay of its own process; what a dead process left behind waits this long at most.
+_POLL_SECONDS: Final = 2.0
 _PRUNE_SECONDS: Final = 10.0
 _LONGEST_WAIT: Final = 5.0
 
@@ -164,7 +165,8 @@ class Relay:
     async def prune(self, partition: int) -> int:
         """Forgets rows that were published long ago, here and in the stream; says how many."""
         head = await self._log.head(self._topic, partition)
-        own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position <= head.ms)
+        # The newest entry stays: by it a consumer that is behind sees that it is, and a relay that the database is the one it knew.
+        own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position < head.ms)
         async with self._sessions.begin() as session:
             old = own + (outbox.c.created_at < datetime.now(UTC) - self._keep,)
             oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()

@@ -63,23 +63,22 @@ async def serve(
     server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
-    _listen(server, settings.listen)
-    await server.start()
-    works = [asyncio.create_task(work()) for work in background]
-    watch = asyncio.create_task(_watch(state, names, checks))
     with _signals() as stopped:
+        _listen(server, settings.listen)
+        await server.start()
+        works = [asyncio.create_task(work()) for work in background]
+        watch = asyncio.create_task(_watch(state, names, checks))
         try:
             await asyncio.wait([stopped, watch, *works], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            failed = [work for work in (watch, *works) if work.done()]
-            _log.info("draining", background_ended=len(failed))
-            watch.cancel()
+            ended = [task for task in (watch, *works) if task.done()]
+            _log.info("draining", background_ended=len(ended))
             await state.enter_graceful_shutdown()
-            await asyncio.sleep(0 if failed else settings.drain_delay_seconds)
+            await asyncio.sleep(0 if ended else settings.drain_delay_seconds)
             await server.stop(settings.drain_seconds)
-            errors = await _end(works)
+            errors = await _end([watch, *works])
     _log.info("stopped")
-    if failed or errors:
+    if ended or errors:
         message = "background work ended"
         raise ExceptionGroup(message, errors or [RuntimeError(message)])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, is_transient
+from kit.database import READING, Sessions, is_transient
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
 from kit.log.streams import START, Entry, Position, StreamLog, is_log_transient
@@ -29,8 +28,7 @@ _log = structlog.get_logger(__name__)
 
 BATCH_MESSAGES: Final = 1000
 _BATCH_BYTES: Final = 4_194_304
-_BLOCK_MS: Final = 500
-_RETRY_EVERY: Final = 1.0
+_BLOCK_MS: Final = 1000
 _LONGEST_WAIT: Final = 5.0
 
 
@@ -93,6 +91,7 @@ class Consumer:
         self._counted = counted
         self._history = history
         self._after_commit = after_commit
+        self._marked: set[int] = set()
         self._positions: dict[int, Position] = {}
         self._copied: dict[int, Mapping[tuple[str, int], int]] = {}
 
@@ -109,6 +108,7 @@ class Consumer:
                 for partition in held - tasks.keys():
                     stop[partition] = asyncio.Event()
                     tasks[partition] = asyncio.create_task(self._follow(partition, stop[partition]))
+                await self._look_for_marked()
                 await asyncio.sleep(leases.interval)
         finally:
             for event in stop.values():
@@ -117,12 +117,12 @@ class Consumer:
             await leases.release()
 
     async def _follow(self, partition: int, stop: asyncio.Event) -> None:
-        wait, retry_at = 0.0, 0.0
+        wait = 0.0
         while not stop.is_set():
             try:
-                if time.monotonic() >= retry_at:
+                if partition in self._marked:
                     await self.retry(partition)
-                    retry_at = time.monotonic() + _RETRY_EVERY
+                    self._marked.discard(partition)
                 await self.step(partition, block_ms=_BLOCK_MS)
                 wait = 0.0
             except GapError as error:
@@ -137,6 +137,14 @@ class Consumer:
                     await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
                 except TimeoutError:
                     continue
+
+    async def _look_for_marked(self) -> None:
+        try:
+            async with self._sessions() as session:
+                await session.connection(execution_options=READING)
+                self._marked |= await dead_letters.marked_partitions(session, self._topic)
+        except Exception as error:  # noqa: BLE001 (the partitions themselves say what is wrong)
+            _log.debug("dead letters not looked for", topic=self._topic, error=type(error).__name__)
 
     async def step(self, partition: int, *, block_ms: int = 0) -> int:
         """Reads on and applies what it finds in one transaction; says how many messages that were.

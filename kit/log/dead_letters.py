@@ -73,6 +73,11 @@ async def marked(session: AsyncSession, topic: str, partition: int) -> Sequence[
     return [_letter(row) for row in rows]
 
 
+async def marked_partitions(session: AsyncSession, topic: str) -> set[int]:
+    """Partitions in which letters wait for another try."""
+    return set(await session.scalars(select(table.c.partition).where(table.c.state == RETRYING, table.c.topic == topic).distinct()))
+
+
 async def keep(session: AsyncSession, letter: int, reason: str) -> None:
     """Another try failed."""
     await session.execute(update(table).where(table.c.id == letter).values(state=DEAD, reason=reason[:255]))

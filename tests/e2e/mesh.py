@@ -1,0 +1,94 @@
+"""A whole mesh of its own, run as a user runs it: `pmp up` on a temporary data folder and a free port."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.servers import free_port, until
+
+PMP = Path(sys.executable).with_name("pmp")
+
+
+class Mesh:
+    """A running mesh."""
+
+    def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
+        self.data = data
+        self.environment = {**os.environ, **environment, "PMP_DATA": str(data)}
+        self.client = httpx.Client(timeout=30)
+        self._credentials: dict[tuple[str, str], dict[str, str]] = {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the supervisor says of its processes."""
+        return json.loads((self.data / "mesh.json").read_text())
+
+    @property
+    def url(self) -> str:
+        """Where the gateway listens."""
+        return self.state["url"]
+
+    def pid(self, name: str) -> int:
+        """Process id of one part."""
+        return next(process["pid"] for process in self.state["processes"] if process["name"] == name)
+
+    def kill(self, name: str) -> None:
+        """Ends one part at once; the supervisor starts it again."""
+        os.kill(self.pid(name), signal.SIGKILL)
+
+    def pmp(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs the command line on this mesh."""
+        return subprocess.run([PMP, *arguments], env=self.environment, check=check, capture_output=True, text=True, timeout=300)
+
+    def credentials(self, scope: str, user: str = "") -> dict[str, str]:
+        """Headers of a caller."""
+        known = self._credentials.get((scope, user))
+        if known is None:
+            chosen = ["--user", user] if user else []
+            lines = self.pmp("credentials", "--scope", scope, *chosen, "--format", "headers").stdout.splitlines()
+            known = self._credentials[scope, user] = dict(line.split(": ", 1) for line in lines if line)
+        return known
+
+    def books(self) -> dict[str, int]:
+        """Sum of the books; says in `balanced` whether they balance."""
+        answer = self.client.get(f"{self.url}/api/v1/events/accounting", headers=self.credentials("read")).json()
+        return {**{name: int(count) for name, count in answer["total"].items()}, "balanced": answer["balanced"]}
+
+    def drained(self) -> dict[str, int]:
+        """The books once nothing is pending any more."""
+        until(lambda: self.books()["pending"] == 0, 60)
+        return self.books()
+
+
+@contextmanager
+def running(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Mesh]:
+    """Runs a mesh until the block ends, then stops it as Ctrl-C does."""
+    mesh = Mesh(data, environment or {})
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "up.log").open("ab") as output:
+        command = [PMP, "up", "--port", str(free_port()), *arguments]
+        process = subprocess.Popen(command, env=mesh.environment, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while mesh.pmp("status", check=False).returncode != 0:
+            assert process.poll() is None, (data / "up.log").read_text()
+            assert time.monotonic() < deadline, (data / "up.log").read_text()
+        yield mesh
+    finally:
+        mesh.client.close()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(40)
+        finally:
+            process.kill()

@@ -1,0 +1,182 @@
+"""What a caller can do wrong, through the real gateway: the status, the one JSON shape, and nothing stored by mistake."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+
+from pmp.ingestion.v1 import ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from tests.e2e.mesh import Mesh, running
+
+TRACK = "/api/v1/events/track"
+BATCH = "/api/v1/events/batch"
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"event_type": "page_view", "timestamp": datetime.now(UTC).isoformat(), "session_id": "s1", **fields}
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def site(mesh: Mesh) -> dict[str, str]:
+    return mesh.credentials("site", "1")
+
+
+def refused(mesh: Mesh, method: str, path: str, headers: dict[str, str], **sent: Any) -> tuple[int, dict[str, Any]]:
+    """Status and body of a refused call; asserts that the books know of nothing new that was kept."""
+    before = mesh.drained()
+    answer = mesh.client.request(method, mesh.url + path, headers=headers, **sent)
+    body = answer.json()
+    assert set(body) == {"code", "message", "details"}, body
+    assert answer.headers["content-type"].startswith("application/json")
+    after = mesh.drained()
+    assert after["stored"] == before["stored"]
+    assert after["balanced"]
+    return answer.status_code, body
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"event_type": "page_view", ', ""),
+        ("not json", ""),
+        (json.dumps(event(event_type=7)), "event_type"),
+        (json.dumps(event(timestamp="yesterday")), "yesterday"),
+        (json.dumps(event(metadata=[])), "metadata"),
+        (json.dumps({"event_type": "page_view"}), "timestamp"),
+        (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
+        (json.dumps(event(event_type="")), "event_type"),
+        (json.dumps(event(email="nobody")), "email"),
+        (json.dumps(event(id="trailing ")), "id"),
+        (json.dumps(event(timestamp=(datetime.now(UTC) + timedelta(days=2)).isoformat())), "ahead"),
+        (json.dumps(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}})), "metadata"),
+        (json.dumps({}), "required"),
+    ],
+)
+def test_a_malformed_event_is_a_400_that_names_what_is_wrong(mesh: Mesh, site: dict[str, str], content: str, words: str) -> None:
+    status, body = refused(mesh, "POST", TRACK, {**site, "content-type": "application/json"}, content=content)
+    assert (status, body["code"]) == (400, 3)
+    assert words in json.dumps(body)
+
+
+def test_a_broken_rule_comes_with_its_field_in_the_details(mesh: Mesh, site: dict[str, str]) -> None:
+    _, body = refused(mesh, "POST", TRACK, site, json=event(email="nobody"))
+    [bad] = body["details"]
+    assert bad["@type"] == "type.googleapis.com/google.rpc.BadRequest"
+    assert [violation["field"] for violation in bad["field_violations"]] == ["email"]
+
+
+def test_too_much_is_a_413(mesh: Mesh, site: dict[str, str]) -> None:
+    assert refused(mesh, "POST", TRACK, site, json=event(metadata={"text": "x" * 33_000}))[0] == 413
+    assert refused(mesh, "POST", BATCH, site, json={"events": [event(metadata={"text": "x" * 3000}) for _ in range(400)]})[0] == 413
+
+
+def test_a_batch_of_more_than_500_is_a_400(mesh: Mesh, site: dict[str, str]) -> None:
+    status, body = refused(mesh, "POST", BATCH, site, json={"events": [event() for _ in range(501)]})
+    assert status == 400
+    assert "events" in json.dumps(body)
+
+
+def test_ten_thousand_header_bytes_are_a_431(mesh: Mesh, site: dict[str, str]) -> None:
+    assert refused(mesh, "POST", TRACK, {**site, "x-long": "x" * 10_000}, json=event())[0] == 431
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/nothing"), ("GET", "/"), ("GET", TRACK), ("DELETE", BATCH), ("POST", "/api/v1/events/accounting")])
+def test_an_unknown_path_or_method_is_a_404(mesh: Mesh, site: dict[str, str], method: str, path: str) -> None:
+    assert refused(mesh, method, path, site)[0] == 404
+
+
+def test_a_token_that_proves_nothing_is_a_401(mesh: Mesh, site: dict[str, str]) -> None:
+    secret = json.loads((mesh.data / "secrets.json").read_text())["jwt_secrets"][0]
+    now = int(time.time())
+    claims: dict[str, Any] = {"iss": "pmp-wordpress-integration", "scope": "site", "id": "1", "iat": now, "exp": now + 600}
+
+    def signed(key: str = secret, algorithm: str = "HS256", **changes: Any) -> str:
+        changed = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+        return "Bearer " + jwt.encode(changed, key, algorithm=algorithm)
+
+    wrong = {
+        "signature": signed("another secret of the right length, isn't it?"),
+        "expired": signed(iat=now - 7200, exp=now - 3600),
+        "not yet valid": signed(nbf=now + 3000),
+        "issuer": signed(iss="somebody else"),
+        "no issuer": signed(iss=None),
+        "no end": signed(exp=None),
+        "alg none": "Bearer " + jwt.encode(claims, None, algorithm="none"),  # pyright: ignore[reportArgumentType]
+        "garbage": "Bearer abc",
+        "another scheme": "Basic YTpi",
+    }
+    for reason, authorization in wrong.items():
+        status, body = refused(mesh, "POST", TRACK, {**site, "authorization": authorization}, json=event())
+        assert (status, body["code"]) == (401, 16), reason
+    missing = {name: value for name, value in site.items() if name != "authorization"}
+    assert refused(mesh, "POST", TRACK, missing, json=event())[0] == 401
+    assert refused(mesh, "POST", TRACK, {**site, "x-api-key": "wrong"}, json=event())[0] == 401
+
+
+def test_a_track_token_neither_reads_nor_speaks_for_others(mesh: Mesh) -> None:
+    track = mesh.credentials("track", "7")
+    assert refused(mesh, "GET", "/api/v1/events/accounting", track)[0] == 403
+    assert refused(mesh, "POST", TRACK, track, json=event(user_id="8"))[0] == 403
+    assert mesh.client.post(mesh.url + TRACK, headers=track, json=event(user_id="7")).status_code == 200
+
+
+def test_a_service_port_refuses_whoever_lacks_the_meshs_credential(mesh: Mesh) -> None:
+    with grpc.insecure_channel(mesh.state["service_addresses"]["ingestion"]) as channel:
+        stub: Any = IngestionServiceStub(channel)
+        for metadata in ((), (("x-pmp-mesh-token", "guess"),), (("x-pmp-scope", "admin"),)):
+            with pytest.raises(grpc.RpcError) as raised:
+                stub.GetAccounting(pb.GetAccountingRequest(), metadata=metadata)
+            assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED  # pyright: ignore
+
+
+def test_one_bad_event_of_a_batch_leaves_the_rest_stored(mesh: Mesh, site: dict[str, str]) -> None:
+    before = mesh.drained()
+    events = [event(id="neighbour-1"), event(id="broken", email="nobody"), event(id="neighbour-2")]
+    answer = mesh.client.post(mesh.url + BATCH, headers=site, json={"events": events}).json()
+    assert [result["success"] for result in answer["results"]] == [True, False, True]
+    assert answer["results"][1]["violations"][0]["field"] == "email"
+    after = mesh.drained()
+    assert (after["stored"] - before["stored"], after["rejected"] - before["rejected"], after["balanced"]) == (2, 1, True)
+
+
+def test_the_same_event_now_and_a_day_later_is_one(mesh: Mesh, site: dict[str, str]) -> None:
+    before = mesh.drained()
+    yesterday = event(id="twice", timestamp=(datetime.now(UTC) - timedelta(days=1)).isoformat())
+    for _ in range(3):
+        assert mesh.client.post(mesh.url + TRACK, headers=site, json=yesterday).json()["event_id"] == "twice"
+    after = mesh.drained()
+    assert (after["stored"] - before["stored"], after["duplicate"] - before["duplicate"]) == (1, 2)
+
+
+def test_another_content_under_the_same_id_is_set_aside_and_shown(mesh: Mesh, site: dict[str, str]) -> None:
+    before = mesh.drained()
+    for title in ("one", "two"):
+        assert mesh.client.post(mesh.url + TRACK, headers=site, json=event(id="reused", page_title=title)).status_code == 200
+    after = mesh.drained()
+    assert (after["stored"] - before["stored"], after["dead_lettered"] - before["dead_lettered"], after["balanced"]) == (1, 1, True)
+    assert "another event is stored under this id" in mesh.pmp("dead-letters", "list", "ingestion").stdout.replace("\n", " ")
+
+
+def test_the_21st_request_of_a_user_within_an_hour_waits_while_others_go_on(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with running(tmp_path_factory.mktemp("limited"), environment={"PMP_RATE_USER_PER_HOUR": "20"}) as mesh:
+        busy, other = mesh.credentials("track", "1"), mesh.credentials("track", "2")
+        answers = [mesh.client.post(mesh.url + TRACK, headers=busy, json=event()) for _ in range(21)]
+        assert [answer.status_code for answer in answers] == [200] * 20 + [429]
+        assert int(answers[-1].headers["retry-after"]) > 0
+        assert set(answers[-1].json()) == {"code", "message", "details"}
+        assert mesh.client.post(mesh.url + TRACK, headers=other, json=event()).status_code == 200
+        assert mesh.drained()["stored"] == 21

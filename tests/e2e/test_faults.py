@@ -1,0 +1,122 @@
+"""Everything that can die is killed under load: what was answered 200 is stored once and published once, and the books balance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import pymysql
+import pytest
+import redis
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kit.log.streams import key
+from pmp.ingestion.v1 import event_pb2, ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from pmp.log.v1 import log_pb2
+from tests.e2e.mesh import Mesh, running
+from tests.servers import PrivateMariaDb, PrivateRedis
+
+RATE = 500
+SECONDS = 6
+
+
+@pytest.fixture(scope="module")
+def redis_of_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
+    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb) -> Iterator[Mesh]:
+    urls = ["--database-url", mariadb_server.url.replace("{service}", "faults_{service}"), "--redis-url", redis_of_mesh.url]
+    with running(tmp_path_factory.mktemp("mesh"), *urls) as mesh:
+        yield mesh
+
+
+async def _load(mesh: Mesh, name: str, *, during: Callable[[], object]) -> list[str]:
+    """Sends events at a steady rate, each again with the same id until it is answered; answers the ids that were."""
+    headers = tuple(mesh.credentials("site", "1").items())
+    answered: list[str] = []
+    async with grpc.aio.insecure_channel(mesh.url.removeprefix("http://"), options=[("grpc.max_reconnect_backoff_ms", 500)]) as channel:
+        stub: Any = IngestionServiceStub(channel)
+
+        async def send(number: int) -> None:
+            event = event_pb2.Event(id=f"{name}-{number}", event_type="page_view", session_id=f"s{number % 50}", page_title="under load")
+            event.timestamp.CopyFrom(Timestamp(seconds=1_795_000_000 + number))
+            while True:
+                try:
+                    await stub.TrackEvent(pb.TrackEventRequest(event=event), metadata=headers, timeout=15)
+                except grpc.aio.AioRpcError as error:
+                    again = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}
+                    assert error.code() in again, error  # noqa: PT017 (any other status is a defect)
+                    await asyncio.sleep(0.3)
+                else:
+                    answered.append(event.id)
+                    return
+
+        tasks: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        trouble: asyncio.Future[object] | None = None
+        for number in range(RATE * SECONDS):
+            tasks.append(asyncio.create_task(send(number)))
+            await asyncio.sleep(max(0.0, start + number / RATE - loop.time()))
+            if number == RATE * SECONDS // 3:
+                trouble = loop.run_in_executor(None, during)
+        assert trouble is not None
+        await trouble
+        await asyncio.wait_for(asyncio.gather(*tasks), 90)
+    return answered
+
+
+def _stored(server: PrivateMariaDb) -> list[str]:
+    with (
+        pymysql.connect(host="127.0.0.1", port=server.port, user="root", database="faults_ingestion") as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SELECT id FROM events")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _published(server: PrivateRedis, partitions: int) -> Sequence[str]:
+    """Ids on the topic, in its order; asserts that its positions have no hole."""
+    ids: list[str] = []
+    with redis.Redis.from_url(server.url) as client:
+        for partition in range(partitions):
+            entries: Any = client.xrange(key("events", partition, "log"))
+            assert [int(position.split(b"-")[0]) for position, _ in entries] == list(range(1, len(entries) + 1))
+            records = [record for _, fields in entries for record in log_pb2.Pack.FromString(fields[b"p"]).records]
+            ids.extend(event_pb2.EventStored.FromString(record.payload).event.id for record in records)
+    return ids
+
+
+@pytest.mark.parametrize("victim", ["ingestion", "ingestion-worker", "gateway", "redis", "mariadb"])
+async def test_nothing_answered_is_lost_or_counted_twice(
+    mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb, victim: str
+) -> None:
+    def kill() -> None:
+        if victim in ("redis", "mariadb"):
+            server = redis_of_mesh if victim == "redis" else mariadb_server
+            server.kill()
+            server.start()
+        else:
+            mesh.kill(victim)
+
+    answered = await _load(mesh, victim, during=kill)
+    assert len(answered) == RATE * SECONDS
+    books = mesh.drained()
+    assert books["balanced"], books
+    stored = [name for name in _stored(mariadb_server) if name.startswith(f"{victim}-") and name.removeprefix(f"{victim}-").isdigit()]
+    assert sorted(stored) == sorted(answered)
+    for _ in range(100):
+        published = [name for name in _published(redis_of_mesh, 4) if name.startswith(f"{victim}-") and name.removeprefix(f"{victim}-").isdigit()]
+        if len(published) >= len(stored):
+            break
+        await asyncio.sleep(0.2)
+    assert sorted(published) == sorted(stored)
+    assert books["dead_lettered"] == 0

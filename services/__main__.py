@@ -4,5 +4,9 @@ from __future__ import annotations
 
 import runpy
 import sys
+from importlib.util import find_spec
 
-runpy.run_module(".".join(["services", *sys.argv[1:]]), run_name="__main__", alter_sys=True)
+name = ".".join(["services", *sys.argv[1:]])
+if len(sys.argv) == 1 or find_spec(name) is None:
+    sys.exit(f"usage: python -m services SERVICE [PART]: there is no {name!r}")
+runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from opentelemetry.trace import SpanKind
 
+from kit.database import is_transient
 from kit.errors import LogFull, Unavailable
 from kit.log.streams import PACK_BYTES, Append, LogFullError, StreamLog, is_log_transient, partition_of
 from kit.telemetry import SpanName, span
@@ -184,6 +185,6 @@ def _fail(request: _Request, error: Exception) -> None:
 def _answer(error: Exception) -> Exception:
     if isinstance(error, LogFullError):
         return LogFull("the log is full; try again later")
-    if is_log_transient(error) or isinstance(error, OSError):
+    if is_log_transient(error) or is_transient(error) or isinstance(error, OSError):
         return Unavailable("the log did not confirm; try again with the same id")
     return error

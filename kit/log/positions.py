@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions
 from kit.log.streams import START, Position
-from kit.log.tables import offsets
+from kit.log.tables import books, offsets
 
 
 async def locked(session: AsyncSession, topic: str, partition: int) -> Position:
@@ -35,6 +37,17 @@ async def advance(session: AsyncSession, topic: str, partition: int, old: Positi
     """Moves the position if it is still `old`; says whether it was."""
     moved = await session.execute(update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new)))
     return moved.rowcount == 1  # pyright: ignore  (CursorResult, as every UPDATE's)
+
+
+async def topics(session: AsyncSession) -> Sequence[str]:
+    """Topics of other services that this database is a consumer of. A raw log, which keeps books, is none of them."""
+    raw = select(books.c.topic)
+    return (await session.scalars(select(offsets.c.topic).where(offsets.c.topic.not_in(raw)).distinct().order_by(offsets.c.topic))).all()
+
+
+async def rewind(session: AsyncSession, topic: str) -> None:
+    """Sends the consumer of a topic back to its beginning, where it reads the publisher's history again."""
+    await session.execute(update(offsets).where(offsets.c.topic == topic).values(position=str(START)))
 
 
 def _own(topic: str, partition: int) -> tuple[ColumnElement[bool], ...]:

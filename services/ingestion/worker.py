@@ -7,6 +7,7 @@ from functools import partial
 from kit.database import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
+from kit.log.report import Report
 from kit.log.streams import Position, open_log
 from kit.log.trim import Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
@@ -46,6 +47,7 @@ async def main(settings: Settings) -> None:
                 background=[
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
+                    Report(database.sessions, log, RAW_TOPIC, TOPIC, partitions).run,
                 ],
             )
 

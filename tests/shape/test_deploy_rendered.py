@@ -1,0 +1,285 @@
+"""Renders what is deployed and holds it to one image, one shape and hardened pods."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.settings import GatewaySettings
+from kit.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+TOOLS = Path(sys.executable).parent
+OVERLAYS = ("local", "production")
+SETTINGS = {"mesh": Settings, "gateway": GatewaySettings}
+NOBODY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+UNPRIVILEGED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+Manifest = dict[str, Any]
+"""A Kubernetes object, as YAML has it."""
+
+
+def _render(overlay: str) -> str:
+    ran = subprocess.run([TOOLS / "kubectl", "kustomize", DEPLOY / "overlays" / overlay], check=True, capture_output=True, text=True)
+    return ran.stdout
+
+
+RENDERED = {overlay: _render(overlay) for overlay in OVERLAYS}
+OBJECTS: dict[str, list[Manifest]] = {overlay: list(yaml.safe_load_all(text)) for overlay, text in RENDERED.items()}
+
+
+def _of(overlay: str, *kinds: str) -> list[Manifest]:
+    return [one for one in OBJECTS[overlay] if one["kind"] in kinds]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a Deployment or StatefulSet starts."""
+
+    overlay: str
+    name: str
+    labels: dict[str, str]
+    spec: Manifest
+
+    @property
+    def containers(self) -> list[Manifest]:
+        """Those that prepare, then those that stay."""
+        return [*self.spec.get("initContainers", []), *self.spec["containers"]]
+
+    @property
+    def main(self) -> Manifest:
+        """The container that the pod is there for."""
+        (container,) = self.spec["containers"]
+        return container
+
+
+def _pods(overlay: str) -> list[Pod]:
+    owners = _of(overlay, "Deployment", "StatefulSet")
+    templates = [(owner["metadata"]["name"], owner["spec"]["template"]) for owner in owners]
+    return [Pod(overlay, name, template["metadata"]["labels"], template["spec"]) for name, template in templates]
+
+
+def _image(container: Manifest) -> str:
+    return re.split("[:@]", container["image"])[0]
+
+
+def _settings(overlay: str) -> dict[str, str]:
+    """What the ConfigMap of an overlay sets."""
+    return {name: value for one in _of(overlay, "ConfigMap") for name, value in one["data"].items()}
+
+
+def _environment(container: Manifest) -> dict[str, str]:
+    return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
+
+
+PODS = [pod for overlay in OVERLAYS for pod in _pods(overlay)]
+OURS = [pod for pod in PODS if _image(pod.main) in SETTINGS]
+
+
+def _id(pod: Pod) -> str:
+    return f"{pod.overlay}-{pod.name}"
+
+
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+every_pod = pytest.mark.parametrize("pod", PODS, ids=_id)
+every_pod_of_ours = pytest.mark.parametrize("pod", OURS, ids=_id)
+
+
+@every_overlay
+def test_kubernetes_takes_every_object(overlay: str, tmp_path: Path) -> None:
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text(RENDERED[overlay])
+    ran = subprocess.run([TOOLS / "kubernetes-validate", "--strict", rendered], check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count(" passed ") == len(OBJECTS[overlay])
+
+
+@every_overlay
+def test_every_object_is_of_one_namespace_that_takes_hardened_pods_only(overlay: str) -> None:
+    (namespace,) = _of(overlay, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    others = [one for one in OBJECTS[overlay] if one is not namespace]
+    assert {one["metadata"]["namespace"] for one in others} == {namespace["metadata"]["name"]}
+
+
+@every_overlay
+def test_every_process_of_the_mesh_is_one_image_with_its_name_as_arguments(overlay: str) -> None:
+    services = {path.parent.name for path in ROOT.glob("services/*/__main__.py")}
+    workers = {path.parent.name for path in ROOT.glob("services/*/worker.py")}
+    pods = {pod.name: pod for pod in _pods(overlay) if _image(pod.main) == "mesh"}
+    assert pods.keys() == {f"{name}-service" for name in services} | {f"{name}-worker" for name in workers}
+    for name, pod in pods.items():
+        service, part = name.split("-")
+        assert pod.main["args"] == [service, *([part] if part != "service" else [])]
+        assert pod.labels.items() >= {"app.kubernetes.io/name": service, "app.kubernetes.io/component": part}.items()
+        (migrate,) = pod.spec["initContainers"]
+        assert (migrate["image"], migrate["command"][-1], migrate["args"]) == (pod.main["image"], "kit.migrate", [service])
+
+
+@every_pod
+def test_a_pod_has_no_privileges(pod: Pod) -> None:
+    assert pod.spec["automountServiceAccountToken"] is False
+    assert pod.spec["securityContext"].items() >= NOBODY.items()
+    assert pod.spec["securityContext"]["runAsUser"] > 0
+    assert [container["securityContext"] for container in pod.containers] == [UNPRIVILEGED] * len(pod.containers)
+
+
+@every_pod
+def test_a_pods_memory_is_bounded(pod: Pod) -> None:
+    for container in pod.containers:
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+        assert "memory" in container["resources"]["limits"]
+    assert [volume for volume in pod.spec.get("volumes", []) if "sizeLimit" not in volume["emptyDir"]] == []
+
+
+@every_pod
+def test_a_pod_is_probed(pod: Pod) -> None:
+    ports = {port[key] for port in pod.main["ports"] for key in ("name", "containerPort")}
+    for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = pod.main[kind]
+        asked = probe.get("grpc") or probe.get("httpGet") or probe.get("tcpSocket")
+        assert "exec" in probe or asked["port"] in ports
+
+
+@every_pod_of_ours
+def test_a_pod_is_restarted_for_its_own_faults_alone(pod: Pod) -> None:
+    """A mesh process is not ready while its database or Redis is down, and a restart would not bring them back."""
+    if _image(pod.main) == "mesh":
+        assert pod.main["readinessProbe"]["grpc"] == {"port": 50051}
+        assert "grpc" not in pod.main["livenessProbe"]
+
+
+def test_envoy_refuses_requests_before_its_pod_runs_out_of_memory() -> None:
+    config = yaml.safe_load((ROOT / "gateway" / "envoy.yaml").read_text())
+    monitors = {monitor["name"]: monitor["typed_config"] for monitor in config["overload_manager"]["resource_monitors"]}
+    heap = int(monitors["envoy.resource_monitors.fixed_heap"]["max_heap_size_bytes"])
+    limits = [pod.main["resources"]["limits"]["memory"] for pod in OURS if pod.name == "gateway"]
+    assert [limit for limit in limits if int(limit.removesuffix("Mi")) * 1024**2 < 1.1 * heap] == []
+
+
+@every_pod_of_ours
+def test_a_pods_settings_are_fields_of_its_settings(pod: Pod) -> None:
+    for container in pod.containers:
+        fields = {f"PMP_{field}".upper() for field in SETTINGS[_image(container)].model_fields}
+        assert [name for name in _environment(container) if name not in fields and not name.startswith("OTEL_")] == []
+
+
+@every_overlay
+def test_what_an_overlay_sets_is_a_field_of_some_settings(overlay: str) -> None:
+    fields = {f"PMP_{field}".upper() for settings in SETTINGS.values() for field in settings.model_fields}
+    assert [name for name in _settings(overlay) if name not in fields and not name.startswith("OTEL_")] == []
+
+
+@every_pod_of_ours
+def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secrets = _made_secrets(tmp_path)
+    environment = _settings(pod.overlay)
+    for source in pod.main["envFrom"]:
+        environment |= secrets[source["secretRef"]["name"]] if "secretRef" in source else {}
+    for variable in pod.main["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        environment[variable["name"]] = secrets[reference["name"]][reference["key"]] if reference else variable["value"]
+    for name in [name for name in os.environ if name.startswith("PMP_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert SETTINGS[_image(pod.main)]().mesh_token.get_secret_value()  # pyright: ignore[reportCallIssue]  (from the environment)
+
+
+def _made_secrets(folder: Path) -> dict[str, dict[str, str]]:
+    """The secrets that the local overlay's script creates in a cluster that has none."""
+    # A kubectl that knows no secret and writes down what it is told to create.
+    kubectl = folder / "kubectl"
+    kubectl.write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys\n"
+        "if 'get' in sys.argv: sys.exit(1)\n"
+        f"with open({str(folder / 'calls')!r}, 'a') as calls: print(json.dumps(sys.argv[1:]), file=calls)\n"
+    )
+    kubectl.chmod(0o700)
+    subprocess.run([DEPLOY / "overlays" / "local" / "secrets.sh"], check=True, env={"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"})
+    calls = [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+    made: dict[str, dict[str, str]] = {}
+    for call in calls:
+        if "create" in call:
+            literals = [argument.removeprefix("--from-literal=").partition("=") for argument in call[6:]]
+            made[call[5]] = {key: value for key, _, value in literals}
+    return made
+
+
+@every_pod_of_ours
+def test_a_pod_is_given_the_time_it_takes_to_drain(pod: Pod) -> None:
+    environment = _environment(pod.main)
+    drained = sum(float(environment.get(setting, 0)) for setting in ("PMP_DRAIN_DELAY_SECONDS", "PMP_DRAIN_SECONDS"))
+    if "lifecycle" in pod.main:
+        script = pod.main["lifecycle"]["preStop"]["exec"]["command"][-1]
+        drained += sum(float(seconds) for seconds in re.findall(r"time\.sleep\((\d+)\)", script))
+    assert 15 <= drained < pod.spec["terminationGracePeriodSeconds"]
+
+
+@every_overlay
+def test_a_service_reaches_the_pods_of_its_name_alone(overlay: str) -> None:
+    for service in _of(overlay, "Service"):
+        selector = service["spec"]["selector"].items()
+        assert [pod.name for pod in _pods(overlay) if selector <= pod.labels.items()] == [service["metadata"]["name"]]
+
+
+@every_overlay
+def test_every_reference_leads_somewhere(overlay: str) -> None:
+    deployments = {one["metadata"]["name"] for one in _of(overlay, "Deployment")}
+    accounts = {one["metadata"]["name"] for one in _of(overlay, "ServiceAccount")}
+    configs = {one["metadata"]["name"] for one in _of(overlay, "ConfigMap")}
+    assert {one["spec"]["scaleTargetRef"]["name"] for one in _of(overlay, "HorizontalPodAutoscaler")} <= deployments
+    assert {one["metadata"]["name"] for one in _of(overlay, "PodDisruptionBudget")} == deployments
+    for pod in _pods(overlay):
+        assert pod.spec.get("serviceAccountName", "") in {*accounts, ""}
+        sources = [source for container in pod.containers for source in container.get("envFrom", [])]
+        assert {source["configMapRef"]["name"] for source in sources if "configMapRef" in source} <= configs
+
+
+def test_production_scales_every_deployment_and_names_images_by_digest() -> None:
+    deployments = {one["metadata"]["name"] for one in _of("production", "Deployment")}
+    scaled = {one["metadata"]["name"]: one["spec"] for one in _of("production", "HorizontalPodAutoscaler")}
+    assert scaled.keys() == deployments
+    assert [name for name, spec in scaled.items() if spec["minReplicas"] < 2] == []
+    images = {container["image"] for pod in _pods("production") for container in pod.containers}
+    assert [image for image in images if not re.fullmatch(r".+@sha256:[0-9a-f]{64}", image)] == []
+
+
+@every_overlay
+def test_everything_is_refused_that_no_policy_allows(overlay: str) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in _of(overlay, "NetworkPolicy")}
+    assert policies.pop("default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert policies
+
+
+def test_the_local_redis_forgets_nothing_and_keeps_room_to_drain() -> None:
+    (arguments,) = [pod.main["args"] for pod in _pods("local") if pod.name == "redis"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
+    assert options["--maxmemory-policy"] == "noeviction"
+    maxmemory = int(options["--maxmemory"].removesuffix("mb")) * 1024**2
+    assert int(_settings("local")["PMP_LOG_MAX_BYTES"]) <= 0.6 * maxmemory
+
+
+def test_skaffold_builds_both_images_and_nothing_else() -> None:
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    built = {artifact["image"]: artifact["docker"] for artifact in skaffold["build"]["artifacts"]}
+    assert built == {image: {"dockerfile": "deploy/Dockerfile", "target": image} for image in SETTINGS}
+    assert [path for path in skaffold["manifests"]["kustomize"]["paths"] if not (ROOT / path / "kustomization.yaml").exists()] == []
+
+
+def test_the_dockerfile_is_written_as_agreed() -> None:
+    ran = subprocess.run([TOOLS / "hadolint", DEPLOY / "Dockerfile"], check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout

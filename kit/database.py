@@ -10,10 +10,10 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import orjson
-from sqlalchemy import DateTime, Dialect, String, event, make_url, text
+from sqlalchemy import CursorResult, DateTime, Delete, Dialect, String, Update, event, make_url, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -29,11 +29,19 @@ READING: Final[dict[str, Any]] = {"pmp_reading": True}
 MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 """How every table is made where the server lets one choose."""
 
+_SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
+
 # Server and client codes after which the same work may succeed later: lock waits, deadlocks, lost or refused connections,
 # shutdown, a full disk. https://dev.mysql.com/doc/mysql-errors/8.0/en/
-_TRANSIENT: Final = frozenset({1020, 1021, 1040, 1042, 1053, 1077, 1079, 1114, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1836, 1927,
-                               2002, 2003, 2006, 2013, 2014, 2055, 3100, 3024, 4031})  # fmt: skip
-_TRANSIENT_SQLITE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+# fmt: off
+_TRANSIENT: Final = frozenset({
+    1020, 1021, 1040, 1042, 1053, 1077, 1079, 1114, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1836, 1927,
+    2002, 2003, 2006, 2013, 2014, 2055, 3024, 3100, 4031,
+})
+# fmt: on
+_TRANSIENT_SQLITE: Final = frozenset(
+    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -63,12 +71,12 @@ class Id(TypeDecorator[str]):
 
     def __init__(self, length: int = 255) -> None:
         super().__init__(length)
+        self.length = length
 
     @override
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        length = self.impl_instance.length
-        kind = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin") if dialect.name == "mysql" else String(length)
-        return dialect.type_descriptor(kind)
+        own = mysql.VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin")
+        return dialect.type_descriptor(own if dialect.name == "mysql" else String(self.length))
 
 
 class Database:
@@ -93,6 +101,12 @@ async def open_database(url: str, pool: int = 8) -> AsyncGenerator[Database]:
         yield Database(engine)
     finally:
         await engine.dispose()
+
+
+async def changed(session: AsyncSession, statement: Update | Delete) -> int:
+    """Executes an UPDATE or DELETE; says how many rows it found."""
+    result = await session.execute(statement)
+    return cast("CursorResult[Any]", result).rowcount
 
 
 def is_transient(error: BaseException) -> bool:
@@ -129,7 +143,7 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": 5,
-            "init_command": "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
+            "init_command": f"SET time_zone = '+00:00', sql_mode = '{_SQL_MODE}'",
         },
     )
 

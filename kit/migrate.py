@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -68,8 +69,8 @@ def _upgrade(connection: Connection, service: str) -> None:
     config.set_main_option("version_locations", f"{_ROOT / 'kit' / 'migrations'}\n{_ROOT / 'services' / service / 'migrations'}")
     script = ScriptDirectory.from_config(config)
 
-    def upgrade(revision: str | tuple[str, ...], _context: object) -> object:
-        return script._upgrade_revs("heads", revision)  # pyright: ignore  # noqa: SLF001 (what alembic's own `upgrade` command calls)
+    def upgrade(revision: Any, _context: object) -> object:
+        return script._upgrade_revs("heads", revision)  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001 (what alembic's own `upgrade` command calls)
 
     try:
         with EnvironmentContext(config, script, fn=upgrade, destination_rev="heads") as environment:

@@ -8,23 +8,23 @@ condition that the last position is still the same. After any error it starts ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 from opentelemetry.trace import SpanKind
+from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, is_transient
+from kit.database import READING, Sessions, changed
 from kit.log.append import packs
 from kit.log.leases import Leases
-from kit.log.streams import Position, StreamLog, is_log_transient
+from kit.log.streams import Position, StreamLog, is_outage
 from kit.log.tables import outbox, outbox_heads
 from kit.telemetry import Attribute, SpanName, span
-from pmp.log.v1 import log_pb2 as pb
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +56,9 @@ class Outbox:
         now = datetime.now(UTC)
         for pack, count in packs(records):
             position = await self._next(session, partition)
-            await session.execute(insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now))
+            await session.execute(
+                insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now)
+            )
             positions.extend([position] * count)
         return positions
 
@@ -74,8 +76,8 @@ class Outbox:
 
     async def _next(self, session: AsyncSession, partition: int) -> int:
         own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition == partition)
-        moved = await session.execute(update(outbox_heads).where(*own).values(position=outbox_heads.c.position + 1))
-        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+        moved = await changed(session, update(outbox_heads).where(*own).values(position=outbox_heads.c.position + 1))
+        if moved == 0:
             await session.execute(insert(outbox_heads).values(topic=self.topic, partition=partition, position=1))
         return await session.scalar(select(outbox_heads.c.position).where(*own)) or 1
 
@@ -119,12 +121,19 @@ class Relay:
                             await self.prune(partition)
                         wait = 0.0
                     except HeadBehindError as error:
-                        _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))  # noqa: TRY400 (an alarm, not a bug)
+                        _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))
                         wait = _LONGEST_WAIT
                     except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
                         wait = min(_LONGEST_WAIT, max(0.05, wait * 2))
-                        expected = is_transient(error) or is_log_transient(error)
-                        _log.warning("relay waits", topic=self._topic, partition=partition, error=type(error).__name__, seconds=wait, exc_info=not expected)
+                        expected = is_outage(error)
+                        _log.warning(
+                            "relay waits",
+                            topic=self._topic,
+                            partition=partition,
+                            error=type(error).__name__,
+                            seconds=wait,
+                            exc_info=not expected,
+                        )
                 if loop.time() >= prune_at:
                     prune_at = loop.time() + _PRUNE_SECONDS
                 if wait:
@@ -144,7 +153,9 @@ class Relay:
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
-            query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position > head.ms).order_by(outbox.c.position).limit(_ROWS)
+            query = (
+                select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position > head.ms).order_by(outbox.c.position).limit(_ROWS)
+            )
             rows = (await session.execute(query)).all()
             if not rows:
                 known = await session.scalar(
@@ -156,7 +167,7 @@ class Relay:
                 return 0
         unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
         parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
-        attributes = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
+        attributes: Mapping[str, str | int] = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
         with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
             entries = [(position, pack, len(message.records)) for position, pack, message in unpacked]
             published = await self._log.publish(self._topic, partition, head=head, packs=entries)
@@ -168,11 +179,11 @@ class Relay:
         # The newest entry stays: by it a consumer that is behind sees that it is, and a relay that the database is the one it knew.
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position < head.ms)
         async with self._sessions.begin() as session:
-            old = own + (outbox.c.created_at < datetime.now(UTC) - self._keep,)
+            old = (*own, outbox.c.created_at < datetime.now(UTC) - self._keep)
             oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()
             last = await session.scalar(select(func.max(oldest.c.position)))
             if last is None:
                 return 0
-            result = await session.execute(delete(outbox).where(*own, outbox.c.position <= last))
+            gone = await changed(session, delete(outbox).where(*own, outbox.c.position <= last))
         await self._log.trim(self._topic, partition, Position(last, 0))
-        return result.rowcount  # pyright: ignore  (CursorResult, as every DELETE's)
+        return gone

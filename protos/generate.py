@@ -74,9 +74,7 @@ def _with_wellknown(validate: Path, work: Path, wellknown: str) -> Path:
 
     own = FileDescriptorSet.FromString(validate.read_bytes())
     known = work / "wellknown.binpb"
-    _protoc(
-        f"-I{wellknown}", "--include_imports", f"--descriptor_set_out={known}", *own.file[0].dependency
-    )
+    _protoc(f"-I{wellknown}", "--include_imports", f"--descriptor_set_out={known}", *own.file[0].dependency)
     merged = work / "merged.binpb"
     merged.write_bytes(known.read_bytes() + validate.read_bytes())
     return merged
@@ -93,7 +91,7 @@ class GenerateHook(BuildHookInterface):  # type: ignore[type-arg]
 
     PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002, D102 (hatchling calls it)
         generate(Path(self.root))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import Database, open_database
-from kit.log.streams import RedisLog, open_log
+from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout

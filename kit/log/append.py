@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import structlog
 from opentelemetry.trace import SpanKind
+from pmp.log.v1 import log_pb2 as pb
 
 from kit.database import is_transient
 from kit.errors import LogFull, Unavailable
-from kit.log.streams import PACK_BYTES, Append, LogFullError, StreamLog, is_log_transient, partition_of
+from kit.log.streams import PACK_BYTES, Append, LogFullError, StreamLog, is_log_outage, partition_of
 from kit.telemetry import SpanName, span
-from pmp.log.v1 import log_pb2 as pb
 
 _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
@@ -185,6 +185,6 @@ def _fail(request: _Request, error: Exception) -> None:
 def _answer(error: Exception) -> Exception:
     if isinstance(error, LogFullError):
         return LogFull("the log is full; try again later")
-    if is_log_transient(error) or is_transient(error) or isinstance(error, OSError):
+    if is_log_outage(error) or is_transient(error) or isinstance(error, OSError):
         return Unavailable("the log did not confirm; try again with the same id")
     return error

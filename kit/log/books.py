@@ -10,14 +10,15 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions
+from kit.database import READING, Sessions, changed
 from kit.log import positions
-from kit.log.streams import Counters, Floor, Position, RedisLog, StreamLog
+from kit.log.redis_log import RedisLog
+from kit.log.streams import Backlog, Counters, Floor, Position, StreamLog
 from kit.log.tables import books, log_counters, offsets
 
 STORED: Final = "stored"
@@ -63,22 +64,20 @@ async def move(session: AsyncSession, topic: str, partition: int, counts: Mappin
     """Moves counts (hour, outcome) of a partition. The caller holds the partition's position locked."""
     for (hour, outcome), count in sorted(counts.items()):
         where = (books.c.topic == topic, books.c.partition == partition, books.c.hour == hour, books.c.outcome == outcome)
-        moved = await session.execute(update(books).where(*where).values(count=books.c.count + count))
-        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+        moved = await changed(session, update(books).where(*where).values(count=books.c["count"] + count))
+        if moved == 0:
             await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
 
 
-async def copy_counters(
-    session: AsyncSession, topic: str, partition: int, live: Counters, copied: Mapping[tuple[str, int], int]
-) -> None:
+async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Mapping[tuple[str, int], int]) -> None:
     """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked."""
     for (name, hour), count in live.counts.items():
         if copied.get((name, hour)) == count:
             continue
         identity = {"topic": topic, "partition": partition, "epoch": live.epoch, "hour": hour, "name": name}
         where = [log_counters.c[column] == value for column, value in identity.items()]
-        moved = await session.execute(update(log_counters).where(*where).values(count=count))
-        if moved.rowcount == 0:  # pyright: ignore  (CursorResult, as every UPDATE's)
+        moved = await changed(session, update(log_counters).where(*where).values(count=count))
+        if moved == 0:
             await session.execute(insert(log_counters).values(**identity, count=count))
 
 
@@ -89,10 +88,11 @@ async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Flo
         known = await session.execute(select(offsets.c.partition, offsets.c.position).where(offsets.c.topic == topic))
         # Older counters may have been dropped from the log since.
         recent = log_counters.c.hour > time.time() // 3600 - _OLD_HOURS + 1
-        copies = await session.execute(select(log_counters).where(log_counters.c.topic == topic, recent))
+        columns = (log_counters.c.partition, log_counters.c.epoch, log_counters.c.name, log_counters.c.hour, log_counters.c["count"])
+        copies = await session.execute(select(*columns).where(log_counters.c.topic == topic, recent))
         counters: dict[int, dict[str, dict[tuple[str, int], int]]] = defaultdict(lambda: defaultdict(dict))
-        for row in copies:
-            counters[row.partition][row.epoch][row.name, row.hour] = row.count
+        for partition, epoch, name, hour, count in copies:
+            counters[partition][epoch][name, hour] = count
         return {(topic, row.partition): Floor(Position.parse(row.position), counters[row.partition]) for row in known}
 
 
@@ -106,26 +106,42 @@ async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: i
 
 
 async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> dict[int, Account]:
-    for attempt in range(_ATTEMPTS):
-        hours: dict[int, Account] = defaultdict(Account)
-        async with sessions.begin() as session:
-            position = await positions.locked(session, topic, partition)
-            counted = await session.execute(select(books).where(books.c.topic == topic, books.c.partition == partition))
-            for row in counted:
-                setattr(hours[row.hour], row.outcome, row.count)
-            copied = await session.execute(select(log_counters).where(log_counters.c.topic == topic, log_counters.c.partition == partition))
-            copies = {(row.epoch, row.name, row.hour): row.count for row in copied}
-        # The log is asked after the database: what was processed meanwhile is still pending here, and not yet in these books.
-        behind = await log.backlog(topic, partition, position)
-        if behind.trimmed <= position or attempt == _ATTEMPTS - 1:
+    # The log is asked after the database: what was processed meanwhile is still pending here, and not yet in these books.
+    outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
+    for _ in range(_ATTEMPTS):
+        if behind.trimmed <= outcomes.position:
             break
-    for (name, hour), count in behind.counters.counts.items():
-        copies[behind.counters.epoch, name, hour] = count
-    for (_, name, hour), count in copies.items():
+        outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
+    hours: dict[int, Account] = defaultdict(Account)
+    counts = {**copies, **{(behind.counters.epoch, name, hour): count for (name, hour), count in behind.counters.counts.items()}}
+    for (_, name, hour), count in counts.items():
         setattr(hours[hour], name, getattr(hours[hour], name) + count)
+    for (outcome, hour), count in outcomes.counts.items():
+        setattr(hours[hour], outcome, count)
     for hour, count in behind.pending.items():
         hours[hour].pending = count
     return hours
+
+
+class _Outcomes(NamedTuple):
+    position: Position
+    counts: Mapping[tuple[str, int], int]
+
+
+async def _looked_up(
+    sessions: Sessions, log: StreamLog, topic: str, partition: int
+) -> tuple[_Outcomes, Mapping[tuple[str, str, int], int], Backlog]:
+    async with sessions.begin() as session:
+        position = await positions.locked(session, topic, partition)
+        own = (books.c.topic == topic, books.c.partition == partition)
+        counted = await session.execute(select(books.c.outcome, books.c.hour, books.c["count"]).where(*own))
+        outcomes = {(outcome, hour): count for outcome, hour, count in counted}
+        own = (log_counters.c.topic == topic, log_counters.c.partition == partition)
+        copied = await session.execute(
+            select(log_counters.c.epoch, log_counters.c.name, log_counters.c.hour, log_counters.c["count"]).where(*own)
+        )
+        copies = {(epoch, name, hour): count for epoch, name, hour, count in copied}
+    return _Outcomes(position, outcomes), copies, await log.backlog(topic, partition, position)
 
 
 async def prune_counters(log: RedisLog, topic: str, partition: int) -> None:

@@ -15,14 +15,14 @@ from typing import Final, TypeAlias
 
 import structlog
 from opentelemetry.trace import SpanKind
+from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, is_transient
+from kit.database import READING, Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
-from kit.log.streams import START, Entry, Position, StreamLog, is_log_transient
+from kit.log.streams import START, Entry, Position, StreamLog, is_outage
 from kit.telemetry import Attribute, SpanName, span
-from pmp.log.v1 import log_pb2 as pb
 
 _log = structlog.get_logger(__name__)
 
@@ -48,10 +48,6 @@ class Delivery:
 
 class Poison(Exception):  # noqa: N818 (a noun, as all errors here)
     """A message that will never succeed: it is set aside, and the rest goes on. The reason holds nothing personal."""
-
-
-class Overtaken(Exception):  # noqa: N818
-    """Somebody else has processed these messages."""
 
 
 class GapError(Exception):
@@ -126,12 +122,19 @@ class Consumer:
                 await self.step(partition, block_ms=_BLOCK_MS)
                 wait = 0.0
             except GapError as error:
-                _log.error("consumer stopped", topic=self._topic, partition=partition, reason=str(error))  # noqa: TRY400 (an alarm, not a bug)
+                _log.error("consumer stopped", topic=self._topic, partition=partition, reason=str(error))
                 wait = _LONGEST_WAIT
             except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
                 wait = min(_LONGEST_WAIT, max(0.05, wait * 2))
-                expected = is_transient(error) or is_log_transient(error)
-                _log.warning("partition waits", topic=self._topic, partition=partition, error=type(error).__name__, seconds=wait, exc_info=not expected)
+                expected = is_outage(error)
+                _log.warning(
+                    "partition waits",
+                    topic=self._topic,
+                    partition=partition,
+                    error=type(error).__name__,
+                    seconds=wait,
+                    exc_info=not expected,
+                )
             if wait:
                 try:
                     await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
@@ -163,11 +166,16 @@ class Consumer:
             copies = await self._log.counters(self._topic, partition) if self._counted else None
             deliveries = [delivery for entry in entries for delivery in _deliveries(self._topic, partition, entry)]
             parents = list(dict.fromkeys(d.record.traceparent for d in deliveries if d.record.traceparent))
-            attributes = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(deliveries)}
-            with span(SpanName.CONSUME, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.CONSUMER, attributes=attributes):
+            attributes: Mapping[str, str | int] = {
+                Attribute.TOPIC: self._topic,
+                Attribute.PARTITION: partition,
+                Attribute.MESSAGES: len(deliveries),
+            }
+            with span(
+                SpanName.CONSUME, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.CONSUMER, attributes=attributes
+            ):
                 async with self._sessions.begin() as session:
-                    if not await positions.advance(session, self._topic, partition, position, entries[-1].position):
-                        raise Overtaken
+                    await positions.advance(session, self._topic, partition, position, entries[-1].position)
                     outcomes = await self._settle(session, deliveries)
                     await self._write_down(session, deliveries, outcomes)
                     if copies is not None:
@@ -175,7 +183,7 @@ class Consumer:
             self._positions[partition] = entries[-1].position
             if copies is not None:
                 self._copied[partition] = copies.counts
-        except Overtaken:
+        except positions.Overtaken:
             self._forget(partition)
             return 0
         except BaseException:
@@ -227,7 +235,7 @@ class Consumer:
             async with session.begin_nested():
                 return await self._handler(session, deliveries)
         except Exception as error:
-            if is_transient(error) or is_log_transient(error):
+            if is_outage(error):
                 raise
             if len(deliveries) == 1:
                 return [_poison(error)]
@@ -238,7 +246,9 @@ class Consumer:
         set_aside = [(d, str(o)) for d, o in zip(deliveries, outcomes, strict=True) if isinstance(o, Poison)]
         await dead_letters.add(session, set_aside)
         if self._counted:
-            counts = Counter((d.hour, books.DEAD_LETTERED if isinstance(o, Poison) else o) for d, o in zip(deliveries, outcomes, strict=True))
+            counts = Counter(
+                (d.hour, books.DEAD_LETTERED if isinstance(o, Poison) else o) for d, o in zip(deliveries, outcomes, strict=True)
+            )
             await books.move(session, self._topic, deliveries[0].partition, counts)
 
     def _forget(self, partition: int) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import CursorResult, delete, func, insert, select, update
+from pmp.log.v1 import log_pb2 as pb
+from sqlalchemy import RowMapping, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.database import changed
 from kit.log.tables import dead_letters as table
-from pmp.log.v1 import log_pb2 as pb
 
 if TYPE_CHECKING:
     from kit.log.consume import Delivery
@@ -70,7 +71,7 @@ async def marked(session: AsyncSession, topic: str, partition: int) -> Sequence[
     """The letters of a partition that wait for another try, oldest first."""
     where = (table.c.state == RETRYING, table.c.topic == topic, table.c.partition == partition)
     rows = await session.execute(select(table).where(*where).order_by(table.c.id).limit(_AT_ONCE).with_for_update())
-    return [_letter(row) for row in rows]
+    return [_letter(row) for row in rows.mappings()]
 
 
 async def marked_partitions(session: AsyncSession, topic: str) -> set[int]:
@@ -91,21 +92,19 @@ async def remove(session: AsyncSession, letter: int) -> None:
 async def find(session: AsyncSession, *, after: int = 0, limit: int = _AT_ONCE) -> Sequence[DeadLetter]:
     """Letters of all topics behind an id, oldest first."""
     rows = await session.execute(select(table).where(table.c.id > after).order_by(table.c.id).limit(limit))
-    return [_letter(row) for row in rows]
+    return [_letter(row) for row in rows.mappings()]
 
 
 async def get(session: AsyncSession, letter: int) -> DeadLetter | None:
     """One letter."""
-    row = (await session.execute(select(table).where(table.c.id == letter))).one_or_none()
+    row = (await session.execute(select(table).where(table.c.id == letter))).mappings().one_or_none()
     return _letter(row) if row else None
 
 
 async def mark(session: AsyncSession, state: str, ids: Sequence[int] | None) -> int:
     """Marks letters (None: all that are dead) as `retrying` or `dropped`; says how many. The consumer does the rest."""
     where = [table.c.state == DEAD] + ([] if ids is None else [table.c.id.in_(ids)])
-    result = await session.execute(update(table).where(*where).values(state=state))
-    assert isinstance(result, CursorResult)  # noqa: S101 (an UPDATE's result, which the types don't say)
-    return result.rowcount
+    return await changed(session, update(table).where(*where).values(state=state))
 
 
 async def count(session: AsyncSession, state: str = DEAD) -> int:
@@ -113,8 +112,7 @@ async def count(session: AsyncSession, state: str = DEAD) -> int:
     return await session.scalar(select(func.count()).select_from(table).where(table.c.state == state)) or 0
 
 
-def _letter(row: object) -> DeadLetter:
-    fields = row._mapping  # pyright: ignore  # noqa: SLF001 (the public name of a row's mapping)
-    record = pb.Record(type=fields["type"], payload=fields["payload"], traceparent=fields["traceparent"])
-    kept = {name: fields[name] for name in DeadLetter.__slots__ if name != "record"}
-    return DeadLetter(record=record, **kept)
+def _letter(row: RowMapping) -> DeadLetter:
+    fields: dict[str, Any] = {str(name): value for name, value in row.items()}
+    record = pb.Record(type=fields.pop("type"), payload=fields.pop("payload"), traceparent=fields.pop("traceparent"))
+    return DeadLetter(record=record, **fields)

@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from kit.log.streams import key
+from kit.log.redis_log import key
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +52,9 @@ class Leases:
             for partition in range(self._partitions):
                 if len(self._held) >= share:
                     break
-                if partition not in self._held and await self._redis.set(self._key(partition), self._me, nx=True, px=int(self._seconds * 1000)):
+                if partition not in self._held and await self._redis.set(
+                    self._key(partition), self._me, nx=True, px=int(self._seconds * 1000)
+                ):
                     self._held.add(partition)
         except (RedisError, OSError) as error:
             # Without Redis nobody can take a lease either: who works goes on.

@@ -8,9 +8,13 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions
+from kit.database import Sessions, changed
 from kit.log.streams import START, Position
 from kit.log.tables import books, offsets
+
+
+class Overtaken(Exception):  # noqa: N818 (a noun, as all errors here)
+    """Somebody else has processed these messages."""
 
 
 async def locked(session: AsyncSession, topic: str, partition: int) -> Position:
@@ -33,10 +37,15 @@ async def load(sessions: Sessions, topic: str, partition: int) -> Position:
     return START
 
 
-async def advance(session: AsyncSession, topic: str, partition: int, old: Position, new: Position) -> bool:
-    """Moves the position if it is still `old`; says whether it was."""
-    moved = await session.execute(update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new)))
-    return moved.rowcount == 1  # pyright: ignore  (CursorResult, as every UPDATE's)
+async def advance(session: AsyncSession, topic: str, partition: int, old: Position, new: Position) -> None:
+    """Moves the position on, as the first statement of the transaction that writes the effect.
+
+    Raises:
+        Overtaken: it is not `old` any more.
+    """
+    moved = await changed(session, update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new)))
+    if moved != 1:
+        raise Overtaken
 
 
 async def topics(session: AsyncSession) -> Sequence[str]:

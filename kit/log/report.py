@@ -8,9 +8,10 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 
-from kit.database import READING, Sessions, is_transient
+from kit.database import READING, Sessions
 from kit.log import books, dead_letters
-from kit.log.streams import RedisLog, is_log_transient
+from kit.log.redis_log import RedisLog
+from kit.log.streams import is_outage
 from kit.log.tables import outbox_heads
 from kit.telemetry import Attribute, MetricName, meter
 
@@ -40,7 +41,7 @@ class Report:
             try:
                 await self.look()
             except Exception as error:  # noqa: BLE001 (telling of the work must not end it)
-                expected = is_transient(error) or is_log_transient(error)
+                expected = is_outage(error)
                 _log.warning("no report", error=type(error).__name__, exc_info=not expected)
             await asyncio.sleep(_EVERY_SECONDS)
 
@@ -59,7 +60,9 @@ class Report:
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             self._dead.set(await dead_letters.count(session))
-            heads = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic))
+            heads = await session.execute(
+                select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic)
+            )
             given = {row.partition: row.position for row in heads}
         published = {partition: (await self._log.head(self._topic, partition)).ms for partition in given}
         self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})

@@ -30,7 +30,12 @@ outbox_heads = Table("outbox_heads", _metadata, *_partition(), Column("position"
 """The last position given in a topic."""
 
 books = Table(
-    "books", _metadata, *_partition(), Column("hour", Integer, primary_key=True), Column("outcome", Id(32), primary_key=True), Column("count", BigInteger)
+    "books",
+    _metadata,
+    *_partition(),
+    Column("hour", Integer, primary_key=True),
+    Column("outcome", Id(32), primary_key=True),
+    Column("count", BigInteger),
 )
 """What became of the messages received in an hour."""
 

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Final
 
 from kit.log.books import prune_counters
-from kit.log.streams import START, Position, RedisLog
+from kit.log.redis_log import RedisLog
+from kit.log.streams import START, Position
 
 _EVERY_SECONDS: Final = 1.0
 

@@ -79,4 +79,3 @@ def upgrade() -> None:
         sa.Index("idx_dead_letters_state", "state", "topic", "partition"),
         **MYSQL,
     )
-

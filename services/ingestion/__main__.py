@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
+
 from kit.database import open_database
 from kit.log import books
 from kit.log.append import Appender
-from kit.log.streams import open_log
+from kit.log.redis_log import open_log
 from kit.server import run, serve
 from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
 from kit.vault import Vault
-from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
 from services.ingestion.messages import RAW_TOPIC
 from services.ingestion.servicer import IngestionServicer
 

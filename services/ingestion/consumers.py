@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
+from pmp.ingestion.v1 import event_pb2 as pb
+from pmp.log.v1 import log_pb2
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log import books
 from kit.log.consume import Delivery, Poison
 from kit.outbox import Outbox
-from pmp.ingestion.v1 import event_pb2 as pb
-from pmp.log.v1 import log_pb2
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import published_message, row
 from services.ingestion.repository import Events

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 import crawleruseragents
 import iso4217
-from ua_parser import parse_os, parse_user_agent
-
+from google.protobuf.struct_pb2 import Struct
 from pmp.ingestion.v1 import event_pb2 as pb
+from ua_parser import parse_os, parse_user_agent
 
 Digest = Callable[[bytes], bytes]
 """Keyed hash that can't be turned back."""
@@ -25,16 +25,22 @@ _TABLET: Final = re.compile(r"iPad|Tablet|PlayBook|Silk(?!.*Mobile)|Android(?!.*
 _MOBILE: Final = re.compile(r"Mobi|iPhone|iPod|Android|Windows Phone")
 
 # Any label of a referrer's host, but for the last, that names one of these.
-_SEARCH: Final = frozenset("google bing duckduckgo yahoo ecosia baidu yandex startpage qwant brave naver seznam kagi perplexity".split())
-_SOCIAL: Final = frozenset(
-    "facebook instagram linkedin lnkd twitter x t pinterest reddit youtube tiktok whatsapp telegram threads snapchat xing vk tumblr quora mastodon bsky".split()
-)
-_SOCIAL_HOSTS: Final = {"x.com": "x", "t.co": "x", "fb.com": "facebook", "youtu.be": "youtube", "t.me": "telegram", "wa.me": "whatsapp"}
-_AMBIGUOUS: Final = frozenset({"x", "t"})
+# fmt: off
+_SEARCH: Final = frozenset({
+    "google", "bing", "duckduckgo", "yahoo", "ecosia", "baidu", "yandex", "startpage", "qwant", "brave", "naver", "seznam", "kagi",
+    "perplexity",
+})
+_SOCIAL: Final = frozenset({
+    "facebook", "instagram", "linkedin", "lnkd", "twitter", "pinterest", "reddit", "youtube", "tiktok", "whatsapp", "telegram", "threads",
+    "snapchat", "xing", "vk", "tumblr", "quora", "mastodon", "bsky",
+})
 # Buyers come back from these: they never brought one.
-_PAYMENT: Final = frozenset(
-    "paypal stripe klarna mollie adyen braintreegateway squareup authorize razorpay paddle amazonpay payu sofort worldpay cardinalcommerce 2checkout afterpay affirm".split()
-)
+_PAYMENT: Final = frozenset({
+    "paypal", "stripe", "klarna", "mollie", "adyen", "braintreegateway", "squareup", "authorize", "razorpay", "paddle", "amazonpay", "payu",
+    "sofort", "worldpay", "cardinalcommerce", "2checkout", "afterpay", "affirm",
+})
+# fmt: on
+_SOCIAL_HOSTS: Final = {"x.com": "x", "t.co": "x", "fb.com": "facebook", "youtu.be": "youtube", "t.me": "telegram", "wa.me": "whatsapp"}
 _NOT_SEARCH: Final = frozenset({"mail", "accounts", "docs", "drive", "classroom", "calendar"})
 _CLICK_IDS: Final = {"gclid": ("google", "cpc"), "msclkid": ("bing", "cpc"), "fbclid": ("facebook", "social"), "ttclid": ("tiktok", "cpc")}
 
@@ -42,7 +48,7 @@ _CLICK_IDS: Final = {"gclid": ("google", "cpc"), "msclkid": ("bing", "cpc"), "fb
 class Traffic(NamedTuple):
     """How a visit found the site."""
 
-    channel: pb.Channel
+    channel: pb.Channel.ValueType
     source: str = ""
     medium: str = ""
     campaign: str = ""
@@ -74,7 +80,6 @@ class Enricher:
         agent = _agent(event.user_agent)
         source = traffic(event.page_url, event.referrer, event.utm_parameters, self._site_hosts)
         visitor = self._visitor(event)
-        fields = event.metadata.fields
         return pb.Enrichment(
             device=agent.device,
             browser=agent.browser,
@@ -86,8 +91,8 @@ class Enricher:
             campaign=source.campaign,
             visitor=visitor,
             session=event.session_id or visitor,
-            course=(_text(fields, "course_id") or _text(fields, "course") or course_of(event.page_url))[:255],
-            currency=currency_of(_text(fields, "currency")),
+            course=(_text(event.metadata, "course_id") or _text(event.metadata, "course") or course_of(event.page_url))[:255],
+            currency=currency_of(_text(event.metadata, "currency")),
         )
 
     def _visitor(self, event: pb.Event) -> str:
@@ -135,7 +140,7 @@ def _referral(host: str, own: str, site_hosts: frozenset[str]) -> Traffic:
     engine = next(iter(labels & _SEARCH), "")
     if engine and not labels & _NOT_SEARCH:
         return Traffic(pb.CHANNEL_SEARCH, engine, "search")
-    social = _SOCIAL_HOSTS.get(bare) or next(iter((labels & _SOCIAL) - _AMBIGUOUS), "")
+    social = _SOCIAL_HOSTS.get(bare) or next(iter(labels & _SOCIAL), "")
     if social:
         return Traffic(pb.CHANNEL_SOCIAL, social, "social")
     return Traffic(pb.CHANNEL_REFERRAL, bare, "referral")
@@ -179,11 +184,9 @@ def _path(url: str) -> str:
         return ""
 
 
-def _text(fields: object, name: str) -> str:
+def _text(metadata: Struct, name: str) -> str:
     """A string or a whole number of the metadata, as text."""
-    value = fields[name] if name in fields else None  # pyright: ignore  (a map field's types can't say so)
+    value = metadata.fields.get(name)
     if value is None:
         return ""
-    if value.WhichOneof("kind") == "number_value":
-        return f"{value.number_value:g}"
-    return value.string_value
+    return f"{value.number_value:g}" if value.HasField("number_value") else value.string_value

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
-
 from pmp.ingestion.v1 import event_pb2 as pb
+
 from services.ingestion.models import EventRow
 
 RAW_TOPIC: Final = "intake"

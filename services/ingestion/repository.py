@@ -39,7 +39,9 @@ class Events:
         """Events of a partition of the topic behind a position: those of at least one position, and of each position all."""
         own = EventRow.topic_partition == partition
         order = (EventRow.topic_position, EventRow.topic_ordinal)
-        rows = (await self._session.scalars(select(EventRow).where(own, EventRow.topic_position > after).order_by(*order).limit(limit))).all()
+        rows = (
+            await self._session.scalars(select(EventRow).where(own, EventRow.topic_position > after).order_by(*order).limit(limit))
+        ).all()
         if len(rows) < limit:
             return rows
         last = rows[-1].topic_position

@@ -9,9 +9,9 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
+from pmp.ingestion.v1.event_pb2 import Event
 
 from kit.errors import Violation
-from pmp.ingestion.v1.event_pb2 import Event
 
 METADATA_BYTES: Final = 16_384
 METADATA_DEPTH: Final = 8

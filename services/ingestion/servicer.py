@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.ingestion.v1 import event_pb2
+from pmp.ingestion.v1 import ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer
+from pmp.log.v1 import log_pb2
+from pmp.options.v1 import options_pb2
+from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.interceptors import Caller, bind_facts, caller, validate
+from kit.interceptors import Caller, Context, bind_facts, caller, validate
 from kit.log import books
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from kit.vault import Vault
-from pmp.ingestion.v1 import event_pb2, ingestion_pb2 as pb
-from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer
-from pmp.log.v1 import log_pb2
-from pmp.options.v1 import options_pb2
 from services.ingestion import rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
 from services.ingestion.repository import Events
@@ -58,7 +59,8 @@ class IngestionServicer(IngestionServiceServicer):
         self._appender = appender
         self._vault = vault
 
-    async def TrackEvent(self, request: pb.TrackEventRequest, context: grpc.aio.ServicerContext) -> pb.TrackEventResponse:
+    @override
+    async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         verdict = self._admit(request.event, caller())
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
@@ -68,7 +70,8 @@ class IngestionServicer(IngestionServiceServicer):
             raise Forbidden(verdict.violations[0].description)
         raise InvalidRequest(verdict.violations)
 
-    async def TrackEvents(self, request: pb.TrackEventsRequest, context: grpc.aio.ServicerContext) -> pb.TrackEventsResponse:
+    @override
+    async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         who = caller()
         verdicts = [self._admit(event, who) for event in request.events]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
@@ -79,7 +82,8 @@ class IngestionServicer(IngestionServiceServicer):
             success=not rejected, accepted=len(accepted), rejected=rejected, results=[_verdict(verdict) for verdict in verdicts]
         )
 
-    async def GetAccounting(self, request: pb.GetAccountingRequest, context: grpc.aio.ServicerContext) -> pb.GetAccountingResponse:
+    @override
+    async def GetAccounting(self, request: pb.GetAccountingRequest, context: Context) -> pb.GetAccountingResponse:
         first = getattr(request, "from").seconds // 3600  # a keyword of Python
         end = -(-request.to.seconds // 3600) if request.HasField("to") else None
         accounts = await books.accounts(self._sessions, self._log, RAW_TOPIC, self._settings.log_partitions)
@@ -93,7 +97,8 @@ class IngestionServicer(IngestionServiceServicer):
             balanced=all(account.balanced for account in chosen.values()),
         )
 
-    async def ListEvents(self, request: pb.ListEventsRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ListEventsResponse]:
+    @override
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> AsyncIterator[pb.ListEventsResponse]:
         position = request.after_position
         while True:
             async with self._sessions() as session:

@@ -7,8 +7,9 @@ from functools import partial
 from kit.database import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
+from kit.log.redis_log import open_log
 from kit.log.report import Report
-from kit.log.streams import Position, open_log
+from kit.log.streams import Position
 from kit.log.trim import Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
 from kit.server import run, work
@@ -38,9 +39,7 @@ async def main(settings: Settings) -> None:
                 outbox.wake()
                 await trimmer.after_commit(partition, position)
 
-            consumer = Consumer(
-                database.sessions, log, RAW_TOPIC, StoreEvents(outbox, enricher), counted=True, after_commit=after_commit
-            )
+            consumer = Consumer(database.sessions, log, RAW_TOPIC, StoreEvents(outbox, enricher), counted=True, after_commit=after_commit)
             await work(
                 settings,
                 checks={"database": database.check, "log": log.check},

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Mesh:
 
 
 @contextmanager
-def running(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Mesh]:
+def running(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Generator[Mesh]:
     """Runs a mesh until the block ends, then stops it as Ctrl-C does."""
     mesh = Mesh(data, environment or {})
     data.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import jwt
 import pytest
-
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+
 from tests.e2e.mesh import Mesh, running
 
 TRACK = "/api/v1/events/track"
@@ -94,7 +94,10 @@ def test_ten_thousand_header_bytes_are_a_431(mesh: Mesh, site: dict[str, str]) -
     assert refused(mesh, "POST", TRACK, {**site, "x-long": "x" * 10_000}, json=event())[0] == 431
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/nothing"), ("GET", "/"), ("GET", TRACK), ("DELETE", BATCH), ("POST", "/api/v1/events/accounting")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/nothing"), ("GET", "/"), ("GET", TRACK), ("DELETE", BATCH), ("POST", "/api/v1/events/accounting")],
+)
 def test_an_unknown_path_or_method_is_a_404(mesh: Mesh, site: dict[str, str], method: str, path: str) -> None:
     assert refused(mesh, method, path, site)[0] == 404
 
@@ -140,7 +143,7 @@ def test_a_service_port_refuses_whoever_lacks_the_meshs_credential(mesh: Mesh) -
         for metadata in ((), (("x-pmp-mesh-token", "guess"),), (("x-pmp-scope", "admin"),)):
             with pytest.raises(grpc.RpcError) as raised:
                 stub.GetAccounting(pb.GetAccountingRequest(), metadata=metadata)
-            assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED  # pyright: ignore
+            assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_one_bad_event_of_a_batch_leaves_the_rest_stored(mesh: Mesh, site: dict[str, str]) -> None:

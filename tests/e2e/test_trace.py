@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
 
 from tests.e2e.mesh import running
 from tests.servers import until
@@ -18,14 +18,14 @@ from tests.servers import until
 PERSONAL = ("ada@example.org", "203.0.113.77", "visitor-42", "secret-session")
 
 
-class Receiver(TraceServiceServicer):
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Keeps what it is sent, as (service, name, trace, span, parent) and as text."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, str, bytes, bytes, bytes]] = []
         self.text = ""
 
-    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:
+    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:
         self.text += str(request)
         for resource in request.resource_spans:
             service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
@@ -38,14 +38,16 @@ class Receiver(TraceServiceServicer):
 def receiver() -> Iterator[tuple[Receiver, str]]:
     received = Receiver()
     server: Any = grpc.server(futures.ThreadPoolExecutor(2))
-    add_TraceServiceServicer_to_server(received, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(received, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield received, f"http://127.0.0.1:{port}"
     server.stop(None).wait()
 
 
-def test_one_event_is_one_trace_from_the_gateway_to_the_topic(receiver: tuple[Receiver, str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_one_event_is_one_trace_from_the_gateway_to_the_topic(
+    receiver: tuple[Receiver, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     received, endpoint = receiver
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}

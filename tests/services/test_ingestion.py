@@ -14,6 +14,10 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from pmp.ingestion.v1 import event_pb2
+from pmp.ingestion.v1 import ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
+from pmp.log.v1 import log_pb2
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,13 +26,11 @@ from kit.interceptors import Boundary
 from kit.log import books, dead_letters
 from kit.log.append import Appender
 from kit.log.consume import Consumer
-from kit.log.streams import START, RedisLog, open_log
+from kit.log.redis_log import RedisLog, open_log
+from kit.log.streams import START
 from kit.outbox import Outbox, Relay
 from kit.settings import Settings
 from kit.vault import Vault
-from pmp.ingestion.v1 import event_pb2, ingestion_pb2 as pb
-from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
-from pmp.log.v1 import log_pb2
 from services.ingestion.consumers import Consent, StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
@@ -36,6 +38,10 @@ from services.ingestion.models import EventRow, ProcessingRow
 from services.ingestion.servicer import IngestionServicer
 
 Event = dict[str, Any]
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.0 Mobile/15E148 Safari/604.1"
+)
 
 
 def event(**fields: Any) -> Event:
@@ -59,7 +65,13 @@ class Ingestion:
         self.relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
 
     def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
-        return (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-user", user), ("x-pmp-address", "198.51.100.9"))
+        return (
+            ("x-pmp-mesh-token", self._token),
+            ("x-pmp-client", "shop"),
+            ("x-pmp-scope", scope),
+            ("x-pmp-user", user),
+            ("x-pmp-address", "198.51.100.9"),
+        )
 
     async def track(self, fields: Event, *, scope: str = "site", user: str = "") -> pb.TrackEventResponse:
         return await self._stub.TrackEvent(ParseDict({"event": fields}, pb.TrackEventRequest()), metadata=self._metadata(scope, user))
@@ -144,7 +156,7 @@ async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published
             page_url="https://shop.example/courses/pmp-prep?utm_source=news&utm_medium=email&utm_campaign=spring",
             page_title="PMP",
             referrer="https://www.google.com/",
-            user_agent="Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1",
+            user_agent=IPHONE,
             ip_address="203.0.113.77",
             metadata={"currency": "eur", "depth": {"a": [1, "x", None]}},
         )
@@ -152,19 +164,33 @@ async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published
     assert (answer.success, answer.event_id) == (True, "e1")
     await ingestion.drain()
     [row] = await ingestion.rows()
-    assert (row.id, row.user_id, row.session_id, row.event_type, row.platform, row.processed) == ("e1", "42", "s1", "page_view", "wordpress", True)
+    assert (row.id, row.user_id, row.session_id, row.event_type, row.platform, row.processed) == (
+        "e1",
+        "42",
+        "s1",
+        "page_view",
+        "wordpress",
+        True,
+    )
     assert row.event_data["ip_address"] == "203.0.113.0"
     assert row.event_data["metadata"] == {"currency": "eur", "depth": {"a": [1, "x", None]}}
     [told] = await ingestion.published()
     found = told.enrichment
     assert (found.device, found.os, found.is_bot, found.course, found.currency) == ("mobile", "iOS", False, "pmp-prep", "EUR")
-    assert (found.channel, found.traffic_source, found.traffic_medium, found.campaign) == (event_pb2.CHANNEL_CAMPAIGN, "news", "email", "spring")
+    assert (found.channel, found.traffic_source, found.traffic_medium, found.campaign) == (
+        event_pb2.CHANNEL_CAMPAIGN,
+        "news",
+        "email",
+        "spring",
+    )
     assert (found.visitor, found.session) == ("42", "s1")
 
 
 async def test_history_tells_what_the_topic_told(ingestion: Ingestion) -> None:
     for number in range(7):
-        await ingestion.track_all([event(id=f"e{number}-{i}", session_id=f"s{i}", metadata={"n": number}, utm_parameters={"source": "x"}) for i in range(5)])
+        await ingestion.track_all(
+            [event(id=f"e{number}-{i}", session_id=f"s{i}", metadata={"n": number}, utm_parameters={"source": "x"}) for i in range(5)]
+        )
     await ingestion.drain()
     published = {message.event.id: message for message in await ingestion.published()}
     history = await ingestion.history()
@@ -190,7 +216,9 @@ async def test_second_delivery_is_a_duplicate(ingestion: Ingestion) -> None:
 async def test_duplicates_of_one_id_in_different_partitions_are_one_event(ingestion: Ingestion) -> None:
     same = event(id="shared")
     await asyncio.gather(*(ingestion.track({**same, "session_id": f"s{number}"}) for number in range(12)))
-    await asyncio.gather(*(ingestion.consumer.step(partition, block_ms=1) for partition in range(ingestion.partitions)), return_exceptions=True)
+    await asyncio.gather(
+        *(ingestion.consumer.step(partition, block_ms=1) for partition in range(ingestion.partitions)), return_exceptions=True
+    )
     await ingestion.drain()
     assert len(await ingestion.rows()) == 1
     total = (await ingestion.accounting()).total
@@ -234,23 +262,23 @@ async def test_one_bad_event_never_rejects_its_neighbours(ingestion: Ingestion) 
     assert (accounting.total.received, accounting.total.stored, accounting.total.rejected, accounting.balanced) == (4, 2, 2, True)
 
 
-@pytest.mark.parametrize(
-    ("fields", "field", "words"),
-    [
-        ({"timestamp": None}, "timestamp", "required"),
-        ({"event_type": ""}, "event_type", "required"),
-        ({"email": "not an address"}, "email", "email"),
-        ({"id": "e1 "}, "id", "pattern"),
-        ({"user_id": "a b"}, "user_id", "pattern"),
-        ({"ip_address": "300.1.1.1"}, "ip_address", "IP"),
-        ({"timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "timestamp", "24 hours ahead"),
-        ({"timestamp": "2001-01-01T00:00:00Z"}, "timestamp", "retention"),
-        ({"page_url": "https://shop.example/" + "x" * 4096}, "page_url", "4096"),
-        ({"metadata": {"text": "x" * 16_384}}, "metadata", "16384"),
-        ({"metadata": {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}}, "metadata", "8 levels"),
-        ({"metadata": {"a": [[[[[[[[]]]]]]]]}}, "metadata", "8 levels"),
-    ],
-)
+BROKEN: list[tuple[Event, str, str]] = [
+    ({"timestamp": None}, "timestamp", "required"),
+    ({"event_type": ""}, "event_type", "required"),
+    ({"email": "not an address"}, "email", "email"),
+    ({"id": "e1 "}, "id", "pattern"),
+    ({"user_id": "a b"}, "user_id", "pattern"),
+    ({"ip_address": "300.1.1.1"}, "ip_address", "IP"),
+    ({"timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "timestamp", "24 hours ahead"),
+    ({"timestamp": "2001-01-01T00:00:00Z"}, "timestamp", "retention"),
+    ({"page_url": "https://shop.example/" + "x" * 4096}, "page_url", "4096"),
+    ({"metadata": {"text": "x" * 16_384}}, "metadata", "16384"),
+    ({"metadata": {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}}, "metadata", "8 levels"),
+    ({"metadata": {"a": [[[[[[[[]]]]]]]]}}, "metadata", "8 levels"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field", "words"), BROKEN)
 async def test_a_broken_rule_names_its_field_and_is_in_the_books(ingestion: Ingestion, fields: Event, field: str, words: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await ingestion.track(event(**fields))

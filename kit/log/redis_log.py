@@ -1,0 +1,298 @@
+"""The log on Redis Streams.
+
+The keys of a partition share a hash tag, so that a Redis Cluster keeps them together and they change together.
+
+    pmp:{events.0}:log        entries: `p` the pack, `n` how many messages, `h` hour of receipt (hours since 1970)
+    pmp:{events.0}:books      counters by hour, and the `epoch` they began in
+    pmp:{events.0}:trimmed    the last position that was trimmed away
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+from typing_extensions import override
+
+from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, Position, StreamLog, reconcile, refusal
+
+
+def key(topic: str, partition: int, name: str) -> str:
+    """A key of a partition."""
+    return f"pmp:{{{topic}.{partition}}}:{name}"
+
+
+# Appends only if nobody else did since the head was read, so that a relay that slept through a restore can't leave a gap.
+_PUBLISH: Final = """
+local head = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then head = info[i + 1] end end
+end
+if head ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
+for i = 3, #ARGV, 3 do redis.call('XADD', KEYS[1], ARGV[i] .. '-0', 'p', ARGV[i + 1], 'n', ARGV[i + 2], 'h', '0') end
+return 1
+"""
+
+_RAISE: Final = """
+local function parse(id) local ms, seq = string.match(id, '(%d+)-(%d+)'); return tonumber(ms), tonumber(seq) end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XGROUP', 'CREATE', KEYS[1], 'made', '0', 'MKSTREAM')
+  redis.call('XGROUP', 'DESTROY', KEYS[1], 'made')
+end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+local head
+for i = 1, #info, 2 do if info[i] == 'last-generated-id' then head = info[i + 1] end end
+local ms, seq = parse(head)
+local want_ms, want_seq = parse(ARGV[1])
+if ms < want_ms or (ms == want_ms and seq < want_seq) then redis.call('XSETID', KEYS[1], ARGV[1]) end
+return 1
+"""
+
+_BACKLOG: Final = """
+local pending = {}
+local from = '(' .. ARGV[1]
+while true do
+  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 64)
+  if #entries == 0 then break end
+  for _, entry in ipairs(entries) do
+    local fields = entry[2]
+    local n, h = 0, '0'
+    for i = 1, #fields, 2 do
+      if fields[i] == 'n' then n = tonumber(fields[i + 1]) elseif fields[i] == 'h' then h = fields[i + 1] end
+    end
+    pending[h] = (pending[h] or 0) + n
+    from = '(' .. entry[1]
+  end
+end
+local flat = {}
+for h, n in pairs(pending) do flat[#flat + 1] = h; flat[#flat + 1] = n end
+return {redis.call('HGETALL', KEYS[2]), flat, redis.call('GET', KEYS[3]) or '0-0'}
+"""
+
+_RESET: Final = """
+if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+class RedisLog(StreamLog):
+    """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
+
+    def __init__(self, redis: Redis, appending: BlockingConnectionPool, floors: Floors | None) -> None:
+        # redis-py's types don't say what its commands answer.
+        self._redis: Any = redis
+        self._appending: Any = appending
+        self._floors = floors
+        self._reconciled: object = None
+        self._publish: Any = redis.register_script(_PUBLISH)
+        self._raise: Any = redis.register_script(_RAISE)
+        self._reset: Any = redis.register_script(_RESET)
+        self._backlog: Any = redis.register_script(_BACKLOG)
+
+    @property
+    def redis(self) -> Redis:
+        """The connection pool, for leases and reports."""
+        return self._redis
+
+    async def check(self) -> None:
+        """Raises what keeps the log from answering."""
+        await self._redis.ping()
+
+    async def used_bytes(self) -> int:
+        """Memory that Redis uses for everything it holds."""
+        info: dict[str, Any] = await self._redis.info("memory")
+        return int(info["used_memory"])
+
+    async def fix_partitions(self, topic: str, partitions: int) -> None:
+        """Writes the number of partitions down at the first start.
+
+        Raises:
+            ValueError: the topic was started with another number; its messages would be found in the wrong places.
+        """
+        name = f"pmp:{topic}:partitions"
+        await self._redis.set(name, partitions, nx=True)
+        known = int(await self._redis.get(name) or partitions)
+        if known != partitions:
+            message = f"topic {topic!r} has {known} partitions, and PMP_LOG_PARTITIONS says {partitions}"
+            raise ValueError(message)
+
+    @override
+    async def append(self, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
+        # One MULTI per partition, since partitions may live on different nodes; all of them in one round trip.
+        commands: list[tuple[Any, ...]] = []
+        ends: list[int] = []
+        for item in appends:
+            books = key(topic, item.partition, "books")
+            commands.append(("MULTI",))
+            commands.append(("HSETNX", books, "epoch", secrets.token_hex(8)))
+            commands.extend(
+                ("XADD", key(topic, item.partition, "log"), "*", "p", pack, "n", count, "h", item.hour) for pack, count in item.packs
+            )
+            commands.extend(("HINCRBY", books, f"{name}:{item.hour}", count) for name, count in item.counters.items() if count)
+            commands.append(("EXEC",))
+            ends.append(len(commands) - 1)
+        connection = await self._appending.get_connection()
+        try:
+            if self._floors and self._reconciled is not connection.pmp_session:
+                await reconcile(self, await self._floors())
+                self._reconciled = connection.pmp_session
+            await connection.send_packed_command(connection.pack_commands(commands))
+            answers: list[Any] = []
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            # Some answers are still under way: nobody else may read them.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._appending.release(connection)
+        return [_verdict(answers[end]) for end in ends]
+
+    @override
+    async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
+        name = key(topic, partition, "log")
+        found: Any = await self._redis.xread({name: str(after)}, count=limit, block=block_ms or None)
+        if not found:
+            return []
+        # RESP2 answers with pairs of a stream and its entries, RESP3 with a map of lists of entries.
+        listed = isinstance(found, list)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = cast("Any", found[0][1] if listed else next(iter(found.values()))[0])
+        return [Entry(Position.parse(_text(at)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"])) for at, fields in entries]
+
+    @override
+    async def head(self, topic: str, partition: int) -> Position:
+        try:
+            info: dict[str, Any] = await self._redis.xinfo_stream(key(topic, partition, "log"))
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return START
+            raise
+        return Position.parse(_text(info["last-generated-id"]))
+
+    @override
+    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+        first = packs[0][0]
+        trimmed = "" if first == head.ms + 1 else f"{first - 1}-0"
+        arguments = [argument for position, pack, count in packs for argument in (position, pack, count)]
+        keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
+        return bool(await self._publish(keys=keys, args=[str(head), trimmed, *arguments]))
+
+    @override
+    async def raise_head(self, topic: str, partition: int, position: Position) -> None:
+        await self._raise(keys=[key(topic, partition, "log")], args=[str(position)])
+
+    @override
+    async def trim(self, topic: str, partition: int, through: Position) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xtrim(key(topic, partition, "log"), minid=str(Position(through.ms, through.seq + 1)), approximate=False)
+            pipe.set(key(topic, partition, "trimmed"), str(through))
+            await pipe.execute()
+
+    @override
+    async def trimmed(self, topic: str, partition: int) -> Position:
+        value = await self._redis.get(key(topic, partition, "trimmed"))
+        return Position.parse(_text(value)) if value else START
+
+    @override
+    async def counters(self, topic: str, partition: int) -> Counters:
+        fields: Any = await self._redis.hgetall(key(topic, partition, "books"))
+        return _counters(fields)
+
+    @override
+    async def reset_counters(self, topic: str, partition: int, epoch: str) -> None:
+        await self._reset(keys=[key(topic, partition, "books")], args=[epoch])
+
+    @override
+    async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
+        keys = [key(topic, partition, name) for name in ("log", "books", "trimmed")]
+        flat, pending, trimmed = await self._backlog(keys=keys, args=[str(after)])
+        return Backlog(
+            counters=_counters(dict(zip(flat[::2], flat[1::2], strict=True))),
+            pending={int(hour): int(count) for hour, count in zip(pending[::2], pending[1::2], strict=True)},
+            trimmed=Position.parse(_text(trimmed)),
+        )
+
+    async def forget_counters(self, topic: str, partition: int, names: Sequence[tuple[str, int]]) -> None:
+        """Drops counters (name, hour) that are copied and can't move any more."""
+        if names:
+            await self._redis.hdel(key(topic, partition, "books"), *(f"{name}:{hour}" for name, hour in names))
+
+    async def size_bytes(self, topic: str, partition: int) -> int:
+        """Memory of one partition's stream."""
+        return int(await self._redis.memory_usage(key(topic, partition, "log"), samples=5) or 0)
+
+
+class _Session(Connection):
+    """A connection that says when it is a new one."""
+
+    pmp_session: object = None
+
+    @override
+    async def on_connect(self) -> None:
+        await super().on_connect()
+        self.pmp_session = object()
+
+
+class _UnixSession(UnixDomainSocketConnection):
+    pmp_session: object = None
+
+    @override
+    async def on_connect(self) -> None:
+        await super().on_connect()
+        self.pmp_session = object()
+
+
+@asynccontextmanager
+async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[RedisLog]:
+    """Opens the log at `url`, lazily.
+
+    Before the first append on each new connection the log is reconciled with `floors`; while those can't be read, nothing
+    is appended. Nothing is repeated behind the caller's back: a broken connection is an error, since what was sent may
+    have happened.
+    """
+    options: dict[str, Any] = {
+        "socket_connect_timeout": 5,
+        "socket_timeout": 10,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 0,
+    }
+    reading = Redis.from_url(url, max_connections=256, **options)
+    session = _UnixSession if url.startswith("unix:") else _Session
+    appending = BlockingConnectionPool.from_url(url, connection_class=session, max_connections=1, timeout=10, **options)
+    try:
+        yield RedisLog(reading, appending, floors)
+    finally:
+        await appending.disconnect()
+        await reading.aclose()
+
+
+def _verdict(answer: Any) -> Exception | None:
+    """What became of one MULTI: an error of EXEC itself, or of a command in it."""
+    if isinstance(answer, Exception):
+        return refusal(answer)
+    failed = next((item for item in answer or () if isinstance(item, Exception)), None)
+    return refusal(failed) if failed else None
+
+
+def _counters(fields: Mapping[bytes, bytes]) -> Counters:
+    counts: dict[tuple[str, int], int] = {}
+    for field, value in fields.items():
+        name, _, hour = field.decode().rpartition(":")
+        if name:
+            counts[name, int(hour)] = int(value)
+    return Counters(_text(fields.get(b"epoch", b"")), counts)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

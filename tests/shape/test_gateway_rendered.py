@@ -230,9 +230,9 @@ def test_rest_paths_carry_the_bound_of_their_rpc() -> None:
         if "/api/" in name
     }
     assert found == {
-        "POST /api/v1/users/{user.id}/orders:sell": ("/api/v1/users/[^/]+/orders:sell", "POST", 100),
-        "PUT /api/v1/orders.json": (r"/api/v1/orders\.json", "PUT", 100),
-        "POST /api/v1/take": ("/api/v1/take", "POST", 1_048_576),
+        "POST /api/v1/users/{user.id}/orders:sell": ("/api/v1/users/[^/]+/orders:sell/?", "POST", 100),
+        "PUT /api/v1/orders.json": (r"/api/v1/orders\.json/?", "PUT", 100),
+        "POST /api/v1/take": ("/api/v1/take/?", "POST", 1_048_576),
     }
     assert filters(rendered)["grpc_json_transcoder"]["max_request_body_size"] == 1_048_576
 

@@ -1,0 +1,348 @@
+"""Renders Envoy's configuration from `envoy.base.yaml`, the descriptor set and the settings.
+
+Routes, clusters, the transcoder's list and the token rules follow from the rpcs and their options, so that adding an
+rpc changes nothing here. `python -m gateway.render` rewrites the committed `envoy.yaml`, `--check` proves it fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import yaml
+from google.api import annotations_pb2
+from google.api.http_pb2 import HttpRule
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
+from google.rpc import error_details_pb2
+from pmp.options.v1 import options_pb2
+from pydantic import SecretStr
+
+from gateway.settings import BROWSER, GatewaySettings, split_address
+
+HERE = Path(__file__).resolve().parent
+COMMITTED = HERE / "envoy.yaml"
+DEFAULT_REQUEST_BYTES = 1_048_576
+"""Largest request of an rpc that names no bound of its own."""
+
+OPENED_BY: Mapping[options_pb2.Access.ValueType, tuple[str, ...]] = {
+    options_pb2.ACCESS_TRACK: ("track", "site", "admin"),
+    options_pb2.ACCESS_SITE: ("site", "admin"),
+    options_pb2.ACCESS_READ: ("read", "admin"),
+    options_pb2.ACCESS_ADMIN: ("admin",),
+}
+"""The token scopes that open an access."""
+
+NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
+"""Failures in which the service has not seen the request: retried always."""
+MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
+"""Failures that are retried when the rpc says that a repetition does no harm."""
+
+Node = dict[str, Any]
+
+_HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
+
+
+class RenderError(Exception):
+    """The descriptor set says something that the gateway can't do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """A method that the gateway routes."""
+
+    service: str
+    """Full name of its protobuf service."""
+    name: str
+    """Name of the method."""
+    access: options_pb2.Access.ValueType
+    """The smallest token scope that opens it."""
+    max_request_bytes: int
+    """Largest JSON body."""
+    may_repeat: bool
+    """Declared idempotent, or without side effects."""
+    streams: bool
+    """Answers with a stream."""
+    rest: tuple[tuple[str, str], ...]
+    """HTTP methods and path templates."""
+
+    @property
+    def path(self) -> str:
+        """The gRPC path."""
+        return f"/{self.service}/{self.name}"
+
+    @property
+    def cluster(self) -> str:
+        """Name of the service in the mesh: `ingestion` of `pmp.ingestion.v1`."""
+        return self.service.split(".")[1]
+
+
+def read_descriptors(path: Path | None = None) -> FileDescriptorSet:
+    """The mesh's descriptor set, by default that of `gen/` or of the installed wheel.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    candidates = [path] if path else [HERE.parent / "gen" / "mesh.binpb", HERE / "mesh.binpb"]
+    for candidate in candidates:
+        if candidate.exists():
+            return FileDescriptorSet.FromString(candidate.read_bytes())
+    raise FileNotFoundError(f"no descriptor set at {' or '.join(str(candidate) for candidate in candidates)}; `uv sync` makes it")
+
+
+def for_envoy(descriptors: FileDescriptorSet) -> bytes:
+    """The set as Envoy needs it: with the types of error details, which no contract imports; without comments."""
+    stripped = FileDescriptorSet.FromString(descriptors.SerializeToString())
+    details = stripped.file.add()
+    error_details_pb2.DESCRIPTOR.CopyToProto(details)
+    if any(file.name == details.name for file in descriptors.file):
+        del stripped.file[-1]
+    for file in stripped.file:
+        file.ClearField("source_code_info")
+    return stripped.SerializeToString()
+
+
+def rpcs(descriptors: FileDescriptorSet) -> list[Rpc]:
+    """The mesh's methods that are not INTERNAL, in the order of their paths.
+
+    Raises:
+        RenderError: a method has no access option, or is INTERNAL and has a REST path.
+    """
+    found = [
+        rpc
+        for file in descriptors.file
+        if file.package.startswith("pmp.")
+        for service in file.service
+        for method in service.method
+        if (rpc := _rpc(f"{file.package}.{service.name}", method))
+    ]
+    return sorted(found, key=lambda rpc: rpc.path)
+
+
+def _rpc(service: str, method: MethodDescriptorProto) -> Rpc | None:
+    options = method.options
+    access = options.Extensions[options_pb2.access]
+    rest = tuple(_bindings(options.Extensions[_HTTP])) if options.HasExtension(_HTTP) else ()
+    if access == options_pb2.ACCESS_UNSPECIFIED:
+        raise RenderError(f"{service}.{method.name} has no `option (pmp.options.v1.access)`")
+    if access == options_pb2.ACCESS_INTERNAL:
+        if rest:
+            raise RenderError(f"{service}.{method.name} is INTERNAL and has a REST path")
+        return None
+    return Rpc(
+        service=service,
+        name=method.name,
+        access=access,
+        max_request_bytes=options.Extensions[options_pb2.max_request_bytes] or DEFAULT_REQUEST_BYTES,
+        may_repeat=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+        streams=method.server_streaming,
+        rest=rest,
+    )
+
+
+def _bindings(rule: HttpRule) -> Iterator[tuple[str, str]]:
+    verb = rule.WhichOneof("pattern")
+    if verb == "custom":
+        yield rule.custom.kind, rule.custom.path
+    elif verb:
+        yield verb.upper(), getattr(rule, verb)
+    for further in rule.additional_bindings:
+        yield from _bindings(further)
+
+
+def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptors_path: str) -> Node:
+    """Envoy's whole configuration.
+
+    Args:
+        settings: what the operator chose.
+        descriptors: the mesh's contracts.
+        descriptors_path: where Envoy finds the bytes of `for_envoy(descriptors)`.
+
+    Raises:
+        RenderError: the descriptor set says something that the gateway can't do.
+    """
+    base = yaml.safe_load((HERE / "envoy.base.yaml").read_text())
+    patterns = base["patterns"]
+    methods = rpcs(descriptors)
+    services = sorted({rpc.cluster for rpc in methods})
+    host, port = split_address(settings.gateway_listen)
+    admin_host, admin_port = split_address(settings.gateway_admin)
+    clusters = [_fill(patterns["cluster"], {"name": service, **_endpoint(settings.address(service))}) for service in services]
+    tracing = None
+    if settings.otlp_endpoint:
+        clusters.append(_fill(patterns["collector"], _endpoint(urlsplit(settings.otlp_endpoint).netloc)))
+        tracing = _fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
+    metrics = None
+    if settings.metrics_port:
+        clusters.append(_fill(patterns["admin"], {"host": admin_host, "port": admin_port}))
+        metrics = _fill(patterns["metrics"], {"host": host, "port": settings.metrics_port})
+    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in settings.cors_origins]})
+    return _fill(
+        base["config"],
+        {
+            "host": host,
+            "port": port,
+            "admin_host": admin_host,
+            "admin_port": admin_port,
+            "trusted_hops": settings.gateway_trusted_hops,
+            "tracing": tracing,
+            "metrics": metrics,
+            "replies": [reply for row in base["replies"] for reply in _replies(patterns, *row)],
+            "ready": {service: {"value": 1} for service in services},
+            "credentials": _credentials(settings),
+            "default_request_bytes": DEFAULT_REQUEST_BYTES,
+            "largest_request_bytes": max((rpc.max_request_bytes for rpc in methods), default=DEFAULT_REQUEST_BYTES),
+            "descriptors": descriptors_path,
+            "services": sorted({rpc.service for rpc in methods}),
+            "jwks": _jwks(settings.jwt_secrets),
+            "policies": _policies(methods),
+            "site_rate": settings.rate_site_per_second,
+            "user_rate": settings.rate_user_per_hour,
+            "cors": cors if settings.cors_origins else None,
+            # Envoy reads `%` in header values as a command.
+            "mesh_token": settings.mesh_token.get_secret_value().replace("%", "%%"),
+            "routes": [
+                *(_rest_route(patterns["rest"], rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
+                *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
+                patterns["unknown"],
+            ],
+            "clusters": clusters,
+        },
+    )
+
+
+def _fill(node: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of the tree with each `$name` replaced by its value; what turns out to be None is left out."""
+    if isinstance(node, dict):
+        filled = {key: _fill(child, values) for key, child in cast("Node", node).items()}
+        return {key: child for key, child in filled.items() if child is not None}
+    if isinstance(node, list):
+        return [child for entry in cast("list[Any]", node) if (child := _fill(entry, values)) is not None]
+    return values[node[1:]] if isinstance(node, str) and node.startswith("$") else node
+
+
+def _endpoint(address: str) -> Node:
+    host, port = split_address(address)
+    try:
+        ip_address(host)
+    except ValueError:
+        return {"host": host, "port": port, "discovery": "STRICT_DNS"}
+    return {"host": host, "port": port, "discovery": "STATIC"}
+
+
+def _replies(patterns: Node, op: str, status: int, code: int, message: str) -> list[Node]:
+    values = {"op": op, "status": status, "code": code, "message": message}
+    return [_fill(patterns["grpc_reply"], values), _fill(patterns["rest_reply"], values)]
+
+
+def _credentials(settings: GatewaySettings) -> list[Node]:
+    owners = [(settings.site_name, settings.api_keys), (BROWSER, settings.browser_api_keys)]
+    return [{"key": key.get_secret_value(), "client": client} for client, keys in owners for key in keys]
+
+
+def _jwks(secrets: Sequence[SecretStr]) -> str:
+    keys = [base64.urlsafe_b64encode(secret.get_secret_value().encode()).decode().rstrip("=") for secret in secrets]
+    return json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": key} for key in keys]})
+
+
+def _policies(methods: Sequence[Rpc]) -> Node:
+    """One policy for each access: its rpcs, opened by its scopes; a browser's key only with `track`."""
+    policies: Node = {}
+    for access, scopes in OPENED_BY.items():
+        paths = [rpc.path for rpc in methods if rpc.access == access]
+        if paths:
+            policies[options_pb2.Access.Name(access)] = {
+                "permissions": [{"url_path": {"path": {"exact": path}}} for path in paths],
+                "principals": [_principal(scope) for scope in scopes],
+            }
+    return policies
+
+
+def _principal(scope: str) -> Node:
+    has_scope = {"header": {"name": "x-pmp-scope", "string_match": {"exact": scope}}}
+    is_browser = {"header": {"name": "x-pmp-client", "string_match": {"exact": BROWSER}}}
+    return has_scope if scope == "track" else {"and_ids": {"ids": [has_scope, {"not_id": is_browser}]}}
+
+
+def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
+    return _fill(
+        pattern,
+        {
+            "name": rpc.path,
+            "path": rpc.path,
+            "cluster": rpc.cluster,
+            # A stream may last; only its silence ends it.
+            "timeout": "0s" if rpc.streams else f"{settings.gateway_timeout_seconds:g}s",
+            "idle_timeout": "300s" if rpc.streams else None,
+            "retry_on": MAY_REPEAT if rpc.may_repeat else NEVER_SENT,
+        },
+    )
+
+
+def _rest_route(pattern: Node, rpc: Rpc, verb: str, template: str) -> Node:
+    return _fill(
+        pattern,
+        {
+            "name": f"{verb} {template}",
+            "rpc": rpc.path,
+            "path": _regex(template),
+            "method": verb,
+            "max_request_bytes": rpc.max_request_bytes,
+        },
+    )
+
+
+def _regex(template: str) -> str:
+    """What the transcoder takes for a path template of google.api.http, with variables of one segment each.
+
+    Raises:
+        RenderError: a variable spans segments.
+    """
+    literals = re.split(r"\{\w[\w.]*\}", template)
+    if any(character in literal for literal in literals for character in "{}*"):
+        raise RenderError(f"{template}: only variables of one segment, as {{id}}, are supported")
+    return "[^/]+".join(re.escape(literal) for literal in literals) + "/?"
+
+
+def committed(descriptors: FileDescriptorSet) -> str:
+    """The text of the committed `envoy.yaml`: default settings, placeholders instead of secrets."""
+    # Not read from the environment, so that everybody renders the same.
+    settings = GatewaySettings.model_construct(
+        mesh_token=SecretStr("placeholder-mesh-token"),
+        api_keys=[SecretStr("placeholder-api-key")],
+        browser_api_keys=[SecretStr("placeholder-browser-api-key")],
+        jwt_secrets=[SecretStr("placeholder-jwt-secret-that-is-no-secret")],
+    )
+    head = "# Rendered by `python -m gateway.render` from envoy.base.yaml and the contracts, with default settings and\n"
+    head += "# placeholders for secrets. Do not edit; `python -m gateway` renders it anew with the real ones at each start.\n"
+    return head + as_yaml(render(settings, descriptors, "gen/mesh.binpb"))
+
+
+def as_yaml(config: Node) -> str:
+    """The configuration as a person reads it."""
+    return yaml.safe_dump(config, sort_keys=False, width=140)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrites the committed `envoy.yaml`, or with `--check` says whether it is fresh. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.render", description=main.__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when envoy.yaml is stale")
+    text = committed(read_descriptors())
+    if parser.parse_args(arguments).check:
+        fresh = COMMITTED.exists() and COMMITTED.read_text() == text
+        sys.stdout.write(f"gateway/envoy.yaml is {'fresh' if fresh else 'stale: run `python -m gateway.render`'}\n")
+        return 0 if fresh else 1
+    COMMITTED.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

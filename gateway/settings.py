@@ -1,0 +1,120 @@
+"""The settings of the gateway: read once from the environment, never changed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BROWSER = "browser"
+"""Owner of every browser key, as services see it in `x-pmp-client`."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`; the host of IPv6 stands in brackets, which are taken off.
+
+    Raises:
+        ValueError: it has no host or no port.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"expected host:port, got {address!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _loopback(value: str) -> str:
+    if not ip_address(split_address(value)[0]).is_loopback:
+        raise ValueError("Envoy's admin interface can stop the gateway and shows its secrets: it listens on loopback only")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+ApiKey = Annotated[SecretStr, Field(min_length=16)]
+JwtSecret = Annotated[SecretStr, Field(min_length=32)]
+
+
+class GatewaySettings(BaseSettings):
+    """What an operator may set, as `PMP_*`. Secrets have no defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PMP_", frozen=True, use_attribute_docstrings=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    gateway_listen: Address = "0.0.0.0:8080"
+    """Address and port for REST and gRPC."""
+
+    gateway_admin: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:9901"
+    """Address and port of Envoy's admin interface, on loopback."""
+
+    metrics_port: int = Field(default=0, ge=0)
+    """Port of the Prometheus endpoint; 0 serves none."""
+
+    gateway_concurrency: int = Field(default=1, ge=1)
+    """Envoy's worker threads: one carries about 7000 requests a second."""
+
+    gateway_trusted_hops: int = Field(default=0, ge=0)
+    """Load balancers in front that append to `x-forwarded-for`; without them the client's address is the peer's."""
+
+    gateway_timeout_seconds: float = Field(default=15.0, gt=0, le=25)
+    """Longest time a call may take, except those that answer with a stream."""
+
+    mesh_token: SecretStr
+    """The mesh's own credential, which every call to a service carries."""
+
+    api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
+    """Keys of the shop's servers; two are valid at once while they rotate."""
+
+    browser_api_keys: list[ApiKey] = Field(default=[], max_length=2)
+    """Keys of browsers, valid with `track` tokens only."""
+
+    jwt_secrets: list[JwtSecret] = Field(min_length=1, max_length=2)
+    """Secrets that tokens are signed with (HS256, at least 32 bytes); two are valid at once while they rotate."""
+
+    rate_user_per_hour: int = Field(default=1000, ge=1)
+    """Requests an hour of one person with `track` or `read` tokens: of the claim `id`, else of the client's address."""
+
+    rate_site_per_second: int = Field(default=2000, ge=1)
+    """Requests a second of all `site` and `admin` tokens together."""
+
+    cors_origins: list[str] = []
+    """Origins whose pages may call the gateway; `*` for all."""
+
+    site_name: str = Field(default="shop", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Name of the shop: the owner of the server keys, as services see it in `x-pmp-client`."""
+
+    service_address: str = "{service}-service:50051"
+    """Address of a service, `{service}` being its name."""
+
+    service_addresses: dict[str, Address] = {}
+    """Addresses that differ from `service_address`, by service."""
+
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^http://[^/]+:\d+/?$")
+    """Collector of traces (OTLP over gRPC, without TLS), such as `http://collector:4317`; none, no traces."""
+
+    trace_ratio: float = Field(default=1.0, validation_alias="OTEL_TRACES_SAMPLER_ARG", ge=0, le=1)
+    """Share of the requests without a trace of their own that are traced."""
+
+    @field_validator("site_name")
+    @classmethod
+    def _not_browser(cls, value: str) -> str:
+        if value == BROWSER:
+            raise ValueError(f"{BROWSER!r} is the name of the browser keys' owner")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Self:
+        keys = [key.get_secret_value() for key in (*self.api_keys, *self.browser_api_keys)]
+        if len(set(keys)) < len(keys):
+            raise ValueError("each API key has one owner")
+        return self
+
+    def address(self, service: str) -> str:
+        """Address of a service, `host:port`."""
+        return self.service_addresses.get(service) or self.service_address.replace("{service}", service)

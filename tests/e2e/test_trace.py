@@ -25,7 +25,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.spans: list[tuple[str, str, bytes, bytes, bytes]] = []
         self.text = ""
 
-    def Export(self, request: ExportTraceServiceRequest, _context: object) -> ExportTraceServiceResponse:
+    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002 (as the service has it)
         self.text += str(request)
         for resource in request.resource_spans:
             service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")

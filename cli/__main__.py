@@ -1,0 +1,200 @@
+"""The commands of `pmp`. Each loads what it needs when it is called: the supervisor starts at once and stays small."""
+
+# ruff: noqa: PLC0415 (a command loads what it needs when it is called)
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cli.commands import Commands
+from cli.credentials import Format, Scope
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # they hold secrets
+    help="Runs the whole mesh on this machine, and looks after a running one.",
+)
+letters = typer.Typer(no_args_is_help=True, help="Look after the messages a service set aside.")
+app.add_typer(letters, name="dead-letters")
+
+Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PMP_DATABASE_URL", help="SQLAlchemy URL with {service} for the database's name. SQLite in the folder if not given."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Service = Annotated[str, typer.Argument(help="Name of a service.")]
+Letters = Annotated[list[int] | None, typer.Argument(help="Ids of the messages.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them.")]
+DATA = Path(".data")
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway.")] = 8080,
+    data: Data = DATA,
+    host: Annotated[str, typer.Option(help="Address the gateway listens on; 0.0.0.0 for all.")] = "127.0.0.1",
+    database_url: DatabaseUrl = None,
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="PMP_REDIS_URL", help="A Redis of one's own. One is started if not given.")
+    ] = None,
+) -> None:
+    """Run the whole mesh until Ctrl-C; a second Ctrl-C hurries."""
+    from cli.folder import DataFolder
+    from cli.plan import Options, checked_database_url, checked_redis_url
+    from cli.supervisor import run_mesh
+
+    folder = DataFolder(data)
+    url = checked_database_url(database_url) if database_url else folder.database_url()
+    redis = checked_redis_url(redis_url) if redis_url else None
+    asyncio.run(run_mesh(Options(host, port, url, redis), folder, Console()))
+
+
+@app.command()
+def status(data: Data = DATA, *, json: AsJson = False) -> None:
+    """Show the processes; exit 0 when all of them are ready."""
+    from cli.folder import DataFolder
+    from cli.state import running_mesh
+    from cli.status import ask, print_status
+
+    answer = asyncio.run(ask(running_mesh(DataFolder(data))))
+    if json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        print_status(Console(), answer)
+    raise typer.Exit(0 if answer.ready else 1)
+
+
+@app.command()
+def credentials(
+    scope: Annotated[Scope, typer.Option(help="What the token opens.")] = Scope.SITE,
+    user: Annotated[str | None, typer.Option(help="The user the token speaks for.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="Shell exports for eval, lines for curl -H @file, or JSON.")] = Format.ENV,
+    data: Data = DATA,
+) -> None:
+    """Print an API key and a token of one hour for the running mesh, or for the one that PMP_URL, PMP_API_KEYS and PMP_JWT_SECRETS name."""
+    from cli.credentials import checked_user
+    from cli.credentials import credentials as make
+    from cli.folder import DataFolder
+
+    typer.echo(make(DataFolder(data), scope, checked_user(user)).render(form))
+
+
+@app.command()
+def books(data: Data = DATA, *, json: AsJson = False) -> None:
+    """Show what was received and what became of it; exit 1 when it does not balance."""
+    from cli.books import fetch_books, print_books
+    from cli.credentials import credentials as make
+    from cli.folder import DataFolder
+
+    answer = asyncio.run(fetch_books(make(DataFolder(data), Scope.READ)))
+    if json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        print_books(Console(), answer)
+    raise typer.Exit(0 if answer.balanced else 1)
+
+
+@app.command()
+def migrate(
+    service: Annotated[str | None, typer.Argument(help="One service; all of them if not given.")] = None,
+    data: Data = DATA,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Bring the databases to their newest version."""
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.migrations import migrate_databases
+
+    folder = DataFolder(data)
+    folder.create()
+    for name in migrate_databases(service, find_database_url(folder, database_url)):
+        typer.echo(f"{name}: newest version")
+
+
+@app.command()
+def demo(
+    events: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
+    data: Data = DATA,
+) -> None:
+    """Send a real shop's clickstream through the running gateway and hold the books against it."""
+    from cli.demo import demo as send
+    from cli.folder import DataFolder
+
+    asyncio.run(send(DataFolder(data), events, Console()))
+
+
+@app.command()
+def replay(
+    service: Service,
+    topic: Annotated[str | None, typer.Option(help="One topic; all that the service consumes if not given.")] = None,
+    data: Data = DATA,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Send a service back to the beginning of what other services have published."""
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.replay import replay as rewind
+
+    for name in asyncio.run(rewind(service, find_database_url(DataFolder(data), database_url), topic)):
+        typer.echo(f"{service} reads {name} from its beginning")
+
+
+@letters.command("list")
+def list_letters(service: Service, data: Data = DATA, database_url: DatabaseUrl = None) -> None:
+    """List the messages a service set aside."""
+    from cli.databases import find_database_url
+    from cli.dead_letters import list_letters as print_letters
+    from cli.folder import DataFolder
+
+    asyncio.run(print_letters(service, find_database_url(DataFolder(data), database_url), Console()))
+
+
+@letters.command("show")
+def show_letter(
+    service: Service, letter: Annotated[int, typer.Argument(help="Its id.")], data: Data = DATA, database_url: DatabaseUrl = None
+) -> None:
+    """Show one message, why it was set aside and where it came from."""
+    from cli.databases import find_database_url
+    from cli.dead_letters import show_letter as print_letter
+    from cli.folder import DataFolder
+
+    asyncio.run(print_letter(service, find_database_url(DataFolder(data), database_url), letter))
+
+
+@letters.command("retry")
+def retry_letters(
+    service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
+) -> None:
+    """Give messages another try; the service does it within moments."""
+    from cli.databases import find_database_url
+    from cli.dead_letters import chosen, retry
+    from cli.folder import DataFolder
+
+    count = asyncio.run(retry(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
+    typer.echo(f"{count} of {service}'s messages get another try")
+
+
+@letters.command("drop")
+def drop_letters(
+    service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
+) -> None:
+    """Give messages up; the books go on counting them as set aside."""
+    from cli.databases import find_database_url
+    from cli.dead_letters import chosen, drop
+    from cli.folder import DataFolder
+
+    count = asyncio.run(drop(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
+    typer.echo(f"{count} of {service}'s messages are given up")
+
+
+if __name__ == "__main__":
+    app()

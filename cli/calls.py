@@ -1,0 +1,83 @@
+"""Calls of the gateway that do what it asks: a refusal for the moment is repeated when it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import stamina
+
+from cli.credentials import Credentials
+from cli.errors import CommandFailed
+
+BUSY: Final = frozenset({429, 502, 503, 504})
+"""Statuses after which the same request is sent again."""
+ANSWER_SECONDS: Final = 10.0
+"""Longest wait for one answer."""
+
+
+class Busy(Exception):  # noqa: N818  (errors are nouns)
+    """The mesh takes nothing for now."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__(f"{answer.status_code} {answer.text.strip()}")
+        after = answer.headers.get("retry-after", "")
+        self.retry_after = float(after) if after.isdecimal() else None
+        """Seconds the mesh asked to wait, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the gateway answered in the end."""
+
+    response: httpx.Response
+    """Its answer."""
+    attempts: int
+    """How often it was asked. More than once: an earlier answer may have got lost after its work was done."""
+
+
+async def call(
+    client: httpx.AsyncClient, credentials: Credentials, path: str, *, body: Mapping[str, object] | None = None, patience: float
+) -> Answer:
+    """Calls the gateway (POST with a body, else GET) until it answers for good, for at most `patience` seconds.
+
+    Raises:
+        CommandFailed: it did not.
+    """
+    request = client.build_request(
+        "GET" if body is None else "POST", f"{credentials.url}{path}", json=body, headers=credentials.headers(), timeout=ANSWER_SECONDS
+    )
+    try:
+        async for attempt in stamina.retry_context(on=_pause, attempts=None, timeout=patience):
+            with attempt:
+                return Answer(await _send(client, request), attempt.num)
+    except (httpx.TransportError, Busy) as error:
+        reason = str(error) or type(error).__name__
+        message = f"{credentials.url} took nothing for {patience:g} s ({reason}): see `pmp status`"
+        raise CommandFailed(message) from error
+    raise AssertionError  # the loop ends with an answer or an error
+
+
+def connect(connections: int = 1) -> httpx.AsyncClient:
+    """A client with so many connections. Proxies of the environment are not asked: the mesh is called by its own address."""
+    # Each command tells in its own way what it repeats; stamina's log lines would go between its output.
+    stamina.instrumentation.set_on_retry_hooks([])
+    return httpx.AsyncClient(
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections), timeout=ANSWER_SECONDS, trust_env=False
+    )
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    answer = await client.send(request)
+    if answer.status_code in BUSY:
+        raise Busy(answer)
+    return answer
+
+
+def _pause(error: Exception) -> bool | float:
+    """Whether to ask again, and after how many seconds if the mesh said so."""
+    if isinstance(error, Busy):
+        return error.retry_after or True
+    return isinstance(error, httpx.TransportError)

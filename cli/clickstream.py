@@ -1,0 +1,159 @@
+"""The clickstream of a real shop as the requests WordPress would send: what `pmp demo` sends, and what must come of it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+CSV: Final = Path(__file__).parent / "data" / "shop-clickstream.csv.gz"
+"""The clickstream; see data/README.md for its source."""
+IDS: Final = uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e")
+"""Namespace of the events' ids: the id of a row is the UUIDv5 of its number, from 1."""
+BATCH: Final = 100
+"""Most events in a batch."""
+BAD_SINGLE_EVERY: Final = 100
+"""After the first of so many singles, a malformed one is sent."""
+BAD_IN_BATCH_EVERY: Final = 10
+"""The first of so many batches holds a malformed event."""
+REPEAT_EVERY: Final = 25
+"""The first of so many singles, and of so many batches, is sent twice, as after an answer that got lost."""
+
+Row = dict[str, str]
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of the gateway."""
+
+    events: tuple[Event, ...]
+    """What is sent: one event by itself, or those of a batch."""
+    is_batch: bool
+    """Whether it is sent as a batch."""
+    malformed: frozenset[int] = frozenset()
+    """Which of the events break a rule, by their index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What sending requests must lead to when each is answered once."""
+
+    accepted: int
+    """Events that are accepted, repetitions included."""
+    rejected: int
+    """Events that are rejected."""
+    distinct: int
+    """Different events among the accepted."""
+
+
+def read_rows(limit: int | None = None) -> list[Row]:
+    """The first rows of the clickstream, or all of them."""
+    with gzip.open(CSV, "rt", encoding="utf-8", newline="") as file:
+        return list(islice(csv.DictReader(file), limit))
+
+
+def event_id(row_number: int) -> str:
+    """The id of a row, which is the same in each run."""
+    return str(uuid.uuid5(IDS, str(row_number)))
+
+
+def event(row_number: int, row: Row) -> Event:
+    """A row as the plugin would tell it."""
+    page: Event = {
+        "id": event_id(row_number),
+        "timestamp": f"{row['timestamp'].replace(' ', 'T')}Z",
+        "event_type": row["event"],
+        "user_id": row["user_id"],
+        "session_id": row["session_id"],
+        "page_url": f"https://shop.example/{row['event'].replace('_', '-')}",
+        "platform": row["platform"],
+        "metadata": {"user_cohort": row["user_cohort"], "user_lifecycle": row["user_lifecycle"]},
+    }
+    if row["acquisition_channel"] != "direct":
+        page["utm_parameters"] = {"source": row["acquisition_channel"]}
+    return page
+
+
+def requests(rows: Iterable[Row]) -> Iterator[Request]:
+    """What WordPress would send: purchases and the first event of a visitor at once, the others from its queue in batches.
+
+    Some of them are malformed and some are sent twice, always the same ones.
+    """
+    visitors: set[str] = set()
+    queue: list[Event] = []
+    singles = batches = 0
+    for number, row in enumerate(rows, start=1):
+        page = event(number, row)
+        if row["event"] == "purchase" or row["user_id"] not in visitors:
+            visitors.add(row["user_id"])
+            yield from _single(page, singles)
+            singles += 1
+            continue
+        queue.append(page)
+        if len(queue) == _room(batches):
+            yield from _batch(queue, batches)
+            queue = []
+            batches += 1
+    if queue:
+        yield from _batch(queue, batches)
+
+
+def outcome(sent: Iterable[Request]) -> Outcome:
+    """What sending them must lead to."""
+    accepted = rejected = 0
+    ids: set[str] = set()
+    for request in sent:
+        good = [page["id"] for index, page in enumerate(request.events) if index not in request.malformed]
+        accepted += len(good)
+        rejected += len(request.malformed)
+        ids.update(good)
+    return Outcome(accepted, rejected, len(ids))
+
+
+def count_types(rows: Iterable[Row]) -> Counter[str]:
+    """How often each event happened, counted over the rows."""
+    return Counter(row["event"] for row in rows)
+
+
+def _room(batch: int) -> int:
+    """Rows that go into a batch, which may have to leave room for a malformed event."""
+    return BATCH - 1 if batch % BAD_IN_BATCH_EVERY == 0 else BATCH
+
+
+def _single(page: Event, number: int) -> Iterator[Request]:
+    request = Request((page,), is_batch=False)
+    yield request
+    if number % REPEAT_EVERY == 0:
+        yield request
+    if number % BAD_SINGLE_EVERY == 0:
+        yield Request((_malformed(page, number // BAD_SINGLE_EVERY),), is_batch=False, malformed=frozenset({0}))
+
+
+def _batch(pages: list[Event], number: int) -> Iterator[Request]:
+    request = Request(tuple(pages), is_batch=True)
+    if number % BAD_IN_BATCH_EVERY == 0:
+        middle = len(pages) // 2
+        bad = _malformed(pages[middle], number // BAD_IN_BATCH_EVERY)
+        request = Request((*pages[:middle], bad, *pages[middle:]), is_batch=True, malformed=frozenset({middle}))
+    yield request
+    if number % REPEAT_EVERY == 0:
+        yield request
+
+
+def _malformed(page: Event, number: int) -> Event:
+    """A copy that breaks one of the rules, each in turn."""
+    broken: tuple[Event, ...] = (
+        {"timestamp": None},
+        {"event_type": ""},
+        {"email": "nobody at example"},
+        {"timestamp": "2999-01-01T00:00:00Z"},
+        {"session_id": "with a space"},
+    )
+    return {**page, "id": f"{page['id']}.malformed", **broken[number % len(broken)]}

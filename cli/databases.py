@@ -1,0 +1,62 @@
+"""The services' databases as a command finds them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.plan import checked_database_url, databases
+from cli.state import running_mesh
+from kit.database import Sessions, open_database
+
+
+def find_database_url(folder: DataFolder, chosen: str | None) -> str:
+    """The URL that was chosen, else that of the mesh on the folder, with `{service}` in the place of the database's name.
+
+    Raises:
+        CommandFailed: the chosen URL is none that services can use.
+    """
+    if chosen:
+        return checked_database_url(chosen)
+    return running_mesh(folder).database_url if folder.is_locked() else folder.database_url()
+
+
+def checked_service(service: str) -> str:
+    """The service, if it has a database.
+
+    Raises:
+        CommandFailed: it has none, or there is no such service.
+    """
+    known = databases()
+    if service not in known:
+        raise CommandFailed(f"there is no service {service!r} with a database: there are {', '.join(known)}")
+    return service
+
+
+@asynccontextmanager
+async def service_sessions(service: str, url: str) -> AsyncGenerator[Sessions]:
+    """Sessions on the database of a service.
+
+    Raises:
+        CommandFailed: there is no such service or database, or the database refuses.
+    """
+    own = url.replace("{service}", checked_service(service))
+    _must_exist(own, service)
+    try:
+        async with open_database(own, pool=1) as database:
+            yield database.sessions
+    except (SQLAlchemyError, OSError) as error:
+        raise CommandFailed(f"the database of {service} refuses: {error}") from error
+
+
+def _must_exist(url: str, service: str) -> None:
+    """SQLite would make an empty database."""
+    target = make_url(url)
+    if target.get_backend_name() == "sqlite" and not Path(target.database or "").exists():
+        raise CommandFailed(f"{service} has no database at {target.database}: run `pmp up` first, or name the mesh's folder with --data")

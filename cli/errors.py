@@ -1,0 +1,7 @@
+"""The one error a person at the terminal is told about."""
+
+from __future__ import annotations
+
+
+class CommandFailed(Exception):  # noqa: N818  (errors are nouns)
+    """A command could not do its work. `str()` says why and what to do about it; the exit status is 1."""

@@ -1,0 +1,70 @@
+"""What a local mesh keeps secret, made on its first start."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cli.errors import CommandFailed
+from cli.folder import DataFolder, write_private
+
+
+class Secrets(BaseModel):
+    """What the local mesh keeps secret. Made on the first start and kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mesh_token: str
+    """The mesh's own credential, without which a service port refuses a caller."""
+    vault_key: str
+    """32 bytes in base64: seals personal data. Lost with the file."""
+    api_keys: tuple[str, ...]
+    """Keys of the shop's server; the first is handed out."""
+    browser_api_keys: tuple[str, ...]
+    """Keys of browsers, valid only with `track` tokens."""
+    jwt_secrets: tuple[str, ...]
+    """Secrets that sign tokens; the first one signs."""
+    redis_password: str
+    """Password of the mesh's own Redis."""
+
+    @classmethod
+    def generate(cls) -> Secrets:
+        """New secrets of 256 bits each."""
+        return cls(
+            mesh_token=secrets.token_urlsafe(32),
+            vault_key=base64.b64encode(secrets.token_bytes(32)).decode(),
+            api_keys=(secrets.token_urlsafe(32),),
+            browser_api_keys=(secrets.token_urlsafe(32),),
+            jwt_secrets=(secrets.token_urlsafe(32),),
+            redis_password=secrets.token_urlsafe(32),
+        )
+
+    @classmethod
+    def load(cls, folder: DataFolder) -> Secrets:
+        """The secrets of a data folder.
+
+        Raises:
+            CommandFailed: there are none, or the file is damaged.
+        """
+        try:
+            return cls.model_validate_json(folder.secrets.read_text())
+        except FileNotFoundError:
+            message = f"{folder.path} holds no secrets yet: run `pmp up` first, or name the mesh's folder with --data or PMP_DATA"
+            raise CommandFailed(message) from None
+        except (ValidationError, UnicodeDecodeError):
+            # The cause would show what is in the file.
+            message = f"{folder.secrets} is damaged: restore it (without its vault_key sealed data can't be read)"
+            raise CommandFailed(message) from None
+
+    @classmethod
+    def load_or_make(cls, folder: DataFolder) -> Secrets:
+        """The secrets of a data folder, made when there are none.
+
+        Raises:
+            CommandFailed: the file is damaged.
+        """
+        if not folder.secrets.exists():
+            write_private(folder.secrets, cls.generate().model_dump_json(indent=2))
+        return cls.load(folder)

@@ -1,0 +1,27 @@
+"""Brings the services' databases to their newest version."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.databases import checked_service
+from cli.errors import CommandFailed
+from cli.plan import databases
+from kit.migrate import migrate
+
+
+def migrate_databases(service: str | None, url: str) -> Iterator[str]:
+    """Migrates one service's database or all of them, and names each when it is done.
+
+    Raises:
+        CommandFailed: there is no such service, or the database refuses.
+    """
+    for name in [checked_service(service)] if service else databases():
+        try:
+            asyncio.run(migrate(name, url.replace("{service}", name)))
+        except (SQLAlchemyError, OSError) as error:
+            raise CommandFailed(f"the database of {name} could not be migrated: {error}") from error
+        yield name

@@ -1,0 +1,29 @@
+"""HTTP calls on loopback by the standard library: a client with certificates and pools would cost the supervisor more than its work."""
+
+from __future__ import annotations
+
+import asyncio
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+
+async def request(method: str, url: str, *, seconds: float) -> tuple[int, str]:
+    """Status and body of the answer.
+
+    Raises:
+        OSError: there is no answer, or it is not HTTP.
+    """
+    return await asyncio.to_thread(_request, method, url, seconds)
+
+
+def _request(method: str, url: str, seconds: float) -> tuple[int, str]:
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=seconds)
+    try:
+        connection.request(method, url.removeprefix(f"http://{parts.netloc}"))
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()

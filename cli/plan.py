@@ -1,0 +1,201 @@
+"""What a local mesh consists of: the processes, their ports and their environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import services
+from cli.embedded_redis import executable, max_memory, write_configuration
+from cli.envoy_drain import drain
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from cli.ports import LOOPBACK, free_ports
+from cli.processes import Command
+from cli.readiness import gateway_ready, redis_ready, service_ready
+from kit.settings import Settings
+
+SERVICES = Path(services.__path__[0])
+"""Each folder in it is a service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person who starts a mesh chose."""
+
+    host: str
+    """Address the gateway listens on."""
+    port: int
+    """Port of the gateway."""
+    database_url: str
+    """SQLAlchemy URL with `{service}` in the place of the database's name."""
+    redis_url: str | None
+    """URL of a Redis of one's own; none runs the embedded one."""
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway for clients on this machine."""
+        return f"http://{_reachable(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The processes of a mesh."""
+
+    url: str
+    """Address of the gateway for clients on this machine."""
+    redis_url: str
+    """URL of the Redis that holds the log, credentials included."""
+    log_partitions: int
+    """Partitions of each topic."""
+    service_addresses: dict[str, str]
+    """Host and port of each service."""
+    environment: dict[str, str]
+    """Environment of services, workers and migrations, but for their own ports."""
+    redis: Command | None
+    """The embedded Redis; none with a Redis of one's own."""
+    services: tuple[Command, ...]
+    """Services and workers."""
+    gateway: Command
+    """The gateway."""
+
+
+def service_names() -> list[str]:
+    """The services of the mesh: the folders with a `__main__.py`."""
+    return sorted(main.parent.name for main in SERVICES.glob("*/__main__.py"))
+
+
+def databases() -> list[str]:
+    """The services that have a database of their own."""
+    return sorted(path.parent.name for path in SERVICES.glob("*/migrations"))
+
+
+def checked_database_url(url: str) -> str:
+    """The URL, if services can use it.
+
+    Raises:
+        CommandFailed: it lacks the place of the database's name, or names a driver the mesh does not know.
+    """
+    if "{service}" not in url or not url.startswith(("mysql+aiomysql://", "sqlite+aiosqlite://")):
+        message = "the database URL must be like mysql+aiomysql://user:password@host:3306/{service}: each service has a database of its own"
+        raise CommandFailed(message)
+    return url
+
+
+def checked_redis_url(url: str) -> str:
+    """The URL, if it is one of a Redis.
+
+    Raises:
+        CommandFailed: it is not.
+    """
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        message = "the Redis URL must be like redis://:password@host:6379 (rediss:// with TLS, unix:// for a socket)"
+        raise CommandFailed(message)
+    return url
+
+
+def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: Mapping[str, str] = os.environ) -> Plan:
+    """Chooses free ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
+
+    Raises:
+        CommandFailed: no ports are free, or a setting is not what it must be.
+    """
+    names = service_names()
+    workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
+    parts = [(name, "service") for name in names] + [(name, "worker") for name in workers]
+    redis_port, admin_port, *ports = free_ports(2 + 2 * len(parts))
+    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
+    redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
+    # Programs are found by the installed package, never by the folder `pmp` was called in.
+    base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
+    environment = {**base, "PMP_VAULT_KEY": secrets.vault_key, "PMP_DATABASE_URL": options.database_url, "PMP_REDIS_URL": redis_url}
+    commands: list[Command] = []
+    for (name, kind), port, metrics_port in zip(parts, ports, ports[len(parts) :], strict=False):
+        address = f"{LOOPBACK}:{port}"
+        is_worker = kind == "worker"
+        commands.append(
+            Command(
+                name=f"{name}-worker" if is_worker else name,
+                kind="worker" if is_worker else "service",
+                argv=(sys.executable, "-m", "services", name, *(["worker"] if is_worker else [])),
+                environment={**environment, "PMP_LISTEN": address, "PMP_METRICS_PORT": str(metrics_port)},
+                log=folder.log(f"{name}-worker" if is_worker else name),
+                address=address,
+                ready=partial(service_ready, address),
+            )
+        )
+    return Plan(
+        url=options.url,
+        redis_url=redis_url,
+        log_partitions=_whole_number(environ, "PMP_LOG_PARTITIONS", "log_partitions"),
+        service_addresses=addresses,
+        environment=environment,
+        redis=None if options.redis_url else _redis(folder, secrets, redis_port, redis_url, environ),
+        services=tuple(commands),
+        gateway=_gateway(options, folder, secrets, f"{LOOPBACK}:{admin_port}", base),
+    )
+
+
+def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str]) -> Command:
+    configuration = folder.redis / "redis.conf"
+    write_configuration(
+        configuration,
+        data=folder.redis,
+        port=port,
+        password=secrets.redis_password,
+        memory=max_memory(_whole_number(environ, "PMP_LOG_MAX_BYTES", "log_max_bytes")),
+    )
+    return Command(
+        name="redis",
+        kind="redis",
+        argv=(str(executable()), str(configuration)),
+        environment={"PATH": environ.get("PATH", os.defpath)},
+        log=folder.log("redis"),
+        address=f"{LOOPBACK}:{port}",
+        ready=partial(redis_ready, url),
+    )
+
+
+def _gateway(options: Options, folder: DataFolder, secrets: Secrets, admin: str, base: Mapping[str, str]) -> Command:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return Command(
+        name="gateway",
+        kind="gateway",
+        argv=(sys.executable, "-m", "gateway"),
+        environment={
+            **base,
+            "PMP_GATEWAY_LISTEN": f"{host}:{options.port}",
+            "PMP_GATEWAY_ADMIN": admin,
+            "PMP_API_KEYS": json.dumps(secrets.api_keys),
+            "PMP_BROWSER_API_KEYS": json.dumps(secrets.browser_api_keys),
+            "PMP_JWT_SECRETS": json.dumps(secrets.jwt_secrets),
+        },
+        log=folder.log("gateway"),
+        address=f"{host}:{options.port}",
+        ready=partial(gateway_ready, options.url),
+        before_end=partial(drain, f"http://{admin}"),
+    )
+
+
+def _reachable(host: str) -> str:
+    """The address under which clients on this machine reach a listener."""
+    if host == "0.0.0.0":  # noqa: S104 (compared, not bound)
+        return LOOPBACK
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _whole_number(environ: Mapping[str, str], variable: str, field: str) -> int:
+    """A setting of the services that the runner has to know, too."""
+    text = environ.get(variable, str(Settings.model_fields[field].default))
+    if not text.isascii() or not text.isdigit():
+        message = f"{variable} must be a whole number"
+        raise CommandFailed(message)
+    return int(text)

@@ -1,0 +1,182 @@
+"""A supervised process: started, started again when it dies, ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.readiness import Ready
+from cli.state import Kind, ProcessState, State
+
+FIRST_PAUSE = 0.5
+"""Seconds before a process that died is started again; doubled each time."""
+LONGEST_PAUSE = 30.0
+"""Seconds the pause grows to."""
+STEADY_SECONDS = 20.0
+"""A process that ran this long starts over with the first pause."""
+POLL_SECONDS = 0.2
+"""Pause between two looks at a process that is starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How a process is started, and how it says that it is ready."""
+
+    name: str
+    """Its name for people."""
+    kind: Kind
+    """What it is."""
+    argv: tuple[str, ...]
+    """The program and its arguments."""
+    environment: Mapping[str, str]
+    """The whole environment of the process."""
+    log: Path
+    """Where its output goes."""
+    address: str
+    """Where it says whether it is ready."""
+    ready: Ready
+    """Asks it."""
+    before_end: Callable[[], Awaitable[None]] | None = None
+    """What to do before it is told to end."""
+    grace_seconds: float = 15.0
+    """How long it may take to end by itself."""
+
+
+class SupervisedProcess:
+    """Runs a command until `end` is called. Each change of its state is told to `changed`, each event a person cares about to `say`."""
+
+    def __init__(self, command: Command, changed: Callable[[], None], say: Callable[[str], None]) -> None:
+        self.command = command
+        self.state = ProcessState(name=command.name, kind=command.kind, address=command.address, state="starting")
+        self.was_ready = asyncio.Event()
+        """Set when the process was ready for the first time."""
+        self.deaths = 0
+        """How often it died."""
+        self._changed = changed
+        self._say = say
+        self._ending = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> None:
+        """Starts the process, and again with growing pauses when it dies; returns when it has ended after `end`."""
+        pause = FIRST_PAUSE
+        while not self._ending.is_set():
+            started = time.monotonic()
+            self.state.restarts = self.deaths
+            try:
+                death = describe_exit(await self._run_once())
+            except OSError as error:
+                death = f"can't be started ({error})"
+            if self._ending.is_set():
+                break
+            self._update("restarting", None)
+            self.deaths += 1
+            if time.monotonic() - started > STEADY_SECONDS:
+                pause = FIRST_PAUSE
+            self._say(f"{self.command.name} {death}; starting it again in {pause:g} s")
+            await self._pause(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+        self._update("stopped", None)
+
+    def end(self) -> None:
+        """Tells the process to end; `run` returns when it has."""
+        self._ending.set()
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._ending.set()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _run_once(self) -> int:
+        """Runs the process until it dies or has ended; its exit status."""
+        process = self._process = await spawn(self.command.argv, self.command.environment, self.command.log)
+        self._update("starting", process.pid)
+        death = asyncio.create_task(process.wait())
+        watch = asyncio.create_task(self._watch_readiness())
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait({death, ending}, return_when=asyncio.FIRST_COMPLETED)
+            watch.cancel()
+            if not death.done():
+                await self._end(process, death)
+            return await death
+        finally:
+            for task in (watch, ending, death):
+                task.cancel()
+            if process.returncode is None:
+                process.kill()
+
+    async def _end(self, process: asyncio.subprocess.Process, death: asyncio.Task[int]) -> None:
+        if self.command.before_end is not None:
+            await self.command.before_end()
+        if process.returncode is None:
+            process.terminate()
+        done, _ = await asyncio.wait({death}, timeout=self.command.grace_seconds)
+        if not done:
+            self._say(f"{self.command.name} did not end within {self.command.grace_seconds:g} s: killing it")
+            process.kill()
+
+    async def _watch_readiness(self) -> None:
+        started = time.monotonic()
+        while not await self.command.ready():  # noqa: ASYNC110 (another process sets no event here)
+            await asyncio.sleep(POLL_SECONDS)
+        if self.deaths:
+            self._say(f"{self.command.name} is ready again after {time.monotonic() - started:.1f} s")
+        self._update("ready", self.state.pid)
+        self.was_ready.set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        except TimeoutError:
+            return
+
+    def _update(self, state: State, pid: int | None) -> None:
+        self.state = self.state.model_copy(update={"state": state, "pid": pid})
+        self._changed()
+
+
+async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
+    """Starts a process that writes to `log`, gets no signals from the terminal, and is killed by the kernel when this process dies."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return await asyncio.create_subprocess_exec(
+            "setpriv",
+            "--pdeathsig=KILL",
+            "--",
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            env=environment,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def describe_exit(status: int) -> str:
+    """How a process ended, in words, from its status as `subprocess` tells it."""
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The end of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 65_536))
+            return file.read().decode(errors="replace").splitlines()[-count:]
+    except FileNotFoundError:
+        return []

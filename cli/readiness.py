@@ -1,0 +1,52 @@
+"""Whether a process of the mesh is ready to work: asked anew each time, never remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from cli.plain_http import request
+
+ANSWER_SECONDS = 1.0
+"""Longest wait for an answer."""
+
+Ready = Callable[[], Awaitable[bool]]
+"""Asks a process whether it is ready."""
+
+
+async def service_ready(address: str) -> bool:
+    """Whether the process at `host:port` serves, by its gRPC health."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            answer = await cast("Any", HealthStub(channel)).Check(HealthCheckRequest(), timeout=ANSWER_SECONDS)  # its types lack the rpc
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(answer.status == HealthCheckResponse.SERVING)
+
+
+async def gateway_ready(url: str) -> bool:
+    """Whether the gateway at `url` and all services behind it take requests."""
+    try:
+        status, _ = await request("GET", f"{url}/readyz", seconds=ANSWER_SECONDS)
+    except OSError:
+        return False
+    return status == HTTPStatus.OK
+
+
+async def redis_ready(url: str) -> bool:
+    """Whether the Redis at `url` answers; it does not while it loads its data."""
+    # The client takes half a second to load: done here, it is while Redis starts.
+    from redis.asyncio import Redis  # noqa: PLC0415
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    try:
+        client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)  # pyright: ignore[reportUnknownMemberType]
+        async with client:
+            return bool(await client.ping())  # pyright: ignore[reportUnknownMemberType]
+    except (RedisError, OSError):
+        return False

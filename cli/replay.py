@@ -1,0 +1,24 @@
+"""`pmp replay`: sends a service back to the beginning of what other services have published."""
+
+from __future__ import annotations
+
+from cli.databases import service_sessions
+from cli.errors import CommandFailed
+from kit.log import positions
+
+
+async def replay(service: str, url: str, topic: str | None) -> list[str]:
+    """Rewinds a service's consumer of one topic, or of all; answers which. What it knows already changes nothing.
+
+    Raises:
+        CommandFailed: the service consumes no such topic.
+    """
+    async with service_sessions(service, url) as sessions, sessions.begin() as session:
+        consumed = await positions.topics(session)
+        chosen = [name for name in consumed if topic in (None, name)]
+        if not chosen:
+            reads = f"it consumes {', '.join(consumed)}" if consumed else "it consumes no other service's topic"
+            raise CommandFailed(f"{service} has nothing to replay: {reads}")
+        for name in chosen:
+            await positions.rewind(session, name)
+    return chosen

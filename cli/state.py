@@ -1,0 +1,77 @@
+"""What a running mesh tells other commands: `mesh.json` in its data folder."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
+
+from cli.errors import CommandFailed
+from cli.folder import DataFolder, write_private
+
+Kind = Literal["redis", "service", "worker", "gateway"]
+State = Literal["starting", "ready", "restarting", "stopped"]
+
+
+class ProcessState(BaseModel):
+    """One process of the mesh."""
+
+    name: str
+    """Its name, which is also that of its log file."""
+    kind: Kind
+    """What it is, which tells how its readiness is asked."""
+    address: str
+    """Host and port on which it says whether it is ready."""
+    state: State
+    """What the supervisor last saw of it."""
+    pid: int | None = None
+    """Its process id; none while it is down."""
+    restarts: int = 0
+    """How often it was started again after it died."""
+
+
+class MeshState(BaseModel):
+    """A running mesh. The file is private: the URLs may hold passwords."""
+
+    url: str
+    """Address of the gateway."""
+    port: int
+    """Port of the gateway."""
+    supervisor_pid: int
+    """Process id of `pmp up`."""
+    started_at: datetime
+    """When `pmp up` was called."""
+    database_url: str
+    """SQLAlchemy URL with `{service}` in the place of the database's name."""
+    redis_url: str
+    """URL of the Redis that holds the log, credentials included."""
+    log_partitions: int
+    """Partitions of each topic."""
+    service_addresses: dict[str, str]
+    """Host and port of each service's gRPC server."""
+    processes: list[ProcessState]
+    """The processes, in the order of their start."""
+
+    def write(self, folder: DataFolder) -> None:
+        """Tells the others."""
+        write_private(folder.state, self.model_dump_json(indent=2))
+
+
+def running_mesh(folder: DataFolder) -> MeshState:
+    """The mesh that runs on a data folder.
+
+    Raises:
+        CommandFailed: none runs.
+    """
+    if not folder.is_locked():
+        message = f"no mesh runs on {folder.path}: run `pmp up` first, or name its folder with --data or PMP_DATA"
+        raise CommandFailed(message)
+    try:
+        return MeshState.model_validate_json(folder.state.read_text())
+    except FileNotFoundError:
+        message = f"the mesh on {folder.path} is only starting: try again in a moment"
+        raise CommandFailed(message) from None
+    except ValidationError as error:
+        message = f"{folder.state} is of another version of pmp: start `pmp up` anew"
+        raise CommandFailed(message) from error

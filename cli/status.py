@@ -1,0 +1,68 @@
+"""`pmp status`: the processes of a mesh and whether each is ready now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from cli.readiness import gateway_ready, redis_ready, service_ready
+from cli.state import MeshState, ProcessState
+
+
+class ProcessStatus(BaseModel):
+    """A process as it answers now."""
+
+    name: str
+    """Its name."""
+    pid: int | None
+    """Its process id; none while it is down."""
+    address: str
+    """Where it was asked."""
+    ready: bool
+    """Whether it said that it is ready."""
+    restarts: int
+    """How often it was started again after it died."""
+
+
+class Status(BaseModel):
+    """A mesh as its processes answer now."""
+
+    url: str
+    """Address of the gateway."""
+    ready: bool
+    """Whether all of them are ready."""
+    processes: list[ProcessStatus]
+    """The processes, in the order of their start."""
+
+
+async def ask(mesh: MeshState) -> Status:
+    """Asks every process of the mesh."""
+    answers = await asyncio.gather(*(_ready(mesh, process) for process in mesh.processes))
+    processes = [
+        ProcessStatus(name=process.name, pid=process.pid, address=process.address, ready=ready, restarts=process.restarts)
+        for process, ready in zip(mesh.processes, answers, strict=True)
+    ]
+    return Status(url=mesh.url, ready=all(answers), processes=processes)
+
+
+def print_status(console: Console, status: Status) -> None:
+    """Prints a table of the processes."""
+    table = Table("process", "pid", "address", "state", "restarts")
+    for process in status.processes:
+        state = "[green]ready[/]" if process.ready else "[red]not ready[/]" if process.pid else "[red]down[/]"
+        table.add_row(process.name, str(process.pid or ""), process.address, state, str(process.restarts))
+    console.print(table)
+
+
+def _ready(mesh: MeshState, process: ProcessState) -> Awaitable[bool]:
+    match process.kind:
+        case "redis":
+            return redis_ready(mesh.redis_url)
+        case "gateway":
+            return gateway_ready(mesh.url)
+        case "service" | "worker":
+            return service_ready(process.address)

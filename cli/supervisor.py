@@ -1,0 +1,196 @@
+"""Runs a local mesh: starts its processes in order, starts again what dies, and drains them in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from cli.logs import rotate_forever
+from cli.plan import Options, Plan, make_plan
+from cli.ports import is_free
+from cli.processes import Command, SupervisedProcess, last_lines, spawn
+from cli.readiness import redis_ready
+from cli.state import MeshState
+from cli.welcome import welcome
+
+READY_SECONDS = 10.0
+"""After this long, what is not ready is named."""
+FATAL_DEATHS = 3
+"""A process that dies this often before it was ever ready ends the start: what is wrong won't pass by itself."""
+POLL_SECONDS = 0.05
+"""Pause between two looks at the processes while the mesh starts."""
+
+
+async def run_mesh(options: Options, folder: DataFolder, console: Console) -> None:
+    """Runs a mesh on the data folder until SIGINT, SIGTERM or SIGHUP; a second signal ends it without patience.
+
+    Raises:
+        CommandFailed: the mesh can't be started. Nothing of it runs then.
+    """
+    started = time.monotonic()
+    if shutil.which("setpriv") is None:
+        message = "the program setpriv is missing: install the package util-linux (version 2.33 or later)"
+        raise CommandFailed(message)
+    folder.create()
+    with folder.lock():
+        if not is_free(options.host, options.port):
+            message = f"port {options.port} is in use by another program: stop it, or choose another port with --port"
+            raise CommandFailed(message)
+        plan = make_plan(options, folder, Secrets.load_or_make(folder))
+        supervisor = Supervisor(options, plan, folder, console)
+        try:
+            await supervisor.run(started)
+        finally:
+            folder.state.unlink(missing_ok=True)
+
+
+class Supervisor:
+    """The processes of one mesh, from their start to their end."""
+
+    def __init__(self, options: Options, plan: Plan, folder: DataFolder, console: Console) -> None:
+        self._options = options
+        self._plan = plan
+        self._folder = folder
+        self._console = console
+        self._processes: list[SupervisedProcess] = []
+        self._runs: dict[SupervisedProcess, asyncio.Task[None]] = {}
+        self._stop = asyncio.Event()
+        self._began = datetime.now(UTC)
+
+    async def run(self, started: float) -> None:
+        """Starts the mesh, waits for a signal and drains. `started` is the monotonic second of the command's begin."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._signalled)
+        loop.add_signal_handler(signal.SIGTERM, self._signalled)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(signal.SIGHUP, self._signalled)
+        rotation = asyncio.create_task(rotate_forever(self._folder.logs))
+        try:
+            if await self._unless_stopped(self._start(started)):
+                self._say(f"ready in {time.monotonic() - started:.1f} s")
+                welcome(self._console, self._plan.url, self._folder)
+                await self._stop.wait()
+        finally:
+            rotation.cancel()
+            await self._drain()
+
+    async def _start(self, started: float) -> None:
+        """Starts what needs no database beside the migrations, then the rest.
+
+        Raises:
+            CommandFailed: Redis, a migration or a process refuses.
+        """
+        if self._plan.redis is not None:
+            self._supervise(self._plan.redis)
+        elif not await redis_ready(self._plan.redis_url):
+            message = "the Redis of --redis-url (or PMP_REDIS_URL) does not answer: check its address and password"
+            raise CommandFailed(message)
+        self._supervise(self._plan.gateway)
+        await self._migrate()
+        for command in self._plan.services:
+            self._supervise(command)
+        await self._all_ready(started)
+
+    def _supervise(self, command: Command) -> None:
+        process = SupervisedProcess(command, self._write_state, self._say)
+        self._processes.append(process)
+        self._runs[process] = asyncio.create_task(process.run(), name=command.name)
+
+    async def _all_ready(self, started: float) -> None:
+        """Waits until every process was ready.
+
+        Raises:
+            CommandFailed: one of them dies again and again.
+        """
+        late = False
+        while waiting := [process for process in self._processes if not process.was_ready.is_set()]:
+            for process in waiting:
+                if process.deaths >= FATAL_DEATHS:
+                    raise CommandFailed(_with_log(f"{process.command.name} does not start", process.command))
+            if not late and time.monotonic() - started > READY_SECONDS:
+                late = True
+                names = ", ".join(process.command.name for process in waiting)
+                self._say(f"not ready after {READY_SECONDS:g} s: {names} (logs are in {self._folder.logs}); still waiting")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _migrate(self) -> None:
+        """Brings every database to its newest version, in a process of its own: what migrations load is gone afterwards."""
+        log = self._folder.log("migrate")
+        process = await spawn((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log)
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if status != 0:
+            raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))
+
+    async def _drain(self) -> None:
+        """Ends the gateway, then services and workers, then Redis, so that each still has what it needs to finish."""
+        for kinds in (("gateway",), ("service", "worker"), ("redis",)):
+            stage = [process for process in self._processes if process.command.kind in kinds]
+            if stage:
+                self._say(f"stopping {', '.join(process.command.name for process in stage)}")
+            for process in stage:
+                process.end()
+            await asyncio.gather(*(self._runs[process] for process in stage), return_exceptions=True)
+        self._say("stopped")
+
+    async def _unless_stopped(self, work: Coroutine[object, object, None]) -> bool:
+        """Runs the work to its end, or drops it when the mesh is told to stop: False then."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            return False
+        await task
+        return True
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._say("stopping at once")
+            for process in self._processes:
+                process.kill()
+            return
+        self._stop.set()
+
+    def _write_state(self) -> None:
+        state = MeshState(
+            url=self._plan.url,
+            port=self._options.port,
+            supervisor_pid=os.getpid(),
+            started_at=self._began,
+            database_url=self._options.database_url,
+            redis_url=self._plan.redis_url,
+            log_partitions=self._plan.log_partitions,
+            service_addresses=self._plan.service_addresses,
+            processes=[process.state for process in self._processes],
+        )
+        try:
+            state.write(self._folder)
+        except OSError as error:
+            # A full disk must not end the supervision: others see an older state meanwhile.
+            self._say(f"{self._folder.state} can't be written: {error}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"{datetime.now().astimezone():%H:%M:%S} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_log(text: str, command: Command) -> str:
+    lines: Sequence[str] = last_lines(command.log)
+    return "\n".join((f"{text}; the end of {command.log}:", *lines)) if lines else text

@@ -1,0 +1,46 @@
+"""What a person needs to know once the mesh is ready."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.folder import DataFolder
+
+HEADERS = """-H "x-api-key: $PMP_API_KEY" -H "authorization: Bearer $PMP_TOKEN" -H 'content-type: application/json'"""
+"""What every call carries."""
+EVENT = """'{"event_type":"page_view","page_url":"https://shop.example/","timestamp":"'"$(date -u +%FT%TZ)"'"}'"""
+"""An event as a word of the shell: it happens when the line is run."""
+
+
+def welcome(console: Console, url: str, folder: DataFolder) -> None:
+    """Prints the address, a call that works and where to look."""
+    pmp = command_line(folder)
+    text = f"""
+The mesh is ready at {url}. Send an event:
+
+  eval "$({pmp} credentials --scope site --user 1)"
+  curl -sS "$PMP_URL/api/v1/events/track" {HEADERS} -d {EVENT}
+
+See the books with `{pmp} books`, the processes with `{pmp} status`; logs are in {folder.logs}.
+A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
+"""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def command_line(folder: DataFolder) -> str:
+    """How to call `pmp` for this data folder from here."""
+    installed = Path(sys.executable).with_name("pmp")
+    found = shutil.which("pmp")
+    program = "pmp" if found and installed.exists() and installed.samefile(found) else shlex.quote(_short(installed))
+    return program if folder.path == Path(".data").absolute() else f"PMP_DATA={shlex.quote(str(folder.path))} {program}"
+
+
+def _short(path: Path) -> str:
+    """The path from here, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

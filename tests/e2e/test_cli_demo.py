@@ -1,0 +1,81 @@
+"""The main job on real input: a shop's clickstream, held against a count over the file that does not use the demo's code."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import cli
+from tests.e2e.mesh import Mesh, running
+
+CSV = Path(cli.__file__).parent / "data" / "shop-clickstream.csv.gz"
+ROWS = 31_106
+REPEATED, MALFORMED = 1_303, 49
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh
+
+
+@pytest.fixture(scope="module")
+def told() -> Counter[str]:
+    with gzip.open(CSV, "rt", newline="") as file:
+        return Counter(row["event"] for row in csv.DictReader(file))
+
+
+def gained(mesh: Mesh, before: dict[str, int]) -> dict[str, int]:
+    books = mesh.books()
+    assert books.pop("balanced")
+    return {name: count - before[name] for name, count in books.items() if count != before[name]}
+
+
+def shown_types(output: str) -> list[tuple[str, int, int]]:
+    """The rows of the printed table: event, in the mesh, in the clickstream."""
+    lines = output.partition("most frequent events")[2].splitlines()[3:13]
+    return [(name, int(mesh.replace(",", "")), int(file.replace(",", ""))) for name, mesh, file in map(str.split, lines)]
+
+
+def stored_types(mesh: Mesh) -> Counter[str]:
+    with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
+        return Counter(dict(database.execute("SELECT event_type, COUNT(*) FROM events GROUP BY event_type")))
+
+
+def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[str]) -> None:
+    before = mesh.books()
+    output = mesh.pmp("demo").stdout
+    expected = {"received": ROWS + REPEATED + MALFORMED, "stored": ROWS, "duplicate": REPEATED, "rejected": MALFORMED}
+    assert gained(mesh, before) == expected
+    assert all(f"{count:,}" in output for count in expected.values())
+    assert shown_types(output) == [(name, count, count) for name, count in told.most_common(10)]
+    assert stored_types(mesh) == told
+
+
+def test_a_second_run_adds_duplicates_alone(mesh: Mesh, told: Counter[str]) -> None:
+    before = mesh.books()
+    output = mesh.pmp("demo").stdout
+    assert gained(mesh, before) == {
+        "received": ROWS + REPEATED + MALFORMED,
+        "duplicate": ROWS + REPEATED,
+        "rejected": MALFORMED,
+    }
+    assert "this run added duplicates alone" in output
+    assert stored_types(mesh) == told
+
+
+def test_an_event_that_changed_in_the_mesh_is_found(mesh: Mesh) -> None:
+    first = str(uuid.uuid5(uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e"), "1"))
+    with closing(sqlite3.connect(mesh.data / "ingestion.db", timeout=10)) as database, database:
+        assert database.execute("UPDATE events SET event_type = 'changed' WHERE id = ?", (first,)).rowcount == 1
+    run = mesh.pmp("demo", "--events", "200", check=False)
+    assert run.returncode == 1
+    assert "the mesh and the clickstream differ" in run.stderr

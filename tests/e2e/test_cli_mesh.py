@@ -1,0 +1,179 @@
+"""`pmp up` and the commands that look after the mesh it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.e2e.mesh import PMP, Mesh, running
+from tests.servers import free_port, until
+
+PROCESSES = ["redis", "gateway", "ingestion", "ingestion-worker"]
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh
+
+
+def printed(mesh: Mesh) -> str:
+    return (mesh.data / "up.log").read_text()
+
+
+def shell(mesh: Mesh, script: str) -> str:
+    return subprocess.run(["bash", "-euc", script], env=mesh.environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def event(**fields: str) -> dict[str, str]:
+    return {"id": str(uuid4()), "event_type": "page_view", "timestamp": datetime.now(UTC).isoformat(), **fields}
+
+
+def track(mesh: Mesh, page: dict[str, str], scope: str = "site") -> int:
+    return mesh.client.post(f"{mesh.url}/api/v1/events/track", json=page, headers=mesh.credentials(scope)).status_code
+
+
+def test_the_printed_lines_send_an_event_that_is_stored(mesh: Mesh) -> None:
+    stored = mesh.drained()["stored"]
+    lines = [line.strip() for line in printed(mesh).splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == ["eval", "curl"]
+    assert json.loads(shell(mesh, "\n".join(lines)))["success"] is True
+    until(lambda: mesh.drained()["stored"] == stored + 1)
+
+
+def test_exports_open_the_gateway(mesh: Mesh) -> None:
+    call = 'curl -sS -o /dev/null -w "%{http_code}" "$PMP_URL/api/v1/events/accounting" -H "x-api-key: $PMP_API_KEY" -H "authorization: Bearer $PMP_TOKEN"'
+    assert shell(mesh, f'eval "$({PMP} credentials --scope read)"; {call}') == "200"
+
+
+def test_header_lines_open_the_gateway(mesh: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "headers").write_text(mesh.pmp("credentials", "--scope", "admin", "--format", "headers").stdout)
+    call = f'curl -sS -o /dev/null -w "%{{http_code}}" {mesh.url}/api/v1/events/accounting -H @{tmp_path}/headers'
+    assert shell(mesh, call) == "200"
+
+
+def test_json_opens_the_gateway(mesh: Mesh) -> None:
+    made = json.loads(mesh.pmp("credentials", "--scope", "site", "--user", "42", "--format", "json").stdout)
+    headers = {"x-api-key": made["api_key"], "authorization": f"Bearer {made['token']}"}
+    assert mesh.client.post(f"{made['url']}/api/v1/events/track", json=event(user_id="42"), headers=headers).status_code == 200
+
+
+def test_a_browser_may_track_and_nothing_else(mesh: Mesh) -> None:
+    assert track(mesh, event(), "track") == 200
+    assert mesh.client.get(f"{mesh.url}/api/v1/events/accounting", headers=mesh.credentials("track")).status_code == 403
+
+
+def test_a_scope_that_is_none_is_refused(mesh: Mesh) -> None:
+    refusal = mesh.pmp("credentials", "--scope", "root", check=False)
+    assert refusal.returncode == 2
+    assert "admin" in refusal.stderr
+
+
+def test_what_is_secret_is_private(mesh: Mesh) -> None:
+    files = [mesh.data / name for name in ("secrets.json", "mesh.json", "redis/redis.conf", "logs/ingestion.log", "logs/gateway.log")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:
+    address = next(process["address"] for process in mesh.state["processes"] if process["name"] == "redis")
+    host, port = address.split(":")
+    assert shell(mesh, f"exec 3<>/dev/tcp/{host}/{port}; printf 'PING\\r\\n' >&3; head -n 1 <&3").startswith("-NOAUTH")
+
+
+def test_status_shows_every_process(mesh: Mesh) -> None:
+    table = mesh.pmp("status").stdout
+    assert all(name in table for name in PROCESSES)
+    status = json.loads(mesh.pmp("status", "--json").stdout)
+    assert status["ready"] is True
+    assert [process["name"] for process in status["processes"]] == PROCESSES
+    assert all(process["ready"] and process["pid"] for process in status["processes"])
+
+
+def test_books_are_shown_and_balance(mesh: Mesh) -> None:
+    assert track(mesh, event()) == 200
+    mesh.drained()
+    assert "balanced: every received event is accounted for" in mesh.pmp("books").stdout
+    books = json.loads(mesh.pmp("books", "--json").stdout)
+    assert books["balanced"] is True
+    assert books["total"]["received"] == sum(hour["account"]["received"] for hour in books["hours"]) > 0
+
+
+def test_a_second_mesh_on_the_folder_is_refused(mesh: Mesh) -> None:
+    refusal = mesh.pmp("up", "--port", str(free_port()), check=False)
+    assert refusal.returncode == 1
+    assert f"another `pmp up` runs on {mesh.data}" in refusal.stderr
+    assert mesh.pmp("status").returncode == 0
+
+
+def test_a_port_in_use_is_told(mesh: Mesh, tmp_path: Path) -> None:
+    port = mesh.state["port"]
+    refusal = mesh.pmp("up", "--port", str(port), "--data", str(tmp_path), check=False)
+    assert refusal.returncode == 1
+    assert f"port {port} is in use by another program" in refusal.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["books"], ["credentials"], ["demo"], ["dead-letters", "list", "ingestion"]])
+def test_without_a_mesh_the_way_to_one_is_told(mesh: Mesh, tmp_path: Path, command: list[str]) -> None:
+    refusal = mesh.pmp(*command, "--data", str(tmp_path / "nothing"), check=False)
+    assert refusal.returncode == 1
+    assert "run `pmp up` first" in refusal.stderr
+    assert "Traceback" not in refusal.stderr
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_process_that_is_killed_is_started_again_and_works(mesh: Mesh, name: str) -> None:
+    stored, killed = mesh.drained()["stored"], mesh.pid(name)
+    mesh.kill(name)
+    until(lambda: mesh.pid(name) not in (None, killed), 60)
+    until(lambda: mesh.pmp("status", check=False).returncode == 0, 60)
+    assert track(mesh, event()) == 200
+    assert mesh.drained()["stored"] == stored + 1
+    assert re.search(rf"{name} was killed by SIGKILL; starting it again in [\d.]+ s", printed(mesh))
+    assert f"{name} is ready again" in printed(mesh)
+
+
+def test_a_dead_letter_is_listed_shown_tried_again_and_dropped(mesh: Mesh) -> None:
+    page = event()
+    assert track(mesh, page) == 200
+    assert mesh.drained()["pending"] == 0
+    assert track(mesh, {**page, "page_title": "another"}) == 200  # the same id, another content
+    until(lambda: mesh.drained()["dead_lettered"] == 1)
+    assert "1 of ingestion's messages wait" in mesh.pmp("dead-letters", "list", "ingestion").stdout
+    shown = mesh.pmp("dead-letters", "show", "ingestion", "1").stdout
+    assert page["id"] in shown
+    assert "reason:" in shown
+    assert "1 of ingestion's messages get another try" in mesh.pmp("dead-letters", "retry", "ingestion", "1").stdout
+    until(lambda: "1 of ingestion's messages wait" in mesh.pmp("dead-letters", "list", "ingestion").stdout)  # it fails again
+    assert "1 of ingestion's messages are given up" in mesh.pmp("dead-letters", "drop", "ingestion", "--all").stdout
+    assert "None of ingestion's messages waits" in mesh.pmp("dead-letters", "list", "ingestion").stdout
+    assert mesh.drained()["dead_lettered"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dead-letters", "retry", "ingestion", "999"], "not all of them are dead letters"),
+        (["dead-letters", "show", "ingestion", "999"], "has no dead letter 999"),
+        (["dead-letters", "drop", "ingestion"], "or all of them with --all"),
+        (["dead-letters", "list", "nowhere"], "there is no service 'nowhere'"),
+        (["replay", "ingestion"], "it consumes no other service's topic"),
+        (["migrate", "nowhere"], "there is no service 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_done_is_told(mesh: Mesh, arguments: list[str], message: str) -> None:
+    refusal = mesh.pmp(*arguments, check=False)
+    assert refusal.returncode == 1
+    assert message in refusal.stderr
+    assert "Traceback" not in refusal.stderr
+
+
+def test_a_database_that_is_up_to_date_stays_so(mesh: Mesh) -> None:
+    assert mesh.pmp("migrate", "ingestion").stdout == "ingestion: newest version\n"

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan, service_names
+from cli.ports import LOOPBACK, RANGE, free_ports, is_free
+
+SECRETS = Secrets.generate()
+
+
+def plan(tmp_path: Path, environ: dict[str, str] | None = None, *, host: str = "127.0.0.1", redis_url: str | None = None) -> Plan:
+    folder = DataFolder(tmp_path)
+    folder.create()
+    return make_plan(Options(host, 8080, folder.database_url(), redis_url), folder, SECRETS, environ or {"PATH": "/bin"})
+
+
+def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert {command.name for command in made.services if command.kind == "service"} == set(service_names())
+    assert "ingestion-worker" in {command.name for command in made.services}
+    ports = [command.environment[name] for command in made.services for name in ("PMP_LISTEN", "PMP_METRICS_PORT")]
+    assert len(set(ports)) == len(ports)
+    assert {command.name: command.address for command in made.services if command.kind == "service"} == made.service_addresses
+
+
+def test_secrets_go_only_where_they_are_needed(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert made.redis is not None
+    clients = {SECRETS.api_keys[0], SECRETS.browser_api_keys[0], SECRETS.jwt_secrets[0]}
+    for command in made.services:
+        values = " ".join(command.environment.values())
+        assert SECRETS.vault_key in values
+        assert not any(secret in values for secret in clients)
+    gateway = " ".join(made.gateway.environment.values())
+    assert all(secret in gateway for secret in clients)
+    assert SECRETS.vault_key not in gateway
+    assert SECRETS.redis_password not in gateway
+    assert list(made.redis.environment) == ["PATH"]
+    for command in (*made.services, made.gateway, made.redis):
+        assert not any(secret in " ".join(command.argv) for secret in (*clients, SECRETS.mesh_token, SECRETS.redis_password))
+
+
+def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:
+    made = plan(tmp_path, {"PATH": "/bin", "PMP_LOG_LEVEL": "debug", "PMP_MESH_TOKEN": "somebody else's", "PMP_LOG_PARTITIONS": "2"})
+    assert {command.environment["PMP_LOG_LEVEL"] for command in (*made.services, made.gateway)} == {"debug"}
+    assert {command.environment["PMP_MESH_TOKEN"] for command in (*made.services, made.gateway)} == {SECRETS.mesh_token}
+    assert made.log_partitions == 2
+
+
+def test_a_setting_that_is_no_number_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="PMP_LOG_PARTITIONS must be a whole number"):
+        plan(tmp_path, {"PMP_LOG_PARTITIONS": "many"})
+
+
+def test_a_redis_of_ones_own_is_not_started(tmp_path: Path) -> None:
+    made = plan(tmp_path, redis_url="redis://elsewhere:6379")
+    assert made.redis is None
+    assert {command.environment["PMP_REDIS_URL"] for command in made.services} == {"redis://elsewhere:6379"}
+
+
+@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("::1", "http://[::1]:8080")])
+def test_the_address_is_one_that_clients_reach(tmp_path: Path, host: str, url: str) -> None:
+    assert plan(tmp_path, host=host).url == url
+
+
+def test_redis_keeps_what_it_was_given(tmp_path: Path) -> None:
+    plan(tmp_path)
+    configuration = (tmp_path / "redis" / "redis.conf").read_text().splitlines()
+    assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction", "bind 127.0.0.1"} <= set(configuration)
+
+
+def test_the_gateway_is_told_every_service(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert json.loads(made.gateway.environment["PMP_SERVICE_ADDRESSES"]) == made.service_addresses
+
+
+@pytest.mark.parametrize("log_max_bytes", [1_048_576, 268_435_456, 10_000_000_000])
+def test_intake_leaves_room_in_redis(log_max_bytes: int) -> None:
+    assert max_memory(log_max_bytes) >= LEAST_MEMORY
+    assert log_max_bytes <= INTAKE_SHARE * max_memory(log_max_bytes)
+
+
+@pytest.mark.parametrize("url", ["mysql+aiomysql://u:p@h/shop", "mysql://u:p@h/{service}", "postgresql+asyncpg://h/{service}"])
+def test_a_database_that_services_cannot_use_is_refused(url: str) -> None:
+    with pytest.raises(CommandFailed, match="the database URL must be like"):
+        checked_database_url(url)
+
+
+def test_a_url_of_no_redis_is_refused() -> None:
+    with pytest.raises(CommandFailed, match="the Redis URL must be like"):
+        checked_redis_url("http://localhost:6379")
+
+
+def test_free_ports_are_different_and_not_given_to_outgoing_connections() -> None:
+    ports = free_ports(20)
+    assert len(set(ports)) == 20
+    assert set(ports) <= set(RANGE)
+
+
+def test_a_port_with_a_listener_is_not_free() -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Envoy's
+        listener.bind((LOOPBACK, 0))
+        listener.listen()
+        assert not is_free(LOOPBACK, listener.getsockname()[1])
+    assert is_free(LOOPBACK, free_ports(1)[0])
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    with pytest.raises(CommandFailed, match=r"can't listen on 192\.0\.2\.1"):
+        is_free("192.0.2.1", 8080)

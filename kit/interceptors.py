@@ -249,6 +249,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if code in _FAULTS:
                 current.set_status(StatusCode.ERROR)
         line: dict[str, Any] = {
+            **call.facts,
             "method": call.method.name,
             "status": code.name,
             "duration_ms": round(seconds * 1000, 3),
@@ -256,7 +257,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             "scope": "internal" if call.caller.internal else call.caller.scope,
             "trace": traceparent()[3:35],
             "request_id": call.request_id,
-            **call.facts,
         }
         if code not in _FAULTS:
             self._log.info("call", **line)

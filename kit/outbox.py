@@ -157,14 +157,17 @@ class Relay:
                 select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position > head.ms).order_by(outbox.c.position).limit(_ROWS)
             )
             rows = (await session.execute(query)).all()
-            if not rows:
-                known = await session.scalar(
-                    select(outbox_heads.c.position).where(outbox_heads.c.topic == self._topic, outbox_heads.c.partition == partition)
-                )
-                if (known or 0) < head.ms:
-                    message = f"the topic is at position {head.ms}, the database at {known or 0}"
-                    raise HeadBehindError(message)
-                return 0
+            known = await session.scalar(
+                select(outbox_heads.c.position).where(outbox_heads.c.topic == self._topic, outbox_heads.c.partition == partition)
+            )
+            newest = await session.scalar(select(outbox.c.pack).where(*own, outbox.c.position == head.ms))
+        if (known or 0) < head.ms:
+            message = f"the topic is at position {head.ms}, the database at {known or 0}"
+            raise HeadBehindError(message)
+        if newest is not None:
+            await self._compare(partition, head, newest)
+        if not rows:
+            return 0
         unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
         parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
         attributes: Mapping[str, str | int] = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
@@ -172,6 +175,13 @@ class Relay:
             entries = [(position, pack, len(message.records)) for position, pack, message in unpacked]
             published = await self._log.publish(self._topic, partition, head=head, packs=entries)
         return len(rows) if published else 0
+
+    async def _compare(self, partition: int, head: Position, ours: bytes) -> None:
+        """A restored database gives positions anew that the topic has already: by then their messages are others."""
+        entries = await self._log.read(self._topic, partition, Position(head.ms - 1, 0), limit=1, block_ms=0)
+        if entries and entries[0].position == head and entries[0].pack != ours:
+            message = f"at position {head.ms} the topic and the database hold different messages"
+            raise HeadBehindError(message)
 
     async def prune(self, partition: int) -> int:
         """Forgets rows that were published long ago, here and in the stream; says how many."""

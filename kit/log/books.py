@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, changed
@@ -69,14 +69,19 @@ async def move(session: AsyncSession, topic: str, partition: int, counts: Mappin
             await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
 
 
-async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Mapping[tuple[str, int], int]) -> None:
-    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked."""
+async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Counters | None) -> None:
+    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked.
+
+    A copy never goes back: counters that do are those of a restored log, and the difference is what it lost.
+    """
+    known = copied.counts if copied and copied.epoch == live.epoch else {}
     for (name, hour), count in live.counts.items():
-        if copied.get((name, hour)) == count:
+        if known.get((name, hour)) == count:
             continue
         identity = {"topic": topic, "partition": partition, "epoch": live.epoch, "hour": hour, "name": name}
         where = [log_counters.c[column] == value for column, value in identity.items()]
-        moved = await changed(session, update(log_counters).where(*where).values(count=count))
+        higher = case((log_counters.c["count"] < count, count), else_=log_counters.c["count"])
+        moved = await changed(session, update(log_counters).where(*where).values(count=higher))
         if moved == 0:
             await session.execute(insert(log_counters).values(**identity, count=count))
 
@@ -113,7 +118,10 @@ async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: 
             break
         outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
     hours: dict[int, Account] = defaultdict(Account)
-    counts = {**copies, **{(behind.counters.epoch, name, hour): count for (name, hour), count in behind.counters.counts.items()}}
+    counts = dict(copies)
+    for (name, hour), count in behind.counters.counts.items():
+        place = (behind.counters.epoch, name, hour)
+        counts[place] = max(count, copies.get(place, 0))
     for (_, name, hour), count in counts.items():
         setattr(hours[hour], name, getattr(hours[hour], name) + count)
     for (outcome, hour), count in outcomes.counts.items():

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import READING, Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
-from kit.log.streams import START, Entry, Position, StreamLog, is_outage
+from kit.log.streams import START, Counters, Entry, Position, StreamLog, is_outage
 from kit.telemetry import Attribute, SpanName, span
 
 _log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Consumer:
         self._after_commit = after_commit
         self._marked: set[int] = set()
         self._positions: dict[int, Position] = {}
-        self._copied: dict[int, Mapping[tuple[str, int], int]] = {}
+        self._copied: dict[int, Counters] = {}
 
     async def run(self, leases: Leases) -> None:
         """Consumes the partitions it holds leases for, until cancelled; steps under way are finished first."""
@@ -162,6 +162,9 @@ class Consumer:
                 position = await self._stored(partition)
             entries = await self._read(partition, position, block_ms)
             if not entries:
+                # A restore or a replay moves the position back without a word.
+                if partition in self._positions and await positions.load(self._sessions, self._topic, partition) != position:
+                    self._forget(partition)
                 return 0
             copies = await self._log.counters(self._topic, partition) if self._counted else None
             deliveries = [delivery for entry in entries for delivery in _deliveries(self._topic, partition, entry)]
@@ -179,10 +182,10 @@ class Consumer:
                     outcomes = await self._settle(session, deliveries)
                     await self._write_down(session, deliveries, outcomes)
                     if copies is not None:
-                        await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition, {}))
+                        await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition))
             self._positions[partition] = entries[-1].position
             if copies is not None:
-                self._copied[partition] = copies.counts
+                self._copied[partition] = copies
         except positions.Overtaken:
             self._forget(partition)
             return 0

@@ -18,7 +18,7 @@ setup: .venv/.ready ## Install everything from PyPI into .venv and generate the 
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(UV) || $(BIN)/python -m pip install --quiet 'uv==0.13.*'
-	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
 .venv/.ready: .venv/.packages pyproject.toml README.md $(PROTOS)

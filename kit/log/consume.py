@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import structlog
@@ -222,8 +223,10 @@ class Consumer:
                 message = f"position {position.ms + 1} is missing, the next is {entries[0].position.ms}"
                 raise GapError(message)
             missed = await self._history(partition, position.ms)
-            entries = [entry for entry in missed if entry.position < entries[0].position] or entries
-        return _bounded(entries)
+            missed = [entry for entry in missed if entry.position < entries[0].position]
+            if missed:
+                return _bounded(missed)
+        return _bounded(_unbroken(entries) if self._history else entries)
 
     async def _stored(self, partition: int) -> Position:
         position = await positions.load(self._sessions, self._topic, partition)
@@ -232,16 +235,21 @@ class Consumer:
             _log.error("messages lost: the database is older than the log keeps", topic=self._topic, partition=partition)
         return position
 
-    async def _settle(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
-        """Applies messages; halves them until those that fail stand alone, and sets these aside."""
+    async def _settle(self, session: AsyncSession, deliveries: Sequence[Delivery], *, again: bool = False) -> Sequence[str | Poison]:
+        """Applies messages; halves them until those that fail stand alone, and sets these aside.
+
+        What fails alone is tried once more: another partition may have stored the same id meanwhile, and is seen by now.
+        """
         try:
             async with session.begin_nested():
                 return await self._handler(session, deliveries)
         except Exception as error:
             if is_outage(error):
                 raise
-            if len(deliveries) == 1:
+            if len(deliveries) == 1 and (again or isinstance(error, Poison)):
                 return [_poison(error)]
+        if len(deliveries) == 1:
+            return await self._settle(session, deliveries, again=True)
         half = len(deliveries) // 2
         return [*await self._settle(session, deliveries[:half]), *await self._settle(session, deliveries[half:])]
 
@@ -262,6 +270,12 @@ class Consumer:
 def _deliveries(topic: str, partition: int, entry: Entry) -> list[Delivery]:
     records = pb.Pack.FromString(entry.pack).records
     return [Delivery(topic, partition, str(entry.position), ordinal, entry.hour, record) for ordinal, record in enumerate(records)]
+
+
+def _unbroken(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries before the first hole in their positions: a relay that found its outbox pruned leaves one within a stream."""
+    holes = (index for index, (one, next_one) in enumerate(pairwise(entries), 1) if next_one.position.ms != one.position.ms + 1)
+    return entries[: next(holes, len(entries))]
 
 
 def _bounded(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -58,8 +58,9 @@ def network(address: str) -> str:
     """The network of an address: /24 of IPv4, /48 of IPv6; empty for none."""
     if not address:
         return ""
-    bits = _NETWORK_BITS[6 if ":" in address else 4]
-    return str(ip_network((address.partition("%")[0], bits), strict=False).network_address)
+    parsed = ip_address(address.partition("%")[0])
+    parsed = (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
+    return str(ip_network((parsed, _NETWORK_BITS[parsed.version]), strict=False).network_address)
 
 
 def scrubbed(url: str) -> str:

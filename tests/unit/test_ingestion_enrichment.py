@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -75,7 +76,7 @@ def test_the_user_agent_tells_device_system_and_bots(agent: str, device: str, os
     assert (found.device, found.os, found.is_bot) == (device, os, bot)
 
 
-def enriched(fields: dict[str, object], when: datetime | None = None) -> pb.Enrichment:
+def enriched(fields: dict[str, Any], when: datetime | None = None) -> pb.Enrichment:
     event = ParseDict(fields, pb.Event())
     event.timestamp.FromDatetime(when or datetime(2026, 11, 22, 12, tzinfo=UTC))
     return Enricher(SHOP, ZoneInfo("America/New_York"), lambda data: data[::-1]).enrich(event)
@@ -84,7 +85,7 @@ def enriched(fields: dict[str, object], when: datetime | None = None) -> pb.Enri
 def test_the_visitor_is_the_user_then_the_session_then_a_hash_of_the_day() -> None:
     assert enriched({"user_id": "7", "session_id": "s"}).visitor == "7"
     assert enriched({"session_id": "s"}).visitor == "s"
-    anonymous = {"ip_address": "203.0.113.0", "user_agent": "x"}
+    anonymous: dict[str, Any] = {"ip_address": "203.0.113.0", "user_agent": "x"}
     today = enriched(anonymous).visitor
     assert today == enriched(anonymous).session != ""
     # Midnight is the shop's: 03:00 UTC is still the day before in New York.

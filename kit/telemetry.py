@@ -6,25 +6,28 @@ Spans cost nothing unless an OTLP endpoint is set, and a caller's trace context 
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import structlog
 from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -89,6 +92,7 @@ class _Process:
 
 
 _SCOPE = "pmp"
+_LINGER_SECONDS = 0.02
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _process = _Process()
 _incoming: ContextVar[str] = ContextVar("traceparent", default="")
@@ -109,10 +113,11 @@ def telemetry(
     Raises:
         OSError: The metrics port is taken.
     """
-    log_to_stdout(settings.log_level)
+    flush = log_to_stdout(settings.log_level)
     resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
     before = _process.tracer, _process.meter
     with ExitStack() as stack:
+        stack.callback(flush)
         stack.callback(_restore, *before)
         _measure(stack, settings, resource, readers)
         _trace(stack, resource, exporters)
@@ -138,7 +143,7 @@ def _measure(stack: ExitStack, settings: Settings, resource: Resource, readers: 
     readers = [*readers, *_otlp_metrics(), *_prometheus(stack, settings.metrics_port)]
     if not readers:
         return
-    provider = MeterProvider(readers, resource, shutdown_on_exit=False)
+    provider = MeterProvider(readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
     stack.callback(provider.shutdown)
     _process.meter = provider.get_meter(_SCOPE)
 
@@ -195,7 +200,6 @@ def traceparent() -> str:
     return _incoming.get()
 
 
-@contextmanager
 def span(
     name: str,
     *,
@@ -203,7 +207,7 @@ def span(
     links: Sequence[str] = (),
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Mapping[str, str | int] | None = None,
-) -> Generator[Span]:
+) -> AbstractContextManager[Span]:
     """A span around the block, current within it; an exception's type becomes its error, never its text.
 
     Args:
@@ -215,25 +219,44 @@ def span(
     """
     tracer = _process.tracer
     if tracer is None:
-        token = _incoming.set(parent if _TRACEPARENT.fullmatch(parent) else _incoming.get())
-        try:
-            yield INVALID_SPAN
-        finally:
-            _incoming.reset(token)
-        return
+        return _Unrecorded(parent)
     origin = _context(parent)
     causes = [cause for cause in map(_context, dict.fromkeys(links)) if cause and cause.trace_flags.sampled]
     if origin and causes and not origin.trace_flags.sampled:
         origin = causes.pop(0)
-    with tracer.start_as_current_span(
-        name,
-        context=trace.set_span_in_context(NonRecordingSpan(origin)) if origin else None,
-        kind=kind,
-        attributes=attributes,
-        links=[Link(cause) for cause in causes if cause != origin],
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as current:
+    return _recorded(
+        tracer.start_span(
+            name,
+            context=trace.set_span_in_context(NonRecordingSpan(origin)) if origin else None,
+            kind=kind,
+            attributes=attributes,
+            links=[Link(cause) for cause in causes if cause != origin],
+        )
+    )
+
+
+class _Unrecorded:
+    """A span of a process that records none: hands the cause's context on."""
+
+    __slots__ = ("_parent", "_token")
+
+    def __init__(self, parent: str) -> None:
+        self._parent = parent
+        self._token: Token[str] | None = None
+
+    def __enter__(self) -> Span:
+        if self._parent and _TRACEPARENT.fullmatch(self._parent):
+            self._token = _incoming.set(self._parent)
+        return INVALID_SPAN
+
+    def __exit__(self, *_error: object) -> None:
+        if self._token is not None:
+            _incoming.reset(self._token)
+
+
+@contextmanager
+def _recorded(current: Span) -> Generator[Span]:
+    with trace.use_span(current, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield current
         except Exception as error:
@@ -296,36 +319,61 @@ def _statement_fails(failure: Any) -> None:
         current.end()
 
 
-def log_to_stdout(level: str) -> None:
-    """Log lines from `level` on: JSON, one write each, or for people when stdout is a terminal. Libraries from `warning` on."""
+def log_to_stdout(level: str) -> Callable[[], None]:
+    """Log lines from `level` on: JSON, or for people when stdout is a terminal. Libraries from `warning` on.
+
+    Returns:
+        What writes the lines that still linger.
+    """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     terminal = sys.stdout.isatty()
+    stdout = _Stdout()
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            _stamp,
-            _without_exception_text,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(serializer=_json),
-        ],
+        processors=[structlog.processors.add_log_level, _complete, structlog.dev.ConsoleRenderer() if terminal else _json],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory() if terminal else _Stdout,
+        logger_factory=structlog.PrintLoggerFactory() if terminal else lambda *_names: stdout,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_Forward()], level=max(threshold, logging.WARNING), force=True)
+    return stdout.flush
 
 
 class _Stdout:
-    """Writes each line to stdout in one system call: nothing is lost when the process is killed."""
+    """Writes lines to stdout, those of an event loop's next moment together.
 
-    def __init__(self, *_names: str) -> None:
+    Each write gives the interpreter's lock away, which costs more than the line. What matters (`warning` and above) goes out at once.
+    """
+
+    def __init__(self) -> None:
         self._descriptor = sys.__stdout__.fileno() if sys.__stdout__ else 1
+        self._lines: list[bytes] = []
+        self._lock = Lock()
+        atexit.register(self.flush)
 
-    def msg(self, line: bytes) -> None:
-        # Nobody reads any more, or the disk is full: no reason to fail a call.
-        with suppress(OSError):
-            os.write(self._descriptor, line + b"\n")
+    def info(self, line: bytes) -> None:
+        with self._lock:
+            self._lines.append(line)
+            first = len(self._lines) == 1
+        if first:
+            try:
+                asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.flush)
+            except RuntimeError:
+                self.flush()
 
-    debug = info = warning = error = critical = msg
+    def error(self, line: bytes) -> None:
+        with self._lock:
+            self._lines.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        with self._lock, suppress(OSError):  # nobody reads any more, or the disk is full: no reason to fail a call
+            lines, self._lines = self._lines, []
+            rest = memoryview(b"".join(line + b"\n" for line in lines))
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    debug = msg = info
+    warning = critical = error
 
 
 class _Forward(logging.Handler):
@@ -335,27 +383,30 @@ class _Forward(logging.Handler):
         structlog.get_logger().log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def _json(line: EventDict, **_options: Any) -> bytes:
+def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
     return orjson.dumps(line, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
-def _stamp(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+def _complete(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Adds the time, and puts frames in the place of an exception."""
     line["time"] = datetime.now(UTC)
+    if "exc_info" in line:
+        error = _exception(line.pop("exc_info"))
+        if error is not None:
+            line["exception"] = "".join(_frames(error))
     return line
 
 
-def _without_exception_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    match line.pop("exc_info", None):
+def _exception(exc_info: Any) -> BaseException | None:
+    match exc_info:
         case BaseException() as error:
-            line["exception"] = "".join(_frames(error))
+            return error
         case (_, BaseException() as error, _):
-            line["exception"] = "".join(_frames(error))
+            return error
         case True:
-            error = sys.exception()
-            line["exception"] = "".join(_frames(error)) if error else ""
+            return sys.exception()
         case _:
-            pass
-    return line
+            return None
 
 
 def _frames(error: BaseException) -> Iterator[str]:

@@ -74,7 +74,7 @@ async def copy_counters(session: AsyncSession, topic: str, partition: int, live:
 
     A copy never goes back: counters that do are those of a restored log, and the difference is what it lost.
     """
-    known = copied.counts if copied and copied.epoch == live.epoch else {}
+    known: Mapping[tuple[str, int], int] = copied.counts if copied and copied.epoch == live.epoch else {}
     for (name, hour), count in live.counts.items():
         if known.get((name, hour)) == count:
             continue

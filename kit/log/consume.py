@@ -212,6 +212,7 @@ class Consumer:
                     await dead_letters.keep(session, letter.id, str(outcome))
                 else:
                     await dead_letters.remove(session, letter.id)
+                if self._counted and not isinstance(outcome, Poison):
                     await books.move(session, self._topic, partition, {(letter.hour, books.DEAD_LETTERED): -1, (letter.hour, outcome): 1})
         return len(letters)
 

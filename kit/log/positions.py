@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, changed
+from kit.database import READING, Sessions, changed
 from kit.log.streams import START, Position
 from kit.log.tables import books, offsets
 
@@ -25,7 +25,8 @@ async def locked(session: AsyncSession, topic: str, partition: int) -> Position:
 
 async def load(sessions: Sessions, topic: str, partition: int) -> Position:
     """The position; the row is made where there is none yet."""
-    async with sessions.begin() as session:
+    async with sessions() as session:
+        await session.connection(execution_options=READING)
         stored = await session.scalar(select(offsets.c.position).where(*_own(topic, partition)))
     if stored is not None:
         return Position.parse(stored)

@@ -14,7 +14,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
@@ -27,6 +28,15 @@ def key(topic: str, partition: int, name: str) -> str:
     """A key of a partition."""
     return f"pmp:{{{topic}.{partition}}}:{name}"
 
+
+# When memory is short Redis refuses a script's first write, and with it the whole script.
+_APPEND: Final = """
+redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
+local packs = 4 + 2 * ARGV[3]
+for i = packs, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', 'p', ARGV[i], 'n', ARGV[i + 1], 'h', ARGV[2]) end
+for i = 4, packs - 1, 2 do redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
 
 # Appends only if nobody else did since the head was read, so that a relay that slept through a restore can't leave a gap.
 _PUBLISH: Final = """
@@ -41,8 +51,23 @@ for i = 3, #ARGV, 3 do redis.call('XADD', KEYS[1], ARGV[i] .. '-0', 'p', ARGV[i 
 return 1
 """
 
-_RAISE: Final = """
-local function parse(id) local ms, seq = string.match(id, '(%d+)-(%d+)'); return tonumber(ms), tonumber(seq) end
+_BEHIND: Final = """
+local function behind(one, other)
+  local ms, seq = string.match(one, '(%d+)-(%d+)')
+  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
+  ms, other_ms = tonumber(ms), tonumber(other_ms)
+  return ms < other_ms or (ms == other_ms and tonumber(seq) < tonumber(other_seq))
+end
+"""
+
+# XTRIM comes first: it is allowed when memory is full, and what follows a write in a script is, too.
+_TRIM: Final = f"""{_BEHIND}
+redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2])
+if behind(redis.call('GET', KEYS[2]) or '0-0', ARGV[1]) then redis.call('SET', KEYS[2], ARGV[1]) end
+return 1
+"""
+
+_RAISE: Final = f"""{_BEHIND}
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[1], 'made', '0', 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', KEYS[1], 'made')
@@ -50,9 +75,7 @@ end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 local head
 for i = 1, #info, 2 do if info[i] == 'last-generated-id' then head = info[i + 1] end end
-local ms, seq = parse(head)
-local want_ms, want_seq = parse(ARGV[1])
-if ms < want_ms or (ms == want_ms and seq < want_seq) then redis.call('XSETID', KEYS[1], ARGV[1]) end
+if behind(head, ARGV[1]) then redis.call('XSETID', KEYS[1], ARGV[1]) end
 return 1
 """
 
@@ -83,17 +106,29 @@ return 1
 """
 
 
+class _Connections:
+    """Counts the connections that were made for appending, so that a new one is noticed."""
+
+    made = 0
+
+    async def connected(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        self.made += 1
+
+
 class RedisLog(StreamLog):
     """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
 
-    def __init__(self, redis: Redis, appending: BlockingConnectionPool, floors: Floors | None) -> None:
+    def __init__(self, redis: Redis, appending: BlockingConnectionPool, connections: _Connections, floors: Floors | None) -> None:
         # redis-py's types don't say what its commands answer.
         self._redis: Any = redis
         self._appending: Any = appending
         self._floors = floors
-        self._reconciled: object = None
+        self._connections = connections
+        self._reconciled = 0
         self._publish: Any = redis.register_script(_PUBLISH)
         self._raise: Any = redis.register_script(_RAISE)
+        self._trim: Any = redis.register_script(_TRIM)
         self._reset: Any = redis.register_script(_RESET)
         self._backlog: Any = redis.register_script(_BACKLOG)
 
@@ -126,24 +161,13 @@ class RedisLog(StreamLog):
 
     @override
     async def append(self, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
-        # One MULTI per partition, since partitions may live on different nodes; all of them in one round trip.
-        commands: list[tuple[Any, ...]] = []
-        ends: list[int] = []
-        for item in appends:
-            books = key(topic, item.partition, "books")
-            commands.append(("MULTI",))
-            commands.append(("HSETNX", books, "epoch", secrets.token_hex(8)))
-            commands.extend(
-                ("XADD", key(topic, item.partition, "log"), "*", "p", pack, "n", count, "h", item.hour) for pack, count in item.packs
-            )
-            commands.extend(("HINCRBY", books, f"{name}:{item.hour}", count) for name, count in item.counters.items() if count)
-            commands.append(("EXEC",))
-            ends.append(len(commands) - 1)
+        # One script per partition, since partitions may live on different nodes; all of them in one round trip.
+        commands = [_append(topic, item) for item in appends]
         connection = await self._appending.get_connection()
         try:
-            if self._floors and self._reconciled is not connection.pmp_session:
+            if self._floors and self._reconciled != self._connections.made:
                 await reconcile(self, await self._floors())
-                self._reconciled = connection.pmp_session
+                self._reconciled = self._connections.made
             await connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
             for _ in commands:
@@ -157,7 +181,7 @@ class RedisLog(StreamLog):
             raise
         finally:
             await self._appending.release(connection)
-        return [_verdict(answers[end]) for end in ends]
+        return [refusal(answer) if isinstance(answer, Exception) else None for answer in answers]
 
     @override
     async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
@@ -194,10 +218,8 @@ class RedisLog(StreamLog):
 
     @override
     async def trim(self, topic: str, partition: int, through: Position) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xtrim(key(topic, partition, "log"), minid=str(Position(through.ms, through.seq + 1)), approximate=False)
-            pipe.set(key(topic, partition, "trimmed"), str(through))
-            await pipe.execute()
+        keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
+        await self._trim(keys=keys, args=[str(through), str(Position(through.ms, through.seq + 1))])
 
     @override
     async def trimmed(self, topic: str, partition: int) -> Position:
@@ -233,26 +255,6 @@ class RedisLog(StreamLog):
         return int(await self._redis.memory_usage(key(topic, partition, "log"), samples=5) or 0)
 
 
-class _Session(Connection):
-    """A connection that says when it is a new one."""
-
-    pmp_session: object = None
-
-    @override
-    async def on_connect(self) -> None:
-        await super().on_connect()
-        self.pmp_session = object()
-
-
-class _UnixSession(UnixDomainSocketConnection):
-    pmp_session: object = None
-
-    @override
-    async def on_connect(self) -> None:
-        await super().on_connect()
-        self.pmp_session = object()
-
-
 @asynccontextmanager
 async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[RedisLog]:
     """Opens the log at `url`, lazily.
@@ -268,21 +270,20 @@ async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[
         "health_check_interval": 0,
     }
     reading = Redis.from_url(url, max_connections=256, **options)
-    session = _UnixSession if url.startswith("unix:") else _Session
-    appending = BlockingConnectionPool.from_url(url, connection_class=session, max_connections=1, timeout=10, **options)
+    connections = _Connections()
+    appending = BlockingConnectionPool.from_url(url, max_connections=1, timeout=10, redis_connect_func=connections.connected, **options)
     try:
-        yield RedisLog(reading, appending, floors)
+        yield RedisLog(reading, appending, connections, floors)
     finally:
         await appending.disconnect()
         await reading.aclose()
 
 
-def _verdict(answer: Any) -> Exception | None:
-    """What became of one MULTI: an error of EXEC itself, or of a command in it."""
-    if isinstance(answer, Exception):
-        return refusal(answer)
-    failed = next((item for item in answer or () if isinstance(item, Exception)), None)
-    return refusal(failed) if failed else None
+def _append(topic: str, item: Append) -> tuple[Any, ...]:
+    books = [(f"{name}:{item.hour}", count) for name, count in item.counters.items() if count]
+    flat = [argument for pair in (*books, *item.packs) for argument in pair]
+    keys = (key(topic, item.partition, "log"), key(topic, item.partition, "books"))
+    return ("EVAL", _APPEND, 2, *keys, secrets.token_hex(8), item.hour, len(books), *flat)
 
 
 def _counters(fields: Mapping[bytes, bytes]) -> Counters:

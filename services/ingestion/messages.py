@@ -28,7 +28,8 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
     data: dict[str, Any] = {name: value for name in _DATA_FIELDS if (value := getattr(event, name))}
     if event.HasField("metadata"):
         data["metadata"] = MessageToDict(event.metadata)
-    data["enrichment"] = MessageToDict(enrichment, preserving_proto_field_name=True)
+    data["enrichment"] = {field.name: value for field, value in enrichment.ListFields()}
+    data["enrichment"]["channel"] = pb.Channel.Name(enrichment.channel)
     utm = event.utm_parameters
     return {
         "id": event.id,

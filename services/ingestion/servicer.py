@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from time import time_ns
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2
@@ -117,13 +118,14 @@ class IngestionServicer(IngestionServiceServicer):
         if broken:
             return _Rejected(event.id, broken)
         received = event_pb2.ReceivedEvent(
-            # The caller's address is the visitor's only when it is the browser that calls.
-            event=rules.reduced(event, who.address if who.scope == "track" else ""),
+            event=event,
             content_hash=self._vault.digest(event.SerializeToString(deterministic=True), purpose="event"),
             client=who.client,
             scope=who.scope,
         )
-        received.received_at.FromDatetime(now)
+        received.received_at.FromMicroseconds(time_ns() // 1000)
+        # The caller's address is the visitor's only when it is the browser that calls.
+        rules.reduce(received.event, who.address if who.scope == "track" else "")
         if not event.id:
             received.event.id = str(uuid7())
         if event.email:

@@ -337,6 +337,26 @@ def test_a_line_is_json_with_its_facts_level_and_time(capfd: pytest.CaptureFixtu
     assert line == {"event": "full", "level": "warning", "topic": "events", "bytes": 7, "partitions": {"0": 1}, "path": "x"}
 
 
+async def test_lines_linger_for_a_moment_and_a_warning_takes_them_along(capfd: pytest.CaptureFixture[str]) -> None:
+    with telemetry(settings(), "telemetry-test"):
+        log = structlog.get_logger()
+        log.info("first")
+        assert capfd.readouterr().out == ""
+        log.warning("second")
+        assert [line["event"] for line in lines(capfd.readouterr().out)] == ["first", "second"]
+        log.info("third")
+        await asyncio.sleep(0.3)
+        assert [line["event"] for line in lines(capfd.readouterr().out)] == ["third"]
+        log.info("fourth")
+    assert [line["event"] for line in lines(capfd.readouterr().out)] == ["fourth"]
+
+
+def test_a_line_longer_than_a_pipe_is_written_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    with telemetry(settings(), "telemetry-test"):
+        structlog.get_logger().info("x" * 200_000)
+    assert len(lines(capfd.readouterr().out)[0]["event"]) == 200_000
+
+
 def test_what_libraries_log_takes_the_same_way(capfd: pytest.CaptureFixture[str]) -> None:
     with telemetry(settings(), "telemetry-test"):
         logging.getLogger("somebody.else").info("chatter")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from zoneinfo import ZoneInfo
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,8 +21,8 @@ class Settings(BaseSettings):
     metrics_port: int = 0
     """Port of the Prometheus endpoint; 0 serves none."""
 
-    log_level: str = "info"
-    """Least severe log line to write: debug, info, warning or error."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line to write."""
 
     drain_seconds: float = 10.0
     """How long running calls may go on after SIGTERM."""
@@ -80,7 +81,11 @@ class Settings(BaseSettings):
     @field_validator("site_timezone", mode="before")
     @classmethod
     def _zone(cls, value: object) -> object:
-        return ZoneInfo(value) if isinstance(value, str) else value
+        try:
+            return ZoneInfo(value) if isinstance(value, str) else value
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            message = "not a timezone of the IANA database, such as Europe/Berlin"
+            raise ValueError(message) from error
 
     def database(self, service: str) -> str:
         """URL of a service's own database."""

@@ -91,8 +91,11 @@ class GenerateHook(BuildHookInterface):  # type: ignore[type-arg]
 
     PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002, D102 (hatchling calls it)
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: D102 (hatchling calls it)
         generate(Path(self.root))
+        if version == "standard":
+            # An editable install reads gen/ itself.
+            build_data["force_include"] |= {"gen/buf": "buf", "gen/mesh.binpb": "gateway/mesh.binpb", "gen/pmp": "pmp"}
 
 
 if __name__ == "__main__":

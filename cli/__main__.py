@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cli.commands import Commands
 from cli.credentials import Format, Scope
@@ -49,18 +48,20 @@ def up(
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C hurries."""
     from cli.folder import DataFolder
-    from cli.plan import Options, checked_database_url, checked_redis_url
+    from cli.plan import Options, checked_database_url, checked_host, checked_redis_url
     from cli.supervisor import run_mesh
 
     folder = DataFolder(data)
     url = checked_database_url(database_url) if database_url else folder.database_url()
     redis = checked_redis_url(redis_url) if redis_url else None
-    asyncio.run(run_mesh(Options(host, port, url, redis), folder, Console()))
+    asyncio.run(run_mesh(Options(checked_host(host), port, url, redis), folder))
 
 
 @app.command()
 def status(data: Data = DATA, *, json: AsJson = False) -> None:
     """Show the processes; exit 0 when all of them are ready."""
+    from rich.console import Console
+
     from cli.folder import DataFolder
     from cli.state import running_mesh
     from cli.status import ask, print_status
@@ -91,6 +92,8 @@ def credentials(
 @app.command()
 def books(data: Data = DATA, *, json: AsJson = False) -> None:
     """Show what was received and what became of it; exit 1 when it does not balance."""
+    from rich.console import Console
+
     from cli.books import fetch_books, print_books
     from cli.credentials import credentials as make
     from cli.folder import DataFolder
@@ -115,7 +118,8 @@ def migrate(
     from cli.migrations import migrate_databases
 
     folder = DataFolder(data)
-    folder.create()
+    if not database_url:
+        folder.create()
     for name in migrate_databases(service, find_database_url(folder, database_url)):
         typer.echo(f"{name}: newest version")
 
@@ -126,6 +130,8 @@ def demo(
     data: Data = DATA,
 ) -> None:
     """Send a real shop's clickstream through the running gateway and hold the books against it."""
+    from rich.console import Console
+
     from cli.demo import demo as send
     from cli.folder import DataFolder
 
@@ -151,6 +157,8 @@ def replay(
 @letters.command("list")
 def list_letters(service: Service, data: Data = DATA, database_url: DatabaseUrl = None) -> None:
     """List the messages a service set aside."""
+    from rich.console import Console
+
     from cli.databases import find_database_url
     from cli.dead_letters import list_letters as print_letters
     from cli.folder import DataFolder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 from typing_extensions import override
 
@@ -20,5 +19,5 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except CommandFailed as failure:
-            Console(stderr=True).print(f"pmp: {failure}", style="red", markup=False, highlight=False, soft_wrap=True)
+            typer.secho(f"pmp: {failure}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from failure

@@ -19,6 +19,8 @@ async def drain(admin: str) -> None:
     """Closes the listeners of the Envoy whose admin interface is at `admin`, and waits until its running calls are done."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
+        # From here on each answer closes its connection, and no new one is taken.
+        await request("POST", f"{admin}/healthcheck/fail", seconds=PATIENCE_SECONDS)
         await request("POST", f"{admin}/drain_listeners", seconds=PATIENCE_SECONDS)
         while time.monotonic() < deadline:
             _, stats = await request("GET", f"{admin}/stats?filter=downstream_rq_active", seconds=PATIENCE_SECONDS)

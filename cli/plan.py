@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 import services
@@ -76,6 +77,19 @@ def databases() -> list[str]:
     return sorted(path.parent.name for path in SERVICES.glob("*/migrations"))
 
 
+def checked_host(host: str) -> str:
+    """The address, if the gateway can listen on it.
+
+    Raises:
+        CommandFailed: it is a name, or nothing at all.
+    """
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        message = f"the host must be an IP address such as 127.0.0.1, or 0.0.0.0 for all of this machine's, not {host!r}"
+        raise CommandFailed(message) from None
+
+
 def checked_database_url(url: str) -> str:
     """The URL, if services can use it.
 
@@ -113,6 +127,8 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # Programs are found by the installed package, never by the folder `pmp` was called in.
+    # The demo's events are of 2024, and it has to work for years.
+    environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
     environment = {**base, "PMP_VAULT_KEY": secrets.vault_key, "PMP_DATABASE_URL": options.database_url, "PMP_REDIS_URL": redis_url}
     commands: list[Command] = []
@@ -127,13 +143,14 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
                 environment={**environment, "PMP_LISTEN": address, "PMP_METRICS_PORT": str(metrics_port)},
                 log=folder.log(f"{name}-worker" if is_worker else name),
                 address=address,
+                metrics_url=f"http://{LOOPBACK}:{metrics_port}/metrics",
                 ready=partial(service_ready, address),
             )
         )
     return Plan(
         url=options.url,
         redis_url=redis_url,
-        log_partitions=_whole_number(environ, "PMP_LOG_PARTITIONS", "log_partitions"),
+        log_partitions=_whole_number(environ, "log_partitions"),
         service_addresses=addresses,
         environment=environment,
         redis=None if options.redis_url else _redis(folder, secrets, redis_port, redis_url, environ),
@@ -149,7 +166,7 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: M
         data=folder.redis,
         port=port,
         password=secrets.redis_password,
-        memory=max_memory(_whole_number(environ, "PMP_LOG_MAX_BYTES", "log_max_bytes")),
+        memory=max_memory(_whole_number(environ, "log_max_bytes")),
     )
     return Command(
         name="redis",
@@ -178,6 +195,7 @@ def _gateway(options: Options, folder: DataFolder, secrets: Secrets, admin: str,
         },
         log=folder.log("gateway"),
         address=f"{host}:{options.port}",
+        metrics_url=f"http://{admin}/stats/prometheus",
         ready=partial(gateway_ready, options.url),
         before_end=partial(drain, f"http://{admin}"),
     )
@@ -192,8 +210,9 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _whole_number(environ: Mapping[str, str], variable: str, field: str) -> int:
+def _whole_number(environ: Mapping[str, str], field: str) -> int:
     """A setting of the services that the runner has to know, too."""
+    variable = f"PMP_{field.upper()}"
     text = environ.get(variable, str(Settings.model_fields[field].default))
     if not text.isascii() or not text.isdigit():
         message = f"{variable} must be a whole number"

@@ -41,6 +41,8 @@ class Command:
     """Where it says whether it is ready."""
     ready: Ready
     """Asks it."""
+    metrics_url: str | None = None
+    """Where Prometheus finds its metrics."""
     before_end: Callable[[], Awaitable[None]] | None = None
     """What to do before it is told to end."""
     grace_seconds: float = 15.0
@@ -52,7 +54,9 @@ class SupervisedProcess:
 
     def __init__(self, command: Command, changed: Callable[[], None], say: Callable[[str], None]) -> None:
         self.command = command
-        self.state = ProcessState(name=command.name, kind=command.kind, address=command.address, state="starting")
+        self.state = ProcessState(
+            name=command.name, kind=command.kind, address=command.address, metrics_url=command.metrics_url, state="starting"
+        )
         self.was_ready = asyncio.Event()
         """Set when the process was ready for the first time."""
         self.deaths = 0

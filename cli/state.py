@@ -23,6 +23,8 @@ class ProcessState(BaseModel):
     """What it is, which tells how its readiness is asked."""
     address: str
     """Host and port on which it says whether it is ready."""
+    metrics_url: str | None
+    """Where Prometheus finds its metrics, if it has any."""
     state: State
     """What the supervisor last saw of it."""
     pid: int | None = None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console
+import typer
 
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.05
 """Pause between two looks at the processes while the mesh starts."""
 
 
-async def run_mesh(options: Options, folder: DataFolder, console: Console) -> None:
+async def run_mesh(options: Options, folder: DataFolder) -> None:
     """Runs a mesh on the data folder until SIGINT, SIGTERM or SIGHUP; a second signal ends it without patience.
 
     Raises:
@@ -48,7 +48,7 @@ async def run_mesh(options: Options, folder: DataFolder, console: Console) -> No
             message = f"port {options.port} is in use by another program: stop it, or choose another port with --port"
             raise CommandFailed(message)
         plan = make_plan(options, folder, Secrets.load_or_make(folder))
-        supervisor = Supervisor(options, plan, folder, console)
+        supervisor = Supervisor(options, plan, folder)
         try:
             await supervisor.run(started)
         finally:
@@ -58,11 +58,10 @@ async def run_mesh(options: Options, folder: DataFolder, console: Console) -> No
 class Supervisor:
     """The processes of one mesh, from their start to their end."""
 
-    def __init__(self, options: Options, plan: Plan, folder: DataFolder, console: Console) -> None:
+    def __init__(self, options: Options, plan: Plan, folder: DataFolder) -> None:
         self._options = options
         self._plan = plan
         self._folder = folder
-        self._console = console
         self._processes: list[SupervisedProcess] = []
         self._runs: dict[SupervisedProcess, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
@@ -79,8 +78,8 @@ class Supervisor:
         try:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
-                welcome(self._console, self._plan.url, self._folder)
-                await self._stop.wait()
+                _print(welcome(self._plan.url, self._folder))
+                await self._until_stopped()
         finally:
             rotation.cancel()
             await self._drain()
@@ -148,6 +147,14 @@ class Supervisor:
             await asyncio.gather(*(self._runs[process] for process in stage), return_exceptions=True)
         self._say("stopped")
 
+    async def _until_stopped(self) -> None:
+        """Waits for a signal. Supervision that ends before has failed, and its error with it."""
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait({stop, *self._runs.values()}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in done:
+            await task
+
     async def _unless_stopped(self, work: Coroutine[object, object, None]) -> bool:
         """Runs the work to its end, or drops it when the mesh is told to stop: False then."""
         task = asyncio.create_task(work)
@@ -188,7 +195,15 @@ class Supervisor:
             self._say(f"{self._folder.state} can't be written: {error}")
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{datetime.now().astimezone():%H:%M:%S} {text}", markup=False, highlight=False, soft_wrap=True)
+        _print(f"{datetime.now().astimezone():%H:%M:%S} {text}")
+
+
+def _print(text: str) -> None:
+    try:
+        typer.echo(text)
+    except OSError:
+        # The terminal, or the program that read along, is gone; the mesh is not.
+        return
 
 
 def _with_log(text: str, command: Command) -> str:

@@ -7,8 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from cli.folder import DataFolder
 
 HEADERS = """-H "x-api-key: $PMP_API_KEY" -H "authorization: Bearer $PMP_TOKEN" -H 'content-type: application/json'"""
@@ -17,10 +15,10 @@ EVENT = """'{"event_type":"page_view","page_url":"https://shop.example/","timest
 """An event as a word of the shell: it happens when the line is run."""
 
 
-def welcome(console: Console, url: str, folder: DataFolder) -> None:
-    """Prints the address, a call that works and where to look."""
+def welcome(url: str, folder: DataFolder) -> str:
+    """The address, a call that works and where to look."""
     pmp = command_line(folder)
-    text = f"""
+    return f"""
 The mesh is ready at {url}. Send an event:
 
   eval "$({pmp} credentials --scope site --user 1)"
@@ -29,7 +27,6 @@ The mesh is ready at {url}. Send an event:
 See the books with `{pmp} books`, the processes with `{pmp} status`; logs are in {folder.logs}.
 A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
 """
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def command_line(folder: DataFolder) -> str:

@@ -30,6 +30,9 @@ Check: TypeAlias = Callable[[], Awaitable[object]]
 Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled, and finishes the step it is at before it ends."""
 
+LIVENESS = "liveness"
+"""Name under which grpc.health.v1 says that the process answers at all, whatever the checks say: a restart mends no database."""
+
 _CHECK_SECONDS = 1.0
 """Between two rounds of checks; also the most a check may take."""
 
@@ -63,6 +66,7 @@ async def serve(
     server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
+    await _tell(state, [LIVENESS], serving=True)
     with _signals() as stopped:
         _listen(server, settings.listen)
         await server.start()

@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     """Address and port of the gRPC server."""
 
     metrics_port: int = 0
-    """Port of the Prometheus endpoint; 0 serves none."""
+    """Port of the Prometheus endpoint, on the address of `listen`; 0 serves none."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line to write."""

@@ -140,7 +140,7 @@ def _trace(stack: ExitStack, resource: Resource, exporters: Sequence[SpanExporte
 
 
 def _measure(stack: ExitStack, settings: Settings, resource: Resource, readers: Sequence[MetricReader]) -> None:
-    readers = [*readers, *_otlp_metrics(), *_prometheus(stack, settings.metrics_port)]
+    readers = [*readers, *_otlp_metrics(), *_prometheus(stack, settings)]
     if not readers:
         return
     provider = MeterProvider(readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
@@ -167,14 +167,14 @@ def _endpoint(signal: str) -> bool:
     return any(os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
 
-def _prometheus(stack: ExitStack, port: int) -> Iterator[MetricReader]:
-    if port:
+def _prometheus(stack: ExitStack, settings: Settings) -> Iterator[MetricReader]:
+    if settings.metrics_port:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
         from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server  # noqa: PLC0415
 
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        server, thread = start_http_server(port, registry=registry)
+        server, thread = start_http_server(settings.metrics_port, settings.listen.rpartition(":")[0].strip("[]"), registry)
         stack.callback(thread.join)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)

@@ -81,9 +81,10 @@ def running(data: Path, *arguments: str, environment: Mapping[str, str] | None =
         process = subprocess.Popen(command, env=mesh.environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 60
-        while mesh.pmp("status", check=False).returncode != 0:
+        while "ready in" not in (data / "up.log").read_text():
             assert process.poll() is None, (data / "up.log").read_text()
             assert time.monotonic() < deadline, (data / "up.log").read_text()
+            time.sleep(0.1)
         yield mesh
     finally:
         mesh.client.close()

@@ -15,6 +15,7 @@ import pytest
 
 import cli
 from tests.e2e.mesh import Mesh, running
+from tests.servers import PrivateMariaDb, PrivateRedis
 
 CSV = Path(cli.__file__).parent / "data" / "shop-clickstream.csv.gz"
 ROWS = 31_106
@@ -50,6 +51,7 @@ def stored_types(mesh: Mesh) -> Counter[str]:
         return Counter(dict(database.execute("SELECT event_type, COUNT(*) FROM events GROUP BY event_type")))
 
 
+@pytest.mark.timeout(600)
 def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[str]) -> None:
     before = mesh.books()
     output = mesh.pmp("demo").stdout
@@ -60,6 +62,7 @@ def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[s
     assert stored_types(mesh) == told
 
 
+@pytest.mark.timeout(600)
 def test_a_second_run_adds_duplicates_alone(mesh: Mesh, told: Counter[str]) -> None:
     before = mesh.books()
     output = mesh.pmp("demo").stdout
@@ -79,3 +82,21 @@ def test_an_event_that_changed_in_the_mesh_is_found(mesh: Mesh) -> None:
     run = mesh.pmp("demo", "--events", "200", check=False)
     assert run.returncode == 1
     assert "the mesh and the clickstream differ" in run.stderr
+
+
+def test_the_books_are_the_same_on_servers_of_ones_own(tmp_path: Path, mariadb_server: PrivateMariaDb) -> None:
+    redis = PrivateRedis(tmp_path)
+    redis.start()
+    try:
+        database = mariadb_server.url.replace("{service}", "demo_{service}")
+        with running(tmp_path / "data", "--database-url", database, "--redis-url", redis.url) as mesh:
+            assert "redis" not in [process["name"] for process in mesh.state["processes"]]
+            output = mesh.pmp("demo", "--events", "3000").stdout
+            books = mesh.books()
+    finally:
+        redis.kill()
+    assert "the mesh holds each of the 3,000 events once" in output
+    assert (books["stored"], books["balanced"]) == (3000, True)
+    assert books["duplicate"] > 0
+    assert books["rejected"] > 0
+    assert list((tmp_path / "data").glob("*.db")) == []

@@ -105,6 +105,12 @@ def test_status_shows_every_process(mesh: Mesh) -> None:
     assert all(process["ready"] and process["pid"] for process in status["processes"])
 
 
+def test_every_part_but_redis_shows_its_metrics(mesh: Mesh) -> None:
+    urls = {process["name"]: process["metrics_url"] for process in mesh.state["processes"]}
+    assert urls.pop("redis") is None
+    assert all("# TYPE" in mesh.client.get(url).text for url in urls.values())
+
+
 def test_books_are_shown_and_balance(mesh: Mesh) -> None:
     assert track(mesh, event()) == 200
     mesh.drained()

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gateway.settings import GatewaySettings
+from kit.server import LIVENESS
 from kit.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +157,7 @@ def test_a_pod_is_restarted_for_its_own_faults_alone(pod: Pod) -> None:
     """A mesh process is not ready while its database or Redis is down, and a restart would not bring them back."""
     if _image(pod.main) == "mesh":
         assert pod.main["readinessProbe"]["grpc"] == {"port": 50051}
-        assert "grpc" not in pod.main["livenessProbe"]
+        assert pod.main["livenessProbe"]["grpc"] == {"port": 50051, "service": LIVENESS}
 
 
 def test_envoy_refuses_requests_before_its_pod_runs_out_of_memory() -> None:

@@ -126,9 +126,9 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     redis_port, admin_port, *ports = free_ports(2 + 2 * len(parts))
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
-    # Programs are found by the installed package, never by the folder `pmp` was called in.
     # The demo's events are of 2024, and it has to work for years.
     environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
+    # Programs are found by the installed package, never by the folder `pmp` was called in.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
     environment = {**base, "PMP_VAULT_KEY": secrets.vault_key, "PMP_DATABASE_URL": options.database_url, "PMP_REDIS_URL": redis_url}
     commands: list[Command] = []

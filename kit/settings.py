@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused."""
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("site_timezone", mode="before")
     @classmethod
     def _zone(cls, value: object) -> object:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, cast
 
 import orjson
+from pymysql.converters import escape_item
 from sqlalchemy import CursorResult, DateTime, Delete, Dialect, String, Update, event, make_url, text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError, InterfaceError
@@ -55,8 +56,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else DateTime())
 
     @override
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        value = value.astimezone(UTC).replace(tzinfo=None)
+        # The driver would format it field by field, which takes longer than the rest of the row.
+        return value.isoformat(" ", "microseconds") if dialect.name == "mysql" else value
 
     @override
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -130,8 +135,21 @@ def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+def _literal(value: object) -> str:
+    """A value as SQL, for a connection in utf8mb4 whose sql_mode leaves backslashes their meaning.
+
+    MySQL asks that the backslash and the enclosing quote be escaped, and no more:
+    https://dev.mysql.com/doc/c-api/8.0/en/mysql-real-escape-string-quote.html
+    """
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return str(escape_item(value, "utf8mb4"))
+
+
 def _mysql(url: str, pool: int) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_size=pool,
@@ -146,6 +164,14 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
             "init_command": f"SET time_zone = '+00:00', sql_mode = '{_SQL_MODE}'",
         },
     )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver goes through a text character by character: a fifth of a worker's time.
+        connection.driver_connection.escape = _literal
+
+    _ = configure
+    return engine
 
 
 def _sqlite(url: str, pool: int) -> AsyncEngine:

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from base64 import b64decode
 from binascii import Error as Base64Error
+from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -90,8 +91,12 @@ class Vault:
 
     def digest(self, data: bytes, *, purpose: str) -> bytes:
         """16 bytes (keyed BLAKE2b) for comparing contents and for pseudonyms; unrelated between purposes."""
-        person = blake2b(purpose.encode(), digest_size=blake2b.PERSON_SIZE).digest()
-        return blake2b(data, key=self._digest, person=person, digest_size=16).digest()
+        return blake2b(data, key=self._digest, person=_person(purpose), digest_size=16).digest()
+
+
+@cache
+def _person(purpose: str) -> bytes:
+    return blake2b(purpose.encode(), digest_size=blake2b.PERSON_SIZE).digest()
 
 
 def _associated(context: str) -> bytes:

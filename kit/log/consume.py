@@ -28,6 +28,8 @@ from kit.telemetry import Attribute, SpanName, span
 _log = structlog.get_logger(__name__)
 
 BATCH_MESSAGES: Final = 1000
+# An entry may be 512 KiB: what one read brings has to fit into memory.
+_READ_ENTRIES: Final = 128
 _BATCH_BYTES: Final = 4_194_304
 _BLOCK_MS: Final = 1000
 _LONGEST_WAIT: Final = 5.0
@@ -217,7 +219,7 @@ class Consumer:
         return len(letters)
 
     async def _read(self, partition: int, position: Position, block_ms: int) -> Sequence[Entry]:
-        entries = await self._log.read(self._topic, partition, position, limit=BATCH_MESSAGES, block_ms=block_ms)
+        entries = await self._log.read(self._topic, partition, position, limit=_READ_ENTRIES, block_ms=block_ms)
         if self._history is not None and entries and entries[0].position.ms != position.ms + 1:
             trimmed = await self._log.trimmed(self._topic, partition)
             if trimmed.ms < entries[0].position.ms - 1:

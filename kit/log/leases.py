@@ -75,9 +75,11 @@ class Leases:
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(self._members, {self._me: now})
             pipe.zremrangebyscore(self._members, "-inf", now - 2 * self._seconds)
-            pipe.zcard(self._members)
+            pipe.zrange(self._members, 0, -1)
             *_, members = await pipe.execute()
-        return -(-self._partitions // max(1, int(members)))
+        # What is left over goes to those whose names come first: all of them count the same.
+        before_me = sum(1 for member in members if member < self._me.encode())
+        return self._partitions // len(members) + (before_me < self._partitions % len(members))
 
     async def _give_back(self, partition: int) -> None:
         await self._release(keys=[self._key(partition)], args=[self._me])

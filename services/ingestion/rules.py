@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -17,19 +17,39 @@ from kit.errors import Violation
 METADATA_BYTES: Final = 16_384
 METADATA_DEPTH: Final = 8
 
+_AHEAD: Final = timedelta(hours=24)
 _NETWORK_BITS: Final = {4: 24, 6: 48}
 _REDACTED: Final = "redacted"
 _PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
 _PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
-def violations(event: Event, *, now: datetime, retention: timedelta, max_bytes: int) -> list[Violation]:
-    """Rules that the proto can't say: the size of the event, the size and depth of its metadata, the site's retention."""
+class Bounds(NamedTuple):
+    """What an event may be, at the time of one call."""
+
+    oldest: float
+    """Seconds since 1970."""
+    latest: float
+    """Seconds since 1970."""
+    max_bytes: int
+
+
+def bounds(now: float, retention: timedelta, max_bytes: int) -> Bounds:
+    """The bounds at a time, in seconds since 1970."""
+    return Bounds(now - retention.total_seconds(), now + _AHEAD.total_seconds(), max_bytes)
+
+
+def violations(event: Event, bounds: Bounds) -> list[Violation]:
+    """Rules that the proto can't say: the size of the event, the size and depth of its metadata, and a time that the clock allows."""
     found: list[Violation] = []
+    oldest, latest, max_bytes = bounds
     if event.ByteSize() > max_bytes:
         found.append(Violation("", f"the event is larger than {max_bytes} bytes"))
-    if event.HasField("timestamp") and event.timestamp.seconds < (now - retention).timestamp():
-        found.append(Violation("timestamp", f"timestamp is older than the site's retention of {retention.days} days"))
+    if event.HasField("timestamp"):
+        if event.timestamp.seconds > latest:
+            found.append(Violation("timestamp", "timestamp is more than 24 hours ahead"))
+        elif event.timestamp.seconds < oldest:
+            found.append(Violation("timestamp", "timestamp is older than the site's retention"))
     if event.HasField("metadata"):
         if event.metadata.ByteSize() > METADATA_BYTES:
             found.append(Violation("metadata", f"metadata is larger than {METADATA_BYTES} bytes"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby
-from time import time_ns
+from time import time, time_ns
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2
@@ -62,7 +61,7 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
-        verdict = self._admit(request.event, caller())
+        verdict = self._admit(request.event, caller(), self._bounds())
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
             return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
@@ -73,8 +72,8 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
-        who = caller()
-        verdicts = [self._admit(event, who) for event in request.events]
+        who, bounds = caller(), self._bounds()
+        verdicts = [self._admit(event, who, bounds) for event in request.events]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
         rejected = len(verdicts) - len(accepted)
         await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
@@ -110,11 +109,13 @@ class IngestionServicer(IngestionServiceServicer):
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
-    def _admit(self, event: event_pb2.Event, who: Caller) -> _Accepted | _Rejected:
-        now = datetime.now(UTC)
+    def _bounds(self) -> rules.Bounds:
+        return rules.bounds(time(), self._settings.site_retention, _EVENT_BYTES)
+
+    def _admit(self, event: event_pb2.Event, who: Caller, bounds: rules.Bounds) -> _Accepted | _Rejected:
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
-        broken = validate(event) + rules.violations(event, now=now, retention=self._settings.site_retention, max_bytes=_EVENT_BYTES)
+        broken = validate(event) + rules.violations(event, bounds)
         if broken:
             return _Rejected(event.id, broken)
         received = event_pb2.ReceivedEvent(

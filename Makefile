@@ -15,14 +15,15 @@ help: ## Say what there is
 setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
 
 .venv/.packages: requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(UV) || $(BIN)/python -m pip install --quiet 'uv==0.13.*'
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
+	@echo "installing into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.*'
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
 .venv/.ready: .venv/.packages pyproject.toml README.md $(PROTOS)
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
 	@touch $@
 
 up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)

@@ -48,25 +48,26 @@ def refused(mesh: Mesh, method: str, path: str, headers: dict[str, str], **sent:
     return answer.status_code, body
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ('{"event_type": "page_view", ', ""),
-        ("not json", ""),
-        (json.dumps(event(event_type=7)), "event_type"),
-        (json.dumps(event(timestamp="yesterday")), "timestamp format"),
-        (json.dumps(event(metadata=[])), "list"),
-        (json.dumps({"event_type": "page_view"}), "timestamp"),
-        (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
-        (json.dumps(event(event_type="")), "event_type"),
-        (json.dumps(event(email="nobody")), "email"),
-        (json.dumps(event(id="trailing ")), "id"),
-        (json.dumps(event(timestamp=(datetime.now(UTC) + timedelta(days=2)).isoformat())), "ahead"),
-        (json.dumps(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}})), "metadata"),
-        (json.dumps({}), "required"),
-    ],
-)
-def test_a_malformed_event_is_a_400_that_names_what_is_wrong(mesh: Mesh, site: dict[str, str], content: str, words: str) -> None:
+MALFORMED = {
+    "cut off": ('{"event_type": "page_view", ', ""),
+    "not JSON": ("not json", ""),
+    "a number for a text": (json.dumps(event(event_type=7)), "event_type"),
+    "no time at all": (json.dumps(event(timestamp="yesterday")), "timestamp format"),
+    "PHP's empty array": (json.dumps(event(metadata=[])), "list"),
+    "no timestamp": (json.dumps({"event_type": "page_view"}), "timestamp"),
+    "no event type": (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
+    "an empty event type": (json.dumps(event(event_type="")), "event_type"),
+    "a bad e-mail": (json.dumps(event(email="nobody")), "email"),
+    "a trailing space": (json.dumps(event(id="trailing ")), "id"),
+    "two days ahead": (json.dumps(event(timestamp=(datetime.now(UTC) + timedelta(days=2)).isoformat())), "ahead"),
+    "too deep": (json.dumps(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}})), "metadata"),
+    "nothing": (json.dumps({}), "required"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_event_is_a_400_that_names_what_is_wrong(mesh: Mesh, site: dict[str, str], case: str) -> None:
+    content, words = MALFORMED[case]
     status, body = refused(mesh, "POST", TRACK, {**site, "content-type": "application/json"}, content=content)
     assert (status, body["code"]) == (400, 3)
     assert words in json.dumps(body)

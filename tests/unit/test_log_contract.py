@@ -265,17 +265,23 @@ async def test_a_full_log_is_trimmed_and_takes_again(small_log: StreamLog) -> No
 
 async def test_a_wiped_log_gives_positions_behind_those_that_were_read(any_log: StreamLog) -> None:
     read = Position(9_999_999_999_000, 0)
-    await reconcile(any_log, {(TOPIC, 0): Floor(read, {})})
+    await reconcile(any_log, {(TOPIC, 0): Floor(read, {})}, now=0)
     [position] = await appended(any_log, b"a")
     assert position > read
+
+
+async def test_a_restored_log_whose_clock_is_behind_goes_by_the_clock_of_who_appends(any_log: StreamLog) -> None:
+    await reconcile(any_log, {(TOPIC, 0): Floor(START, {})}, now=9_999_999_999)
+    [position] = await appended(any_log, b"a")
+    assert position > Position(9_999_999_999_000, 0)
 
 
 async def test_counters_that_went_back_begin_another_epoch(any_log: StreamLog) -> None:
     await appended(any_log, b"a", b"b")
     live = await any_log.counters(TOPIC, 0)
-    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 2}})})
+    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 2}})}, now=0)
     assert (await any_log.counters(TOPIC, 0)) == live
-    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 3}})})
+    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 3}})}, now=0)
     await appended(any_log, b"c")
     after = await any_log.counters(TOPIC, 0)
     assert after.counts == {("received", 7): 1}

@@ -1,0 +1,103 @@
+"""`python -m bench`: measures everything in one run, on private servers, and keeps the result."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from bench import drain, idle, intake, report
+from bench.load import Load
+from cli.errors import CommandFailed
+
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+
+
+class Part(StrEnum):
+    """What can be measured by itself."""
+
+    INTAKE = "intake"
+    WORKER = "worker"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    loads: tuple[Load, ...]
+    """What the intake is loaded with."""
+    rounds: int
+    """How often each side takes its turn."""
+    worker_events: int
+    """Events the worker finds in the log."""
+    steady_per_second: int
+    """Rate of the steady load."""
+    steady_seconds: int
+    """How long it lasts."""
+
+
+FULL = Size((Load(1, 64, 2), Load(100, 16, 1)), rounds=5, worker_events=60_000, steady_per_second=1000, steady_seconds=10)
+QUICK = Size((Load(1, 16, 1), Load(100, 4, 1)), rounds=1, worker_events=5_000, steady_per_second=100, steady_seconds=3)
+
+
+@app.command()
+def bench(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="See that everything works; the figures mean little.")] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be given again.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
+) -> None:
+    """Measure what the mesh costs, beside an empty service behind the same Envoy."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    parts = frozenset(only or Part)
+    try:
+        # Under /var/tmp, since /tmp may be memory, where a disk sync costs nothing.
+        with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
+            machine = report.machine_facts(with_mariadb=Part.WORKER in parts)
+            for part in Part:
+                (Path(folder) / part).mkdir()
+            figures = asyncio.run(_measure(QUICK if quick else FULL, parts, Path(folder), console))
+    except CommandFailed as error:
+        console.print(f"[red]{error}", highlight=False)
+        raise typer.Exit(1) from None
+    report.print_figures(figures, console)
+    console.print(f"written: {report.write(figures, machine, quick=quick, folder=results).name}", highlight=False)
+
+
+async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Console) -> report.Figures:
+    taken = stored = whole = None
+    with Progress(console=console) as bar:
+        if Part.INTAKE in parts:
+            rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
+            storing = bar.add_task("worker into SQLite", total=None)
+
+            def tick() -> None:
+                bar.advance(rounds)
+
+            taken = await intake.measure(
+                folder / Part.INTAKE, size.loads, size.rounds, tick, lambda done: bar.update(storing, completed=done)
+            )
+            bar.update(storing, total=taken.into_sqlite.events)
+        if Part.WORKER in parts:
+            storing_there = bar.add_task("worker into MariaDB", total=size.worker_events)
+            stored = await drain.into_mariadb(
+                folder / Part.WORKER, size.worker_events, lambda done: bar.update(storing_there, completed=done)
+            )
+        if Part.IDLE in parts:
+            idling = bar.add_task("the idle mesh, and a steady load on it", total=None)
+            whole = await idle.measure(folder / Part.IDLE, size.steady_per_second, size.steady_seconds)
+            bar.update(idling, total=1, completed=1)
+    return report.Figures(taken, stored, whole)
+
+
+if __name__ == "__main__":
+    app()

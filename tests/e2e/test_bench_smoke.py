@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def measured(part: str, results: Path) -> dict[str, Any]:
+    run = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--only", part, "--results", str(results)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    [result] = results.iterdir()
+    return json.loads(result.read_text())
+
+
+def test_intake_is_measured_beside_the_empty_service(tmp_path: Path) -> None:
+    figures = measured("intake", tmp_path)
+    assert [each["events_per_request"] for each in figures["intake"]["compared"]] == [1, 100]
+    for each in figures["intake"]["compared"]:
+        assert each["ratios"] == [each["real"]["rounds"][0] / each["empty"]["rounds"][0]]
+        assert {"gateway", "ingestion", "redis", "wrk"} == each["real"]["cpu_us_per_request"].keys()
+        assert each["real"]["p99_ms"] >= each["real"]["p50_ms"] > 0
+    assert figures["intake"]["into_sqlite"]["events"] > 0
+    assert figures["into_mariadb"] is None
+
+
+@pytest.fixture(scope="module")
+def worker_figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return measured("worker", tmp_path_factory.mktemp("results"))
+
+
+def test_worker_is_measured_into_mariadb(worker_figures: dict[str, Any]) -> None:
+    assert worker_figures["into_mariadb"]["events"] == 5000
+    assert worker_figures["into_mariadb"]["per_second"] > 0
+    assert {"ingestion-worker", "mariadb"} <= worker_figures["into_mariadb"]["cpu_us_per_event"].keys()
+    assert worker_figures["intake"] is None
+
+
+def test_result_tells_of_the_machine_and_does_not_name_it(worker_figures: dict[str, Any]) -> None:
+    facts = {"cpu", "cores", "memory_gib", "kernel", "load_average_before", "sync_ms", "python", "redis_server", "packages", "mariadb"}
+    assert worker_figures["machine"].keys() == facts
+    text = json.dumps(worker_figures)
+    for place in (Path.home(), Path(sys.prefix).parent):
+        assert str(place) not in text

@@ -1,0 +1,57 @@
+"""What the tests of consumers, outbox and books share: messages, and a handler whose effect is a row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pmp.log.v1 import log_pb2 as pb
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Database
+from kit.log.append import packs
+from kit.log.consume import Delivery, Poison
+from kit.log.streams import Append, StreamLog
+from services.ingestion.models import ProcessingRow
+from tests.simulation.memory_log import MemoryLog, MemoryRedis
+
+TOPIC = "intake"
+HOUR = int(time.time() // 3600)
+BAD = "bad"
+
+
+def memory_log() -> MemoryLog:
+    clock = iter(range(1_000, 1_000_000))
+    return MemoryLog(MemoryRedis(lambda: next(clock)))
+
+
+def record(text: str) -> pb.Record:
+    return pb.Record(type="pmp.Test", payload=text.encode())
+
+
+async def append(log: StreamLog, *texts: str, partition: int = 0, hour: int = HOUR) -> None:
+    """Appends messages as one group."""
+    [verdict] = await log.append(TOPIC, [Append(partition, packs([record(text) for text in texts]), hour, {"received": len(texts)})])
+    assert verdict is None
+
+
+async def store(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    """Writes a row for each message; those that are `bad` never succeed."""
+    now = datetime.now(UTC)
+    texts = [delivery.record.payload.decode() for delivery in deliveries]
+    rows = [
+        {"event_id": text, "outcome": "stored", "received_at": now, "processed_at": now, "log_position": delivery.position}
+        for text, delivery in zip(texts, deliveries, strict=True)
+    ]
+    await session.execute(insert(ProcessingRow), rows)
+    if BAD in texts:
+        raise ValueError("a message that nobody can read")
+    return ["stored"] * len(deliveries)
+
+
+async def stored(database: Database) -> list[str]:
+    """What the handler wrote, in order."""
+    async with database.sessions() as session:
+        return list(await session.scalars(select(ProcessingRow.event_id).order_by(ProcessingRow.id)))

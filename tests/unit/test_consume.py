@@ -1,0 +1,255 @@
+"""Every message takes effect once, in order; what can't succeed is set aside alone, and what can later waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Database
+from kit.log import dead_letters, positions
+from kit.log.append import packs
+from kit.log.consume import Consumer, Delivery, GapError, Poison
+from kit.log.leases import Leases
+from kit.log.redis_log import RedisLog
+from kit.log.streams import START, Entry, Position
+from tests.simulation.memory_log import MemoryLog
+from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, record, store, stored
+
+
+async def letters(database: Database) -> list[dead_letters.DeadLetter]:
+    async with database.sessions() as session:
+        return list(await dead_letters.find(session))
+
+
+def entry(position: int, *texts: str) -> Entry:
+    [(pack, messages)] = packs([record(text) for text in texts])
+    return Entry(Position(position, 0), pack, messages, 0)
+
+
+async def published(log: MemoryLog, *positions: int) -> None:
+    """Entries of a topic, wherever the head is, without a word about holes."""
+    stream = log.server.stream(TOPIC, 0)
+    for position in positions:
+        [(pack, messages)] = packs([record(f"m{position}")])
+        stream.add(Position(position, 0), pack, messages, 0)
+
+
+class History:
+    """What the publisher's table holds."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.asked: list[int] = []
+
+    async def __call__(self, _partition: int, after: int) -> Sequence[Entry]:
+        self.asked.append(after)
+        return [entry(position, f"m{position}") for position in range(after + 1, min(after + 3, self.last) + 1)]
+
+
+async def test_messages_take_effect_in_their_order(ingestion_database: Database) -> None:
+    log = memory_log()
+    await append(log, "a", "b")
+    await append(log, "c")
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    assert await consumer.step(0) == 3
+    assert await consumer.step(0) == 0
+    assert await stored(ingestion_database) == ["a", "b", "c"]
+
+
+async def test_another_process_goes_on_where_the_first_one_was(ingestion_database: Database) -> None:
+    log = memory_log()
+    await append(log, "a")
+    await Consumer(ingestion_database.sessions, log, TOPIC, store).step(0)
+    await append(log, "b")
+    await Consumer(ingestion_database.sessions, log, TOPIC, store).step(0)
+    assert await stored(ingestion_database) == ["a", "b"]
+
+
+async def test_a_consumer_that_was_overtaken_changes_nothing_and_goes_on_from_there(ingestion_database: Database) -> None:
+    log = memory_log()
+    await append(log, "a")
+    slow, quick = (Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True) for _ in range(2))
+    await slow.step(0)
+    await append(log, "b")
+    await quick.step(0)
+    assert await slow.step(0) == 0
+    await append(log, "c")
+    assert await slow.step(0) == 1
+    assert await stored(ingestion_database) == ["a", "b", "c"]
+
+
+async def test_two_consumers_at_once_have_one_effect(ingestion_database: Database) -> None:
+    log = memory_log()
+    consumers = [Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True) for _ in range(3)]
+    for number in range(10):
+        await append(log, f"{number}")
+        # One of them is ahead; SQLite tells the others that it is locked, MariaDB lets them wait.
+        await asyncio.gather(*(consumer.step(0) for consumer in consumers), return_exceptions=True)
+    await consumers[0].step(0)
+    assert await stored(ingestion_database) == [f"{number}" for number in range(10)]
+
+
+async def test_one_bad_message_among_a_thousand_is_set_aside_alone(ingestion_database: Database) -> None:
+    log = memory_log()
+    texts = [f"m{number}" for number in range(999)]
+    await append(log, *texts[:700], BAD, *texts[700:])
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    assert await consumer.step(0) == 1000
+    assert await stored(ingestion_database) == texts
+    [letter] = await letters(ingestion_database)
+    assert (letter.record.payload, letter.reason, letter.ordinal, letter.state) == (b"bad", "unexpected ValueError", 700, dead_letters.DEAD)
+
+
+async def test_a_handler_says_which_messages_it_sets_aside(ingestion_database: Database) -> None:
+    async def choosy(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        kept = await store(session, [delivery for delivery in deliveries if delivery.record.payload != b"odd"])
+        words = iter(kept)
+        return [Poison("it is odd") if delivery.record.payload == b"odd" else next(words) for delivery in deliveries]
+
+    log = memory_log()
+    await append(log, "a", "odd", "b")
+    await Consumer(ingestion_database.sessions, log, TOPIC, choosy, counted=True).step(0)
+    assert await stored(ingestion_database) == ["a", "b"]
+    assert [letter.reason for letter in await letters(ingestion_database)] == ["it is odd"]
+
+
+@pytest.mark.parametrize("outage", [TimeoutError("the database is slow"), ConnectionResetError()])
+async def test_an_outage_sets_nothing_aside_and_the_partition_waits(ingestion_database: Database, outage: Exception) -> None:
+    troubles: list[Exception] = [outage]
+
+    async def troubled(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        outcomes = await store(session, deliveries)
+        if troubles:
+            raise troubles.pop()
+        return outcomes
+
+    log = memory_log()
+    await append(log, "a", "b")
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, troubled, counted=True)
+    with pytest.raises(type(outage)):
+        await consumer.step(0)
+    assert await stored(ingestion_database) == []
+    assert await letters(ingestion_database) == []
+    assert await positions.load(ingestion_database.sessions, TOPIC, 0) == START
+    assert await consumer.step(0) == 2
+    assert await stored(ingestion_database) == ["a", "b"]
+
+
+async def test_a_lone_message_whose_id_another_partition_stored_meanwhile_is_looked_at_again(ingestion_database: Database) -> None:
+    tries = 0
+
+    async def overtaken_once(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise IntegrityError("INSERT", {}, Exception("another transaction stored it"))
+        return await store(session, deliveries)
+
+    log = memory_log()
+    await append(log, "a")
+    await Consumer(ingestion_database.sessions, log, TOPIC, overtaken_once, counted=True).step(0)
+    assert await letters(ingestion_database) == []
+    assert await stored(ingestion_database) == ["a"]
+
+
+async def test_a_hole_in_a_topic_stops_the_consumer(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, 1, 2)
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(9))
+    await consumer.step(0)
+    await published(log, 4)
+    with pytest.raises(GapError, match="position 3 is missing, the next is 4"):
+        await consumer.step(0)
+    assert await stored(ingestion_database) == ["m1", "m2"]
+
+
+async def test_a_hole_between_entries_that_are_read_together_stops_the_consumer_too(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, 1, 2, 4, 5)
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(9))
+    assert await consumer.step(0) == 2
+    with pytest.raises(GapError):
+        await consumer.step(0)
+    assert await stored(ingestion_database) == ["m1", "m2"]
+
+
+async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, *range(1, 10))
+    await log.trim(TOPIC, 0, Position(7, 0))
+    history = History(9)
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=history)
+    while await consumer.step(0):
+        pass
+    await published(log, 10)
+    await consumer.step(0)
+    assert await stored(ingestion_database) == [f"m{position}" for position in range(1, 11)]
+    assert history.asked == [0, 3, 6]
+
+
+async def test_a_gap_that_a_relay_left_in_a_stream_is_filled_from_the_history(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, 1, 2)
+    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packs([record("m6")])[0][0], 1)])
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(6))
+    while await consumer.step(0):
+        pass
+    assert await stored(ingestion_database) == [f"m{position}" for position in range(1, 7)]
+
+
+async def test_a_consumer_that_has_nothing_to_do_notices_that_it_was_sent_back(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, 1, 2)
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(2))
+    await consumer.step(0)
+    async with ingestion_database.sessions.begin() as session:
+        await positions.rewind(session, TOPIC)
+    assert await consumer.step(0) == 0
+    assert await consumer.step(0) == 2
+    assert await stored(ingestion_database) == ["m1", "m2", "m1", "m2"]
+
+
+async def test_positions_beyond_the_stored_one_are_not_taken_by_a_late_consumer(ingestion_database: Database) -> None:
+    await positions.load(ingestion_database.sessions, TOPIC, 0)
+    async with ingestion_database.sessions.begin() as session:
+        await positions.advance(session, TOPIC, 0, START, Position(10, 0))
+    with pytest.raises(positions.Overtaken):
+        async with ingestion_database.sessions.begin() as session:
+            await positions.advance(session, TOPIC, 0, Position(9, 0), Position(11, 0))
+    assert await positions.load(ingestion_database.sessions, TOPIC, 0) == Position(10, 0)
+
+
+async def test_after_commit_is_told_how_far_it_came(ingestion_database: Database) -> None:
+    told: list[tuple[int, Position]] = []
+
+    async def after_commit(partition: int, position: Position) -> None:
+        told.append((partition, position))
+
+    log = memory_log()
+    await append(log, "a")
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, after_commit=after_commit)
+    await consumer.step(0)
+    await consumer.step(0)
+    assert told == [(0, await log.head(TOPIC, 0))]
+
+
+async def test_it_runs_until_it_is_told_to_stop_and_gives_its_leases_back(ingestion_database: Database, log: RedisLog) -> None:
+    leases = Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    running = asyncio.create_task(consumer.run(leases))
+    await append(log, "a")
+    await append(log, "b", partition=1)
+    for _ in range(100):
+        if sorted(await stored(ingestion_database)) == ["a", "b"]:
+            break
+        await asyncio.sleep(0.05)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert sorted(await stored(ingestion_database)) == ["a", "b"]
+    assert await log.redis.keys("*lease*") == []

@@ -105,43 +105,46 @@ class Relay:
         self._keep = keep
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
-        """Publishes the partitions it holds leases for, until cancelled."""
-        wait, renew_at, prune_at = 0.0, 0.0, 0.0
+        """Publishes the partitions it holds leases for, until cancelled. A partition that fails waits by itself."""
+        renew_at = prune_at = 0.0
         held: set[int] = set()
+        waits: dict[int, float] = {}
+        not_before: dict[int, float] = {}
         loop = asyncio.get_running_loop()
         try:
             while True:
                 if loop.time() >= renew_at:
                     held, renew_at = await leases.tick(), loop.time() + leases.interval
-                published = 0
+                pruning, published = loop.time() >= prune_at, 0
                 for partition in sorted(held):
+                    if loop.time() < not_before.get(partition, 0.0):
+                        continue
                     try:
                         published += await self.step(partition)
-                        if loop.time() >= prune_at:
+                        if pruning:
                             await self.prune(partition)
-                        wait = 0.0
-                    except HeadBehindError as error:
-                        _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))
-                        wait = _LONGEST_WAIT
+                        waits.pop(partition, None)
                     except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
-                        wait = min(_LONGEST_WAIT, max(0.05, wait * 2))
-                        expected = is_outage(error)
-                        _log.warning(
-                            "relay waits",
-                            topic=self._topic,
-                            partition=partition,
-                            error=type(error).__name__,
-                            seconds=wait,
-                            exc_info=not expected,
+                        waits[partition] = (
+                            _LONGEST_WAIT if isinstance(error, HeadBehindError) else min(_LONGEST_WAIT, waits.get(partition, 0.05) * 2)
                         )
-                if loop.time() >= prune_at:
+                        not_before[partition] = loop.time() + waits[partition]
+                        self._complain(partition, error, waits[partition])
+                if pruning:
                     prune_at = loop.time() + _PRUNE_SECONDS
-                if wait:
-                    await asyncio.sleep(wait)
-                elif not published:
-                    await outbox.woken(_POLL_SECONDS)
+                if not published:
+                    await outbox.woken(min([_POLL_SECONDS, *waits.values()]))
         finally:
             await leases.release()
+
+    def _complain(self, partition: int, error: Exception, seconds: float) -> None:
+        if isinstance(error, HeadBehindError):
+            _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))
+        else:
+            name, expected = type(error).__name__, is_outage(error)
+            _log.warning(
+                "relay waits", topic=self._topic, partition=partition, error=name, seconds=seconds, exc_info=None if expected else error
+            )
 
     async def step(self, partition: int) -> int:
         """Publishes some of what is committed and not yet in the stream; says how many entries.

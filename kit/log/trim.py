@@ -1,17 +1,24 @@
-"""Keeps the raw log small: what is processed goes after a while, and at once when memory is short."""
+"""Keeps the streams small: what is processed goes after a while, and at once when memory is short."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from kit.log.books import prune_counters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position
+from kit.log.streams import START, Position, is_log_outage
+
+_log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 1.0
+_TOPIC_SECONDS: Final = 10.0
+_SLACK: Final = 0.9
 
 
 class Trimmer:
@@ -43,3 +50,38 @@ class Trimmer:
         if through > max(START, await self._log.trimmed(self._topic, partition)):
             await self._log.trim(self._topic, partition, through)
         await prune_counters(self._log, self._topic, partition)
+
+
+class TopicTrimmer:
+    """Keeps a topic within its memory, whoever has read it: the publisher's history has what goes.
+
+    Args:
+        max_bytes: memory of one partition above which its oldest entries go.
+    """
+
+    def __init__(self, log: RedisLog, topic: str, partitions: int, *, max_bytes: int) -> None:
+        self._log = log
+        self._topic = topic
+        self._partitions = partitions
+        self._max_bytes = max_bytes
+
+    async def run(self) -> None:
+        """Looks every ten seconds, until cancelled."""
+        while True:
+            try:
+                for partition in range(self._partitions):
+                    await self.look(partition)
+            except Exception as error:  # noqa: BLE001 (a topic that grows is no reason to end)
+                _log.warning("topic not trimmed", topic=self._topic, error=type(error).__name__, exc_info=not is_log_outage(error))
+            await asyncio.sleep(_TOPIC_SECONDS)
+
+    async def look(self, partition: int) -> None:
+        """Trims a partition that is too large to nine tenths of what it may be. Its newest entry stays."""
+        size = await self._log.size_bytes(self._topic, partition)
+        if size <= self._max_bytes:
+            return
+        head = await self._log.head(self._topic, partition)
+        oldest = await self._log.read(self._topic, partition, START, limit=1, block_ms=0)
+        if oldest:
+            kept = int((head.ms - oldest[0].position.ms + 1) * self._max_bytes / size * _SLACK)
+            await self._log.trim(self._topic, partition, Position(min(head.ms - kept, head.ms - 1), 0))

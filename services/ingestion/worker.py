@@ -10,7 +10,7 @@ from kit.log.leases import Leases
 from kit.log.redis_log import open_log
 from kit.log.report import Report
 from kit.log.streams import Position
-from kit.log.trim import Trimmer
+from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
 from kit.server import run, work
 from kit.settings import Settings
@@ -46,6 +46,7 @@ async def main(settings: Settings) -> None:
                 background=[
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
+                    TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
                     Report(database.sessions, log, RAW_TOPIC, TOPIC, partitions).run,
                 ],
             )

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Append, Position
-from kit.log.trim import Trimmer
+from kit.log.trim import TopicTrimmer, Trimmer
 
 TOPIC = "intake"
 HOUR = timedelta(hours=1)
@@ -72,3 +72,21 @@ async def test_counters_of_hours_long_past_leave_the_log(log: RedisLog) -> None:
     positions = await appended(log, 1, hour=now)
     await trimmer(log).after_commit(0, positions[-1])
     assert (await log.counters(TOPIC, 0)).counts == {("received", now): 1}
+
+
+async def test_a_topic_that_is_too_large_loses_its_oldest_entries(log: RedisLog) -> None:
+    assert await log.publish("events", 0, head=START, packs=[(number, b"x" * 1000, 1) for number in range(1, 101)])
+    small = TopicTrimmer(log, "events", 1, max_bytes=40_000)
+    await small.look(0)
+    entries = await log.read("events", 0, START, limit=200, block_ms=0)
+    assert 10 < len(entries) < 60
+    assert entries[-1].position == await log.head("events", 0) == Position(100, 0)
+    assert await log.trimmed("events", 0) == Position(entries[0].position.ms - 1, 0)
+    await small.look(0)
+    assert len(await log.read("events", 0, START, limit=200, block_ms=0)) == len(entries)
+
+
+async def test_the_newest_entry_of_a_topic_stays_however_large_it_is(log: RedisLog) -> None:
+    assert await log.publish("events", 0, head=START, packs=[(number, b"x" * 100_000, 1) for number in (1, 2, 3)])
+    await TopicTrimmer(log, "events", 1, max_bytes=1000).look(0)
+    assert [entry.position.ms for entry in await log.read("events", 0, START, limit=9, block_ms=0)] == [3]

@@ -10,6 +10,7 @@ The keys of a partition share a hash tag, so that a Redis Cluster keeps them tog
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -166,7 +167,7 @@ class RedisLog(StreamLog):
         connection = await self._appending.get_connection()
         try:
             if self._floors and self._reconciled != self._connections.made:
-                await reconcile(self, await self._floors())
+                await reconcile(self, await self._floors(), now=time.time())
                 self._reconciled = self._connections.made
             await connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []

@@ -152,13 +152,16 @@ class StreamLog(Protocol):
         ...
 
 
-async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Floor]) -> None:
+async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Floor], *, now: float) -> None:
     """Makes a log that may have been restored, wiped or failed over safe to append to.
 
     New entries get positions behind those that were read already, and counters that went back begin a new epoch.
+
+    `now` is this process's clock, in seconds: a consumer may still hold, and commit, what it read before the log was restored, so
+    that new entries come behind that too, whatever the clock of the log says.
     """
     for (topic, partition), floor in floors.items():
-        await log.raise_head(topic, partition, floor.position)
+        await log.raise_head(topic, partition, max(floor.position, Position(int(now * 1000), 0)))
         live = await log.counters(topic, partition)
         copies = floor.counters.get(live.epoch, {})
         if any(live.counts.get(name, 0) < count for name, count in copies.items()):

@@ -1,0 +1,246 @@
+"""A log in memory that keeps the promises of `kit.log.streams.StreamLog`, and breaks where a real one can break.
+
+`MemoryRedis` is the server and `MemoryLog` a process's client of it. A client stops at every call, before its effect and, where it has
+one, after it (`pause`): there a scheduler may leave it standing, end its process, or raise what a broken connection raises.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from typing_extensions import override
+
+from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, LogDownError, LogFullError, Position, StreamLog, reconcile
+
+Pause = Callable[[str], Awaitable[None]]
+"""Waits at a named point of a call; raises what happens to the caller there."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One partition. `counted` tells a test what the counters were moved for: the positions of the entries."""
+
+    head: Position = START
+    entries: list[Entry] = field(default_factory=list[Entry])
+    trimmed: Position = START
+    epoch: str = ""
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter[tuple[str, int]])
+    counted: list[Position] = field(default_factory=list[Position])
+
+    def copy(self) -> Stream:
+        """The same content, independent of this one."""
+        return replace(self, entries=list(self.entries), counts=Counter(self.counts), counted=list(self.counted))
+
+    def add(self, position: Position, pack: bytes, messages: int, hour: int) -> Entry:
+        """Adds an entry, as XADD does.
+
+        Raises:
+            ValueError: the position is not behind the head.
+        """
+        if position <= self.head:
+            raise ValueError(f"{position} is not behind {self.head}")
+        entry = Entry(position, pack, messages, hour)
+        self.entries.append(entry)
+        self.head = position
+        return entry
+
+
+class MemoryRedis:
+    """The server: what it holds, and what befalls it.
+
+    Args:
+        now: the server's clock in milliseconds; may stand still and go back.
+        max_bytes: size of all packs above which nothing more is taken.
+    """
+
+    def __init__(self, now: Callable[[], int], *, max_bytes: int | None = None) -> None:
+        self.now = now
+        self.max_bytes = max_bytes
+        self.life = 0
+        """Changes with every restart: connections of another life are broken."""
+        self.read_only = False
+        self._streams: dict[tuple[str, int], Stream] = {}
+        self._epochs = 0
+
+    def stream(self, topic: str, partition: int) -> Stream:
+        """One partition, made when it is not there."""
+        return self._streams.setdefault((topic, partition), Stream())
+
+    def streams(self, topic: str) -> dict[int, Stream]:
+        """All partitions of a topic that were ever written."""
+        return {partition: stream for (name, partition), stream in sorted(self._streams.items()) if name == topic}
+
+    def snapshot(self) -> dict[tuple[str, int], Stream]:
+        """A backup."""
+        return {place: stream.copy() for place, stream in self._streams.items()}
+
+    def restore(self, backup: dict[tuple[str, int], Stream]) -> None:
+        """Starts again with what a backup holds; an empty one is a wiped disk."""
+        self._streams = {place: stream.copy() for place, stream in backup.items()}
+        self.life += 1
+
+    def new_epoch(self) -> str:
+        """A name that no epoch had before."""
+        self._epochs += 1
+        return f"epoch {self._epochs}"
+
+    def used_bytes(self) -> int:
+        """Size of all packs."""
+        return sum(len(entry.pack) for stream in self._streams.values() for entry in stream.entries)
+
+    def check_room(self, size: int) -> None:
+        """Raises what Redis answers to a write that it can't take."""
+        if self.read_only:
+            raise LogDownError("READONLY")
+        if self.max_bytes is not None and self.used_bytes() + size > self.max_bytes:
+            raise LogFullError("the log is full")
+
+
+async def _on(_point: str) -> None:
+    return
+
+
+class MemoryLog(StreamLog):
+    """One process's client. Its appends go through one connection, which is reconciled with `floors` when it is new.
+
+    Args:
+        clock: the process's own clock, in seconds.
+    """
+
+    def __init__(
+        self, server: MemoryRedis, *, floors: Floors | None = None, pause: Pause = _on, clock: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._floors = floors
+        self._pause = pause
+        self._connected: int | None = None
+
+    @property
+    def server(self) -> MemoryRedis:
+        """The server behind it."""
+        return self._server
+
+    async def used_bytes(self) -> int:
+        """Size of everything the server holds."""
+        return self._server.used_bytes()
+
+    @override
+    async def append(self, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
+        if self._connected is None:
+            life = self._server.life
+            if self._floors:
+                await reconcile(self, await self._floors(), now=self._clock())
+            self._connected = life
+        try:
+            verdicts: list[Exception | None] = []
+            for item in appends:
+                await self._pause(f"append to {item.partition}")
+                if self._connected != self._server.life:
+                    raise ConnectionResetError("the log was started again")  # noqa: TRY301 (one way out for all that breaks)
+                verdicts.append(self._append(topic, item))
+            await self._pause("append done")
+        except BaseException:
+            self._connected = None
+            raise
+        return verdicts
+
+    def _append(self, topic: str, item: Append) -> Exception | None:
+        try:
+            self._server.check_room(sum(len(pack) for pack, _ in item.packs))
+        except (LogDownError, LogFullError) as error:
+            return error
+        stream = self._server.stream(topic, item.partition)
+        stream.epoch = stream.epoch or self._server.new_epoch()
+        for pack, messages in item.packs:
+            now = Position(self._server.now(), 0)
+            entry = stream.add(now if now > stream.head else Position(stream.head.ms, stream.head.seq + 1), pack, messages, item.hour)
+            stream.counted.append(entry.position)
+        stream.counts.update({(name, item.hour): count for name, count in item.counters.items() if count})
+        return None
+
+    @override
+    async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
+        await self._pause(f"read {topic} {partition}")
+        return [entry for entry in self._server.stream(topic, partition).entries if entry.position > after][:limit]
+
+    @override
+    async def head(self, topic: str, partition: int) -> Position:
+        await self._pause(f"head {topic} {partition}")
+        return self._server.stream(topic, partition).head
+
+    @override
+    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+        await self._pause(f"publish {topic} {partition} {packs[0][0]}..{packs[-1][0]} behind {head.ms}")
+        self._server.check_room(sum(len(pack) for _, pack, _ in packs))
+        stream = self._server.stream(topic, partition)
+        at_head = stream.head == head
+        if at_head:
+            if packs[0][0] != head.ms + 1:
+                stream.trimmed = Position(packs[0][0] - 1, 0)
+            for position, pack, messages in packs:
+                stream.add(Position(position, 0), pack, messages, 0)
+        await self._pause("publish done")
+        return at_head
+
+    @override
+    async def raise_head(self, topic: str, partition: int, position: Position) -> None:
+        await self._pause(f"raise {topic} {partition} to {position}")
+        stream = self._server.stream(topic, partition)
+        stream.head = max(stream.head, position)
+        await self._pause("raise done")
+
+    @override
+    async def trim(self, topic: str, partition: int, through: Position) -> None:
+        await self._pause(f"trim {topic} {partition} through {through}")
+        stream = self._server.stream(topic, partition)
+        stream.entries = [entry for entry in stream.entries if entry.position > through]
+        stream.trimmed = max(stream.trimmed, through)
+        await self._pause("trim done")
+
+    @override
+    async def trimmed(self, topic: str, partition: int) -> Position:
+        await self._pause(f"trimmed {topic} {partition}")
+        return self._server.stream(topic, partition).trimmed
+
+    @override
+    async def counters(self, topic: str, partition: int) -> Counters:
+        await self._pause(f"counters {topic} {partition}")
+        return self._counters(topic, partition)
+
+    def _counters(self, topic: str, partition: int) -> Counters:
+        stream = self._server.stream(topic, partition)
+        return Counters(stream.epoch, dict(stream.counts))
+
+    @override
+    async def reset_counters(self, topic: str, partition: int, epoch: str) -> None:
+        await self._pause(f"reset {topic} {partition}")
+        stream = self._server.stream(topic, partition)
+        if stream.epoch == epoch:
+            stream.epoch = ""
+            stream.counts.clear()
+            stream.counted.clear()
+        await self._pause("reset done")
+
+    @override
+    async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
+        await self._pause(f"backlog {topic} {partition}")
+        stream = self._server.stream(topic, partition)
+        pending: Counter[int] = Counter()
+        for entry in stream.entries:
+            if entry.position > after:
+                pending[entry.hour] += entry.messages
+        return Backlog(self._counters(topic, partition), dict(pending), stream.trimmed)
+
+    async def forget_counters(self, topic: str, partition: int, names: Sequence[tuple[str, int]]) -> None:
+        """Drops counters (name, hour)."""
+        await self._pause(f"forget counters {topic} {partition}")
+        for name in names:
+            self._server.stream(topic, partition).counts.pop(name, None)
+
+    async def size_bytes(self, topic: str, partition: int) -> int:
+        """Size of one partition's packs."""
+        await self._pause(f"size {topic} {partition}")
+        return sum(len(entry.pack) for entry in self._server.stream(topic, partition).entries)

@@ -1,0 +1,139 @@
+"""What really happened in a run: what was sent, what was ever in the log, and what a restore provably threw away."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from typing_extensions import override
+
+from kit.log import books, dead_letters
+from kit.log.streams import Append, Counters, Entry, Position
+from services.ingestion.messages import RAW_TOPIC, TOPIC
+from tests.simulation.inline_sqlite import Disk
+from tests.simulation.memory_log import MemoryLog, MemoryRedis, Pause, Stream
+
+Place: TypeAlias = tuple[int, Position]
+"""Partition and position of an entry in the raw log."""
+
+
+class Truth:
+    """Sees everything, touches nothing."""
+
+    def __init__(self, redis: MemoryRedis, disk: Disk, reader_disk: Disk, partitions: int) -> None:
+        self.redis = redis
+        self.disk = disk
+        self.reader_disk = reader_disk
+        self.partitions = partitions
+        self.sent: dict[str, set[str]] = defaultdict(set)
+        """Contents under which each event was ever sent."""
+        self.answered: set[str] = set()
+        """Events whose client was told that they are durable."""
+        self.stopped: set[int] = set()
+        """Partitions whose relay said that the database is behind."""
+        self.looked: set[int] = set()
+        """Partitions at which a relay has looked since all is calm."""
+        self.raw: dict[Place, Entry] = {}
+        """Every entry that ever was in the raw log."""
+        self.log_lost: set[Place] = set()
+        """Entries of the raw log that a restore threw away."""
+        self.unread_lost: set[Place] = set()
+        """Entries of the raw log that were trimmed, and that a restored database has to read again."""
+        self.counter_states: dict[tuple[int, str, int], list[Position]] = {}
+        """Which entries the counters stood for, by partition, epoch and count of received messages."""
+        self.log_restores = 0
+        self.database_restores = 0
+        self.overlapped = False
+        """A worker held what it had read from the log while that was restored."""
+        self.violations: list[str] = []
+        """Which promises were broken."""
+
+    def collect(self) -> None:
+        """Notes what is in the raw log. Called whenever something came."""
+        for partition, stream in self.redis.streams(RAW_TOPIC).items():
+            for entry in stream.entries:
+                place = (partition, entry.position)
+                if self.raw.get(place) is not entry:
+                    # Positions of entries that were lost before anybody read them are given again.
+                    self.raw[place] = entry
+                    self.log_lost.discard(place)
+                    self.unread_lost.discard(place)
+
+    def log_restored(self, backup: Mapping[tuple[str, int], Stream]) -> int:
+        """Notes what the log loses by going back to a backup; says how many entries."""
+        kept: set[Place] = set()
+        for (topic, partition), stream in backup.items():
+            if topic == RAW_TOPIC:
+                kept |= {(partition, position) for position in stream.counted}
+                kept |= {(partition, entry.position) for entry in stream.entries}
+                kept |= {place for place in self.raw if place[0] == partition and place[1] <= stream.trimmed}
+        lost = self.raw.keys() - kept
+        self.log_lost |= lost
+        self.log_restores += 1
+        return len(lost)
+
+    def database_restored(self) -> int:
+        """Notes what the restored database has to read again and can't; says how many entries."""
+        self.database_restores += 1
+        for partition in range(self.partitions):
+            self.trimmed(partition)
+        return len(self.unread_lost)
+
+    def trimmed(self, partition: int) -> None:
+        """Notes what is gone from the raw log before the database of today has read it."""
+        position, trimmed = self.read_through()[partition], self.redis.stream(RAW_TOPIC, partition).trimmed
+        unread = {place for place in self.raw if place[0] == partition and position < place[1] <= trimmed} - self.log_lost
+        if unread and not self.database_restores:
+            self.violations.append(f"{unread} were trimmed away before they were read")
+        self.unread_lost |= unread
+
+    def read_through(self) -> dict[int, Position]:
+        """How far the database of today has read the raw log."""
+        positions = dict.fromkeys(range(self.partitions), Position(0, 0))
+        for partition, position in self.disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", RAW_TOPIC):
+            positions[partition] = Position.parse(position)
+        return positions
+
+    def drained(self) -> bool:
+        """All that lies in the log is read, published and read again downstream."""
+        for partition, position in self.read_through().items():
+            entries = self.redis.stream(RAW_TOPIC, partition).entries
+            if entries and entries[-1].position > position:
+                return False
+        if len(self.looked) < self.partitions or self.disk.ask("SELECT 1 FROM dead_letters WHERE state = ?", dead_letters.RETRYING):
+            return False
+        read = dict(self.reader_disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", TOPIC))
+        for partition, given in self.disk.ask("SELECT partition, position FROM outbox_heads WHERE topic = ?", TOPIC):
+            head = self.redis.stream(TOPIC, partition).head.ms
+            if partition in self.stopped:
+                continue
+            if head != given or Position.parse(read.get(partition, "0-0")).ms < head:
+                return False
+        return True
+
+
+class WatchedLog(MemoryLog):
+    """Tells the truth what comes and goes."""
+
+    def __init__(self, truth: Truth, pause: Pause, **options: Any) -> None:
+        super().__init__(truth.redis, pause=pause, **options)
+        self._truth = truth
+
+    @override
+    async def trim(self, topic: str, partition: int, through: Position) -> None:
+        await super().trim(topic, partition, through)
+        self._truth.trimmed(partition)
+
+    @override
+    def _append(self, topic: str, item: Append) -> Exception | None:
+        verdict = super()._append(topic, item)
+        self._truth.collect()
+        return verdict
+
+    @override
+    def _counters(self, topic: str, partition: int) -> Counters:
+        stream = self.server.stream(topic, partition)
+        received = sum(count for (name, _), count in stream.counts.items() if name == books.RECEIVED)
+        self._truth.counter_states[partition, stream.epoch, received] = list(stream.counted)
+        return super()._counters(topic, partition)

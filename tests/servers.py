@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-class PrivateServer:
+class PrivateServer(ABC):
     """A server process with a data folder of its own, which can be killed and started again."""
 
     program: str
@@ -57,13 +58,13 @@ class PrivateServer:
             self._process.wait(30)
             self._process = None
 
+    @abstractmethod
     def command(self) -> list[str]:
         """What to run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ping(self) -> None:
         """Raises while the server does not answer."""
-        raise NotImplementedError
 
 
 class PrivateRedis(PrivateServer):

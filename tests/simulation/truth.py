@@ -97,20 +97,25 @@ class Truth:
 
     def drained(self) -> bool:
         """All that lies in the log is read, published and read again downstream."""
-        for partition, position in self.read_through().items():
-            entries = self.redis.stream(RAW_TOPIC, partition).entries
-            if entries and entries[-1].position > position:
-                return False
         if len(self.looked) < self.partitions or self.disk.ask("SELECT 1 FROM dead_letters WHERE state = ?", dead_letters.RETRYING):
             return False
-        read = dict(self.reader_disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", TOPIC))
-        for partition, given in self.disk.ask("SELECT partition, position FROM outbox_heads WHERE topic = ?", TOPIC):
-            head = self.redis.stream(TOPIC, partition).head.ms
-            if partition in self.stopped:
-                continue
-            if head != given or Position.parse(read.get(partition, "0-0")).ms < head:
-                return False
-        return True
+        return not (self.unread() or self.unpublished() or self.unseen())
+
+    def unread(self) -> bool:
+        """There is work for workers."""
+        ends = {partition: stream.entries[-1].position for partition, stream in self.redis.streams(RAW_TOPIC).items() if stream.entries}
+        return bool(ends) and any(ends.get(partition, position) > position for partition, position in self.read_through().items())
+
+    def unpublished(self) -> bool:
+        """There is work for relays."""
+        given = self.disk.ask("SELECT partition, position FROM outbox_heads WHERE topic = ?", TOPIC)
+        return any(partition not in self.stopped and self.redis.stream(TOPIC, partition).head.ms != head for partition, head in given)
+
+    def unseen(self) -> bool:
+        """There is work for readers."""
+        seen = dict(self.reader_disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", TOPIC))
+        streams = self.redis.streams(TOPIC).items()
+        return any(p not in self.stopped and Position.parse(seen.get(p, "0-0")) < stream.head for p, stream in streams)
 
 
 class WatchedLog(MemoryLog):

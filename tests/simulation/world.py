@@ -364,7 +364,7 @@ class World:
             self.sessions, log, RAW_TOPIC, StoreEvents(outbox, self._enricher, consent), counted=True, after_commit=trimmer.after_commit
         )
         while True:
-            await self._rest(0.6)
+            await self._rest(self.truth.unread)
             partition = self.random.randrange(self.partitions)
             try:
                 if self.random.random() < 0.1:
@@ -377,7 +377,7 @@ class World:
     async def _relay(self, _host: _Host) -> None:
         relay = self.rules.relay(self.sessions, self._log(self.rules.relay_log), TOPIC, keep=timedelta(hours=self.random.choice((0, 0, 1))))
         while True:
-            await self._rest(0.3)
+            await self._rest(self.truth.unpublished)
             partition = self.random.randrange(self.partitions)
             calm = not self.chaos
             try:
@@ -398,7 +398,7 @@ class World:
         log = self._log()
         consumer = Consumer(self.reader_sessions, log, TOPIC, project, history=self._history)
         while True:
-            await self._rest(0.4)
+            await self._rest(self.truth.unseen)
             try:
                 await consumer.step(self.random.randrange(self.partitions))
             except Exception as error:  # noqa: BLE001
@@ -420,10 +420,10 @@ class World:
             for _ in range(20):
                 await self.scheduler.pause("idle")
 
-    async def _rest(self, chance: float) -> None:
-        """Stands until it is time to look for work: looking in vain costs most of a run."""
+    async def _rest(self, work: Callable[[], bool]) -> None:
+        """Stands until it is time to look for work: looking in vain costs most of a run, and is rare here."""
         await self.scheduler.pause("idle")
-        while self.chaos and self.random.random() > chance:
+        while self.chaos and self.random.random() > (0.5 if work() else 0.05):
             await self.scheduler.pause("idle")
 
     async def _history(self, partition: int, after: int) -> Sequence[Entry]:

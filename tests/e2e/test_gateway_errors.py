@@ -15,7 +15,8 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
-from tests.gateway_probe.processes import API_KEYS, EVENT, Gateway, free_port, headers, running_gateway, running_probe
+from tests.gateway_probe.processes import API_KEYS, EVENT, Gateway, headers, running_gateway, running_probe
+from tests.servers import free_port
 
 BATCH = "/api/v1/events/batch"
 TRACK = "/api/v1/events/track"

@@ -26,11 +26,11 @@ from tests.gateway_probe.processes import (
     MESH_TOKEN,
     Gateway,
     eventually,
-    free_port,
     headers,
     running_gateway,
     running_probe,
 )
+from tests.servers import free_port
 
 ACCOUNTING = "/api/v1/events/accounting"
 PERSON = "person-4711"

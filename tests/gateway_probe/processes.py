@@ -17,6 +17,8 @@ from typing import TypeVar
 import httpx
 import jwt
 
+from tests.servers import free_port
+
 MESH_TOKEN = "mesh-token-100%-of-the-tests"
 API_KEYS = ("server-key-that-is-old", "server-key-that-is-new")
 BROWSER_KEY = "browser-key-of-the-tests"
@@ -24,13 +26,6 @@ JWT_SECRETS = ("the-old-secret-of-the-tests-0123456789", "the-new-secret-of-the-
 EVENT = {"timestamp": "2026-11-22T10:00:00Z", "event_type": "page_view"}
 
 Answer = TypeVar("Answer")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def eventually(ask: Callable[[], Answer | None], seconds: float = 15.0) -> Answer:

@@ -29,6 +29,7 @@ from pydantic import SecretStr
 from kit.server import Background, Check, Service, serve, work
 from kit.settings import Settings
 from kit.telemetry import telemetry
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceAsyncStub
@@ -85,12 +86,6 @@ class Switch:
 
     async def __call__(self) -> None:
         await self.check()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def settings_for(port: int, **more: Any) -> Settings:

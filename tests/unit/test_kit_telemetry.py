@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from kit.errors import NotFound
 from kit.settings import Settings
 from kit.telemetry import Attribute, MetricName, SpanName, describe, instrument, meter, span, telemetry, traceparent, tracing
+from tests.servers import free_port
 
 PERSONAL = "ada@example.com"
 FIRST = "00-11111111111111111111111111111111-aaaaaaaaaaaaaaaa-01"
@@ -77,12 +78,6 @@ def parent_id(finished: ReadableSpan) -> str:
 
 def lines(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def test_a_message_connects_what_wrote_it_with_what_reads_it() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time, time_ns
@@ -33,6 +35,7 @@ _HISTORY_ROWS = 500
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
+_IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
 
 @dataclass(slots=True)
@@ -62,13 +65,18 @@ class _Admission:
         self._received = event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope)
         self._received.received_at.FromMicroseconds(time_ns() // 1000)
 
-    def verdict(self, event: event_pb2.Event) -> _Accepted | _Rejected:
-        """Whether an event may come in, as what; the event is reduced to what the mesh keeps if it may."""
+    def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> _Accepted | _Rejected:
+        """Whether an event may come in, as what; the event is reduced to what the mesh keeps if it may.
+
+        Args:
+            event: as the client sent it; changed in place.
+            broken: the rules of its proto that it breaks.
+        """
         who = self._who
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
         content = event.SerializeToString(deterministic=True)
-        broken = validate(event) + rules.violations(event, len(content), self._bounds)
+        broken = [*broken, *rules.violations(event, len(content), self._bounds)]
         if broken:
             return _Rejected(event.id, broken)
         email, received = event.email, self._received
@@ -96,7 +104,8 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
-        verdict = self._admission().verdict(request.event)
+        event = request.event
+        verdict = self._admission().verdict(event, validate(event))
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
             return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
@@ -107,8 +116,9 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
+        broken = _by_event(validate(request))
         admission = self._admission()
-        verdicts = [admission.verdict(event) for event in request.events]
+        verdicts = [admission.verdict(event, broken[number]) for number, event in enumerate(request.events)]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
         rejected = len(verdicts) - len(accepted)
         await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
@@ -150,6 +160,25 @@ class IngestionServicer(IngestionServiceServicer):
 
     def _admission(self) -> _Admission:
         return _Admission(self._vault, caller(), rules.bounds(time(), self._settings.site_retention, _EVENT_BYTES))
+
+
+def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:
+    """The rules that events of a batch break, by the number of the event, with paths within it.
+
+    Raises:
+        InvalidRequest: The batch breaks rules of its own.
+    """
+    of_events: dict[int, list[Violation]] = defaultdict(list)
+    of_batch: list[Violation] = []
+    for violation in broken:
+        path = _IN_EVENT.fullmatch(violation.field)
+        if path is None:
+            of_batch.append(violation)
+        else:
+            of_events[int(path["number"])].append(Violation(path["field"], violation.description))
+    if of_batch:
+        raise InvalidRequest(of_batch)
+    return of_events
 
 
 def _event_violation(violation: Violation) -> pb.EventViolation:

@@ -124,7 +124,7 @@ class RedisLog(StreamLog):
     def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Floors | None) -> None:
         # redis-py's types don't say what its commands answer.
         self._redis: Any = redis
-        # One connection for one append at a time: lending it from the pool and back would cost as much as the append.
+        # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
         self._appending: Any = appending
         self._connection: Any = appending.make_connection()
         self._free = asyncio.Lock()

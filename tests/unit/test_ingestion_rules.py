@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes
 
 from services.ingestion.rules import deeper, may_nest, network, scrubbed
@@ -89,8 +90,13 @@ def test_a_received_event_is_the_same_around_an_event_that_is_serialised_already
     fields = {field.name: (field.number, field.is_repeated) for field in ReceivedEvent.DESCRIPTOR.fields}
     assert fields == {field.name: (field.number, field.is_repeated) for field in ReceivedEventBytes.DESCRIPTOR.fields}
     event = Event(id="e1", event_type="page_view")
-    rest: dict[str, Any] = {"content_hash": b"c", "sealed_email": b"s", "email_hash": b"h", "client": "shop", "scope": "site"}
-    written = ReceivedEventBytes(event=event.SerializeToString(), received_at={"seconds": 1, "nanos": 2}, **rest)
-    assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(
-        event=event, received_at={"seconds": 1, "nanos": 2}, **rest
-    )
+    rest: dict[str, Any] = {
+        "received_at": Timestamp(seconds=1, nanos=2),
+        "content_hash": b"c",
+        "sealed_email": b"s",
+        "email_hash": b"h",
+        "client": "shop",
+        "scope": "site",
+    }
+    written = ReceivedEventBytes(event=event.SerializeToString(), **rest)
+    assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(event=event, **rest)

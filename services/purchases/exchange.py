@@ -12,14 +12,16 @@ from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
 from typing import Final
 
+from services.purchases.money import PAR, Rate
+
 ANCHOR: Final = "EUR"
 """What all rates are quoted against; itself it is not in the file."""
 
 OLDEST: Final = timedelta(days=7)
 """A day without rates, such as a holiday, has those of the last day before that has some, but none older than this."""
 
-SCALE: Final = 18
-"""Decimal places that a rate is kept with."""
+SCALE: Final = 12
+"""Decimal places that a quote is kept with; the bank gives six at most."""
 
 _CODE: Final = re.compile(r"[A-Z]{3}")
 _MISSING: Final = frozenset({"N/A", ""})
@@ -40,17 +42,17 @@ class Quote:
     units: Decimal
 
 
-def rate_on(day: date, currency: str, base: str, quotes: Iterable[Quote]) -> Decimal | None:
-    """Units of a currency for one of the base: by the last day that knows both, the day itself or at most a week before it."""
+def rate_on(day: date, currency: str, base: str, quotes: Iterable[Quote]) -> Rate | None:
+    """What a currency is worth in the base currency: by the last day that knows both, the day itself or at most a week before it."""
     if currency == base:
-        return Decimal(1)
+        return PAR
     by_day: dict[date, dict[str, Decimal]] = {}
     for quote in quotes:
         by_day.setdefault(quote.day, {ANCHOR: Decimal(1)})[quote.currency] = quote.units
     for known in sorted(by_day, reverse=True):
         units = by_day[known]
         if day - OLDEST <= known <= day and currency in units and base in units:
-            return _ratio(units[currency], units[base])
+            return Rate(units[currency], units[base])
     return None
 
 
@@ -135,11 +137,6 @@ def _units(line: int, currency: str, cell: str) -> Decimal:
     if not (units.is_finite() and 0 < units < _LARGEST_RATE and units == _kept(units)):
         raise MalformedRates(f"line {line}: {cell!r} is no rate of {currency}")
     return units
-
-
-def _ratio(units: Decimal, base_units: Decimal) -> Decimal:
-    with localcontext(prec=60):
-        return _kept(units / base_units)
 
 
 def _kept(rate: Decimal) -> Decimal:

@@ -161,7 +161,7 @@ def recorded_message(
         refunded_amount=float(row.refunded_amount),
         base_currency=row.base_currency,
         base_net_amount=_number(row.base_net_amount),
-        rate=_number(row.rate),
+        rate=_number(row.rate and row.rate.ratio),
         payment_method=row.payment_method or "",
         is_test=row.is_test,
         is_staff=row.is_staff,

@@ -12,6 +12,7 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 from kit.database import Id, UtcDateTime
+from services.purchases.money import Rate
 
 # SQLite numbers rows by itself only for a column declared INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -93,8 +94,9 @@ class PurchaseRow(Base):
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     paid_amount: Mapped[Decimal] = mapped_column(Exact)
     refunded_amount: Mapped[Decimal] = mapped_column(Exact)
-    rate: Mapped[Decimal | None] = mapped_column(Exact(30, 18))
-    """Units of the currency for one of the base currency, pinned when the sale was booked."""
+    rate_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
+    rate_base_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
+    """The rate, as units of either currency for one euro: pinned when the sale was booked."""
     base_currency: Mapped[str] = mapped_column(String(3))
     base_net_amount: Mapped[Decimal | None] = mapped_column(Exact)
     """Paid less refunded in the base currency; NULL while a paid order has no rate."""
@@ -103,6 +105,15 @@ class PurchaseRow(Base):
     disputed: Mapped[bool] = mapped_column(Boolean)
     lines_fixed: Mapped[bool] = mapped_column(Boolean)
     """A paid notice told the amount, and the lines are known: no other changes them."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """The pinned rate; None when there is none."""
+        return None if self.rate_units is None or self.rate_base_units is None else Rate(self.rate_units, self.rate_base_units)
+
+    @rate.setter
+    def rate(self, rate: Rate | None) -> None:
+        self.rate_units, self.rate_base_units = rate or (None, None)
 
 
 class LineRow(Base):
@@ -176,5 +187,5 @@ class RateRow(Base):
 
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     currency: Mapped[str] = mapped_column(String(3), primary_key=True)
-    units: Mapped[Decimal] = mapped_column(Exact(30, 18))
+    units: Mapped[Decimal] = mapped_column(Exact(24, 12))
     source: Mapped[str] = mapped_column(String(50))

@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import iso4217
 
-_DIGITS: Final = 60  # twelve digits of money times eighteen of a rate, and room
+_DIGITS: Final = 60  # those of an amount times those of a rate, and room
 _EXPONENTS: Final = {currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None}
 NOTHING: Final = Decimal(0)
+
+
+class Rate(NamedTuple):
+    """What a currency is worth, as two quotes against the same anchor: their quotient would have to be rounded."""
+
+    units: Decimal
+    """Of the currency."""
+    base_units: Decimal
+    """Of the base currency, for as much."""
+
+    @property
+    def ratio(self) -> Decimal:
+        """Units of the currency for one of the base currency."""
+        return self.units / self.base_units
+
+
+PAR: Final = Rate(Decimal(1), Decimal(1))
+"""A currency against itself."""
 
 
 def is_currency(code: str) -> bool:
@@ -24,13 +42,13 @@ def exact(amount: float | Decimal, currency: str) -> Decimal:
     return _rounded(amount if isinstance(amount, Decimal) else Decimal(repr(amount)), currency)
 
 
-def in_base(amount: Decimal, rate: Decimal, base: str) -> Decimal:
-    """The amount in whole minor units of the base currency; `rate` is how much of the amount's currency one of the base is."""
+def in_base(amount: Decimal, rate: Rate, base: str) -> Decimal:
+    """The amount in whole minor units of the base currency; halves go up."""
     with localcontext(prec=_DIGITS):
-        return _rounded(amount / rate, base)
+        return _rounded(amount * rate.base_units / rate.units, base)
 
 
-def entries_in_base(amounts: Iterable[Decimal], rate: Decimal, base: str) -> list[Decimal]:
+def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[Decimal]:
     """A ledger's entries in the base currency, in their order.
 
     Each is the difference that it makes to the rounded balance: what was paid back whole comes to nothing to the cent,

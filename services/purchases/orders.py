@@ -11,7 +11,7 @@ from kit.persons import subject_of
 from services.purchases.ledger import Balance, bookings
 from services.purchases.messages import Told, joined, purchase_id_of, wordpress_order_id
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
-from services.purchases.money import NOTHING, entries_in_base, in_base
+from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.rules import PAID, Claim, State, Status, facts_of, state
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
@@ -80,7 +80,7 @@ class Order:
         self._set(_money(state(self._facts), self.row.timestamp))
         self._set({"lines_fixed": self._facts.fixed and bool(self.lines)})
 
-    def book(self, claim: Claim, rate: Decimal | None, now: datetime) -> Sequence[EntryRow]:
+    def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRow]:
         """Books what the notice changes, at the rate of the order; answers the new entries."""
         row = self.row
         made = bookings(self._balance, _balance(row), claim, [(entry.kind, entry.reference) for entry in self.entries])
@@ -103,7 +103,7 @@ class Order:
         self.price(rate)
         return new
 
-    def price(self, rate: Decimal | None) -> None:
+    def price(self, rate: Rate | None) -> None:
         """Pins the rate, and says in the base currency what is not yet said in it."""
         row = self.row
         self._set({"rate": rate, "base_net_amount": _base_net(row, rate)})
@@ -184,7 +184,7 @@ def _money(now: State, ordered_at: datetime) -> dict[str, Any]:
     }
 
 
-def _base_net(row: PurchaseRow, rate: Decimal | None) -> Decimal | None:
+def _base_net(row: PurchaseRow, rate: Rate | None) -> Decimal | None:
     """Paid less refunded in the base currency; None while a paid order has no rate."""
     if row.paid_at is None:
         return NOTHING

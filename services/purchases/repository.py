@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
@@ -17,6 +16,7 @@ from kit.log.tables import outbox_heads
 from services.purchases.exchange import ANCHOR, OLDEST, Quote, rate_on
 from services.purchases.messages import TOPIC, PageKey, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
+from services.purchases.money import PAR, Rate
 from services.purchases.orders import Order
 from services.purchases.rules import Claim, NoticeKind, Status
 
@@ -126,11 +126,11 @@ class Rates:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def rate(self, day: date, currency: str, base: str) -> Decimal | None:
-        """Units of a currency for one of the base on a day; None when there was no rate for it, nor in the week before."""
+    async def rate(self, day: date, currency: str, base: str) -> Rate | None:
+        """What a currency was worth in the base currency on a day; None when there was no rate for it, nor in the week before."""
         wanted = {currency, base} - {ANCHOR}
         if currency == base:
-            return Decimal(1)
+            return PAR
         query = select(RateRow.day, RateRow.currency, RateRow.units).where(
             RateRow.day.between(day - OLDEST, day), RateRow.currency.in_(sorted(wanted))
         )

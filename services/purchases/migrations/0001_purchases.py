@@ -15,7 +15,7 @@ depends_on = "kit_0002"
 _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # SQLite has no decimals: the application keeps their text.
 _MONEY = sa.Numeric(19, 4).with_variant(sa.String(21), "sqlite")
-_RATE = sa.Numeric(30, 18).with_variant(sa.String(32), "sqlite")
+_RATE = sa.Numeric(24, 12).with_variant(sa.String(26), "sqlite")
 _HASH = sa.VARBINARY(32).with_variant(sa.LargeBinary(), "sqlite")
 _SEALED = sa.VARBINARY(1100).with_variant(sa.LargeBinary(), "sqlite")
 
@@ -49,7 +49,8 @@ def upgrade() -> None:
         sa.Column("paid_at", UtcDateTime),
         sa.Column("paid_amount", _MONEY, nullable=False),
         sa.Column("refunded_amount", _MONEY, nullable=False),
-        sa.Column("rate", _RATE),
+        sa.Column("rate_units", _RATE),
+        sa.Column("rate_base_units", _RATE),
         sa.Column("base_currency", sa.String(3), nullable=False),
         sa.Column("base_net_amount", _MONEY),
         sa.Column("is_test", sa.Boolean, nullable=False),

@@ -39,7 +39,7 @@ class Order:
 
     Args:
         row: its columns; changed in place.
-        claims: what its notices told, in the order of their arrival.
+        claims: what its notices told, in the order of their arrival; only needed to tell one more.
         lines: its lines.
         entries: its ledger.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -99,17 +99,15 @@ class Purchases:
 
     async def page(self, chosen: Filter, behind: PageKey | None, limit: int) -> Sequence[PurchaseRow]:
         """Orders, newest first."""
-        query = select(PurchaseRow).where(*_conditions(chosen))
-        if behind is not None:
-            time, id_ = PurchaseRow.timestamp, PurchaseRow.id
-            query = query.where(time <= behind.timestamp, or_(time < behind.timestamp, and_(time == behind.timestamp, id_ < behind.id)))
-        query = query.order_by(PurchaseRow.timestamp.desc(), PurchaseRow.id.desc()).limit(limit)
-        return (await self._session.scalars(query)).all()
+        return (await self._session.scalars(choice(chosen, behind, limit))).all()
 
-    async def unpriced(self, after: str, limit: int) -> Sequence[PurchaseRow]:
-        """Paid orders without a rate whose ids come after one, locked."""
+    async def unpriced(self, after: str, limit: int) -> Sequence[Order]:
+        """Paid orders without a rate whose ids come after one, locked; with what it takes to price and to publish them."""
         query = select(PurchaseRow).where(PurchaseRow.base_net_amount.is_(None), PurchaseRow.id > after)
-        return (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
+        rows = (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
+        ids = [row.id for row in rows]
+        lines, entries = await self.lines(ids), await self.entries(ids)
+        return [Order(row, lines=lines.get(row.id, ()), entries=entries.get(row.id, ())) for row in rows]
 
     async def count_unpriced(self) -> int:
         """How many paid orders have no rate."""
@@ -142,6 +140,15 @@ class Rates:
             {"day": quote.day, "currency": quote.currency, "units": quote.units, "source": source} for quote in quotes
         ]
         await upsert(self._session, _RATES, rows)
+
+
+def choice(chosen: Filter, behind: PageKey | None, limit: int) -> Select[PurchaseRow]:
+    """The query of a page of orders, newest first."""
+    time, id_ = PurchaseRow.timestamp, PurchaseRow.id
+    query = select(PurchaseRow).where(*_conditions(chosen))
+    if behind is not None:
+        query = query.where(time <= behind.timestamp, or_(time < behind.timestamp, and_(time == behind.timestamp, id_ < behind.id)))
+    return query.order_by(time.desc(), id_.desc()).limit(limit)
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:

@@ -1,10 +1,13 @@
-"""Rules that a proto can't say and that every service's requests keep: times that the clock allows, the bounds of free-form data."""
+"""Rules that a proto can't say and that every service keeps: times the clock allows, bounds of free-form data, URLs that name nobody."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from functools import lru_cache
 from time import time
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +18,9 @@ STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
 
 _AHEAD: Final = timedelta(hours=24)
+_REDACTED: Final = "redacted"
+_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
+_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 def check(*violations: Violation | None) -> None:
@@ -48,6 +54,37 @@ def wrong_struct(field: str, struct: Struct) -> Violation | None:
     if _deeper(struct, STRUCT_DEPTH):
         return Violation(field, f"{field} is deeper than {STRUCT_DEPTH} levels")
     return None
+
+
+@lru_cache(4096)
+def scrubbed(url: str) -> str:
+    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
+    if not any(mark in url for mark in ("?", "@", "#", "%40")):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
+    return urlunsplit(
+        (
+            parts.scheme,
+            parts.netloc.rpartition("@")[2],
+            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
+            _scrubbed_query(parts.query),
+            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
+        )
+    )
+
+
+def _scrubbed_query(query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not any(_personal(name, value) for name, value in pairs):
+        return query
+    return urlencode([(name, _REDACTED if _personal(name, value) else value) for name, value in pairs])
+
+
+def _personal(name: str, value: str) -> bool:
+    return bool(value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(value)))
 
 
 def _deeper(struct: Struct, levels: int) -> bool:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
 from pmp.ingestion.v1.event_pb2 import Event
 
 from kit.errors import Violation
+from kit.rules import scrubbed
 
 METADATA_BYTES: Final = 16_384
 METADATA_DEPTH: Final = 8
 
 _AHEAD: Final = timedelta(hours=24)
 _NETWORK_BITS: Final = {4: 24, 6: 48}
-_REDACTED: Final = "redacted"
-_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
-_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 class Bounds(NamedTuple):
@@ -82,37 +78,6 @@ def network(address: str) -> str:
     parsed = ip_address(address.partition("%")[0])
     parsed = (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
     return str(ip_network((parsed, _NETWORK_BITS[parsed.version]), strict=False).network_address)
-
-
-@lru_cache(4096)
-def scrubbed(url: str) -> str:
-    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
-    if not any(mark in url for mark in ("?", "@", "#", "%40")):
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
-    return urlunsplit(
-        (
-            parts.scheme,
-            parts.netloc.rpartition("@")[2],
-            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
-            _scrubbed_query(parts.query),
-            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
-        )
-    )
-
-
-def _scrubbed_query(query: str) -> str:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if not any(_personal(name, value) for name, value in pairs):
-        return query
-    return urlencode([(name, _REDACTED if _personal(name, value) else value) for name, value in pairs])
-
-
-def _personal(name: str, value: str) -> bool:
-    return bool(value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(value)))
 
 
 def _deeper(struct: Struct, levels: int) -> bool:

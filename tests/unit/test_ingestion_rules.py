@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingestion.rules import network, scrubbed
+from kit.rules import scrubbed
+from services.ingestion.rules import network
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def time_decay(path: Sequence[Visit], paid_at: datetime) -> Sequence[Fraction]:
 MODELS: Final[Mapping[str, Callable[[Sequence[Visit], datetime], Sequence[Fraction]]]] = {
     model.__name__: model for model in (first_touch, last_touch, last_non_direct, linear, position_based, time_decay)
 }
-"""How much of an order each visit of its path is owed: parts of 1."""
+"""How much of an order each visit of its path, which has at least one, is owed: parts of 1."""
 
 
 def paths(orders: Iterable[Order], visits: Mapping[str, Sequence[Visit]], own: Mapping[str, Visit]) -> Mapping[str, Sequence[Visit]]:
@@ -185,7 +185,7 @@ def attribute(
     for order in orders:
         path = paths[order.purchase_id]
         weights: dict[str, Fraction] = defaultdict(Fraction)
-        for visit, weight in zip(path, MODELS[model](path, order.paid_at), strict=True):
+        for visit, weight in zip(path, MODELS[model](path, order.paid_at) if path else (), strict=True):
             weights[visit.name] += weight
         _share(shares, weights or {NONE: Fraction(1)}, order.net or Decimal(0), 1, unit)
     return shares

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -100,7 +100,7 @@ def order(purchase_id: str, paid_at: datetime | None, net: str = "199.00", **fie
         currency="USD",
         base_currency="USD",
         base_net_amount=net,
-        **{"session_id": "", "user_id": "", **fields},
+        **fields,
     )
     message.subject = fields.get("subject") or subject_of(user_id=message.user_id, session_id=message.session_id)
     message.timestamp.FromDatetime(paid_at or NOW)
@@ -205,10 +205,10 @@ class Journeys:
         records = [record for entry in entries for record in log_pb2.Pack.FromString(entry.pack).records]
         return [change_pb2.JourneyChanged.FromString(record.payload) for record in records]
 
-    async def rows(self, table: Any = models.touchpoints) -> list[Mapping[str, Any]]:
+    async def rows(self, table: Any = models.touchpoints) -> list[Fields]:
         async with self.database.sessions() as session:
-            rows = (await session.execute(select(table).order_by(*table.primary_key))).all()
-        return [{name: value for name, value in row._mapping.items() if name != "created_at"} for row in rows]
+            rows = (await session.execute(select(table).order_by(*table.primary_key))).mappings().all()
+        return [{name: value for name, value in row.items() if name != "created_at"} for row in rows]
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ async def test_a_track_token_speaks_for_its_own_user_only(journeys: Journeys) ->
     assert [(row["id"], row["subject"]) for row in await journeys.rows()] == [("nobody", "session:s1"), ("own", "wordpress:42")]
 
 
-DEEP = {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}
+DEEP: Fields = {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}
 LATE = (NOW + timedelta(days=2)).isoformat()
 BROKEN: list[tuple[str, Fields, str, str]] = [
     ("TrackTouchpoint", {"touchpoint": touchpoint(session_id="")}, "touchpoint", "user_id or session_id"),

@@ -483,6 +483,10 @@ async def test_without_a_rate_an_order_is_kept_and_marked(shop: Shop) -> None:
     assert [entry.HasField("base_amount") for entry in order.entries] == [False, False]
     message = (await shop.published())[-1]
     assert (message.base_net_amount, message.entries[0].base_amount, message.paid_amount) == ("", "", "100.00")
+    await shop.rates((YESTERDAY.date(), "USD", "1.5"))
+    assert (await shop.refund("1", "17", 10)).duplicate
+    order = await shop.get()
+    assert (order.base_net_amount, [entry.base_amount for entry in order.entries]) == (135, [150, -15])
 
 
 async def test_imported_rates_price_the_orders_that_had_none_and_publish_them(shop: Shop, tmp_path: Path) -> None:

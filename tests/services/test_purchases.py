@@ -421,11 +421,15 @@ async def test_fifty_orders_told_three_times_in_any_order_by_three_senders_are_f
             refunds += [shop.refund(name, f"{number}", 5, 5), shop.refund(name, f"re_{number}", 5, 5), shop.refund(name, f"{number}", 5, 5)]
         if number % 5 == 0:
             refunds += [shop.status(name, "refunded"), shop.status(name, "refunded")]
-    shuffle = random.Random(3).shuffle  # noqa: S311
-    shuffle(calls)
-    await asyncio.gather(*calls)
-    shuffle(refunds)
-    await asyncio.gather(*refunds)
+    sending = asyncio.Semaphore(16)
+
+    async def send(call: Any) -> None:
+        async with sending:
+            await call
+
+    for round_ in (calls, refunds):
+        random.Random(3).shuffle(round_)  # noqa: S311
+        await asyncio.gather(*(send(call) for call in round_))
     newest = {message.order_id: message for message in await shop.history()}
     assert len(newest) == 50
     assert await shop.count(EntryRow, EntryRow.kind == "sale") == 50
@@ -437,6 +441,23 @@ async def test_fifty_orders_told_three_times_in_any_order_by_three_senders_are_f
         assert not (await shop.get(message.purchase_id)).disputed
     last: dict[str, change_pb2.PurchaseChanged] = {message.order_id: message for message in await shop.published()}
     assert last == newest
+
+
+async def test_two_replicas_told_at_the_same_instant_make_one_sale(shop: Shop) -> None:
+    other = PurchasesServicer(shop.settings, shop.sessions, shop.topic, shop.vault)
+    server = grpc.aio.server(interceptors=[Boundary(shop.settings.mesh_token.get_secret_value())])
+    add_PurchasesServiceServicer_to_server(other, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        second: Any = PurchasesServiceStub(channel)
+        for number in range(20):
+            request = ParseDict({"purchase": purchase(order_id=str(number), product_id="a")}, pb.TrackPurchaseRequest())
+            told = (shop.call(request), second.TrackPurchase(request, metadata=shop.metadata()))
+            assert sorted([answer.duplicate for answer in await asyncio.gather(*told)]) == [False, True]
+    await server.stop(0)
+    assert (await shop.count(PurchaseRow), await shop.count(EntryRow), await shop.count(LineRow)) == (20, 20, 20)
+    assert len(await shop.published()) == 20
 
 
 async def test_one_order_told_by_all_ways_at_once_is_exact(shop: Shop) -> None:

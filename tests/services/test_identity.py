@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import permutations
+from itertools import cycle, permutations
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,24 @@ def at(seconds: float) -> str:
 class Identity:
     """The service, and its feeds step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, topic: StateTopic, channel: grpc.aio.Channel) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, topic: StateTopic, channels: list[grpc.aio.Channel]) -> None:
         self.database = database
         self.log = log
         self.topic = topic
         self.vault = Vault.from_settings(settings)
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
-        self._stub: Any = IdentityServiceStub(channel)
+        self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
         handlers = {"events": FollowEvents(topic), "purchases": FollowPurchases(topic)}
         self.consumers = {name: Consumer(database.sessions, log, name, handler) for name, handler in handlers.items()}
 
     def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
         return (("x-pmp-mesh-token", self.token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-address", "198.51.100.9"))
+
+    @property
+    def _stub(self) -> Any:
+        """Any of the processes: callers don't know which answers."""
+        return next(self._stubs)
 
     async def register(self, *, scope: str = "site", **user: Any) -> pb.RegisterUserResponse:
         return await self._stub.RegisterUser(ParseDict({"user": user}, pb.RegisterUserRequest()), metadata=self._metadata(scope))
@@ -170,19 +176,25 @@ class Identity:
         return [IdentityChanged.FromString(record.payload) for record in records]
 
 
+@asynccontextmanager
+async def replica(settings: Settings, database: Database, topic: StateTopic) -> AsyncGenerator[grpc.aio.Channel]:
+    """One of several processes that serve one database."""
+    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+    add_IdentityServiceServicer_to_server(IdentityServicer(settings, database.sessions, topic, Vault.from_settings(settings)), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(0)
+
+
 @pytest.fixture
 async def identity(settings: Settings, log: RedisLog) -> AsyncIterator[Identity]:
+    topic = StateTopic("identity", settings.log_partitions)
     async with newest_database(settings, "identity") as database:
-        topic = StateTopic("identity", settings.log_partitions)
         await prepare_heads(database.sessions, "identity", settings.log_partitions)
-        servicer = IdentityServicer(settings, database.sessions, topic, Vault.from_settings(settings))
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_IdentityServiceServicer_to_server(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Identity(settings, database, log, topic, channel)
-        await server.stop(0)
+        async with replica(settings, database, topic) as one, replica(settings, database, topic) as other:
+            yield Identity(settings, database, log, topic, [one, other])
 
 
 def payload(method: str) -> dict[str, Any]:

@@ -600,6 +600,35 @@ async def test_a_guest_who_registers_later_brings_what_was_bought(identity: Iden
     assert (await identity.get("5")).lifetime_value == 199
 
 
+async def test_what_a_visit_bought_moves_with_the_visit(identity: Identity) -> None:
+    async def values() -> list[float]:
+        return [(await identity.get(number)).lifetime_value for number in "12"]
+
+    await identity.sold({"number": 1, "session_id": "s"}, {"number": 2, "user_id": "1", "net": "1.00"})
+    await identity.identify(user_id="1", session_id="s", timestamp=at(10))
+    await identity.identify(user_id="2", session_id="other", timestamp=at(10))
+    assert await values() == [200, 0]
+    await identity.identify(user_id="2", session_id="s", timestamp=at(5))
+    assert await values() == [1, 199]
+    await identity.sold({"number": 2, "user_id": "2", "net": "1.00"})
+    assert await values() == [0, 200]
+
+
+async def test_what_was_bought_under_a_name_that_many_share_counts_while_it_leads_to_somebody(identity: Identity) -> None:
+    await identity.sold({"session_id": "library"})
+    leads = [
+        await identity.register(email=f"u{number}@example.org", session_id="library", timestamp=at(number)) for number in range(SHARED)
+    ]
+    first, *others = [lead.user_id for lead in leads]
+    assert (await identity.get(first)).lifetime_value == 199
+    extra = (await identity.register(email="extra@example.org", session_id="library", timestamp=at(99))).user_id
+    assert (await identity.get(first)).lifetime_value == 0
+    await identity.merge(others[0], extra)
+    assert (await identity.get(first)).lifetime_value == 199
+    await identity.unmerge(others[0], extra)
+    assert (await identity.get(first)).lifetime_value == 0
+
+
 async def test_purchases_of_one_person_from_two_partitions_at_once_all_count(identity: Identity) -> None:
     await identity.register(wordpress_id="1", email="ada@example.org")
     told = [identity.purchase(number, "1.00", user_id="1") for number in range(40)]

@@ -230,7 +230,7 @@ def test_what_is_derived_step_by_step_follows_from_all_that_is_known(runner: asy
         await shop.check()
         assert await shop.people() == before
 
-    @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
     @given(STEPS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
     def property_(steps: list[Register | Identify | Buy | Merge], choice: tuple[int, int]) -> None:
         run(story(steps, choice))

@@ -147,9 +147,11 @@ async def take_address(graph: Graph, row: UserRow, address: Address, at: datetim
                 _hold(other, address, at)
                 return
             continue
-        if has_it and evidence == UPDATE and rules.wins(row.field_times, "email", at):
-            message = "email: another user has this address"
-            raise Conflict(message)
+        if has_it and evidence == UPDATE:
+            if rules.wins(row.field_times, "email", at):
+                message = "email: another user has this address"
+                raise Conflict(message)
+            return
         if has_it and not rules.wins(other.field_times, "email", at):
             return
         graph.withdraw(address.subject, other.id)

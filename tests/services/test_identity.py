@@ -408,7 +408,9 @@ async def test_an_update_to_anothers_address_is_a_conflict(identity: Identity) -
         await identity.update("2", email="ADA@example.org", updated_at=at(1))
     assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert "ada" not in (raised.value.details() or "").lower()
+    await identity.update("2", email="ada@example.org", first_name="Ben", updated_at=at(-1))
     assert [(await identity.get(number)).email for number in "12"] == ["ada@example.org", "ben@example.org"]
+    assert (await identity.get("2")).first_name == "Ben"
 
 
 async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
@@ -493,6 +495,19 @@ async def test_a_lead_is_known_by_its_address_with_the_visit_it_came_in(identity
     assert (registered.user_id, registered.created) == (user.user_id, False)
     again = await identity.get("1")
     assert (again.user_type, again.utm_attribution.source) == ("lead", "news")
+
+
+@pytest.mark.parametrize("user_id", ["0", "null", "no-such-user"])
+async def test_a_lead_of_a_user_that_is_none_is_known_by_its_address(identity: Identity, user_id: str) -> None:
+    await identity.saw({"session_id": "s", "user_id": user_id, "event_type": "lead_capture", "email": "ada@example.org"})
+    lead = await identity.by_email("ada@example.org")
+    assert (lead.user_type, await identity.person("session:s"), await identity.users()) == ("lead", lead.user_id, 1)
+
+
+async def test_a_lead_of_a_known_user_is_that_users(identity: Identity) -> None:
+    await identity.saw({"session_id": "s", "user_id": "7", "event_type": "lead_capture", "email": "ada@example.org"})
+    assert ((await identity.get("7")).user_type, await identity.users()) == ("lead", 1)
+    assert await identity.person(subject_of(email_hash=identity.vault.fingerprint("ada@example.org"))) == ""
 
 
 async def test_what_a_browser_or_a_crawler_says_of_a_person_is_no_evidence(identity: Identity) -> None:

@@ -108,6 +108,6 @@ def test_an_event_that_says_nothing_of_anybody_is_passed_over() -> None:
     page_view.event.utm_parameters.source = "news"
     seen = sighting_of(page_view)
     assert seen is not None
-    assert (seen.name, seen.campaign) == ("", ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
+    assert (seen.names, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
     page_view.event.session_id = "null"
     assert sighting_of(page_view) is None

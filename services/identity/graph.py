@@ -60,8 +60,8 @@ class Graph:
         await self.users({subject.removeprefix("user:") for subject in subjects if subject.startswith("user:")})
         new = {subject for subject in subjects if subject and not subject.startswith("user:")} - self._edges.keys()
         self._edges |= {subject: {} for subject in new}
-        for link in await self.identities.links(new):
-            self._edges[link.subject][link.user_id] = _Edge(link.linked_at, link.evidence, link.withdrawn)
+        for subject, user_id, linked_at, evidence, withdrawn in await self.identities.links(new):
+            self._edges[subject][user_id] = _Edge(linked_at, evidence, withdrawn)
 
     def owner(self, subject: str) -> str:
         """The user that a name leads to, the first it was seen with; empty for none."""

@@ -210,6 +210,7 @@ def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
 
 
 async def test_a_registration_is_kept_with_every_field(identity: Identity) -> None:
+    assert set(payload("RegisterUser")) == set(pb.Registration.DESCRIPTOR.fields_by_name)
     answer = await identity.register(**payload("RegisterUser"))
     assert (answer.success, answer.created) == (True, True)
     user = await identity.get("42")
@@ -393,6 +394,7 @@ async def test_of_two_writers_of_a_field_the_later_wins_whatever_arrives_first(i
 
 async def test_an_update_changes_every_field_it_tells(identity: Identity) -> None:
     await identity.register(**payload("RegisterUser"))
+    assert set(payload("UpdateUser")) == set(pb.UserUpdate.DESCRIPTOR.fields_by_name)
     user = await identity.update("42", **payload("UpdateUser"))
     told = ParseDict(payload("UpdateUser"), pb.UserUpdate())
     assert (user.email, user.first_name, user.last_name, user.last_login) == (told.email, told.first_name, told.last_name, told.last_login)

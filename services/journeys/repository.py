@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select
+import orjson
+from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -16,7 +18,8 @@ from services.journeys.models import conversions, orders, sessions, touchpoints
 from services.journeys.rules import Glimpse, earliest
 
 _AT_ONCE: Final = 500
-_PORTION: Final = 5000
+_PAGE: Final = 1500
+"""Of the longest names so many are less than the 1 MiB to which MariaDB cuts what it gathers (group_concat_max_len)."""
 _Fields: TypeAlias = Mapping[str, Any]
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
@@ -114,9 +117,7 @@ class Journey:
         """Touchpoints behind a place, oldest first."""
         query = select(touchpoints).where(self._own)
         if start is not None:
-            timestamp, touchpoint_id = start
-            same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
-            query = query.where(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
+            query = query.where(_behind(*start))
         return (await self._session.execute(query.order_by(*_ORDER).limit(limit))).all()
 
     async def last(self) -> _Row | None:
@@ -187,18 +188,69 @@ class Orders:
         return await _visits(self._session, names)
 
 
-async def steps(session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime) -> AsyncIterator[Sequence[_Row]]:
+async def steps(
+    session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime
+) -> AsyncIterator[Sequence[tuple[str, str, datetime]]]:
     """Who did these actions when: (person, action, timestamp), in the order of (timestamp, id), portion by portion."""
-    query = (
-        select(_person(touchpoints), touchpoints.c.action_taken, touchpoints.c.timestamp)
-        .join_from(touchpoints, persons, persons.c.subject == touchpoints.c.subject, isouter=True)
-        .where(touchpoints.c.action_taken.in_(sorted(set(actions))), touchpoints.c.timestamp < until)
-        .order_by(*_ORDER)
-    )
-    if since is not None:
-        query = query.where(touchpoints.c.timestamp >= since)
-    async for rows in (await session.stream(query.execution_options(yield_per=_PORTION))).partitions():
-        yield rows
+    streams = [_Actions(session, action, since, until) for action in sorted(set(actions))]
+    while True:
+        for stream in streams:
+            await stream.fill()
+        # Behind the first end of what was read, another page may have something to say.
+        ends = [stream.rows[-1] for stream in streams if stream.more]
+        portion = sorted(row for stream in streams for row in stream.take(min(ends) if ends else None))
+        if not portion:
+            return
+        yield [(person, action, datetime.fromisoformat(f"{at}+00:00")) for at, _, person, action in portion]
+
+
+class _Actions:
+    """All of one action in the order of (timestamp, id), read page by page: along its index, in memory that does not grow.
+
+    A page is one JSON text, since drivers take longer for a row than databases do.
+    """
+
+    def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime) -> None:
+        self._session = session
+        self._query = select(touchpoints.c.timestamp, touchpoints.c.id, touchpoints.c.subject).where(
+            touchpoints.c.action_taken == action, touchpoints.c.timestamp < until
+        )
+        if since is not None:
+            self._query = self._query.where(touchpoints.c.timestamp >= since)
+        self._action = action
+        self.rows: list[tuple[str, str, str, str]] = []
+        """Timestamp, id, person and action of those that were read and not taken."""
+        self.more = True
+        """There may be others behind them."""
+
+    async def fill(self) -> None:
+        """Reads the next page, when all of the last one is taken."""
+        if self.rows or not self.more:
+            return
+        page = self._query.order_by(*_ORDER).limit(_PAGE).subquery()
+        person = func.coalesce(persons.c.person_id, page.c.subject)
+        entry = func.json_array(cast(page.c.timestamp, String(26)), page.c.id, person)
+        is_mysql = self._session.get_bind().dialect.name == "mysql"
+        gather = func.json_arrayagg if is_mysql else func.json_group_array
+        query = select(gather(entry)).select_from(page.outerjoin(persons, persons.c.subject == page.c.subject))
+        found = orjson.loads(await self._session.scalar(query) or "[]")
+        self.rows = sorted((at, touchpoint_id, whose, self._action) for at, touchpoint_id, whose in found)
+        self.more = len(self.rows) == _PAGE
+        if self.more:
+            at, last = self.rows[-1][:2]
+            self._query = self._query.where(_behind(datetime.fromisoformat(f"{at}+00:00"), last))
+
+    def take(self, end: tuple[str, ...] | None) -> Sequence[tuple[str, str, str, str]]:
+        """Takes away what was read up to an end, or all of it."""
+        count = len(self.rows) if end is None else bisect_right(self.rows, end)
+        taken, self.rows = self.rows[:count], self.rows[count:]
+        return taken
+
+
+def _behind(timestamp: datetime, touchpoint_id: str) -> ColumnElement[bool]:
+    """Says of touchpoints whether they come behind a place in the order."""
+    same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
+    return and_(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
 
 
 def _counts() -> ColumnElement[bool]:

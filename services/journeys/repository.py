@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -212,12 +212,9 @@ class _Actions:
 
     def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime) -> None:
         self._session = session
-        self._query = select(touchpoints.c.timestamp, touchpoints.c.id, touchpoints.c.subject).where(
-            touchpoints.c.action_taken == action, touchpoints.c.timestamp < until
-        )
-        if since is not None:
-            self._query = self._query.where(touchpoints.c.timestamp >= since)
         self._action = action
+        self._until = until
+        self._behind = touchpoints.c.timestamp >= since if since is not None else true()
         self.rows: list[tuple[str, str, str, str]] = []
         """Timestamp, id, person and action of those that were read and not taken."""
         self.more = True
@@ -227,7 +224,10 @@ class _Actions:
         """Reads the next page, when all of the last one is taken."""
         if self.rows or not self.more:
             return
-        page = self._query.order_by(*_ORDER).limit(_PAGE).subquery()
+        own = (touchpoints.c.action_taken == self._action, touchpoints.c.timestamp < self._until, self._behind)
+        page = (
+            select(touchpoints.c.timestamp, touchpoints.c.id, touchpoints.c.subject).where(*own).order_by(*_ORDER).limit(_PAGE).subquery()
+        )
         person = func.coalesce(persons.c.person_id, page.c.subject)
         entry = func.json_array(cast(page.c.timestamp, String(26)), page.c.id, person)
         is_mysql = self._session.get_bind().dialect.name == "mysql"
@@ -238,7 +238,7 @@ class _Actions:
         self.more = len(self.rows) == _PAGE
         if self.more:
             at, last = self.rows[-1][:2]
-            self._query = self._query.where(_behind(datetime.fromisoformat(f"{at}+00:00"), last))
+            self._behind = _behind(datetime.fromisoformat(f"{at}+00:00"), last)
 
     def take(self, end: tuple[str, ...] | None) -> Sequence[tuple[str, str, str, str]]:
         """Takes away what was read up to an end, or all of it."""

@@ -130,10 +130,6 @@ class Journey:
         query = select(orders.c.purchase_id, orders.c.paid_at).where(self._ordered, _counts())
         return (await self._session.execute(query.order_by(orders.c.paid_at, orders.c.purchase_id).limit(limit))).all()
 
-    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
-        """Visits as a whole, whoever was seen in them."""
-        return await _visits(self._session, names)
-
 
 class Orders:
     """Orders, and the visits that led to them, within one transaction."""
@@ -183,9 +179,13 @@ class Orders:
         query = _seen().where(sessions.c.started_at < until)
         return (await self._session.execute(query if since is None else query.where(sessions.c.started_at >= since))).all()
 
-    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
-        """Visits as a whole, whoever was seen in them."""
-        return await _visits(self._session, names)
+
+async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
+    """Visits as a whole, whoever was seen in them."""
+    seen: dict[str, list[Glimpse]] = defaultdict(list)
+    for row in await _rows_of(session, names):
+        seen[row.session].append(Glimpse(*row))
+    return {name: earliest(glimpses) for name, glimpses in seen.items()}
 
 
 async def steps(
@@ -278,13 +278,6 @@ async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_R
     for some in _chunks(names):
         found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
     return found
-
-
-async def _visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
-    seen: dict[str, list[Glimpse]] = defaultdict(list)
-    for row in await _rows_of(session, names):
-        seen[row.session].append(Glimpse(*row))
-    return {name: earliest(glimpses) for name, glimpses in seen.items()}
 
 
 def _chunks(names: Collection[str]) -> Iterator[Sequence[str]]:

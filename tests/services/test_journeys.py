@@ -158,11 +158,12 @@ class Journeys:
     async def shares(self, **fields: Any) -> dict[str, float]:
         return {share.name: share.amount for share in (await self.attribution(**fields)).shares}
 
-    async def history(self) -> list[change_pb2.JourneyChanged]:
+    async def history(self, scope: str = "") -> list[change_pb2.JourneyChanged]:
+        """What the internal rpc streams, to the mesh itself or to a caller with a scope."""
         found: list[change_pb2.JourneyChanged] = []
+        metadata = (("x-pmp-mesh-token", self._token), *([("x-pmp-scope", scope)] if scope else []))
         for partition in range(self.partitions):
-            request = pb.ListJourneyChangesRequest(partition=partition)
-            stream = self._stub.ListJourneyChanges(request, metadata=(("x-pmp-mesh-token", self._token),))
+            stream = self._stub.ListJourneyChanges(pb.ListJourneyChangesRequest(partition=partition), metadata=metadata)
             found.extend([change async for answer in stream for change in answer.changes])
         return found
 
@@ -331,10 +332,9 @@ async def test_a_touchpoint_without_a_stage_gets_the_one_its_action_shows(journe
 async def test_a_track_token_speaks_for_its_own_user_only(journeys: Journeys) -> None:
     await journeys.touch(touchpoint(id="own", user_id="42"), scope="track", user="42")
     await journeys.touch(touchpoint(id="nobody"), scope="track", user="42")
-    for fields, code in ((touchpoint(id="other", user_id="43"), grpc.StatusCode.PERMISSION_DENIED),):
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await journeys.touch(fields, scope="track", user="42")
-        assert raised.value.code() is code
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.touch(touchpoint(id="other", user_id="43"), scope="track", user="42")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await journeys.convert(conversion(), scope="track", user="42")
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -650,6 +650,20 @@ async def test_bots_are_on_no_journey_and_an_id_of_a_client_stays_its_own(journe
     async with journeys.database.sessions() as session:
         [letter] = await dead_letters.find(session)
     assert letter.reason == "a client's touchpoint has this id"
+
+
+async def test_names_of_traffic_may_be_as_long_as_an_address(journeys: Journeys) -> None:
+    long = event("e1", "page_view", NOW, session="s1", source="newsletter")
+    long.enrichment.traffic_source = long.enrichment.campaign = "x" * 4000
+    await journeys.happen(long)
+    [row] = await journeys.rows()
+    assert (row["source"], row["medium"], row["campaign"]) == ("x" * 255, "email", "x" * 255)
+
+
+async def test_the_history_is_for_the_mesh_alone(journeys: Journeys) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.history(scope="admin")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_an_address_is_the_subject_only_where_nothing_of_the_visit_is(journeys: Journeys) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import drain, idle, intake, report
+from bench import drain, idle, intake, report, shop
 from bench.load import Load
 from cli.errors import CommandFailed
 
@@ -27,6 +27,7 @@ class Part(StrEnum):
     INTAKE = "intake"
     WORKER = "worker"
     IDLE = "idle"
+    SHOP = "shop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,30 @@ class Size:
     """Rate of the steady load."""
     steady_seconds: int
     """How long it lasts."""
+    shop_calls: int
+    """Calls of each rpc of the shop's services."""
+    touchpoints: int
+    """Rows that journeys and the funnel are read from."""
 
 
-FULL = Size((Load(1, 64, 2), Load(100, 16, 1)), rounds=5, worker_events=60_000, steady_per_second=1000, steady_seconds=10)
-QUICK = Size((Load(1, 16, 1), Load(100, 4, 1)), rounds=1, worker_events=5_000, steady_per_second=100, steady_seconds=3)
+FULL = Size(
+    (Load(1, 64, 2), Load(100, 16, 1)),
+    rounds=5,
+    worker_events=60_000,
+    steady_per_second=1000,
+    steady_seconds=10,
+    shop_calls=3_000,
+    touchpoints=1_000_000,
+)
+QUICK = Size(
+    (Load(1, 16, 1), Load(100, 4, 1)),
+    rounds=1,
+    worker_events=5_000,
+    steady_per_second=100,
+    steady_seconds=3,
+    shop_calls=100,
+    touchpoints=10_000,
+)
 
 
 @app.command()
@@ -62,7 +83,7 @@ def bench(
     try:
         # Under /var/tmp, since /tmp may be memory, where a disk sync costs nothing.
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
-            machine = report.machine_facts(with_mariadb=Part.WORKER in parts)
+            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.SHOP} & parts))
             for part in Part:
                 (Path(folder) / part).mkdir()
             figures = asyncio.run(_measure(QUICK if quick else FULL, parts, Path(folder), console))
@@ -74,7 +95,7 @@ def bench(
 
 
 async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Console) -> report.Figures:
-    taken = stored = whole = None
+    taken = stored = whole = sold = None
     with Progress(console=console) as bar:
         if Part.INTAKE in parts:
             rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
@@ -96,7 +117,10 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
             idling = bar.add_task("the idle mesh, and a steady load on it", total=None)
             whole = await idle.measure(folder / Part.IDLE, size.steady_per_second, size.steady_seconds)
             bar.update(idling, total=1, completed=1)
-    return report.Figures(taken, stored, whole)
+        if Part.SHOP in parts:
+            calling = bar.add_task("orders, people, journeys", total=4 * size.shop_calls)
+            sold = await shop.measure(folder / Part.SHOP, size.shop_calls, size.touchpoints, lambda done: bar.advance(calling, done))
+    return report.Figures(taken, stored, whole, sold)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from bench.drain import Drained
 from bench.idle import Idle
 from bench.intake import Compared, Intake, Side
 from bench.machine import commit, facts, mariadb_version
+from bench.shop import Shop, Timed
 
 RESULTS = Path(__file__).with_name("results")
 """Where runs are kept."""
@@ -33,6 +34,8 @@ class Figures:
     """The worker into MariaDB."""
     idle: Idle | None
     """The whole mesh of `pmp up`."""
+    shop: Shop | None
+    """Orders, registrations, journeys and funnels."""
 
 
 def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
@@ -86,6 +89,25 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
         answers = f"p50 {steady.p50_ms:.1f}, max {steady.max_ms:.0f} ms; {steady.requests:,} answers, {steady.not_sent:,} not sent"
         beside = f"{answers}; CPU %: k6 {steady.load_cpu_percent:.0f}, {_percents(idle.steady_cpu_percent)}"
         yield f"p99 at {steady.per_second}/s", f"{steady.p99_ms:.1f} ms", "<= 25 ms" if steady.per_second == 1000 else "", beside  # noqa: PLR2004
+
+    if figures.shop:
+        yield from _shop(figures.shop)
+
+
+def _shop(shop: Shop) -> Iterator[tuple[str, str, str, str]]:
+    yield "a bare insert into MariaDB", f"{shop.bare_insert.per_second:,.0f}/s", "", _times(shop.bare_insert)
+    for what, timed in (("TrackPurchase", shop.track_purchase), ("RegisterUser", shop.register_user)):
+        ratio = timed.per_second / shop.bare_insert.per_second
+        yield f"{what}: calls / bare inserts", f"{ratio:.2f}", "", f"{timed.per_second:,.0f}/s; {_times(timed)}"
+    cpu = ", ".join(f"{name} {us:.0f}" for name, us in shop.cpu_us_per_call.items())
+    yield "  processor time of either", "", "", f"CPU us/call: {cpu}"
+    beside = f"{shop.touchpoints:,} touchpoints; {shop.get_user_journey.per_second:,.0f}/s; {_times(shop.get_user_journey)}"
+    yield "GetUserJourney: p95", f"{shop.get_user_journey.p95_ms:.1f} ms", "", beside
+    yield "GetFunnel", f"{shop.funnel_seconds:.1f} s", "", f"four steps over {shop.touchpoints:,} rows"
+
+
+def _times(timed: Timed) -> str:
+    return f"p50 {timed.p50_ms:.1f}, p95 {timed.p95_ms:.1f}, p99 {timed.p99_ms:.1f} ms, 16 at once"
 
 
 def _compared(compared: Compared) -> Iterator[tuple[str, str, str, str]]:

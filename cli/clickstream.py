@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,11 @@ BAD_SINGLE_EVERY: Final = 100
 BAD_IN_BATCH_EVERY: Final = 10
 """The first of so many batches holds a malformed event."""
 REPEAT_EVERY: Final = 25
-"""The first of so many singles, and of so many batches, is sent twice, as after an answer that got lost."""
+"""One of so many singles, batches and orders is sent twice, as after an answer that got lost."""
+PRICE: Final = 199.0
+"""What an order costs, in USD."""
+ORDERS: Final = 100_000
+"""The number of a row's order is this and the row's number."""
 
 Row = dict[str, str]
 Event = dict[str, Any]
@@ -64,13 +68,23 @@ def event_id(row_number: int) -> str:
     return str(uuid.uuid5(IDS, str(row_number)))
 
 
+def timestamp(row: Row) -> str:
+    """When a row happened, RFC 3339."""
+    return f"{row['timestamp'].replace(' ', 'T')}Z"
+
+
+def wordpress_id(row: Row) -> int:
+    """The WordPress user of a row: `user_0000` is 1."""
+    return int(row["user_id"].removeprefix("user_")) + 1
+
+
 def event(row_number: int, row: Row) -> Event:
     """A row as the plugin would tell it."""
     page: Event = {
         "id": event_id(row_number),
-        "timestamp": f"{row['timestamp'].replace(' ', 'T')}Z",
+        "timestamp": timestamp(row),
         "event_type": row["event"],
-        "user_id": row["user_id"],
+        "user_id": str(wordpress_id(row)),
         "session_id": row["session_id"],
         "page_url": f"https://shop.example/{row['event'].replace('_', '-')}",
         "platform": row["platform"],
@@ -79,6 +93,67 @@ def event(row_number: int, row: Row) -> Event:
     if row["acquisition_channel"] != "direct":
         page["utm_parameters"] = {"source": row["acquisition_channel"]}
     return page
+
+
+def registrations(rows: Iterable[Row]) -> list[Event]:
+    """The users of the rows as WordPress registers them: each with the first visit it was seen in."""
+    first: dict[int, Row] = {}
+    for row in rows:
+        user = wordpress_id(row)
+        if user not in first or row["timestamp"] < first[user]["timestamp"]:
+            first[user] = row
+    return [
+        {
+            "wordpress_id": user,
+            "email": f"{row['user_id']}@shop.example",
+            "registration_date": timestamp(row),
+            "session_id": row["session_id"],
+            "timestamp": timestamp(row),
+        }
+        for user, row in sorted(first.items())
+    ]
+
+
+def purchases(rows: Iterable[Row]) -> list[Event]:
+    """The orders of the rows as WooCommerce has them: a course of 199 USD each, some of them told twice."""
+    orders: list[Event] = []
+    for number, row in enumerate(rows, start=1):
+        if row["event"] == "purchase":
+            order: Event = {
+                "id": str(uuid.uuid5(IDS, f"purchase {number}")),
+                "timestamp": timestamp(row),
+                "user_id": str(wordpress_id(row)),
+                "session_id": row["session_id"],
+                "order_id": str(ORDERS + number),
+                "product_id": "pmp-course",
+                "product_name": "PMP exam preparation",
+                "product_type": "course",
+                "amount": PRICE,
+                "currency": "USD",
+                "payment_method": "card",
+                "payment_status": "completed",
+                "source": "plugin",
+            }
+            orders.append(order)
+            if len(orders) % REPEAT_EVERY == 0:
+                orders.append({**order, "id": f"{order['id']}.again", "source": "page"})
+    return orders
+
+
+def funnel(rows: Sequence[Row], steps: Sequence[str]) -> list[int]:
+    """How many users came how far along the steps, in the order of the rows' times and, at one time, of their events' ids."""
+    seen: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for number, row in enumerate(rows, start=1):
+        if row["event"] in steps:
+            seen[row["user_id"]].append((row["timestamp"], event_id(number), row["event"]))
+    reached = [0] * len(steps)
+    for events in seen.values():
+        depth = 0
+        for _, _, name in sorted(events):
+            if depth < len(steps) and name == steps[depth]:
+                reached[depth] += 1
+                depth += 1
+    return reached
 
 
 def requests(rows: Iterable[Row]) -> Iterator[Request]:

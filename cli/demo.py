@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -14,22 +13,19 @@ from pmp.ingestion.v1.ingestion_pb2 import ListEventsRequest
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cli.books import Account, Books, account_table, cells, read_books
 from cli.calls import call, connect
 from cli.clickstream import Outcome, Request, count_types, event_id, outcome, read_rows, requests
 from cli.credentials import Credentials, Scope, credentials
+from cli.demo_shop import Shop
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
+from cli.sending import CONNECTIONS, PATIENCE_SECONDS, send_all
 from cli.state import MeshState, running_mesh
 
-CONNECTIONS = 8
-"""Connections to the gateway, as a busy shop's PHP workers would hold."""
-PATIENCE_SECONDS = 60.0
-"""How long a request is repeated, and how long the worker may make no progress."""
 POLL_SECONDS = 0.5
 """Pause between two looks at the books."""
 SHOWN = 10
@@ -64,10 +60,11 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
         f"{len(rows):,} events of a shop in {len(plan):,} requests; {expected.accepted - expected.distinct:,} of them are sent twice, "
         f"{expected.rejected:,} more are malformed."
     )
-    reader = credentials(folder, Scope.READ, environ={})
+    reader, sender = credentials(folder, Scope.READ, environ={}), credentials(folder, Scope.SITE, environ={})
     async with connect(CONNECTIONS) as client:
+        await Shop(client, sender, reader, console).register(rows)
         before = await read_books(client, reader)
-        tally = await _send(client, credentials(folder, Scope.SITE, environ={}), plan, console)
+        tally = await _send(client, sender, plan, console)
         after = await _wait_until_processed(client, reader, before.total.received + tally.accepted + tally.rejected, console)
     gained = after.total - before.total
     stored = await _stored_types(mesh, secrets, {event_id(number) for number in range(1, len(rows) + 1)})
@@ -81,37 +78,21 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
     if gained.stored == 0:
         console.print("All of these events were stored before: this run added duplicates alone.")
     console.print(f"[green]The books balance[/], and the mesh holds each of the {len(rows):,} events once.")
+    async with connect(CONNECTIONS) as client:
+        await Shop(client, sender, reader, console).sell(rows, whole=limit is None)
 
 
 async def _send(client: httpx.AsyncClient, sender: Credentials, plan: list[Request], console: Console) -> Tally:
     tally = Tally()
-    todo: Iterator[Request] = iter(plan)
-    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("events"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=sum(len(request.events) for request in plan))
 
-        async def connection() -> None:
-            for request in todo:
-                await _send_one(client, sender, request, tally)
-                progress.advance(task, len(request.events))
+    async def send(request: Request) -> None:
+        path, body = ("batch", {"events": request.events}) if request.is_batch else ("track", request.events[0])
+        answer = await call(client, sender, f"/api/v1/events/{path}", body=body, patience=PATIENCE_SECONDS)
+        tally.repeated += answer.attempts > 1
+        _count(request, answer.response, tally)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(CONNECTIONS):
-                    group.create_task(connection())
-        except* CommandFailed as failures:
-            failure = failures.exceptions[0]
-        else:
-            return tally
-    raise failure
-
-
-async def _send_one(client: httpx.AsyncClient, sender: Credentials, request: Request, tally: Tally) -> None:
-    """Sends a request until it is answered, and counts the verdicts."""
-    path, body = ("batch", {"events": request.events}) if request.is_batch else ("track", request.events[0])
-    answer = await call(client, sender, f"/api/v1/events/{path}", body=body, patience=PATIENCE_SECONDS)
-    tally.repeated += answer.attempts > 1
-    _count(request, answer.response, tally)
+    await send_all(plan, send, "events", console, weigh=lambda request: len(request.events))
+    return tally
 
 
 def _count(request: Request, answer: httpx.Response, tally: Tally) -> None:

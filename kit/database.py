@@ -7,22 +7,24 @@ locks, SQLite takes its write lock when a transaction begins.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias, cast
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import orjson
 from pymysql.converters import escape_item
-from sqlalchemy import CursorResult, DateTime, Delete, Dialect, String, Update, event, make_url, text
-from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy import CursorResult, DateTime, Delete, Dialect, Numeric, String, Table, Update, event, make_url, text
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+_Result = TypeVar("_Result")
 
 READING: Final[dict[str, Any]] = {"pmp_reading": True}
 """Execution options of a transaction that only reads: `await session.connection(execution_options=READING)`."""
@@ -40,6 +42,9 @@ _TRANSIENT: Final = frozenset({
     2002, 2003, 2006, 2013, 2014, 2055, 3024, 3100, 4031,
 })
 # fmt: on
+# A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
+_LOST_RACES: Final = frozenset({1020, 1205, 1213})
+_ATTEMPTS: Final = 5
 _TRANSIENT_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 )
@@ -84,6 +89,33 @@ class Id(TypeDecorator[str]):
         return dialect.type_descriptor(own if dialect.name == "mysql" else String(self.length))
 
 
+class Exact(TypeDecorator[Decimal]):
+    """A decimal that comes back as it went in. SQLite has none, and would keep a binary fraction: there it is text."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int = 19, scale: int = 4) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        own: Any = String(self.precision + 2) if dialect.name == "sqlite" else Numeric(self.precision, self.scale)
+        return dialect.type_descriptor(own)
+
+    @override
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return f"{value.quantize(Decimal(1).scaleb(-self.scale), ROUND_HALF_UP):f}"
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
 class Database:
     """A pool of connections to one service's database."""
 
@@ -114,6 +146,42 @@ async def changed(session: AsyncSession, statement: Update | Delete) -> int:
     return cast("CursorResult[Any]", result).rowcount
 
 
+async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts rows; where there is one of the same primary key, changes the columns that are given. The rows stay locked."""
+    if not rows:
+        return
+    keys = {column.name for column in table.primary_key}
+    names = [name for name in rows[0] if name not in keys] or [next(iter(keys))]
+    if session.get_bind().dialect.name == "mysql":
+        theirs = mysql.insert(table)
+        # VALUES() is what MySQL 8.0 and MariaDB both know.
+        await session.execute(theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names}), rows)
+    else:
+        ours = sqlite.insert(table)
+        await session.execute(ours.on_conflict_do_update(index_elements=sorted(keys), set_={n: ours.excluded[n] for n in names}), rows)
+
+
+async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+    """Does work in one transaction, from its beginning again when it lost a race: a deadlock, or a row that another made meanwhile.
+
+    Raises:
+        Exception: what the work raises, or a race that was lost five times.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            async with sessions.begin() as session:
+                return await work(session)
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or _code(error) in _LOST_RACES):
+                raise
+    raise AssertionError
+
+
+def _code(error: DBAPIError) -> object:
+    """The server's number of an error."""
+    return error.orig.args[0] if error.orig and error.orig.args else None
+
+
 def is_transient(error: BaseException) -> bool:
     """True when the same statements may succeed later: the work waits and is tried again, nothing is set aside."""
     if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError):
@@ -128,7 +196,7 @@ def is_transient(error: BaseException) -> bool:
     primary = getattr(cause, "sqlite_errorcode", None) or getattr(getattr(cause, "__cause__", None), "sqlite_errorcode", None)
     if primary is not None:
         return primary & 0xFF in _TRANSIENT_SQLITE
-    return bool(cause and cause.args and cause.args[0] in _TRANSIENT)
+    return _code(error) in _TRANSIENT
 
 
 def _json(value: object) -> str:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
-from buf.validate import validate_pb2
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -99,7 +97,7 @@ class _Method:
         facts = descriptor.GetOptions().Extensions
         self.scopes = _SCOPES.get(facts[options.access], frozenset())
         self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
-        self.has_rules = _has_rules(descriptor.input_type)
+        self.applies_rules = facts[options.applies_rules]
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -108,12 +106,6 @@ class _Method:
         if labels is None:
             labels = self._labels[code] = {**self.attributes, Attribute.RPC_STATUS.value: code.name}
         return labels
-
-
-def _has_rules(request: Descriptor) -> bool:
-    """False when all fields leave their rules to the servicer: validation would read the request and find nothing."""
-    fields = (field.GetOptions().Extensions[validate_pb2.field] for field in request.fields)
-    return request.GetOptions().HasExtension(validate_pb2.message) or any(field.ignore != validate_pb2.IGNORE_ALWAYS for field in fields)
 
 
 class _Call:
@@ -307,9 +299,9 @@ def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes) -> 
         request = parse(raw)
     except DecodeError:
         raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
-    broken = _validator.collect_violations(request) if method.has_rules else ()
+    broken = () if method.applies_rules else validate(request)
     if broken:
-        raise InvalidRequest([_violation(each) for each in broken])
+        raise InvalidRequest(broken)
     return request
 
 

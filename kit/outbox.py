@@ -8,23 +8,26 @@ condition that the last position is still the same. After any error it starts ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Final
 
 import structlog
+from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, changed
+from kit.database import READING, Sessions, changed, upsert
 from kit.log.append import packs
 from kit.log.leases import Leases
-from kit.log.streams import Position, StreamLog, is_outage
-from kit.log.tables import outbox, outbox_heads
-from kit.telemetry import Attribute, SpanName, span
+from kit.log.streams import Position, StreamLog, is_outage, partition_of
+from kit.log.tables import outbox, outbox_heads, topic_state
+from kit.telemetry import Attribute, SpanName, span, traceparent
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +37,7 @@ _PRUNE_ROWS: Final = 1000
 _POLL_SECONDS: Final = 2.0
 _PRUNE_SECONDS: Final = 10.0
 _LONGEST_WAIT: Final = 5.0
+_HISTORY_ROWS: Final = 500
 
 
 class HeadBehindError(Exception):
@@ -80,6 +84,50 @@ class Outbox:
         if moved == 0:
             await session.execute(insert(outbox_heads).values(topic=self.topic, partition=partition, position=1))
         return await session.scalar(select(outbox_heads.c.position).where(*own)) or 1
+
+
+class StateTopic(Outbox):
+    """A topic whose messages each say all there is to say about their key, so that the newest of each key are its history.
+
+    A key's messages share one partition, and are read in their order. Those of two keys are not: what a reader makes of
+    several keys must not depend on which came first.
+    """
+
+    def __init__(self, topic: str, partitions: int) -> None:
+        super().__init__(topic)
+        self._partitions = partitions
+
+    async def tell(self, session: AsyncSession, changes: Sequence[tuple[str, Message]]) -> None:
+        """Writes messages under their keys into the caller's transaction. Best done last: positions stay locked until it ends."""
+        by_partition: dict[int, list[tuple[str, Message]]] = defaultdict(list)
+        for key, message in changes:
+            by_partition[partition_of(key, self._partitions)].append((key, message))
+        trace = traceparent()
+        for partition, told in sorted(by_partition.items()):
+            records = [pb.Record(type=m.DESCRIPTOR.full_name, payload=m.SerializeToString(), traceparent=trace) for _, m in told]
+            positions = await self.add(session, partition, records)
+            rows = {
+                key: {"key": key, "position": position, "ordinal": ordinal, "payload": record.payload}
+                for ordinal, ((key, _), position, record) in enumerate(zip(told, positions, records, strict=True))
+            }
+            await upsert(session, topic_state, [{"topic": self.topic, "partition": partition, **rows[key]} for key in sorted(rows)])
+
+    async def history(self, sessions: Sessions, partition: int, after: int) -> AsyncIterator[tuple[int, Sequence[bytes]]]:
+        """The newest message of each key that was published behind a position: by position, and in the order of their publishing."""
+        own = (topic_state.c.topic == self.topic, topic_state.c.partition == partition)
+        order = (topic_state.c.position, topic_state.c.ordinal)
+        while True:
+            async with sessions() as session:
+                await session.connection(execution_options=READING)
+                ends = select(topic_state.c.position).where(*own, topic_state.c.position > after).order_by(*order).limit(_HISTORY_ROWS)
+                last = await session.scalar(select(func.max(ends.subquery().c.position)))
+                if last is None:
+                    return
+                query = select(topic_state.c.position, topic_state.c.payload).where(*own, topic_state.c.position.between(after + 1, last))
+                rows = (await session.execute(query.order_by(*order))).all()
+            for position, group in groupby(rows, key=lambda row: row.position):
+                yield position, [row.payload for row in group]
+            after = last
 
 
 async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None:

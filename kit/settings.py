@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     site_hosts: frozenset[str] = frozenset()
     """Host names of the shop itself as a JSON list: pages there are never a source of traffic."""
 
+    site_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
+    """ISO 4217 code of the currency in which figures are summed up."""
+
     site_timezone: ZoneInfo = ZoneInfo("UTC")
     """Where the shop's day begins."""
 

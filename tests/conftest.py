@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
@@ -69,8 +70,15 @@ def settings(database_url: str, redis_server: PrivateRedis) -> Settings:
 @pytest.fixture
 async def ingestion_database(settings: Settings) -> AsyncIterator[Database]:
     """Ingestion's database at its newest version."""
-    url = settings.database("ingestion")
-    await migrate("ingestion", url)
+    async with newest_database(settings, "ingestion") as database:
+        yield database
+
+
+@asynccontextmanager
+async def newest_database(settings: Settings, service: str) -> AsyncGenerator[Database]:
+    """A service's database at its newest version; dropped at the end."""
+    url = settings.database(service)
+    await migrate(service, url)
     async with open_database(url) as database:
         yield database
     if url.startswith("mysql"):

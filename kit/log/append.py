@@ -21,6 +21,8 @@ _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
 # A group's round trip stays short, and nobody waits behind more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
+# Tag and length of a record inside of its pack, at most.
+_RECORD_FRAME = 6
 
 
 @dataclass(slots=True)
@@ -164,16 +166,17 @@ class Appender:
 def packs(records: Sequence[pb.Record]) -> list[tuple[bytes, int]]:
     """Serialises messages as packs of at most 512 KiB, with the number of messages in each."""
     result: list[tuple[bytes, int]] = []
-    pack, size = pb.Pack(), 0
+    pack: list[pb.Record] = []
+    size = 0
     for record in records:
-        length = len(record.payload) + len(record.type) + len(record.traceparent) + 32
-        if pack.records and size + length > PACK_BYTES:
-            result.append((pack.SerializeToString(), len(pack.records)))
-            pack, size = pb.Pack(), 0
-        pack.records.append(record)
+        length = record.ByteSize() + _RECORD_FRAME
+        if pack and size + length > PACK_BYTES:
+            result.append((pb.Pack(records=pack).SerializeToString(), len(pack)))
+            pack, size = [], 0
+        pack.append(record)
         size += length
-    if pack.records:
-        result.append((pack.SerializeToString(), len(pack.records)))
+    if pack:
+        result.append((pb.Pack(records=pack).SerializeToString(), len(pack)))
     return result
 
 

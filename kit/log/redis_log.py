@@ -9,13 +9,14 @@ The keys of a partition share a hash tag, so that a Redis Cluster keeps them tog
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -120,10 +121,13 @@ class _Connections:
 class RedisLog(StreamLog):
     """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
 
-    def __init__(self, redis: Redis, appending: BlockingConnectionPool, connections: _Connections, floors: Floors | None) -> None:
+    def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Floors | None) -> None:
         # redis-py's types don't say what its commands answer.
         self._redis: Any = redis
+        # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
         self._appending: Any = appending
+        self._connection: Any = appending.make_connection()
+        self._free = asyncio.Lock()
         self._floors = floors
         self._connections = connections
         self._reconciled = 0
@@ -164,8 +168,14 @@ class RedisLog(StreamLog):
     async def append(self, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
         # One script per partition, since partitions may live on different nodes; all of them in one round trip.
         commands = [_append(topic, item) for item in appends]
-        connection = await self._appending.get_connection()
+        async with self._free:
+            answers = await self._answers(commands)
+        return [refusal(answer) if isinstance(answer, Exception) else None for answer in answers]
+
+    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        connection = self._connection
         try:
+            await self._appending.ensure_connection(connection)
             if self._floors and self._reconciled != self._connections.made:
                 await reconcile(self, await self._floors(), now=time.time())
                 self._reconciled = self._connections.made
@@ -180,9 +190,11 @@ class RedisLog(StreamLog):
             # Some answers are still under way: nobody else may read them.
             await connection.disconnect(nowait=True)
             raise
-        finally:
-            await self._appending.release(connection)
-        return [refusal(answer) if isinstance(answer, Exception) else None for answer in answers]
+        return answers
+
+    async def close(self) -> None:
+        """Closes the connection of the appends."""
+        await self._connection.disconnect()
 
     @override
     async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
@@ -272,11 +284,12 @@ async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[
     }
     reading = Redis.from_url(url, max_connections=256, **options)
     connections = _Connections()
-    appending = BlockingConnectionPool.from_url(url, max_connections=1, timeout=10, redis_connect_func=connections.connected, **options)
+    appending = ConnectionPool.from_url(url, redis_connect_func=connections.connected, **options)
+    log = RedisLog(reading, appending, connections, floors)
     try:
-        yield RedisLog(reading, appending, connections, floors)
+        yield log
     finally:
-        await appending.disconnect()
+        await log.close()
         await reading.aclose()
 
 

@@ -67,3 +67,15 @@ dead_letters = Table(
     Column("created_at", UtcDateTime),
 )
 """Messages set aside: `dead` waits for a person, `retrying` for the consumer, `dropped` for nobody."""
+
+topic_state = Table(
+    "topic_state",
+    _metadata,
+    Column("topic", Id(100), primary_key=True),
+    Column("key", Id(600), primary_key=True),
+    Column("partition", Integer),
+    Column("position", BigInteger),
+    Column("ordinal", Integer),
+    Column("payload", LargeBinary),
+)
+"""The newest message of each key of a topic, and where it was published: the topic's history."""

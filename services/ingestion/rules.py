@@ -2,60 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from google.protobuf.struct_pb2 import Struct, Value
 from pmp.ingestion.v1.event_pb2 import Event
 
 from kit.errors import Violation
+from kit.rules import scrubbed, wrong_struct, wrong_time
 
-METADATA_BYTES: Final = 16_384
-METADATA_DEPTH: Final = 8
-
-_AHEAD: Final = timedelta(hours=24)
 _NETWORK_BITS: Final = {4: 24, 6: 48}
-_REDACTED: Final = "redacted"
-_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
-_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 class Bounds(NamedTuple):
     """What an event may be, at the time of one call."""
 
-    oldest: float
+    now: float
     """Seconds since 1970."""
-    latest: float
-    """Seconds since 1970."""
+    retention: timedelta
+    """The site's."""
     max_bytes: int
 
 
-def bounds(now: float, retention: timedelta, max_bytes: int) -> Bounds:
-    """The bounds at a time, in seconds since 1970."""
-    return Bounds(now - retention.total_seconds(), now + _AHEAD.total_seconds(), max_bytes)
+def violations(event: Event, size: int, bounds: Bounds) -> list[Violation]:
+    """Rules that the proto can't say: the size of the event, the size and depth of its metadata, and a time that the clock allows.
 
-
-def violations(event: Event, bounds: Bounds) -> list[Violation]:
-    """Rules that the proto can't say: the size of the event, the size and depth of its metadata, and a time that the clock allows."""
-    found: list[Violation] = []
-    oldest, latest, max_bytes = bounds
-    if event.ByteSize() > max_bytes:
-        found.append(Violation("", f"the event is larger than {max_bytes} bytes"))
-    if event.HasField("timestamp"):
-        if event.timestamp.seconds > latest:
-            found.append(Violation("timestamp", "timestamp is more than 24 hours ahead"))
-        elif event.timestamp.seconds < oldest:
-            found.append(Violation("timestamp", "timestamp is older than the site's retention"))
-    if event.HasField("metadata"):
-        if event.metadata.ByteSize() > METADATA_BYTES:
-            found.append(Violation("metadata", f"metadata is larger than {METADATA_BYTES} bytes"))
-        if _deeper(event.metadata, METADATA_DEPTH):
-            found.append(Violation("metadata", f"metadata is deeper than {METADATA_DEPTH} levels"))
-    return found
+    Args:
+        event: as the client sent it.
+        size: its size in bytes.
+        bounds: those of the call.
+    """
+    found = [
+        Violation("", f"the event is larger than {bounds.max_bytes} bytes") if size > bounds.max_bytes else None,
+        wrong_time("timestamp", event.timestamp, bounds.retention, bounds.now) if event.HasField("timestamp") else None,
+        wrong_struct("metadata", event.metadata) if event.HasField("metadata") else None,
+    ]
+    return [violation for violation in found if violation]
 
 
 def reduce(event: Event, address: str) -> None:
@@ -65,9 +48,10 @@ def reduce(event: Event, address: str) -> None:
         event: as the client sent it; changed in place.
         address: the caller's own address, for events that come from a browser and don't name one.
     """
-    event.ClearField("email")
+    event.email = ""
     # Finer than what databases keep: the history would not be what the topic told.
-    event.timestamp.nanos -= event.timestamp.nanos % 1000
+    if finer := event.timestamp.nanos % 1000:
+        event.timestamp.nanos -= finer
     event.ip_address = network(event.ip_address or address)
     event.page_url = scrubbed(event.page_url)
     event.referrer = scrubbed(event.referrer)
@@ -82,49 +66,3 @@ def network(address: str) -> str:
     parsed = ip_address(address.partition("%")[0])
     parsed = (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed
     return str(ip_network((parsed, _NETWORK_BITS[parsed.version]), strict=False).network_address)
-
-
-@lru_cache(4096)
-def scrubbed(url: str) -> str:
-    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
-    if not any(mark in url for mark in ("?", "@", "#", "%40")):
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
-    return urlunsplit(
-        (
-            parts.scheme,
-            parts.netloc.rpartition("@")[2],
-            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
-            _scrubbed_query(parts.query),
-            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
-        )
-    )
-
-
-def _scrubbed_query(query: str) -> str:
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if not any(_personal(name, value) for name, value in pairs):
-        return query
-    return urlencode([(name, _REDACTED if _personal(name, value) else value) for name, value in pairs])
-
-
-def _personal(name: str, value: str) -> bool:
-    return bool(value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(value)))
-
-
-def _deeper(struct: Struct, levels: int) -> bool:
-    if levels < 1:
-        return True
-    return any(_value_deeper(value, levels) for value in struct.fields.values())
-
-
-def _value_deeper(value: Value, levels: int) -> bool:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _deeper(value.struct_value, levels - 1)
-    if kind == "list_value":
-        return levels < 2 or any(_value_deeper(item, levels - 1) for item in value.list_value.values)  # noqa: PLR2004 (a list is a level itself)
-    return False

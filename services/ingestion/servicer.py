@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time, time_ns
@@ -33,20 +35,61 @@ _HISTORY_ROWS = 500
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
+_IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Accepted:
     event_id: str
     key: str
     record: log_pb2.Record
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Rejected:
     event_id: str
     violations: Sequence[Violation]
     forbidden: bool = False
+
+
+class _Admission:
+    """Decides on the events of one call; what they have in common is made once."""
+
+    def __init__(self, vault: Vault, who: Caller, bounds: rules.Bounds) -> None:
+        self._vault = vault
+        self._who = who
+        self._bounds = bounds
+        # The caller's address is the visitor's only when it is the browser that calls.
+        self._address = who.address if who.scope == "track" else ""
+        self._traceparent = traceparent()
+        self._received = event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope)
+        self._received.received_at.FromMicroseconds(time_ns() // 1000)
+
+    def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> _Accepted | _Rejected:
+        """Whether an event may come in, as what; the event is reduced to what the mesh keeps if it may.
+
+        Args:
+            event: as the client sent it; changed in place.
+            broken: the rules of its proto that it breaks.
+        """
+        who = self._who
+        if who.scope == "track" and event.user_id and event.user_id != who.user:
+            return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
+        content = event.SerializeToString(deterministic=True)
+        broken = [*broken, *rules.violations(event, len(content), self._bounds)]
+        if broken:
+            return _Rejected(event.id, broken)
+        email, received = event.email, self._received
+        received.content_hash = self._vault.digest(content, purpose="event")
+        received.sealed_email = self._vault.seal(email, context=EMAIL_CONTEXT) if email else b""
+        received.email_hash = self._vault.fingerprint(email) if email else b""
+        event_id = event.id
+        if not event_id:
+            event_id = event.id = str(uuid7())
+        rules.reduce(event, self._address)
+        received.event = event.SerializeToString()
+        record = log_pb2.Record(type=_RECEIVED, payload=received.SerializeToString(), traceparent=self._traceparent)
+        return _Accepted(event_id, event.user_id or event.session_id or event_id, record)
 
 
 class IngestionServicer(IngestionServiceServicer):
@@ -61,7 +104,8 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
-        verdict = self._admit(request.event, caller(), self._bounds())
+        event = request.event
+        verdict = self._admission().verdict(event, validate(event))
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
             return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
@@ -72,15 +116,20 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
-        who, bounds = caller(), self._bounds()
-        verdicts = [self._admit(event, who, bounds) for event in request.events]
+        broken = _by_event(validate(request))
+        admission = self._admission()
+        verdicts = [admission.verdict(event, broken[number]) for number, event in enumerate(request.events)]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
         rejected = len(verdicts) - len(accepted)
         await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
         bind_facts(accepted=len(accepted), rejected=rejected)
-        return pb.TrackEventsResponse(
-            success=not rejected, accepted=len(accepted), rejected=rejected, results=[_verdict(verdict) for verdict in verdicts]
-        )
+        response = pb.TrackEventsResponse(success=not rejected, accepted=len(accepted), rejected=rejected)
+        for verdict in verdicts:
+            if isinstance(verdict, _Accepted):
+                response.results.add(success=True, event_id=verdict.event_id)
+            else:
+                response.results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+        return response
 
     @override
     async def GetAccounting(self, request: pb.GetAccountingRequest, context: Context) -> pb.GetAccountingResponse:
@@ -109,38 +158,31 @@ class IngestionServicer(IngestionServiceServicer):
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
-    def _bounds(self) -> rules.Bounds:
-        return rules.bounds(time(), self._settings.site_retention, _EVENT_BYTES)
-
-    def _admit(self, event: event_pb2.Event, who: Caller, bounds: rules.Bounds) -> _Accepted | _Rejected:
-        if who.scope == "track" and event.user_id and event.user_id != who.user:
-            return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
-        broken = validate(event) + rules.violations(event, bounds)
-        if broken:
-            return _Rejected(event.id, broken)
-        received = event_pb2.ReceivedEvent(
-            event=event,
-            content_hash=self._vault.digest(event.SerializeToString(deterministic=True), purpose="event"),
-            client=who.client,
-            scope=who.scope,
-        )
-        received.received_at.FromMicroseconds(time_ns() // 1000)
-        # The caller's address is the visitor's only when it is the browser that calls.
-        rules.reduce(received.event, who.address if who.scope == "track" else "")
-        if not event.id:
-            received.event.id = str(uuid7())
-        if event.email:
-            received.sealed_email = self._vault.seal(event.email, context=EMAIL_CONTEXT)
-            received.email_hash = self._vault.fingerprint(event.email)
-        record = log_pb2.Record(type=_RECEIVED, payload=received.SerializeToString(), traceparent=traceparent())
-        return _Accepted(received.event.id, event.user_id or event.session_id or received.event.id, record)
+    def _admission(self) -> _Admission:
+        return _Admission(self._vault, caller(), rules.Bounds(time(), self._settings.site_retention, _EVENT_BYTES))
 
 
-def _verdict(verdict: _Accepted | _Rejected) -> pb.EventVerdict:
-    if isinstance(verdict, _Accepted):
-        return pb.EventVerdict(success=True, event_id=verdict.event_id)
-    violations = [pb.EventViolation(field=violation.field, description=violation.description) for violation in verdict.violations]
-    return pb.EventVerdict(event_id=verdict.event_id, violations=violations)
+def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:
+    """The rules that events of a batch break, by the number of the event, with paths within it.
+
+    Raises:
+        InvalidRequest: The batch breaks rules of its own.
+    """
+    of_events: dict[int, list[Violation]] = defaultdict(list)
+    of_batch: list[Violation] = []
+    for violation in broken:
+        path = _IN_EVENT.fullmatch(violation.field)
+        if path is None:
+            of_batch.append(violation)
+        else:
+            of_events[int(path["number"])].append(Violation(path["field"], violation.description))
+    if of_batch:
+        raise InvalidRequest(of_batch)
+    return of_events
+
+
+def _event_violation(violation: Violation) -> pb.EventViolation:
+    return pb.EventViolation(field=violation.field, description=violation.description)
 
 
 def _account(account: books.Account) -> pb.Account:

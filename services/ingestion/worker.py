@@ -47,7 +47,7 @@ async def main(settings: Settings) -> None:
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
-                    Report(database.sessions, log, RAW_TOPIC, TOPIC, partitions).run,
+                    Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC).run,
                 ],
             )
 

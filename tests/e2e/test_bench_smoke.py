@@ -51,3 +51,12 @@ def test_result_tells_of_the_machine_and_does_not_name_it(worker_figures: dict[s
     text = json.dumps(worker_figures)
     for place in (Path.home(), Path(sys.prefix).parent):
         assert str(place) not in text
+
+
+def test_the_shop_is_measured_beside_a_bare_insert(tmp_path: Path) -> None:
+    figures = measured("shop", tmp_path)["shop"]
+    calls = ("bare_insert", "track_purchase", "register_user", "get_user_journey")
+    assert [figures[name]["calls"] for name in calls] == [100] * 4
+    assert all(figures[name]["p99_ms"] >= figures[name]["p50_ms"] > 0 for name in calls)
+    assert (figures["touchpoints"], figures["funnel_seconds"] > 0) == (10_000, True)
+    assert {"mariadb", "identity", "journeys", "purchases", "gateway"} == figures["cpu_us_per_call"].keys()

@@ -51,6 +51,37 @@ def stored_types(mesh: Mesh) -> Counter[str]:
         return Counter(dict(database.execute("SELECT event_type, COUNT(*) FROM events GROUP BY event_type")))
 
 
+FUNNEL = ("home", "product_view", "add_to_cart", "purchase")
+IDS = uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e")
+
+
+def counted_funnel() -> list[int]:
+    """How far the file's users came, by SQL: the first of each step behind the first of the step before."""
+    with gzip.open(CSV, "rt", newline="") as file, closing(sqlite3.connect(":memory:")) as database:
+        rows = [
+            (row["user_id"], row["event"], f"{row['timestamp']} {uuid.uuid5(IDS, str(number))}")
+            for number, row in enumerate(csv.DictReader(file), start=1)
+        ]
+        database.execute("CREATE TABLE seen (user, event, at)")
+        database.executemany("INSERT INTO seen VALUES (?, ?, ?)", rows)
+        database.execute("CREATE INDEX by_event ON seen (event, user, at)")
+        query = f"SELECT user, MIN(at) AS at FROM seen WHERE event = '{FUNNEL[0]}' GROUP BY user"  # noqa: S608
+        counts = [database.execute(f"SELECT COUNT(*) FROM ({query})").fetchone()[0]]  # noqa: S608
+        for step in FUNNEL[1:]:
+            query = (
+                f"SELECT seen.user, MIN(seen.at) AS at FROM seen JOIN ({query}) AS before ON before.user = seen.user "  # noqa: S608
+                f"AND seen.at > before.at WHERE seen.event = '{step}' GROUP BY seen.user"
+            )
+            counts.append(database.execute(f"SELECT COUNT(*) FROM ({query})").fetchone()[0])  # noqa: S608
+    return counts
+
+
+def shown_funnel(output: str) -> list[tuple[str, int, int]]:
+    """The rows of the printed table: step, people in the mesh, people in the clickstream."""
+    lines = [line.split() for line in output.splitlines()]
+    return [(words[0], int(words[1]), int(words[3])) for words in lines if len(words) == 4 and words[0] in FUNNEL and "%" in words[2]]
+
+
 @pytest.mark.timeout(600)
 def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[str]) -> None:
     before = mesh.books()
@@ -60,6 +91,10 @@ def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[s
     assert all(f"{count:,}" in output for count in expected.values())
     assert shown_types(output) == [(name, count, count) for name, count in told.most_common(10)]
     assert stored_types(mesh) == told
+    assert shown_funnel(output) == [(step, people, people) for step, people in zip(FUNNEL, counted_funnel(), strict=True)]
+    assert "What brought 93,530.00 USD of 470 orders" in output
+    assert "600 users, 600 of them new" in output
+    assert "470 orders, 19 notices told nothing new" in output
 
 
 @pytest.mark.timeout(600)
@@ -72,6 +107,9 @@ def test_a_second_run_adds_duplicates_alone(mesh: Mesh, told: Counter[str]) -> N
         "rejected": MALFORMED,
     }
     assert "this run added duplicates alone" in output
+    assert "600 users, 0 of them new" in output
+    assert "470 orders, 489 notices told nothing new" in output
+    assert "What brought 93,530.00 USD of 470 orders" in output
     assert stored_types(mesh) == told
 
 

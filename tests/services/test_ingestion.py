@@ -290,6 +290,21 @@ async def test_a_broken_rule_names_its_field_and_is_in_the_books(ingestion: Inge
     assert not await ingestion.rows()
 
 
+async def test_a_batch_says_of_each_event_what_it_would_be_told_alone(ingestion: Ingestion) -> None:
+    several: Event = {"event_type": "", "email": "nobody", "utm_parameters": {"source": "x" * 256}}
+    bad = [event(**fields) for fields in (*(fields for fields, _, _ in BROKEN), several)]
+    alone: list[dict[str, str]] = []
+    for fields in bad:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await ingestion.track(fields)
+        alone.append(refusal(raised.value))
+    answer = await ingestion.track_all([event(id="first"), *bad, event(id="last")])
+    told = [{violation.field: violation.description for violation in result.violations} for result in answer.results]
+    assert told == [{}, *alone, {}]
+    assert set(alone[-1]) == {"event_type", "email", "utm_parameters.source"}
+    assert [result.success for result in answer.results] == [True, *(False for _ in bad), True]
+
+
 async def test_metadata_of_eight_levels_is_taken(ingestion: Ingestion) -> None:
     await ingestion.track(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {}}}}}}}}))
 

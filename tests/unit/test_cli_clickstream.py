@@ -3,7 +3,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 
-from cli.clickstream import BATCH, IDS, count_types, event, outcome, read_rows, requests
+from cli.clickstream import BATCH, IDS, count_types, event, funnel, outcome, purchases, read_rows, registrations, requests
 
 ROWS = read_rows()
 PLAN = list(requests(ROWS))
@@ -29,7 +29,7 @@ def test_purchases_and_first_events_of_visitors_are_sent_by_themselves() -> None
     alone = {page["id"] for request in PLAN if not request.is_batch for page in request.events}
     purchases = {event(number, row)["id"] for number, row in enumerate(ROWS, start=1) if row["event"] == "purchase"}
     assert purchases < alone
-    assert {page["user_id"] for page in GOOD if page["id"] in alone} == {row["user_id"] for row in ROWS}
+    assert {page["user_id"] for page in GOOD if page["id"] in alone} == {str(number) for number in range(1, 601)}
 
 
 def test_malformed_events_have_ids_of_their_own() -> None:
@@ -64,3 +64,29 @@ def test_a_direct_visit_has_no_campaign() -> None:
 
 def test_types_are_counted_over_the_rows() -> None:
     assert count_types(ROWS).most_common(2) == [("product_view", 6851), ("catalog", 6521)]
+
+
+def test_every_user_registers_once_in_the_first_visit() -> None:
+    people = registrations(ROWS)
+    assert [person["wordpress_id"] for person in people] == list(range(1, 601))
+    assert len({person["email"] for person in people}) == 600
+    first = min(row["timestamp"] for row in ROWS if row["user_id"] == "user_0007")
+    assert people[7]["registration_date"].startswith(first.replace(" ", "T"))
+
+
+def test_every_purchase_is_an_order_and_some_are_told_twice() -> None:
+    orders = purchases(ROWS)
+    assert len({order["order_id"] for order in orders}) == 470
+    assert len(orders) > 470
+    assert len({order["id"] for order in orders}) == len(orders)
+    assert {order["amount"] for order in orders} == {199.0}
+
+
+def test_the_funnel_counts_users_who_took_the_steps_in_their_order() -> None:
+    def rows(*events: str, user: str = "user_0000") -> list[dict[str, str]]:
+        return [{"user_id": user, "event": name, "timestamp": f"2024-01-01 00:00:{second:02}"} for second, name in enumerate(events)]
+
+    walked = [*rows("a", "b", "a", "c"), *rows("b", "a", "x", "b", user="user_0001"), *rows("c", user="user_0002")]
+    assert funnel(walked, ["a", "b", "c"]) == [2, 2, 1]
+    assert funnel(walked, ["b", "a"]) == [2, 2]
+    assert funnel(walked, ["a", "a"]) == [2, 1]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, is_transient, open_database
-from kit.log.tables import outbox
+from kit.database import Database, is_transient, open_database, transact, upsert
+from kit.log.tables import outbox, outbox_heads
 
 TEXTS = [
     "",
@@ -61,3 +63,46 @@ async def test_only_what_may_pass_is_transient(ingestion_database: Database, dat
         with pytest.raises(OperationalError) as unreachable:
             await database.check()
     assert is_transient(unreachable.value)
+
+
+async def heads(database: Database) -> dict[int, int]:
+    async with database.sessions() as session:
+        rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position))
+        return {row.partition: row.position for row in rows}
+
+
+async def test_an_upsert_makes_rows_and_changes_those_that_are_there(ingestion_database: Database) -> None:
+    for position in (1, 2):
+        async with ingestion_database.sessions.begin() as session:
+            await upsert(session, outbox_heads, [{"topic": "t", "partition": p, "position": p + position} for p in (3, 4, position)])
+            await upsert(session, outbox_heads, [])
+    assert await heads(ingestion_database) == {1: 2, 2: 4, 3: 5, 4: 6}
+
+
+async def test_a_lost_race_is_run_again(ingestion_database: Database) -> None:
+    """All of them find no row at first, and each of them counts."""
+
+    async def count(session: AsyncSession) -> int:
+        known = await session.scalar(select(outbox_heads.c.position).where(outbox_heads.c.partition == 7).with_for_update())
+        if known is None:
+            await asyncio.sleep(0.05)
+            await session.execute(insert(outbox_heads).values(topic="t", partition=7, position=1))
+        else:
+            await upsert(session, outbox_heads, [{"topic": "t", "partition": 7, "position": known + 1}])
+        return (known or 0) + 1
+
+    counted = await asyncio.gather(*(transact(ingestion_database.sessions, count) for _ in range(6)))
+    assert sorted(counted) == [1, 2, 3, 4, 5, 6]
+    assert await heads(ingestion_database) == {7: 6}
+
+
+async def test_what_is_no_race_is_not_run_again(ingestion_database: Database) -> None:
+    runs: list[int] = []
+
+    async def wrong(session: AsyncSession) -> None:
+        runs.append(1)
+        await session.execute(text("SELECT no_such_column FROM outbox"))
+
+    with pytest.raises((OperationalError, ProgrammingError)):
+        await transact(ingestion_database.sessions, wrong)
+    assert len(runs) == 1

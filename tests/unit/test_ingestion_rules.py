@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from random import Random
+from typing import Any
 
-from services.ingestion.rules import network, scrubbed
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes
+
+from kit.rules import deeper, may_nest, scrubbed
+from services.ingestion.rules import network
 
 
 @pytest.mark.parametrize(
@@ -56,3 +64,40 @@ def test_a_url_that_names_nobody_stays_as_it_is(url: str) -> None:
 )
 def test_what_names_a_person_is_gone_from_a_url(url: str, kept: str) -> None:
     assert scrubbed(url) == kept
+
+
+def _struct(random: Random, levels: int) -> dict[str, Any]:
+    """A Struct of at most so many levels, of names and texts that look like tags."""
+    return {random.choice("*2ab") * random.randrange(4) + str(number): _value(random, levels - 1) for number in range(random.randrange(4))}
+
+
+def _value(random: Random, levels: int) -> Any:
+    if levels and random.random() < 0.8:
+        return _struct(random, levels) if random.random() < 0.5 else [_value(random, levels - 1) for _ in range(random.randrange(3))]
+    return random.choice([None, True, 2.0, 42.0, "*", "2", "text"])
+
+
+def test_what_is_seen_in_its_bytes_to_be_flat_is_flat() -> None:
+    random = Random(20260101)  # noqa: S311  (the same cases in every run)
+    seen: set[tuple[bool, bool]] = set()
+    for _ in range(20_000):
+        struct = ParseDict(_struct(random, random.randrange(1, 12)), Struct())
+        levels = random.randrange(1, 9)
+        seen.add((may_nest(struct.SerializeToString(), levels), deeper(struct, levels)))
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_a_received_event_is_the_same_around_an_event_that_is_serialised_already() -> None:
+    fields = {field.name: (field.number, field.is_repeated) for field in ReceivedEvent.DESCRIPTOR.fields}
+    assert fields == {field.name: (field.number, field.is_repeated) for field in ReceivedEventBytes.DESCRIPTOR.fields}
+    event = Event(id="e1", event_type="page_view")
+    rest: dict[str, Any] = {
+        "received_at": Timestamp(seconds=1, nanos=2),
+        "content_hash": b"c",
+        "sealed_email": b"s",
+        "email_hash": b"h",
+        "client": "shop",
+        "scope": "site",
+    }
+    written = ReceivedEventBytes(event=event.SerializeToString(), **rest)
+    assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(event=event, **rest)

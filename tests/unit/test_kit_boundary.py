@@ -14,6 +14,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, MethodOptions, ServiceDescriptorProto
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
@@ -174,7 +175,7 @@ RULES = {
 
 @pytest.fixture(scope="module")
 def gates() -> str:
-    """A service with one rpc for each kind of access."""
+    """A service with one rpc for each kind of access, one without any, and one whose request has rules."""
     service = ServiceDescriptorProto(name="Gates")
     for access in RULES:
         options = MethodOptions()
@@ -183,11 +184,14 @@ def gates() -> str:
         method.options.CopyFrom(options)
         service.method.append(method)
     service.method.append(MethodDescriptorProto(name="Unmarked", input_type=".google.protobuf.Empty", output_type=".google.protobuf.Empty"))
+    service.method.append(
+        MethodDescriptorProto(name="Ruled", input_type=".pmp.ingestion.v1.TrackEventsRequest", output_type=".google.protobuf.Empty")
+    )
     file = FileDescriptorProto(
         name="gates.proto",
         package="pmp.gates.v1",
         syntax="proto3",
-        dependency=["google/protobuf/empty.proto", "pmp/options/v1/options.proto"],
+        dependency=["google/protobuf/empty.proto", "pmp/ingestion/v1/ingestion.proto", "pmp/options/v1/options.proto"],
         service=[service],
     )
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
@@ -428,13 +432,29 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
     assert servicer.seen == []
 
 
-async def test_the_rules_of_the_proto_are_applied_before_the_servicer() -> None:
-    servicer = Script()
-    async with served(servicer) as stub:
-        error = await refusal(stub.TrackEvents(pb.TrackEventsRequest(), metadata=INTERNAL))
+async def test_the_rules_of_the_proto_are_applied_before_the_servicer(gates: str) -> None:
+    seen: list[pb.TrackEventsRequest] = []
+
+    async def see(request: pb.TrackEventsRequest, _context: Context) -> Empty:
+        seen.append(request)
+        return Empty()
+
+    handler = grpc.unary_unary_rpc_method_handler(see, pb.TrackEventsRequest.FromString, Empty.SerializeToString)
+    ruled = grpc.method_handlers_generic_handler(gates, {"Ruled": handler})
+    async with channel_to(lambda server: server.add_generic_rpc_handlers((ruled,))) as channel:
+        error = await refusal(invoke(channel, f"/{gates}/Ruled", b"", INTERNAL))
+        good = pb.TrackEventsRequest(events=[event(timestamp=Timestamp(seconds=1))])
+        assert await invoke(channel, f"/{gates}/Ruled", good.SerializeToString(), INTERNAL) == b""
     assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "events: must contain at least 1 item(s)")
     assert [(each.field, each.description) for each in violations(error)] == [("events", "must contain at least 1 item(s)")]
-    assert servicer.seen == []
+    assert seen == [good]
+
+
+async def test_a_servicer_that_applies_the_rules_itself_gets_what_breaks_them() -> None:
+    servicer = Script()
+    async with served(servicer) as stub:
+        await stub.TrackEvents(pb.TrackEventsRequest(), metadata=INTERNAL)
+    assert len(servicer.seen) == 1
 
 
 def test_a_violation_is_named_by_its_path() -> None:

@@ -1,0 +1,65 @@
+"""Reads the history of a topic from its publisher, where new consumers, replays and those left behind a trim start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from pmp.log.v1 import log_pb2
+
+from kit.log.consume import BATCH_MESSAGES, History
+from kit.log.streams import Entry, Position
+
+_SECONDS: Final = 30.0
+_MAX_BYTES: Final = 16_777_216
+_OPTIONS: Final = (("grpc.max_receive_message_length", _MAX_BYTES),)
+
+
+def remote_history(address: str, token: str, method: MethodDescriptor) -> History:
+    """History of a topic by its publisher's INTERNAL rpc.
+
+    The rpc takes `partition` and `after_position`, and streams answers of a `position` and one repeated field of messages,
+    which are those of the topic.
+
+    Args:
+        address: host and port of the publisher.
+        token: the mesh's own credential.
+        method: the rpc.
+
+    Returns:
+        Reads about a transaction's worth of entries; raises ConnectionError while the publisher does not answer.
+    """
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    request: Callable[..., Any] = GetMessageClass(method.input_type)
+    answer: Any = GetMessageClass(method.output_type)
+    ((name, kind),) = ((field.name, field.message_type.full_name) for field in method.output_type.fields if field.message_type)
+
+    async def answers(partition: int, position: int) -> AsyncIterator[Any]:
+        async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+            call: Any = channel.unary_stream(path, request_serializer=request.SerializeToString, response_deserializer=answer.FromString)  # pyright: ignore[reportFunctionMemberAccess]
+            stream = call(request(partition=partition, after_position=position), metadata=(("x-pmp-mesh-token", token),), timeout=_SECONDS)
+            async for each in stream:
+                yield each
+
+    async def history(partition: int, position: int) -> list[Entry]:
+        entries: list[Entry] = []
+        count = 0
+        try:
+            async for each in answers(partition, position):
+                records = [log_pb2.Record(type=kind, payload=message.SerializeToString()) for message in getattr(each, name)]
+                pack = log_pb2.Pack(records=records).SerializeToString()
+                entries.append(Entry(Position(each.position, 0), pack, len(records), hour=0))
+                count += len(records)
+                if count >= BATCH_MESSAGES:
+                    break
+        except grpc.aio.AioRpcError as error:
+            if entries:
+                return entries
+            raise ConnectionError(f"{path} answers {error.code().name}") from None
+        return entries
+
+    return history

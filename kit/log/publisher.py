@@ -1,0 +1,85 @@
+"""A service that answers from its tables, publishes a topic of its own and follows those of others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from google.protobuf.descriptor import MethodDescriptor
+
+from kit.database import Database, Sessions, open_database
+from kit.log.consume import Consumer, Handler
+from kit.log.history import remote_history
+from kit.log.leases import Leases
+from kit.log.redis_log import RedisLog, open_log
+from kit.log.report import Report
+from kit.log.streams import Position
+from kit.log.trim import TopicTrimmer
+from kit.outbox import Relay, StateTopic, prepare_heads
+from kit.server import Service, serve
+from kit.settings import Settings
+from kit.telemetry import instrument, telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A topic that a service follows."""
+
+    topic: str
+    history: MethodDescriptor
+    """The publisher's rpc that streams what the topic has trimmed."""
+    handler: Handler
+    """Writes the effect of its messages."""
+
+
+class Publisher:
+    """A running service: its database, its topic and the log both rest on."""
+
+    def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog) -> None:
+        self.sessions: Sessions = database.sessions
+        self.topic = StateTopic(name, settings.log_partitions)
+        self._settings = settings
+        self._name = name
+        self._database = database
+        self._log = log
+
+    async def serve(self, services: Sequence[Service], feeds: Sequence[Feed]) -> None:
+        """Serves rpcs, publishes and follows until it is told to stop. The rpcs need the database alone."""
+        settings, log, topic = self._settings, self._log, self.topic
+        partitions = settings.log_partitions
+        await prepare_heads(self.sessions, self._name, partitions)
+        relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
+        report = Report(self.sessions, log, partitions, topic=self._name, follows=[feed.topic for feed in feeds])
+        await serve(
+            settings,
+            services=services,
+            checks={"database": self._database.check},
+            background=[
+                lambda: relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
+                TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
+                report.run,
+                *(partial(self._follow, feed) for feed in feeds),
+            ],
+        )
+
+    async def _follow(self, feed: Feed) -> None:
+        settings = self._settings
+        publisher = feed.history.containing_service.full_name.split(".")[1]
+        history = remote_history(settings.address(publisher), settings.mesh_token.get_secret_value(), feed.history)
+        consumer = Consumer(self.sessions, self._log, feed.topic, feed.handler, history=history, after_commit=self._committed)
+        await consumer.run(Leases(self._log.redis, feed.topic, self._name, settings.log_partitions))
+
+    async def _committed(self, _partition: int, _position: Position) -> None:
+        self.topic.wake()
+
+
+@asynccontextmanager
+async def open_publisher(settings: Settings, name: str) -> AsyncGenerator[Publisher]:
+    """Opens what a service of this name works with, and tells of it; closes it at the end."""
+    with telemetry(settings, name):
+        async with open_database(settings.database(name), settings.database_pool) as database, open_log(settings.redis_url) as log:
+            instrument(database.engine)
+            await log.fix_partitions(name, settings.log_partitions)
+            yield Publisher(settings, name, database, log)

@@ -1,0 +1,125 @@
+"""Handlers of the topics `events` and `purchases`: what others saw of persons joins what identity knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pmp.ingestion.v1.event_pb2 import EventStored
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.log.consume import Delivery, Poison
+from kit.outbox import StateTopic
+from kit.persons import Persons
+from services.identity.graph import Graph
+from services.identity.profiles import fill_in, take_address
+from services.identity.repository import Identities
+from services.identity.sightings import Bought, Sighting, bought, may_be_made, sighting_of
+
+_APPLIED = "applied"
+
+
+class FollowEvents:
+    """Handler of `events`: leads, logins, mailing lists, campaigns, and the visits of known users."""
+
+    def __init__(self, topic: StateTopic) -> None:
+        self._topic = topic
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Takes in what is new; most events tell nothing new, and are done with two queries for all of them."""
+        told = [sighting_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
+        graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
+        sightings = await _new(graph, [sighting for sighting in told if sighting])
+        if sightings:
+            await graph.lock()
+            await _apply(graph, sightings)
+            await self._topic.tell(session, await graph.settle())
+        return [_APPLIED] * len(deliveries)
+
+
+class FollowPurchases:
+    """Handler of `purchases`: what persons have paid, and the visits they paid in."""
+
+    def __init__(self, topic: StateTopic) -> None:
+        self._topic = topic
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Takes in how orders stand."""
+        told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
+        graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
+        if await _new(graph, [each.sighting for each in told]) or await _moved(graph, told):
+            await graph.lock()
+            await _apply(graph, [each.sighting for each in told])
+            for before, order in await _moved(graph, told):
+                graph.order(order)
+                graph.concern(before["subject"])
+            await self._topic.tell(session, await graph.settle())
+        return [_APPLIED] * len(deliveries)
+
+
+async def _moved(graph: Graph, told: Sequence[Bought]) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The orders that stand otherwise than before: how they stood, and how they stand. A new one stood as it stands."""
+    newest = {each.order["purchase_id"]: each.order for each in told}
+    known = await graph.identities.orders(newest)
+    return [(known.get(key, order), order) for key, order in newest.items() if known.get(key) != order]
+
+
+async def _new(graph: Graph, sightings: Sequence[Sighting]) -> Sequence[Sighting]:
+    """Those that may change something."""
+    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
+    campaigns = await graph.identities.campaigns({sighting.campaign[0] for sighting in sightings if sighting.campaign})
+    return [each for each in sightings if each.is_news or not _is_known(graph, each) or _is_first(each, campaigns)]
+
+
+def _is_known(graph: Graph, sighting: Sighting) -> bool:
+    """True when the names of a sighting are linked already, or make nobody known."""
+    name = _name(graph, sighting)
+    owner = graph.owner(name)
+    return not name or (owner != "" and (not sighting.session or graph.knows(sighting.session, owner, sighting.at)))
+
+
+def _name(graph: Graph, sighting: Sighting) -> str:
+    """The strongest name that leads to a user, or may make one known; empty for none."""
+    return next((name for name in sighting.names if graph.owner(name) or may_be_made(name)), "")
+
+
+def _is_first(sighting: Sighting, campaigns: Mapping[str, datetime]) -> bool:
+    if sighting.campaign is None:
+        return False
+    known = campaigns.get(sighting.campaign[0])
+    return known is None or sighting.at < known
+
+
+async def _apply(graph: Graph, sightings: Sequence[Sighting]) -> None:
+    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
+    await graph.users({graph.owner(name) for sighting in sightings for name in sighting.names})
+    for sighting in sightings:
+        if sighting.campaign:
+            subject, campaign = sighting.campaign
+            graph.campaign(subject, campaign.at, campaign.utm)
+        name = _name(graph, sighting)
+        if name:
+            await _note(graph, sighting, name)
+
+
+async def _note(graph: Graph, sighting: Sighting, name: str) -> None:
+    """Takes in what is told of the user of a name, who is made known if nobody is yet."""
+    at, owner = sighting.at, graph.owner(name)
+    row = await graph.user(owner) if owner else graph.create(name, at, sighting.evidence)
+    user_id = row.id
+    if sighting.address and sighting.address.subject == name:
+        if owner:
+            fill_in(row, sighting.address)
+        else:
+            await take_address(graph, row, sighting.address, at, sighting.evidence)
+    if sighting.session:
+        graph.link(sighting.session, user_id, at, sighting.evidence)
+    if sighting.lead and (row.lead_at is None or at < row.lead_at):
+        row.lead_at = at
+        graph.concern(f"user:{user_id}")
+    if sighting.login and (row.last_login is None or at > row.last_login):
+        row.last_login = at
+    if sighting.subscription:
+        graph.subscribe(user_id, sighting.subscription.list, at, subscribed=sighting.subscription.subscribed)

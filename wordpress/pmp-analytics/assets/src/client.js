@@ -1,0 +1,255 @@
+import { Store, alone, newId } from './store.js';
+
+const EVENT_BYTES = 32_768; // what the mesh takes
+const BODY_BYTES = 60_000; // browsers let 64 KiB of requests outlive their page
+const BATCH = 50;
+const QUEUE = 500;
+const REQUEST_MS = 10_000;
+const LONGEST_WAIT_MS = 3_600_000;
+
+const bytes = (event) => new Blob([JSON.stringify(event)]).size;
+
+/**
+ * Brings events to the mesh: one queue for all tabs and pages of a shop, emptied by one tab at a time.
+ *
+ * An event leaves the queue when the mesh has answered for it, never before. Its id stays the same, so that telling it
+ * again is harmless.
+ */
+export class AnalyticsAPIClient {
+  #settings;
+  #window;
+  #store;
+  #tab;
+  #running = Promise.resolve();
+  #timer;
+  #size = BATCH;
+  #count = 0;
+  /** Promises of `trackEvent`, by event id. */
+  #callers = new Map();
+  /** Keys of what this page queued, and of what is on its way. */
+  #mine = new Set();
+  #flying = new Set();
+
+  /**
+   * @param {object} settings the shop's own REST route, or the gateway
+   * @param {string} [settings.route] address of the route
+   * @param {string} [settings.endpoint] address of the gateway, up to and including `/api`
+   * @param {string} [settings.apiKey] the browser's API key
+   * @param {string} [settings.token] a token of scope `track`
+   * @param {string} [settings.tokenUrl] where to POST for one instead; answers `{token, expires_in}`
+   */
+  constructor(settings, window = globalThis) {
+    this.#settings = settings;
+    this.#window = window;
+    this.#store = new Store(() => window.localStorage);
+    this.#tab = new Store(() => window.sessionStorage);
+    window.addEventListener?.('online', () => {
+      // A network that is back ends our own patience, not what the mesh asked for.
+      if (!this.#store.get('wait')?.asked) this.#store.remove('wait');
+      this.flush();
+    });
+  }
+
+  /**
+   * Tells an event now.
+   *
+   * @param {object} event as the mesh takes it; `id` and `timestamp` are made where missing
+   * @returns {Promise<{success: true, event_id: string}>} rejects when the mesh refused the event, or when it could not
+   *   be told: then it stays queued and is tried again
+   */
+  async trackEvent(event) {
+    const id = this.enqueue(event);
+    return new Promise((resolve, reject) => {
+      this.#callers.set(id, { resolve, reject });
+      this.flush();
+    });
+  }
+
+  /** The events that wait for an answer, the oldest first. */
+  getQueuedEvents() {
+    return this.#queue().map(([, event]) => event);
+  }
+
+  /**
+   * Keeps an event for the next `flush`. In a full queue the oldest makes room.
+   *
+   * @returns {string} the event's id
+   * @throws {RangeError} for an event that the mesh would refuse for its size
+   */
+  enqueue(event) {
+    const kept = { ...event, id: event.id || newId(), timestamp: event.timestamp || new Date().toISOString() };
+    if (bytes(kept) > EVENT_BYTES) throw new RangeError(`An event has at most ${EVENT_BYTES} bytes`);
+    const queue = this.#queue();
+    if (queue.length >= QUEUE) this.#refused(queue[0], 'the queue is full');
+    // A key for each event: tabs can't overwrite each other's. The keys sort by time.
+    const key = `q.${(Date.now() * 1000 + (this.#count++ % 1000)).toString(36)}.${kept.id}`;
+    this.#store.set(key, kept);
+    this.#mine.add(key);
+    return kept.id;
+  }
+
+  /** Tells what is queued, as soon as no other tab does. Never rejects. */
+  flush() {
+    clearTimeout(this.#timer);
+    if (this.#queue().length) {
+      this.#running = this.#running.then(async () => {
+        // The lock is held for one request only, so that a lease can't run out under it.
+        while (await alone(this.#window, this.#store, () => this.#deliver()));
+      }).catch(() => {}); // no lock is given to a page that is going away
+    }
+    return this.#running;
+  }
+
+  /** Flushes after so many milliseconds. */
+  flushLater(ms) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.flush(), ms);
+  }
+
+  /** Tells what this page queued while it goes away. No answer can be heard, so the events stay, and are told again later. */
+  unload() {
+    const events = this.#batch(([key]) => this.#mine.has(key) && !this.#flying.has(key)).map(([, event]) => event);
+    if (!events.length || this.#patience() > 0) return;
+    const body = JSON.stringify({ events });
+    const { route } = this.#settings;
+    if (route) this.#window.navigator.sendBeacon?.(route, body);
+    else if (this.#token()) this.#send(body).catch(() => {});
+  }
+
+  /** Forgets the queue and all that was stored for it. */
+  purge() {
+    clearTimeout(this.#timer);
+    [...this.#store.names('q.'), 'wait'].forEach((key) => this.#store.remove(key));
+    this.#tab.remove('token');
+    this.#reject(new Error('the queue was purged'));
+  }
+
+  /**
+   * One request.
+   *
+   * @returns {Promise<object>} the mesh's answer: `results` has a verdict for each event. Rejects with `status`, and
+   *   `retryAfter` in milliseconds.
+   */
+  async makeRequest(events) {
+    if (!this.#settings.route && !this.#token()) await this.#fetchToken();
+    const response = await this.#send(JSON.stringify({ events }));
+    const answer = await response.json().catch(() => null);
+    // A captive portal says 200, too: only a verdict counts.
+    if (answer?.results?.length === events.length || (response.ok && answer?.success && !answer.results)) return answer;
+    if (response.status === 401) this.#tab.remove('token');
+    const after = response.headers.get('retry-after');
+    throw Object.assign(new Error(answer?.message ?? `HTTP ${response.status}`), {
+      status: response.status,
+      retryAfter: after * 1000 || Date.parse(after) - Date.now(),
+    });
+  }
+
+  #send(body) {
+    const { route, endpoint, apiKey } = this.#settings;
+    if (route) return this.#post(route, { body, headers: { 'content-type': 'text/plain' } });
+    const token = this.#token();
+    const headers = { 'content-type': 'application/json', 'x-api-key': apiKey, ...(token && { authorization: `Bearer ${token}` }) };
+    return this.#post(`${endpoint}/v1/events/batch`, { body, headers, credentials: 'omit' });
+  }
+
+  #post(url, options) {
+    return this.#window.fetch(url, { method: 'POST', keepalive: true, signal: AbortSignal.timeout?.(REQUEST_MS), ...options });
+  }
+
+  #token() {
+    const kept = this.#tab.get('token');
+    return this.#settings.token ?? (kept?.until > Date.now() ? kept.token : undefined);
+  }
+
+  async #fetchToken() {
+    const { tokenUrl } = this.#settings;
+    if (!tokenUrl) return;
+    // By POST: a page cache must not give one visitor's token to another.
+    const response = await this.#post(tokenUrl);
+    if (!response.ok) throw new Error(`no token: HTTP ${response.status}`);
+    const { token, expires_in: seconds } = await response.json();
+    this.#tab.set('token', { token, until: Date.now() + (seconds - 30) * 1000 });
+  }
+
+  /** Keys and events. */
+  #queue() {
+    return this.#store.names('q.').map((key) => [key, this.#store.get(key)]).filter(([, event]) => event);
+  }
+
+  #batch(wanted = () => true) {
+    let room = BODY_BYTES;
+    const fits = ([, event]) => (room -= bytes(event) + 1) > 0;
+    return this.#queue().filter(wanted).slice(0, this.#size).filter(fits);
+  }
+
+  /** Milliseconds until the mesh may be asked again. */
+  #patience() {
+    const wait = this.#store.get('wait')?.until - Date.now();
+    return wait <= LONGEST_WAIT_MS ? wait : 0; // longer than we ever wait: the clock was set back
+  }
+
+  /** Tells one batch; true if there may be more. */
+  async #deliver() {
+    const wait = this.#patience();
+    if (wait > 0) {
+      this.flushLater(wait);
+      return this.#reject(new Error(`queued for ${wait} ms`));
+    }
+    const batch = this.#batch();
+    if (!batch.length) {
+      // Whatever is not in the queue any more, another tab has told.
+      for (const [id, { resolve }] of this.#callers) resolve({ success: true, event_id: id });
+      return this.#callers.clear();
+    }
+    this.#flying = new Set(batch.map(([key]) => key));
+    try {
+      const { results, event_id } = await this.makeRequest(batch.map(([, event]) => event));
+      batch.forEach((entry, at) => {
+        const verdict = results?.[at] ?? { success: true, event_id };
+        if (verdict.success) this.#settle(entry)?.resolve({ success: true, event_id: verdict.event_id || entry[1].id });
+        else this.#refused(entry, JSON.stringify(verdict.violations));
+      });
+      this.#store.remove('wait');
+      this.#size = BATCH;
+    } catch (error) {
+      if (error.status !== 400 && error.status !== 413) return this.#postpone(error);
+      // Halved until the bad event stands alone.
+      if (batch.length > 1) this.#size = batch.length >> 1;
+      else this.#refused(batch[0], error.message);
+    } finally { this.#flying.clear(); }
+    return true;
+  }
+
+  #refused(entry, reason) {
+    const error = new Error(`event ${entry[1].id} was refused: ${reason}`);
+    const caller = this.#settle(entry);
+    if (caller) caller.reject(error);
+    else console.warn(error.message);
+  }
+
+  /** Takes an event out of the queue; who waits for it, if anybody does. */
+  #settle([key, { id }]) {
+    const caller = this.#callers.get(id);
+    this.#store.remove(key);
+    this.#mine.delete(key);
+    this.#callers.delete(id);
+    return caller;
+  }
+
+  /** Waits 1, 2, 4 ... 30 s, or what the mesh asked for; other tabs and later pages wait as well. */
+  #postpone(error) {
+    const tries = this.#store.get('wait')?.tries ?? 0;
+    const asked = error.retryAfter > 0;
+    const ms = asked ? Math.min(error.retryAfter, LONGEST_WAIT_MS) : Math.min(1000 * 2 ** tries, 30_000);
+    if (this.#queue().length) { // else it was purged meanwhile, and nothing may be stored
+      this.#store.set('wait', { until: Date.now() + ms, tries: tries + 1, asked });
+      this.flushLater(ms);
+    }
+    this.#reject(error);
+  }
+
+  #reject(error) {
+    for (const { reject } of this.#callers.values()) reject(error);
+    this.#callers.clear();
+  }
+}

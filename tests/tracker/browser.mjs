@@ -212,3 +212,12 @@ export async function pass(ms) {
     await settled();
   }
 }
+
+/** What a promise comes to, however long it takes. */
+export async function after(promise) {
+  let open = true;
+  const close = () => { open = false; };
+  promise.then(close, close);
+  while (open) await pass(50);
+  return promise;
+}

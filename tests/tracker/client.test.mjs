@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
-import { AnalyticsAPIClient, Browser, ROUTE, clock, pass, unwind, verdicts } from './browser.mjs';
+import { AnalyticsAPIClient, Browser, ROUTE, after, clock, pass, unwind, verdicts } from './browser.mjs';
 
 const EVENT = { event_type: 'page_view', page_url: 'https://shop.example/pricing' };
 const GATEWAY = { endpoint: 'https://mesh.example/api', apiKey: 'browser-key', tokenUrl: '/wp-json/pmp/v1/pass' };
@@ -16,7 +16,7 @@ const client = (settings = { route: ROUTE }, page = browser.open('/', { running:
 const status = (code, headers = {}) => () => new Response(JSON.stringify({ code: 14, message: 'the mesh is down', details: [] }), { status: code, headers });
 
 test('an event is told with an id and a time', async () => {
-  const answer = await client().trackEvent(EVENT);
+  const answer = await after(client().trackEvent(EVENT));
   const [event] = browser.mesh.told;
   assert.deepEqual(answer, { success: true, event_id: event.id });
   assert.match(event.id, /^[\w-]{32,36}$/);
@@ -25,7 +25,7 @@ test('an event is told with an id and a time', async () => {
 });
 
 test('an id and a time that are given stay as they are', async () => {
-  const answer = await client().trackEvent({ ...EVENT, id: 'mine-1', timestamp: '2026-11-01T00:00:00Z' });
+  const answer = await after(client().trackEvent({ ...EVENT, id: 'mine-1', timestamp: '2026-11-01T00:00:00Z' }));
   assert.equal(answer.event_id, 'mine-1');
   assert.equal(browser.mesh.told[0].timestamp, '2026-11-01T00:00:00Z');
 });
@@ -34,7 +34,7 @@ test('ids are made without randomUUID as well', async () => {
   const { randomUUID } = crypto;
   crypto.randomUUID = undefined;
   try {
-    const { event_id: id } = await client().trackEvent(EVENT);
+    const { event_id: id } = await after(client().trackEvent(EVENT));
     assert.match(id, /^(\w+-){3}\w+$/);
   } finally { crypto.randomUUID = randomUUID; }
 });
@@ -42,7 +42,7 @@ test('ids are made without randomUUID as well', async () => {
 test('an event that could not be told is rejected and stays in the queue', async () => {
   const broken = client();
   broken.makeRequest = async () => { throw new Error('Network error'); };
-  await assert.rejects(broken.trackEvent({ event_type: 'test_event' }), /Network error/);
+  await assert.rejects(after(broken.trackEvent({ event_type: 'test_event' })), /Network error/);
   assert.equal(broken.getQueuedEvents().length, 1);
   assert.equal(broken.getQueuedEvents()[0].event_type, 'test_event');
 });
@@ -50,12 +50,12 @@ test('an event that could not be told is rejected and stays in the queue', async
 test('an event that the mesh refuses is rejected and leaves the queue', async () => {
   browser.mesh.reply = (events) => Response.json({ success: false, accepted: 0, rejected: 1, results: verdicts(events, () => true) });
   const honest = client();
-  await assert.rejects(honest.trackEvent(EVENT), /refused: .*too old/);
+  await assert.rejects(after(honest.trackEvent(EVENT)), /refused: .*too old/);
   assert.deepEqual(honest.getQueuedEvents(), []);
 });
 
 test('the first-party route takes plain text without credentials of the mesh', async () => {
-  await client().trackEvent(EVENT);
+  await after(client().trackEvent(EVENT));
   const [{ url, method, keepalive, headers, credentials }] = browser.mesh.requests;
   assert.deepEqual({ url, method, keepalive, headers, credentials }, {
     url: ROUTE, method: 'POST', keepalive: true, headers: { 'content-type': 'text/plain' }, credentials: undefined,
@@ -64,8 +64,8 @@ test('the first-party route takes plain text without credentials of the mesh', a
 
 test('the gateway gets the browser key and a token that is fetched once for the session', async () => {
   const direct = client(GATEWAY);
-  await direct.trackEvent(EVENT);
-  await direct.trackEvent(EVENT);
+  await after(direct.trackEvent(EVENT));
+  await after(direct.trackEvent(EVENT));
   const [pass_, first, second] = browser.mesh.requests;
   assert.equal(browser.mesh.requests.length, 3);
   assert.deepEqual([pass_.url, pass_.method], [GATEWAY.tokenUrl, 'POST']);
@@ -77,10 +77,10 @@ test('the gateway gets the browser key and a token that is fetched once for the 
 
 test('a token that has run out, or that the gateway refuses, is fetched anew', async () => {
   const direct = client(GATEWAY);
-  await direct.trackEvent(EVENT);
+  await after(direct.trackEvent(EVENT));
   await pass(600_000);
   browser.mesh.reply = status(401);
-  await assert.rejects(direct.trackEvent(EVENT), /the mesh is down/);
+  await assert.rejects(after(direct.trackEvent(EVENT)), /the mesh is down/);
   browser.mesh.reply = null;
   await pass(1000);
   const tokens = browser.mesh.requests.map(({ headers }) => headers?.authorization).filter(Boolean);
@@ -95,7 +95,7 @@ test('it is tried again after 1, 2, 4 ... 30 seconds until the mesh is back', as
     throw new TypeError('Failed to fetch');
   };
   const patient = client();
-  await assert.rejects(patient.trackEvent(EVENT), TypeError);
+  await assert.rejects(after(patient.trackEvent(EVENT)), TypeError);
   await pass(125_000);
   const gaps = times.slice(1).map((time, at) => Math.round((time - times[at]) / 1000));
   assert.deepEqual(gaps, [1, 2, 4, 8, 16, 30, 30, 30]);
@@ -107,12 +107,12 @@ test('it is tried again after 1, 2, 4 ... 30 seconds until the mesh is back', as
 
 test('a 429 is obeyed for as long as it says, by other tabs and later pages as well', async () => {
   browser.mesh.reply = status(429, { 'retry-after': '60' });
-  await assert.rejects(client().trackEvent(EVENT), /the mesh is down/);
+  await assert.rejects(after(client().trackEvent(EVENT)), /the mesh is down/);
   browser.mesh.reply = null;
   const [page] = browser.tabs;
   page.dispatchEvent(new Event('online'));
   const other = client();
-  await assert.rejects(other.trackEvent(EVENT), /queued/);
+  await assert.rejects(after(other.trackEvent(EVENT)), /queued/);
   await pass(59_000);
   assert.equal(browser.mesh.requests.length, 1);
   await pass(2000);
@@ -122,7 +122,7 @@ test('a 429 is obeyed for as long as it says, by other tabs and later pages as w
 test('a retry-after may be a date', async () => {
   browser.mesh.reply = status(503, { 'retry-after': 'Sun, 22 Nov 2026 10:02:00 GMT' });
   const patient = client();
-  await assert.rejects(patient.trackEvent(EVENT));
+  await assert.rejects(after(patient.trackEvent(EVENT)));
   browser.mesh.reply = null;
   await pass(119_000);
   assert.equal(browser.mesh.told.length, 0);
@@ -133,7 +133,7 @@ test('a retry-after may be a date', async () => {
 test('a network that is back is used at once', async () => {
   browser.mesh.reply = () => { throw new TypeError('offline'); };
   const patient = client();
-  await assert.rejects(patient.trackEvent(EVENT));
+  await assert.rejects(after(patient.trackEvent(EVENT)));
   await pass(10_000);
   browser.mesh.reply = null;
   browser.tabs[0].dispatchEvent(new Event('online'));
@@ -158,7 +158,7 @@ test('verdicts of a batch drop the refused events and take the others out of the
   };
   const mixed = client();
   for (const event_type of ['good', 'bad', 'good']) mixed.enqueue({ event_type });
-  await mixed.flush();
+  await after(mixed.flush());
   assert.deepEqual(browser.mesh.types(), ['good', 'good']);
   assert.deepEqual(browser.stored(), []);
   assert.equal(browser.mesh.requests.length, 1);
@@ -168,7 +168,7 @@ test('a batch that is refused as a whole is halved until the bad event stands al
   browser.mesh.reply = (events) => (events.some((event) => event.event_type === 'bad') ? status(400)() : null);
   const mixed = client();
   for (let at = 0; at < 9; at += 1) mixed.enqueue({ event_type: at === 5 ? 'bad' : 'good', metadata: { at } });
-  await mixed.flush();
+  await after(mixed.flush());
   assert.deepEqual(browser.mesh.told.map((event) => event.metadata.at).sort(), [0, 1, 2, 3, 4, 6, 7, 8]);
   assert.deepEqual(browser.stored(), []);
 });
@@ -180,7 +180,7 @@ for (const [name, reply] of [
 ]) {
   test(`${name} is no verdict`, async () => {
     browser.mesh.reply = reply;
-    await assert.rejects(client().trackEvent(EVENT));
+    await assert.rejects(after(client().trackEvent(EVENT)));
     assert.equal(browser.queue().length, 1);
   });
 }
@@ -188,7 +188,7 @@ for (const [name, reply] of [
 test('a batch stays below what browsers let outlive a page', async () => {
   const big = client();
   for (let at = 0; at < 10; at += 1) big.enqueue({ event_type: 'big', metadata: { text: 'ü'.repeat(10_000) } });
-  await big.flush();
+  await after(big.flush());
   assert.equal(browser.mesh.told.length, 10);
   for (const { body } of browser.mesh.requests) assert.ok(Buffer.byteLength(body) < 65_536);
 });
@@ -212,7 +212,7 @@ test('a browser that stores nothing keeps the queue as long as the page lives', 
   browser.localStorage.full = true;
   browser.mesh.reply = status(503);
   const poor = client();
-  await assert.rejects(poor.trackEvent(EVENT));
+  await assert.rejects(after(poor.trackEvent(EVENT)));
   assert.equal(poor.getQueuedEvents().length, 1);
   browser.mesh.reply = null;
   await pass(1000);
@@ -220,12 +220,12 @@ test('a browser that stores nothing keeps the queue as long as the page lives', 
 
   const page = browser.open('/', { running: false });
   Object.defineProperty(page, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });
-  assert.equal((await client({ route: ROUTE }, page).trackEvent(EVENT)).success, true);
+  assert.equal((await after(client({ route: ROUTE }, page).trackEvent(EVENT))).success, true);
 });
 
 test('what is broken in the storage is passed over', async () => {
   browser.localStorage.setItem('pmp.q.0.broken', '{"event_type":');
-  await client().trackEvent(EVENT);
+  await after(client().trackEvent(EVENT));
   assert.equal(browser.mesh.told.length, 1);
 });
 
@@ -266,7 +266,7 @@ test('a page that goes away hands over what it queued, and the next one repeats 
   await pass(0);
   assert.deepEqual(browser.beacons.map((event) => event.id), [id]);
   assert.equal(browser.queue().length, 1);
-  await client().flush();
+  await after(client().flush());
   assert.deepEqual(browser.mesh.told.map((event) => event.id), [id, id]);
   assert.deepEqual(browser.stored(), []);
 });
@@ -289,7 +289,7 @@ test('a page that goes away leaves what is on its way, what is of other tabs, an
 
 test('the gateway is told by a request that outlives the page', async () => {
   const direct = client(GATEWAY);
-  await direct.trackEvent(EVENT);
+  await after(direct.trackEvent(EVENT));
   direct.enqueue(EVENT);
   direct.unload();
   const { url, keepalive, headers } = browser.mesh.requests.at(-1);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
+import { start } from '../../wordpress/pmp-analytics/assets/shop.js';
 import { Area, Browser, Element, SETTINGS, SHOP, clock, pass, unwind } from './browser.mjs';
 
 const AD = '/courses/pmp?utm_source=newsletter&utm_medium=email&utm_campaign=spring&gclid=abc';
@@ -89,7 +90,6 @@ test('a page that comes back from the browser\'s memory is viewed again', async 
 test('a page rendered ahead counts when it is seen', async () => {
   const page = browser.open('/', { running: false });
   page.document.prerendering = true;
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
   start(page);
   await pass(500);
   assert.equal(browser.mesh.told.length, 0);
@@ -100,7 +100,6 @@ test('a page rendered ahead counts when it is seen', async () => {
 
 test('a script that is loaded twice tells once', async () => {
   const page = browser.open('/');
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
   start(page);
   await pass(500);
   assert.deepEqual(browser.mesh.types(), ['page_view']);
@@ -109,18 +108,8 @@ test('a script that is loaded twice tells once', async () => {
 test('a page without settings is left alone', async () => {
   const page = browser.open('/', { running: false });
   page.document.root.children.length = 0;
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
   start(page);
   assert.equal(page.pmp, undefined);
-});
-
-test('settings may stand on the script tag', async () => {
-  const page = browser.open('/', { running: false });
-  page.document.root.children[0] = new Element('script', { 'data-pmp': JSON.stringify(SETTINGS) });
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
-  start(page);
-  await pass(500);
-  assert.deepEqual(browser.mesh.types(), ['page_view']);
 });
 
 test('clicks on marked elements are told with their marks', async () => {
@@ -182,7 +171,6 @@ test('leaving tells how long the page was seen and how much of it', async () => 
 test('a page that is opened in the background is not seen yet', async () => {
   const page = browser.open('/', { running: false });
   page.document.visibilityState = 'hidden';
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
   start(page);
   await pass(MINUTE);
   page.show('visible');
@@ -213,6 +201,18 @@ test('on the way to another page of the shop, that page tells what is left, once
   await pass(500);
   assert.deepEqual(browser.mesh.types(), ['page_view', 'page_leave', 'page_view']);
   assert.deepEqual(browser.beacons, []);
+});
+
+test('what happens on the way to another page waits for it, and is told after all if the page stays', async () => {
+  const navigation = new EventTarget();
+  const page = browser.open('/', { window: { navigation } });
+  await pass(1000);
+  page.pmp.push({ event_type: 'download' });
+  navigation.dispatchEvent(Object.assign(new Event('navigate'), { destination: { url: `${SHOP}/guide.pdf`, sameDocument: false } }));
+  await pass(4000);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+  await pass(2000);
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'download']);
 });
 
 test('what could not be told is told on the next visit', async () => {
@@ -306,7 +306,6 @@ test('what a shop does not want to know is not told', async () => {
 
 test('a tab whose session storage is refused still tells', async () => {
   const page = browser.open('/', { running: false, tab: Object.assign(new Area(), { full: true }) });
-  const { start } = await import('../../wordpress/pmp-analytics/assets/shop.js');
   start(page);
   await pass(500);
   assert.deepEqual(browser.mesh.types(), ['page_view']);

@@ -1,10 +1,11 @@
-import { Store, alone, newId } from './store.js';
+import { Store, alone, newId, pause } from './store.js';
 
 const EVENT_BYTES = 32_768; // what the mesh takes
 const BODY_BYTES = 60_000; // browsers let 64 KiB of requests outlive their page
 const BATCH = 50;
 const QUEUE = 500;
 const REQUEST_MS = 10_000;
+const SEEN_MS = 100; // a tab sees a little late what another one has taken out of the storage
 const LONGEST_WAIT_MS = 3_600_000;
 
 const bytes = (event) => new Blob([JSON.stringify(event)]).size;
@@ -211,6 +212,7 @@ export class AnalyticsAPIClient {
       });
       this.#store.remove('wait');
       this.#size = BATCH;
+      await pause(SEEN_MS);
     } catch (error) {
       if (error.status !== 400 && error.status !== 413) return this.#postpone(error);
       // Halved until the bad event stands alone.

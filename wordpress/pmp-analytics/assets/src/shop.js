@@ -4,16 +4,16 @@ import { Tracker } from './tracker.js';
 export { AnalyticsAPIClient };
 
 /**
- * Starts the tracker of a page whose settings lie in `<script type="application/json" id="pmp-settings">`, or in
- * `data-pmp` of a script tag. They are the same for every visitor, so that a page cache may keep them.
+ * Starts the tracker of a page whose settings lie in `<script type="application/json" id="pmp-settings">`. They are the
+ * same for every visitor, so that a page cache may keep them.
  *
  * What was pushed to `window.pmp` before is told as well. Afterwards `window.pmp` is the tracker.
  */
 export function start(window) {
   const { document, pmp } = window;
-  const settings = document.getElementById('pmp-settings')?.textContent ?? document.querySelector('script[data-pmp]')?.dataset.pmp;
+  const settings = document.getElementById('pmp-settings');
   if (!settings || pmp?.client) return;
-  const tracker = new Tracker(JSON.parse(settings), window);
+  const tracker = new Tracker(JSON.parse(settings.textContent), window);
   window.pmp = tracker;
   const begin = () => {
     tracker.start();

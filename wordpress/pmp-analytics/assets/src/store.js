@@ -5,6 +5,8 @@ const LEASE_MS = 30_000; // longer than two requests may take
 export const newId = () => crypto.randomUUID?.()
   ?? Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join('-');
 
+export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
 /** Values that outlive the page; where the browser refuses to store, they live as long as the page does. */
 export class Store {
   #memory = new Map();
@@ -49,7 +51,7 @@ export async function alone(window, store, work) {
     const until = store.get('lease')?.until - Date.now();
     if (!(until > 0 && until <= LEASE_MS)) store.set('lease', { owner, until: Date.now() + LEASE_MS });
     // Of tabs that write at the same time the last one has it: look again.
-    await new Promise((resolve) => { setTimeout(resolve, 50); });
+    await pause(50);
   }
   try { return await work(); } finally { store.remove('lease'); }
 }

@@ -7,7 +7,7 @@ import { Visit } from './visit.js';
 const HELD = 50;
 const SOON_MS = 200; // so that what happens together is told together
 const TITLE_MS = 50; // themes set the title just after they have changed the address
-const LEAVING_MS = 5000;
+const LEAVING_MS = 5000; // a page that takes longer to be replaced is not on the way any more
 
 /** Watches a page, and tells the mesh what the visitor allows. */
 export class Tracker {
@@ -95,7 +95,9 @@ export class Tracker {
       this.#view();
     });
     navigation?.addEventListener('navigate', ({ destination }) => {
-      if (!destination.sameDocument && destination.url.startsWith(`${window.location.origin}/`)) this.#inside = Date.now();
+      if (destination.sameDocument || !destination.url.startsWith(`${window.location.origin}/`)) return;
+      this.#inside = Date.now();
+      this.client.flushLater(LEAVING_MS); // what is sent now would lose its answer
     });
     const moved = () => setTimeout(() => this.#view(), TITLE_MS);
     for (const name of ['pushState', 'replaceState']) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +43,8 @@ class Shop:
     """Every body that a path was served with."""
     status: int = 200
     """What the route answers; `retry-after` comes with 429."""
+    token: str = "a-token"
+    """What a browser gets for the gateway."""
     port: int = 0
 
     @property
@@ -69,7 +71,7 @@ class Shop:
 
 
 @contextmanager
-def opened(settings: dict[str, Any]) -> Iterator[Shop]:
+def opened(settings: dict[str, Any]) -> Generator[Shop]:
     """A shop that is open until the block ends."""
     shop = Shop(settings)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"shop": shop}))
@@ -107,10 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._note()
         body = self.rfile.read(int(self.headers["content-length"] or 0))
         if self.path == TOKENS:
-            self._json(200, {"token": "a-token", "expires_in": 600})
+            self._json(200, {"token": self.shop.token, "expires_in": 600})
             return
         wanted = {ROUTE: "text/plain", BATCH: "application/json"}[self.path]
-        allowed = self.path == ROUTE or (self.headers["x-api-key"], self.headers["authorization"]) == ("browser-key", "Bearer a-token")
+        allowed = self.path == ROUTE or (self.headers["x-api-key"], self.headers["authorization"]) == (
+            "browser-key",
+            f"Bearer {self.shop.token}",
+        )
         if not allowed or not self.headers["content-type"].startswith(wanted):
             self._json(401, {"code": 16, "message": "who is that?", "details": []})
         elif self.shop.status != 200:
@@ -119,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             events = json.loads(body)["events"]
             self.shop.bodies.append(body)
             self.shop.told.extend(events)
-            results = [{"success": True, "event_id": event["id"], "violations": []} for event in events]
+            results = [{"success": True, "event_id": event["id"]} for event in events]
             self._json(200, {"success": True, "accepted": len(events), "rejected": 0, "results": results})
 
     def _note(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,13 @@ import adblock
 import protovalidate
 import pytest
 from google.protobuf import json_format
-from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Route
 from pmp.ingestion.v1.ingestion_pb2 import TrackEventsRequest
 
 from tests.tracker.shop import BATCH, ROUTE, SCRIPT, TOKENS, Event, Shop, opened
 
 FIRST_PARTY: dict[str, Any] = {"route": ROUTE, "consent": "assumed"}
 LISTS = Path("/usr/share/chromium/extensions/ublock-origin/assets")
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync
-    --host-resolver-rules=MAP\tshop.example\t127.0.0.1"""
-
-
-@pytest.fixture(scope="session")
-async def chromium() -> AsyncGenerator[Browser]:
-    async with async_playwright() as playwright:
-        flags = [flag.replace("\t", " ") for flag in FLAGS.split(" ") if flag.strip()]
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=[flag.strip() for flag in flags])
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def visitor(chromium: Browser) -> AsyncGenerator[BrowserContext]:
-    context = await chromium.new_context()
-    yield context
-    await context.close()
 
 
 @pytest.fixture
@@ -55,7 +37,7 @@ def shop(open_shop: Callable[[dict[str, Any]], Shop]) -> Shop:
 async def come(check: Callable[[], object], seconds: float = 10) -> None:
     """Waits until something is so."""
     async with asyncio.timeout(seconds):
-        while not check():
+        while not check():  # noqa: ASYNC110 (the shop is another thread's)
             await asyncio.sleep(0.02)
 
 
@@ -183,7 +165,7 @@ async def test_the_queue_survives_the_page_while_the_mesh_is_away(shop: Shop, vi
     shop.status = status
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.posts())
+    await come(shop.posts)
     await page.click("#hero")
     await page.close()
     page = await visitor.new_page()
@@ -218,8 +200,12 @@ async def test_several_tabs_lose_nothing_and_tell_nothing_twice(shop: Shop, visi
     url = shop.url if secure else shop.plain_url
     await asyncio.gather(*(page.goto(url) for page in pages))
     assert await pages[0].evaluate("() => Boolean(navigator.locks)") is secure
-    await asyncio.gather(*(page.evaluate("(at) => { for (let n = 0; n < 70; n += 1) pmp.push({event_type: `tab-${at}`}); }", at)
-                           for at, page in enumerate(pages)))
+    await asyncio.gather(
+        *(
+            page.evaluate("(at) => { for (let n = 0; n < 70; n += 1) pmp.push({event_type: `tab-${at}`}); }", at)
+            for at, page in enumerate(pages)
+        )
+    )
     await come(lambda: len(shop.told) >= 213, 30)
     await quiet(shop)
     assert shop.types() == {"page_view": 3, "tab-0": 70, "tab-1": 70, "tab-2": 70}
@@ -242,7 +228,9 @@ async def test_global_privacy_control_is_a_no(shop: Shop, visitor: BrowserContex
     assert await visitor.cookies() == []
 
 
-async def test_nothing_is_stored_or_sent_before_the_visitor_says_yes(open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext) -> None:
+async def test_nothing_is_stored_or_sent_before_the_visitor_says_yes(
+    open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext
+) -> None:
     shop = open_shop({"route": ROUTE})
     page = await visitor.new_page()
     await page.goto(f"{shop.url}/?utm_source=newsletter", referer="https://www.google.com/")
@@ -279,7 +267,9 @@ async def test_a_single_page_theme_is_followed(shop: Shop, visitor: BrowserConte
     assert once(shop.told)
 
 
-async def test_the_gateway_of_another_origin_is_told_with_a_token(open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext) -> None:
+async def test_the_gateway_of_another_origin_is_told_with_a_token(
+    open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext
+) -> None:
     gateway = open_shop({})
     shop = open_shop({"endpoint": f"{gateway.url}/api", "apiKey": "browser-key", "tokenUrl": TOKENS, "consent": "assumed"})
     page = await visitor.new_page()
@@ -303,7 +293,7 @@ async def test_a_429_of_another_origin_is_obeyed(open_shop: Callable[[dict[str, 
     shop = open_shop({"endpoint": f"{gateway.url}/api", "apiKey": "browser-key", "tokenUrl": TOKENS, "consent": "assumed"})
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: gateway.posts())
+    await come(gateway.posts)
     await page.wait_for_timeout(1500)
     assert len(gateway.posts()) == 1
     gateway.status = 200
@@ -328,7 +318,12 @@ async def test_the_client_is_a_module_of_its_own(shop: Shop, visitor: BrowserCon
 
 async def test_the_block_lists_let_the_first_party_pass(shop: Shop, visitor: BrowserContext) -> None:
     filters = adblock.FilterSet()
-    for name in ("thirdparties/easylist/easyprivacy.txt", "thirdparties/easylist/easylist.txt", "ublock/privacy.min.txt", "ublock/filters.min.txt"):
+    for name in (
+        "thirdparties/easylist/easyprivacy.txt",
+        "thirdparties/easylist/easylist.txt",
+        "ublock/privacy.min.txt",
+        "ublock/filters.min.txt",
+    ):
         filters.add_filters((LISTS / name).read_text().splitlines())
     lists = adblock.Engine(filters)
     seen: dict[str, bool] = {}

@@ -17,6 +17,12 @@ export class Area {
   key(at) { return [...this.#values.keys()][at] ?? null; }
   getItem(key) { return this.#values.get(key) ?? null; }
   removeItem(key) { this.#values.delete(key); }
+  copy() {
+    const copy = new Area();
+    copy.#values = new Map(this.#values);
+    return copy;
+  }
+
   setItem(key, value) {
     if (this.full) throw new DOMException('full', 'QuotaExceededError');
     this.#values.set(key, String(value));
@@ -51,17 +57,6 @@ export class Element {
   querySelector(selectors) { return this.querySelectorAll(selectors)[0] ?? null; }
 }
 
-/** Web Locks of one browser. */
-class Locks {
-  #last = new Map();
-
-  request(name, work) {
-    const turn = (this.#last.get(name) ?? Promise.resolve()).then(work);
-    this.#last.set(name, turn.catch(() => {}));
-    return turn;
-  }
-}
-
 /** What the mesh was told, and what it answers: set `reply` to something that returns a Response or throws. */
 export class Mesh {
   /** Every event of every request, as often as it was told. */
@@ -89,13 +84,12 @@ export const verdicts = (events, refused = () => false) => events.map((event) =>
     : { success: true, event_id: event.id, violations: [] }
 ));
 
-/** One browser: its tabs share storage, cookies and locks. */
+/** One browser: its tabs share storage and cookies. */
 export class Browser {
   mesh = new Mesh();
   localStorage = new Area();
   cookies = new Map();
   navigator = {};
-  locks = new Locks();
   beacons = [];
   tabs = [];
 
@@ -143,7 +137,6 @@ class Page extends EventTarget {
     this.history = { pushState: go, replaceState: go };
     this.navigator = {
       userAgent: 'Test/1.0',
-      locks: { request: (name, work) => (page.gone ? NEVER : browser.locks.request(name, work)) },
       sendBeacon(address, text) {
         browser.beacons.push(...JSON.parse(text).events);
         return Boolean(browser.mesh.answer(address, { body: text, beacon: true }).catch(() => {}));

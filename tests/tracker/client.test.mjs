@@ -205,7 +205,7 @@ test('the queue is bounded, and the oldest events make room', async () => {
   assert.equal(queued.length, 500);
   assert.deepEqual([queued[0].metadata.at, queued.at(-1).metadata.at], [10, 509]);
   assert.equal(warned.mock.callCount(), 10);
-  assert.match(warned.mock.calls[0].arguments[0], /the queue is full/);
+  assert.match(warned.mock.calls[0].arguments[0], /queue full/);
 });
 
 test('a browser that stores nothing keeps the queue as long as the page lives', async () => {
@@ -218,9 +218,25 @@ test('a browser that stores nothing keeps the queue as long as the page lives', 
   await pass(1000);
   assert.equal(browser.mesh.told.length, 1);
 
+  browser.localStorage.full = false;
   const page = browser.open('/', { running: false });
   Object.defineProperty(page, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });
   assert.equal((await after(client({ route: ROUTE }, page).trackEvent(EVENT))).success, true);
+});
+
+test('what could be kept in memory only does not hide what is stored later', async () => {
+  const page = browser.open('/', { settings: { route: ROUTE, consent: 'assumed' } });
+  browser.localStorage.full = true;
+  page.pmp.push({ event_type: 'full' });
+  await pass(60_000);
+  browser.localStorage.full = false;
+  page.pmp.push({ event_type: 'empty' });
+  await pass(29 * 60_000);
+  page.pmp.push({ event_type: 'later' });
+  await pass(29 * 60_000);
+  page.pmp.push({ event_type: 'last' });
+  await pass(1000);
+  assert.equal(new Set(browser.mesh.told.map((event) => event.session_id)).size, 1);
 });
 
 test('what is broken in the storage is passed over', async () => {
@@ -229,33 +245,53 @@ test('what is broken in the storage is passed over', async () => {
   assert.equal(browser.mesh.told.length, 1);
 });
 
-for (const locks of ['Web Locks', 'a lease']) {
-  test(`several tabs lose nothing and tell nothing twice by ${locks}`, async () => {
-    if (locks === 'a lease') browser.navigator.locks = undefined;
-    browser.mesh.reply = () => new Promise((resolve) => { setTimeout(resolve, 120); });
-    const tabs = [client(), client(), client()];
-    const told = [];
-    for (let round = 0; round < 5; round += 1) {
-      for (const tab of tabs) told.push(tab.trackEvent({ event_type: `round-${round}` }));
-      await pass(70);
-    }
-    await pass(30_000);
-    const answers = await Promise.all(told);
-    assert.equal(answers.length, 15);
-    assert.equal(browser.mesh.told.length, 15);
-    assert.equal(new Set(browser.mesh.told.map(({ id }) => id)).size, 15);
-    assert.deepEqual(browser.stored(), []);
-  });
-}
+test('several tabs lose nothing and tell nothing twice', async () => {
+  browser.mesh.reply = () => new Promise((resolve) => { setTimeout(resolve, 120); });
+  const tabs = [client(), client(), client()];
+  const told = [];
+  for (let round = 0; round < 5; round += 1) {
+    for (const tab of tabs) told.push(tab.trackEvent({ event_type: `round-${round}` }));
+    await pass(70);
+  }
+  await pass(1000);
+  const answers = await Promise.all(told);
+  assert.equal(answers.length, 15);
+  assert.equal(browser.mesh.told.length, 15);
+  assert.equal(new Set(browser.mesh.told.map(({ id }) => id)).size, 15);
+  assert.deepEqual(browser.stored(), []);
+});
 
-test('a lease of a tab that died runs out', async () => {
-  browser.navigator.locks = undefined;
-  browser.localStorage.setItem('pmp.lease', JSON.stringify({ owner: 'dead', until: Date.now() + 30_000 }));
-  const told = client().trackEvent(EVENT);
-  await pass(29_000);
-  assert.equal(browser.mesh.told.length, 0);
+test('what a tab left behind is adopted after a minute, by one of the pages that begin then', async () => {
+  client().enqueue(EVENT);
+  await pass(59_000);
+  const early = client();
+  await after(early.trackEvent({ event_type: 'early' }));
+  assert.deepEqual(browser.mesh.types(), ['early']);
   await pass(2000);
-  assert.equal((await told).success, true);
+  const late = [client(), client(), client()];
+  for (const page of late) page.trackEvent({ event_type: 'late' });
+  await pass(1000);
+  assert.deepEqual(browser.mesh.types().sort(), ['early', 'late', 'late', 'late', 'page_view']);
+  assert.deepEqual(browser.stored(), []);
+});
+
+test('the queue goes from page to page of a tab, and not to a copy of the tab', async () => {
+  browser.mesh.reply = status(503);
+  const first = browser.open('/', { running: false });
+  const before = client({ route: ROUTE }, first);
+  before.enqueue({ event_type: 'first' });
+  const copy = client({ route: ROUTE }, browser.open('/', { running: false, tab: first.sessionStorage.copy() }));
+  copy.enqueue({ event_type: 'copy' });
+  before.unload(true);
+  await pass(100);
+  const second = client({ route: ROUTE }, browser.open('/', { running: false, tab: first.sessionStorage }));
+  second.enqueue({ event_type: 'second' });
+  browser.mesh.reply = null;
+  await after(second.flush());
+  assert.deepEqual(browser.mesh.types(), ['first', 'second']);
+  assert.deepEqual(browser.beacons, []);
+  await after(copy.flush());
+  assert.deepEqual(browser.mesh.types(), ['first', 'second', 'copy']);
 });
 
 test('a page that goes away hands over what it queued, and the next one repeats it until it has an answer', async () => {
@@ -263,11 +299,11 @@ test('a page that goes away hands over what it queued, and the next one repeats 
   const leaving = client({ route: ROUTE }, page);
   const id = leaving.enqueue(EVENT);
   leaving.unload();
-  await pass(0);
+  await pass(100);
   assert.deepEqual(browser.beacons.map((event) => event.id), [id]);
   assert.equal(browser.queue().length, 1);
-  await after(client().flush());
-  assert.deepEqual(browser.mesh.told.map((event) => event.id), [id, id]);
+  await after(client({ route: ROUTE }, browser.open('/', { running: false, tab: page.sessionStorage })).trackEvent({ event_type: 'next' }));
+  assert.deepEqual(browser.mesh.told.map((event) => event.id).slice(0, 2), [id, id]);
   assert.deepEqual(browser.stored(), []);
 });
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,8 +38,10 @@ class Shop:
     told: list[Event] = field(default_factory=list[Event])
     """Every event of every accepted request, as often as it came."""
     bodies: list[bytes] = field(default_factory=list[bytes])
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list[tuple[str, str, dict[str, str]]])
-    """Method, path and headers of every request."""
+    asked: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Method and path of every request."""
+    posted_at: list[float] = field(default_factory=list[float])
+    """When something was posted, by the monotonic clock."""
     pages: dict[str, set[bytes]] = field(default_factory=dict[str, set[bytes]])
     """Every body that a path was served with."""
     status: int = 200
@@ -67,7 +70,7 @@ class Shop:
 
     def posts(self) -> list[str]:
         """Paths that were posted to."""
-        return [path for method, path, _ in self.asked if method == "POST"]
+        return [path for method, path in self.asked if method == "POST"]
 
 
 @contextmanager
@@ -107,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._note()
+        self.shop.posted_at.append(time.monotonic())
         body = self.rfile.read(int(self.headers["content-length"] or 0))
         if self.path == TOKENS:
             self._json(200, {"token": self.shop.token, "expires_in": 600})
@@ -128,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"success": True, "accepted": len(events), "rejected": 0, "results": results})
 
     def _note(self) -> None:
-        self.shop.asked.append((self.command, self.path, dict(self.headers)))
+        self.shop.asked.append((self.command, self.path))
 
     def _json(self, status: int, answer: dict[str, Any]) -> None:
         self._answer(status, "application/json", json.dumps(answer).encode())
@@ -139,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("content-length", str(len(body)))
         if status == 429:
-            self.send_header("retry-after", "2")
+            self.send_header("retry-after", "3")
         self.send_header("access-control-allow-origin", self.headers["origin"] or "*")
         self.send_header("access-control-allow-headers", "x-api-key, authorization, content-type")
         self.send_header("access-control-expose-headers", "retry-after")

@@ -21,14 +21,17 @@ export function campaign(search) {
 
 /** Campaign parameters as the mesh names them. */
 export function utm(query) {
-  const known = [...new URLSearchParams(query)].filter(([name]) => name.startsWith('utm_'));
-  return Object.fromEntries(known.map(([name, value]) => [name.slice(4), clip(value, 255)]));
+  const found = {};
+  for (const [name, value] of new URLSearchParams(query)) if (name.startsWith('utm_')) found[name.slice(4)] = clip(value, 255);
+  return found;
 }
 
 /** The `data-pmp-*` marks of an element: `data-pmp-course-id` is `course_id`. */
 export function marks(element) {
-  const own = Object.entries(element?.dataset ?? {}).filter(([name]) => /^pmp[A-Z]/.test(name) && name !== 'pmpEvent');
-  return Object.fromEntries(own.map(([name, value]) => [
-    name.slice(3).replace(/(?!^)[A-Z]/g, '_$&').toLowerCase(), clip(value, 255),
-  ]));
+  const found = {};
+  for (const [name, value] of Object.entries(element?.dataset ?? {})) {
+    const [, mark] = /^pmp(?!Event$)([A-Z].*)/.exec(name) ?? [];
+    if (mark) found[mark.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase()] = clip(value, 255);
+  }
+  return found;
 }

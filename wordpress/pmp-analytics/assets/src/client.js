@@ -1,17 +1,22 @@
-import { Store, alone, newId, pause } from './store.js';
+import { Store, newId } from './store.js';
 
 const EVENT_BYTES = 32_768; // what the mesh takes
 const BODY_BYTES = 60_000; // browsers let 64 KiB of requests outlive their page
 const BATCH = 50;
 const QUEUE = 500;
 const REQUEST_MS = 10_000;
-const SEEN_MS = 100; // a tab sees a little late what another one has taken out of the storage
+const ORPHAN_MS = 60_000;
+const SEEN_MS = 200; // until a tab has surely seen what another one stored
 const LONGEST_WAIT_MS = 3_600_000;
 
+/** The beginning of a key, which sorts by time. */
+const stamp = (ms, count = 0) => `q.${(ms * 1000 + count % 1000).toString(36)}`;
 const bytes = (event) => new Blob([JSON.stringify(event)]).size;
 
 /**
- * Brings events to the mesh: one queue for all tabs and pages of a shop, emptied by one tab at a time.
+ * Brings events to the mesh. They lie in a queue that outlives the page; each belongs to a tab, which alone tells it: what
+ * other tabs take out of the storage is seen too late to share a queue. A tab hands its events from page to page, and a
+ * page that begins adopts those of tabs that are gone.
  *
  * An event leaves the queue when the mesh has answered for it, never before. Its id stays the same, so that telling it
  * again is harmless.
@@ -21,14 +26,15 @@ export class AnalyticsAPIClient {
   #window;
   #store;
   #tab;
-  #running = Promise.resolve();
+  /** Name of the tab, once it has told something. */
+  #me;
+  #running;
   #timer;
   #size = BATCH;
   #count = 0;
   /** Promises of `trackEvent`, by event id. */
   #callers = new Map();
-  /** Keys of what this page queued, and of what is on its way. */
-  #mine = new Set();
+  /** Keys of what is on its way. */
   #flying = new Set();
 
   /**
@@ -68,7 +74,7 @@ export class AnalyticsAPIClient {
 
   /** The events that wait for an answer, the oldest first. */
   getQueuedEvents() {
-    return this.#queue().map(([, event]) => event);
+    return this.#queue('').map(([, event]) => event);
   }
 
   /**
@@ -79,24 +85,18 @@ export class AnalyticsAPIClient {
    */
   enqueue(event) {
     const kept = { ...event, id: event.id || newId(), timestamp: event.timestamp || new Date().toISOString() };
-    if (bytes(kept) > EVENT_BYTES) throw new RangeError(`An event has at most ${EVENT_BYTES} bytes`);
-    const queue = this.#queue();
-    if (queue.length >= QUEUE) this.#refused(queue[0], 'the queue is full');
-    // A key for each event: tabs can't overwrite each other's. The keys sort by time.
-    const key = `q.${(Date.now() * 1000 + (this.#count++ % 1000)).toString(36)}.${kept.id}`;
-    this.#store.set(key, kept);
-    this.#mine.add(key);
+    if (bytes(kept) > EVENT_BYTES) throw new RangeError(`more than ${EVENT_BYTES} bytes`);
+    const keys = this.#store.names('q.');
+    if (keys.length >= QUEUE) this.#refused([keys[0], { ...this.#store.get(keys[0]) }], 'queue full');
+    this.#keep(kept);
     return kept.id;
   }
 
-  /** Tells what is queued, as soon as no other tab does. Never rejects. */
-  flush() {
+  /** Tells what is queued. Never rejects. */
+  async flush() {
     clearTimeout(this.#timer);
-    if (this.#queue().length) {
-      this.#running = this.#running.then(async () => {
-        // The lock is held for one request only, so that a lease can't run out under it.
-        while (await alone(this.#window, this.#store, () => this.#deliver()));
-      }).catch(() => {}); // no lock is given to a page that is going away
+    if (this.#store.names('q.').length) {
+      this.#running = (this.#running ?? this.#adopt()).then(async () => { while (await this.#deliver()); });
     }
     return this.#running;
   }
@@ -107,10 +107,15 @@ export class AnalyticsAPIClient {
     this.#timer = setTimeout(() => this.flush(), ms);
   }
 
-  /** Tells what this page queued while it goes away. No answer can be heard, so the events stay, and are told again later. */
-  unload() {
-    const events = this.#batch(([key]) => this.#mine.has(key) && !this.#flying.has(key)).map(([, event]) => event);
-    if (!events.length || this.#patience() > 0) return;
+  /**
+   * Hands the queue to the tab's next page. Unless that one is of the shop too, it is told now: no answer can be heard, so
+   * the events stay, and are told again later.
+   */
+  unload(inside) {
+    if (!this.#me) return;
+    this.#tab.set('tab', this.#me);
+    const events = this.#batch(([key]) => !this.#flying.has(key)).map(([, event]) => event);
+    if (inside || !events.length || this.#patience() > 0) return;
     const body = JSON.stringify({ events });
     const { route } = this.#settings;
     if (route) this.#window.navigator.sendBeacon?.(route, body);
@@ -120,9 +125,10 @@ export class AnalyticsAPIClient {
   /** Forgets the queue and all that was stored for it. */
   purge() {
     clearTimeout(this.#timer);
-    [...this.#store.names('q.'), 'wait'].forEach((key) => this.#store.remove(key));
-    this.#tab.remove('token');
-    this.#reject(new Error('the queue was purged'));
+    [...this.#store.names('q.'), 'wait', 'claim'].forEach((key) => this.#store.remove(key));
+    ['token', 'tab'].forEach((key) => this.#tab.remove(key));
+    this.#me = undefined;
+    this.#reject(new Error('purged'));
   }
 
   /**
@@ -172,9 +178,33 @@ export class AnalyticsAPIClient {
     this.#tab.set('token', { token, until: Date.now() + (seconds - 30) * 1000 });
   }
 
-  /** Keys and events. */
-  #queue() {
-    return this.#store.names('q.').map((key) => [key, this.#store.get(key)]).filter(([, event]) => event);
+  /** Stores an event under a key of its own: time, and tab. */
+  #keep(event) {
+    this.#me ??= this.#tab.get('tab') ?? newId();
+    this.#tab.remove('tab'); // a tab that is duplicated gets a name of its own
+    this.#store.set(`${stamp(Date.now(), this.#count++)}.${this.#me}`, event);
+  }
+
+  /** Keys and events of this tab, or of all with an empty name. */
+  #queue(tab = this.#me) {
+    return this.#store.names('q.').filter((key) => key.endsWith(tab))
+      .map((key) => [key, this.#store.get(key)]).filter(([, event]) => event);
+  }
+
+  /** Takes over what has waited for so long that its tab must be gone. Of pages that begin together, the last one does. */
+  async #adopt() {
+    const latest = stamp(Date.now() - ORPHAN_MS);
+    const orphan = ([key]) => key < latest;
+    if (!this.#queue('').some(orphan)) return;
+    const me = newId();
+    this.#store.set('claim', me);
+    await new Promise((resolve) => { setTimeout(resolve, SEEN_MS); });
+    if (this.#store.get('claim') !== me) return;
+    this.#store.remove('claim');
+    for (const [key, event] of this.#queue('').filter(orphan)) {
+      this.#keep(event);
+      this.#store.remove(key);
+    }
   }
 
   #batch(wanted = () => true) {
@@ -198,7 +228,7 @@ export class AnalyticsAPIClient {
     }
     const batch = this.#batch();
     if (!batch.length) {
-      // Whatever is not in the queue any more, another tab has told.
+      // Whatever is not in the queue any more, another page has adopted and told.
       for (const [id, { resolve }] of this.#callers) resolve({ success: true, event_id: id });
       return this.#callers.clear();
     }
@@ -212,7 +242,6 @@ export class AnalyticsAPIClient {
       });
       this.#store.remove('wait');
       this.#size = BATCH;
-      await pause(SEEN_MS);
     } catch (error) {
       if (error.status !== 400 && error.status !== 413) return this.#postpone(error);
       // Halved until the bad event stands alone.
@@ -233,7 +262,6 @@ export class AnalyticsAPIClient {
   #settle([key, { id }]) {
     const caller = this.#callers.get(id);
     this.#store.remove(key);
-    this.#mine.delete(key);
     this.#callers.delete(id);
     return caller;
   }
@@ -243,7 +271,7 @@ export class AnalyticsAPIClient {
     const tries = this.#store.get('wait')?.tries ?? 0;
     const asked = error.retryAfter > 0;
     const ms = asked ? Math.min(error.retryAfter, LONGEST_WAIT_MS) : Math.min(1000 * 2 ** tries, 30_000);
-    if (this.#queue().length) { // else it was purged meanwhile, and nothing may be stored
+    if (this.#store.names('q.').length) { // else it was purged meanwhile, and nothing may be stored
       this.#store.set('wait', { until: Date.now() + ms, tries: tries + 1, asked });
       this.flushLater(ms);
     }

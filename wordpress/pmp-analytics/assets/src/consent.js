@@ -33,8 +33,8 @@ export class Consent {
 
   /** One of `granted`, `denied`, `unknown`. A browser that says no (GPC, DNT) is believed, whatever else is said. */
   get state() {
-    const { navigator, doNotTrack } = this.#window;
-    if (navigator.globalPrivacyControl || navigator.doNotTrack === '1' || doNotTrack === '1') return DENIED;
+    const { globalPrivacyControl, doNotTrack } = this.#window.navigator;
+    if (globalPrivacyControl || doNotTrack === '1') return DENIED;
     if (this.settled && this.#allows(this.#settings.category)) return GRANTED;
     if (this.#managed) return this.#said === DENIED ? DENIED : UNKNOWN;
     return this.#said ?? this.#store.get('consent') ?? (this.#settings.consent === 'assumed' ? GRANTED : UNKNOWN);

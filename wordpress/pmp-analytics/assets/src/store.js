@@ -1,11 +1,8 @@
 const PREFIX = 'pmp.';
-const LEASE_MS = 30_000; // longer than two requests may take
 
 /** An id as the mesh takes it. Pages without TLS have no `randomUUID`. */
 export const newId = () => crypto.randomUUID?.()
   ?? Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join('-');
-
-export const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /** Values that outlive the page; where the browser refuses to store, they live as long as the page does. */
 export class Store {
@@ -25,7 +22,10 @@ export class Store {
   set(name, value) {
     const key = PREFIX + name;
     const text = JSON.stringify(value);
-    try { this.#area.setItem(key, text); } catch { this.#memory.set(key, text); }
+    try {
+      this.#area.setItem(key, text);
+      this.#memory.delete(key);
+    } catch { this.#memory.set(key, text); }
   }
 
   remove(name) {
@@ -40,18 +40,4 @@ export class Store {
     return [...stored, ...this.#memory.keys()]
       .filter((key) => key.startsWith(PREFIX + start)).map((key) => key.slice(PREFIX.length)).sort();
   }
-}
-
-/** Does work while no other tab does: by Web Locks, or by a lease where the browser has none. */
-export async function alone(window, store, work) {
-  const locks = window.navigator?.locks;
-  if (locks) return locks.request(`${PREFIX}queue`, work);
-  const owner = newId();
-  while (store.get('lease')?.owner !== owner) {
-    const until = store.get('lease')?.until - Date.now();
-    if (!(until > 0 && until <= LEASE_MS)) store.set('lease', { owner, until: Date.now() + LEASE_MS });
-    // Of tabs that write at the same time the last one has it: look again.
-    await pause(50);
-  }
-  try { return await work(); } finally { store.remove('lease'); }
 }

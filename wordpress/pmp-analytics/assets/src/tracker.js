@@ -71,7 +71,7 @@ export class Tracker {
   start() {
     const window = this.#window;
     const { document, history, navigation } = window;
-    const on = (target, name, handler) => target.addEventListener(name, handler, { capture: true, passive: true });
+    const on = (target, name, handler) => target.addEventListener(name, handler, true); // before a theme can stop it
     on(document, 'click', ({ target }) => this.#clicked(target.closest?.('[data-pmp-event], [data-pmp-click]')));
     on(document, 'submit', ({ target }) => this.#submitted(target));
     on(window, 'scroll', () => this.#scrolled());
@@ -85,8 +85,7 @@ export class Tracker {
     on(window, 'pagehide', () => {
       this.#leave();
       this.#gone = true;
-      // On the way to another page of the shop, that page tells it, and hears the answer.
-      if (this.#state === GRANTED && Date.now() - this.#inside > LEAVING_MS) this.client.unload();
+      if (this.#state === GRANTED) this.client.unload(Date.now() - this.#inside < LEAVING_MS);
     });
     on(window, 'pageshow', ({ persisted }) => {
       if (!persisted) return;
@@ -157,14 +156,14 @@ export class Tracker {
   }
 
   #tell(event) {
-    const { id, utm, referrer, fresh } = this.#visit.session();
+    const { id, visitor, utm, referrer, fresh } = this.#visit.session();
     this.client.enqueue({
       ...event,
       // Consent may have come pages after the landing, which is where the visit came from.
       ...(fresh && referrer && { referrer }),
       session_id: id,
       utm_parameters: utm,
-      metadata: { ...event.metadata, visitor_id: this.#visit.visitor() },
+      metadata: { ...event.metadata, visitor_id: visitor },
     });
     this.client.flushLater(SOON_MS);
   }

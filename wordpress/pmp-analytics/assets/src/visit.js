@@ -29,16 +29,17 @@ export class Visit {
     const before = loaded ? address(document.referrer) : '';
     const inside = before.startsWith(`${location.origin}/`);
     const held = this.#tab.get('landing');
-    if (query || (before && !inside && !held?.query)) this.#landing = { query, referrer: inside ? '' : before, tagged: Boolean(query) };
+    const referrer = inside ? '' : before;
+    if (query || (referrer && !held)) this.#landing = { query, referrer, tagged: query };
     // The page before may have been a landing on which nothing could be stored: its address still says the campaign.
-    else if (loaded) this.#landing = held ?? { query: inside ? campaign(new URL(before).search) : '', referrer: '' };
-    if (mayHold && this.#landing) this.#tab.set('landing', { ...this.#landing, tagged: false });
+    else if (loaded) this.#landing = held ?? { query: inside ? campaign(new URL(before).search) : '', referrer };
+    if (mayHold && this.#landing) this.#tab.set('landing', { ...this.#landing, tagged: '' });
   }
 
   /**
    * The current visit; a new one after 30 idle minutes or with a new campaign.
    *
-   * @returns {{id: string, utm: object, referrer: string, fresh: boolean}} `referrer` is the landing's
+   * @returns {{id: string, visitor: string, utm: object, referrer: string, fresh: boolean}} `referrer` is the landing's
    */
   session() {
     const now = Date.now();
@@ -48,17 +49,12 @@ export class Visit {
     const last = this.#store.get('session');
     const fresh = !last || Math.abs(now - last.seen) > IDLE_MS || (tagged && query !== last.query);
     const session = { ...(fresh ? { id: newId(), query, referrer } : last), seen: now };
+    const visitor = this.#store.get('visitor') ?? newId();
     this.#store.set('session', session);
+    this.#store.set('visitor', visitor);
     // The shop's server finds the visit of an order here.
     this.#cookie(session.id, IDLE_MS / 1000);
-    return { ...session, utm: utm(session.query), fresh };
-  }
-
-  /** The browser's own name for its visitor. */
-  visitor() {
-    const known = this.#store.get('visitor') ?? newId();
-    this.#store.set('visitor', known);
-    return known;
+    return { ...session, visitor, utm: utm(session.query), fresh };
   }
 
   /** Forgets visitor and visit, and the landing unless a consent may still come for it. */

@@ -153,6 +153,27 @@ test('the WP Consent API without a consent tool says yes, which is no consent', 
   assert.deepEqual(browser.mesh.types(), ['page_view']);
 });
 
+test('what was queued under an earlier consent stays until a consent tool has spoken', async () => {
+  browser.mesh.reply = () => { throw new TypeError('offline'); };
+  const answers = { statistics: 'allow' };
+  browser.open('/', { settings: ASK, window: consentTool('optin', answers) }).leave();
+  const { session_id: session } = browser.queue()[0];
+  browser.mesh.reply = null;
+  await pass(120_000);
+  browser.mesh.requests.length = 0;
+  const page = browser.open('/pricing', { settings: ASK, window: { ...consentTool('optin', answers), wp_consent_type: undefined, waitfor_consent_hook: true } });
+  page.show('hidden');
+  page.dispatchEvent(new Event('online'));
+  await pass(10_000);
+  assert.deepEqual(browser.mesh.requests, []);
+  page.wp_consent_type = 'optin';
+  page.document.dispatchEvent(new Event('wp_consent_type_defined'));
+  await pass(1000);
+  assert.deepEqual(browser.mesh.types().sort(), ['page_leave', 'page_leave', 'page_view', 'page_view']);
+  assert.equal(new Set(browser.mesh.told.map((event) => event.session_id)).size, 1);
+  assert.equal(browser.mesh.told[0].session_id, session);
+});
+
 test('a consent withdrawn elsewhere is seen before the next event', async () => {
   const answers = { statistics: 'allow' };
   const page = browser.open('/', { settings: ASK, window: consentTool('optin', answers) });

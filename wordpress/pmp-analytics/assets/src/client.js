@@ -92,10 +92,10 @@ export class AnalyticsAPIClient {
     return kept.id;
   }
 
-  /** Tells what is queued. Never rejects. */
+  /** Tells what is queued, on a page that has queued something: on another one the visitor may not have agreed. Never rejects. */
   async flush() {
     clearTimeout(this.#timer);
-    if (this.#store.names('q.').length) {
+    if (this.#me && this.#store.names('q.').length) {
       this.#running = (this.#running ?? this.#adopt()).then(async () => { while (await this.#deliver()); });
     }
     return this.#running;

@@ -29,6 +29,28 @@ export class Area {
   }
 }
 
+/** How a tab sees `localStorage`: its own changes at once, those of the other `views` some milliseconds later. */
+export class View extends Area {
+  #views;
+  #lag;
+
+  constructor(views, lag) {
+    super();
+    for (let at = 0; at < (views[0]?.length ?? 0); at += 1) super.setItem(views[0].key(at), views[0].getItem(views[0].key(at)));
+    this.#views = views;
+    this.#lag = lag;
+    views.push(this);
+  }
+
+  setItem(key, value) { this.#everywhere((view) => super.setItem.call(view, key, value)); }
+  removeItem(key) { this.#everywhere((view) => super.removeItem.call(view, key)); }
+
+  #everywhere(change) {
+    change(this);
+    for (const view of this.#views) if (view !== this) setTimeout(() => change(view), this.#lag);
+  }
+}
+
 const NEVER = new Promise(() => {});
 
 /** An element with attributes; knows as much of selectors as the tracker asks for. */

@@ -1,0 +1,313 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { start } from '../../wordpress/pmp-analytics/assets/shop.js';
+import { Area, Browser, Element, SETTINGS, SHOP, clock, pass, unwind } from './browser.mjs';
+
+const AD = '/courses/pmp?utm_source=newsletter&utm_medium=email&utm_campaign=spring&gclid=abc';
+const MINUTE = 60_000;
+
+let browser;
+beforeEach(() => {
+  clock();
+  browser = new Browser();
+});
+afterEach(unwind);
+
+const told = (type) => browser.mesh.only(type);
+
+test('a page view says what the mesh asks for, once', async () => {
+  browser.open('/pricing', { referrer: 'https://www.google.com/', title: 'Pricing' });
+  await pass(5000);
+  const [event, ...more] = browser.mesh.told;
+  assert.deepEqual(more, []);
+  const { id, session_id: session, metadata: { visitor_id: visitor, ...metadata }, ...fields } = event;
+  for (const name of [id, session, visitor]) assert.match(name, /^[\w-]{32,36}$/);
+  assert.deepEqual(metadata, {});
+  assert.deepEqual(fields, {
+    event_type: 'page_view',
+    timestamp: '2026-11-22T10:00:00.000Z',
+    page_url: 'https://shop.example/pricing',
+    page_title: 'Pricing',
+    referrer: 'https://www.google.com/',
+    utm_parameters: {},
+    user_agent: 'Test/1.0',
+    source: 'tracker',
+  });
+});
+
+test('what the theme marks a page with is part of its view', async () => {
+  browser.open('/', { body: [new Element('main', {
+    'data-pmp-page': 'pricing', 'data-pmp-course-id': 'pmp-prep', 'data-pmp-event': 'x', 'data-other': 'x',
+  })] });
+  await pass(500);
+  const { visitor_id: _, ...metadata } = told('page_view')[0].metadata;
+  assert.deepEqual(metadata, { page: 'pricing', course_id: 'pmp-prep' });
+});
+
+test('addresses come without what is nobody\'s business', async () => {
+  browser.open('/order/7?key=wc_order_1&email=ada@example.org&_wpnonce=1&size=xl#reviews', { referrer: 'https://mail.example/?token=1&q=2#frag' });
+  await pass(500);
+  assert.equal(told('page_view')[0].page_url, 'https://shop.example/order/7?size=xl');
+  assert.equal(told('page_view')[0].referrer, 'https://mail.example/?q=2');
+});
+
+test('texts are cut to what the mesh takes, never in the middle of a character', async () => {
+  browser.open(`/?q=${'x'.repeat(5000)}`, { title: `${'x'.repeat(499)}😀` });
+  await pass(500);
+  const [event] = told('page_view');
+  assert.equal(event.page_title, 'x'.repeat(499));
+  assert.equal(event.page_url.length, 4096);
+});
+
+test('a single-page theme tells each page once, with the page before as its referrer', async () => {
+  const page = browser.open('/', { referrer: 'https://www.google.com/' });
+  await pass(500);
+  page.history.replaceState({}, '', '/');
+  page.history.pushState({}, '', '/pricing');
+  page.document.title = 'Pricing';
+  await pass(500);
+  page.history.pushState({}, '', '/pricing#faq');
+  page.history.pushState({}, '', '/pricing');
+  await pass(500);
+  page.location = new URL('/#/checkout', SHOP);
+  page.dispatchEvent(new Event('popstate'));
+  await pass(500);
+  assert.deepEqual(told('page_view').map((event) => [event.page_url, event.page_title, event.referrer]), [
+    ['https://shop.example/', 'Shop', 'https://www.google.com/'],
+    ['https://shop.example/pricing', 'Pricing', 'https://shop.example/'],
+    ['https://shop.example/#/checkout', 'Pricing', 'https://shop.example/pricing'],
+  ]);
+  assert.deepEqual(told('page_leave').map((event) => event.page_url), ['https://shop.example/', 'https://shop.example/pricing']);
+});
+
+test('a page that comes back from the browser\'s memory is viewed again', async () => {
+  const page = browser.open('/');
+  await pass(500);
+  page.leave();
+  page.restore();
+  await pass(500);
+  assert.equal(new Set(told('page_view').map(({ id }) => id)).size, 2);
+});
+
+test('a page rendered ahead counts when it is seen', async () => {
+  const page = browser.open('/', { running: false });
+  page.document.prerendering = true;
+  start(page);
+  await pass(500);
+  assert.equal(browser.mesh.told.length, 0);
+  page.document.dispatchEvent(new Event('prerenderingchange'));
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+});
+
+test('a script that is loaded twice tells once', async () => {
+  const page = browser.open('/');
+  start(page);
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+});
+
+test('a page without settings is left alone', async () => {
+  const page = browser.open('/', { running: false });
+  page.document.root.children.length = 0;
+  start(page);
+  assert.equal(page.pmp, undefined);
+});
+
+test('clicks on marked elements are told with their marks', async () => {
+  const label = new Element('span');
+  const button = new Element('a', { href: 'https://shop.example/cart?token=1', 'data-pmp-event': 'add_to_cart', 'data-pmp-course-id': 'pmp' }, [label]);
+  const hero = new Element('button', { 'data-pmp-click': 'hero' });
+  const plain = new Element('button');
+  const page = browser.open('/', { body: [button, hero, plain] });
+  for (const element of [label, hero, plain]) page.fire('click', element);
+  await pass(500);
+  const [cart] = told('add_to_cart');
+  assert.deepEqual([cart.metadata.course_id, cart.metadata.href], ['pmp', 'https://shop.example/cart']);
+  assert.equal(told('click')[0].metadata.click, 'hero');
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'add_to_cart', 'click']);
+});
+
+test('a form is told without what is in it', async () => {
+  const form = new Element('form', { id: 'contact', 'data-pmp-form': 'contact-us' }, [new Element('input', { name: 'message', value: 'secret' })]);
+  const page = browser.open('/', { body: [form] });
+  page.fire('submit', form);
+  await pass(500);
+  assert.equal(told('form_submit')[0].metadata.form, 'contact-us');
+  assert.ok(!JSON.stringify(browser.mesh.requests).includes('secret'));
+});
+
+test('a lead form tells the address of its lead', async () => {
+  const form = new Element('form', { id: 'lead' }, [new Element('input', { id: 'lead-email', value: ' ada@example.org ' })]);
+  const page = browser.open('/', { body: [form] });
+  page.fire('submit', form);
+  await pass(500);
+  const [lead] = told('lead_capture');
+  assert.deepEqual([lead.email, lead.metadata.form], ['ada@example.org', 'lead']);
+});
+
+test('a form that the shop tells of itself is left alone', async () => {
+  const form = new Element('form', { 'data-pmp-ignore': '' });
+  const page = browser.open('/', { body: [form] });
+  page.fire('submit', form);
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+});
+
+test('leaving tells how long the page was seen and how much of it', async () => {
+  const page = browser.open('/');
+  await pass(10_000);
+  page.scroll(500);
+  page.scroll(100);
+  page.show('hidden');
+  await pass(MINUTE);
+  page.show('visible');
+  await pass(2000);
+  page.scroll(1500);
+  page.leave();
+  await pass(500);
+  const seen = new Map([...told('page_leave')].map((event) => [event.id, event.metadata]));
+  assert.deepEqual([...seen.values()].map(({ time_on_page: time, scroll_depth: depth }) => [time, depth]), [[10, 0.5], [2, 1]]);
+});
+
+test('a page that is opened in the background is not seen yet', async () => {
+  const page = browser.open('/', { running: false });
+  page.document.visibilityState = 'hidden';
+  start(page);
+  await pass(MINUTE);
+  page.show('visible');
+  await pass(3000);
+  page.show('hidden');
+  await pass(500);
+  assert.equal(told('page_leave')[0].metadata.time_on_page, 3);
+});
+
+test('leaving the shop hands the last events to the browser', async () => {
+  const page = browser.open('/');
+  await pass(1000);
+  page.leave();
+  await pass(500);
+  assert.deepEqual(browser.beacons.map((event) => event.event_type), ['page_leave']);
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'page_leave']);
+});
+
+test('on the way to another page of the shop, that page tells what is left, once', async () => {
+  const navigation = new EventTarget();
+  const page = browser.open('/', { window: { navigation } });
+  await pass(1000);
+  navigation.dispatchEvent(Object.assign(new Event('navigate'), { destination: { url: `${SHOP}/pricing`, sameDocument: false } }));
+  page.leave();
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+  browser.open('/pricing', { tab: page.sessionStorage, referrer: `${SHOP}/` });
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'page_leave', 'page_view']);
+  assert.deepEqual(browser.beacons, []);
+});
+
+test('what happens on the way to another page waits for it, and is told after all if the page stays', async () => {
+  const navigation = new EventTarget();
+  const page = browser.open('/', { window: { navigation } });
+  await pass(1000);
+  page.pmp.push({ event_type: 'download' });
+  navigation.dispatchEvent(Object.assign(new Event('navigate'), { destination: { url: `${SHOP}/guide.pdf`, sameDocument: false } }));
+  await pass(4000);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+  await pass(2000);
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'download']);
+});
+
+test('what could not be told is told on the next visit', async () => {
+  browser.mesh.reply = () => { throw new TypeError('offline'); };
+  const page = browser.open('/guide');
+  await pass(1000);
+  page.leave();
+  await pass(0);
+  assert.deepEqual(browser.queue().map((event) => event.event_type), ['page_view', 'page_leave']);
+  browser.mesh.reply = null;
+  await pass(MINUTE);
+  browser.open('/');
+  await pass(1000);
+  assert.deepEqual(browser.mesh.types().sort(), ['page_leave', 'page_view', 'page_view']);
+});
+
+test('a visit ends after 30 idle minutes', async () => {
+  const page = browser.open('/', { body: [new Element('a', { 'data-pmp-click': 'x' })] });
+  const click = () => page.fire('click', page.document.querySelector('a'));
+  await pass(29 * MINUTE);
+  click();
+  await pass(29 * MINUTE);
+  click();
+  await pass(31 * MINUTE);
+  click();
+  await pass(500);
+  const sessions = browser.mesh.told.map((event) => event.session_id);
+  assert.deepEqual(sessions.map((id) => id === sessions[0]), [true, true, true, false]);
+  assert.equal(new Set(browser.mesh.told.map((event) => event.metadata.visitor_id)).size, 1);
+});
+
+test('tabs share visitor and visit, and browsers share nothing', async () => {
+  browser.open('/');
+  await pass(500);
+  browser.open('/pricing');
+  const other = new Browser();
+  other.open('/');
+  await pass(500);
+  const [first, second] = browser.mesh.told;
+  const [stranger] = other.mesh.told;
+  assert.equal(first.session_id, second.session_id);
+  assert.notEqual(first.session_id, stranger.session_id);
+  assert.notEqual(first.metadata.visitor_id, stranger.metadata.visitor_id);
+});
+
+test('the campaign of the landing goes with the whole visit', async () => {
+  const page = browser.open(AD, { referrer: 'https://mail.example/' });
+  await pass(500);
+  browser.open('/pricing', { tab: page.sessionStorage, referrer: SHOP + AD });
+  await pass(500);
+  for (const event of told('page_view')) assert.deepEqual(event.utm_parameters, { source: 'newsletter', medium: 'email', campaign: 'spring' });
+  assert.equal(new Set(told('page_view').map((event) => event.session_id)).size, 1);
+});
+
+test('a new campaign begins a new visit, the same one does not', async () => {
+  browser.open(AD);
+  await pass(500);
+  browser.open(AD);
+  await pass(500);
+  browser.open('/?utm_source=google&utm_campaign=brand');
+  await pass(500);
+  const [first, again, other] = browser.mesh.told;
+  assert.equal(first.session_id, again.session_id);
+  assert.notEqual(first.session_id, other.session_id);
+  assert.deepEqual(other.utm_parameters, { source: 'google', campaign: 'brand' });
+});
+
+test('the shop\'s server finds the visit in a cookie', async () => {
+  browser.open('/');
+  await pass(500);
+  assert.equal(browser.cookies.get('pmp_session'), browser.mesh.told[0].session_id);
+});
+
+test('what a theme pushed before and after the script came is told', async () => {
+  const page = browser.open('/', { window: { pmp: [{ event_type: 'view_item', metadata: { course_id: 'pmp' } }] } });
+  page.pmp.push({ event_type: 'start trial!', email: 'ada@example.org' });
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view', 'view_item', 'start_trial_']);
+  assert.equal(told('view_item')[0].metadata.course_id, 'pmp');
+  assert.equal(told('start_trial_')[0].email, 'ada@example.org');
+});
+
+test('what a shop does not want to know is not told', async () => {
+  const page = browser.open('/', { settings: { ...SETTINGS, without: ['page_leave'] } });
+  await pass(500);
+  page.show('hidden');
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+});
+
+test('a tab whose session storage is refused still tells', async () => {
+  const page = browser.open('/', { running: false, tab: Object.assign(new Area(), { full: true }) });
+  start(page);
+  await pass(500);
+  assert.deepEqual(browser.mesh.types(), ['page_view']);
+});

@@ -1,0 +1,37 @@
+const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|gclid|fbclid|msclkid|ttclid)$/;
+const PRIVATE = /^(key|code|login|state)$|mail|nonce|pass|phone|secret|token/i;
+const ADDRESS_LENGTH = 4096;
+
+/** The beginning of a text. Half a surrogate pair would make a whole batch malformed. */
+export const clip = (text, length) => String(text ?? '').slice(0, length).replace(/[\ud800-\udfff]/gu, '');
+
+/** A page's address without what is nobody's business: order keys, tokens, e-mail addresses. A fragment stays if it is a route. */
+export function address(href) {
+  let url;
+  try { url = new URL(href); } catch { return ''; }
+  for (const name of [...url.searchParams.keys()]) if (PRIVATE.test(name)) url.searchParams.delete(name);
+  if (!/^#[/!]/.test(url.hash)) url.hash = '';
+  return clip(url, ADDRESS_LENGTH);
+}
+
+/** The part of a query that says which campaign brought the visitor; empty for none. */
+export function campaign(search) {
+  return new URLSearchParams([...new URLSearchParams(search)].filter(([name]) => CAMPAIGN.test(name))).toString();
+}
+
+/** Campaign parameters as the mesh names them. */
+export function utm(query) {
+  const found = {};
+  for (const [name, value] of new URLSearchParams(query)) if (name.startsWith('utm_')) found[name.slice(4)] = clip(value, 255);
+  return found;
+}
+
+/** The `data-pmp-*` marks of an element: `data-pmp-course-id` is `course_id`. */
+export function marks(element) {
+  const found = {};
+  for (const [name, value] of Object.entries(element?.dataset ?? {})) {
+    const [, mark] = /^pmp(?!Event$)([A-Z].*)/.exec(name) ?? [];
+    if (mark) found[mark.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase()] = clip(value, 255);
+  }
+  return found;
+}

@@ -36,6 +36,7 @@ $GLOBALS['wp_filter']['plugins_loaded'][0]['pmp_tests'] = [
 ];
 
 require getenv('PMP_SITE') . '/wp-load.php';
+require_once ABSPATH . 'wp-admin/includes/admin.php';
 
 // PHPUnit has output buffers of its own.
 remove_action('shutdown', 'wp_ob_end_flush_all', 1);

@@ -2,7 +2,7 @@
 
 /**
  * Plugin Name: PMP Analytics
- * Description: Tells the PMP mesh what happens in the shop: visits, leads, registrations, orders and enrolments. Nothing is sent while a visitor waits.
+ * Description: Tells the PMP mesh what happens in the shop, from the first visit to the refund. Nothing is sent while a visitor waits.
  * Version: 0.1.0
  * Requires at least: 6.1
  * Requires PHP: 8.1
@@ -16,6 +16,8 @@
 declare(strict_types=1);
 
 defined('ABSPATH') || exit;
+
+define('PMP_ANALYTICS_FILE', __FILE__);
 
 require __DIR__ . '/src/Autoloader.php';
 (new PMP\Analytics\Autoloader(__DIR__ . '/src'))->register();

@@ -8,6 +8,7 @@ use PMP\Analytics\Delivery\AfterResponse;
 use PMP\Analytics\Delivery\Batches;
 use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Scope;
@@ -83,7 +84,8 @@ final class DeliveryTest extends SiteTestCase
 
         $this->drain();
 
-        self::assertSame([['shop'], ['browser']], array_map(static fn (array $call): array => array_column($call['body']['events'], 'id'), $this->mesh->calls));
+        $ids = array_map(static fn (array $call): array => array_column($call['body']['events'], 'id'), $this->mesh->calls);
+        self::assertSame([['shop'], ['browser']], $ids);
         $scopes = array_map(static fn (array $call): string => ClientTest::claims($call['arguments'])['scope'], $this->mesh->calls);
         self::assertSame(['site', 'track'], $scopes);
     }
@@ -346,7 +348,7 @@ final class DeliveryTest extends SiteTestCase
     {
         wp_clear_scheduled_hook('pmp_analytics_drain');
 
-        do_action('init');
+        (new Schedule($this->queue, $this->drainer()))->keep_running();
 
         self::assertSame('pmp_analytics_minute', wp_get_schedule('pmp_analytics_drain'));
     }

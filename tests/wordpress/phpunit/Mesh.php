@@ -23,7 +23,7 @@ final class Mesh
     /** up, down, hanging, garbage, unauthorized, throttled, broken (500), strict (400 for a batch with a bad event). */
     public string $mood = 'up';
 
-    /** Events with this in their id make the mesh fail with 500. */
+    /** An event of this id makes the mesh fail with 500. */
     public string $poison = '';
 
     /** Dies while it answers the call of this number: the process that called is gone. */
@@ -73,11 +73,11 @@ final class Mesh
         }
         $results = array_map($this->verdict(...), $body['events']);
         $rejected = count(array_filter($results, static fn (array $verdict): bool => ! $verdict['success']));
-        if ($this->poison !== '' && array_filter($body['events'], fn (array $event): bool => str_contains($event['id'], $this->poison)) !== []) {
+        if ($this->poison !== '' && in_array($this->poison, array_column($body['events'], 'id'), true)) {
             return $this->response(500, $this->status(13, 'internal'));
         }
         if ($this->mood === 'strict' && $rejected > 0) {
-            return $this->response(400, $this->status(3, 'malformed', [['fieldViolations' => [['field' => 'events', 'description' => 'bad']]]]));
+            return $this->response(400, $this->status(3, 'malformed', 'events', 'bad'));
         }
         foreach ($body['events'] as $place => $event) {
             if ($results[$place]['success']) {
@@ -100,7 +100,7 @@ final class Mesh
     private function take_one(string $path, array $body): array
     {
         if (str_contains((string) wp_json_encode($body), 'refuse-me')) {
-            return $this->response(400, $this->status(3, 'invalid', [['fieldViolations' => [['field' => 'email', 'description' => 'odd']]]]));
+            return $this->response(400, $this->status(3, 'invalid', 'email', 'odd'));
         }
         $this->accepted["{$path} " . ($body['id'] ?? $body['reference'] ?? md5((string) wp_json_encode($body)))] = $body;
         return $this->response(200, ['success' => true]);
@@ -121,12 +121,14 @@ final class Mesh
     }
 
     /**
-     * @param list<mixed> $details
+     * google.rpc.Status, with google.rpc.BadRequest for a field.
+     *
      * @return array<string, mixed>
      */
-    private function status(int $code, string $message, array $details = []): array
+    private function status(int $code, string $message, string $field = '', string $description = ''): array
     {
-        return ['code' => $code, 'message' => $message, 'details' => $details];
+        $violations = [['field' => $field, 'description' => $description]];
+        return ['code' => $code, 'message' => $message, 'details' => $field === '' ? [] : [['fieldViolations' => $violations]]];
     }
 
     /**

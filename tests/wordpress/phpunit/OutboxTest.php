@@ -105,8 +105,8 @@ final class OutboxTest extends SiteTestCase
     {
         global $wpdb;
         $lost = [];
-        add_action('pmp_analytics_not_recorded', static function (array $messages) use (&$lost): void {
-            $lost = $messages;
+        add_action('pmp_analytics_not_recorded', static function (Message $message) use (&$lost): void {
+            $lost[] = $message->id;
         });
         $prefix = $wpdb->prefix;
         $wpdb->prefix = 'missing_';
@@ -114,7 +114,7 @@ final class OutboxTest extends SiteTestCase
         $wpdb->prefix = $prefix;
 
         self::assertFalse((new PMP_Event_Queue(null, $this->clock, null, $table))->add($this->event('a')));
-        self::assertSame('a', $lost[0]->id);
+        self::assertSame(['a'], $lost);
     }
 
     public function test_the_state_tells_how_long_the_oldest_has_waited(): void

@@ -8,7 +8,6 @@ use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Cipher;
-
 use PMP\Analytics\Queue\Table;
 use PMP\Analytics\Rest\RateLimit;
 use PMP_Config;

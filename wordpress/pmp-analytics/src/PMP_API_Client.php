@@ -53,7 +53,8 @@ class PMP_API_Client
             'headers' => $json === '' ? $headers : $headers + ['Content-Type' => 'application/json'],
         ];
         // Not wp_safe_remote_request(): it refuses private networks, where a gateway may well stand.
-        return $this->reply(wp_remote_request($this->config->gateway_url() . $path, $json === '' ? $request : $request + ['body' => $json]));
+        $request += $json === '' ? [] : ['body' => $json];
+        return $this->reply(wp_remote_request($this->config->gateway_url() . $path, $request));
     }
 
     /**

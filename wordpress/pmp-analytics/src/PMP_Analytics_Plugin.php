@@ -18,6 +18,7 @@ use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Installer;
+use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
@@ -28,6 +29,7 @@ use PMP\Analytics\Registerable;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\RateLimit;
+use PMP\Analytics\TrackerScript;
 
 /**
  * The plugin's public face and composition root. Themes and other plugins call its track_*() methods; each answers whether
@@ -182,6 +184,7 @@ class PMP_Analytics_Plugin
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
             new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $this->clock),
             new DrainRoute($this->drainer),
+            new TrackerScript(PMP_ANALYTICS_FILE),
             $this->accounts,
             $this->orders,
             $this->enrollments,
@@ -201,7 +204,7 @@ class PMP_Analytics_Plugin
         $user_id = get_current_user_id();
         $known = ['user_id' => $user_id > 0 ? (string) $user_id : ''] + Visit::current()->facts();
         $facts = $data + $known + ['timestamp' => $now];
-        $facts['id'] = \PMP\Analytics\Payload\Clean::name($facts['id'] ?? '') ?: Identifier::make($now);
+        $facts['id'] = Clean::name($facts['id'] ?? '') ?: Identifier::make($now);
         return $facts;
     }
 }

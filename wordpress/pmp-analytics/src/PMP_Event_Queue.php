@@ -52,12 +52,14 @@ class PMP_Event_Queue
         }
         $rows = array_map($this->row(...), array_values($messages));
         if ($this->is_full($messages) || ! $this->table->insert($rows, $this->now())) {
-            /**
-             * Messages were not recorded.
-             *
-             * @param list<Message> $messages
-             */
-            do_action('pmp_analytics_not_recorded', $messages);
+            foreach ($messages as $message) {
+                /**
+                 * A message was not recorded, and is lost unless its teller tells it again.
+                 *
+                 * @param Message $message
+                 */
+                do_action('pmp_analytics_not_recorded', $message);
+            }
             return false;
         }
         array_push($this->recorded, ...array_values($messages));

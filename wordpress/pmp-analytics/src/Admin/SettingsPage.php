@@ -52,7 +52,8 @@ final class SettingsPage implements Registerable
             'jwt_secret' => __('Shared secret', 'pmp-analytics'),
         ];
         foreach ($fields as $name => $label) {
-            add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', ['name' => $name, 'label_for' => "pmp-{$name}"]);
+            $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
+            add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
         }
     }
 
@@ -178,7 +179,8 @@ final class SettingsPage implements Registerable
             echo '<tr><th scope="row">' . esc_html($label) . '</th><td>' . esc_html((string) $value) . '</td></tr>';
         }
         foreach ($this->queue->reasons() as $reason) {
-            echo '<tr><th scope="row">' . esc_html("{$reason['kind']} {$reason['message_id']}") . '</th><td>' . esc_html($reason['reason']) . '</td></tr>';
+            $message = "{$reason['kind']} {$reason['message_id']}";
+            echo '<tr><th scope="row">' . esc_html($message) . '</th><td>' . esc_html($reason['reason']) . '</td></tr>';
         }
         echo '</tbody></table>';
         $this->show_button('test', __('Test the connection', 'pmp-analytics'));

@@ -45,7 +45,6 @@ final class OrderReader
     {
         $visit = (array) $order->get_meta(self::VISIT);
         $user_id = $order->get_customer_id();
-        $refunded = (float) $order->get_total_refunded();
         return [
             'timestamp' => $order->get_date_created(),
             'user_id' => $user_id > 0 ? (string) $user_id : '',
@@ -61,7 +60,7 @@ final class OrderReader
             'email' => $order->get_billing_email(),
             'session_id' => $visit['session_id'] ?? '',
             'lines' => $this->lines($order),
-            'refunded_total' => $refunded > 0 ? $refunded : null,
+            'refunded_total' => (float) $order->get_total_refunded(),
             'is_test' => $this->is_test($order),
             'is_staff' => $this->is_staff($order),
             'source' => 'plugin',

@@ -9,8 +9,8 @@ use PMP\Analytics\Payload\Clean;
 /**
  * Who the current request comes from, as far as the browser says: its cookies are claims, not facts.
  *
- * The tracker keeps `pmp_session`, `pmp_visitor` and `pmp_landing` (JSON: source, medium, campaign, term, content, ref,
- * referrer) once the visitor consents; without them everything here is empty. Nothing is ever put into a page.
+ * The tracker keeps `pmp_session` once the visitor consents. A theme may also keep `pmp_visitor` and `pmp_landing` (JSON:
+ * source, medium, campaign, term, content, ref, referrer). Without cookies everything here is empty; none is set here.
  */
 final class Visit
 {

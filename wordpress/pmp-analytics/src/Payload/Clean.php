@@ -27,7 +27,11 @@ final class Clean
      */
     public static function text(mixed $value, int $length): string
     {
-        $text = is_scalar($value) ? wp_check_invalid_utf8((string) $value, true) : '';
+        $text = is_scalar($value) ? (string) $value : '';
+        if (preg_match('//u', $text) !== 1) {
+            // The one encoder that every PHP has and that leaves out what is no UTF-8.
+            $text = (string) json_decode((string) json_encode($text, JSON_INVALID_UTF8_IGNORE));
+        }
         return mb_substr(trim((string) preg_replace('/[\x00-\x1F\x7F]+/', ' ', $text)), 0, $length);
     }
 
@@ -145,7 +149,7 @@ final class Clean
      */
     public static function only_given(array $fields): array
     {
-        return array_filter($fields, static fn (mixed $field): bool => $field !== null && $field !== '' && $field !== [] && $field !== false);
+        return array_filter($fields, static fn (mixed $field): bool => ! in_array($field, [null, '', []], true));
     }
 
     /**

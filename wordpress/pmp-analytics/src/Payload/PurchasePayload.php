@@ -21,15 +21,15 @@ final class PurchasePayload
     public static function of(array $facts): array
     {
         $lines = array_map(self::line(...), array_slice(array_values((array) ($facts['lines'] ?? [])), 0, self::MAX_LINES));
-        $only = count($lines) === 1 ? $lines[0] : [];
+        $first = $lines[0] ?? [];
         return Clean::only_given([
             'id' => Clean::name($facts['id'] ?? ''),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
             'user_id' => Clean::name($facts['user_id'] ?? ''),
             'order_id' => Clean::name($facts['order_id'] ?? ''),
-            'product_id' => Clean::text($facts['product_id'] ?? $only['product_id'] ?? '', 100),
-            'product_name' => Clean::text($facts['product_name'] ?? $only['product_name'] ?? '', 255),
-            'product_type' => self::product_type($facts['product_type'] ?? $only['product_type'] ?? ''),
+            'product_id' => Clean::text($facts['product_id'] ?? $first['product_id'] ?? '', 100),
+            'product_name' => Clean::text($facts['product_name'] ?? $first['product_name'] ?? '', 255),
+            'product_type' => self::product_type($facts['product_type'] ?? $first['product_type'] ?? ''),
             'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
             'currency' => self::currency($facts['currency'] ?? ''),
             'payment_method' => Clean::text($facts['payment_method'] ?? '', 50),
@@ -42,10 +42,8 @@ final class PurchasePayload
             'session_id' => Clean::name($facts['session_id'] ?? ''),
             'lines' => $lines,
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
-            'is_test' => ! empty($facts['is_test']),
-            'is_staff' => ! empty($facts['is_staff']),
             'source' => Clean::text($facts['source'] ?? '', 50),
-        ]);
+        ]) + ['is_test' => ! empty($facts['is_test']), 'is_staff' => ! empty($facts['is_staff'])];
     }
 
     /**

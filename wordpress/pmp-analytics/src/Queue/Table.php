@@ -210,12 +210,12 @@ final class Table
      */
     public function holds_more_than(int $limit): bool
     {
-        $span = $this->database->get_var(
+        $span = $this->quietly(fn (): ?string => $this->database->get_var(
             $this->database->prepare(
                 "SELECT MAX(id) - MIN(id) + 1 FROM {$this->name} WHERE status = %s",
                 self::WAITING,
             )
-        );
+        ));
         return (int) $span >= $limit && $this->count(self::WAITING) >= $limit;
     }
 
@@ -249,13 +249,22 @@ final class Table
         return implode(',', array_map('intval', $numbers));
     }
 
-    /**
-     * An outbox that can't be written must not show in somebody's checkout.
-     */
     private function run(string $query): int|bool
     {
+        return $this->quietly(fn (): int|bool => $this->database->query($query));
+    }
+
+    /**
+     * An outbox that can't be written must not show in somebody's checkout.
+     *
+     * @template T
+     * @param callable(): T $work
+     * @return T
+     */
+    private function quietly(callable $work): mixed
+    {
         $shown = $this->database->suppress_errors(true);
-        $result = $this->database->query($query);
+        $result = $work();
         $this->database->suppress_errors($shown);
         return $result;
     }

@@ -14,8 +14,10 @@ use WP_REST_Request;
 use WP_REST_Response;
 
 /**
- * POST pmp/v1/collect: the tracker's way out through the shop's own address, as JSON of any content type (a beacon says
- * text/plain): {"events": [...]} or one event. Answers like the mesh's batch call: a verdict for each event.
+ * POST pmp/v1/collect, and pmp/v1/notes, which no block list knows: the tracker's way out through the shop's own address.
+ *
+ * The body is JSON of any content type (a beacon says text/plain): {"events": [...]} or one event. The answer is that of
+ * the mesh's batch call: a verdict for each event.
  *
  * No nonce, no cookie of ours: pages come from caches and are the same for everybody. So nothing a browser says of itself
  * is believed. The address and the user agent are the request's; the user is the one whose login cookie comes from a page
@@ -24,6 +26,8 @@ use WP_REST_Response;
 final class CollectRoute implements Registerable
 {
     public const SPACE = 'pmp/v1';
+
+    private const PATHS = ['/collect', '/notes'];
 
     /** Browsers let 64 KiB outlive their page. */
     private const MAX_BYTES = 65_536;
@@ -47,11 +51,13 @@ final class CollectRoute implements Registerable
 
     public function add_route(): void
     {
-        register_rest_route(self::SPACE, '/collect', [
-            'methods' => 'POST',
-            'callback' => [$this, 'collect'],
-            'permission_callback' => '__return_true',
-        ]);
+        foreach (self::PATHS as $path) {
+            register_rest_route(self::SPACE, $path, [
+                'methods' => 'POST',
+                'callback' => [$this, 'collect'],
+                'permission_callback' => '__return_true',
+            ]);
+        }
     }
 
     public function collect(WP_REST_Request $request): WP_REST_Response

@@ -28,7 +28,8 @@ final class CollectedEvents
 
     /** What a browser may say. The rest of an event is the server's to say. */
     private const TOLD = [
-        'id', 'timestamp', 'event_type', 'event_category', 'session_id', 'page_url', 'page_title', 'referrer', 'utm_parameters', 'metadata', 'email',
+        'id', 'timestamp', 'event_type', 'event_category', 'session_id', 'page_url', 'page_title', 'referrer', 'utm_parameters',
+        'metadata', 'email',
     ];
 
     /**

@@ -15,6 +15,7 @@ $_SERVER['HTTP_USER_AGENT'] = 'Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/2
 $_SERVER['REQUEST_METHOD'] = 'GET';
 $_SERVER['REQUEST_URI'] = '/';
 
+define('WP_CLI', true);
 define('PMP_ANALYTICS_GATEWAY_URL', 'https://mesh.example');
 define('PMP_ANALYTICS_API_KEY', 'the-shops-key');
 define('PMP_ANALYTICS_JWT_SECRET', 'the-shared-secret');

@@ -8,12 +8,20 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from string import Template
 
+import pymysql
+
+from tests.servers import PrivateMariaDb
+
+_numbers = count(1)
+
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "wordpress" / "pmp-analytics"
-DOUBLE = Path(__file__).parent / "double"
+HERE = Path(__file__).parent
+DOUBLE = HERE / "double"
 # Beside the tests' Python: git-ignored, and gone with `make clean`.
 _CACHE = ROOT / ".venv" / "wordpress"
 _DEBIAN = ["wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper"]
@@ -39,6 +47,7 @@ define('WP_SITEURL', 'https://shop.example');
 define('WP_DEBUG', $debug);
 define('WP_DEBUG_DISPLAY', true);
 define('DISABLE_WP_CRON', true);
+$constants
 $$table_prefix = 'wp_';
 defined('ABSPATH') || define('ABSPATH', __DIR__ . '/');
 require_once ABSPATH . 'wp-settings.php';
@@ -55,8 +64,18 @@ def wordpress_6_5() -> Path:
     return _unpacked("6.5", _unpack_npm)
 
 
-def build_site(wordpress: Path, folder: Path, *, database: str, port: int) -> Path:
-    """A site with the plugin and the double of WooCommerce in it, not installed yet."""
+def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, **constants: str) -> Path:
+    """An installed site with the plugin and the double of WooCommerce, in a database of its own.
+
+    Args:
+        wordpress: An unpacked WordPress.
+        folder: Where the site goes.
+        server: Where its database goes.
+        constants: More of wp-config.php.
+    """
+    database = f"site_{next(_numbers)}_{os.getpid()}"
+    with pymysql.connect(host="127.0.0.1", port=server.port, user="root") as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
     site = folder / "site"
     shutil.copytree(wordpress, site, symlinks=True)
     plugins = site / "wp-content" / "plugins"
@@ -66,8 +85,27 @@ def build_site(wordpress: Path, folder: Path, *, database: str, port: int) -> Pa
     (plugins / "woocommerce").symlink_to(DOUBLE)
     # WordPress 6.1 is older than PHP 8.2 and says so on every page.
     debug = "false" if wordpress.name == "6.1" else "true"
-    (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=port, debug=debug))
+    defined = "\n".join(f"define('{name}', '{value}');" for name, value in constants.items())
+    (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=server.port, debug=debug, constants=defined))
+    run([program("php"), HERE / "install.php"], site)
     return site
+
+
+def run(command: list[str | Path], site: Path) -> None:
+    """Runs a program for a site.
+
+    Raises:
+        AssertionError: with all that it said, when it failed.
+    """
+    ran = subprocess.run(command, env={**os.environ, "PMP_SITE": str(site)}, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def program(name: str) -> str:
+    """Where a program is."""
+    path = shutil.which(name)
+    assert path, f"{name} is missing: run `make test`, which installs it"
+    return path
 
 
 def _unpacked(version: str, unpack: Callable[[Path, Path], None]) -> Path:

@@ -11,3 +11,4 @@ defined('ABSPATH') || exit;
 
 require __DIR__ . '/orders.php';
 require __DIR__ . '/forms.php';
+require __DIR__ . '/wp-cli.php';

@@ -190,6 +190,29 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(['coupon' => 'spring10'], $coupon['metadata']);
     }
 
+    public function test_without_a_consent_what_somebody_looks_at_is_nobodys_business(): void
+    {
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        do_action('woocommerce_applied_coupon', 'spring10');
+        self::assertSame([], $this->outbox());
+
+        do_action('pmp_lead_captured', 'ada@example.org', 'guide');
+        $lead = $this->outbox(Kind::Event)[0]['payload'];
+        self::assertSame('ada@example.org', $lead['email'], 'given on purpose');
+        self::assertSame([], array_intersect_key($lead, array_flip(['session_id', 'ip_address', 'user_agent', 'utm_parameters'])));
+    }
+
+    public function test_a_consent_tool_has_the_last_word(): void
+    {
+        $this->visit();
+        add_filter('pmp_analytics_has_consent', '__return_false');
+
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        remove_filter('pmp_analytics_has_consent', '__return_false');
+
+        self::assertSame([], $this->outbox());
+    }
+
     private function assert_lead(string $form, string $title): void
     {
         [$event, $conversion] = $this->outbox();

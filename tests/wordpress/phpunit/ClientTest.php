@@ -96,6 +96,8 @@ final class ClientTest extends SiteTestCase
         self::assertSame(Outcome::Failed, (new Reply(400, null))->outcome());
         self::assertSame(Outcome::Failed, (new Reply(404, ['error' => 'not here']))->outcome());
         self::assertSame(Outcome::Failed, (new Reply(200, ['welcome' => true]))->outcome());
+        self::assertSame(Outcome::Failed, (new Reply(415, $status))->outcome());
+        self::assertSame(Outcome::Unavailable, (new Reply(403, $status))->outcome());
         self::assertSame(Outcome::Accepted, (new Reply(200, ['success' => true]))->outcome());
     }
 

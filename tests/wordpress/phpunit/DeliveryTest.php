@@ -12,6 +12,7 @@ use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Scope;
+use WP_CLI;
 
 final class DeliveryTest extends SiteTestCase
 {
@@ -146,7 +147,7 @@ final class DeliveryTest extends SiteTestCase
     public static function outages(): array
     {
         return array_combine(
-            $moods = ['down', 'hanging', 'garbage', 'forbidden page', 'unauthorized', 'throttled', 'broken'],
+            $moods = ['down', 'hanging', 'garbage', 'forbidden page', 'unauthorized', 'gone', 'throttled', 'broken'],
             array_map(static fn (string $mood): array => [$mood], $moods),
         );
     }
@@ -351,6 +352,31 @@ final class DeliveryTest extends SiteTestCase
         (new Schedule($this->queue, $this->drainer()))->keep_running();
 
         self::assertSame('pmp_analytics_minute', wp_get_schedule('pmp_analytics_drain'));
+    }
+
+    public function test_a_person_whom_the_mesh_does_not_know_is_set_aside(): void
+    {
+        $this->queue->add(new Message(Kind::Profile, 'l', ['last_login' => '2026-11-22T10:15:30Z'], '42'));
+        $this->mesh->mood = 'gone';
+
+        $this->drain();
+
+        self::assertSame('HTTP 404 no such path', $this->queue->reasons()[0]['reason']);
+    }
+
+    public function test_the_command_line_delivers_and_says_how_it_went(): void
+    {
+        WP_CLI::$said = [];
+        $this->add_events(['a', 'bad']);
+
+        (WP_CLI::$commands['pmp drain'])();
+        self::assertSame(['waiting: 0, the oldest for 0 s', 'set aside: 1'], WP_CLI::$said);
+
+        $this->mesh->mood = 'down';
+        $this->add_events(['b']);
+        WP_CLI::$said = [];
+        (WP_CLI::$commands['pmp drain'])();
+        self::assertContains('Warning: Connection refused', WP_CLI::$said);
     }
 
     public function test_small_batches_of_old_failures_keep_to_their_own(): void

@@ -20,7 +20,7 @@ final class Mesh
     /** @var list<string> Ids of events that were accepted, repetitions too. */
     public array $deliveries = [];
 
-    /** up, down, hanging, garbage, unauthorized, throttled, broken (500), strict (400 for a batch with a bad event). */
+    /** up, down, hanging, garbage, forbidden page, unauthorized, gone (404), throttled, broken (500), strict (400 for a bad batch). */
     public string $mood = 'up';
 
     /** An event of this id makes the mesh fail with 500. */
@@ -57,6 +57,7 @@ final class Mesh
             'garbage' => $this->response(200, '<html>Please log in to the hotel network</html>'),
             'forbidden page' => $this->response(403, '<html>Firewall</html>'),
             'unauthorized' => $this->response(401, $this->status(16, 'Jwt is expired')),
+            'gone' => $this->response(404, $this->status(5, 'no such path')),
             'throttled' => $this->response(429, $this->status(8, 'too many'), ['retry-after' => '120']),
             'broken' => $this->response(500, $this->status(13, 'internal')),
             default => $this->take($path, $body),

@@ -265,6 +265,34 @@ final class OrdersTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
+    public function test_what_is_sold_over_the_counter_counts_without_a_buyer(): void
+    {
+        $order = $this->order(['billing' => ['email' => 'not an address']]);
+        $order->save();
+
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertSame("wc-order-{$order->get_id()}", $payload['session_id']);
+        self::assertArrayNotHasKey('email', $payload);
+    }
+
+    public function test_an_order_whose_person_was_erased_is_not_told_again(): void
+    {
+        $order = $this->order(['status' => 'completed']);
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+        $this->drain();
+
+        $order = new WC_Order($order->get_id());
+        $order->set_props(['billing' => ['email' => 'deleted@site.invalid']]);
+        $order->update_meta_data('_anonymized', 'yes');
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        self::assertSame([], $this->outbox());
+    }
+
     public function test_an_order_that_breaks_our_reading_does_not_break_the_checkout(): void
     {
         $log = ini_set('error_log', '/dev/null');

@@ -13,6 +13,7 @@ use PMP\Analytics\Capture\ProductType;
 use PMP\Analytics\Capture\Visit;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\AfterResponse;
+use PMP\Analytics\Delivery\Command;
 use PMP\Analytics\Delivery\Drainer;
 use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
@@ -182,6 +183,7 @@ class PMP_Analytics_Plugin
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
+            new Command($this->event_queue, $this->drainer, $this->pause),
             new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $this->clock),
             new DrainRoute($this->drainer),
             new TrackerScript(PMP_ANALYTICS_FILE),

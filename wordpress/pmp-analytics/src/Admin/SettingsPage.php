@@ -31,9 +31,15 @@ final class SettingsPage implements Registerable
 
     public function register(): void
     {
+        add_action('init', [$this, 'load_translations']);
         add_action('admin_menu', [$this, 'add_page']);
         add_action('admin_init', [$this, 'add_settings']);
         add_action('admin_post_' . self::ACTION, [$this, 'act']);
+    }
+
+    public function load_translations(): void
+    {
+        load_plugin_textdomain('pmp-analytics', false, dirname(plugin_basename(PMP_ANALYTICS_FILE)) . '/languages');
     }
 
     public function add_page(): void

@@ -38,7 +38,8 @@ final class Reply
         return match (true) {
             // Keys, scopes and the clock are the shop's to mend; the message is good.
             in_array($this->status, [401, 403], true) => Outcome::Unavailable,
-            $this->status >= 400 && $this->status < 500 && $this->status !== 408 => Outcome::Refused,
+            // 404 is about a message only where its call names somebody; the caller knows.
+            in_array($this->status, [400, 404, 409, 413], true) => Outcome::Refused,
             default => Outcome::Failed,
         };
     }

@@ -18,7 +18,7 @@ use PMP_Event_Queue;
 use WP_User;
 
 /**
- * People who register, log in or change their name or address. Staff is nobody's customer and is left out.
+ * People who register, log in or change their e-mail address. Staff is nobody's customer and is left out.
  */
 final class Accounts implements Registerable
 {

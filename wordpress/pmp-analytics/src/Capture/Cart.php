@@ -24,14 +24,26 @@ final class Cart implements Registerable
 
     public function added(string $item, int|string $product_id, int|float|string $quantity, int|string $variation_id = 0): void
     {
-        Guard::attempt(fn () => $this->plugin->track_user_action('add_to_cart', ['metadata' => [
+        $this->tell('add_to_cart', [
             'product_id' => (string) ((int) $variation_id ?: (int) $product_id),
             'quantity' => (float) $quantity,
-        ]]));
+        ]);
     }
 
     public function coupon_applied(string $code): void
     {
-        Guard::attempt(fn () => $this->plugin->track_user_action('coupon_applied', ['metadata' => ['coupon' => $code]]));
+        $this->tell('coupon_applied', ['coupon' => $code]);
+    }
+
+    /**
+     * @param array<string, mixed> $metadata
+     */
+    private function tell(string $action, array $metadata): void
+    {
+        Guard::attempt(function () use ($action, $metadata): void {
+            if (Consent::is_given(Visit::current())) {
+                $this->plugin->track_user_action($action, ['metadata' => $metadata]);
+            }
+        });
     }
 }

@@ -51,7 +51,11 @@ final class Orders implements Registerable
     public function remember_visit(WC_Order $order): void
     {
         Guard::attempt(function () use ($order): void {
-            $this->reader->remember($order, Visit::current());
+            $visit = Visit::current();
+            if (! Consent::is_given($visit)) {
+                return;
+            }
+            $this->reader->remember($order, $visit);
             if ($order->get_id() > 0) {
                 // The block checkout's order is in the database already; the classic one is saved by whoever made it.
                 $order->save_meta_data();
@@ -102,6 +106,10 @@ final class Orders implements Registerable
         if ($order?->get_type() !== 'shop_order' || $order->get_id() === 0 || in_array($order->get_status(), self::UNPLACED, true)) {
             return;
         }
+        if ($order->get_meta('_anonymized') === 'yes') {
+            // WooCommerce erased its person: there is nothing to tell, and a made-up address would be somebody new.
+            return;
+        }
         $told = $before = $this->told($order);
         // Refunds first: a status of refunded without them would be booked without their numbers and dates.
         foreach ($order->get_refunds() as $refund) {
@@ -120,12 +128,15 @@ final class Orders implements Registerable
      */
     private function tell_state(WC_Order $order, array $told): array
     {
-        $facts = $this->reader->purchase($order);
-        if ($facts['user_id'] === '' && $facts['email'] === '' && $facts['session_id'] === '') {
-            // Nobody's yet: staff is still writing it.
-            return $told;
+        $payload = PurchasePayload::of($this->reader->purchase($order));
+        if (array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) === []) {
+            if (! $order->is_paid()) {
+                // Nobody's yet: staff is still writing it.
+                return $told;
+            }
+            // Sold over the counter. The mesh wants a buyer, and money counts whoever paid it.
+            $payload['session_id'] = "wc-order-{$order->get_id()}";
         }
-        $payload = PurchasePayload::of($facts);
         // Refunds have notices of their own.
         $digest = substr(hash('sha256', (string) wp_json_encode(['refunded_total' => 0] + $payload)), 0, 16);
         $status = $order->get_status();

@@ -84,13 +84,13 @@ final class Visit
     }
 
     /**
-     * What an event says of its visit.
+     * What an event says of its visit: nothing without a consent.
      *
      * @return array<string, mixed>
      */
     public function facts(): array
     {
-        return [
+        return ! Consent::is_given($this) ? [] : [
             'session_id' => $this->session_id(),
             'utm_parameters' => $this->utm(),
             'user_agent' => $this->user_agent(),

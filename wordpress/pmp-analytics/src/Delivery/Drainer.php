@@ -87,6 +87,10 @@ final class Drainer
     {
         $reply = $this->send($batch);
         $outcome = $reply->outcome();
+        if ($reply->status === 404 && $batch[0]->target === '') {
+            // The call names nobody who could be missing: the way to the service is.
+            $outcome = Outcome::Unavailable;
+        }
         if ($outcome === Outcome::Accepted && $batch[0]->kind === Kind::Event) {
             $outcome = $this->settle($batch, $reply);
         } elseif ($outcome === Outcome::Accepted) {

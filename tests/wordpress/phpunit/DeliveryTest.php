@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Tests;
 
 use PMP\Analytics\Delivery\AfterResponse;
+use PMP\Analytics\Delivery\Backoff;
 use PMP\Analytics\Delivery\Batches;
 use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
@@ -230,6 +231,49 @@ final class DeliveryTest extends SiteTestCase
         self::assertSame(['poison'], array_column($this->outbox(), 'id'));
     }
 
+    public function test_a_record_on_which_the_mesh_fails_waits_by_itself(): void
+    {
+        $this->mesh->poison = 'p1';
+        foreach (['p1', 'p2', 'p3'] as $id) {
+            $this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id]));
+        }
+
+        $this->drain();
+        $this->drain();
+        self::assertCount(3, $this->mesh->calls, 'the others arrive, and it is left alone for a second');
+        self::assertCount(2, $this->mesh->accepted);
+
+        $this->mesh->poison = '';
+        $this->clock->move(1);
+        $this->drain();
+        self::assertCount(3, $this->mesh->accepted);
+    }
+
+    public function test_a_success_forgets_the_failures_before_it(): void
+    {
+        $this->add_events(['a']);
+        $this->mesh->mood = 'down';
+        for ($try = 0; $try < 5; ++$try) {
+            $this->drain();
+            $this->clock->move(900);
+        }
+        self::assertSame(5, (new Pause($this->clock))->state()['failures']);
+
+        $this->mesh->mood = 'up';
+        $this->drain();
+
+        $state = ['failures' => 0, 'until' => 0.0, 'reason' => '', 'delivered_at' => $this->clock->now()];
+        self::assertEquals($state, (new Pause($this->clock))->state());
+    }
+
+    public function test_waits_grow_to_a_quarter_of_an_hour_and_differ_among_shops(): void
+    {
+        self::assertSame([1.0, 2.0, 4.0], array_map(static fn (int $failures): float => Backoff::seconds($failures, 0.7), [1, 2, 3]));
+        self::assertSame([30.0, 60.0], [Backoff::seconds(4, 0), Backoff::seconds(5, 0)]);
+        self::assertSame([15.0, 30.0], [Backoff::seconds(4, 1), Backoff::seconds(5, 1)]);
+        self::assertSame([900.0, 450.0], [Backoff::seconds(1000, 0), Backoff::seconds(1000, 1)]);
+    }
+
     public function test_one_delivery_runs_at_a_time(): void
     {
         global $wpdb;
@@ -285,12 +329,15 @@ final class DeliveryTest extends SiteTestCase
 
     public function test_a_delivery_begins_no_call_after_its_time(): void
     {
-        $this->add_events($this->ids(600));
-        $this->mesh->mood = 'hanging';
+        foreach ($this->ids(9) as $id) {
+            $this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id]));
+        }
+        $this->mesh->mood = 'slow';
 
         $this->drainer()->drain(5);
 
-        self::assertCount(1, $this->mesh->calls);
+        self::assertCount(2, $this->mesh->calls);
+        self::assertSame(7, $this->queue->state()->waiting);
     }
 
     public function test_nothing_is_called_before_the_gateway_is_known(): void

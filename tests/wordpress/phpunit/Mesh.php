@@ -20,10 +20,13 @@ final class Mesh
     /** @var list<string> Ids of events that were accepted, repetitions too. */
     public array $deliveries = [];
 
-    /** up, down, hanging, garbage, forbidden page, unauthorized, gone (404), throttled, broken (500), strict (400 for a bad batch). */
+    /**
+     * up, slow (3 s), down, hanging, garbage, forbidden page, unauthorized, gone (404), throttled, broken (500), strict (400
+     * for a bad batch).
+     */
     public string $mood = 'up';
 
-    /** An event of this id makes the mesh fail with 500. */
+    /** What has this id makes the mesh fail with 500. */
     public string $poison = '';
 
     /** Dies while it answers the call of this number: the process that called is gone. */
@@ -48,6 +51,7 @@ final class Mesh
             $this->take($path, $body);
             throw new Killed();
         }
+        $this->clock->move($this->mood === 'slow' ? 3 : 0);
         if ($this->mood === 'hanging') {
             $this->clock->move((float) $arguments['timeout']);
             return new WP_Error('http_request_failed', 'Operation timed out');
@@ -100,6 +104,9 @@ final class Mesh
      */
     private function take_one(string $path, array $body): array
     {
+        if ($this->poison !== '' && ($body['id'] ?? '') === $this->poison) {
+            return $this->response(500, $this->status(13, 'internal'));
+        }
         if (str_contains((string) wp_json_encode($body), 'refuse-me')) {
             return $this->response(400, $this->status(3, 'invalid', 'email', 'odd'));
         }

@@ -117,6 +117,17 @@ final class OutboxTest extends SiteTestCase
         self::assertSame(['a'], $lost);
     }
 
+    public function test_a_delivery_takes_no_more_into_its_memory_than_it_asks_for(): void
+    {
+        foreach ($this->ids(5) as $id) {
+            $this->queue->add(new Message(Kind::Event, $id, ['id' => $id, 'metadata' => ['text' => str_repeat('x', 1000)]]));
+        }
+
+        self::assertCount(2, $this->queue->due(500, 2500));
+        self::assertCount(1, $this->queue->due(500, 10), 'one that is larger than that travels all the same');
+        self::assertCount(3, $this->queue->due(3, 1 << 20));
+    }
+
     public function test_the_state_tells_how_long_the_oldest_has_waited(): void
     {
         $this->add_events(['a']);

@@ -100,6 +100,7 @@ final class SettingsPageTest extends SiteTestCase
     private function shown(): string
     {
         $this->page->add_settings();
+        $GLOBALS['title'] = 'PMP Analytics';
         ob_start();
         $this->page->show();
         return (string) ob_get_clean();

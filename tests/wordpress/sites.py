@@ -91,13 +91,13 @@ def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, **constant
     return site
 
 
-def run(command: list[str | Path], site: Path) -> None:
+def run(command: list[str | Path], site: Path, **environment: str) -> None:
     """Runs a program for a site.
 
     Raises:
         AssertionError: with all that it said, when it failed.
     """
-    ran = subprocess.run(command, env={**os.environ, "PMP_SITE": str(site)}, check=False, capture_output=True, text=True)
+    ran = subprocess.run(command, env={**os.environ, "PMP_SITE": str(site), **environment}, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

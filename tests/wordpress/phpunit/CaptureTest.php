@@ -13,6 +13,8 @@ use WPCF7_Submission;
  */
 final class CaptureTest extends SiteTestCase
 {
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
     public function test_a_registration_is_told_once_with_its_visit(): void
     {
         $this->visit();

@@ -12,6 +12,8 @@ use WP_REST_Response;
  */
 final class CollectTest extends SiteTestCase
 {
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
     private const EVENT = [
         'id' => 'b-1',
         'timestamp' => '2026-11-22T10:15:29.500Z',

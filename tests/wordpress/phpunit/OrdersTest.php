@@ -16,6 +16,8 @@ use WC_Order_Refund;
  */
 final class OrdersTest extends SiteTestCase
 {
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
     /**
      * @return array<string, array{string, list<array{string, float}>}>
      */

@@ -23,6 +23,9 @@ use WC_Data;
  */
 abstract class SiteTestCase extends TestCase
 {
+    /** What these tests record comes from the plugin alone, so that the mesh's rules can be held against it. */
+    protected const IS_TOLD_BY_THE_PLUGIN = false;
+
     protected MovedClock $clock;
 
     protected Mesh $mesh;
@@ -52,6 +55,11 @@ abstract class SiteTestCase extends TestCase
     {
         global $wpdb;
         remove_filter('pre_http_request', [$this->mesh, 'answer']);
+        if (static::IS_TOLD_BY_THE_PLUGIN && is_string($file = getenv('PMP_TOLD'))) {
+            foreach ($this->outbox() as $message) {
+                file_put_contents($file, wp_json_encode(['test' => $this->getName()] + $message) . "\n", FILE_APPEND);
+            }
+        }
         $wpdb->query('ROLLBACK');
         wp_cache_flush();
     }
@@ -91,7 +99,7 @@ abstract class SiteTestCase extends TestCase
     /**
      * Everything that waits, whenever its time comes.
      *
-     * @return list<array{kind: string, id: string, target: string, scope: string, payload: array<string, mixed>}>
+     * @return list<array{kind: string, id: string, target: string, scope: string, payload: array<string, mixed>, json: string}>
      */
     protected function outbox(?Kind $kind = null): array
     {
@@ -106,6 +114,7 @@ abstract class SiteTestCase extends TestCase
                 'target' => $message->target,
                 'scope' => $message->scope->value,
                 'payload' => json_decode($message->json, true),
+                'json' => $message->json,
             ],
             array_filter($messages, static fn (StoredMessage $message): bool => $kind === null || $message->kind === $kind),
         ));

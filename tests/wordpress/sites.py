@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -110,7 +111,12 @@ def program(name: str) -> str:
 
 def _unpacked(version: str, unpack: Callable[[Path, Path], None]) -> Path:
     folder = _CACHE / version
-    if not folder.exists():
+    _CACHE.mkdir(exist_ok=True)
+    with (_CACHE / "lock").open("w") as lock:
+        # Two test processes may want it at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder
         parts = _CACHE / f"{version}.parts"
         shutil.rmtree(parts, ignore_errors=True)
         (parts / "download").mkdir(parents=True)

@@ -9,6 +9,7 @@ declare(strict_types=1);
 
 defined('ABSPATH') || exit;
 
+require __DIR__ . '/action-scheduler.php';
 require __DIR__ . '/orders.php';
 require __DIR__ . '/forms.php';
 require __DIR__ . '/wp-cli.php';

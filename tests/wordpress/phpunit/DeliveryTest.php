@@ -13,6 +13,7 @@ use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Scope;
+use ActionScheduler_Double;
 use WP_CLI;
 
 final class DeliveryTest extends SiteTestCase
@@ -55,7 +56,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertCount(3, $this->mesh->calls);
     }
 
-    public function test_everything_but_events_travels_alone_and_in_its_order(): void
+    public function test_records_travel_alone_in_their_order_and_before_visits(): void
     {
         $this->add_events(['e']);
         $this->queue->add(
@@ -74,8 +75,8 @@ final class DeliveryTest extends SiteTestCase
             'PATCH /api/v1/users/42',
             'POST /api/v1/purchases/track',
             'POST /api/v1/purchases/7/refunds',
-            'POST /api/v1/journey/touchpoint',
             'POST /api/v1/conversions/track',
+            'POST /api/v1/journey/touchpoint',
             'POST /api/v1/events/batch',
         ], array_map(static fn (array $call): string => "{$call['method']} {$call['path']}", $this->mesh->calls));
     }
@@ -249,6 +250,29 @@ final class DeliveryTest extends SiteTestCase
         self::assertCount(3, $this->mesh->accepted);
     }
 
+    public function test_a_flood_of_forms_does_not_hold_up_the_orders(): void
+    {
+        $this->mesh->throttles_browsers = true;
+        $this->queue->add(new Message(Kind::Event, 'flood', ['id' => 'flood'], '', Scope::Track), $this->event('visit'));
+        $this->drain();
+        $this->queue->add(new Message(Kind::Purchase, 'p', ['id' => 'p']));
+        $this->drain();
+
+        self::assertCount(2, $this->mesh->accepted);
+        self::assertSame(['flood'], array_column($this->outbox(), 'id'));
+    }
+
+    public function test_after_an_outage_orders_and_people_arrive_before_visits(): void
+    {
+        $this->add_events($this->ids(1500));
+        $this->queue->add(new Message(Kind::Purchase, 'p', ['id' => 'p']));
+
+        $this->drain();
+
+        self::assertSame('/api/v1/purchases/track', $this->mesh->calls[0]['path']);
+        self::assertCount(1501, $this->mesh->accepted);
+    }
+
     public function test_a_success_forgets_the_failures_before_it(): void
     {
         $this->add_events(['a']);
@@ -390,6 +414,17 @@ final class DeliveryTest extends SiteTestCase
         do_action('pmp_analytics_drain');
 
         self::assertSame(['a'], $this->mesh->deliveries);
+    }
+
+    public function test_action_scheduler_is_asked_too_until_the_plugin_is_deactivated(): void
+    {
+        ActionScheduler_Double::$actions = [];
+
+        do_action('pmp_analytics_drain');
+        self::assertSame(['pmp-analytics pmp_analytics_drain' => 60], ActionScheduler_Double::$actions);
+
+        Schedule::stop();
+        self::assertSame([], ActionScheduler_Double::$actions);
     }
 
     public function test_a_schedule_that_somebody_cleared_comes_back(): void

@@ -82,6 +82,18 @@ final class OutboxTest extends SiteTestCase
         self::assertSame(0, $this->queue->state()->waiting);
     }
 
+    public function test_what_a_newer_version_wrote_is_set_aside(): void
+    {
+        global $wpdb;
+        $this->add_events(['new', 'kept']);
+        $wpdb->update("{$wpdb->prefix}pmp_outbox", ['kind' => 'dream'], ['message_id' => 'new']);
+
+        $this->drain();
+
+        self::assertSame(['kept'], $this->mesh->deliveries);
+        self::assertSame('written by a newer version of the plugin', $this->queue->reasons()[0]['reason']);
+    }
+
     public function test_a_full_outbox_refuses_visits_before_orders(): void
     {
         $config = new class extends PMP_Config {

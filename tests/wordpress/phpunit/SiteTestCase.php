@@ -97,7 +97,7 @@ abstract class SiteTestCase extends TestCase
     }
 
     /**
-     * Everything that waits, whenever its time comes.
+     * Everything that waits, whenever its time comes, in the order in which it was recorded.
      *
      * @return list<array{kind: string, id: string, target: string, scope: string, payload: array<string, mixed>, json: string}>
      */
@@ -107,6 +107,7 @@ abstract class SiteTestCase extends TestCase
         $this->clock->move(1_000_000);
         $messages = $this->queue->due(10_000, 1 << 30);
         $this->clock->move($now - $this->clock->now());
+        usort($messages, static fn (StoredMessage $one, StoredMessage $other): int => $one->number <=> $other->number);
         return array_values(array_map(
             static fn (StoredMessage $message): array => [
                 'kind' => $message->kind->value,

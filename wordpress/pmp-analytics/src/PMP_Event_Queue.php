@@ -77,7 +77,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * The oldest messages whose time has come. One that can't be read any more is set aside.
+     * Messages whose time has come: what gives way behind the others, then the oldest first. One that can't be read any more is set aside.
      *
      * @return list<StoredMessage>
      */
@@ -164,7 +164,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * @return array{kind: string, id: string, target: string, scope: string, bytes: int, sealed: string}
+     * @return array{kind: string, id: string, target: string, scope: string, priority: int, bytes: int, sealed: string}
      */
     private function row(Message $message): array
     {
@@ -174,6 +174,7 @@ class PMP_Event_Queue
             'id' => $message->id,
             'target' => $message->target,
             'scope' => $message->scope->value,
+            'priority' => $message->kind->gives_way() ? 1 : 0,
             'bytes' => strlen($json),
             'sealed' => $this->cipher()->seal($json, $this->binding($message->kind->value, $message->id)),
         ];
@@ -184,6 +185,12 @@ class PMP_Event_Queue
      */
     private function stored(array $row): ?StoredMessage
     {
+        $kind = Kind::tryFrom($row['kind']);
+        $scope = Scope::tryFrom($row['scope']);
+        if ($kind === null || $scope === null) {
+            $this->table->set_aside((int) $row['id'], 'written by a newer version of the plugin');
+            return null;
+        }
         try {
             $json = $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id']));
         } catch (Unreadable $error) {
@@ -192,10 +199,10 @@ class PMP_Event_Queue
         }
         return new StoredMessage(
             (int) $row['id'],
-            Kind::from($row['kind']),
+            $kind,
             $row['message_id'],
             $row['target'],
-            Scope::from($row['scope']),
+            $scope,
             $json,
             (int) $row['attempts'],
         );

@@ -8,6 +8,7 @@ use PMP\Analytics\Api\Outcome;
 use PMP\Analytics\Api\Reply;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Queue\Kind;
+use PMP\Analytics\Queue\Scope;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP_API_Client;
 use PMP_Event_Queue;
@@ -21,6 +22,8 @@ final class Drainer
 {
     /** So many failures in a row are the mesh's, not the messages'. */
     private const FAILURES_IN_A_ROW = 3;
+
+    private const THROTTLED_SECONDS = 60.0;
 
     private int $failed_in_a_row = 0;
 
@@ -100,7 +103,7 @@ final class Drainer
             Outcome::Accepted => $this->succeeded(),
             Outcome::Refused => $this->refused($batch, $reply),
             Outcome::Failed => $this->failed($batch, $reply),
-            Outcome::Unavailable => $this->stop($reply),
+            Outcome::Unavailable => $this->unavailable($batch, $reply),
         };
     }
 
@@ -168,6 +171,19 @@ final class Drainer
         if (++$this->failed_in_a_row >= self::FAILURES_IN_A_ROW) {
             $this->stop($reply);
         }
+    }
+
+    /**
+     * @param non-empty-list<StoredMessage> $batch
+     */
+    private function unavailable(array $batch, Reply $reply): void
+    {
+        if ($reply->status === 429 && $batch[0]->scope === Scope::Track) {
+            // A limit of its own: whoever floods the shop with forms must not hold up its orders.
+            $this->queue->postpone($batch, $reply->retry_after ?? self::THROTTLED_SECONDS);
+            return;
+        }
+        $this->stop($reply);
     }
 
     private function succeeded(): void

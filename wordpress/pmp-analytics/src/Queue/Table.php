@@ -43,6 +43,7 @@ final class Table
   message_id {$name},
   target {$name} DEFAULT '',
   scope varchar(10) NOT NULL,
+  priority tinyint(3) unsigned NOT NULL,
   status varchar(10) NOT NULL DEFAULT 'waiting',
   attempts smallint(5) unsigned NOT NULL DEFAULT 0,
   available_at bigint(20) unsigned NOT NULL,
@@ -52,7 +53,8 @@ final class Table
   payload longblob NOT NULL,
   PRIMARY KEY  (id),
   UNIQUE KEY message (kind,message_id),
-  KEY due (status,id)
+  KEY due (status,priority,id),
+  KEY age (status,id)
 ) {$this->database->get_charset_collate()};"
         );
     }
@@ -65,7 +67,9 @@ final class Table
     /**
      * Adds rows in one statement; one that is there already stays as it is.
      *
-     * @param non-empty-list<array{kind: string, id: string, target: string, scope: string, bytes: int, sealed: string}> $rows
+     * @param non-empty-list<array{
+     *     kind: string, id: string, target: string, scope: string, priority: int, bytes: int, sealed: string,
+     * }> $rows
      * @return bool False when the database refused.
      */
     public function insert(array $rows, int $now): bool
@@ -74,11 +78,12 @@ final class Table
         foreach ($rows as $row) {
             // Hexadecimal on the wire: wpdb would look for broken characters in binary text.
             $values[] = $this->database->prepare(
-                '(%s, %s, %s, %s, %d, %d, %d, UNHEX(%s))',
+                '(%s, %s, %s, %s, %d, %d, %d, %d, UNHEX(%s))',
                 $row['kind'],
                 $row['id'],
                 $row['target'],
                 $row['scope'],
+                $row['priority'],
                 $now,
                 $now,
                 $row['bytes'],
@@ -87,13 +92,13 @@ final class Table
         }
         // Not INSERT IGNORE, which would also swallow what does not fit.
         return $this->run(
-            "INSERT INTO {$this->name} (kind, message_id, target, scope, available_at, created_at, bytes, payload)
+            "INSERT INTO {$this->name} (kind, message_id, target, scope, priority, available_at, created_at, bytes, payload)
             VALUES " . implode(', ', $values) . ' ON DUPLICATE KEY UPDATE id = id'
         ) !== false;
     }
 
     /**
-     * The oldest messages whose time has come, as many as fit.
+     * Messages whose time has come, as many as fit: by priority, then the oldest first.
      *
      * @return list<array<string, string>>
      */
@@ -101,7 +106,8 @@ final class Table
     {
         $sizes = $this->database->get_results(
             $this->database->prepare(
-                "SELECT id, bytes FROM {$this->name} WHERE status = %s AND available_at <= %d ORDER BY id LIMIT %d",
+                "SELECT id, bytes FROM {$this->name} WHERE status = %s AND available_at <= %d
+                ORDER BY priority, id LIMIT %d",
                 self::WAITING,
                 $now,
                 $limit,
@@ -122,7 +128,7 @@ final class Table
         }
         return (array) $this->database->get_results(
             "SELECT id, kind, message_id, target, scope, attempts, payload FROM {$this->name}
-            WHERE id IN ({$this->list_of($numbers)}) ORDER BY id",
+            WHERE id IN ({$this->list_of($numbers)}) ORDER BY priority, id",
             ARRAY_A,
         );
     }

@@ -11,5 +11,6 @@ defined('ABSPATH') || exit;
 
 require __DIR__ . '/action-scheduler.php';
 require __DIR__ . '/orders.php';
+require __DIR__ . '/features.php';
 require __DIR__ . '/forms.php';
 require __DIR__ . '/wp-cli.php';

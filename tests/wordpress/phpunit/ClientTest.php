@@ -35,6 +35,13 @@ final class ClientTest extends SiteTestCase
         self::assertLessThanOrEqual(10, $arguments['timeout']);
     }
 
+    public function test_a_large_batch_gets_the_time_it_takes_and_less_than_the_lease_lasts(): void
+    {
+        (new PMP_API_Client(null, $this->clock))->call('POST', '/api/v1/purchases/track', str_repeat(' ', 1 << 20));
+
+        self::assertSame(24, $this->mesh->calls[0]['arguments']['timeout']);
+    }
+
     /**
      * @return array<string, array{string, bool}>
      */

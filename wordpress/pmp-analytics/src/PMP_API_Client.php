@@ -14,6 +14,9 @@ class PMP_API_Client
 {
     private const TIMEOUT_SECONDS = 8;
 
+    /** What the slowest line that we wait for carries, so that a large batch is not given up for ever. */
+    private const BYTES_PER_SECOND = 65_536;
+
     private const MAX_ANSWER_BYTES = 1 << 20;
 
     private const MAX_RETRY_AFTER_SECONDS = 3600.0;
@@ -44,7 +47,7 @@ class PMP_API_Client
         ];
         $request = [
             'method' => $method,
-            'timeout' => self::TIMEOUT_SECONDS,
+            'timeout' => self::TIMEOUT_SECONDS + intdiv(strlen($json), self::BYTES_PER_SECOND),
             // A redirect would carry the key to wherever it points.
             'redirection' => 0,
             'sslverify' => true,

@@ -3,6 +3,7 @@
 declare(strict_types=1);
 
 use PMP\Analytics\Admin\SettingsPage;
+use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Accounts;
 use PMP\Analytics\Capture\Cart;
 use PMP\Analytics\Capture\Enrollments;
@@ -192,6 +193,7 @@ class PMP_Analytics_Plugin
             $this->enrollments,
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
+            new SiteHealth($this->config, $this->event_queue, $this->pause),
             new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client),
         ];
     }

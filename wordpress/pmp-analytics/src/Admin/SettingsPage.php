@@ -15,7 +15,7 @@ use PMP_Event_Queue;
  */
 final class SettingsPage implements Registerable
 {
-    private const SLUG = 'pmp-analytics';
+    public const SLUG = 'pmp-analytics';
 
     private const CAPABILITY = 'manage_options';
 

@@ -5,11 +5,12 @@ declare(strict_types=1);
 namespace PMP\Analytics\Tests;
 
 use PMP\Analytics\Admin\SettingsPage;
+use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Delivery\Pause;
 use PMP_API_Client;
 use PMP_Config;
 
-final class SettingsPageTest extends SiteTestCase
+final class AdminTest extends SiteTestCase
 {
     private SettingsPage $page;
 
@@ -95,6 +96,25 @@ final class SettingsPageTest extends SiteTestCase
             remove_filter('wp_die_handler', $handler);
             unset($_POST['pmp_action'], $_REQUEST['_wpnonce']);
         }
+    }
+
+    public function test_site_health_says_that_deliveries_stopped_and_why(): void
+    {
+        $health = new SiteHealth(new PMP_Config(), $this->queue, new Pause($this->clock));
+        $tests = apply_filters('site_status_tests', ['direct' => [], 'async' => []]);
+        self::assertArrayHasKey('pmp_analytics', $tests['direct']);
+        self::assertSame('good', $health->test()['status']);
+
+        $this->add_events(['bad']);
+        $this->drain();
+        self::assertSame('recommended', $health->test()['status']);
+
+        $this->add_events(['a']);
+        $this->mesh->mood = 'down';
+        $this->drain();
+        $this->clock->move(2 * 3600);
+        self::assertSame('critical', $health->test()['status']);
+        self::assertSame('<p>1 messages wait, the oldest for 2 hours. Connection refused</p>', $health->test()['description']);
     }
 
     private function shown(): string

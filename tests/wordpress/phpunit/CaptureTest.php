@@ -68,6 +68,17 @@ final class CaptureTest extends SiteTestCase
         self::assertSame((string) $user, $event['payload']['user_id']);
     }
 
+    public function test_a_login_that_another_plugin_tells_carelessly_is_a_login(): void
+    {
+        $this->customer();
+        $this->drain();
+
+        do_action('wp_login', 'ada');
+        do_action('wp_login', 'nobody');
+
+        self::assertSame(['registration', 'profile', 'event'], array_column($this->outbox(), 'kind'));
+    }
+
     public function test_a_changed_address_is_told_and_another_change_is_not(): void
     {
         $user = $this->customer();

@@ -295,6 +295,22 @@ final class OrdersTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
+    public function test_hooks_fired_carelessly_break_nothing(): void
+    {
+        $order = $this->order(['status' => 'processing']);
+        $order->save();
+
+        do_action('woocommerce_order_status_changed', (string) $order->get_id());
+        do_action('woocommerce_order_status_changed', null, null, null, null);
+        do_action('woocommerce_update_order', false);
+        do_action('woocommerce_order_refunded', null);
+        do_action('woocommerce_add_to_cart', 'key', 11, 1, null);
+        do_action('woocommerce_checkout_create_order', null);
+        $this->end_of_request();
+
+        self::assertSame([['processing', 199.0]], $this->told());
+    }
+
     public function test_an_order_that_breaks_our_reading_does_not_break_the_checkout(): void
     {
         $log = ini_set('error_log', '/dev/null');

@@ -50,9 +50,13 @@ final class Accounts implements Registerable
         );
     }
 
-    public function logged_in(string $login, WP_User $user): void
+    /**
+     * @param mixed $user The person; plugins that log people in by themselves often leave it out.
+     */
+    public function logged_in(string $login, mixed $user = null): void
     {
-        if ($this->config->is_staff($user->ID)) {
+        $user = $user instanceof WP_User ? $user : get_user_by('login', $login);
+        if (! $user instanceof WP_User || $this->config->is_staff($user->ID)) {
             return;
         }
         $now = $this->clock->now();
@@ -66,10 +70,13 @@ final class Accounts implements Registerable
         );
     }
 
-    public function changed(int $user_id, WP_User $before): void
+    public function changed(int $user_id, mixed $before = null): void
     {
         $user = get_userdata($user_id);
-        if (! $user instanceof WP_User || $this->config->is_staff($user_id) || $user->user_email === $before->user_email) {
+        if (! $user instanceof WP_User || ! $before instanceof WP_User || $this->config->is_staff($user_id)) {
+            return;
+        }
+        if ($user->user_email === $before->user_email) {
             return;
         }
         $this->queue->add($this->profile($user_id, [

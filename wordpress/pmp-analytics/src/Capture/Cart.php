@@ -22,7 +22,7 @@ final class Cart implements Registerable
         add_action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
     }
 
-    public function added(string $item, int|string $product_id, int|float|string $quantity, int|string $variation_id = 0): void
+    public function added(mixed $item, mixed $product_id = 0, mixed $quantity = 1, mixed $variation_id = 0): void
     {
         $this->tell('add_to_cart', [
             'product_id' => (string) ((int) $variation_id ?: (int) $product_id),
@@ -30,7 +30,7 @@ final class Cart implements Registerable
         ]);
     }
 
-    public function coupon_applied(string $code): void
+    public function coupon_applied(mixed $code): void
     {
         $this->tell('coupon_applied', ['coupon' => $code]);
     }

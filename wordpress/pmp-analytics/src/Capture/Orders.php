@@ -18,6 +18,8 @@ use WC_Order_Refund;
  *
  * The mesh takes notices as facts that add up: the same one twice changes nothing. So an order is told again whenever
  * what is known of it has changed, and only then.
+ *
+ * Other plugins fire WooCommerce's hooks too, and not always with what WooCommerce passes: hence the wide types.
  */
 final class Orders implements Registerable
 {
@@ -48,11 +50,11 @@ final class Orders implements Registerable
         add_action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
     }
 
-    public function remember_visit(WC_Order $order): void
+    public function remember_visit(mixed $order): void
     {
         Guard::attempt(function () use ($order): void {
             $visit = Visit::current();
-            if (! Consent::is_given($visit)) {
+            if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
                 return;
             }
             $this->reader->remember($order, $visit);
@@ -66,12 +68,12 @@ final class Orders implements Registerable
     /**
      * Told at once: a payment provider's notice may be all that this request is.
      */
-    public function status_changed(int $order_id, string $from, string $to, mixed $order = null): void
+    public function status_changed(mixed $order_id, mixed $from = '', mixed $to = '', mixed $order = null): void
     {
         Guard::attempt(fn () => $this->tell($order instanceof WC_Order ? $order : $this->order($order_id)));
     }
 
-    public function refunded(int $order_id): void
+    public function refunded(mixed $order_id): void
     {
         Guard::attempt(fn () => $this->tell($this->order($order_id)));
     }
@@ -79,9 +81,11 @@ final class Orders implements Registerable
     /**
      * An order is saved many times in a request, and new ones have no total yet. What it has come to shows at the end.
      */
-    public function touched(int $order_id): void
+    public function touched(mixed $order_id): void
     {
-        $this->touched[$order_id] = true;
+        if (is_numeric($order_id)) {
+            $this->touched[(int) $order_id] = true;
+        }
     }
 
     public function tell_touched(): void
@@ -93,7 +97,7 @@ final class Orders implements Registerable
         }
     }
 
-    public function tell_late(int $order_id): void
+    public function tell_late(mixed $order_id): void
     {
         Guard::attempt(fn () => $this->tell($this->order($order_id), true));
     }
@@ -187,9 +191,9 @@ final class Orders implements Registerable
         return (is_array($told) ? $told : []) + ['states' => [], 'refunds' => []];
     }
 
-    private function order(int $order_id): ?WC_Order
+    private function order(mixed $order_id): ?WC_Order
     {
-        $order = wc_get_order($order_id);
+        $order = is_numeric($order_id) ? wc_get_order((int) $order_id) : null;
         return $order instanceof WC_Order ? $order : null;
     }
 }

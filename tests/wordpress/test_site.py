@@ -9,8 +9,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -119,9 +121,7 @@ def test_what_a_visitor_does_arrives_and_nobody_waits_for_it(shop: httpx.Client,
 
     # The gateway hangs: the beacon's answer comes all the same, without a call.
     gateway.hangs.set()
-    event = {"id": "b-1", "timestamp": "2026-11-22T10:15:30Z", "event_type": "page_view", "session_id": "s-1"}
-    kept = shop.post("/wp-json/pmp/v1/notes", content=json.dumps({"events": [event]}), headers={"content-type": "text/plain"})
-    assert kept.status_code == 202, kept.text
+    kept = _beacon(shop, "b-1")
     assert kept.json()["results"] == [{"success": True, "event_id": "b-1", "violations": []}]
     assert gateway.calls == []
 
@@ -149,3 +149,23 @@ def test_what_a_visitor_does_arrives_and_nobody_waits_for_it(shop: httpx.Client,
     assert (claims["iss"], claims["scope"]) == ("pmp-wordpress-integration", "site")
     assert body["events"][0]["ip_address"] == "127.0.0.1"
     assert body["events"][0]["user_agent"].startswith("python-httpx")
+
+
+def test_visitors_at_the_same_time_lose_nothing_and_tell_nothing_twice(shop: httpx.Client, gateway: Gateway) -> None:
+    ids = [f"b-{number}" for number in range(120)]
+    with ThreadPoolExecutor(8) as visitors:
+        kept = list(visitors.map(partial(_beacon, shop), ids))
+        again = list(visitors.map(partial(_beacon, shop), ids[:20]))
+        drained = list(visitors.map(shop.post, ["/wp-json/pmp/v1/drain"] * 16))
+
+    assert {answer.json()["accepted"] for answer in kept + again} == {1}
+    assert {answer.status_code for answer in drained} == {204}
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) >= len(ids))
+    assert sorted(gateway.told()) == sorted(ids)
+
+
+def _beacon(shop: httpx.Client, event_id: str) -> httpx.Response:
+    event = {"id": event_id, "timestamp": "2026-11-22T10:15:30Z", "event_type": "page_view", "session_id": "s-1"}
+    kept = shop.post("/wp-json/pmp/v1/notes", content=json.dumps({"events": [event]}), headers={"content-type": "text/plain"})
+    assert kept.status_code == 202, kept.text
+    return kept

@@ -79,11 +79,29 @@ final class ClientTest extends SiteTestCase
         self::assertSame($is_safe, $config->is_safe_address());
     }
 
-    public function test_retry_after_may_be_a_date(): void
+    /**
+     * @return array<string, array{string, float|null}>
+     */
+    public static function waits(): array
     {
-        $answer = fn (): array => [
+        return [
+            'seconds' => ['120', 120.0],
+            'a date' => [gmdate('D, d M Y H:i:s \G\M\T', (int) MovedClock::START + 45), 45.0],
+            'a date in the past' => [gmdate('D, d M Y H:i:s \G\M\T', (int) MovedClock::START - 45), 1.0],
+            'for ever' => ['99999999', 3600.0],
+            'nothing' => ['', null],
+            'nonsense' => ['soon', null],
+        ];
+    }
+
+    /**
+     * @dataProvider waits
+     */
+    public function test_the_mesh_says_how_long_to_wait_within_reason(string $header, ?float $seconds): void
+    {
+        $answer = static fn (): array => [
             'response' => ['code' => 429, 'message' => ''],
-            'headers' => ['retry-after' => gmdate('D, d M Y H:i:s \G\M\T', (int) $this->clock->now() + 45)],
+            'headers' => ['retry-after' => $header],
             'body' => '',
             'cookies' => [],
         ];
@@ -92,7 +110,7 @@ final class ClientTest extends SiteTestCase
         $reply = (new PMP_API_Client(null, $this->clock))->call('GET', '/');
         remove_filter('pre_http_request', $answer, 20);
 
-        self::assertSame(45.0, $reply->retry_after);
+        self::assertSame($seconds, $reply->retry_after);
     }
 
     public function test_only_the_meshs_own_word_refuses_a_message(): void

@@ -256,6 +256,17 @@ final class OrdersTest extends SiteTestCase
         self::assertSame([[(string) $refund, 5, 5]], array_map(self::amounts(...), array_column($this->outbox(Kind::Refund), 'payload')));
     }
 
+    public function test_a_draft_of_the_block_checkout_is_no_order_yet(): void
+    {
+        foreach (['checkout-draft', 'auto-draft', 'trash'] as $status) {
+            $order = $this->order(['status' => $status]);
+            do_action('woocommerce_update_order', $order->save());
+        }
+        $this->end_of_request();
+
+        self::assertSame([], $this->outbox());
+    }
+
     public function test_an_order_that_staff_is_still_writing_is_nobodys(): void
     {
         $order = $this->order(['billing' => []]);

@@ -201,6 +201,32 @@ final class CollectTest extends SiteTestCase
         self::assertCount(1, $this->mesh->calls);
     }
 
+    public function test_where_cron_is_dead_the_next_visit_delivers(): void
+    {
+        $this->add_events(['a']);
+        $this->clock->move(299);
+        $this->post(self::EVENT);
+        self::assertSame([], $this->mesh->calls, 'cron still has its chance');
+
+        $this->clock->move(2);
+        $this->post(['id' => 'b-2'] + self::EVENT);
+
+        self::assertSame(['a', 'b-1', 'b-2'], $this->mesh->deliveries);
+    }
+
+    public function test_a_beacon_is_answered_while_the_mesh_hangs_and_what_it_said_is_kept(): void
+    {
+        $this->mesh->mood = 'hanging';
+        $this->add_events(['a']);
+        $this->clock->move(301);
+
+        self::assertSame(202, $this->post(self::EVENT)->get_status());
+        self::assertSame(202, $this->post(['id' => 'b-2'] + self::EVENT)->get_status());
+
+        self::assertCount(1, $this->mesh->calls, 'the second one leaves the mesh alone');
+        self::assertSame(['a', 'b-1', 'b-2'], array_column($this->outbox(), 'id'));
+    }
+
     public function test_visitors_can_not_make_the_shop_hammer_a_mesh_in_trouble(): void
     {
         $this->mesh->mood = 'hanging';

@@ -17,6 +17,7 @@ use PMP\Analytics\Delivery\AfterResponse;
 use PMP\Analytics\Delivery\Command;
 use PMP\Analytics\Delivery\Drainer;
 use PMP\Analytics\Delivery\Lease;
+use PMP\Analytics\Delivery\Overdue;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Installer;
@@ -180,12 +181,13 @@ class PMP_Analytics_Plugin
      */
     private function parts(): array
     {
+        $overdue = new Overdue($this->event_queue, $this->drainer);
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
             new Command($this->event_queue, $this->drainer, $this->pause),
-            new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $this->clock),
+            new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $overdue, $this->clock),
             new DrainRoute($this->drainer),
             new TrackerScript(PMP_ANALYTICS_FILE),
             $this->accounts,

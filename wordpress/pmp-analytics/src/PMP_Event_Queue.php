@@ -141,6 +141,14 @@ class PMP_Event_Queue
         return $this->table->reasons($limit);
     }
 
+    /**
+     * Seconds for which the oldest of the waiting has waited; 0 without any.
+     */
+    public function oldest_age(): float
+    {
+        return $this->table->oldest_age($this->now());
+    }
+
     public function state(): State
     {
         return $this->table->state($this->now());

@@ -227,17 +227,21 @@ final class Table
 
     public function state(int $now): State
     {
+        return new State($this->count(self::WAITING), $this->count(self::SET_ASIDE), $this->oldest_age($now));
+    }
+
+    /**
+     * Seconds for which the oldest of the waiting has waited; 0 without any.
+     */
+    public function oldest_age(int $now): float
+    {
         $oldest = $this->database->get_var(
             $this->database->prepare(
                 "SELECT created_at FROM {$this->name} WHERE status = %s ORDER BY id LIMIT 1",
                 self::WAITING,
             )
         );
-        return new State(
-            $this->count(self::WAITING),
-            $this->count(self::SET_ASIDE),
-            $oldest === null ? 0.0 : max(0, $now - (int) $oldest) / 1000,
-        );
+        return $oldest === null ? 0.0 : max(0, $now - (int) $oldest) / 1000;
     }
 
     private function count(string $status): int

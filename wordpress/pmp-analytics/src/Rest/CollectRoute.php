@@ -6,6 +6,7 @@ namespace PMP\Analytics\Rest;
 
 use PMP\Analytics\Capture\Visit;
 use PMP\Analytics\Clock;
+use PMP\Analytics\Delivery\Overdue;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
 use PMP_Config;
@@ -40,6 +41,7 @@ final class CollectRoute implements Registerable
         private readonly PMP_Event_Queue $queue,
         private readonly PMP_Config $config,
         private readonly RateLimit $rates,
+        private readonly Overdue $overdue,
         private readonly Clock $clock,
     ) {
     }
@@ -82,7 +84,9 @@ final class CollectRoute implements Registerable
         if ($this->config->is_staff($user_id)) {
             return $this->answer(CollectedEvents::accept_all($collected->verdicts));
         }
-        return $this->queue->add(...$collected->messages) ? $this->answer($collected->verdicts) : $this->too_many();
+        $response = $this->queue->add(...$collected->messages) ? $this->answer($collected->verdicts) : $this->too_many();
+        $this->overdue->deliver();
+        return $response;
     }
 
     /**

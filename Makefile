@@ -7,7 +7,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
-.PHONY: help setup up test check format lock bench clean
+.PHONY: help setup up test check format lock bench plugin clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,12 @@ lock: ## Resolve the dependencies anew
 bench: setup ## Measure, and write bench/results
 	@tests/packages
 	$(BIN)/python -m bench $(BENCH)
+
+plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
+	@mkdir -p dist
+	@rm -f dist/pmp-analytics.zip
+	@$(BIN)/python -m zipfile --create dist/pmp-analytics.zip wordpress/pmp-analytics
+	@echo dist/pmp-analytics.zip
 
 clean: ## Remove what was made here, but for the data
 	rm -rf .venv gen dist

@@ -1,0 +1,128 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Tests;
+
+use PMP\Analytics\Admin\SettingsPage;
+use PMP\Analytics\Admin\SiteHealth;
+use PMP\Analytics\Delivery\Pause;
+use PMP_API_Client;
+use PMP_Config;
+
+final class AdminTest extends SiteTestCase
+{
+    private SettingsPage $page;
+
+    protected function setUp(): void
+    {
+        parent::setUp();
+        $client = new PMP_API_Client(null, $this->clock);
+        $this->page = new SettingsPage(new PMP_Config(), $this->queue, new Pause($this->clock), $client);
+        wp_set_current_user(1);
+    }
+
+    public function test_secrets_are_never_printed(): void
+    {
+        update_option(PMP_Config::OPTION, ['gateway_url' => 'https://other.example', 'api_key' => 'k3y', 'jwt_secret' => 's3cret']);
+        $page = $this->shown();
+
+        self::assertStringContainsString('Set in wp-config.php', $page);
+        self::assertStringNotContainsString('k3y', $page);
+        self::assertStringNotContainsString('s3cret', $page);
+        self::assertStringNotContainsString('the-shared-secret', $page);
+    }
+
+    public function test_an_empty_field_keeps_its_secret(): void
+    {
+        update_option(PMP_Config::OPTION, ['api_key' => 'k3y', 'jwt_secret' => 's3cret']);
+
+        $kept = $this->page->sanitize(['gateway_url' => ' https://mesh.example ', 'api_key' => '', 'jwt_secret' => 'new']);
+
+        self::assertSame(['api_key' => 'k3y', 'jwt_secret' => 'new', 'gateway_url' => 'https://mesh.example'], $kept);
+        self::assertSame('', $this->page->sanitize(['gateway_url' => 'javascript:alert(1)'])['gateway_url']);
+    }
+
+    public function test_reasons_are_escaped(): void
+    {
+        $this->add_events(['bad-<script>']);
+        $this->drain();
+
+        $page = $this->shown();
+
+        self::assertStringContainsString('bad-&lt;script&gt;', $page);
+        self::assertStringContainsString('is from tomorrow', $page);
+        self::assertStringNotContainsString('bad-<script>', $page);
+    }
+
+    public function test_the_connection_test_says_what_is_wrong(): void
+    {
+        $this->mesh->mood = 'unauthorized';
+        self::assertSame('HTTP 401 Jwt is expired', $this->page->test());
+
+        $this->mesh->mood = 'down';
+        self::assertSame('Connection refused', $this->page->test());
+
+        $this->mesh->mood = 'up';
+        self::assertSame('connected', $this->page->test());
+    }
+
+    public function test_only_administrators_act(): void
+    {
+        wp_set_current_user($this->customer());
+        add_filter('wp_die_handler', $handler = static fn (): callable => static fn (string $text) => throw new \RuntimeException($text));
+
+        self::assertSame('', $this->shown());
+        try {
+            $this->page->act();
+            self::fail('a customer acted');
+        } catch (\RuntimeException $refused) {
+            self::assertSame('You may not do this.', $refused->getMessage());
+        } finally {
+            remove_filter('wp_die_handler', $handler);
+        }
+    }
+
+    public function test_a_link_from_elsewhere_does_nothing(): void
+    {
+        add_filter('wp_die_handler', $handler = static fn (): callable => static fn () => throw new \RuntimeException('refused'));
+        $_POST['pmp_action'] = 'requeue';
+        $_REQUEST['_wpnonce'] = 'forged';
+
+        $this->expectExceptionMessage('refused');
+        try {
+            $this->page->act();
+        } finally {
+            remove_filter('wp_die_handler', $handler);
+            unset($_POST['pmp_action'], $_REQUEST['_wpnonce']);
+        }
+    }
+
+    public function test_site_health_says_that_deliveries_stopped_and_why(): void
+    {
+        $health = new SiteHealth(new PMP_Config(), $this->queue, new Pause($this->clock));
+        $tests = apply_filters('site_status_tests', ['direct' => [], 'async' => []]);
+        self::assertArrayHasKey('pmp_analytics', $tests['direct']);
+        self::assertSame('good', $health->test()['status']);
+
+        $this->add_events(['bad']);
+        $this->drain();
+        self::assertSame('recommended', $health->test()['status']);
+
+        $this->add_events(['a']);
+        $this->mesh->mood = 'down';
+        $this->drain();
+        $this->clock->move(2 * 3600);
+        self::assertSame('critical', $health->test()['status']);
+        self::assertSame('<p>1 messages wait, the oldest for 2 hours. Connection refused</p>', $health->test()['description']);
+    }
+
+    private function shown(): string
+    {
+        $this->page->add_settings();
+        $GLOBALS['title'] = 'PMP Analytics';
+        ob_start();
+        $this->page->show();
+        return (string) ob_get_clean();
+    }
+}

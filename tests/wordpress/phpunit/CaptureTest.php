@@ -1,0 +1,241 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Tests;
+
+use PMP\Analytics\Queue\Kind;
+use WPCF7_ContactForm;
+use WPCF7_Submission;
+
+/**
+ * People: who registers, logs in, enrols and leaves an address.
+ */
+final class CaptureTest extends SiteTestCase
+{
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
+    public function test_a_registration_is_told_once_with_its_visit(): void
+    {
+        $this->visit();
+
+        $user = $this->customer();
+        do_action('woocommerce_created_customer', $user, [], false);
+
+        self::assertSame(['registration', 'conversion'], array_column($this->outbox(), 'kind'));
+        $registration = $this->outbox(Kind::Registration)[0]['payload'];
+        self::assertSame((string) $user, $registration['wordpress_id']);
+        self::assertSame('ada@example.org', $registration['email']);
+        self::assertSame('Lovelace', $registration['last_name']);
+        self::assertSame('s-9f8e7d6c', $registration['session_id']);
+        self::assertSame('a-1b2c3d4e', $registration['anonymous_id']);
+        self::assertSame('newsletter', $registration['utm_parameters']['source']);
+        self::assertSame('signup', $this->outbox(Kind::Conversion)[0]['payload']['conversion_type']);
+    }
+
+    public function test_who_is_registered_by_staff_did_not_visit(): void
+    {
+        wp_set_current_user(1);
+        $this->visit();
+
+        $this->customer();
+
+        self::assertArrayNotHasKey('session_id', $this->outbox(Kind::Registration)[0]['payload']);
+    }
+
+    public function test_staff_is_not_told_of(): void
+    {
+        $user = $this->customer('editor', 'editor');
+        do_action('wp_login', 'editor', get_userdata($user));
+        do_action('pmp_course_enrollment', $user, 7);
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_a_login_names_the_visit_and_its_time(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+        $this->visit();
+
+        do_action('wp_login', 'ada', get_userdata($user));
+
+        [$registration, $profile, $event] = $this->outbox();
+        self::assertSame('s-9f8e7d6c', $registration['payload']['session_id']);
+        self::assertSame((string) $user, $profile['target']);
+        self::assertSame('2026-11-22T10:15:30Z', $profile['payload']['last_login']);
+        self::assertSame('login', $event['payload']['event_type']);
+        self::assertSame((string) $user, $event['payload']['user_id']);
+    }
+
+    public function test_a_login_that_another_plugin_tells_carelessly_is_a_login(): void
+    {
+        $this->customer();
+        $this->drain();
+
+        do_action('wp_login', 'ada');
+        do_action('wp_login', 'nobody');
+
+        self::assertSame(['registration', 'profile', 'event'], array_column($this->outbox(), 'kind'));
+    }
+
+    public function test_a_changed_address_is_told_and_another_change_is_not(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+
+        wp_update_user(['ID' => $user, 'nickname' => 'Countess']);
+        self::assertSame([], $this->outbox());
+
+        wp_update_user(['ID' => $user, 'user_email' => 'ada.lovelace@example.org']);
+        self::assertSame('ada.lovelace@example.org', $this->outbox(Kind::Profile)[0]['payload']['email']);
+    }
+
+    /**
+     * @return array<string, array{string, list<string>}>
+     */
+    public static function learning_plugins(): array
+    {
+        return [
+            'our own action' => ['pmp_course_enrollment', ['user', 'course']],
+            'LifterLMS' => ['llms_user_enrolled_in_course', ['user', 'course']],
+            'LearnDash' => ['learndash_update_course_access', ['user', 'course', 'list', 'granted']],
+            'Tutor LMS' => ['tutor_after_enrolled', ['course', 'user', 'list']],
+        ];
+    }
+
+    /**
+     * @dataProvider learning_plugins
+     * @param list<string> $order
+     */
+    public function test_an_enrolment_is_told_once(string $hook, array $order): void
+    {
+        $course = (int) wp_insert_post(['post_title' => 'PMP exam preparation', 'post_status' => 'publish']);
+        $arguments = ['user' => $this->customer(), 'course' => $course, 'list' => '', 'granted' => false];
+        $this->drain();
+
+        do_action($hook, ...array_map(static fn (string $name): mixed => $arguments[$name], $order));
+        do_action($hook, ...array_map(static fn (string $name): mixed => $arguments[$name], $order));
+
+        [$event, $conversion] = $this->outbox();
+        self::assertCount(2, $this->outbox());
+        self::assertSame('course_enrollment', $event['payload']['event_type']);
+        self::assertSame(['course_id' => (string) $course, 'course_name' => 'PMP exam preparation'], $event['payload']['metadata']);
+        self::assertSame('enrollment', $conversion['payload']['conversion_type']);
+        self::assertSame((string) $arguments['user'], $conversion['payload']['user_id']);
+    }
+
+    public function test_who_lost_a_course_and_gets_it_again_enrols_again(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+
+        do_action('learndash_update_course_access', $user, 7, '', false);
+        do_action('learndash_update_course_access', $user, 7, '', true);
+        do_action('learndash_update_course_access', $user, 7, '', false);
+
+        self::assertCount(2, $this->outbox(Kind::Conversion));
+    }
+
+    public function test_contact_form_7(): void
+    {
+        $this->visit();
+        WPCF7_Submission::$posted = ['your-name' => 'Ada', 'your-email' => 'ada@example.org', 'your-message' => 'How long is the course?'];
+
+        do_action('wpcf7_submit', new WPCF7_ContactForm(), ['status' => 'validation_failed']);
+        do_action('wpcf7_submit', new WPCF7_ContactForm(), ['status' => 'spam']);
+        self::assertSame([], $this->outbox());
+
+        do_action('wpcf7_mail_sent', new WPCF7_ContactForm());
+        do_action('wpcf7_submit', new WPCF7_ContactForm(), ['status' => 'mail_sent']);
+        $this->assert_lead('cf7-28', 'Ask us');
+    }
+
+    public function test_gravity_forms(): void
+    {
+        $this->visit();
+        $fields = [(object) ['type' => 'text', 'id' => 1], (object) ['type' => 'email', 'id' => 2]];
+
+        do_action(
+            'gform_after_submission',
+            ['1' => 'eve@example.org is what I call myself', '2' => 'ada@example.org'],
+            ['id' => 5, 'title' => 'Newsletter', 'fields' => $fields],
+        );
+
+        $this->assert_lead('gravity-5', 'Newsletter');
+    }
+
+    public function test_wpforms(): void
+    {
+        $this->visit();
+
+        do_action(
+            'wpforms_process_complete',
+            [['type' => 'name', 'value' => 'Ada'], ['type' => 'email', 'value' => 'ada@example.org']],
+            [],
+            ['id' => 9, 'settings' => ['form_title' => 'Guide']],
+            3,
+        );
+
+        $this->assert_lead('wpforms-9', 'Guide');
+    }
+
+    public function test_a_form_without_an_address_is_no_lead(): void
+    {
+        WPCF7_Submission::$posted = ['your-message' => 'Nice shop'];
+
+        do_action('wpcf7_submit', new WPCF7_ContactForm(), ['status' => 'mail_sent']);
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_what_goes_into_the_cart_is_told(): void
+    {
+        $this->visit();
+
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        do_action('woocommerce_applied_coupon', 'spring10');
+
+        [$added, $coupon] = array_column($this->outbox(), 'payload');
+        self::assertSame('add_to_cart', $added['event_type']);
+        self::assertEquals(['product_id' => '11', 'quantity' => 2], $added['metadata']);
+        self::assertSame('s-9f8e7d6c', $added['session_id']);
+        self::assertSame(['coupon' => 'spring10'], $coupon['metadata']);
+    }
+
+    public function test_without_a_consent_what_somebody_looks_at_is_nobodys_business(): void
+    {
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        do_action('woocommerce_applied_coupon', 'spring10');
+        self::assertSame([], $this->outbox());
+
+        do_action('pmp_lead_captured', 'ada@example.org', 'guide');
+        $lead = $this->outbox(Kind::Event)[0]['payload'];
+        self::assertSame('ada@example.org', $lead['email'], 'given on purpose');
+        self::assertSame([], array_intersect_key($lead, array_flip(['session_id', 'ip_address', 'user_agent', 'utm_parameters'])));
+    }
+
+    public function test_a_consent_tool_has_the_last_word(): void
+    {
+        $this->visit();
+        add_filter('pmp_analytics_has_consent', '__return_false');
+
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        remove_filter('pmp_analytics_has_consent', '__return_false');
+
+        self::assertSame([], $this->outbox());
+    }
+
+    private function assert_lead(string $form, string $title): void
+    {
+        [$event, $conversion] = $this->outbox();
+        self::assertCount(2, $this->outbox());
+        self::assertSame('lead_capture', $event['payload']['event_type']);
+        self::assertSame('lead', $conversion['payload']['conversion_type']);
+        foreach ([$event, $conversion] as $message) {
+            self::assertSame('ada@example.org', $message['payload']['email']);
+            self::assertSame('s-9f8e7d6c', $message['payload']['session_id']);
+            self::assertSame(['form' => $form, 'form_title' => $title], $message['payload']['metadata']);
+        }
+    }
+}

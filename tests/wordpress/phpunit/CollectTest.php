@@ -1,0 +1,260 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Tests;
+
+use WP_REST_Request;
+use WP_REST_Response;
+
+/**
+ * What browsers tell through the shop's own address.
+ */
+final class CollectTest extends SiteTestCase
+{
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
+    private const EVENT = [
+        'id' => 'b-1',
+        'timestamp' => '2026-11-22T10:15:29.500Z',
+        'event_type' => 'page_view',
+        'session_id' => 's-9f8e7d6c',
+        'page_url' => 'https://shop.example/pricing',
+        'page_title' => 'Pricing',
+    ];
+
+    public function test_a_beacon_is_kept_and_answered_at_once(): void
+    {
+        $response = $this->post(['events' => [self::EVENT]]);
+
+        self::assertSame(202, $response->get_status());
+        $verdict = ['success' => true, 'event_id' => 'b-1', 'violations' => []];
+        self::assertSame(['success' => true, 'accepted' => 1, 'rejected' => 0, 'results' => [$verdict]], $response->get_data());
+        self::assertSame('b-1', $this->outbox()[0]['id']);
+        self::assertSame([], $this->mesh->calls);
+    }
+
+    public function test_both_addresses_take_events(): void
+    {
+        self::assertSame(202, $this->post(self::EVENT, [], '/pmp/v1/notes')->get_status());
+        self::assertSame(202, $this->post([['id' => 'b-2'] + self::EVENT], [], '/pmp/v1/collect')->get_status());
+        self::assertSame(['b-1', 'b-2'], array_column($this->outbox(), 'id'));
+    }
+
+    public function test_the_request_says_where_it_comes_from_and_the_browser_does_not(): void
+    {
+        $claims = ['ip_address' => '198.51.100.1', 'user_agent' => 'curl', 'user_id' => '1', 'platform' => 'admin', 'source' => 'x'];
+        $this->post($claims + self::EVENT);
+
+        $event = $this->outbox()[0]['payload'];
+        self::assertSame('203.0.113.77', $event['ip_address']);
+        self::assertStringContainsString('Firefox', $event['user_agent']);
+        self::assertNull($event['user_id']);
+        self::assertSame('tracker', $event['source']);
+        self::assertArrayNotHasKey('platform', $event);
+    }
+
+    public function test_a_login_counts_only_when_a_page_of_the_shop_asks(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+        $_COOKIE[LOGGED_IN_COOKIE] = wp_generate_auth_cookie($user, time() + 3600, 'logged_in');
+
+        $this->post(self::EVENT);
+        $this->post(['id' => 'b-2'] + self::EVENT, ['origin' => 'https://shop.example']);
+        $this->post(['id' => 'b-3'] + self::EVENT, ['sec-fetch-site' => 'same-origin']);
+        $this->post(['id' => 'b-4'] + self::EVENT, ['sec-fetch-site' => 'cross-site']);
+
+        $users = array_map(static fn (array $message): ?string => $message['payload']['user_id'], $this->outbox());
+        self::assertSame([null, (string) $user, (string) $user, null], $users);
+    }
+
+    public function test_a_forged_login_is_nobody(): void
+    {
+        $_COOKIE[LOGGED_IN_COOKIE] = 'admin|9999999999|token|0000';
+
+        $this->post(self::EVENT, ['origin' => 'https://shop.example']);
+
+        self::assertNull($this->outbox()[0]['payload']['user_id']);
+    }
+
+    public function test_another_sites_pages_are_not_heard(): void
+    {
+        $response = $this->post(self::EVENT, ['origin' => 'https://evil.example']);
+
+        self::assertSame(403, $response->get_status());
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_an_address_that_somebody_typed_is_no_evidence(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+        $this->post(['event_type' => 'lead_capture', 'email' => 'ada@example.org'] + self::EVENT);
+        $_COOKIE[LOGGED_IN_COOKIE] = wp_generate_auth_cookie($user, time() + 3600, 'logged_in');
+        $lead = ['id' => 'b-2', 'event_type' => 'lead_capture', 'email' => 'eve@example.org'] + self::EVENT;
+        $this->post($lead, ['origin' => 'https://shop.example']);
+
+        [$typed, $known] = $this->outbox();
+        self::assertSame(['track', 'ada@example.org'], [$typed['scope'], $typed['payload']['email']]);
+        self::assertSame('site', $known['scope']);
+        self::assertArrayNotHasKey('email', $known['payload']);
+    }
+
+    public function test_what_staff_does_is_taken_and_forgotten(): void
+    {
+        $staff = $this->customer('manager', 'shop_manager');
+        $_COOKIE[LOGGED_IN_COOKIE] = wp_generate_auth_cookie($staff, time() + 3600, 'logged_in');
+
+        $response = $this->post(self::EVENT, ['origin' => 'https://shop.example']);
+
+        self::assertSame(202, $response->get_status());
+        self::assertTrue($response->get_data()['success']);
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_each_event_has_its_own_verdict(): void
+    {
+        $response = $this->post(['events' => [
+            self::EVENT,
+            ['id' => 'no-type', 'timestamp' => '2026-11-22T10:15:29Z'],
+            ['id' => 'no-time', 'event_type' => 'click'],
+            ['id' => 'odd id!', 'event_type' => 'click', 'timestamp' => '2026-11-22T10:15:29Z'],
+            'text',
+            ['event_type' => 'click', 'timestamp' => '2026-11-22T10:15:29Z'],
+        ]]);
+
+        $results = $response->get_data()['results'];
+        self::assertSame([true, false, false, false, false, true], array_column($results, 'success'));
+        $fields = array_map(static fn (array $result): string => $result['violations'][0]['field'] ?? '', $results);
+        self::assertSame(['', 'event_type', 'timestamp', 'id', 'event_type', ''], $fields);
+        self::assertSame($results[5]['event_id'], $this->outbox()[1]['id']);
+    }
+
+    /**
+     * @return array<string, array{string, int}>
+     */
+    public static function bodies(): array
+    {
+        return [
+            'nothing' => ['', 400],
+            'no JSON' => ['<xml/>', 400],
+            'no events' => ['{"events": []}', 400],
+            'events that are none' => ['{"events": {"a": 1}}', 400],
+            'a number' => ['7', 400],
+            'too deep' => [str_repeat('{"a":', 40) . '1' . str_repeat('}', 40), 400],
+            'too many' => [(string) json_encode(['events' => array_fill(0, 51, self::EVENT)]), 400],
+            'too large' => ['{"events": [{"metadata": "' . str_repeat('x', 70_000) . '"}]}', 413],
+        ];
+    }
+
+    /**
+     * @dataProvider bodies
+     */
+    public function test_a_body_out_of_bounds_is_refused(string $body, int $status): void
+    {
+        $response = $this->send($body);
+
+        self::assertSame($status, $response->get_status());
+        self::assertIsInt($response->get_data()['code']);
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_a_clock_that_is_ahead_is_put_right(): void
+    {
+        $this->post(['timestamp' => '2031-01-01T00:00:00Z'] + self::EVENT);
+
+        self::assertSame('2026-11-22T10:15:30Z', $this->outbox()[0]['payload']['timestamp']);
+    }
+
+    public function test_one_address_can_not_fill_the_outbox(): void
+    {
+        for ($request = 1; $request <= 300; ++$request) {
+            $this->post(['id' => "b-{$request}"] + self::EVENT);
+        }
+
+        $response = $this->post(['id' => 'one too many'] + self::EVENT);
+        self::assertSame(429, $response->get_status());
+        self::assertSame('60', $response->get_headers()['Retry-After']);
+
+        $this->clock->move(60);
+        self::assertSame(202, $this->post(['id' => 'a-minute-later'] + self::EVENT)->get_status());
+    }
+
+    public function test_an_event_told_twice_waits_once(): void
+    {
+        $this->post(self::EVENT);
+        $this->post(self::EVENT);
+
+        self::assertCount(1, $this->outbox());
+    }
+
+    public function test_the_next_visit_delivers_what_cron_left_behind(): void
+    {
+        $this->add_events(['a', 'b']);
+
+        $response = rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
+        rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
+
+        self::assertSame(204, $response->get_status());
+        self::assertSame(['a', 'b'], $this->mesh->deliveries);
+        self::assertCount(1, $this->mesh->calls);
+    }
+
+    public function test_where_cron_is_dead_the_next_visit_delivers(): void
+    {
+        $this->add_events(['a']);
+        $this->clock->move(299);
+        $this->post(self::EVENT);
+        self::assertSame([], $this->mesh->calls, 'cron still has its chance');
+
+        $this->clock->move(2);
+        $this->post(['id' => 'b-2'] + self::EVENT);
+
+        self::assertSame(['a', 'b-1', 'b-2'], $this->mesh->deliveries);
+    }
+
+    public function test_a_beacon_is_answered_while_the_mesh_hangs_and_what_it_said_is_kept(): void
+    {
+        $this->mesh->mood = 'hanging';
+        $this->add_events(['a']);
+        $this->clock->move(301);
+
+        self::assertSame(202, $this->post(self::EVENT)->get_status());
+        self::assertSame(202, $this->post(['id' => 'b-2'] + self::EVENT)->get_status());
+
+        self::assertCount(1, $this->mesh->calls, 'the second one leaves the mesh alone');
+        self::assertSame(['a', 'b-1', 'b-2'], array_column($this->outbox(), 'id'));
+    }
+
+    public function test_visitors_can_not_make_the_shop_hammer_a_mesh_in_trouble(): void
+    {
+        $this->mesh->mood = 'hanging';
+        $this->add_events(['a']);
+        for ($visit = 0; $visit < 50; ++$visit) {
+            rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
+        }
+
+        self::assertCount(1, $this->mesh->calls);
+    }
+
+    /**
+     * @param array<mixed>          $body
+     * @param array<string, string> $headers
+     */
+    private function post(array $body, array $headers = [], string $path = '/pmp/v1/collect'): WP_REST_Response
+    {
+        return $this->send((string) json_encode($body), $headers, $path);
+    }
+
+    /**
+     * @param array<string, string> $headers
+     */
+    private function send(string $body, array $headers = [], string $path = '/pmp/v1/collect'): WP_REST_Response
+    {
+        $request = new WP_REST_Request('POST', $path);
+        $request->set_headers($headers + ['content-type' => 'text/plain;charset=UTF-8']);
+        $request->set_body($body);
+        return rest_do_request($request);
+    }
+}

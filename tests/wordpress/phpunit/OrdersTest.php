@@ -1,0 +1,428 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Tests;
+
+use PMP\Analytics\Queue\Kind;
+use WC_Data;
+use WC_DateTime;
+use WC_Order;
+use WC_Order_Item_Product;
+use WC_Order_Refund;
+
+/**
+ * Orders as WooCommerce 11 was seen to make and change them.
+ */
+final class OrdersTest extends SiteTestCase
+{
+    protected const IS_TOLD_BY_THE_PLUGIN = true;
+
+    /**
+     * @return array<string, array{string, list<array{string, float}>}>
+     */
+    public static function checkouts(): array
+    {
+        return [
+            'classic, cash on delivery' => ['browser: classic checkout, guest, COD', [['processing', 199.0]]],
+            'classic, with an account' => ['browser: classic checkout with account, COD', [['processing', 199.0]]],
+            'blocks, cash on delivery' => ['browser: block checkout, guest, COD', [['pending', 199.0], ['processing', 199.0]]],
+            'classic, free' => ['browser: classic checkout, guest, free product', [['completed', 0.0]]],
+            'blocks, free' => ['browser: block checkout, guest, free product', [['pending', 0.0], ['completed', 0.0]]],
+        ];
+    }
+
+    /**
+     * @dataProvider checkouts
+     * @param list<array{string, float}> $expected
+     */
+    public function test_a_checkout_is_told_once_for_each_state_it_reaches(string $step, array $expected): void
+    {
+        Trace::of_woocommerce()->play($step);
+
+        self::assertSame($expected, $this->told());
+        self::assertSame([], $this->mesh->calls, 'nobody waits for the mesh at the checkout');
+    }
+
+    public function test_a_reloaded_thank_you_page_tells_nothing(): void
+    {
+        $trace = Trace::of_woocommerce();
+        $trace->play('browser: thank-you page reloaded');
+        $before = $this->told();
+
+        $trace->play('reload');
+        $trace->play('reload');
+
+        self::assertContains('woocommerce_thankyou', $trace->played);
+        self::assertSame([['processing', 199.0]], $before);
+        self::assertSame($before, $this->told());
+        self::assertSame([], $this->mesh->calls);
+    }
+
+    public function test_a_new_order_is_never_told_without_its_total(): void
+    {
+        $trace = Trace::of_woocommerce();
+
+        $trace->play('php: wc_create_order');
+        self::assertSame([['pending', 199.0]], $this->told());
+
+        $trace->play('php: payment_complete');
+        $trace->play('php: status completed');
+        self::assertSame([['pending', 199.0], ['processing', 199.0], ['completed', 199.0]], $this->told());
+    }
+
+    public function test_refunds_are_told_before_the_state_they_lead_to(): void
+    {
+        $trace = Trace::of_woocommerce();
+        foreach (['php: wc_create_order', 'php: payment_complete', 'php: status completed'] as $step) {
+            $trace->play($step);
+        }
+        $this->drain();
+
+        $trace->play('php: partial refund 10');
+        $trace->play('php: refund of the rest');
+
+        $order = array_slice(array_filter($this->outbox(), static fn (array $message): bool => self::is_about($message, '16')), 0, 3);
+        self::assertSame(['refund', 'refund', 'purchase'], array_column($order, 'kind'));
+        self::assertSame('16', $order[0]['target']);
+        self::assertEquals(['17', 10, 10], self::amounts($order[0]['payload']));
+        self::assertEquals(['18', 189, 199], self::amounts($order[1]['payload']));
+        self::assertSame('refunded', $order[2]['payload']['payment_status']);
+        self::assertSame('asked by [e-mail]', $order[0]['payload']['reason']);
+    }
+
+    public function test_an_order_that_fails_and_is_paid_later_is_told_at_each_step(): void
+    {
+        $trace = Trace::of_woocommerce();
+
+        $trace->play('php: cancelled');
+        $trace->play('php: on-hold then failed then processing');
+        $trace->play('php: trash');
+
+        self::assertSame(
+            [['cancelled', 199.0], ['pending', 199.0], ['on-hold', 199.0], ['failed', 199.0], ['processing', 199.0]],
+            $this->told(),
+        );
+    }
+
+    public function test_while_the_mesh_is_away_the_checkout_works_and_each_order_arrives_once(): void
+    {
+        $this->mesh->mood = 'hanging';
+        $trace = Trace::of_woocommerce();
+        foreach (self::checkouts() as [$step]) {
+            $trace->play($step);
+            $trace->play('reload');
+        }
+        self::assertSame([], $this->mesh->calls);
+        $told = array_column($this->outbox(Kind::Purchase), 'id');
+
+        $this->drain();
+        $this->clock->move(6 * 3600);
+        $this->mesh->mood = 'up';
+        $this->drain_with_patience();
+
+        $calls = array_keys($this->mesh->accepted);
+        $tracked = array_filter($calls, static fn (string $call): bool => str_contains($call, 'purchases/track'));
+        self::assertEqualsCanonicalizing(array_map(static fn (string $id): string => "/api/v1/purchases/track {$id}", $told), $tracked);
+    }
+
+    public function test_the_visit_stays_with_the_order_when_a_payment_provider_tells_of_it(): void
+    {
+        $this->visit();
+        $order = $this->order();
+        do_action('woocommerce_checkout_create_order', $order, []);
+        $order->save();
+        $_COOKIE = [];
+
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertSame('s-9f8e7d6c', $payload['session_id']);
+        self::assertSame('spring', $payload['utm_parameters']['campaign']);
+        self::assertSame([
+            'ga_client_id' => '1234567890.1795342000',
+            'ga_session_id' => '1795342111',
+            'fbp' => 'fb.1.1795342000000.987654321',
+            'fbc' => 'fb.1.1795342000000.click',
+            'ref' => 'PARTNER7',
+        ], array_intersect_key($payload['metadata'], array_flip(['ga_client_id', 'ga_session_id', 'fbp', 'fbc', 'ref'])));
+    }
+
+    public function test_the_block_checkouts_order_keeps_its_visit_though_nobody_saves_it(): void
+    {
+        $this->visit();
+        $order = $this->order();
+        $order->save();
+
+        do_action('woocommerce_store_api_checkout_update_order_meta', $order);
+        $this->pay($order->get_id());
+
+        self::assertSame('s-9f8e7d6c', $this->outbox(Kind::Purchase)[0]['payload']['session_id']);
+    }
+
+    public function test_an_order_is_told_with_what_it_is_made_of(): void
+    {
+        $course = $this->product('PMP exam preparation', 'courses');
+        $guide = $this->product('Formula guide', 'guides');
+        $order = $this->order([
+            'total' => '228.90',
+            'currency' => 'EUR',
+            'customer_id' => $this->customer(),
+            'payment_method' => 'stripe',
+            'order_number' => '2026-0007',
+            'coupons' => ['spring10'],
+            'date_paid' => new WC_DateTime('2026-11-22T11:20:30+01:00'),
+            'items' => [
+                $this->item($course, 'PMP exam preparation', 1, '167.23', '31.77'),
+                $this->item($guide, 'Formula guide', 2, '25.13', '4.77'),
+            ],
+        ]);
+        $order->save();
+
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertEquals(228.9, $payload['amount']);
+        self::assertSame('EUR', $payload['currency']);
+        self::assertSame('stripe', $payload['payment_method']);
+        self::assertSame('2026-11-22T10:20:30Z', $payload['paid_at']);
+        self::assertSame((string) $order->get_id(), $payload['order_id']);
+        self::assertSame('2026-0007', $payload['metadata']['order_number']);
+        self::assertSame(['spring10'], $payload['metadata']['coupons']);
+        self::assertEqualsWithDelta([199, 29.9], array_column($payload['lines'], 'amount'), 1e-9);
+        self::assertSame(['course', 'guide'], array_column($payload['lines'], 'product_type'));
+        self::assertFalse($payload['is_staff']);
+        self::assertFalse($payload['is_test']);
+    }
+
+    public function test_staffs_and_test_orders_are_flagged(): void
+    {
+        $staff = $this->order(['customer_id' => $this->customer('manager', 'shop_manager'), 'payment_method' => 'stripe-test']);
+        $staff->save();
+        $guest = $this->order(['billing' => ['email' => 'manager@example.org']]);
+        $guest->save();
+
+        $this->pay($staff->get_id());
+        $this->pay($guest->get_id());
+
+        [$first, $second] = array_column($this->outbox(Kind::Purchase), 'payload');
+        self::assertTrue($first['is_staff']);
+        self::assertTrue($first['is_test']);
+        self::assertTrue($second['is_staff'], 'staff that buys as a guest');
+        self::assertFalse($second['is_test']);
+    }
+
+    public function test_a_status_of_another_plugins_own_is_paid_when_woocommerce_says_so(): void
+    {
+        $paid = static fn (array $statuses): array => [...$statuses, 'shipped'];
+        add_filter('woocommerce_order_is_paid_statuses', $paid);
+        $shipped = $this->order(['status' => 'shipped']);
+        $shipped->save();
+        $quoted = $this->order(['status' => 'quoted']);
+        $quoted->save();
+
+        do_action('woocommerce_update_order', $shipped->get_id());
+        do_action('woocommerce_update_order', $quoted->get_id());
+        $this->end_of_request();
+        remove_filter('woocommerce_order_is_paid_statuses', $paid);
+
+        self::assertSame(['completed', 'pending'], array_column($this->told(), 0));
+    }
+
+    public function test_a_refund_of_an_order_from_before_the_plugin_tells_the_order_first(): void
+    {
+        $order = $this->order(['status' => 'completed']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '5.00');
+
+        do_action('woocommerce_order_refunded', $order->get_id(), $refund);
+
+        self::assertSame(['purchase', 'refund'], array_column($this->outbox(), 'kind'));
+    }
+
+    public function test_a_refund_whose_amount_is_not_there_yet_is_read_again(): void
+    {
+        $order = $this->order(['status' => 'completed']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '0.00');
+        do_action('woocommerce_order_refunded', $order->get_id(), $refund);
+        self::assertSame([], $this->outbox(Kind::Refund));
+        self::assertNotFalse(wp_next_scheduled('pmp_analytics_tell_order', [$order->get_id()]));
+
+        $this->refund($order->get_id(), '5.00', $refund);
+        do_action('pmp_analytics_tell_order', $order->get_id());
+        do_action('pmp_analytics_tell_order', $order->get_id());
+
+        self::assertSame([[(string) $refund, 5, 5]], array_map(self::amounts(...), array_column($this->outbox(Kind::Refund), 'payload')));
+    }
+
+    public function test_a_draft_of_the_block_checkout_is_no_order_yet(): void
+    {
+        foreach (['checkout-draft', 'auto-draft', 'trash'] as $status) {
+            $order = $this->order(['status' => $status]);
+            do_action('woocommerce_update_order', $order->save());
+        }
+        $this->end_of_request();
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_an_order_that_staff_is_still_writing_is_nobodys(): void
+    {
+        $order = $this->order(['billing' => []]);
+        $order->save();
+
+        do_action('woocommerce_update_order', $order->get_id());
+        $this->end_of_request();
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_what_is_sold_over_the_counter_counts_without_a_buyer(): void
+    {
+        $order = $this->order(['billing' => ['email' => 'not an address']]);
+        $order->save();
+
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertSame("wc-order-{$order->get_id()}", $payload['session_id']);
+        self::assertArrayNotHasKey('email', $payload);
+    }
+
+    public function test_an_order_whose_person_was_erased_is_not_told_again(): void
+    {
+        $order = $this->order(['status' => 'completed']);
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+        $this->drain();
+
+        $order = new WC_Order($order->get_id());
+        $order->set_props(['billing' => ['email' => 'deleted@site.invalid']]);
+        $order->update_meta_data('_anonymized', 'yes');
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_hooks_fired_carelessly_break_nothing(): void
+    {
+        $order = $this->order(['status' => 'processing']);
+        $order->save();
+
+        do_action('woocommerce_order_status_changed', (string) $order->get_id());
+        do_action('woocommerce_order_status_changed', null, null, null, null);
+        do_action('woocommerce_update_order', false);
+        do_action('woocommerce_order_refunded', null);
+        do_action('woocommerce_add_to_cart', 'key', 11, 1, null);
+        do_action('woocommerce_checkout_create_order', null);
+        $this->end_of_request();
+
+        self::assertSame([['processing', 199.0]], $this->told());
+    }
+
+    public function test_an_order_that_breaks_our_reading_does_not_break_the_checkout(): void
+    {
+        $log = ini_set('error_log', '/dev/null');
+        $broken = new class extends WC_Order {
+            public function get_status(): string
+            {
+                throw new \RuntimeException('of another plugin');
+            }
+
+            public function get_id(): int
+            {
+                return 7;
+            }
+        };
+
+        do_action('woocommerce_order_status_changed', 7, 'pending', 'processing', $broken);
+        ini_set('error_log', (string) $log);
+
+        self::assertSame([], $this->outbox());
+    }
+
+    public function test_a_changed_amount_is_told_again_and_an_unchanged_order_is_not(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '10.00']);
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        $order = new WC_Order($order->get_id());
+        $order->set_props(['total' => '12.00']);
+        $order->save();
+        $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        self::assertSame([['processing', 10.0], ['processing', 12.0]], $this->told());
+    }
+
+    /**
+     * @return list<array{string, float}> Status and amount of each purchase that waits.
+     */
+    private function told(): array
+    {
+        return array_map(
+            static fn (array $message): array => [$message['payload']['payment_status'], (float) $message['payload']['amount']],
+            $this->outbox(Kind::Purchase),
+        );
+    }
+
+    /**
+     * @param array<string, mixed> $fields
+     */
+    private function order(array $fields = []): WC_Order
+    {
+        $order = new WC_Order();
+        $order->set_props($fields + ['status' => 'pending', 'total' => '199.00', 'billing' => ['email' => 'guest@example.org']]);
+        return $order;
+    }
+
+    private function pay(int $order_id): void
+    {
+        $order = new WC_Order($order_id);
+        $order->set_props(['status' => 'processing']);
+        $order->save();
+        do_action('woocommerce_order_status_changed', $order_id, 'pending', 'processing', $order);
+    }
+
+    private function refund(int $order_id, string $amount, int $id = 0): int
+    {
+        $refund = new WC_Order_Refund($id);
+        $refund->set_props(['parent' => $order_id, 'amount' => $amount]);
+        return $refund->save();
+    }
+
+    private function product(string $name, string $category): int
+    {
+        register_taxonomy('product_cat', 'product');
+        $product = (int) wp_insert_post(['post_type' => 'product', 'post_title' => $name, 'post_status' => 'publish']);
+        wp_set_object_terms($product, $category, 'product_cat');
+        return $product;
+    }
+
+    private function item(int $product, string $name, int $quantity, string $total, string $tax): WC_Order_Item_Product
+    {
+        $item = new WC_Order_Item_Product();
+        $item->set_props(['product_id' => $product, 'name' => $name, 'quantity' => $quantity, 'total' => $total, 'total_tax' => $tax]);
+        return $item;
+    }
+
+    /**
+     * @param array<string, mixed> $message
+     */
+    private static function is_about(array $message, string $order): bool
+    {
+        return $message['target'] === $order || ($message['payload']['order_id'] ?? '') === $order;
+    }
+
+    /**
+     * @param array<string, mixed> $refund
+     * @return array{string, float|int, float|int}
+     */
+    private static function amounts(array $refund): array
+    {
+        return [$refund['reference'], $refund['amount'], $refund['refunded_total']];
+    }
+}

@@ -1,0 +1,16 @@
+<?php
+
+/**
+ * Serves a site by PHP's own web server, as if a proxy in front of it spoke TLS.
+ */
+
+declare(strict_types=1);
+
+$site = (string) getenv('PMP_SITE');
+$file = $site . parse_url((string) $_SERVER['REQUEST_URI'], PHP_URL_PATH);
+if (is_file($file)) {
+    return false;
+}
+$_SERVER['HTTPS'] = 'on';
+$_SERVER['SCRIPT_NAME'] = '/index.php';
+require "{$site}/index.php";

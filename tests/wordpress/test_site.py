@@ -1,0 +1,171 @@
+"""The plugin in a site that is served: real requests in, real calls out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from typing_extensions import override
+
+from tests.servers import PrivateMariaDb, free_port, until
+from tests.wordpress.sites import HERE, build_site, program, wordpress_6_5
+
+pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
+
+_SECRET = "shared by the shop and its gateway"  # 32 bytes and more, as HS256 wants it
+
+
+@dataclass
+class Gateway:
+    """Keeps what it is told, and answers for it; or hangs."""
+
+    port: int
+    calls: list[tuple[str, dict[str, str], Any]] = field(default_factory=list[tuple[str, dict[str, str], Any]])
+    hangs: threading.Event = field(default_factory=threading.Event)
+    goes_on: threading.Event = field(default_factory=threading.Event)
+
+    def told(self) -> list[str]:
+        """Ids of the events it was told."""
+        return [event["id"] for path, _, body in self.calls if path.endswith("/events/batch") for event in body["events"]]
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    gateway = Gateway(free_port())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            gateway.calls.append((self.path, dict(self.headers), body))
+            if gateway.hangs.is_set():
+                gateway.goes_on.wait(30)
+            results: list[dict[str, Any]] = [{"success": True, "event_id": event["id"]} for event in body.get("events", [])]
+            answer = json.dumps({"success": True, "results": results}).encode()
+            with suppress(OSError):  # whoever hung up does not hear it
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+        @override
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", gateway.port), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield gateway
+    gateway.goes_on.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def shop(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A visitor of the shop."""
+    site = build_site(
+        wordpress_6_5(),
+        tmp_path,
+        mariadb_server,
+        PMP_ANALYTICS_GATEWAY_URL=f"http://127.0.0.1:{gateway.port}",
+        PMP_ANALYTICS_API_KEY="the shop",
+        PMP_ANALYTICS_JWT_SECRET=_SECRET,
+    )
+    port = free_port()
+    environment = {**os.environ, "PMP_SITE": str(site), "PHP_CLI_SERVER_WORKERS": "4"}
+    with (tmp_path / "php.log").open("wb") as log:
+        # A group of its own: the workers are its children.
+        server = subprocess.Popen(
+            [program("php"), "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": "shop.example"}, timeout=60) as visitor:
+
+        def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return visitor.get("/").status_code == 200
+            return False
+
+        until(answers)
+        yield visitor
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait(30)
+
+
+def test_what_a_visitor_does_arrives_and_nobody_waits_for_it(shop: httpx.Client, gateway: Gateway) -> None:
+    page = shop.get("/")
+    other = shop.get("/", headers={"cookie": "pmp_session=s-1; pmp_visitor=a-1", "user-agent": "another"})
+    assert "assets/shop.js" in page.text
+    assert page.content == other.content
+    assert "set-cookie" not in page.headers
+
+    # The gateway hangs: the beacon's answer comes all the same, without a call.
+    gateway.hangs.set()
+    kept = _beacon(shop, "b-1")
+    assert kept.json()["results"] == [{"success": True, "event_id": "b-1", "violations": []}]
+    assert gateway.calls == []
+
+    # A delivery hangs with it; neither pages nor further deliveries do.
+    hanging = threading.Thread(target=shop.post, args=("/wp-json/pmp/v1/drain",))
+    hanging.start()
+    until(lambda: gateway.calls)
+    started = time.monotonic()
+    assert shop.get("/").status_code == 200
+    assert shop.post("/wp-json/pmp/v1/drain").status_code == 204
+    assert time.monotonic() - started < 5
+    assert len(gateway.calls) == 1
+
+    gateway.hangs.clear()
+    gateway.goes_on.set()
+    hanging.join()
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) == 1)
+    for _ in range(3):
+        shop.post("/wp-json/pmp/v1/drain")
+    assert gateway.told() == ["b-1"]
+
+    path, headers, body = gateway.calls[-1]
+    assert path == "/api/v1/events/batch"
+    claims = jwt.decode(headers["Authorization"].removeprefix("Bearer "), _SECRET, algorithms=["HS256"])
+    assert (claims["iss"], claims["scope"]) == ("pmp-wordpress-integration", "site")
+    assert body["events"][0]["ip_address"] == "127.0.0.1"
+    assert body["events"][0]["user_agent"].startswith("python-httpx")
+
+
+def test_visitors_at_the_same_time_lose_nothing_and_tell_nothing_twice(shop: httpx.Client, gateway: Gateway) -> None:
+    ids = [f"b-{number}" for number in range(120)]
+    with ThreadPoolExecutor(8) as visitors:
+        kept = list(visitors.map(partial(_beacon, shop), ids))
+        again = list(visitors.map(partial(_beacon, shop), ids[:20]))
+        drained = list(visitors.map(shop.post, ["/wp-json/pmp/v1/drain"] * 16))
+
+    assert {answer.json()["accepted"] for answer in kept + again} == {1}
+    assert {answer.status_code for answer in drained} == {204}
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) >= len(ids))
+    assert sorted(gateway.told()) == sorted(ids)
+
+
+def _beacon(shop: httpx.Client, event_id: str) -> httpx.Response:
+    event = {"id": event_id, "timestamp": "2026-11-22T10:15:30Z", "event_type": "page_view", "session_id": "s-1"}
+    kept = shop.post("/wp-json/pmp/v1/notes", content=json.dumps({"events": [event]}), headers={"content-type": "text/plain"})
+    assert kept.status_code == 202, kept.text
+    return kept

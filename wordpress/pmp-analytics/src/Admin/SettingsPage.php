@@ -1,0 +1,205 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Admin;
+
+use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Registerable;
+use PMP_API_Client;
+use PMP_Config;
+use PMP_Event_Queue;
+
+/**
+ * Settings > PMP Analytics: where the mesh is, whether it answers, and how the outbox is doing.
+ */
+final class SettingsPage implements Registerable
+{
+    public const SLUG = 'pmp-analytics';
+
+    private const CAPABILITY = 'manage_options';
+
+    private const ACTION = 'pmp_analytics_act';
+
+    public function __construct(
+        private readonly PMP_Config $config,
+        private readonly PMP_Event_Queue $queue,
+        private readonly Pause $pause,
+        private readonly PMP_API_Client $client,
+    ) {
+    }
+
+    public function register(): void
+    {
+        add_action('init', [$this, 'load_translations']);
+        add_action('admin_menu', [$this, 'add_page']);
+        add_action('admin_init', [$this, 'add_settings']);
+        add_action('admin_post_' . self::ACTION, [$this, 'act']);
+    }
+
+    public function load_translations(): void
+    {
+        load_plugin_textdomain('pmp-analytics', false, dirname(plugin_basename(PMP_ANALYTICS_FILE)) . '/languages');
+    }
+
+    public function add_page(): void
+    {
+        $title = __('PMP Analytics', 'pmp-analytics');
+        add_options_page($title, $title, self::CAPABILITY, self::SLUG, [$this, 'show']);
+    }
+
+    public function add_settings(): void
+    {
+        register_setting(self::SLUG, PMP_Config::OPTION, ['type' => 'array', 'sanitize_callback' => [$this, 'sanitize']]);
+        add_settings_section('gateway', __('The mesh', 'pmp-analytics'), '__return_null', self::SLUG);
+        $fields = [
+            'gateway_url' => __('Address of the gateway', 'pmp-analytics'),
+            'api_key' => __('API key', 'pmp-analytics'),
+            'jwt_secret' => __('Shared secret', 'pmp-analytics'),
+        ];
+        foreach ($fields as $name => $label) {
+            $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
+            add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
+        }
+    }
+
+    /**
+     * A secret is never printed, so an empty field leaves it as it is.
+     *
+     * @return array<string, mixed>
+     */
+    public function sanitize(mixed $input): array
+    {
+        $input = is_array($input) ? $input : [];
+        $kept = (array) get_option(PMP_Config::OPTION, []);
+        if (isset($input['gateway_url'])) {
+            $kept['gateway_url'] = esc_url_raw(trim((string) $input['gateway_url']), ['http', 'https']);
+        }
+        foreach (['api_key', 'jwt_secret'] as $name) {
+            $value = trim((string) ($input[$name] ?? ''));
+            if ($value !== '') {
+                $kept[$name] = $value;
+            }
+        }
+        return $kept;
+    }
+
+    /**
+     * @param array{name: string} $field
+     */
+    public function show_field(array $field): void
+    {
+        $name = $field['name'];
+        if ($this->config->is_fixed($name)) {
+            echo '<p id="pmp-' . esc_attr($name) . '">' . esc_html__('Set in wp-config.php.', 'pmp-analytics') . '</p>';
+            return;
+        }
+        $is_address = $name === 'gateway_url';
+        printf(
+            '<input class="regular-text" id="pmp-%1$s" name="%2$s[%1$s]" type="%3$s" value="%4$s" placeholder="%5$s" autocomplete="off">',
+            esc_attr($name),
+            esc_attr(PMP_Config::OPTION),
+            $is_address ? 'url' : 'password',
+            esc_attr($is_address ? $this->config->gateway_url() : ''),
+            esc_attr($is_address ? 'https://' : __('unchanged', 'pmp-analytics')),
+        );
+    }
+
+    public function show(): void
+    {
+        if (! current_user_can(self::CAPABILITY)) {
+            return;
+        }
+        echo '<div class="wrap"><h1>' . esc_html(get_admin_page_title()) . '</h1>';
+        $this->show_notice();
+        echo '<form action="options.php" method="post">';
+        settings_fields(self::SLUG);
+        do_settings_sections(self::SLUG);
+        submit_button();
+        echo '</form>';
+        $this->show_state();
+        echo '</div>';
+    }
+
+    public function act(): void
+    {
+        if (! current_user_can(self::CAPABILITY)) {
+            wp_die(esc_html__('You may not do this.', 'pmp-analytics'), '', ['response' => 403]);
+        }
+        check_admin_referer(self::ACTION);
+        $action = sanitize_key(wp_unslash($_POST['pmp_action'] ?? ''));
+        $notice = 'requeued';
+        if ($action === 'test') {
+            $notice = $this->test();
+        } elseif ($action === 'requeue') {
+            $this->queue->requeue();
+        }
+        wp_safe_redirect(add_query_arg('pmp_notice', rawurlencode($notice), admin_url('options-general.php?page=' . self::SLUG)));
+        exit;
+    }
+
+    /**
+     * Asks for a person that is nobody's: a gateway that takes our key and token answers that it knows none.
+     *
+     * @return string "connected", or why not.
+     */
+    public function test(): string
+    {
+        $reply = $this->client->call('GET', '/api/v1/users/pmp-connection-test');
+        return in_array($reply->status, [200, 404], true) && is_array($reply->body) ? 'connected' : $reply->reason();
+    }
+
+    private function show_notice(): void
+    {
+        $notice = sanitize_text_field(wp_unslash($_GET['pmp_notice'] ?? ''));
+        if ($notice === '') {
+            return;
+        }
+        $texts = [
+            'connected' => __('The mesh answers and takes the keys.', 'pmp-analytics'),
+            'requeued' => __('What was set aside is tried again.', 'pmp-analytics'),
+        ];
+        printf(
+            '<div class="notice notice-%s"><p>%s</p></div>',
+            isset($texts[$notice]) ? 'success' : 'error',
+            /* translators: %s: why the mesh can't be reached. */
+            esc_html($texts[$notice] ?? sprintf(__('The mesh does not answer as it should: %s', 'pmp-analytics'), $notice)),
+        );
+    }
+
+    private function show_state(): void
+    {
+        $state = $this->queue->state();
+        $delivery = $this->pause->state();
+        $rows = [
+            __('Waiting', 'pmp-analytics') => number_format_i18n($state->waiting),
+            __('Oldest has waited for', 'pmp-analytics') => $state->waiting > 0 ? human_time_diff(time() - (int) $state->oldest_age) : '–',
+            __('Set aside', 'pmp-analytics') => number_format_i18n($state->set_aside),
+            __('Last delivery', 'pmp-analytics') => $delivery['delivered_at'] > 0
+                ? wp_date(get_option('date_format') . ' ' . get_option('time_format'), (int) $delivery['delivered_at'])
+                : '–',
+            __('Last problem', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
+        ];
+        echo '<h2>' . esc_html__('The outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
+        foreach ($rows as $label => $value) {
+            echo '<tr><th scope="row">' . esc_html($label) . '</th><td>' . esc_html((string) $value) . '</td></tr>';
+        }
+        foreach ($this->queue->reasons() as $reason) {
+            $message = "{$reason['kind']} {$reason['message_id']}";
+            echo '<tr><th scope="row">' . esc_html($message) . '</th><td>' . esc_html($reason['reason']) . '</td></tr>';
+        }
+        echo '</tbody></table>';
+        $this->show_button('test', __('Test the connection', 'pmp-analytics'));
+        $this->show_button('requeue', __('Try again what was set aside', 'pmp-analytics'));
+    }
+
+    private function show_button(string $action, string $label): void
+    {
+        echo '<form action="' . esc_url(admin_url('admin-post.php')) . '" method="post" style="display:inline-block;margin:1em 1em 0 0">';
+        wp_nonce_field(self::ACTION);
+        echo '<input type="hidden" name="action" value="' . esc_attr(self::ACTION) . '">';
+        echo '<input type="hidden" name="pmp_action" value="' . esc_attr($action) . '">';
+        submit_button($label, 'secondary', 'submit', false);
+        echo '</form>';
+    }
+}

@@ -1,0 +1,49 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Capture;
+
+use PMP_Analytics_Plugin;
+use PMP\Analytics\Registerable;
+
+/**
+ * What goes into the cart, and the coupons on it: the server knows, whatever a browser blocks.
+ */
+final class Cart implements Registerable
+{
+    public function __construct(private readonly PMP_Analytics_Plugin $plugin)
+    {
+    }
+
+    public function register(): void
+    {
+        add_action('woocommerce_add_to_cart', [$this, 'added'], 20, 4);
+        add_action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
+    }
+
+    public function added(mixed $item, mixed $product_id = 0, mixed $quantity = 1, mixed $variation_id = 0): void
+    {
+        $this->tell('add_to_cart', [
+            'product_id' => (string) ((int) $variation_id ?: (int) $product_id),
+            'quantity' => (float) $quantity,
+        ]);
+    }
+
+    public function coupon_applied(mixed $code): void
+    {
+        $this->tell('coupon_applied', ['coupon' => $code]);
+    }
+
+    /**
+     * @param array<string, mixed> $metadata
+     */
+    private function tell(string $action, array $metadata): void
+    {
+        Guard::attempt(function () use ($action, $metadata): void {
+            if (Consent::is_given(Visit::current())) {
+                $this->plugin->track_user_action($action, ['metadata' => $metadata]);
+            }
+        });
+    }
+}

@@ -1,0 +1,132 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Capture;
+
+use PMP\Analytics\Payload\Clean;
+
+/**
+ * Who the current request comes from, as far as the browser says: its cookies are claims, not facts.
+ *
+ * The tracker keeps `pmp_session` once the visitor consents. A theme may also keep `pmp_visitor` and `pmp_landing` (JSON:
+ * source, medium, campaign, term, content, ref, referrer). Without cookies everything here is empty; none is set here.
+ */
+final class Visit
+{
+    private const ANALYTICS_SESSION = '/^GS\d+\.\d+\.s?(\d+)/';
+
+    /**
+     * @param array<string, mixed> $cookies
+     * @param array<string, mixed> $server
+     */
+    public function __construct(private readonly array $cookies, private readonly array $server)
+    {
+    }
+
+    public static function current(): self
+    {
+        return new self(wp_unslash($_COOKIE), wp_unslash($_SERVER));
+    }
+
+    public function session_id(): string
+    {
+        return Clean::name($this->cookies['pmp_session'] ?? '');
+    }
+
+    public function anonymous_id(): string
+    {
+        return Clean::name($this->cookies['pmp_visitor'] ?? '');
+    }
+
+    /**
+     * Campaign of the landing.
+     *
+     * @return array<string, string>
+     */
+    public function utm(): array
+    {
+        return Clean::utm($this->landing());
+    }
+
+    public function address(): string
+    {
+        /**
+         * The visitor's address. Behind a proxy, a site answers what its proxy says: any visitor can write a header.
+         *
+         * @param string $address
+         */
+        return Clean::address(apply_filters('pmp_analytics_client_address', $this->server['REMOTE_ADDR'] ?? ''));
+    }
+
+    public function user_agent(): string
+    {
+        return Clean::text($this->server['HTTP_USER_AGENT'] ?? '', 1024);
+    }
+
+    /**
+     * What other systems know this visit by, and what led to it: kept on the order, because later notices of the order come
+     * from payment providers and staff.
+     *
+     * @return array<string, string>
+     */
+    public function marks(): array
+    {
+        $landing = $this->landing();
+        return Clean::only_given([
+            'ga_client_id' => $this->analytics_client(),
+            'ga_session_id' => $this->analytics_session(),
+            'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
+            'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
+            'ref' => Clean::text($landing['ref'] ?? '', 100),
+            'landing_referrer' => Clean::url($landing['referrer'] ?? '', 500),
+        ]);
+    }
+
+    /**
+     * What an event says of its visit: nothing without a consent.
+     *
+     * @return array<string, mixed>
+     */
+    public function facts(): array
+    {
+        return ! Consent::is_given($this) ? [] : [
+            'session_id' => $this->session_id(),
+            'utm_parameters' => $this->utm(),
+            'user_agent' => $this->user_agent(),
+            'ip_address' => $this->address(),
+        ];
+    }
+
+    /**
+     * Google Analytics' cookie is GA1.<depth>.<client id>, and a client id has a dot of its own.
+     */
+    private function analytics_client(): string
+    {
+        $parts = explode('.', Clean::text($this->cookies['_ga'] ?? '', 100));
+        return count($parts) === 4 ? "{$parts[2]}.{$parts[3]}" : '';
+    }
+
+    /**
+     * One cookie for each property, _ga_<property>; the first one that says a session.
+     */
+    private function analytics_session(): string
+    {
+        foreach ($this->cookies as $name => $value) {
+            if (str_starts_with((string) $name, '_ga_') && is_string($value) && preg_match(self::ANALYTICS_SESSION, $value, $found) === 1) {
+                return $found[1];
+            }
+        }
+        return '';
+    }
+
+    /**
+     * @return array<mixed>
+     */
+    private function landing(): array
+    {
+        $cookie = $this->cookies['pmp_landing'] ?? '';
+        $landing = is_string($cookie) && strlen($cookie) <= 4096 ? json_decode($cookie, true, 3) : null;
+        return is_array($landing) ? $landing : [];
+    }
+}

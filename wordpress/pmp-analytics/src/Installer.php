@@ -1,0 +1,69 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics;
+
+use PMP\Analytics\Delivery\Lease;
+use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Delivery\Schedule;
+use PMP\Analytics\Queue\Cipher;
+use PMP\Analytics\Queue\Table;
+use PMP\Analytics\Rest\RateLimit;
+use PMP_Config;
+
+/**
+ * Makes the plugin's tables, and removes them when the plugin is deleted.
+ */
+final class Installer implements Registerable
+{
+    private const SCHEMA = 1;
+
+    private const SCHEMA_OPTION = 'pmp_analytics_schema';
+
+    /**
+     * Sites of a network are activated without a call for each of them, and updates call no activation at all:
+     * so every request looks whether the tables are of this version. The option is autoloaded; looking costs nothing.
+     */
+    public function register(): void
+    {
+        if ((int) get_option(self::SCHEMA_OPTION) !== self::SCHEMA) {
+            self::install();
+        }
+    }
+
+    public static function activate(): void
+    {
+        self::install();
+        Schedule::start();
+    }
+
+    /**
+     * Rows stay: what was recorded is delivered when the plugin comes back.
+     */
+    public static function deactivate(): void
+    {
+        Schedule::stop();
+    }
+
+    public static function remove(): void
+    {
+        global $wpdb;
+        Schedule::stop();
+        Table::of_this_site()->drop();
+        RateLimit::of_this_site()->drop();
+        foreach ([self::SCHEMA_OPTION, PMP_Config::OPTION, Cipher::KEY_OPTION, Pause::OPTION, Lease::OPTION] as $option) {
+            delete_option($option);
+        }
+        $wpdb->query("DELETE FROM {$wpdb->usermeta} WHERE meta_key LIKE 'pmp\\_enrolled\\_%'");
+    }
+
+    private static function install(): void
+    {
+        require_once ABSPATH . 'wp-admin/includes/upgrade.php';
+        Table::of_this_site()->create();
+        RateLimit::of_this_site()->create();
+        Cipher::make_key();
+        update_option(self::SCHEMA_OPTION, self::SCHEMA);
+    }
+}

@@ -1,0 +1,94 @@
+<?php
+
+declare(strict_types=1);
+
+use PMP\Analytics\Api\Reply;
+use PMP\Analytics\Api\Token;
+use PMP\Analytics\Clock;
+use PMP\Analytics\Queue\Scope;
+
+/**
+ * Speaks to the mesh's gateway: one call, one answer, no retries. Only deliveries call it, never a page or a checkout.
+ */
+class PMP_API_Client
+{
+    private const TIMEOUT_SECONDS = 8;
+
+    /** What the slowest line that we wait for carries, so that a large batch is not given up for ever. */
+    private const BYTES_PER_SECOND = 65_536;
+
+    private const MAX_ANSWER_BYTES = 1 << 20;
+
+    private const MAX_RETRY_AFTER_SECONDS = 3600.0;
+
+    private readonly PMP_Config $config;
+
+    private readonly Clock $clock;
+
+    public function __construct(?PMP_Config $config = null, ?Clock $clock = null)
+    {
+        $this->config = $config ?? new PMP_Config();
+        $this->clock = $clock ?? new Clock();
+    }
+
+    /**
+     * @param string $path Begins with a slash.
+     * @param string $json Body; empty for none.
+     */
+    public function call(string $method, string $path, string $json = '', Scope $scope = Scope::Site): Reply
+    {
+        if (! $this->config->is_complete()) {
+            return new Reply(0, null, 'The gateway is not set up.');
+        }
+        $headers = [
+            'Accept' => 'application/json',
+            'Authorization' => 'Bearer ' . Token::mint($this->config->jwt_secret(), $scope, (int) $this->clock->now()),
+            'x-api-key' => $this->config->api_key(),
+        ];
+        $request = [
+            'method' => $method,
+            'timeout' => self::TIMEOUT_SECONDS + intdiv(strlen($json), self::BYTES_PER_SECOND),
+            // A redirect would carry the key to wherever it points.
+            'redirection' => 0,
+            'sslverify' => true,
+            'limit_response_size' => self::MAX_ANSWER_BYTES,
+            'user-agent' => 'pmp-analytics',
+            'headers' => $json === '' ? $headers : $headers + ['Content-Type' => 'application/json'],
+        ];
+        // Not wp_safe_remote_request(): it refuses private networks, where a gateway may well stand.
+        $request += $json === '' ? [] : ['body' => $json];
+        return $this->reply(wp_remote_request($this->config->gateway_url() . $path, $request));
+    }
+
+    /**
+     * @param array<string, mixed>|WP_Error $answer
+     */
+    private function reply(array|WP_Error $answer): Reply
+    {
+        if (is_wp_error($answer)) {
+            return new Reply(0, null, $answer->get_error_message());
+        }
+        $body = json_decode(wp_remote_retrieve_body($answer), true);
+        return new Reply(
+            (int) wp_remote_retrieve_response_code($answer),
+            is_array($body) ? $body : null,
+            '',
+            $this->retry_after((string) wp_remote_retrieve_header($answer, 'retry-after')),
+        );
+    }
+
+    /**
+     * Seconds, from a number or a date (RFC 9110).
+     */
+    private function retry_after(string $header): ?float
+    {
+        if (is_numeric($header)) {
+            $seconds = (float) $header;
+        } elseif ($header !== '' && ($date = strtotime($header)) !== false) {
+            $seconds = $date - $this->clock->now();
+        } else {
+            return null;
+        }
+        return min(max($seconds, 1.0), self::MAX_RETRY_AFTER_SECONDS);
+    }
+}

@@ -1,0 +1,216 @@
+<?php
+
+declare(strict_types=1);
+
+use PMP\Analytics\Admin\SettingsPage;
+use PMP\Analytics\Admin\SiteHealth;
+use PMP\Analytics\Capture\Accounts;
+use PMP\Analytics\Capture\Cart;
+use PMP\Analytics\Capture\Enrollments;
+use PMP\Analytics\Capture\Forms;
+use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Capture\Orders;
+use PMP\Analytics\Capture\ProductType;
+use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Clock;
+use PMP\Analytics\Delivery\AfterResponse;
+use PMP\Analytics\Delivery\Command;
+use PMP\Analytics\Delivery\Drainer;
+use PMP\Analytics\Delivery\Lease;
+use PMP\Analytics\Delivery\Overdue;
+use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Delivery\Schedule;
+use PMP\Analytics\Installer;
+use PMP\Analytics\Payload\Clean;
+use PMP\Analytics\Payload\EventPayload;
+use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\JourneyPayload;
+use PMP\Analytics\Payload\PurchasePayload;
+use PMP\Analytics\Queue\Kind;
+use PMP\Analytics\Queue\Message;
+use PMP\Analytics\Registerable;
+use PMP\Analytics\Rest\CollectRoute;
+use PMP\Analytics\Rest\DrainRoute;
+use PMP\Analytics\Rest\RateLimit;
+use PMP\Analytics\TrackerScript;
+
+/**
+ * The plugin's public face and composition root. Themes and other plugins call its track_*() methods; each answers whether
+ * the record is in the outbox. Nothing is sent while they run.
+ */
+class PMP_Analytics_Plugin
+{
+    private static ?self $instance = null;
+
+    private readonly PMP_API_Client $api_client;
+
+    private readonly PMP_Event_Queue $event_queue;
+
+    private readonly PMP_Config $config;
+
+    private readonly Clock $clock;
+
+    private readonly Drainer $drainer;
+
+    private readonly Pause $pause;
+
+    private readonly Accounts $accounts;
+
+    private readonly Enrollments $enrollments;
+
+    private readonly Orders $orders;
+
+    public function __construct(
+        ?PMP_API_Client $api_client = null,
+        ?PMP_Event_Queue $event_queue = null,
+        ?PMP_Config $config = null,
+        ?Clock $clock = null,
+    ) {
+        global $wpdb;
+        $this->clock = $clock ?? new Clock();
+        $this->config = $config ?? new PMP_Config();
+        $this->event_queue = $event_queue ?? new PMP_Event_Queue($this->config, $this->clock);
+        $this->api_client = $api_client ?? new PMP_API_Client($this->config, $this->clock);
+        $this->pause = new Pause($this->clock);
+        $lease = new Lease($wpdb, $this->clock);
+        $this->drainer = new Drainer($this->event_queue, $this->api_client, $lease, $this->pause, $this->clock);
+        $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
+        $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
+        $this->orders = new Orders($this->event_queue, new OrderReader($this->config, new ProductType()));
+    }
+
+    /**
+     * The one that listens to WordPress.
+     */
+    public static function instance(): self
+    {
+        return self::$instance ??= new self();
+    }
+
+    public function init_hooks(): void
+    {
+        foreach ($this->parts() as $part) {
+            $part->register();
+        }
+    }
+
+    /**
+     * @param array<string, mixed> $data Fields of the event, such as page_url, page_title, referrer, metadata; what the request
+     *     knows of its visitor is filled in.
+     */
+    public function track_page_view(array $data = []): bool
+    {
+        $facts = $this->facts($data);
+        return $this->event_queue->add(new Message(Kind::Event, $facts['id'], EventPayload::page_view($facts)));
+    }
+
+    /**
+     * @param string               $action Type of the event: add_to_cart, video_watched, ...
+     * @param array<string, mixed> $data   Fields of the event.
+     */
+    public function track_user_action(string $action, array $data = []): bool
+    {
+        $facts = $this->facts($data);
+        return $this->event_queue->add(new Message(Kind::Event, $facts['id'], EventPayload::of($action, $facts)));
+    }
+
+    /**
+     * @param string               $type What was reached: lead, signup, enrollment, trial.
+     * @param array<string, mixed> $data Fields of the conversion, such as value, currency, email.
+     */
+    public function track_conversion(string $type, array $data = []): bool
+    {
+        $facts = $this->facts($data);
+        return $this->event_queue->add(new Message(Kind::Conversion, $facts['id'], JourneyPayload::conversion($type, $facts)));
+    }
+
+    /**
+     * @param array<string, mixed> $data Fields of the touchpoint: action, touchpoint, stage, source, value, ...
+     */
+    public function track_touchpoint(array $data): bool
+    {
+        $facts = $this->facts($data);
+        return $this->event_queue->add(new Message(Kind::Touchpoint, $facts['id'], JourneyPayload::touchpoint($facts)));
+    }
+
+    /**
+     * A sale that is no order of WooCommerce; those are told without being asked.
+     *
+     * @param array<string, mixed> $order_data Fields of the purchase: order_id, amount, currency, user_id or email, lines, ...
+     */
+    public function track_purchase(array $order_data): bool
+    {
+        $facts = $this->facts($order_data);
+        return $this->event_queue->add(new Message(Kind::Purchase, $facts['id'], PurchasePayload::of($facts)));
+    }
+
+    public function handle_user_registration(int $user_id): void
+    {
+        $this->accounts->registered($user_id);
+    }
+
+    public function handle_course_enrollment(int $user_id, int $course_id): void
+    {
+        $this->enrollments->enrolled($user_id, $course_id);
+    }
+
+    /**
+     * Tells an order as it stands now, unless the mesh has been told so already.
+     */
+    public function handle_woocommerce_purchase(int $order_id): void
+    {
+        $this->orders->touched($order_id);
+        $this->orders->tell_touched();
+    }
+
+    /**
+     * What this request has put into the outbox; anything but an event has its kind for a type.
+     *
+     * @return list<array<string, mixed>>
+     */
+    public function get_sent_events(): array
+    {
+        return array_map(
+            static fn (Message $message): array => $message->payload + ['event_type' => $message->kind->value],
+            $this->event_queue->recorded(),
+        );
+    }
+
+    /**
+     * @return list<Registerable>
+     */
+    private function parts(): array
+    {
+        $overdue = new Overdue($this->event_queue, $this->drainer);
+        return [
+            new Installer(),
+            new Schedule($this->event_queue, $this->drainer),
+            new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
+            new Command($this->event_queue, $this->drainer, $this->pause),
+            new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $overdue, $this->clock),
+            new DrainRoute($this->drainer),
+            new TrackerScript(PMP_ANALYTICS_FILE),
+            $this->accounts,
+            $this->orders,
+            $this->enrollments,
+            new Forms($this->event_queue, $this->clock),
+            new Cart($this),
+            new SiteHealth($this->config, $this->event_queue, $this->pause),
+            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client),
+        ];
+    }
+
+    /**
+     * @param array<string, mixed> $data
+     * @return array<string, mixed>
+     */
+    private function facts(array $data): array
+    {
+        $now = $this->clock->now();
+        $user_id = get_current_user_id();
+        $known = ['user_id' => $user_id > 0 ? (string) $user_id : ''] + Visit::current()->facts();
+        $facts = $data + $known + ['timestamp' => $now];
+        $facts['id'] = Clean::name($facts['id'] ?? '') ?: Identifier::make($now);
+        return $facts;
+    }
+}

@@ -1,0 +1,117 @@
+<?php
+
+declare(strict_types=1);
+
+/**
+ * Settings of the plugin: constants of wp-config.php first, then the option.
+ */
+class PMP_Config
+{
+    public const OPTION = 'pmp_analytics';
+
+    private const DEFAULTS = [
+        'gateway_url' => '',
+        'api_key' => '',
+        'jwt_secret' => '',
+        'excluded_roles' => ['administrator', 'editor', 'shop_manager'],
+        'max_waiting' => 100_000,
+    ];
+
+    private const CONSTANTS = [
+        'gateway_url' => 'PMP_ANALYTICS_GATEWAY_URL',
+        'api_key' => 'PMP_ANALYTICS_API_KEY',
+        'jwt_secret' => 'PMP_ANALYTICS_JWT_SECRET',
+    ];
+
+    /**
+     * Address of the mesh's gateway, without a slash at the end; empty while nobody has set it.
+     */
+    public function gateway_url(): string
+    {
+        return untrailingslashit($this->text('gateway_url'));
+    }
+
+    /**
+     * Names this shop to the gateway.
+     */
+    public function api_key(): string
+    {
+        return $this->text('api_key');
+    }
+
+    /**
+     * Shared with the gateway; signs the tokens.
+     */
+    public function jwt_secret(): string
+    {
+        return $this->text('jwt_secret');
+    }
+
+    /**
+     * True when there is somebody to deliver to.
+     */
+    public function is_complete(): bool
+    {
+        return $this->is_safe_address() && $this->api_key() !== '' && $this->jwt_secret() !== '';
+    }
+
+    /**
+     * Personal data and keys travel by TLS, or don't leave this machine or its private network.
+     */
+    public function is_safe_address(): bool
+    {
+        $address = wp_parse_url($this->gateway_url());
+        $scheme = $address['scheme'] ?? '';
+        $host = trim($address['host'] ?? '', '[]');
+        if ($host === '' || ! in_array($scheme, ['http', 'https'], true)) {
+            return false;
+        }
+        if ($scheme === 'https' || ! str_contains($host, '.') && ! str_contains($host, ':')) {
+            return true;
+        }
+        $public = FILTER_FLAG_NO_PRIV_RANGE | FILTER_FLAG_NO_RES_RANGE;
+        return filter_var($host, FILTER_VALIDATE_IP) !== false && filter_var($host, FILTER_VALIDATE_IP, $public) === false;
+    }
+
+    /**
+     * Whose visits and orders are not the shop's business: what people with these roles do is staff's.
+     *
+     * @return list<string>
+     */
+    public function excluded_roles(): array
+    {
+        return array_values(array_map('strval', (array) $this->value('excluded_roles')));
+    }
+
+    public function is_staff(int $user_id): bool
+    {
+        $user = $user_id > 0 ? get_userdata($user_id) : false;
+        return $user instanceof WP_User && array_intersect($user->roles, $this->excluded_roles()) !== [];
+    }
+
+    /**
+     * How many messages may wait. Visits are refused above it; orders and people still get in up to its double.
+     */
+    public function max_waiting(): int
+    {
+        return max(1, (int) $this->value('max_waiting'));
+    }
+
+    /**
+     * True when wp-config.php decides, so that the settings page can't.
+     */
+    public function is_fixed(string $name): bool
+    {
+        return isset(self::CONSTANTS[$name]) && defined(self::CONSTANTS[$name]);
+    }
+
+    private function text(string $name): string
+    {
+        return trim((string) ($this->is_fixed($name) ? constant(self::CONSTANTS[$name]) : $this->value($name)));
+    }
+
+    private function value(string $name): mixed
+    {
+        return ((array) get_option(self::OPTION, []))[$name] ?? self::DEFAULTS[$name];
+    }
+}

@@ -1,0 +1,245 @@
+<?php
+
+declare(strict_types=1);
+
+use PMP\Analytics\Clock;
+use PMP\Analytics\Queue\Cipher;
+use PMP\Analytics\Queue\Message;
+use PMP\Analytics\Queue\Kind;
+use PMP\Analytics\Queue\Scope;
+use PMP\Analytics\Queue\State;
+use PMP\Analytics\Queue\StoredMessage;
+use PMP\Analytics\Queue\Table;
+use PMP\Analytics\Queue\Unreadable;
+
+/**
+ * The durable outbox: what is recorded is a row of the site's own database, written in the request that records it, and
+ * stays until the mesh has answered for it. Nothing here speaks to the network.
+ */
+class PMP_Event_Queue
+{
+    private const KEPT_ASIDE_SECONDS = 90 * 86400;
+
+    private readonly Table $table;
+
+    private ?Cipher $cipher;
+
+    private readonly Clock $clock;
+
+    private readonly PMP_Config $config;
+
+    /** @var list<Message> */
+    private array $recorded = [];
+
+    public function __construct(?PMP_Config $config = null, ?Clock $clock = null, ?Cipher $cipher = null, ?Table $table = null)
+    {
+        $this->config = $config ?? new PMP_Config();
+        $this->clock = $clock ?? new Clock();
+        // Read when it is needed: most requests record nothing, and the key is a query.
+        $this->cipher = $cipher;
+        $this->table = $table ?? Table::of_this_site();
+    }
+
+    /**
+     * Records messages, all or none of them. One that waits already under its id is not recorded again.
+     *
+     * @return bool False when the queue is full or the database refuses: the caller goes on without.
+     */
+    public function add(Message ...$messages): bool
+    {
+        if ($messages === []) {
+            return true;
+        }
+        $rows = array_map($this->row(...), array_values($messages));
+        if ($this->is_full($messages) || ! $this->table->insert($rows, $this->now())) {
+            foreach ($messages as $message) {
+                /**
+                 * A message was not recorded, and is lost unless its teller tells it again.
+                 *
+                 * @param Message $message
+                 */
+                do_action('pmp_analytics_not_recorded', $message);
+            }
+            return false;
+        }
+        array_push($this->recorded, ...array_values($messages));
+        return true;
+    }
+
+    /**
+     * What this request recorded.
+     *
+     * @return list<Message>
+     */
+    public function recorded(): array
+    {
+        return $this->recorded;
+    }
+
+    /**
+     * Messages whose time has come: what gives way behind the others, then the oldest first. One that can't be read any more is set aside.
+     *
+     * @return list<StoredMessage>
+     */
+    public function due(int $limit, int $max_bytes): array
+    {
+        do {
+            $rows = $this->table->due($this->now(), $limit, $max_bytes);
+            $readable = array_values(array_filter(array_map($this->stored(...), $rows)));
+        } while ($rows !== [] && $readable === []);
+        return $readable;
+    }
+
+    public function has_due(): bool
+    {
+        return $this->table->has_due($this->now());
+    }
+
+    /**
+     * The mesh has them.
+     */
+    public function delivered(StoredMessage ...$messages): void
+    {
+        if ($messages !== []) {
+            $this->table->delete($this->numbers($messages));
+        }
+    }
+
+    /**
+     * The mesh failed on them: not before so many seconds again.
+     *
+     * @param non-empty-list<StoredMessage> $messages
+     */
+    public function postpone(array $messages, float $seconds): void
+    {
+        $this->table->postpone($this->numbers($messages), $this->now() + (int) ($seconds * 1000));
+    }
+
+    /**
+     * The mesh will never take it: a person should look.
+     */
+    public function set_aside(StoredMessage $message, string $reason): void
+    {
+        $this->table->set_aside($message->number, $reason);
+    }
+
+    /**
+     * Tries again what was set aside.
+     */
+    public function requeue(): void
+    {
+        $this->table->requeue($this->now());
+    }
+
+    /**
+     * Why messages were set aside, newest first.
+     *
+     * @return list<array{kind: string, message_id: string, reason: string}>
+     */
+    public function reasons(int $limit = 20): array
+    {
+        return $this->table->reasons($limit);
+    }
+
+    /**
+     * Seconds for which the oldest of the waiting has waited; 0 without any.
+     */
+    public function oldest_age(): float
+    {
+        return $this->table->oldest_age($this->now());
+    }
+
+    public function state(): State
+    {
+        return $this->table->state($this->now());
+    }
+
+    /**
+     * Forgets what nobody looked at for a long time.
+     */
+    public function tidy(): void
+    {
+        $this->table->forget_set_aside($this->now() - self::KEPT_ASIDE_SECONDS * 1000);
+    }
+
+    /**
+     * @param non-empty-array<Message> $messages
+     */
+    private function is_full(array $messages): bool
+    {
+        $all_give_way = array_filter($messages, static fn (Message $message): bool => ! $message->kind->gives_way()) === [];
+        return $this->table->holds_more_than($this->config->max_waiting() * ($all_give_way ? 1 : 2));
+    }
+
+    /**
+     * @return array{kind: string, id: string, target: string, scope: string, priority: int, bytes: int, sealed: string}
+     */
+    private function row(Message $message): array
+    {
+        $json = (string) wp_json_encode($message->payload, JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_INVALID_UTF8_SUBSTITUTE);
+        return [
+            'kind' => $message->kind->value,
+            'id' => $message->id,
+            'target' => $message->target,
+            'scope' => $message->scope->value,
+            'priority' => $message->kind->gives_way() ? 1 : 0,
+            'bytes' => strlen($json),
+            'sealed' => $this->cipher()->seal($json, $this->binding($message->kind->value, $message->id)),
+        ];
+    }
+
+    /**
+     * @param array<string, string> $row
+     */
+    private function stored(array $row): ?StoredMessage
+    {
+        $kind = Kind::tryFrom($row['kind']);
+        $scope = Scope::tryFrom($row['scope']);
+        if ($kind === null || $scope === null) {
+            $this->table->set_aside((int) $row['id'], 'written by a newer version of the plugin');
+            return null;
+        }
+        try {
+            $json = $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id']));
+        } catch (Unreadable $error) {
+            $this->table->set_aside((int) $row['id'], $error->getMessage());
+            return null;
+        }
+        return new StoredMessage(
+            (int) $row['id'],
+            $kind,
+            $row['message_id'],
+            $row['target'],
+            $scope,
+            $json,
+            (int) $row['attempts'],
+        );
+    }
+
+    private function cipher(): Cipher
+    {
+        return $this->cipher ??= Cipher::of_this_site();
+    }
+
+    /**
+     * A payload moved to another row can't be opened.
+     */
+    private function binding(string $kind, string $id): string
+    {
+        return "{$kind}:{$id}";
+    }
+
+    /**
+     * @param non-empty-array<StoredMessage> $messages
+     * @return non-empty-list<int>
+     */
+    private function numbers(array $messages): array
+    {
+        return array_values(array_map(static fn (StoredMessage $message): int => $message->number, $messages));
+    }
+
+    private function now(): int
+    {
+        return (int) ($this->clock->now() * 1000);
+    }
+}

@@ -1,0 +1,77 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Payload;
+
+/**
+ * Bodies of pmp.ingestion.v1.Event.
+ *
+ * Facts are the event's own fields; `id` and `timestamp` have to be there.
+ */
+final class EventPayload
+{
+    /**
+     * A page view in the brief's schema: all of its fields, those without a value too.
+     *
+     * @param array<string, mixed> $facts
+     * @return array<string, mixed>
+     */
+    public static function page_view(array $facts): array
+    {
+        $fields = self::fields('page_view', $facts);
+        $schema = [
+            'id' => '',
+            'timestamp' => '',
+            'event_type' => '',
+            'user_id' => null,
+            'session_id' => '',
+            'page_url' => '',
+            'page_title' => '',
+            'referrer' => '',
+            // An object also when empty: PHP's empty array is a JSON list, which the mesh refuses here.
+            'utm_parameters' => (object) [],
+            'user_agent' => '',
+            'ip_address' => '',
+            'metadata' => (object) [],
+        ];
+        return array_merge($schema, $fields);
+    }
+
+    /**
+     * Any other event: the fields that have a value.
+     *
+     * @param array<string, mixed> $facts
+     * @return array<string, mixed>
+     */
+    public static function of(string $type, array $facts): array
+    {
+        return self::fields($type, $facts);
+    }
+
+    /**
+     * @param array<string, mixed> $facts
+     * @return array<string, mixed>
+     */
+    private static function fields(string $type, array $facts): array
+    {
+        return Clean::only_given([
+            'id' => Clean::name($facts['id'] ?? ''),
+            'timestamp' => Clean::time($facts['timestamp'] ?? null),
+            'event_type' => Clean::word($type),
+            'event_category' => Clean::text($facts['event_category'] ?? '', 50),
+            'user_id' => Clean::name($facts['user_id'] ?? ''),
+            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'page_url' => Clean::url($facts['page_url'] ?? ''),
+            'page_title' => Clean::text($facts['page_title'] ?? '', 500),
+            'referrer' => Clean::url($facts['referrer'] ?? ''),
+            'utm_parameters' => Clean::utm($facts['utm_parameters'] ?? []),
+            'user_agent' => Clean::text($facts['user_agent'] ?? '', 1024),
+            'ip_address' => Clean::address($facts['ip_address'] ?? ''),
+            'metadata' => Clean::metadata($facts['metadata'] ?? []),
+            'platform' => Clean::word($facts['platform'] ?? '', 50),
+            'source' => Clean::text($facts['source'] ?? '', 100),
+            'email' => Clean::email($facts['email'] ?? ''),
+        ]);
+    }
+}

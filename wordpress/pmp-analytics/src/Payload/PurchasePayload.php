@@ -1,0 +1,97 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Payload;
+
+/**
+ * Bodies of pmp.purchases.v1.Purchase and pmp.purchases.v1.Refund.
+ */
+final class PurchasePayload
+{
+    private const MAX_LINES = 200;
+
+    private const PRODUCT_TYPES = ['course', 'guide', 'membership', 'other'];
+
+    /**
+     * @param array<string, mixed> $facts The purchase's own fields, in the brief's names; `order_id`, `timestamp` and one of
+     *     `user_id`, `email` and `session_id` have to be there.
+     * @return array<string, mixed>
+     */
+    public static function of(array $facts): array
+    {
+        $lines = array_map(self::line(...), array_slice(array_values((array) ($facts['lines'] ?? [])), 0, self::MAX_LINES));
+        $first = $lines[0] ?? [];
+        return Clean::only_given([
+            'id' => Clean::name($facts['id'] ?? ''),
+            'timestamp' => Clean::time($facts['timestamp'] ?? null),
+            'user_id' => Clean::name($facts['user_id'] ?? ''),
+            'order_id' => Clean::name($facts['order_id'] ?? ''),
+            'product_id' => Clean::text($facts['product_id'] ?? $first['product_id'] ?? '', 100),
+            'product_name' => Clean::text($facts['product_name'] ?? $first['product_name'] ?? '', 255),
+            'product_type' => self::product_type($facts['product_type'] ?? $first['product_type'] ?? ''),
+            'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+            'currency' => self::currency($facts['currency'] ?? ''),
+            'payment_method' => Clean::text($facts['payment_method'] ?? '', 50),
+            'payment_status' => Clean::text($facts['payment_status'] ?? '', 50),
+            'paid_at' => Clean::time($facts['paid_at'] ?? null),
+            'billing_address' => Clean::metadata(array_filter((array) ($facts['billing_address'] ?? []))),
+            'utm_parameters' => Clean::utm($facts['utm_parameters'] ?? []),
+            'metadata' => Clean::metadata($facts['metadata'] ?? []),
+            'email' => Clean::email($facts['email'] ?? ''),
+            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'lines' => $lines,
+            'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
+            'source' => Clean::text($facts['source'] ?? '', 50),
+        ]) + ['is_test' => ! empty($facts['is_test']), 'is_staff' => ! empty($facts['is_staff'])];
+    }
+
+    /**
+     * @param array<string, mixed> $facts The refund's own fields; `reference` and `amount` have to be there.
+     * @return array<string, mixed>
+     */
+    public static function refund(array $facts): array
+    {
+        return Clean::only_given([
+            'reference' => Clean::name($facts['reference'] ?? ''),
+            'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+            'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
+            'timestamp' => Clean::time($facts['timestamp'] ?? null),
+            'reason' => self::impersonal(Clean::text($facts['reason'] ?? '', 255)),
+            'source' => Clean::text($facts['source'] ?? '', 50),
+        ]);
+    }
+
+    /**
+     * @return array<string, mixed>
+     */
+    private static function line(mixed $facts): array
+    {
+        $facts = (array) $facts;
+        return Clean::only_given([
+            'product_id' => Clean::text($facts['product_id'] ?? '', 100),
+            'product_name' => Clean::text($facts['product_name'] ?? '', 255),
+            'product_type' => self::product_type($facts['product_type'] ?? ''),
+            'quantity' => min(max((int) ($facts['quantity'] ?? 1), 1), 1_000_000),
+            'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+        ]);
+    }
+
+    private static function product_type(mixed $type): string
+    {
+        return in_array($type, self::PRODUCT_TYPES, true) ? $type : '';
+    }
+
+    private static function currency(mixed $code): string
+    {
+        return is_string($code) && preg_match('/^[A-Za-z]{3}$/D', $code) === 1 ? strtoupper($code) : '';
+    }
+
+    /**
+     * People write customers' addresses into the reason of a refund.
+     */
+    private static function impersonal(string $text): string
+    {
+        return (string) preg_replace('/[^\s<>@]+@[^\s<>@]+/', '[e-mail]', $text);
+    }
+}

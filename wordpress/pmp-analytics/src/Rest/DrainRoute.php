@@ -1,0 +1,43 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Rest;
+
+use PMP\Analytics\Delivery\Drainer;
+use PMP\Analytics\Registerable;
+use WP_REST_Response;
+
+/**
+ * POST pmp/v1/drain: the browser's next visit delivers what WP-Cron left behind. A beacon calls it, nobody waits for it.
+ *
+ * Anybody may: it reveals nothing, and the lease and the pause let one delivery run however many ask.
+ */
+final class DrainRoute implements Registerable
+{
+    private const SECONDS = 5.0;
+
+    public function __construct(private readonly Drainer $drainer)
+    {
+    }
+
+    public function register(): void
+    {
+        add_action('rest_api_init', [$this, 'add_route']);
+    }
+
+    public function add_route(): void
+    {
+        register_rest_route(CollectRoute::SPACE, '/drain', [
+            'methods' => 'POST',
+            'callback' => [$this, 'drain'],
+            'permission_callback' => '__return_true',
+        ]);
+    }
+
+    public function drain(): WP_REST_Response
+    {
+        $this->drainer->drain(self::SECONDS);
+        return new WP_REST_Response(null, 204);
+    }
+}

@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 letters = typer.Typer(no_args_is_help=True, help="Look after the messages a service set aside.")
 app.add_typer(letters, name="dead-letters")
+rates = typer.Typer(no_args_is_help=True, help="Look after the exchange rates.")
+app.add_typer(rates, name="rates")
 
 Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
 DatabaseUrl = Annotated[
@@ -202,6 +204,22 @@ def drop_letters(
 
     count = asyncio.run(drop(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
     typer.echo(f"{count} of {service}'s messages are given up")
+
+
+@rates.command("import")
+def import_rates(
+    file: Annotated[Path, typer.Argument(help="eurofxref-hist.csv of the European Central Bank, or the zip file it comes in.")],
+    data: Data = DATA,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Load exchange rates, and price the paid orders that had none. A malformed file loads nothing."""
+    from rich.console import Console
+
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.rates import import_rates as load
+
+    asyncio.run(load(file, find_database_url(DataFolder(data), database_url), Console()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -193,6 +195,28 @@ def test_a_merge_joins_what_two_users_paid_and_an_unmerge_gives_it_back(shop: Sh
     shop.post(f"users/{first}/unmerge", {"merged_user_id": guest}, scope="admin")
     until(lambda: (_value(shop, first), _value(shop, guest)) == (199, 50))
     until(lambda: len(shop.get(f"users/{first}/journey")["touchpoints"]) == 1)
+
+
+@pytest.mark.parametrize("service", ["identity", "journeys", "purchases"])
+def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
+    wordpress_id, email, session = person()
+    shop.post("users/register", {"wordpress_id": str(wordpress_id), "email": email, "session_id": session})
+    shop.post("purchases/track", order(wordpress_id, f"replay-{wordpress_id}", session_id=session))
+    until(lambda: _value(shop, wordpress_id) == 199)
+    until(lambda: shop.knows_journey(str(wordpress_id)) and "purchase" in shop.get(f"users/{wordpress_id}/journey")["stages"])
+    before, read = (shop.get(f"users/{wordpress_id}"), shop.get(f"users/{wordpress_id}/journey")), _read_to(mesh, service)
+    assert f"{service} reads " in mesh.pmp("replay", service).stdout
+    assert set(_read_to(mesh, service).values()) == {0}
+    until(lambda: all(position >= read[partition] for partition, position in _read_to(mesh, service).items()))
+    assert (shop.get(f"users/{wordpress_id}"), shop.get(f"users/{wordpress_id}/journey")) == before
+    assert f"None of {service}'s messages waits" in mesh.pmp("dead-letters", "list", service).stdout
+
+
+def _read_to(mesh: Mesh, service: str) -> dict[tuple[str, int], int]:
+    """How far a service has read, by topic and partition."""
+    with closing(sqlite3.connect(f"file:{mesh.data}/{service}.db?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT topic, partition, position FROM stream_offsets").fetchall()
+    return {(topic, partition): int(position.partition("-")[0]) for topic, partition, position in rows}
 
 
 def _value(shop: Shop, user: int | str) -> float:

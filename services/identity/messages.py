@@ -1,0 +1,123 @@
+"""What identity tells: changes on its topic, and a person as it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.identity.v1 import change_pb2, identity_pb2
+from pmp.ingestion.v1.event_pb2 import UtmParameters
+
+from kit.vault import Vault
+from services.identity.models import LinkRow, SubscriptionRow, UserRow
+from services.identity.rules import combined
+
+EMAIL_CONTEXT: Final = "email"
+"""Context under which an e-mail address is sealed, in all topics."""
+
+NAME_CONTEXT: Final = "name"
+"""Context under which given and family names are sealed."""
+
+
+def alias_changed(subject: str, user_id: str, linked_at: datetime, *, withdrawn: bool) -> change_pb2.IdentityChanged:
+    """A name leads to a user, or does not any more."""
+    alias = change_pb2.AliasChanged(subject=subject, user_id=user_id, linked_at=_timestamp(linked_at), withdrawn=withdrawn)
+    return change_pb2.IdentityChanged(alias=alias)
+
+
+def merge_changed(merged_user_id: str, user_id: str, merged_at: datetime, *, undone: bool) -> change_pb2.IdentityChanged:
+    """A user is part of another, or is not any more."""
+    merge = change_pb2.MergeChanged(user_id=user_id, merged_user_id=merged_user_id, merged_at=_timestamp(merged_at), undone=undone)
+    return change_pb2.IdentityChanged(merge=merge)
+
+
+def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
+    """What is known of a user without its personal values."""
+    user = change_pb2.UserChanged(
+        user_id=row.id,
+        wordpress_id=row.wordpress_id or 0,
+        user_type=change_pb2.UserType.Value(f"USER_TYPE_{row.user_type.upper()}"),
+        lifetime_value=f"{row.lifetime_value.normalize():f}",
+        email_hash=row.email_hash or b"",
+        registration_date=_timestamp(row.registration_date),
+        created_at=_timestamp(row.created_at),
+    )
+    return change_pb2.IdentityChanged(user=user)
+
+
+def person(
+    rows: Sequence[UserRow],
+    links: Sequence[LinkRow],
+    leads: Mapping[str, str],
+    subscriptions: Sequence[SubscriptionRow],
+    *,
+    vault: Vault,
+    currency: str,
+) -> identity_pb2.User:
+    """A person from all its users: of each field, what was written last with any of them.
+
+    Args:
+        rows: its users; the one that stands for them first.
+        links: the names they were seen under.
+        leads: whom these names lead to.
+        subscriptions: their mailing lists.
+        vault: opens what is sealed.
+        currency: the base currency of the lifetime value.
+    """
+    root = rows[0]
+    user = identity_pb2.User(
+        user_id=root.id,
+        wordpress_id=next((row.wordpress_id for row in rows if row.wordpress_id), 0),
+        email=_opened(vault, _newest(rows, "email"), EMAIL_CONTEXT),
+        first_name=_opened(vault, _newest(rows, "first_name"), NAME_CONTEXT),
+        last_name=_opened(vault, _newest(rows, "last_name"), NAME_CONTEXT),
+        registration_date=_timestamp(min((row.registration_date for row in rows if row.registration_date), default=None)),
+        last_login=_timestamp(max((row.last_login for row in rows if row.last_login), default=None)),
+        user_type=root.user_type,
+        lifetime_value=float(root.lifetime_value),
+        currency=currency,
+        utm_attribution=UtmParameters(**root.utm_attribution) if root.utm_attribution else None,
+        email_subscriptions=_subscriptions(subscriptions),
+        links=[_link(link, leads_here=leads.get(link.subject) == root.id) for link in links],
+        merged_user_ids=[row.id for row in rows[1:]],
+        created_at=_timestamp(min(row.created_at for row in rows)),
+        updated_at=_timestamp(max(row.updated_at for row in rows)),
+    )
+    user.preferences.update(combined([(row.preferences, row.field_times) for row in rows]))
+    return user
+
+
+def _newest(rows: Sequence[UserRow], field: str) -> bytes | None:
+    writers = [row for row in rows if field in row.field_times]
+    return getattr(max(writers, key=lambda row: row.field_times[field]), field) if writers else None
+
+
+def _opened(vault: Vault, sealed: bytes | None, context: str) -> str:
+    return vault.open(sealed, context=context) if sealed else ""
+
+
+def _subscriptions(rows: Sequence[SubscriptionRow]) -> list[identity_pb2.EmailSubscription]:
+    newest: dict[str, SubscriptionRow] = {}
+    for row in rows:
+        if row.list not in newest or row.changed_at > newest[row.list].changed_at:
+            newest[row.list] = row
+    return [
+        identity_pb2.EmailSubscription(list=name, subscribed=row.subscribed, changed_at=_timestamp(row.changed_at))
+        for name, row in sorted(newest.items())
+    ]
+
+
+def _link(row: LinkRow, *, leads_here: bool) -> identity_pb2.IdentityLink:
+    value: Any = row.subject.partition(":")[2]
+    linked_at = _timestamp(row.linked_at)
+    return identity_pb2.IdentityLink(kind=row.kind, value=value, evidence=row.evidence, linked_at=linked_at, leads_here=leads_here)
+
+
+def _timestamp(at: datetime | None) -> Timestamp | None:
+    if at is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp

@@ -1,0 +1,151 @@
+"""Tables of identity: users, the edges of the identity graph, and what is known of persons from other topics."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Dialect, Enum, Index, Integer, LargeBinary, Numeric, String, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from typing_extensions import override
+
+from kit.database import Id, UtcDateTime
+
+USER_TYPES = ("prospect", "lead", "customer", "subscriber")
+"""How far a person has come with the shop, in this order."""
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact amount: DECIMAL(19,4), and text on SQLite, which would make a binary fraction of it."""
+
+    impl = Numeric
+    cache_ok = True
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(String(24)) if dialect.name == "sqlite" else dialect.type_descriptor(Numeric(19, 4))
+
+    @override
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        return str(value) if value is not None and dialect.name == "sqlite" else value
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+class Base(DeclarativeBase):
+    """Tables of this service."""
+
+
+class UserRow(Base):
+    """One user: what was told of it, and of the person it is or is part of how far that has come."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index("idx_email", "email_hash", unique=True),
+        Index("idx_wordpress_id", "wordpress_id", unique=True),
+        Index("idx_user_type", "user_type"),
+        Index("idx_registration_date", "registration_date"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    wordpress_id: Mapped[int | None] = mapped_column(BigInteger)
+    email: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Sealed. NULL beside a hash: known by its hash alone so far."""
+    email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    """Keyed hash of the address."""
+    first_name: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Sealed."""
+    last_name: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Sealed."""
+    registration_date: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_login: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    user_type: Mapped[str] = mapped_column(Enum(*USER_TYPES, name="user_type"), default=USER_TYPES[0])
+    """The person's, as the two columns after it."""
+    lifetime_value: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
+    """In the shop's base currency; 0 for a user that is part of another, where the whole stands."""
+    utm_attribution: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    field_times: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
+    """When each field was written, as its writer says, in microseconds since 1970; preferences as `preferences.<name>`."""
+    lead_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the user first left its e-mail address."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LinkRow(Base):
+    """An edge of the identity graph: a name, and a user that was seen under it."""
+
+    __tablename__ = "identity_links"
+    __table_args__ = (Index("idx_identity_links_user_id", "user_id"),)
+
+    subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    evidence: Mapped[str] = mapped_column(String(16))
+    """registration, identify, update, event or purchase."""
+    linked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    withdrawn: Mapped[bool] = mapped_column(Boolean)
+
+
+class MergeRow(Base):
+    """One user being part of another, or having been."""
+
+    __tablename__ = "user_merges"
+    __table_args__ = (Index("idx_user_merges_user_id", "user_id"),)
+
+    merged_user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[str] = mapped_column(Id)
+    reason: Mapped[str] = mapped_column(String(255))
+    evidence: Mapped[str] = mapped_column(String(16))
+    """merge or registration."""
+    merged_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    undone_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SubscriptionRow(Base):
+    """A mailing list that a user is on, or has left."""
+
+    __tablename__ = "email_subscriptions"
+
+    user_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    list: Mapped[str] = mapped_column(Id(100), primary_key=True)
+    subscribed: Mapped[bool] = mapped_column(Boolean)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OrderRow(Base):
+    """What of an order bears on its buyer, as the topic `purchases` tells it."""
+
+    __tablename__ = "user_orders"
+    __table_args__ = (Index("idx_user_orders_subject", "subject"),)
+
+    purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    subject: Mapped[str] = mapped_column(Id(280))
+    base_net_amount: Mapped[Decimal] = mapped_column(Money)
+    """Paid less refunded in the base currency; 0 when there was no rate."""
+    paid: Mapped[bool] = mapped_column(Boolean)
+    """It was paid, whatever was paid back later."""
+    membership: Mapped[bool] = mapped_column(Boolean)
+    excluded: Mapped[bool] = mapped_column(Boolean)
+
+
+class CampaignRow(Base):
+    """The first campaign seen with a subject: joins whom it leads to, also afterwards."""
+
+    __tablename__ = "session_campaigns"
+
+    subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    utm: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class GraphLockRow(Base):
+    """The one row that whoever changes the identity graph holds."""
+
+    __tablename__ = "identity_graph"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)

@@ -1,0 +1,156 @@
+"""All SQL of identity."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import Table, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
+
+from kit.database import upsert
+from kit.persons import persons
+from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
+from services.identity.rules import Campaign, Order
+
+_AT_ONCE = 500
+_MOST_LINKS = 1000
+
+
+class Identities:
+    """What identity knows, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def lock(self) -> None:
+        """Waits until nobody else changes the identity graph; what is read afterwards stays so until the transaction ends.
+
+        Who somebody is may hang on any edge, so that writers take turns. Whoever only reads waits for none.
+        """
+        await self._session.execute(select(GraphLockRow.id).with_for_update())
+
+    async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
+        """Users by their ids, as they are now."""
+        rows: dict[str, UserRow] = {}
+        for some in _chunks(user_ids):
+            query = select(UserRow).where(UserRow.id.in_(some)).execution_options(populate_existing=True)
+            rows |= {row.id: row for row in await self._session.scalars(query)}
+        return rows
+
+    def add(self, row: UserRow) -> None:
+        """A new user, written with the next `flush`."""
+        self._session.add(row)
+
+    async def flush(self, now: datetime | None = None) -> None:
+        """Writes users that are new or changed; `now` is when the changed ones were."""
+        if now is not None:
+            for row in self._session.dirty:
+                if isinstance(row, UserRow) and self._session.is_modified(row):
+                    row.updated_at = now
+        await self._session.flush()
+
+    async def links(self, subjects: Collection[str]) -> Sequence[LinkRow]:
+        """The edges of names, the withdrawn ones too."""
+        return await self._of(LinkRow, LinkRow.subject, subjects)
+
+    async def links_of(self, user_ids: Collection[str]) -> Sequence[LinkRow]:
+        """The edges that lead to users, the first thousand by time."""
+        query = select(LinkRow).where(LinkRow.user_id.in_(sorted(user_ids)), LinkRow.withdrawn.is_(False))
+        return (await self._session.scalars(query.order_by(LinkRow.linked_at, LinkRow.subject).limit(_MOST_LINKS))).all()
+
+    async def names_of(self, user_ids: Collection[str]) -> Sequence[str]:
+        """All names that users were seen under."""
+        return (await self._session.scalars(select(LinkRow.subject).where(LinkRow.user_id.in_(sorted(user_ids))))).all()
+
+    async def write_links(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes edges, new or changed."""
+        await self._write(LinkRow, rows)
+
+    async def merge(self, merged_user_id: str) -> MergeRow | None:
+        """The merge of a user into another, undone or not."""
+        query = select(MergeRow).where(MergeRow.merged_user_id == merged_user_id).execution_options(populate_existing=True)
+        return await self._session.scalar(query)
+
+    async def write_merge(self, **fields: Any) -> None:
+        """Writes a merge, new or changed."""
+        await self._write(MergeRow, [fields])
+
+    async def members(self, person_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """The users of persons; the user that stands for them comes first."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for some in _chunks(person_ids):
+            query = select(persons.c.person_id, persons.c.subject).where(
+                persons.c.person_id.in_(some), persons.c.subject.startswith("user:")
+            )
+            for row in await self._session.execute(query.order_by(persons.c.subject)):
+                found[row.person_id].append(row.subject.removeprefix("user:"))
+        return {person: sorted(ids, key=lambda user: user != person) for person, ids in found.items()}
+
+    async def orders_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Order]]:
+        """The orders of persons that count in figures."""
+        found: dict[str, list[Order]] = defaultdict(list)
+        columns = (persons.c.person_id, OrderRow.base_net_amount, OrderRow.paid, OrderRow.membership)
+        for some in _chunks(person_ids):
+            query = select(*columns).join_from(persons, OrderRow, OrderRow.subject == persons.c.subject)
+            for row in await self._session.execute(query.where(persons.c.person_id.in_(some), OrderRow.excluded.is_(False))):
+                found[row.person_id].append(Order(row.base_net_amount, row.paid, row.membership))
+        return found
+
+    async def campaigns_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Campaign]]:
+        """The campaigns of persons' visits."""
+        found: dict[str, list[Campaign]] = defaultdict(list)
+        columns = (persons.c.person_id, CampaignRow.at, CampaignRow.utm)
+        for some in _chunks(person_ids):
+            query = select(*columns).join_from(persons, CampaignRow, CampaignRow.subject == persons.c.subject)
+            for row in await self._session.execute(query.where(persons.c.person_id.in_(some))):
+                found[row.person_id].append(Campaign(row.at, row.utm))
+        return found
+
+    async def campaigns(self, subjects: Collection[str]) -> Mapping[str, datetime]:
+        """When the campaigns that are known of subjects were seen."""
+        return {row.subject: row.at for row in await self._of(CampaignRow, CampaignRow.subject, subjects)}
+
+    async def write_campaigns(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes the first campaigns of subjects."""
+        await self._write(CampaignRow, rows)
+
+    async def orders(self, purchase_ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Orders as they were last told, by their ids."""
+        rows = await self._of(OrderRow, OrderRow.purchase_id, purchase_ids)
+        return {row.purchase_id: {column.name: getattr(row, column.name) for column in OrderRow.__table__.columns} for row in rows}
+
+    async def write_orders(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes orders, new or changed."""
+        await self._write(OrderRow, rows)
+
+    async def subscriptions(self, user_ids: Collection[str]) -> Sequence[SubscriptionRow]:
+        """The mailing lists of users."""
+        return await self._of(SubscriptionRow, SubscriptionRow.user_id, user_ids)
+
+    async def write_subscriptions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes mailing lists, new or changed."""
+        await self._write(SubscriptionRow, rows)
+
+    async def count(self) -> int:
+        """How many users there are."""
+        return await self._session.scalar(select(func.count()).select_from(UserRow)) or 0
+
+    async def _of(self, entity: Any, column: Any, values: Collection[str]) -> list[Any]:
+        rows: list[Any] = []
+        for some in _chunks(values):
+            rows += await self._session.scalars(select(entity).where(column.in_(some)).execution_options(populate_existing=True))
+        return rows
+
+    async def _write(self, entity: type[DeclarativeBase], rows: Iterable[Mapping[str, Any]]) -> None:
+        table = cast("Table", entity.__table__)
+        names = [column.name for column in table.primary_key]
+        await upsert(self._session, table, sorted(rows, key=lambda row: [row[name] for name in names]))
+
+
+def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
+    ordered = sorted(values)
+    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

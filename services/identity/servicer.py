@@ -1,0 +1,257 @@
+"""The rpcs of identity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeAlias
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.identity.v1 import identity_pb2 as pb
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer
+from sqlalchemy.ext.asyncio import AsyncSession
+from typing_extensions import override
+
+from kit.database import READING, Sessions, transact
+from kit.errors import InvalidRequest, NotFound, Violation
+from kit.interceptors import Context, bind_facts
+from kit.outbox import StateTopic
+from kit.persons import Persons, subject_of
+from kit.rules import check, wrong_struct, wrong_time
+from kit.settings import Settings
+from kit.vault import Vault
+from services.identity import rules
+from services.identity.graph import Graph, weak_subjects
+from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT, person
+from services.identity.profiles import UPDATE, Address, Profile, Registration, Subscription, register, write
+from services.identity.repository import Identities
+
+_Work: TypeAlias = Callable[[Graph], Awaitable[tuple[str, bool]]]
+"""Changes the graph; answers the user it was about, and whether that was the case that the rpc tells apart."""
+_IDENTIFY = "identify"
+_MERGE = "merge"
+# Shops bring customers of many years: a time may be as old as they are.
+_ANY_AGE = timedelta(days=36_500)
+
+
+class _Done(NamedTuple):
+    """What became of a change."""
+
+    user_id: str
+    person_id: str
+    flag: bool
+
+
+class IdentityServicer(IdentityServiceServicer):
+    """Registers, finds, joins and separates users."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+        self._currency = settings.site_currency
+        self._sessions = sessions
+        self._topic = topic
+        self._vault = vault
+        # The graph has one writer at a time anyway: those who wait here hold no connection that a reader needs.
+        self._turn = asyncio.Lock()
+
+    @override
+    async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
+        told = self._registration(request.user)
+
+        async def work(graph: Graph) -> tuple[str, bool]:
+            return await register(graph, told)
+
+        done = await self._change(work)
+        bind_facts(created=done.flag)
+        return pb.RegisterUserResponse(success=True, user_id=done.person_id, created=done.flag)
+
+    @override
+    async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
+        check(_wrong("timestamp", request.timestamp))
+        subject, at = subject_of(user_id=request.user_id), _at(request.timestamp)
+        visit = weak_subjects(request.session_id, request.anonymous_id)
+
+        async def work(graph: Graph) -> tuple[str, bool]:
+            await graph.know([subject, *visit])
+            user_id = graph.owner(subject)
+            if not user_id and rules.wordpress_id(subject) is not None:
+                user_id = graph.create(subject, at, _IDENTIFY).id
+            if not user_id:
+                raise _unknown("user_id")
+            for name in visit:
+                graph.link(name, user_id, at, _IDENTIFY)
+            return user_id, False
+
+        root = (await self._change(work)).person_id
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            leads = await Persons(session).people(visit)
+        return pb.IdentifyUserResponse(success=all(leads.get(name) == root for name in visit), user_id=root)
+
+    @override
+    async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
+        return pb.GetUserResponse(user=await self._user(subject_of(user_id=request.id)))
+
+    @override
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
+        profile, subject = self._update(request.user), subject_of(user_id=request.id)
+
+        async def work(graph: Graph) -> tuple[str, bool]:
+            user_id = await graph.resolve(subject)
+            if not user_id:
+                raise _unknown("id")
+            await write(graph, await graph.user(user_id), profile, UPDATE)
+            return user_id, False
+
+        done = await self._change(work)
+        return pb.UpdateUserResponse(success=True, user=await self._user(f"user:{done.person_id}"))
+
+    @override
+    async def MergeUsers(self, request: pb.MergeUsersRequest, context: Context) -> pb.MergeUsersResponse:
+        async def work(graph: Graph) -> tuple[str, bool]:
+            user_id, merged = await _both(graph, request.id, request.merged_user_id)
+            if user_id == merged:
+                raise _invalid("merged_user_id", "merged_user_id is the same user as id")
+            one, other = await graph.person(user_id), await graph.person(merged)
+            if one == other:
+                return user_id, True
+            refusal = rules.merge_refusal(await graph.wordpress_ids(one), await graph.wordpress_ids(other))
+            if refusal:
+                raise _invalid("merged_user_id", refusal)
+            await graph.join(one, other, _MERGE, request.reason)
+            return user_id, False
+
+        done = await self._change(work)
+        return pb.MergeUsersResponse(success=True, user_id=done.person_id, duplicate=done.flag)
+
+    @override
+    async def UnmergeUsers(self, request: pb.UnmergeUsersRequest, context: Context) -> pb.UnmergeUsersResponse:
+        async def work(graph: Graph) -> tuple[str, bool]:
+            user_id, merged = await _both(graph, request.id, request.merged_user_id)
+            merge = await graph.identities.merge(merged)
+            if merge is None or (merge.user_id != user_id and await graph.person(merged) != await graph.person(user_id)):
+                raise NotFound("merged_user_id: it was not merged into this user")
+            if merge.undone_at is not None:
+                return merged, True
+            await graph.separate(merge)
+            return merged, False
+
+        done = await self._change(work)
+        return pb.UnmergeUsersResponse(success=True, user_id=done.user_id, duplicate=done.flag)
+
+    @override
+    async def ListIdentityChanges(
+        self, request: pb.ListIdentityChangesRequest, context: Context
+    ) -> AsyncIterator[pb.ListIdentityChangesResponse]:
+        async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
+            yield pb.ListIdentityChangesResponse(position=position, changes=[IdentityChanged.FromString(each) for each in payloads])
+
+    async def _change(self, work: _Work) -> _Done:
+        """Changes the graph in one transaction and tells of it."""
+
+        async def change(session: AsyncSession) -> _Done:
+            graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
+            await graph.lock()
+            user_id, flag = await work(graph)
+            changes = await graph.settle()
+            done = _Done(user_id, await graph.person(user_id), flag)
+            await self._topic.tell(session, changes)
+            return done
+
+        async with self._turn:
+            done = await transact(self._sessions, change)
+        self._topic.wake()
+        return done
+
+    async def _user(self, subject: str) -> pb.User:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            identities, persons = Identities(session), Persons(session)
+            root = await persons.person(subject)
+            user_ids = (await identities.members([root])).get(root) if root else None
+            if not user_ids:
+                raise _unknown("id")
+            rows = await identities.users(user_ids)
+            links = await identities.links_of(user_ids)
+            leads = await persons.people({link.subject for link in links})
+            subscriptions = await identities.subscriptions(user_ids)
+        return person([rows[user_id] for user_id in user_ids], links, leads, subscriptions, vault=self._vault, currency=self._currency)
+
+    def _registration(self, user: pb.Registration) -> Registration:
+        check(
+            *(_wrong(name, getattr(user, name)) for name in ("registration_date", "timestamp")),
+            *_wrong_lists(user),
+            wrong_struct("preferences", user.preferences),
+        )
+        at = _at(user.timestamp)
+        given = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
+        profile = Profile(
+            at,
+            address=self._address(user.email) if user.email else None,
+            names={name: self._vault.seal(value, context=NAME_CONTEXT) for name, value in given.items()},
+            preferences=MessageToDict(user.preferences),
+            subscriptions=_subscriptions(user, at),
+            registration_date=_at(user.registration_date) if user.HasField("registration_date") else None,
+        )
+        campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
+        return Registration(user.wordpress_id, weak_subjects(user.session_id, user.anonymous_id), campaign, profile)
+
+    def _update(self, user: pb.UserUpdate) -> Profile:
+        check(
+            *(_wrong(name, getattr(user, name)) for name in ("updated_at", "last_login")),
+            *_wrong_lists(user),
+            wrong_struct("preferences", user.preferences),
+        )
+        at = _at(user.updated_at)
+        given = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
+        return Profile(
+            at,
+            address=self._address(user.email) if user.HasField("email") else None,
+            names={name: self._vault.seal(value, context=NAME_CONTEXT) if value else None for name, value in given.items()},
+            preferences=MessageToDict(user.preferences),
+            subscriptions=_subscriptions(user, at),
+            last_login=_at(user.last_login) if user.HasField("last_login") else None,
+        )
+
+    def _address(self, email: str) -> Address:
+        return Address(self._vault.fingerprint(email), self._vault.seal(email, context=EMAIL_CONTEXT))
+
+
+async def _both(graph: Graph, user_id: str, merged_user_id: str) -> tuple[str, str]:
+    """The users of two ids."""
+    users = await graph.resolve(subject_of(user_id=user_id)), await graph.resolve(subject_of(user_id=merged_user_id))
+    for field, user in zip(("id", "merged_user_id"), users, strict=True):
+        if not user:
+            raise _unknown(field)
+    return users
+
+
+def _at(timestamp: Timestamp) -> datetime:
+    """The time, or now when none is given."""
+    return timestamp.ToDatetime(UTC) if timestamp.ByteSize() else datetime.now(UTC)
+
+
+def _wrong(field: str, timestamp: Timestamp) -> Violation | None:
+    return wrong_time(field, timestamp, _ANY_AGE)
+
+
+def _wrong_lists(user: pb.Registration | pb.UserUpdate) -> list[Violation | None]:
+    return [_wrong(f"email_subscriptions[{index}].changed_at", each.changed_at) for index, each in enumerate(user.email_subscriptions)]
+
+
+def _subscriptions(user: pb.Registration | pb.UserUpdate, at: datetime) -> list[Subscription]:
+    """The mailing lists told; at the time of the telling where none is given."""
+    return [
+        Subscription(each.list, each.subscribed, _at(each.changed_at) if each.HasField("changed_at") else at)
+        for each in user.email_subscriptions
+    ]
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest([Violation(field, description)])
+
+
+def _unknown(field: str) -> NotFound:
+    return NotFound(f"{field}: there is no such user")

@@ -1,0 +1,144 @@
+"""Exchange rates as the European Central Bank publishes them: units of a currency for one euro, by day. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from typing import Final
+
+from services.purchases.money import PAR, Rate
+
+ANCHOR: Final = "EUR"
+"""What all rates are quoted against; itself it is not in the file."""
+
+OLDEST: Final = timedelta(days=7)
+"""A day without rates, such as a holiday, has those of the last day before that has some, but none older than this."""
+
+SCALE: Final = 12
+"""Decimal places that a quote is kept with; the bank gives six at most."""
+
+_CODE: Final = re.compile(r"[A-Z]{3}")
+_MISSING: Final = frozenset({"N/A", ""})
+_LARGEST_FILE: Final = 64 * 1024 * 1024
+_LARGEST_RATE: Final = Decimal(10) ** 11
+
+
+class MalformedRates(Exception):  # noqa: N818 (errors are nouns)
+    """The file is not one of rates; `str()` says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """How much of a currency one euro was on a day."""
+
+    day: date
+    currency: str
+    units: Decimal
+
+
+def rate_on(day: date, currency: str, base: str, quotes: Iterable[Quote]) -> Rate | None:
+    """What a currency is worth in the base currency: by the last day that knows both, the day itself or at most a week before it."""
+    if currency == base:
+        return PAR
+    by_day: dict[date, dict[str, Decimal]] = {}
+    for quote in quotes:
+        by_day.setdefault(quote.day, {ANCHOR: Decimal(1)})[quote.currency] = quote.units
+    for known in sorted(by_day, reverse=True):
+        units = by_day[known]
+        if day - OLDEST <= known <= day and currency in units and base in units:
+            return Rate(units[currency], units[base])
+    return None
+
+
+def read_rates(content: bytes) -> list[Quote]:
+    """The rates of ECB's history: `eurofxref-hist.csv`, or the zip archive in which it comes.
+
+    Raises:
+        MalformedRates: it is anything else. A file is good as a whole or not at all.
+    """
+    try:
+        text = _unzipped(content).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise MalformedRates("the file is not text in UTF-8") from None
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows or not rows[0] or rows[0][0].strip() != "Date":
+        raise MalformedRates("line 1: the header does not begin with Date")
+    currencies = _currencies(rows[0])
+    seen: set[date] = set()
+    quotes: list[Quote] = []
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        day = _day(line, row[0])
+        if day in seen:
+            raise MalformedRates(f"line {line}: {day} is there twice")
+        seen.add(day)
+        quotes.extend(_quotes(line, day, currencies, row))
+    if not quotes:
+        raise MalformedRates("the file has no rates")
+    return quotes
+
+
+def _unzipped(content: bytes) -> bytes:
+    if not content.startswith(b"PK"):
+        return content
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith(".csv")]
+            if archive.getinfo(name).file_size > _LARGEST_FILE:
+                raise MalformedRates(f"{name} is larger than {_LARGEST_FILE >> 20} MiB")
+            return archive.read(name)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError):
+        raise MalformedRates("the archive is broken, or does not hold one CSV file") from None
+
+
+def _currencies(header: Sequence[str]) -> list[str]:
+    """The header's codes; ECB ends its lines with a comma."""
+    codes = [code.strip() for code in header[1:]]
+    if codes and not codes[-1]:
+        codes.pop()
+    for code in codes:
+        if not _CODE.fullmatch(code):
+            raise MalformedRates(f"line 1: {code!r} is no code of a currency")
+    if not codes or len(set(codes)) < len(codes):
+        raise MalformedRates("line 1: there are no currencies, or one is there twice")
+    return codes
+
+
+def _day(line: int, cell: str) -> date:
+    try:
+        return date.fromisoformat(cell.strip())
+    except ValueError:
+        raise MalformedRates(f"line {line}: {cell!r} is no day such as 2026-11-20") from None
+
+
+def _quotes(line: int, day: date, currencies: Sequence[str], row: Sequence[str]) -> Iterator[Quote]:
+    cells = [cell.strip() for cell in row[1:]]
+    if cells and len(cells) == len(currencies) + 1 and not cells[-1]:
+        cells.pop()
+    if len(cells) != len(currencies):
+        raise MalformedRates(f"line {line}: {len(cells)} rates for {len(currencies)} currencies")
+    for currency, cell in zip(currencies, cells, strict=True):
+        if cell not in _MISSING:
+            yield Quote(day, currency, _units(line, currency, cell))
+
+
+def _units(line: int, currency: str, cell: str) -> Decimal:
+    try:
+        units = Decimal(cell)
+    except InvalidOperation:
+        raise MalformedRates(f"line {line}: {cell!r} is no rate of {currency}") from None
+    if not (units.is_finite() and 0 < units < _LARGEST_RATE and units == _kept(units)):
+        raise MalformedRates(f"line {line}: {cell!r} is no rate of {currency}")
+    return units
+
+
+def _kept(rate: Decimal) -> Decimal:
+    with localcontext(prec=60):
+        return rate.quantize(Decimal(1).scaleb(-SCALE), ROUND_HALF_EVEN)

@@ -1,0 +1,260 @@
+"""Between messages and rows: an order as it is told, as the tables keep it, as the topic and the rpcs tell it."""
+
+from __future__ import annotations
+
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid5
+
+import orjson
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.ingestion.v1.event_pb2 import UtmParameters
+from pmp.purchases.v1 import change_pb2
+from pmp.purchases.v1 import purchases_pb2 as pb
+
+from kit.errors import InvalidRequest, Violation
+from kit.rules import wrong_struct
+from kit.vault import Vault
+from services.purchases.models import EntryRow, LineRow, PurchaseRow
+from services.purchases.money import exact
+
+TOPIC: Final = "purchases"
+"""What is published, and the name of the service."""
+
+EMAIL_CONTEXT: Final = "email"
+"""Context under which an e-mail address is sealed."""
+
+BILLING_CONTEXT: Final = "billing"
+"""Context under which a billing address is sealed."""
+
+_NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
+_LARGEST_ID: Final = 2**63 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def purchase_id_of(site: str, order_id: str) -> str:
+    """The purchase of a shop's order: whoever asks, and whenever. An order's number has no slash."""
+    return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
+
+
+class PageKey(NamedTuple):
+    """The last order of a page: the next one begins behind it."""
+
+    timestamp: datetime
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a notice tells of an order beside its money."""
+
+    timestamp: datetime
+    columns: Mapping[str, Any]
+    """Only what it has something to say of."""
+    lines: Sequence[Mapping[str, Any]]
+    is_test: bool
+    is_staff: bool
+
+
+def told(purchase: pb.Purchase, currency: str, vault: Vault) -> Told:
+    """What a purchase tells; personal values are sealed."""
+    email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
+    columns: dict[str, Any] = {
+        "user_id": purchase.user_id,
+        "session_id": purchase.session_id,
+        "email": vault.seal(email, context=EMAIL_CONTEXT) if email else b"",
+        "email_hash": vault.fingerprint(email) if email else b"",
+        "payment_method": purchase.payment_method,
+        "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
+        "billing_data": vault.seal(_json(billing), context=BILLING_CONTEXT) if billing.fields else b"",
+        "details": MessageToDict(metadata),
+    }
+    return Told(
+        timestamp=purchase.timestamp.ToDatetime(UTC),
+        columns={name: value for name, value in columns.items() if value},
+        lines=[_line(line, currency) for line in _lines(purchase)],
+        is_test=purchase.is_test,
+        is_staff=purchase.is_staff,
+    )
+
+
+def joined(known: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Free-form data with what another notice adds, as long as the whole keeps its bounds. What is known stays."""
+    whole = {**more, **known}
+    return known if wrong_struct("metadata", ParseDict(whole, Struct())) else whole
+
+
+def wordpress_order_id(order_id: str) -> int | None:
+    """The order's number in WordPress: one of digits."""
+    return int(order_id) if order_id.isdecimal() and order_id.isascii() and int(order_id) <= _LARGEST_ID else None
+
+
+def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow]) -> change_pb2.PurchaseChanged:
+    """The order as the topic tells it: all there is to say."""
+    message = change_pb2.PurchaseChanged(
+        purchase_id=row.id,
+        order_id=row.order_id,
+        timestamp=_timestamp(row.timestamp),
+        paid_at=_timestamp(row.paid_at),
+        payment_status=change_pb2.PaymentStatus.Value(f"PAYMENT_STATUS_{row.payment_status.upper()}"),
+        user_id=row.user_id or "",
+        session_id=row.session_id or "",
+        email_hash=row.email_hash or b"",
+        sealed_email=row.email or b"",
+        subject=row.subject,
+        currency=row.currency,
+        amount=_text(row.amount, row.currency),
+        paid_amount=_text(row.paid_amount, row.currency),
+        refunded_amount=_text(row.refunded_amount, row.currency),
+        base_currency=row.base_currency,
+        base_net_amount=_text(row.base_net_amount, row.base_currency),
+        lines=[
+            change_pb2.PurchasedLine(
+                product_id=line.product_id,
+                product_name=line.product_name,
+                product_type=line.product_type,
+                quantity=line.quantity,
+                amount=_text(line.amount, row.currency),
+            )
+            for line in lines
+        ],
+        excluded=row.is_test or row.is_staff,
+        entries=[
+            change_pb2.LedgerEntry(
+                kind=change_pb2.EntryKind.Value(f"ENTRY_KIND_{entry.kind.upper()}"),
+                reference=entry.reference,
+                amount=_text(entry.amount, row.currency),
+                base_amount=_text(entry.base_amount, row.base_currency),
+                timestamp=_timestamp(entry.timestamp),
+            )
+            for entry in entries
+        ],
+        payment_method=row.payment_method or "",
+    )
+    if row.utm_attribution:
+        message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
+    return message
+
+
+def recorded_message(
+    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, vault: Vault | None = None
+) -> pb.RecordedPurchase:
+    """The order as the rpcs show it; with the billing address only where there is a vault to open it."""
+    message = pb.RecordedPurchase(
+        purchase_id=row.id,
+        order_id=row.order_id,
+        timestamp=_timestamp(row.timestamp),
+        paid_at=_timestamp(row.paid_at),
+        payment_status=row.payment_status,
+        user_id=row.user_id or "",
+        person_id=person_id,
+        session_id=row.session_id or "",
+        currency=row.currency,
+        amount=float(row.amount),
+        paid_amount=float(row.paid_amount),
+        refunded_amount=float(row.refunded_amount),
+        base_currency=row.base_currency,
+        base_net_amount=_number(row.base_net_amount),
+        rate=_number(row.rate and row.rate.ratio),
+        payment_method=row.payment_method or "",
+        is_test=row.is_test,
+        is_staff=row.is_staff,
+        lines=[
+            pb.PurchaseLine(
+                product_id=line.product_id,
+                product_name=line.product_name,
+                product_type=line.product_type,
+                quantity=line.quantity,
+                amount=float(line.amount),
+            )
+            for line in lines
+        ],
+        entries=[
+            pb.BookedEntry(
+                kind=entry.kind,
+                reference=entry.reference,
+                amount=float(entry.amount),
+                base_amount=_number(entry.base_amount),
+                timestamp=_timestamp(entry.timestamp),
+                booked_at=_timestamp(entry.booked_at),
+            )
+            for entry in entries
+        ],
+        disputed=row.disputed,
+    )
+    if row.utm_attribution:
+        message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
+    if row.details:
+        ParseDict(row.details, message.metadata)
+    if row.billing_data and vault is not None:
+        ParseDict(orjson.loads(vault.open(row.billing_data, context=BILLING_CONTEXT)), message.billing_address)
+    return message
+
+
+def page_token(last: PurchaseRow) -> str:
+    """Where a page of orders ends."""
+    micros = (last.timestamp - _EPOCH) // timedelta(microseconds=1)
+    return urlsafe_b64encode(f"{micros} {last.id}".encode()).decode().rstrip("=")
+
+
+def page_key(token: str) -> PageKey:
+    """Where the next page begins.
+
+    Raises:
+        InvalidRequest: the token is none of ours.
+    """
+    try:
+        micros, id_ = b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode().split(" ")
+        return PageKey(_EPOCH + timedelta(microseconds=int(micros)), str(UUID(id_)))
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
+
+
+def _lines(purchase: pb.Purchase) -> Sequence[pb.PurchaseLine]:
+    """The order's lines: those it has, else the one product it names."""
+    if purchase.lines or not purchase.product_id:
+        return purchase.lines
+    return [
+        pb.PurchaseLine(
+            product_id=purchase.product_id,
+            product_name=purchase.product_name,
+            product_type=purchase.product_type,
+            amount=purchase.amount,
+        )
+    ]
+
+
+def _line(line: pb.PurchaseLine, currency: str) -> dict[str, Any]:
+    return {
+        "product_id": line.product_id,
+        "product_name": line.product_name,
+        "product_type": line.product_type or "other",
+        "quantity": line.quantity or 1,
+        "amount": exact(line.amount, currency),
+    }
+
+
+def _json(struct: Struct) -> str:
+    return orjson.dumps(MessageToDict(struct)).decode()
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _text(amount: Decimal | None, currency: str) -> str:
+    return "" if amount is None else f"{exact(amount, currency):f}"
+
+
+def _number(amount: Decimal | None) -> float | None:
+    return None if amount is None else float(amount)

@@ -1,0 +1,191 @@
+"""Tables of purchases: orders, their lines, the ledger of money in and out, the notices that tell of them, exchange rates."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Date, Dialect, Index, Integer, LargeBinary, Numeric, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
+
+from kit.database import Id, UtcDateTime
+from services.purchases.money import Rate
+
+# SQLite numbers rows by itself only for a column declared INTEGER.
+_Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Exact(TypeDecorator[Decimal]):
+    """A decimal that comes back as it went in. SQLite has none, and would keep a binary fraction: there it is text."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int = 19, scale: int = 4) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        own: Any = String(self.precision + 2) if dialect.name == "sqlite" else Numeric(self.precision, self.scale)
+        return dialect.type_descriptor(own)
+
+    @override
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return f"{value.quantize(Decimal(1).scaleb(-self.scale), ROUND_HALF_UP):f}"
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+class Base(DeclarativeBase):
+    """Tables of this service."""
+
+
+class PurchaseRow(Base):
+    """An order as it stands: what its notices come to, and what they told beside the money."""
+
+    __tablename__ = "purchases"
+    __table_args__ = (
+        UniqueConstraint("site", "order_id", name="uq_purchases_order"),
+        Index("idx_user_id", "user_id"),
+        Index("idx_timestamp", "timestamp", "id"),
+        Index("idx_product_type", "product_type"),
+        Index("idx_payment_status", "payment_status", "timestamp", "id"),
+        Index("idx_wordpress_order_id", "wordpress_order_id"),
+        Index("idx_subject", "subject", "timestamp", "id"),
+        Index("idx_unpriced", "base_net_amount", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    """Follows from site and order, so that two first notices at one instant name the same purchase."""
+    timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
+    user_id: Mapped[str | None] = mapped_column(Id)
+    """As it was told; empty for a guest."""
+    wordpress_order_id: Mapped[int | None] = mapped_column(BigInteger)
+    product_id: Mapped[str | None] = mapped_column(String(100))
+    product_name: Mapped[str | None] = mapped_column(String(255))
+    product_type: Mapped[str | None] = mapped_column(String(20))
+    amount: Mapped[Decimal] = mapped_column(Exact)
+    currency: Mapped[str] = mapped_column(String(3))
+    payment_method: Mapped[str | None] = mapped_column(String(50))
+    payment_status: Mapped[str] = mapped_column(String(20))
+    utm_attribution: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    billing_data: Mapped[bytes | None] = mapped_column(LargeBinary(2**24 - 1))
+    """JSON, sealed."""
+    details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    site: Mapped[str] = mapped_column(Id(100))
+    order_id: Mapped[str] = mapped_column(Id(100))
+    subject: Mapped[str] = mapped_column(Id(280))
+    """Whom the order belongs to, by the strongest name that was told."""
+    session_id: Mapped[str | None] = mapped_column(Id)
+    email: Mapped[bytes | None] = mapped_column(LargeBinary(1100))
+    """Sealed."""
+    email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    paid_amount: Mapped[Decimal] = mapped_column(Exact)
+    refunded_amount: Mapped[Decimal] = mapped_column(Exact)
+    rate_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
+    rate_base_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
+    """The rate, as units of either currency for one euro: pinned when the sale was booked."""
+    base_currency: Mapped[str] = mapped_column(String(3))
+    base_net_amount: Mapped[Decimal | None] = mapped_column(Exact)
+    """Paid less refunded in the base currency; NULL while a paid order has no rate."""
+    is_test: Mapped[bool] = mapped_column(Boolean)
+    is_staff: Mapped[bool] = mapped_column(Boolean)
+    disputed: Mapped[bool] = mapped_column(Boolean)
+    lines_fixed: Mapped[bool] = mapped_column(Boolean)
+    """A paid notice told the amount, and the lines are known: no other changes them."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """The pinned rate; None when there is none."""
+        return None if self.rate_units is None or self.rate_base_units is None else Rate(self.rate_units, self.rate_base_units)
+
+    @rate.setter
+    def rate(self, rate: Rate | None) -> None:
+        self.rate_units, self.rate_base_units = rate or (None, None)
+
+
+class LineRow(Base):
+    """One line of an order."""
+
+    __tablename__ = "purchase_lines"
+    __table_args__ = (Index("idx_product_id", "product_id", "purchase_id"),)
+
+    purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    product_id: Mapped[str] = mapped_column(Id(100))
+    product_name: Mapped[str] = mapped_column(String(255))
+    product_type: Mapped[str] = mapped_column(String(20))
+    quantity: Mapped[int] = mapped_column(Integer)
+    amount: Mapped[Decimal] = mapped_column(Exact)
+
+
+class EntryRow(Base):
+    """An entry of the ledger: only ever added. `base_amount` is filled in once, when there was no rate at first."""
+
+    __tablename__ = "purchase_entries"
+    __table_args__ = (
+        UniqueConstraint("site", "order_id", "kind", "reference", name="uq_purchase_entries"),
+        Index("idx_entry_purchase_id", "purchase_id", "id"),
+        Index("idx_entry_timestamp", "timestamp"),
+    )
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    purchase_id: Mapped[str] = mapped_column(Id)
+    site: Mapped[str] = mapped_column(Id(100))
+    order_id: Mapped[str] = mapped_column(Id(100))
+    kind: Mapped[str] = mapped_column(String(20))
+    reference: Mapped[str] = mapped_column(Id, default="")
+    amount: Mapped[Decimal] = mapped_column(Exact)
+    """Signed."""
+    base_amount: Mapped[Decimal | None] = mapped_column(Exact)
+    timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
+    booked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class NoticeRow(Base):
+    """What one call told of an order, and what it changed: only ever added. Every figure follows from these."""
+
+    __tablename__ = "purchase_notices"
+    __table_args__ = (Index("idx_notice_purchase_id", "purchase_id", "is_news", "id"),)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    purchase_id: Mapped[str] = mapped_column(Id)
+    kind: Mapped[str] = mapped_column(String(20))
+    reference: Mapped[str] = mapped_column(Id)
+    """The notice's own id or number, as told."""
+    status: Mapped[str | None] = mapped_column(String(20))
+    amount: Mapped[Decimal | None] = mapped_column(Exact)
+    currency: Mapped[str] = mapped_column(String(3))
+    refunded_total: Mapped[Decimal | None] = mapped_column(Exact)
+    timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it happened: of a purchase, when it was paid."""
+    source: Mapped[str] = mapped_column(String(50))
+    reason: Mapped[str] = mapped_column(String(255))
+    is_news: Mapped[bool] = mapped_column(Boolean)
+    """It adds to the facts from which the order's state follows. A repeated notice does not."""
+    changed: Mapped[str] = mapped_column(String(500))
+    """What it changed of the order, by column; empty when nothing."""
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RateRow(Base):
+    """How much of a currency one euro was on a day."""
+
+    __tablename__ = "exchange_rates"
+
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    currency: Mapped[str] = mapped_column(String(3), primary_key=True)
+    units: Mapped[Decimal] = mapped_column(Exact(24, 12))
+    source: Mapped[str] = mapped_column(String(50))

@@ -1,0 +1,74 @@
+"""Exact amounts of money: decimals in the minor units that ISO 4217 gives a currency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from functools import cache
+from typing import Final, NamedTuple
+
+import iso4217
+
+_DIGITS: Final = 60  # those of an amount times those of a rate, and room
+_EXPONENTS: Final = {currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None}
+NOTHING: Final = Decimal(0)
+
+
+class Rate(NamedTuple):
+    """What a currency is worth, as two quotes against the same anchor: their quotient would have to be rounded."""
+
+    units: Decimal
+    """Of the currency."""
+    base_units: Decimal
+    """Of the base currency, for as much."""
+
+    @property
+    def ratio(self) -> Decimal:
+        """Units of the currency for one of the base currency."""
+        return self.units / self.base_units
+
+
+PAR: Final = Rate(Decimal(1), Decimal(1))
+"""A currency against itself."""
+
+
+def is_currency(code: str) -> bool:
+    """True for a code of ISO 4217 in which one can pay: gold and test codes have no minor unit."""
+    return code in _EXPONENTS
+
+
+def exact(amount: float | Decimal, currency: str) -> Decimal:
+    """The amount in whole minor units; halves go up. What the client wrote counts, not the binary fraction nearest to it."""
+    return _rounded(amount if isinstance(amount, Decimal) else Decimal(repr(amount)), currency)
+
+
+def in_base(amount: Decimal, rate: Rate, base: str) -> Decimal:
+    """The amount in whole minor units of the base currency; halves go up."""
+    with localcontext(prec=_DIGITS):
+        return _rounded(amount * rate.base_units / rate.units, base)
+
+
+def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[Decimal]:
+    """A ledger's entries in the base currency, in their order.
+
+    Each is the difference that it makes to the rounded balance: what was paid back whole comes to nothing to the cent,
+    and the order of the entries does not change their sum.
+    """
+    booked: list[Decimal] = []
+    balance = before = NOTHING
+    for amount in amounts:
+        balance += amount
+        after = in_base(balance, rate, base)
+        booked.append(after - before)
+        before = after
+    return booked
+
+
+@cache
+def _unit(currency: str) -> Decimal:
+    return Decimal(1).scaleb(-_EXPONENTS[currency])
+
+
+def _rounded(amount: Decimal, currency: str) -> Decimal:
+    with localcontext(prec=_DIGITS):
+        return amount.quantize(_unit(currency), ROUND_HALF_UP)

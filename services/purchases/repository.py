@@ -1,0 +1,180 @@
+"""All SQL of purchases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import upsert
+from kit.log.tables import outbox_heads
+from services.purchases.exchange import ANCHOR, OLDEST, Quote, rate_on
+from services.purchases.messages import TOPIC, PageKey, purchase_id_of
+from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
+from services.purchases.money import PAR, Rate
+from services.purchases.orders import Order
+from services.purchases.rules import Claim, NoticeKind, Status
+
+_RATES: Table = cast("Table", RateRow.__table__)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which orders to list; None does not choose."""
+
+    subjects: Collection[str] | None = None
+    status: str | None = None
+    product_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    """Orders of this time are left out."""
+    include_excluded: bool = False
+
+
+class Purchases:
+    """Orders and their ledger within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, site: str, name: str) -> PurchaseRow | None:
+        """The order that is named by its purchase id, or by the shop's own number."""
+        return await self._find(site, name, lock=False)
+
+    async def order(self, site: str, name: str) -> Order | None:
+        """The order that is named, with all that is known of it. It is locked: until the end nobody else changes it."""
+        row = await self._find(site, name, lock=True)
+        if row is None:
+            return None
+        lines, entries = await self.lines([row.id]), await self.entries([row.id])
+        return Order(row, await self._claims(row.id), lines.get(row.id, ()), entries.get(row.id, ()))
+
+    async def save(self, order: Order, entries: Sequence[EntryRow], notice: NoticeRow, now: datetime) -> None:
+        """Writes what a notice changed of an order, and the notice.
+
+        Raises:
+            IntegrityError: another transaction made the same order meanwhile.
+        """
+        row = order.row
+        row.created_at = row.created_at or now
+        if order.changed:
+            row.updated_at = now
+        if "lines" in order.changed:
+            await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
+            self._session.add_all(order.lines)
+        self._session.add_all([row, *entries, notice])
+        await self._session.flush()
+
+    async def _find(self, site: str, name: str, *, lock: bool) -> PurchaseRow | None:
+        ids = (name, purchase_id_of(site, name))
+        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids))
+        rows = (await self._session.scalars(query.with_for_update() if lock else query)).all()
+        return min(rows, key=lambda row: ids.index(row.id), default=None)
+
+    async def _claims(self, purchase_id: str) -> Sequence[Claim]:
+        """What the order's notices told that was new then, in the order of their arrival."""
+        query = select(NoticeRow).where(NoticeRow.purchase_id == purchase_id, NoticeRow.is_news).order_by(NoticeRow.id)
+        return [_claim(row) for row in await self._session.scalars(query)]
+
+    async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRow]]:
+        """The lines of orders."""
+        found: dict[str, list[LineRow]] = defaultdict(list)
+        query = select(LineRow).where(LineRow.purchase_id.in_(purchase_ids)).order_by(LineRow.purchase_id, LineRow.number)
+        for row in await self._session.scalars(query):
+            found[row.purchase_id].append(row)
+        return found
+
+    async def entries(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[EntryRow]]:
+        """The ledgers of orders, in the order they were booked."""
+        found: dict[str, list[EntryRow]] = defaultdict(list)
+        query = select(EntryRow).where(EntryRow.purchase_id.in_(purchase_ids)).order_by(EntryRow.purchase_id, EntryRow.id)
+        for row in await self._session.scalars(query):
+            found[row.purchase_id].append(row)
+        return found
+
+    async def page(self, chosen: Filter, behind: PageKey | None, limit: int) -> Sequence[PurchaseRow]:
+        """Orders, newest first."""
+        return (await self._session.scalars(choice(chosen, behind, limit))).all()
+
+    async def unpriced(self, after: str, limit: int) -> Sequence[Order]:
+        """Paid orders without a rate whose ids come after one, locked; with what it takes to price and to publish them."""
+        query = select(PurchaseRow).where(PurchaseRow.base_net_amount.is_(None), PurchaseRow.id > after)
+        rows = (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
+        ids = [row.id for row in rows]
+        lines, entries = await self.lines(ids), await self.entries(ids)
+        return [Order(row, lines=lines.get(row.id, ()), entries=entries.get(row.id, ())) for row in rows]
+
+    async def count_unpriced(self) -> int:
+        """How many paid orders have no rate."""
+        return await self._session.scalar(select(func.count()).where(PurchaseRow.base_net_amount.is_(None))) or 0
+
+    async def partitions(self) -> int:
+        """Into how many partitions the topic is cut; 0 when the service has never run."""
+        return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
+
+
+class Rates:
+    """Exchange rates within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def rate(self, day: date, currency: str, base: str) -> Rate | None:
+        """What a currency was worth in the base currency on a day; None when there was no rate for it, nor in the week before."""
+        wanted = {currency, base} - {ANCHOR}
+        if currency == base:
+            return PAR
+        query = select(RateRow.day, RateRow.currency, RateRow.units).where(
+            RateRow.day.between(day - OLDEST, day), RateRow.currency.in_(sorted(wanted))
+        )
+        return rate_on(day, currency, base, [Quote(row.day, row.currency, row.units) for row in await self._session.execute(query)])
+
+    async def store(self, quotes: Sequence[Quote], source: str) -> None:
+        """Writes rates down; those that are known are replaced."""
+        rows: list[dict[str, Any]] = [
+            {"day": quote.day, "currency": quote.currency, "units": quote.units, "source": source} for quote in quotes
+        ]
+        await upsert(self._session, _RATES, rows)
+
+
+def choice(chosen: Filter, behind: PageKey | None, limit: int) -> Select[PurchaseRow]:
+    """The query of a page of orders, newest first."""
+    time, id_ = PurchaseRow.timestamp, PurchaseRow.id
+    query = select(PurchaseRow).where(*_conditions(chosen))
+    if behind is not None:
+        query = query.where(time <= behind.timestamp, or_(time < behind.timestamp, and_(time == behind.timestamp, id_ < behind.id)))
+    return query.order_by(time.desc(), id_.desc()).limit(limit)
+
+
+def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if not chosen.include_excluded:
+        conditions += [PurchaseRow.is_test.is_(False), PurchaseRow.is_staff.is_(False)]
+    if chosen.subjects is not None:
+        conditions.append(PurchaseRow.subject.in_(chosen.subjects))
+    if chosen.status is not None:
+        conditions.append(PurchaseRow.payment_status == chosen.status)
+    if chosen.product_id is not None:
+        conditions.append(PurchaseRow.id.in_(select(LineRow.purchase_id).where(LineRow.product_id == chosen.product_id)))
+    if chosen.since is not None:
+        conditions.append(PurchaseRow.timestamp >= chosen.since)
+    if chosen.until is not None:
+        conditions.append(PurchaseRow.timestamp < chosen.until)
+    return conditions
+
+
+def _claim(row: NoticeRow) -> Claim:
+    return Claim(
+        kind=NoticeKind(row.kind),
+        status=None if row.status is None else Status(row.status),
+        amount=row.amount,
+        currency=row.currency,
+        at=row.timestamp,
+        reference=row.reference,
+        refunded_total=row.refunded_total,
+    )

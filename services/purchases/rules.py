@@ -1,0 +1,218 @@
+"""What an order's notices come to: pure decisions.
+
+An order has several tellers (the plugin, a page, a payment webhook), and each tells late, again and in any order. So an
+order is not a state that notices move: it is a set of facts that notices add to, and where it stands follows from the
+facts. Adding facts is commutative and idempotent, with one exception that is meant: of several paid notices with different
+amounts the first to arrive counts, and the order is marked as disputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from services.purchases.money import NOTHING
+
+
+class Status(StrEnum):
+    """Where an order stands, as the contract names it."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    REFUNDED = "refunded"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    CHARGED_BACK = "charged_back"
+
+
+class NoticeKind(StrEnum):
+    """Which call told something."""
+
+    PURCHASE = "purchase"
+    REFUND = "refund"
+    STATUS = "status"
+
+
+# Ours, WooCommerce's (https://woocommerce.com/document/managing-orders/order-statuses/) and Stripe's.
+_WORDS: Final[Mapping[str, Status]] = {
+    **{status.value: status for status in Status},
+    **dict.fromkeys(("on_hold", "checkout_draft"), Status.PENDING),
+    **dict.fromkeys(("processing", "paid", "succeeded"), Status.COMPLETED),
+    **dict.fromkeys(("cancelled", "canceled"), Status.FAILED),
+    **dict.fromkeys(("chargeback", "dispute", "disputed"), Status.CHARGED_BACK),
+}
+PAID: Final = frozenset({Status.COMPLETED, Status.REFUNDED, Status.PARTIALLY_REFUNDED, Status.CHARGED_BACK})
+"""What only a paid order can be: whoever says one of these says that the order was paid."""
+
+
+def status_of(word: str) -> Status | None:
+    """The status that a word of a shop or payment provider stands for; None for a word that nobody knows."""
+    return _WORDS.get(word.strip().lower().removeprefix("wc-").replace("-", "_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one notice says of an order's money."""
+
+    kind: NoticeKind
+    status: Status | None = None
+    """Where the order stands; None in a refund's notice."""
+    amount: Decimal | None = None
+    """Of the order, or of the refund."""
+    currency: str = ""
+    at: datetime | None = None
+    """When it happened. Of a purchase: when it was paid."""
+    reference: str = ""
+    """Which refund it is."""
+    refunded_total: Decimal | None = None
+    """All that was paid back so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """What was told under one reference."""
+
+    amount: Decimal
+    total: Decimal | None
+    """What was paid back until then, itself included; None when nobody said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that notices have told of an order's money."""
+
+    amount: Decimal = NOTHING
+    currency: str = ""
+    fixed: bool = False
+    """A paid notice told the amount: no other changes it."""
+    paid: bool = False
+    paid_at: datetime | None = None
+    """The earliest time that was told."""
+    failed: bool = False
+    refunded_whole: bool = False
+    charged_back: bool = False
+    conflicting: bool = False
+    """A paid notice told another amount than the one that counts."""
+    refunded_total: Decimal = NOTHING
+    """The largest that was told."""
+    refunds: Mapping[str, Refunded] = field(default_factory=dict[str, Refunded])
+
+    def told(self, claim: Claim) -> Facts:
+        """These facts and what a notice adds to them."""
+        facts = self._ordered(claim) if claim.kind is NoticeKind.PURCHASE else self
+        total = claim.refunded_total
+        if claim.currency != facts.currency:
+            total = None  # money of another currency says nothing of this order's
+        if claim.kind is NoticeKind.REFUND:
+            facts = replace(facts, refunds={**facts.refunds, claim.reference: _joined(facts.refunds.get(claim.reference), claim)})
+        claims_payment = claim.status in PAID
+        return replace(
+            facts,
+            paid=facts.paid or claims_payment,
+            paid_at=min(filter(None, (facts.paid_at, claim.at if _tells_when_paid(claim) else None)), default=None),
+            failed=facts.failed or claim.status is Status.FAILED,
+            refunded_whole=facts.refunded_whole or (claim.status is Status.REFUNDED and not claim.refunded_total),
+            charged_back=facts.charged_back or claim.status is Status.CHARGED_BACK,
+            refunded_total=max(facts.refunded_total, total or NOTHING),
+        )
+
+    def _ordered(self, claim: Claim) -> Facts:
+        """What a notice says of the order itself: the newest counts until one says it is paid, and that one for good."""
+        amount = claim.amount or NOTHING
+        if claim.status in PAID:
+            if self.fixed or (self.paid and claim.currency != self.currency):
+                differs = (amount, claim.currency) != (self.amount, self.currency)
+                return replace(self, conflicting=self.conflicting or differs)
+            return replace(self, amount=amount, currency=claim.currency, fixed=True)
+        return self if self.paid else replace(self, amount=amount, currency=claim.currency)
+
+    @property
+    def refunds_due(self) -> Decimal:
+        """What was paid back by all that is told, be it more than was paid.
+
+        A refund that came with its total T is the stretch from T less its amount to T on the line of all money paid back,
+        so that two tellers of one refund cover the same stretch. What is told without a total may be what lies under a
+        total and is covered by nobody; else it comes on top.
+        """
+        stretches = [(max(NOTHING, each.total - each.amount), each.total) for each in self.refunds.values() if each.total is not None]
+        loose = sum((each.amount for each in self.refunds.values() if each.total is None), NOTHING)
+        return max(self.refunded_total, _covered(stretches) + loose)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where an order stands."""
+
+    status: Status
+    amount: Decimal
+    currency: str
+    is_paid: bool
+    paid_at: datetime | None
+    """When it was paid, if anybody said."""
+    paid_amount: Decimal
+    refunded_amount: Decimal
+    disputed: bool
+    """Notices contradict each other, or more was paid back than was paid: a person should look."""
+
+
+def state(facts: Facts) -> State:
+    """Where an order stands by the facts. Only a paid order has money in it, and no more comes back than was paid."""
+    paid = facts.amount if facts.paid else NOTHING
+    due = facts.refunds_due
+    takes_all = facts.refunded_whole or facts.charged_back
+    refunded = paid if takes_all else min(due, paid)
+    return State(
+        status=_status(facts, paid, refunded),
+        amount=facts.amount,
+        currency=facts.currency,
+        is_paid=facts.paid,
+        paid_at=facts.paid_at,
+        paid_amount=paid,
+        refunded_amount=refunded,
+        disputed=facts.conflicting or (facts.paid and due > paid),
+    )
+
+
+def facts_of(claims: Iterable[Claim]) -> Facts:
+    """The facts that an order's notices tell, given in the order of their arrival."""
+    facts = Facts()
+    for claim in claims:
+        facts = facts.told(claim)
+    return facts
+
+
+def _status(facts: Facts, paid: Decimal, refunded: Decimal) -> Status:
+    if not facts.paid:
+        return Status.FAILED if facts.failed else Status.PENDING
+    if facts.charged_back:
+        return Status.CHARGED_BACK
+    if facts.refunded_whole or NOTHING < paid <= refunded:
+        return Status.REFUNDED
+    return Status.PARTIALLY_REFUNDED if refunded else Status.COMPLETED
+
+
+def _tells_when_paid(claim: Claim) -> bool:
+    """A purchase's notice has the time of its payment; that of a refund or chargeback is of something later."""
+    return claim.status is Status.COMPLETED or (claim.kind is NoticeKind.PURCHASE and claim.status in PAID)
+
+
+def _joined(known: Refunded | None, claim: Claim) -> Refunded:
+    """The larger amount, since a refund may be told before it has one; the smaller total, since later refunds are in the larger."""
+    amount, total = claim.amount or NOTHING, claim.refunded_total
+    if known is None:
+        return Refunded(amount, total)
+    totals = [each for each in (known.total, total) if each is not None]
+    return Refunded(max(known.amount, amount), min(totals, default=None))
+
+
+def _covered(stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
+    """How much of a line is covered by stretches that may overlap."""
+    covered = end = NOTHING
+    for start, stop in sorted(stretches):
+        covered += max(NOTHING, stop - max(start, end))
+        end = max(end, stop)
+    return covered

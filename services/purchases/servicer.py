@@ -1,0 +1,212 @@
+"""The rpcs of purchases: orders are told, paid, paid back and looked up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.purchases.v1 import change_pb2
+from pmp.purchases.v1 import purchases_pb2 as pb
+from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceServicer
+from sqlalchemy.ext.asyncio import AsyncSession
+from typing_extensions import override
+
+from kit.database import READING, Sessions, transact
+from kit.errors import InvalidRequest, NotFound, Violation
+from kit.interceptors import Context, bind_facts, caller
+from kit.outbox import StateTopic
+from kit.persons import Persons, subject_of
+from kit.rules import check, wrong_struct, wrong_time
+from kit.settings import Settings
+from kit.vault import Vault
+from services.purchases.messages import changed_message, page_key, page_token, purchase_id_of, recorded_message, told
+from services.purchases.models import PurchaseRow
+from services.purchases.money import NOTHING, exact, is_currency
+from services.purchases.orders import Order, new_row
+from services.purchases.repository import Filter, Purchases, Rates
+from services.purchases.rules import Claim, NoticeKind, Status, status_of
+
+_PAGE = 50
+_UNKNOWN = "there is no such purchase"
+_Result = TypeVar("_Result")
+
+
+class PurchasesServicer(PurchasesServiceServicer):
+    """Keeps the shop's orders and their ledger."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._topic = topic
+        self._vault = vault
+
+    @override
+    async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
+        purchase, site = request.purchase, self._site()
+        currency = purchase.currency.upper() or self._settings.site_currency
+        paid_at = purchase.paid_at if purchase.HasField("paid_at") else purchase.timestamp
+        check(
+            self._wrong_time("purchase.timestamp", purchase.timestamp),
+            self._wrong_time("purchase.paid_at", paid_at),
+            wrong_struct("purchase.billing_address", purchase.billing_address),
+            wrong_struct("purchase.metadata", purchase.metadata),
+            None if is_currency(currency) else Violation("purchase.currency", "currency is no code of ISO 4217 in which one pays"),
+        )
+        claim = Claim(
+            kind=NoticeKind.PURCHASE,
+            status=_status("purchase.payment_status", purchase.payment_status or Status.COMPLETED),
+            amount=exact(purchase.amount, currency),
+            currency=currency,
+            at=paid_at.ToDatetime(UTC),
+            reference=purchase.id,
+            refunded_total=exact(purchase.refunded_total, currency) if purchase.HasField("refunded_total") else None,
+        )
+        news = told(purchase, currency, self._vault)
+
+        async def work(session: AsyncSession) -> Order:
+            known = await Purchases(session).order(site, purchase_id_of(site, purchase.order_id))
+            order = known or Order(new_row(site, purchase.order_id, self._settings.site_currency))
+            order.tell(claim, news)
+            await self._record(session, order, claim, purchase.source)
+            return order
+
+        order = await self._transact(work)
+        return pb.TrackPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate)
+
+    @override
+    async def RefundPurchase(self, request: pb.RefundPurchaseRequest, context: Context) -> pb.RefundPurchaseResponse:
+        refund, site = request.refund, self._site()
+        at = self._time("refund.timestamp", refund.timestamp if refund.HasField("timestamp") else None)
+
+        async def work(session: AsyncSession) -> tuple[Order, Decimal]:
+            order = await self._known(session, site, request.id)
+            before, currency = order.row.refunded_amount, order.row.currency
+            claim = Claim(
+                kind=NoticeKind.REFUND,
+                amount=exact(refund.amount, currency),
+                currency=currency,
+                at=at,
+                reference=refund.reference,
+                refunded_total=exact(refund.refunded_total, currency) if refund.HasField("refunded_total") else None,
+            )
+            order.tell(claim)
+            await self._record(session, order, claim, refund.source, refund.reason)
+            return order, max(NOTHING, order.row.refunded_amount - before)
+
+        order, booked = await self._transact(work)
+        return pb.RefundPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, booked_amount=float(booked))
+
+    @override
+    async def UpdatePaymentStatus(self, request: pb.UpdatePaymentStatusRequest, context: Context) -> pb.UpdatePaymentStatusResponse:
+        site, status = self._site(), _status("payment_status", request.payment_status)
+        at = self._time("timestamp", request.timestamp if request.HasField("timestamp") else None)
+
+        async def work(session: AsyncSession) -> Order:
+            order = await self._known(session, site, request.id)
+            claim = Claim(NoticeKind.STATUS, status=status, currency=order.row.currency, at=at, reference=request.reference)
+            order.tell(claim)
+            await self._record(session, order, claim, request.source)
+            return order
+
+        order = await self._transact(work)
+        return pb.UpdatePaymentStatusResponse(
+            success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, payment_status=order.row.payment_status
+        )
+
+    @override
+    async def GetPurchase(self, request: pb.GetPurchaseRequest, context: Context) -> pb.GetPurchaseResponse:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            row = await Purchases(session).find(self._site(), request.id)
+            if row is None:
+                raise NotFound(_UNKNOWN)
+            [shown] = await self._shown(session, [row], self._vault)
+        return pb.GetPurchaseResponse(purchase=shown)
+
+    @override
+    async def ListPurchases(self, request: pb.ListPurchasesRequest, context: Context) -> pb.ListPurchasesResponse:
+        behind = page_key(request.page_token) if request.page_token else None
+        since, limit = getattr(request, "from"), request.page_size or _PAGE  # a keyword of Python
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            chosen = Filter(
+                subjects=await _subjects(session, request.user_id) if request.user_id else None,
+                status=request.payment_status or None,
+                product_id=request.product_id or None,
+                since=since.ToDatetime(UTC) if request.HasField("from") else None,
+                until=request.to.ToDatetime(UTC) if request.HasField("to") else None,
+                include_excluded=request.include_excluded,
+            )
+            rows = await Purchases(session).page(chosen, behind, limit + 1)
+            page = rows[:limit]
+            shown = await self._shown(session, page)
+        bind_facts(purchases=len(shown))
+        return pb.ListPurchasesResponse(purchases=shown, next_page_token=page_token(page[-1]) if len(rows) > limit else "")
+
+    @override
+    async def ListPurchaseChanges(
+        self, request: pb.ListPurchaseChangesRequest, context: Context
+    ) -> AsyncIterator[pb.ListPurchaseChangesResponse]:
+        async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
+            changes = [change_pb2.PurchaseChanged.FromString(payload) for payload in payloads]
+            yield pb.ListPurchaseChangesResponse(position=position, changes=changes)
+
+    async def _transact(self, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+        result = await transact(self._sessions, work)
+        self._topic.wake()
+        return result
+
+    async def _known(self, session: AsyncSession, site: str, name: str) -> Order:
+        order = await Purchases(session).order(site, name)
+        if order is None:
+            raise NotFound(_UNKNOWN)
+        return order
+
+    async def _record(self, session: AsyncSession, order: Order, claim: Claim, source: str, reason: str = "") -> None:
+        """Writes down what a notice told: the order, its ledger, the notice; publishes what changed."""
+        now, row = datetime.now(UTC), order.row
+        rate = await Rates(session).rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
+        entries = order.book(claim, rate, now)
+        await Purchases(session).save(order, entries, order.notice(claim, source, reason, now), now)
+        if order.changed:
+            await self._topic.tell(session, [(row.id, changed_message(row, order.lines, order.entries))])
+        bind_facts(
+            payment_status=row.payment_status, duplicate=order.is_duplicate, priced=row.base_net_amount is not None, disputed=row.disputed
+        )
+
+    async def _shown(self, session: AsyncSession, rows: Sequence[PurchaseRow], vault: Vault | None = None) -> list[pb.RecordedPurchase]:
+        ids, purchases = [row.id for row in rows], Purchases(session)
+        lines, entries = await purchases.lines(ids), await purchases.entries(ids)
+        people = await Persons(session).people({row.subject for row in rows})
+        return [recorded_message(row, lines.get(row.id, []), entries.get(row.id, []), people.get(row.subject, ""), vault) for row in rows]
+
+    def _site(self) -> str:
+        """The shop that speaks: the owner of the API key. Inside the mesh it is the mesh's own shop."""
+        return caller().client or self._settings.site_name
+
+    def _time(self, field: str, told: Timestamp | None) -> datetime:
+        """When something happened: now, when nobody said."""
+        if told is None:
+            return datetime.now(UTC)
+        check(self._wrong_time(field, told))
+        return told.ToDatetime(UTC)
+
+    def _wrong_time(self, field: str, told: Timestamp) -> Violation | None:
+        return wrong_time(field, told, self._settings.site_retention)
+
+
+async def _subjects(session: AsyncSession, user_id: str) -> Sequence[str]:
+    """The names of the person that a user belongs to; of one that nobody knows, the user's own."""
+    persons, subject = Persons(session), subject_of(user_id=user_id)
+    person = await persons.person(subject)
+    return sorted({subject, *(await persons.subjects(person) if person else ())})
+
+
+def _status(field: str, word: str) -> Status:
+    status = status_of(word)
+    if status is None:
+        raise InvalidRequest([Violation(field, f"payment_status is none of {', '.join(Status)}, nor a word of WooCommerce for one")])
+    return status

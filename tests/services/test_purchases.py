@@ -1,0 +1,691 @@
+"""Purchases through a real channel, a real log and each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
+from pmp.log.v1 import log_pb2
+from pmp.purchases.v1 import change_pb2
+from pmp.purchases.v1 import purchases_pb2 as pb
+from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub, add_PurchasesServiceServicer_to_server
+from rich.console import Console
+from sqlalchemy import func, select, text
+
+from cli.errors import CommandFailed
+from cli.rates import import_rates
+from kit.database import Database, transact
+from kit.interceptors import Boundary
+from kit.log.consume import Consumer
+from kit.log.redis_log import RedisLog
+from kit.log.streams import START
+from kit.outbox import Relay, StateTopic, prepare_heads
+from kit.persons import learn
+from kit.settings import Settings
+from kit.vault import Vault
+from services.purchases.exchange import Quote
+from services.purchases.messages import EMAIL_CONTEXT, TOPIC, PageKey
+from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
+from services.purchases.orders import new_row
+from services.purchases.repository import Filter, Rates, choice
+from services.purchases.servicer import PurchasesServicer
+from tests.conftest import newest_database
+
+PAYLOADS = Path(__file__).parent.parent / "payloads"
+NOW = datetime.now(UTC).replace(microsecond=0)
+YESTERDAY = NOW - timedelta(days=1)
+HISTORY = "ListPurchaseChanges"
+
+
+def purchase(**fields: Any) -> dict[str, Any]:
+    return {"order_id": "1", "timestamp": YESTERDAY.isoformat(), "user_id": "42", "amount": 100, "currency": "USD", **fields}
+
+
+def golden(name: str) -> dict[str, Any]:
+    return json.loads((PAYLOADS / f"purchases.{name}.json").read_text())
+
+
+class Shop:
+    """The service, and its relay step by step."""
+
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, topic: StateTopic) -> None:
+        self.settings = settings
+        self.sessions = database.sessions
+        self.log = log
+        self.topic = topic
+        self.vault = Vault.from_settings(settings)
+        self.stub: Any = PurchasesServiceStub(channel)
+
+    def metadata(self, scope: str = "site") -> tuple[tuple[str, str], ...]:
+        token = ("x-pmp-mesh-token", self.settings.mesh_token.get_secret_value())
+        return (token,) if scope == "internal" else (token, ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
+
+    async def call(self, request: Message, *, scope: str = "site") -> Any:
+        method = getattr(self.stub, type(request).__name__.removesuffix("Request"))
+        return await method(request, metadata=self.metadata(scope))
+
+    async def track(self, fields: dict[str, Any], *, scope: str = "site") -> pb.TrackPurchaseResponse:
+        return await self.call(ParseDict({"purchase": fields}, pb.TrackPurchaseRequest()), scope=scope)
+
+    async def refund(
+        self, name: str, reference: str, amount: float, total: float | None = None, **fields: Any
+    ) -> pb.RefundPurchaseResponse:
+        refund = {"reference": reference, "amount": amount, "refunded_total": total, **fields}
+        return await self.call(ParseDict({"id": name, "refund": refund}, pb.RefundPurchaseRequest()))
+
+    async def status(self, name: str, status: str, **fields: Any) -> pb.UpdatePaymentStatusResponse:
+        return await self.call(ParseDict({"id": name, "payment_status": status, **fields}, pb.UpdatePaymentStatusRequest()))
+
+    async def get(self, name: str = "1") -> pb.RecordedPurchase:
+        return (await self.call(pb.GetPurchaseRequest(id=name))).purchase
+
+    async def list(self, **fields: Any) -> pb.ListPurchasesResponse:
+        return await self.call(ParseDict(fields, pb.ListPurchasesRequest()), scope="read")
+
+    async def orders(self, **fields: Any) -> list[str]:
+        """Numbers of the orders of all pages."""
+        found: list[str] = []
+        token = ""
+        while True:
+            page = await self.list(**fields, page_token=token)
+            found += [order.order_id for order in page.purchases]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def relay(self) -> None:
+        relay = Relay(self.sessions, self.log, TOPIC, keep=timedelta(hours=1))
+        for partition in range(self.settings.log_partitions):
+            while await relay.step(partition):
+                pass
+
+    async def published(self) -> list[change_pb2.PurchaseChanged]:
+        await self.relay()
+        partitions = range(self.settings.log_partitions)
+        entries = [entry for p in partitions for entry in await self.log.read(TOPIC, p, START, limit=1000, block_ms=1)]
+        records = [record for entry in entries for record in log_pb2.Pack.FromString(entry.pack).records]
+        assert {record.type for record in records} <= {"pmp.purchases.v1.PurchaseChanged"}
+        return [change_pb2.PurchaseChanged.FromString(record.payload) for record in records]
+
+    async def history(self) -> list[change_pb2.PurchaseChanged]:
+        found: list[change_pb2.PurchaseChanged] = []
+        for partition in range(self.settings.log_partitions):
+            request = pb.ListPurchaseChangesRequest(partition=partition)
+            async for answer in self.stub.ListPurchaseChanges(request, metadata=self.metadata("internal")):
+                found += answer.changes
+        return found
+
+    async def identify(self, *changes: IdentityChanged) -> None:
+        """Publishes what identity tells on its topic, and lets the service learn it."""
+        topic = StateTopic("identity", self.settings.log_partitions)
+        await prepare_heads(self.sessions, "identity", self.settings.log_partitions)
+
+        async def tell(session: Any) -> None:
+            await topic.tell(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
+
+        await transact(self.sessions, tell)
+        relay = Relay(self.sessions, self.log, "identity", keep=timedelta(hours=1))
+        consumer = Consumer(self.sessions, self.log, "identity", learn)
+        for partition in range(self.settings.log_partitions):
+            while await relay.step(partition):
+                pass
+            while await consumer.step(partition, block_ms=1):
+                pass
+
+    async def rates(self, *quotes: tuple[date, str, str]) -> None:
+        async with self.sessions.begin() as session:
+            await Rates(session).store([Quote(day, currency, Decimal(units)) for day, currency, units in quotes], "test")
+
+    async def count(self, model: Any, *conditions: Any) -> int:
+        async with self.sessions() as session:
+            return await session.scalar(select(func.count()).select_from(model).where(*conditions)) or 0
+
+
+@pytest.fixture
+async def shop(settings: Settings, log: RedisLog) -> AsyncIterator[Shop]:
+    async with newest_database(settings, TOPIC) as database:
+        topic = StateTopic(TOPIC, settings.log_partitions)
+        await prepare_heads(database.sessions, TOPIC, settings.log_partitions)
+        servicer = PurchasesServicer(settings, database.sessions, topic, Vault.from_settings(settings))
+        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+        add_PurchasesServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Shop(settings, database, log, channel, topic)
+        await server.stop(0)
+
+
+def booked(order: pb.RecordedPurchase) -> list[tuple[str, str, float]]:
+    return [(entry.kind, entry.reference, entry.amount) for entry in order.entries]
+
+
+def balance(order: pb.RecordedPurchase) -> tuple[str, float, float]:
+    return (order.payment_status, order.paid_amount, order.refunded_amount)
+
+
+def violations(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    bad = BadRequest()
+    metadata = dict(error.trailing_metadata() or ())
+    assert Status.FromString(metadata["grpc-status-details-bin"]).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
+    return {violation.field: violation.description for violation in bad.field_violations}
+
+
+def test_the_golden_payload_has_every_field_of_a_purchase() -> None:
+    assert set(golden("TrackPurchase")) == set(pb.Purchase.DESCRIPTOR.fields_by_name)
+
+
+async def test_every_field_of_an_order_is_kept_and_shown(shop: Shop) -> None:
+    told = golden("TrackPurchase")
+    answer = await shop.track(told)
+    assert (answer.success, answer.duplicate) == (True, False)
+    for name in (answer.purchase_id, told["order_id"]):
+        shown = MessageToDict(await shop.get(name), preserving_proto_field_name=True)
+        assert shown["purchase_id"] == answer.purchase_id
+        same = ("order_id", "user_id", "session_id", "currency", "amount", "payment_method", "timestamp", "paid_at", "metadata", "lines")
+        assert {field: shown[field] for field in same} == {field: told[field] for field in same}
+        assert (shown["billing_address"], shown["utm_attribution"]) == (told["billing_address"], told["utm_parameters"])
+        assert (shown["payment_status"], shown["paid_amount"]) == ("completed", 228.9)
+        [entry] = shown["entries"]
+        assert (entry["kind"], entry["amount"], entry["timestamp"]) == ("sale", 228.9, told["paid_at"])
+    async with shop.sessions() as session:
+        row = (await session.scalars(select(PurchaseRow))).one()
+        notice = (await session.scalars(select(NoticeRow))).one()
+    assert (row.wordpress_order_id, row.product_id, row.product_name, row.product_type) == (1016, "201", "PMP exam preparation", "course")
+    assert (row.subject, row.site, row.email_hash) == ("wordpress:42", "shop", shop.vault.fingerprint("ADA@example.org"))
+    assert (notice.reference, notice.source, notice.status, notice.amount) == (told["id"], "plugin", "completed", Decimal("228.9"))
+    assert {"paid_amount", "entries", "lines"} <= set(notice.changed.split(","))
+
+
+async def test_what_is_published_is_the_whole_truth_and_the_history_tells_the_same(shop: Shop) -> None:
+    await shop.rates((date(2026, 11, 20), "USD", "1.15"))
+    answer = await shop.track(golden("TrackPurchase"))
+    refund = await shop.refund("1016", "1017", 29.9, 29.9)
+    assert (refund.purchase_id, refund.booked_amount) == (answer.purchase_id, 29.9)
+    *_, told = await shop.published()
+    assert (told.purchase_id, told.order_id, told.subject) == (answer.purchase_id, "1016", "wordpress:42")
+    assert (told.amount, told.paid_amount, told.refunded_amount, told.currency) == ("228.90", "228.90", "29.90", "EUR")
+    assert (told.base_currency, told.base_net_amount) == ("USD", "228.85")
+    assert [(line.product_id, line.quantity, line.amount) for line in told.lines] == [("201", 1, "199.00"), ("305", 2, "29.90")]
+    assert [(entry.kind, entry.reference, entry.amount, entry.base_amount) for entry in told.entries] == [
+        (change_pb2.ENTRY_KIND_SALE, "", "228.90", "263.24"),
+        (change_pb2.ENTRY_KIND_PARTIAL_REFUND, "1017", "-29.90", "-34.39"),
+    ]
+    assert told.payment_status == change_pb2.PAYMENT_STATUS_PARTIALLY_REFUNDED
+    assert shop.vault.open(told.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
+    assert told.utm_attribution.campaign == "spring"
+    assert await shop.history() == [told]
+
+
+async def test_personal_values_are_sealed_at_rest_and_on_the_topic(shop: Shop) -> None:
+    await shop.track(golden("TrackPurchase"))
+    await shop.relay()
+    async with shop.sessions() as session:
+        rows = [
+            repr(row)
+            for table in ("purchases", "purchase_notices", "outbox", "topic_state")
+            for row in await session.execute(text(f"SELECT * FROM {table}"))  # noqa: S608
+        ]
+    entries = [entry.pack for p in range(4) for entry in await shop.log.read(TOPIC, p, START, limit=10, block_ms=1)]
+    for personal in ("ada@", "Lovelace", "SW1Y", "7946"):
+        assert not [row for row in rows if personal in row]
+        assert not [pack for pack in entries if personal.encode() in pack]
+
+
+async def test_a_guest_is_known_by_e_mail_and_visit(shop: Shop) -> None:
+    await shop.track(purchase(user_id="", email="Guest@Example.org", session_id="s1"))
+    await shop.track(purchase(user_id="", session_id="s2", order_id="2"))
+    emailed, visited = await shop.published()
+    if emailed.order_id == "2":
+        emailed, visited = visited, emailed
+    assert emailed.subject == f"email:{shop.vault.fingerprint('guest@example.org').hex()}"
+    assert (emailed.session_id, visited.subject) == ("s1", "session:s2")
+    await shop.track(purchase(user_id="7", session_id="s1"))
+    assert (await shop.published())[-1].subject in {"wordpress:7", "session:s2"}
+    assert (await shop.get()).user_id == "7"
+
+
+@pytest.mark.parametrize(
+    ("currency", "told", "kept"),
+    [("USD", 19.99, "19.99"), ("USD", "19.99", "19.99"), ("jpy", 1999.5, "2000"), ("KWD", 1.2345, "1.235"), ("EUR", 2.675, "2.68")],
+)
+async def test_an_amount_is_exact_in_its_currency(shop: Shop, currency: str, told: object, kept: str) -> None:
+    await shop.track(purchase(currency=currency, amount=told))
+    [message] = await shop.published()
+    assert (message.amount, message.entries[0].amount, message.currency) == (kept, kept, currency.upper())
+    assert (await shop.get()).amount == float(kept)
+
+
+async def test_an_amount_in_no_currency_is_refused(shop: Shop) -> None:
+    for code in ("ABC", "XAU", "XTS"):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await shop.track(purchase(currency=code))
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "ISO 4217" in violations(raised.value)["purchase.currency"]
+    await shop.track(purchase(currency=""))
+    assert (await shop.get()).currency == "USD"
+
+
+async def test_late_repeated_and_out_of_order_notices_are_one_sale(shop: Shop) -> None:
+    first = await shop.track(purchase(payment_status="pending", id="n1"))
+    await shop.status("1", "processing", reference="evt_1", timestamp=NOW.isoformat())
+    late = await shop.track(purchase(payment_status="pending", id="n1"))
+    again = await shop.track(purchase(payment_status="completed", id="n2", paid_at=NOW.isoformat()))
+    assert (first.duplicate, late.duplicate, again.duplicate) == (False, True, True)
+    assert first.purchase_id == late.purchase_id == again.purchase_id
+    answer = await shop.status("1", "wc-failed")
+    assert (answer.duplicate, answer.payment_status) == (True, "completed")
+    order = await shop.get()
+    assert (balance(order), booked(order)) == (("completed", 100, 0), [("sale", "", 100)])
+    assert order.paid_at.ToDatetime(UTC) == NOW
+    assert await shop.count(NoticeRow) == 5
+    assert len(await shop.published()) == 2
+
+
+async def test_what_one_notice_leaves_out_another_adds_and_the_first_paid_one_fixes_the_lines(shop: Shop) -> None:
+    lines = [{"product_id": "a", "amount": 60}, {"product_id": "b", "product_type": "guide", "quantity": 2, "amount": 40}]
+    await shop.track(purchase(source="webhook", user_id="", session_id="s1", metadata={"intent": "pi_1"}))
+    await shop.track(purchase(source="plugin", lines=lines, email="a@example.org", metadata={"intent": "other", "coupon": "X"}))
+    answer = await shop.track(purchase(source="page", lines=lines[:1], is_test=True))
+    order = await shop.get()
+    assert not answer.duplicate
+    assert [(line.product_id, line.product_type, line.quantity, line.amount) for line in order.lines] == [
+        ("a", "other", 1, 60),
+        ("b", "guide", 2, 40),
+    ]
+    assert (order.user_id, order.session_id, order.is_test) == ("42", "s1", True)
+    assert MessageToDict(order.metadata) == {"intent": "pi_1", "coupon": "X"}
+    assert (await shop.published())[-1].excluded
+
+
+async def test_lines_follow_the_order_until_it_is_paid(shop: Shop) -> None:
+    await shop.track(purchase(payment_status="pending", amount=0, product_id="a"))
+    await shop.track(
+        purchase(payment_status="pending", amount=30, lines=[{"product_id": "b", "amount": 10}, {"product_id": "c", "amount": 20}])
+    )
+    await shop.track(purchase(payment_status="pending", amount=10, product_id="b", product_name="B"))
+    order = await shop.get()
+    assert (order.amount, [(line.product_id, line.product_name, line.amount) for line in order.lines]) == (10, [("b", "B", 10)])
+    await shop.track(purchase(amount=10, product_id="b", product_name="other"))
+    await shop.track(purchase(amount=10, product_id="z"))
+    assert [line.product_name for line in (await shop.get()).lines] == ["other"]
+    assert await shop.count(LineRow) == 1
+
+
+async def test_a_refund_that_woocommerce_and_stripe_tell_counts_once(shop: Shop) -> None:
+    await shop.track(purchase())
+    told = [("17", 10, 10), ("re_1", 10, 10), ("18", 15.5, 25.5), ("re_2", 15.5, 25.5), ("17", 10, 25.5)]
+    answers = [await shop.refund("1", *each, source="x") for each in told]
+    assert [(answer.booked_amount, answer.duplicate) for answer in answers] == [(10, False), (0, True), (15.5, False), (0, True), (0, True)]
+    order = await shop.get()
+    assert balance(order) == ("partially_refunded", 100, 25.5)
+    assert booked(order) == [("sale", "", 100), ("partial_refund", "17", -10), ("partial_refund", "18", -15.5)]
+    await shop.track(purchase(payment_status="refunded", refunded_total=100))
+    order = await shop.get()
+    assert (balance(order), sum(entry.amount for entry in order.entries)) == (("refunded", 100, 100), 0)
+
+
+async def test_more_than_was_paid_is_booked_up_to_it_and_disputed(shop: Shop) -> None:
+    await shop.track(purchase())
+    answers = [await shop.refund("1", reference, 70) for reference in ("1", "2")]
+    assert [answer.booked_amount for answer in answers] == [70, 30]
+    order = await shop.get()
+    assert (balance(order), order.disputed) == (("refunded", 100, 100), True)
+
+
+async def test_a_refund_of_nothing_is_accepted_and_read_again(shop: Shop) -> None:
+    await shop.track(purchase())
+    answer = await shop.refund("1", "17", 0)
+    assert (answer.success, answer.booked_amount) == (True, 0)
+    assert (await shop.refund("1", "17", 12.5)).booked_amount == 12.5
+    assert booked(await shop.get()) == [("sale", "", 100), ("partial_refund", "17", -12.5)]
+
+
+async def test_a_chargeback_after_a_partial_refund_takes_back_only_the_rest(shop: Shop) -> None:
+    await shop.track(purchase())
+    await shop.refund("1", "17", 30, 30)
+    answer = await shop.status("1", "charged_back", reference="dp_1")
+    assert (answer.payment_status, answer.duplicate) == ("charged_back", False)
+    order = await shop.get()
+    assert booked(order)[1:] == [("partial_refund", "17", -30), ("chargeback", "dp_1", -70)]
+    assert (await shop.status("1", "charged_back", reference="dp_1")).duplicate
+    assert (await shop.published())[-1].payment_status == change_pb2.PAYMENT_STATUS_CHARGED_BACK
+
+
+async def test_what_was_not_paid_is_no_revenue(shop: Shop) -> None:
+    for number, status in enumerate(("pending", "on-hold", "checkout-draft", "failed", "cancelled"), start=1):
+        await shop.track(purchase(order_id=str(number), payment_status=status))
+    messages = await shop.published()
+    assert {(message.paid_amount, message.base_net_amount, len(message.entries)) for message in messages} == {("0.00", "0.00", 0)}
+    assert not any(message.HasField("paid_at") for message in messages)
+    assert await shop.count(EntryRow) == 0
+    assert sorted(await shop.orders(payment_status="failed")) == ["4", "5"]
+
+
+async def test_another_paid_amount_changes_nothing_and_is_for_a_person_to_look_at(shop: Shop) -> None:
+    await shop.track(purchase())
+    await shop.track(purchase(amount=120))
+    await shop.track(purchase(currency="EUR"))
+    order = await shop.get()
+    assert (order.amount, order.paid_amount, order.currency, order.disputed) == (100, 100, "USD", True)
+    async with shop.sessions() as session:
+        notices = (await session.scalars(select(NoticeRow).order_by(NoticeRow.id))).all()
+    assert [(notice.amount, notice.currency, notice.changed) for notice in notices[1:]] == [(120, "USD", "disputed"), (100, "EUR", "")]
+
+
+async def test_two_hundred_of_one_notice_at_once_are_one_sale(shop: Shop) -> None:
+    answers = await asyncio.gather(*(shop.track(purchase(product_id="a", email="a@example.org")) for _ in range(200)))
+    assert len({answer.purchase_id for answer in answers}) == 1
+    assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 199
+    order = await shop.get()
+    assert (balance(order), booked(order), len(order.lines)) == (("completed", 100, 0), [("sale", "", 100)], 1)
+    assert await shop.count(NoticeRow) == 200
+    assert len(await shop.published()) == 1
+
+
+async def test_fifty_orders_told_three_times_in_any_order_by_three_senders_are_fifty_sales(shop: Shop) -> None:
+    calls: list[Any] = []
+    refunds: list[Any] = []
+    for number in range(50):
+        name, amount = str(number), 10 + number + 0.99
+        order = purchase(order_id=name, amount=amount, product_id="a")
+        for source in ("plugin", "page", "webhook"):
+            calls.append(shop.track({**order, "source": source, "id": f"{source}-{name}", "payment_status": "processing"}))
+            calls.append(shop.track({**order, "source": source, "id": f"{source}-p-{name}", "payment_status": "pending"}))
+        if number % 2:
+            refunds += [shop.refund(name, f"{number}", 5, 5), shop.refund(name, f"re_{number}", 5, 5), shop.refund(name, f"{number}", 5, 5)]
+        if number % 5 == 0:
+            refunds += [shop.status(name, "refunded"), shop.status(name, "refunded")]
+    shuffle = random.Random(3).shuffle  # noqa: S311
+    shuffle(calls)
+    await asyncio.gather(*calls)
+    shuffle(refunds)
+    await asyncio.gather(*refunds)
+    newest = {message.order_id: message for message in await shop.history()}
+    assert len(newest) == 50
+    assert await shop.count(EntryRow, EntryRow.kind == "sale") == 50
+    for number in range(50):
+        message, amount = newest[str(number)], Decimal(10 + number) + Decimal("0.99")
+        back = amount if number % 5 == 0 else Decimal(5) if number % 2 else Decimal(0)
+        assert (Decimal(message.paid_amount), Decimal(message.refunded_amount)) == (amount, back)
+        assert sum(Decimal(entry.amount) for entry in message.entries) == amount - back == Decimal(message.base_net_amount)
+        assert not (await shop.get(message.purchase_id)).disputed
+    last: dict[str, change_pb2.PurchaseChanged] = {message.order_id: message for message in await shop.published()}
+    assert last == newest
+
+
+async def test_one_order_told_by_all_ways_at_once_is_exact(shop: Shop) -> None:
+    await shop.track(purchase(payment_status="pending"))
+    calls: list[Any] = []
+    for _ in range(10):
+        calls += [shop.track(purchase()), shop.status("1", "completed"), shop.refund("1", "17", 10, 10), shop.refund("1", "re_1", 10, 10)]
+        calls += [shop.refund("1", "18", 20, 30), shop.track(purchase(refunded_total=30))]
+    random.Random(7).shuffle(calls)  # noqa: S311
+    await asyncio.gather(*calls)
+    order = await shop.get()
+    assert balance(order) == ("partially_refunded", 100, 30)
+    assert sum(entry.amount for entry in order.entries) == 70
+
+
+async def test_a_shop_is_asked_by_its_own_numbers(shop: Shop) -> None:
+    own = await shop.track(purchase())
+    inside = await shop.track(purchase(), scope="internal")
+    assert (inside.purchase_id, inside.duplicate) == (own.purchase_id, True)
+    assert shop.settings.site_name == "shop"
+
+
+async def test_a_crash_between_commit_and_publishing_loses_and_repeats_nothing(shop: Shop) -> None:
+    for number in range(10):
+        await shop.track(purchase(order_id=str(number)))
+    assert not [entry for p in range(4) for entry in await shop.log.read(TOPIC, p, START, limit=10, block_ms=1)]
+    assert sorted(message.order_id for message in await shop.published()) == sorted(str(number) for number in range(10))
+    await shop.track(purchase(order_id="1"))
+    assert len(await shop.published()) == 10
+
+
+async def test_an_order_is_priced_at_the_rate_of_its_day_or_of_the_last_before_it(shop: Shop) -> None:
+    day = YESTERDAY.date()
+    await shop.rates(
+        (day - timedelta(days=2), "JPY", "160"), (day - timedelta(days=2), "USD", "1.25"), (day + timedelta(days=1), "JPY", "1")
+    )
+    await shop.track(purchase(currency="JPY", amount=1280))
+    order = await shop.get()
+    assert (order.rate, order.base_currency, order.base_net_amount, order.entries[0].base_amount) == (128, "USD", 10, 10)
+    await shop.rates((day, "JPY", "1"), (day, "USD", "1"))
+    await shop.refund("1", "17", 640)
+    order = await shop.get()
+    assert (order.rate, order.base_net_amount, order.entries[1].base_amount) == (128, 5, -5)
+    await shop.track(purchase(order_id="2"))
+    assert ((await shop.get("2")).rate, (await shop.get("2")).base_net_amount) == (1, 100)
+
+
+async def test_without_a_rate_an_order_is_kept_and_marked(shop: Shop) -> None:
+    await shop.rates((YESTERDAY.date() - timedelta(days=8), "EUR", "1"), (YESTERDAY.date() - timedelta(days=8), "USD", "1.1"))
+    await shop.track(purchase(currency="EUR"))
+    await shop.refund("1", "17", 10)
+    order = await shop.get()
+    assert (order.HasField("rate"), order.HasField("base_net_amount")) == (False, False)
+    assert [entry.HasField("base_amount") for entry in order.entries] == [False, False]
+    message = (await shop.published())[-1]
+    assert (message.base_net_amount, message.entries[0].base_amount, message.paid_amount) == ("", "", "100.00")
+
+
+async def test_imported_rates_price_the_orders_that_had_none_and_publish_them(shop: Shop, tmp_path: Path) -> None:
+    day = YESTERDAY.date()
+    for number in range(5):
+        await shop.track(purchase(order_id=str(number), currency="EUR", amount=10 + number))
+    await shop.refund("1", "17", 1)
+    await shop.track(purchase(order_id="gold", currency="ZMW"))
+    await shop.track(purchase(order_id="pending", currency="EUR", payment_status="pending"))
+    file = tmp_path / "eurofxref-hist.csv"
+    file.write_text(f"Date,USD,JPY,ZMW,\n{day + timedelta(days=1)},9,9,N/A,\n{day},1.15,160.5,N/A,\n")
+    before = len(await shop.published())
+    out = StringIO()
+    await import_rates(file, shop.settings.database_url, Console(file=out, width=200))
+    assert f"4 rates from {day} to {day + timedelta(days=1)}; 5 orders that had none are priced." in out.getvalue()
+    assert "1 paid orders still have no rate" in out.getvalue()
+    published = await shop.published()
+    told = {message.order_id: message for message in published}
+    assert len(published) == before + 5
+    assert {name: message.base_net_amount for name, message in told.items()} == {
+        "gold": "",
+        "pending": "0.00",
+        "0": "11.50",
+        "1": "11.50",
+        "2": "13.80",
+        "3": "14.95",
+        "4": "16.10",
+    }
+    assert [entry.base_amount for entry in told["1"].entries] == ["12.65", "-1.15"]
+    assert not (await shop.get("gold")).HasField("rate")
+    await import_rates(file, shop.settings.database_url, Console(file=out, width=200))
+    assert len(await shop.published()) == before + 5
+    file.write_text(f"Date,USD,\n{day},2,\n")
+    await import_rates(file, shop.settings.database_url, Console(file=out, width=200))
+    assert (await shop.get("0")).base_net_amount == 11.5
+    await shop.refund("1", "17", 11)
+    assert (await shop.get("1")).base_net_amount == 0
+
+
+async def test_a_malformed_file_of_rates_loads_nothing(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "rates.csv"
+    file.write_text("Date,USD,JPY,\n2026-11-20,1.15,160.5,\n2026-11-19,1.14,abc,\n")
+    with pytest.raises(CommandFailed, match="nothing was loaded: line 3: 'abc' is no rate of JPY"):
+        await import_rates(file, shop.settings.database_url, Console(file=StringIO()))
+    assert await shop.count(RateRow) == 0
+
+
+async def test_test_and_staff_orders_are_left_out_unless_asked_for(shop: Shop) -> None:
+    await shop.track(purchase(order_id="1", is_test=True))
+    await shop.track(purchase(order_id="2", is_staff=True))
+    await shop.track(purchase(order_id="3"))
+    assert await shop.orders() == ["3"]
+    assert sorted(await shop.orders(include_excluded=True)) == ["1", "2", "3"]
+    assert {message.order_id: message.excluded for message in await shop.published()} == {"1": True, "2": True, "3": False}
+
+
+async def test_orders_are_listed_newest_first_by_pages_and_choice(shop: Shop) -> None:
+    for number in range(25):
+        at = NOW - timedelta(hours=number // 3)
+        await shop.track(purchase(order_id=str(number), timestamp=at.isoformat(), product_id=f"p{number % 2}", user_id=str(number % 5)))
+    every = await shop.orders(page_size=4)
+    assert sorted(every, key=int) == [str(number) for number in range(25)]
+    assert [int(name) // 3 for name in every] == sorted(number // 3 for number in range(25))
+    assert set(await shop.orders(page_size=3, product_id="p1")) == {str(number) for number in range(1, 25, 2)}
+    assert set(await shop.orders(user_id="03")) == {"3", "8", "13", "18", "23"}
+    since, until = NOW - timedelta(hours=3), NOW - timedelta(hours=1)
+    assert set(await shop.orders(**{"from": since.isoformat(), "to": until.isoformat()})) == {str(number) for number in range(6, 12)}
+    page = await shop.list(page_size=500)
+    assert (len(page.purchases), page.next_page_token) == (25, "")
+    assert not page.purchases[0].HasField("billing_address")
+
+
+async def test_a_persons_orders_join_and_leave_with_what_identity_tells(shop: Shop) -> None:
+    await shop.track(purchase(order_id="1", user_id="42"))
+    await shop.track(purchase(order_id="2", user_id="", session_id="s1"))
+    await shop.track(purchase(order_id="3", user_id="u-ada"))
+    assert await shop.orders(user_id="u-ada") == ["3"]
+    linked = [IdentityChanged(alias=AliasChanged(subject=name, user_id=user, linked_at=Timestamp(seconds=9))) for name, user in
+              (("wordpress:42", "u-ada"), ("session:s1", "u-eve"))]  # fmt: skip
+    await shop.identify(*linked, IdentityChanged(merge=MergeChanged(merged_user_id="u-eve", user_id="u-ada")))
+    assert sorted(await shop.orders(user_id="u-ada")) == sorted(await shop.orders(user_id="42")) == ["1", "2", "3"]
+    assert {(await shop.get(name)).person_id for name in "123"} == {"u-ada"}
+    await shop.identify(IdentityChanged(merge=MergeChanged(merged_user_id="u-eve", user_id="u-ada", undone=True)))
+    assert sorted(await shop.orders(user_id="42")) == ["1", "3"]
+    assert (await shop.get("2")).person_id == "u-eve"
+    assert len(await shop.published()) == 3
+
+
+BROKEN: list[tuple[Message, str, str]] = [
+    (ParseDict({"purchase": purchase(order_id="")}, pb.TrackPurchaseRequest()), "purchase.order_id", "required"),
+    (ParseDict({"purchase": purchase(user_id="")}, pb.TrackPurchaseRequest()), "purchase", "user_id, email or session_id"),
+    (ParseDict({"purchase": purchase(amount=-1)}, pb.TrackPurchaseRequest()), "purchase.amount", "greater than or equal"),
+    (ParseDict({"purchase": purchase(amount="NaN")}, pb.TrackPurchaseRequest()), "purchase.amount", "finite"),
+    (ParseDict({"purchase": purchase(payment_status="shipped")}, pb.TrackPurchaseRequest()), "purchase.payment_status", "none of pending"),
+    (
+        ParseDict({"purchase": purchase(timestamp=(NOW + timedelta(days=2)).isoformat())}, pb.TrackPurchaseRequest()),
+        "purchase.timestamp",
+        "24 hours",
+    ),
+    (ParseDict({"purchase": purchase(paid_at="2001-01-01T00:00:00Z")}, pb.TrackPurchaseRequest()), "purchase.paid_at", "retention"),
+    (
+        ParseDict({"purchase": purchase(billing_address={"x": "x" * 16_400})}, pb.TrackPurchaseRequest()),
+        "purchase.billing_address",
+        "16384",
+    ),
+    (ParseDict({"purchase": purchase(metadata={"a": [[[[[[[[]]]]]]]]})}, pb.TrackPurchaseRequest()), "purchase.metadata", "8 levels"),
+    (ParseDict({"purchase": purchase(lines=[{"amount": 1}])}, pb.TrackPurchaseRequest()), "purchase.lines[0].product_id", "required"),
+    (pb.TrackPurchaseRequest(), "purchase", "required"),
+    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(amount=1)), "refund.reference", "required"),
+    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", amount=-1)), "refund.amount", "greater than or equal"),
+    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", timestamp=Timestamp(seconds=1))), "refund.timestamp", "retention"),
+    (pb.UpdatePaymentStatusRequest(id="1"), "payment_status", "required"),
+    (pb.UpdatePaymentStatusRequest(id="1", payment_status="gone"), "payment_status", "none of pending"),
+    (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid", timestamp=Timestamp(seconds=1)), "timestamp", "retention"),
+    (pb.GetPurchaseRequest(id="a b"), "id", "pattern"),
+    (pb.ListPurchasesRequest(page_size=501), "page_size", "500"),
+    (pb.ListPurchasesRequest(payment_status="gone"), "payment_status", "in"),
+    (pb.ListPurchasesRequest(page_token="nonsense"), "page_token", "next_page_token"),
+    (pb.ListPurchasesRequest(page_token="OTk5OTk5OTk5OTk5OTk5OTk5OTkgeA"), "page_token", "next_page_token"),
+]
+
+
+async def test_a_broken_rule_names_its_field_and_keeps_nothing(shop: Shop) -> None:
+    await shop.track(purchase())
+    for request, field, words in BROKEN:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await shop.call(request, scope="admin")
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT, request
+        found = violations(raised.value)
+        assert field in found, (request, found)
+        assert words in found[field]
+    assert (await shop.count(PurchaseRow), await shop.count(NoticeRow)) == (1, 1)
+
+
+async def test_what_there_is_not_is_not_found(shop: Shop) -> None:
+    refund = pb.Refund(reference="17", amount=1)
+    for request in (
+        pb.GetPurchaseRequest(id="404"),
+        pb.RefundPurchaseRequest(id="404", refund=refund),
+        pb.UpdatePaymentStatusRequest(id="404", payment_status="paid"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await shop.call(request)
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    assert not (await shop.list(user_id="nobody")).purchases
+
+
+@pytest.mark.parametrize(
+    ("request_", "scopes"),
+    [
+        (ParseDict({"purchase": purchase()}, pb.TrackPurchaseRequest()), {"site", "admin", "internal"}),
+        (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="17")), {"site", "admin", "internal"}),
+        (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid"), {"site", "admin", "internal"}),
+        (pb.GetPurchaseRequest(id="1"), {"site", "admin", "internal"}),
+        (pb.ListPurchasesRequest(), {"read", "admin", "internal"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Message) else "",
+)
+async def test_a_scope_opens_what_it_is_for(shop: Shop, request_: Message, scopes: set[str]) -> None:
+    await shop.track(purchase())
+    opened: set[str] = set()
+    for scope in ("track", "site", "read", "admin", "internal"):
+        try:
+            await shop.call(request_, scope=scope)
+            opened.add(scope)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.PERMISSION_DENIED  # noqa: PT017
+    assert opened == scopes
+
+
+async def test_the_history_is_for_the_mesh_alone(shop: Shop) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async for _ in shop.stub.ListPurchaseChanges(pb.ListPurchaseChangesRequest(), metadata=shop.metadata("admin")):
+            pass
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+LISTINGS: list[tuple[Filter, str]] = [
+    (Filter(), "idx_timestamp"),
+    (Filter(since=NOW - timedelta(hours=9), until=NOW), "idx_timestamp"),
+    (Filter(subjects=["wordpress:7"]), "idx_subject"),
+    (Filter(status="failed"), "idx_payment_status"),
+    (Filter(product_id="p7"), "idx_product_id"),
+]
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+async def test_listings_use_indexes(shop: Shop) -> None:
+    line = {"number": 1, "product_name": "", "product_type": "other", "quantity": 1, "amount": Decimal(1)}
+    async with shop.sessions.begin() as session:
+        for number in range(3000):
+            row = new_row("shop", str(number), "USD")
+            row.timestamp = row.created_at = row.updated_at = NOW - timedelta(minutes=number)
+            row.subject, row.payment_status = f"wordpress:{number // 3}", "completed" if number % 50 else "failed"
+            row.amount, row.currency, row.disputed = Decimal(1), "USD", False
+            session.add_all([row, LineRow(purchase_id=row.id, product_id=f"p{number % 300}", **line)])
+    async with shop.sessions.begin() as session:
+        await session.execute(text("ANALYZE TABLE purchases, purchase_lines"))
+        connection = await session.connection()
+        for chosen, index in LISTINGS:
+            for behind in (None, PageKey(NOW - timedelta(minutes=30), "x")):
+                query = choice(chosen, behind, 51).compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+                values = tuple(query.params[name] for name in query.positiontup or ())
+                plan = [dict(row) for row in (await connection.exec_driver_sql(f"EXPLAIN {query}", values)).mappings()]
+                assert index in {step["key"] for step in plan}, (chosen, plan)
+                assert not [step for step in plan if step["type"] == "ALL" and step["table"] in ("purchases", "purchase_lines")], plan

@@ -1,0 +1,226 @@
+"""What notices come to: the order of their arrival does not matter, nor that they are repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.purchases.ledger import EntryKind
+from services.purchases.messages import Told
+from services.purchases.models import EntryRow, PurchaseRow
+from services.purchases.money import Rate, entries_in_base, exact, in_base, is_currency
+from services.purchases.orders import Order, new_row
+from services.purchases.rules import Claim, NoticeKind, Status, status_of
+
+START = datetime(2026, 11, 20, 12, tzinfo=UTC)
+RATE = Rate(Decimal("161.37"), Decimal("1.0852"))
+PRICE = Decimal(100)
+
+
+def paid(status: Status = Status.COMPLETED, *, amount: Decimal = PRICE, total: Decimal | None = None, minutes: int = 0) -> Claim:
+    return Claim(NoticeKind.PURCHASE, status, amount, "USD", START + timedelta(minutes=minutes), "n", total)
+
+
+def refund(reference: str, amount: float, total: float | None = None) -> Claim:
+    whole = None if total is None else Decimal(str(total))
+    return Claim(NoticeKind.REFUND, None, Decimal(str(amount)), "USD", START, reference, whole)
+
+
+def now(status: Status, reference: str = "", minutes: int = 0) -> Claim:
+    return Claim(NoticeKind.STATUS, status, None, "USD", START + timedelta(minutes=minutes), reference)
+
+
+class Book:
+    """One order that is told of, as the tables keep it between two notices."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.row: PurchaseRow = new_row("shop", "1", "EUR")
+        self.entries: Sequence[EntryRow] = ()
+        self.duplicates: list[bool] = []
+        self._news: list[Claim] = []
+        for claim in claims:
+            self._tell(claim)
+
+    def _tell(self, claim: Claim) -> None:
+        order = Order(self.row, self._news, entries=self.entries)
+        order.tell(claim, Told(START, {"user_id": "42"}, [], is_test=False, is_staff=False) if claim.kind is NoticeKind.PURCHASE else None)
+        order.book(claim, RATE if order.awaits_rate else self.row.rate, START)
+        if order.is_news:
+            self._news.append(claim)
+        self.entries = order.entries
+        self.duplicates.append(order.is_duplicate)
+
+    @property
+    def balance(self) -> tuple[str, Decimal, Decimal]:
+        return (self.row.payment_status, self.row.paid_amount, self.row.refunded_amount)
+
+    @property
+    def booked(self) -> list[tuple[str, str, Decimal]]:
+        return [(entry.kind, entry.reference, entry.amount) for entry in self.entries]
+
+
+amounts = st.integers(0, 60).map(lambda units: Decimal(units) / 2)
+totals = st.none() | amounts
+purchases = st.builds(paid, st.sampled_from(Status), total=totals, minutes=st.integers(0, 5))
+refunds = st.builds(refund, st.sampled_from(["r1", "r2", "r3"]), amounts, totals)
+statuses = st.builds(now, st.sampled_from(Status), st.sampled_from(["", "r1"]), st.integers(0, 5))
+notices = st.lists(purchases | refunds | statuses, min_size=1, max_size=6)
+
+
+@given(data=st.data(), first=purchases, told=notices)
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_any_order_and_repetition_of_notices_ends_the_same(data: st.DataObject, first: Claim, told: list[Claim]) -> None:
+    every = [first, *told]
+    again = data.draw(st.lists(st.sampled_from(every), max_size=4))
+    one = Book(every)
+    other = Book([first, *data.draw(st.permutations([*told, *again]))])
+    assert other.balance == one.balance
+    assert (other.row.paid_at, other.row.disputed, other.row.base_net_amount) == (
+        one.row.paid_at,
+        one.row.disputed,
+        one.row.base_net_amount,
+    )
+    for book in (one, other):
+        row = book.row
+        assert sum(entry.amount for entry in book.entries) == row.paid_amount - row.refunded_amount
+        assert sum((entry.base_amount or 0) for entry in book.entries) == row.base_net_amount
+        assert 0 <= row.refunded_amount <= row.paid_amount
+        assert max(Counter((entry.kind, entry.reference) for entry in book.entries).values(), default=1) == 1
+        assert [entry.kind for entry in book.entries].count("sale") == (row.paid_at is not None)
+
+
+@given(first=purchases, told=notices)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_notice_told_again_is_a_duplicate_and_books_nothing(first: Claim, told: list[Claim]) -> None:
+    once = Book([first, *told])
+    twice = Book([first, *told, *told, first])
+    assert twice.booked == once.booked
+    assert all(twice.duplicates[len(told) + 1 :])
+
+
+def test_two_tellers_of_one_refund_with_totals_count_it_once() -> None:
+    book = Book([paid(), refund("17", 10, 10), refund("re_1", 10, 10), refund("18", 5, 15), refund("re_2", 5, 15)])
+    assert book.balance == ("partially_refunded", 100, 15)
+    assert book.duplicates == [False, False, True, False, True]
+    assert book.booked == [("sale", "", 100), ("partial_refund", "17", -10), ("partial_refund", "18", -5)]
+
+
+def test_refunds_without_a_total_add_up_beside_those_with_one() -> None:
+    assert Book([paid(), refund("1", 10), refund("2", 5)]).row.refunded_amount == 15
+    assert Book([paid(), refund("1", 10, 10), refund("2", 5)]).row.refunded_amount == 15
+    assert Book([paid(), refund("1", 10), refund("2", 5, 15)]).row.refunded_amount == 15
+
+
+def test_a_total_says_of_a_loose_refund_that_it_was_known_already_and_the_ledger_is_corrected() -> None:
+    book = Book([paid(), refund("17", 10, 10), refund("re_1", 10), refund("re_1", 10, 10)])
+    assert book.booked == [("sale", "", 100), ("partial_refund", "17", -10), ("partial_refund", "re_1", -10), ("correction", "re_1", 10)]
+    assert book.balance == ("partially_refunded", 100, 10)
+
+
+def test_a_total_that_grows_is_booked_by_its_increase() -> None:
+    book = Book([paid(total=Decimal(10)), paid(total=Decimal(25)), paid(total=Decimal(10))])
+    assert [amount for _, _, amount in book.booked] == [100, -10, -15]
+    assert len({reference for kind, reference, _ in book.booked if kind == "partial_refund"}) == 2
+
+
+def test_a_refund_of_nothing_is_noted_and_counts_once_it_is_read_again() -> None:
+    book = Book([paid(), refund("17", 0)])
+    assert book.balance == ("completed", 100, 0)
+    assert Book([paid(), refund("17", 0), refund("17", 12.5)]).balance == ("partially_refunded", 100, Decimal("12.5"))
+
+
+def test_more_than_was_paid_never_comes_back() -> None:
+    book = Book([paid(), refund("1", 80), refund("2", 80)])
+    assert book.balance == ("refunded", 100, 100)
+    assert book.row.disputed
+    assert [amount for _, _, amount in book.booked] == [100, -80, -20]
+
+
+def test_a_status_of_refunded_pays_back_the_rest() -> None:
+    book = Book([paid(), refund("17", 30, 30), now(Status.REFUNDED), refund("18", 70, 100)])
+    assert book.balance == ("refunded", 100, 100)
+    assert book.booked == [("sale", "", 100), ("partial_refund", "17", -30), ("partial_refund", "", -70)]
+    assert book.duplicates == [False, False, False, False]
+    assert not book.row.disputed
+
+
+def test_a_chargeback_takes_back_the_rest_only() -> None:
+    book = Book([paid(), refund("17", 30), now(Status.CHARGED_BACK, "dp_1")])
+    assert book.balance == ("charged_back", 100, 100)
+    assert book.booked[-1] == ("chargeback", "dp_1", -70)
+    assert Book([paid(), now(Status.CHARGED_BACK, "dp_1"), refund("17", 30)]).balance == book.balance
+
+
+def test_what_was_never_paid_is_never_revenue() -> None:
+    for status in (Status.PENDING, Status.FAILED):
+        book = Book([paid(status), refund("1", 10)])
+        assert (book.balance, book.booked) == ((status.value, 0, 0), [])
+
+
+def test_a_refund_that_is_known_before_the_payment_is_booked_with_it() -> None:
+    book = Book([paid(Status.PENDING), refund("17", 30, 30), now(Status.COMPLETED)])
+    assert book.balance == ("partially_refunded", 100, 30)
+    assert book.duplicates == [False, False, False]
+
+
+def test_a_paid_order_stays_paid_when_its_payment_is_said_to_have_failed() -> None:
+    for claims in ([paid(), now(Status.FAILED)], [paid(Status.FAILED), paid()], [paid(Status.PENDING), now(Status.FAILED), paid()]):
+        assert Book(claims).balance == ("completed", 100, 0)
+
+
+def test_the_first_paid_notice_fixes_the_amount_and_another_is_disputed() -> None:
+    book = Book([paid(Status.PENDING, amount=Decimal(80)), paid(), paid(amount=Decimal(120)), paid(Status.PENDING, amount=Decimal(0))])
+    assert book.balance == ("completed", 100, 0)
+    assert book.row.disputed
+    assert len(book.booked) == 1
+
+
+def test_what_a_status_made_paid_is_corrected_by_the_shops_own_word() -> None:
+    early = Book([paid(Status.PENDING, amount=Decimal(0)), now(Status.COMPLETED), paid()])
+    assert early.balance == ("completed", 100, 0)
+    assert [(kind, amount) for kind, _, amount in early.booked] == [(EntryKind.SALE, 0), (EntryKind.CORRECTION, 100)]
+    assert not early.row.disputed
+
+
+def test_it_was_paid_when_the_earliest_said_so() -> None:
+    told = [paid(minutes=3), now(Status.COMPLETED, minutes=1), paid(minutes=2)]
+    assert Book(told).row.paid_at == Book(told[::-1][:1] + told).row.paid_at == START + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("wc-processing", "completed"),
+        ("WC-On-Hold", "pending"),
+        ("checkout-draft", "pending"),
+        ("cancelled", "failed"),
+        ("succeeded", "completed"),
+        ("partially-refunded", "partially_refunded"),
+        ("dispute", "charged_back"),
+        ("shipped", None),
+        ("", None),
+    ],
+)
+def test_words_of_shops_and_payment_providers_are_understood(word: str, status: str | None) -> None:
+    assert status_of(word) == status
+
+
+@given(amounts=st.lists(st.decimals(0, 1000, places=2), max_size=8), units=st.decimals("0.01", 200, places=4))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_what_was_paid_back_whole_comes_to_nothing_in_the_base_currency(amounts: list[Decimal], units: Decimal) -> None:
+    whole = sum(amounts, Decimal(0))
+    rate = Rate(units, Decimal("1.0852"))
+    assert sum(entries_in_base([whole, *(-amount for amount in amounts)], rate, "USD")) == 0
+    assert entries_in_base([whole], rate, "USD") == [in_base(whole, rate, "USD")]
+
+
+def test_amounts_are_what_was_written_in_whole_minor_units() -> None:
+    assert [str(exact(2.675, code)) for code in ("USD", "JPY", "KWD", "CLF")] == ["2.68", "3", "2.675", "2.6750"]
+    assert str(exact(999_999_999_999, "KWD")) == "999999999999.000"
+    assert [is_currency(code) for code in ("USD", "XAU", "XXX", "ABC", "usd")] == [True, False, False, False, False]

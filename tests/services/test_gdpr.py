@@ -198,7 +198,7 @@ async def test_a_choice_from_the_future_counts_as_made_now(gdpr: Gdpr) -> None:
 
 async def test_the_same_choices_told_at_the_same_time_by_many_are_told_once(gdpr: Gdpr) -> None:
     answers = await asyncio.gather(
-        *(gdpr.update("42", analytics_tracking=True, marketing_emails=False, timestamp=at(0)) for _ in range(40))
+        *(gdpr.update("42", analytics_tracking=True, marketing_emails=False, timestamp=at(0)) for _ in range(20))
     )
     assert [answer.duplicate for answer in answers].count(False) == 1
     assert len(await gdpr.history("42")) == 2
@@ -206,8 +206,10 @@ async def test_the_same_choices_told_at_the_same_time_by_many_are_told_once(gdpr
 
 
 async def test_the_history_is_exact_under_updates_at_the_same_time(gdpr: Gdpr) -> None:
-    sent = [(number, purpose, number % 3 == 0) for number in range(30) for purpose in PURPOSES[: 1 + number % 3]]
-    await asyncio.gather(*(gdpr.update("42", timestamp=at(number), **{purpose: granted}) for number, purpose, granted in reversed(sent)))
+    sent = [(number, purpose, number % 3 == 0) for number in range(12) for purpose in PURPOSES[: 1 + number % 3]]
+    await asyncio.gather(
+        *(gdpr.update("42", timestamp=at(number), **dict[str, Any]({purpose: granted})) for number, purpose, granted in reversed(sent))
+    )
     history = await gdpr.history("42", page_size=7)
     expected = [(purpose, "granted" if granted else "denied", NOON + timedelta(seconds=number)) for number, purpose, granted in sent]
     assert sorted(map(told, history)) == sorted(expected)
@@ -292,29 +294,29 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("id_", "consent", "field"), REFUSED)
-async def test_a_broken_rule_names_its_field_and_nothing_is_kept(gdpr: Gdpr, id_: str, consent: dict[str, Any], field: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gdpr.update(id_, **consent)
-    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    bad = BadRequest()
-    details = dict(raised.value.trailing_metadata() or ())["grpc-status-details-bin"]
-    assert Status.FromString(details).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
-    assert field in {violation.field for violation in bad.field_violations}
+async def test_a_broken_rule_names_its_field_and_nothing_is_kept(gdpr: Gdpr) -> None:
+    for id_, consent, field in REFUSED:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gdpr.update(id_, **consent)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        bad = BadRequest()
+        details = dict(raised.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        assert Status.FromString(details).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
+        assert field in {violation.field for violation in bad.field_violations}
     assert await gdpr.published() == {}
 
 
-@pytest.mark.parametrize("token", ["x", "bm9uZQ==", "MQ==", "99999999999999999999999"])
-async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr, token: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await gdpr.get("42", page_token=token)
-    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-@pytest.mark.parametrize("scope", ["track", "read"])
-async def test_only_the_shops_server_and_an_administrator_may_ask_and_tell(gdpr: Gdpr, scope: str) -> None:
-    for call in (gdpr.get("42", scope=scope), gdpr.update("42", scope=scope, analytics_tracking=True)):
+async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr) -> None:
+    for token in ("x", "bm9uZQ==", "MQ==", "99999999999999999999999"):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call
-        assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            await gdpr.get("42", page_token=token)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_only_the_shops_server_and_an_administrator_may_ask_and_tell(gdpr: Gdpr) -> None:
+    for scope in ("track", "read"):
+        for call in (gdpr.get("42", scope=scope), gdpr.update("42", scope=scope, analytics_tracking=True)):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert (await gdpr.update("42", scope="admin", analytics_tracking=True)).success

@@ -62,6 +62,7 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
     )
     reader, sender = credentials(folder, Scope.READ, environ={}), credentials(folder, Scope.SITE, environ={})
     async with connect(CONNECTIONS) as client:
+        await Shop(client, sender, reader, console).register(rows)
         before = await read_books(client, reader)
         tally = await _send(client, sender, plan, console)
         after = await _wait_until_processed(client, reader, before.total.received + tally.accepted + tally.rejected, console)
@@ -78,7 +79,7 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
         console.print("All of these events were stored before: this run added duplicates alone.")
     console.print(f"[green]The books balance[/], and the mesh holds each of the {len(rows):,} events once.")
     async with connect(CONNECTIONS) as client:
-        await Shop(client, sender, reader, console).show(rows, whole=limit is None)
+        await Shop(client, sender, reader, console).sell(rows, whole=limit is None)
 
 
 async def _send(client: httpx.AsyncClient, sender: Credentials, plan: list[Request], console: Console) -> Tally:

@@ -23,7 +23,7 @@ from cli.sending import PATIENCE_SECONDS, send_all
 
 STEPS: Final = ("home", "product_view", "add_to_cart", "purchase")
 """The funnel that is shown."""
-MODELS: Final = ("first_touch", "last_non_direct", "linear", "position_based", "time_decay", "markov")
+MODELS: Final = ("first_touch", "last_non_direct", "linear", "time_decay", "markov")
 """The attribution models that are shown, side by side."""
 _POLL_SECONDS: Final = 0.5
 
@@ -55,8 +55,18 @@ class Shop:
     reader: Credentials
     console: Console
 
-    async def show(self, rows: Sequence[Row], *, whole: bool) -> None:
-        """Registers the users of the rows, tracks their orders, and prints the funnel and the attribution of their time.
+    async def register(self, rows: Sequence[Row]) -> None:
+        """Registers the users of the rows.
+
+        Raises:
+            CommandFailed: a call was refused.
+        """
+        people = registrations(rows)
+        created = await self._send("users/register", people, fact="created", what="users")
+        self.console.print(f"{len(people):,} users, {created:,} of them new.")
+
+    async def sell(self, rows: Sequence[Row], *, whole: bool) -> None:
+        """Tracks the orders of the rows, and prints the funnel and the attribution of their time.
 
         Args:
             rows: the clickstream.
@@ -65,13 +75,12 @@ class Shop:
         Raises:
             CommandFailed: a call was refused, or the figures are not those of the rows.
         """
-        people, orders = registrations(rows), purchases(rows)
-        created = await self._send("users/register", people, fact="created", what="users")
+        orders = purchases(rows)
         repeated = await self._send("purchases/track", orders, fact="duplicate", what="orders")
         told = funnel(rows, STEPS)
         sold = len({order["order_id"] for order in orders})
         figures = await self._figures_once_told(rows, told, sold)
-        self.console.print(f"{len(people):,} users, {created:,} of them new; {sold:,} orders, {repeated:,} told again.")
+        self.console.print(f"{sold:,} orders, {repeated:,} notices told nothing new.")
         _print_funnel(self.console, figures.funnel, told)
         _print_attribution(self.console, figures)
         if whole and (figures.funnel, figures.orders, figures.revenue) != (told, sold, sold * Decimal(PRICE)):
@@ -85,7 +94,8 @@ class Shop:
 
         async def send(body: Event) -> None:
             nonlocal held
-            held += bool((await self._call(self.sender, path, body)).get(fact, False))
+            answer = await self._call(self.sender, path, body)
+            held += bool(answer.get(fact, False))
 
         await send_all(bodies, send, what, self.console)
         return held

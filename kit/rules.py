@@ -1,10 +1,13 @@
-"""Rules that a proto can't say and that every service's requests keep: times that the clock allows, the bounds of free-form data."""
+"""Rules that a proto can't say and that every service keeps: times the clock allows, bounds of free-form data, URLs that name nobody."""
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from functools import lru_cache
 from time import time
 from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +17,14 @@ from kit.errors import InvalidRequest, Violation
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
 
-_AHEAD: Final = timedelta(hours=24)
+_AHEAD_SECONDS: Final = 86_400
+_STRUCT_TAG: Final = b"*"
+"""Field 5 of google.protobuf.Value, length-delimited."""
+_LIST_TAG: Final = b"2"
+"""Field 6 of google.protobuf.Value, length-delimited."""
+_REDACTED: Final = "redacted"
+_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
+_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 def check(*violations: Violation | None) -> None:
@@ -34,7 +44,7 @@ def wrong_time(field: str, timestamp: Timestamp, retention: timedelta, now: floa
     `now` is in seconds since 1970; the clock's when not given.
     """
     now = time() if now is None else now
-    if timestamp.seconds > now + _AHEAD.total_seconds():
+    if timestamp.seconds > now + _AHEAD_SECONDS:
         return Violation(field, f"{field} is more than 24 hours ahead")
     if timestamp.seconds < now - retention.total_seconds():
         return Violation(field, f"{field} is older than the site's retention")
@@ -43,14 +53,55 @@ def wrong_time(field: str, timestamp: Timestamp, retention: timedelta, now: floa
 
 def wrong_struct(field: str, struct: Struct) -> Violation | None:
     """What is wrong with free-form data: larger than 16 KiB, or deeper than 8 levels."""
-    if struct.ByteSize() > STRUCT_BYTES:
+    serialised = struct.SerializeToString()
+    if len(serialised) > STRUCT_BYTES:
         return Violation(field, f"{field} is larger than {STRUCT_BYTES} bytes")
-    if _deeper(struct, STRUCT_DEPTH):
+    if may_nest(serialised, STRUCT_DEPTH) and deeper(struct, STRUCT_DEPTH):
         return Violation(field, f"{field} is deeper than {STRUCT_DEPTH} levels")
     return None
 
 
-def _deeper(struct: Struct, levels: int) -> bool:
+@lru_cache(4096)
+def scrubbed(url: str) -> str:
+    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
+    if not any(mark in url for mark in ("?", "@", "#", "%40")):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
+    return urlunsplit(
+        (
+            parts.scheme,
+            parts.netloc.rpartition("@")[2],
+            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
+            _scrubbed_query(parts.query),
+            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
+        )
+    )
+
+
+def _scrubbed_query(query: str) -> str:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if not any(_personal(name, value) for name, value in pairs):
+        return query
+    return urlencode([(name, _REDACTED if _personal(name, value) else value) for name, value in pairs])
+
+
+def _personal(name: str, value: str) -> bool:
+    return bool(value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(value)))
+
+
+def may_nest(serialised: bytes, levels: int) -> bool:
+    """False when a serialised Struct can't be deeper than so many levels, which costs less to see than its depth.
+
+    Each level below the first is a `struct_value` or a `list_value`, and has the tag of that field in the bytes.
+    """
+    return serialised.count(_STRUCT_TAG) + serialised.count(_LIST_TAG) >= levels
+
+
+def deeper(struct: Struct, levels: int) -> bool:
+    """Whether a Struct has more than so many levels of Structs and lists, itself being the first."""
     if levels < 1:
         return True
     return any(_value_deeper(value, levels) for value in struct.fields.values())
@@ -59,7 +110,7 @@ def _deeper(struct: Struct, levels: int) -> bool:
 def _value_deeper(value: Value, levels: int) -> bool:
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
-        return _deeper(value.struct_value, levels - 1)
+        return deeper(value.struct_value, levels - 1)
     if kind == "list_value":
         return levels < 2 or any(_value_deeper(item, levels - 1) for item in value.list_value.values)  # noqa: PLR2004 (a list is a level itself)
     return False

@@ -159,7 +159,7 @@ class IngestionServicer(IngestionServiceServicer):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
     def _admission(self) -> _Admission:
-        return _Admission(self._vault, caller(), rules.bounds(time(), self._settings.site_retention, _EVENT_BYTES))
+        return _Admission(self._vault, caller(), rules.Bounds(time(), self._settings.site_retention, _EVENT_BYTES))
 
 
 def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:

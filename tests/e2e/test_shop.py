@@ -146,10 +146,12 @@ def test_identical_notices_at_the_same_time_are_one_sale(shop: Shop) -> None:
 def test_orders_told_by_three_senders_in_any_order_are_one_sale_each(shop: Shop) -> None:
     wordpress_id, _, session = person()
     shuffle = random.Random(7)  # noqa: S311 (the same order each time)
+    placed = now()
     notices = [
         order(
             wordpress_id,
             f"three-{wordpress_id}-{number}",
+            timestamp=placed,
             amount=10.01,
             source=source,
             id=f"{source}-{wordpress_id}-{number}",
@@ -206,7 +208,6 @@ def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
     until(lambda: shop.knows_journey(str(wordpress_id)) and "purchase" in shop.get(f"users/{wordpress_id}/journey")["stages"])
     before, read = (shop.get(f"users/{wordpress_id}"), shop.get(f"users/{wordpress_id}/journey")), _read_to(mesh, service)
     assert f"{service} reads " in mesh.pmp("replay", service).stdout
-    assert set(_read_to(mesh, service).values()) == {0}
     until(lambda: all(position >= read[partition] for partition, position in _read_to(mesh, service).items()))
     assert (shop.get(f"users/{wordpress_id}"), shop.get(f"users/{wordpress_id}/journey")) == before
     assert f"None of {service}'s messages waits" in mesh.pmp("dead-letters", "list", service).stdout

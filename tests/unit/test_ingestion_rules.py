@@ -11,7 +11,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes
 
-from services.ingestion.rules import deeper, may_nest, network, scrubbed
+from kit.rules import deeper, may_nest, scrubbed
+from services.ingestion.rules import network
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Journeys: touchpoints, stages, conversions, attribution and funnels."""

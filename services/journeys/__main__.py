@@ -1,0 +1,39 @@
+"""Serves the rpcs of journeys and follows what journeys are made of: `python -m services journeys`."""
+
+from __future__ import annotations
+
+from pmp.identity.v1 import identity_pb2
+from pmp.ingestion.v1 import ingestion_pb2
+from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_server
+from pmp.purchases.v1 import purchases_pb2
+
+from kit.log.publisher import Feed, open_publisher
+from kit.persons import learn
+from kit.server import run
+from kit.settings import Settings
+from kit.vault import Vault
+from services.journeys.consumers import follow_events, follow_purchases
+from services.journeys.messages import TOPIC
+from services.journeys.servicer import JourneysServicer
+
+_EVENTS = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["ListEvents"]
+_IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
+_PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["ListPurchaseChanges"]
+
+
+async def main(settings: Settings) -> None:
+    """Answers, publishes and follows until it is told to stop."""
+    vault = Vault.from_settings(settings)
+    async with open_publisher(settings, TOPIC) as publisher:
+        servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault)
+        await publisher.serve(
+            [(add_JourneysServiceServicer_to_server, servicer)],
+            [
+                Feed("events", _EVENTS, follow_events),
+                Feed("identity", _IDENTITY, learn),
+                Feed("purchases", _PURCHASES, follow_purchases),
+            ],
+        )
+
+
+run(main)

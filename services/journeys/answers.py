@@ -1,0 +1,159 @@
+"""Between what was found and the answers of the reading rpcs: pages, times and shares."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.journeys.v1 import journeys_pb2 as pb
+
+from kit.errors import InvalidRequest, Violation
+from services.journeys import journey
+from services.journeys.attribution import Share
+from services.journeys.funnel import Step
+from services.journeys.rules import DIRECT, Glimpse
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def page_token(timestamp: datetime, touchpoint_id: str) -> str:
+    """Where the next page begins: behind this touchpoint."""
+    return urlsafe_b64encode(f"{(timestamp - _EPOCH) // _MICROSECOND} {touchpoint_id}".encode()).decode()
+
+
+def page_start(token: str) -> tuple[datetime, str] | None:
+    """The touchpoint behind which a page begins; None for the first page.
+
+    Raises:
+        InvalidRequest: no page ever ended with this token.
+    """
+    if not token:
+        return None
+    try:
+        microseconds, _, touchpoint_id = urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return _EPOCH + timedelta(microseconds=int(microseconds)), touchpoint_id
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation("page_token", "page_token is not a next_page_token")]) from None
+
+
+def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:
+    """From when on, None for the beginning, and until when a request asks.
+
+    Raises:
+        InvalidRequest: a time is none, or the period ends before it begins.
+    """
+    since = _time("from", getattr(request, "from")) if request.HasField("from") else None  # a keyword of Python
+    until = _time("to", request.to) if request.HasField("to") else now
+    if since is not None and request.HasField("to") and since >= until:
+        raise InvalidRequest([Violation("to", "to is not after from")])
+    return since, until
+
+
+def _time(field: str, timestamp: Timestamp) -> datetime:
+    try:
+        return timestamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation(field, f"{field} is out of range")]) from None
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp
+
+
+def duration(time: timedelta | None) -> Duration | None:
+    """A time as a message; None for none."""
+    if time is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(time)
+    return message
+
+
+def window(request: pb.GetFunnelRequest) -> timedelta | None:
+    """The longest time a chain may take; None for any.
+
+    Raises:
+        InvalidRequest: it is not longer than 0.
+    """
+    if not request.HasField("window"):
+        return None
+    try:
+        longest = request.window.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation("window", "window is out of range")]) from None
+    if longest <= timedelta(0):
+        raise InvalidRequest([Violation("window", "window is not longer than 0")])
+    return longest
+
+
+def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTouchpoint:
+    """A touchpoint as a journey shows it."""
+    return pb.JourneyTouchpoint(
+        id=row.id,
+        timestamp=_timestamp(row.timestamp),
+        stage=journey.stage_shown(row.stage, row.origin, row.id, purchases),
+        touchpoint=row.touchpoint,
+        action=row.action_taken,
+        source=row.source or "",
+        medium=row.medium or "",
+        campaign=row.campaign or "",
+        page_url=row.page_url or "",
+        session_id=row.session_id or "",
+        value=float(row.value_generated),
+        time_spent=row.time_spent,
+    )
+
+
+def visit(seen: journey.Visit, known: Glimpse | None) -> pb.JourneySession:
+    """A visit as a journey shows it; no source where nothing is known of the visit but an order."""
+    answer = pb.JourneySession(
+        session_id=seen.session.partition(":")[2],
+        started_at=_timestamp(seen.started_at),
+        ended_at=_timestamp(seen.ended_at),
+        touchpoints=seen.touchpoints,
+    )
+    if known is not None:
+        answer.source, answer.medium, answer.campaign = known.source or "", known.medium or "", known.campaign or ""
+        if known.source is None:
+            answer.source = DIRECT
+    return answer
+
+
+def reached(stages: Iterable[tuple[str, datetime]]) -> list[pb.ReachedStage]:
+    """The stages with their times."""
+    return [pb.ReachedStage(stage=stage, reached_at=_timestamp(at)) for stage, at in stages]
+
+
+def shares(found: Mapping[str, Share]) -> list[pb.AttributionShare]:
+    """The shares, largest first."""
+    ordered = sorted(found.items(), key=lambda item: (-item[1].amount, -item[1].orders, item[0]))
+    return [pb.AttributionShare(name=name, amount=float(share.amount), orders=float(share.orders)) for name, share in ordered]
+
+
+def total(found: Mapping[str, Share]) -> float:
+    """What the shares add up to."""
+    return float(sum((share.amount for share in found.values()), Decimal(0)))
+
+
+def funnel(steps: Iterable[Step]) -> pb.GetFunnelResponse:
+    """The counted funnel."""
+    return pb.GetFunnelResponse(
+        steps=[
+            pb.FunnelStep(
+                step=step.name,
+                people=step.people,
+                drop_off=step.drop_off,
+                conversion=step.conversion,
+                median_time=duration(step.median_time),
+            )
+            for step in steps
+        ]
+    )

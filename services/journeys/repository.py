@@ -1,0 +1,240 @@
+"""All SQL of journeys."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import upsert
+from kit.persons import persons
+from services.journeys.models import conversions, orders, sessions, touchpoints
+from services.journeys.rules import Glimpse, earliest
+
+_AT_ONCE: Final = 500
+_PORTION: Final = 5000
+_Fields: TypeAlias = Mapping[str, Any]
+_Row: TypeAlias = Row[*tuple[Any, ...]]
+_Select: TypeAlias = Select[*tuple[Any, ...]]
+_ORDER: Final = (touchpoints.c.timestamp, touchpoints.c.id)
+
+
+class Whose(NamedTuple):
+    """One person, as names under which things were told."""
+
+    person_id: str
+    """Empty for somebody that identity does not know."""
+    subject: str
+    """The name that was asked for."""
+
+    def owns(self, table: Table) -> ColumnElement[bool]:
+        """Says of a table's rows whether they are the person's."""
+        if not self.person_id:
+            return table.c.subject == self.subject
+        return table.c.subject.in_(select(persons.c.subject).where(persons.c.person_id == self.person_id))
+
+
+class Touchpoints:
+    """Touchpoints, conversions and visits within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def known(self, ids: Collection[str]) -> Mapping[str, _Row]:
+        """Origin and content hash of those ids that are stored."""
+        query = select(touchpoints.c.id, touchpoints.c.origin, touchpoints.c.content_hash).where(touchpoints.c.id.in_(sorted(ids)))
+        return {row.id: row for row in await self._session.execute(query)}
+
+    async def add(self, rows: Sequence[_Fields]) -> None:
+        """Stores new touchpoints, in the order of their ids, so that two transactions that share some never wait in a circle.
+
+        Raises:
+            IntegrityError: another transaction stored one of them meanwhile.
+        """
+        if rows:
+            await self._session.execute(insert(touchpoints), sorted(rows, key=lambda row: row["id"]))
+
+    async def put(self, rows: Sequence[_Fields]) -> None:
+        """Stores touchpoints, whatever was known under their ids."""
+        await upsert(self._session, touchpoints, sorted(rows, key=lambda row: row["id"]))
+
+    async def remove(self, ids: Collection[str]) -> None:
+        """Removes touchpoints, if they are there."""
+        for some in _chunks(ids):
+            await self._session.execute(delete(touchpoints).where(touchpoints.c.id.in_(some)))
+
+    async def see(self, glimpses: Iterable[Glimpse]) -> None:
+        """Takes in what touchpoints say of their visits."""
+        seen: dict[tuple[str, str], list[Glimpse]] = defaultdict(list)
+        for glimpse in glimpses:
+            seen[glimpse.session, glimpse.subject].append(glimpse)
+        keys = sorted(seen)
+        await upsert(self._session, sessions, [{"session": session, "subject": subject} for session, subject in keys])
+        for row in await _rows_of(self._session, {session for session, _ in keys}):
+            if row.started_at is not None and (row.session, row.subject) in seen:
+                seen[row.session, row.subject].append(Glimpse(*row))
+        await upsert(self._session, sessions, [earliest(seen[key])._asdict() for key in keys])
+
+    async def conversion(self, conversion_id: str) -> bytes | None:
+        """Content hash of a conversion; None when it is not known."""
+        return await self._session.scalar(select(conversions.c.content_hash).where(conversions.c.id == conversion_id))
+
+    async def add_conversion(self, row: _Fields) -> None:
+        """Stores a conversion.
+
+        Raises:
+            IntegrityError: it was stored meanwhile.
+        """
+        await self._session.execute(insert(conversions).values(row))
+
+
+class Journey:
+    """What one person did, within one transaction."""
+
+    def __init__(self, session: AsyncSession, whose: Whose) -> None:
+        self._session = session
+        self._own = whose.owns(touchpoints)
+        self._ordered = whose.owns(orders)
+
+    async def parts(self) -> Sequence[_Row]:
+        """Touchpoints by visit and stage: how many, the first, the last."""
+        group = (touchpoints.c.session_id, touchpoints.c.subject, touchpoints.c.stage)
+        figures = (
+            func.count().label("touchpoints"),
+            func.min(touchpoints.c.timestamp).label("first"),
+            func.max(touchpoints.c.timestamp).label("last"),
+        )
+        return (await self._session.execute(select(*group, *figures).where(self._own).group_by(*group))).all()
+
+    async def page(self, start: tuple[datetime, str] | None, limit: int) -> Sequence[_Row]:
+        """Touchpoints behind a place, oldest first."""
+        query = select(touchpoints).where(self._own)
+        if start is not None:
+            timestamp, touchpoint_id = start
+            same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
+            query = query.where(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
+        return (await self._session.execute(query.order_by(*_ORDER).limit(limit))).all()
+
+    async def last(self) -> _Row | None:
+        """The newest touchpoint."""
+        query = select(touchpoints).where(self._own).order_by(*(column.desc() for column in _ORDER)).limit(1)
+        return (await self._session.execute(query)).first()
+
+    async def purchases(self, limit: int) -> Sequence[_Row]:
+        """The first paid orders."""
+        query = select(orders.c.purchase_id, orders.c.paid_at).where(self._ordered, _counts())
+        return (await self._session.execute(query.order_by(orders.c.paid_at, orders.c.purchase_id).limit(limit))).all()
+
+    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
+        """Visits as a whole, whoever was seen in them."""
+        return await _visits(self._session, names)
+
+
+class Orders:
+    """Orders, and the visits that led to them, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def positions(self, ids: Collection[str]) -> Mapping[str, tuple[int, int]]:
+        """Where in the topic orders were told last."""
+        query = select(orders.c.purchase_id, orders.c.position, orders.c.ordinal).where(orders.c.purchase_id.in_(sorted(ids)))
+        return {row.purchase_id: (row.position, row.ordinal) for row in await self._session.execute(query)}
+
+    async def put(self, rows: Sequence[_Fields]) -> None:
+        """Stores what is new of orders."""
+        await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
+
+    async def paid(self, since: datetime | None, until: datetime) -> Sequence[_Row]:
+        """Orders paid in a period, with their persons."""
+        query = _paid().where(orders.c.paid_at < until)
+        return (await self._session.execute(query if since is None else query.where(orders.c.paid_at >= since))).all()
+
+    async def paid_by(self, subjects: Collection[str], since: datetime, until: datetime) -> Sequence[_Row]:
+        """Orders of these names paid in a period, with their persons."""
+        found: list[_Row] = []
+        for some in _chunks(subjects):
+            query = _paid().where(orders.c.subject.in_(some), orders.c.paid_at.between(since, until))
+            found.extend((await self._session.execute(query)).all())
+        return found
+
+    async def subjects(self, person_ids: Collection[str]) -> Sequence[str]:
+        """All names that lead to these persons."""
+        found: list[str] = []
+        for some in _chunks(person_ids):
+            found.extend(await self._session.scalars(select(persons.c.subject).where(persons.c.person_id.in_(some))))
+        return found
+
+    async def seen_by(self, subjects: Collection[str], since: datetime, until: datetime) -> Sequence[_Row]:
+        """Visits that began for these names in a period: person, visit, and all that is known of the visit as a whole."""
+        found: list[_Row] = []
+        for some in _chunks(subjects):
+            query = _seen().where(sessions.c.subject.in_(some), sessions.c.started_at >= since, sessions.c.started_at <= until)
+            found.extend((await self._session.execute(query)).all())
+        return found
+
+    async def seen(self, since: datetime | None, until: datetime) -> Sequence[_Row]:
+        """All visits that began in a period, in the same words."""
+        query = _seen().where(sessions.c.started_at < until)
+        return (await self._session.execute(query if since is None else query.where(sessions.c.started_at >= since))).all()
+
+    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
+        """Visits as a whole, whoever was seen in them."""
+        return await _visits(self._session, names)
+
+
+async def steps(session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime) -> AsyncIterator[Sequence[_Row]]:
+    """Who did these actions when: (person, action, timestamp), in the order of (timestamp, id), portion by portion."""
+    query = (
+        select(_person(touchpoints), touchpoints.c.action_taken, touchpoints.c.timestamp)
+        .join_from(touchpoints, persons, persons.c.subject == touchpoints.c.subject, isouter=True)
+        .where(touchpoints.c.action_taken.in_(sorted(set(actions))), touchpoints.c.timestamp < until)
+        .order_by(*_ORDER)
+    )
+    if since is not None:
+        query = query.where(touchpoints.c.timestamp >= since)
+    async for rows in (await session.stream(query.execution_options(yield_per=_PORTION))).partitions():
+        yield rows
+
+
+def _counts() -> ColumnElement[bool]:
+    return and_(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
+
+
+def _person(table: Table) -> ColumnElement[str]:
+    return func.coalesce(persons.c.person_id, table.c.subject).label("person")
+
+
+def _paid() -> _Select:
+    columns = (orders.c.purchase_id, orders.c.session_id, orders.c.paid_at, orders.c.net, _person(orders))
+    return select(*columns).join_from(orders, persons, persons.c.subject == orders.c.subject, isouter=True).where(_counts())
+
+
+def _seen() -> _Select:
+    whole = sessions.alias("whole")
+    columns = [column for column in whole.c if column.name != "subject"]
+    joined = sessions.join(whole, whole.c.session == sessions.c.session).outerjoin(persons, persons.c.subject == sessions.c.subject)
+    return select(_person(sessions), *columns).select_from(joined)
+
+
+async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_Row]:
+    found: list[_Row] = []
+    for some in _chunks(names):
+        found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
+    return found
+
+
+async def _visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
+    seen: dict[str, list[Glimpse]] = defaultdict(list)
+    for row in await _rows_of(session, names):
+        seen[row.session].append(Glimpse(*row))
+    return {name: earliest(glimpses) for name, glimpses in seen.items()}
+
+
+def _chunks(names: Collection[str]) -> Iterator[Sequence[str]]:
+    ordered = sorted(names)
+    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

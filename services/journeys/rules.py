@@ -1,0 +1,122 @@
+"""Pure decisions about single touchpoints: the stage they show, what they say of their visit, what an amount is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from iso4217 import Currency
+
+from kit.errors import Violation
+
+AWARENESS: Final = "awareness"
+INTEREST: Final = "interest"
+CONSIDERATION: Final = "consideration"
+INTENT: Final = "intent"
+PURCHASE: Final = "purchase"
+RETENTION: Final = "retention"
+STAGES: Final = (AWARENESS, INTEREST, CONSIDERATION, INTENT, PURCHASE, RETENTION)
+"""In the order in which a person comes along them."""
+
+DIRECT: Final = "(direct)"
+"""Source of a visit that nothing led to, as web analytics name it."""
+
+_ACTIONS: Final = {
+    INTEREST: """
+        lead lead_capture lead_magnet_download generate_lead newsletter newsletter_signup newsletter_subscribe
+        email_signup email_subscribe subscribe sign_up signup register registration user_registration user_registered
+    """,
+    CONSIDERATION: """
+        pricing pricing_view pricing_page view_pricing product_view product_page view_product view_item
+        course_view course_page view_course compare
+    """,
+    INTENT: """
+        cart cart_view view_cart add_to_cart begin_checkout checkout checkout_start checkout_started initiate_checkout
+        shipping_details payment_details add_shipping_info add_payment_info purchase
+    """,
+    RETENTION: """
+        enroll enrolled enrollment enrolment course_enroll course_enrolled course_enrollment course_start course_started
+        course_progress course_complete course_completed lesson lesson_view lesson_start lesson_started lesson_complete
+        lesson_completed quiz_start quiz_started quiz_complete quiz_completed certificate certificate_earned
+    """,
+}
+_STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
+_CONSIDERED_PATH: Final = re.compile(r"/(pricing(?=/|$)|products?/|courses?/)")
+
+
+@lru_cache(8192)
+def stage_of(action: str, page_url: str) -> str:
+    """The stage that an action shows, or else the page on which it happened. That somebody has bought, only a paid order shows."""
+    known = _STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
+    if known:
+        return known
+    return CONSIDERATION if _CONSIDERED_PATH.search(_path(page_url)) else AWARENESS
+
+
+def _path(url: str) -> str:
+    try:
+        return urlsplit(url).path.lower()
+    except ValueError:
+        return ""
+
+
+class Glimpse(NamedTuple):
+    """What one touchpoint, or the earliest of several, says of its visit."""
+
+    session: str
+    """`session:` or `visitor:` and its name."""
+    subject: str
+    started_at: datetime
+    external_at: datetime | None = None
+    """Time of the touchpoint that says where the visit came from; None when there is none."""
+    external_id: str | None = None
+    source: str | None = None
+    """None: nothing led to the visit."""
+    medium: str | None = None
+    campaign: str | None = None
+
+
+def earliest(glimpses: Iterable[Glimpse]) -> Glimpse:
+    """What several touchpoints say of one visit, in whatever order they are given: it came from where the first of them says.
+
+    A payment provider that sends the buyer back, or a page of the shop itself, says nothing.
+    """
+    several = list(glimpses)
+    outside = [one for one in several if one.external_at is not None]
+    first = min(outside, key=_said_at) if outside else several[0]
+    return first._replace(started_at=min(one.started_at for one in several))
+
+
+def _said_at(glimpse: Glimpse) -> tuple[datetime, str]:
+    assert glimpse.external_at is not None  # noqa: S101 (only such are compared)
+    return glimpse.external_at, glimpse.external_id or ""
+
+
+@lru_cache
+def minor_unit(currency: str) -> Decimal:
+    """The smallest amount of a currency by ISO 4217: 0.01 of USD, 1 of JPY; 0.0001 where the standard names none.
+
+    Raises:
+        ValueError: there is no such currency.
+    """
+    exponent = Currency(currency).exponent
+    return Decimal(1).scaleb(-min(4 if exponent is None else exponent, 4))
+
+
+def wrong_currency(field: str, currency: str) -> Violation | None:
+    """What is wrong with a currency's code."""
+    try:
+        minor_unit(currency)
+    except ValueError:
+        return Violation(field, f"{field} is no ISO 4217 code")
+    return None
+
+
+def amount(value: float, currency: str) -> Decimal:
+    """A number as it was told, as an exact amount in the currency's minor units; halves go away from zero."""
+    return Decimal(str(value)).quantize(minor_unit(currency), ROUND_HALF_UP)

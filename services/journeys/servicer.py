@@ -1,0 +1,206 @@
+"""The rpcs of journeys: touchpoints and conversions are taken; journeys, attribution and funnels are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from pmp.journeys.v1 import change_pb2
+from pmp.journeys.v1 import journeys_pb2 as pb
+from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceServicer
+from sqlalchemy.ext.asyncio import AsyncSession
+from typing_extensions import override
+from uuid6 import uuid7
+
+from kit.database import READING, Sessions, transact
+from kit.errors import Conflict, Forbidden, NotFound
+from kit.interceptors import Context, bind_facts, caller
+from kit.outbox import StateTopic
+from kit.persons import Persons, subject_of
+from kit.rules import check, wrong_struct, wrong_time
+from kit.settings import Settings
+from kit.vault import Vault
+from services.journeys import answers, attribution, journey, messages, rules
+from services.journeys.funnel import Funnel, steps_of
+from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps
+
+_PAGE = 100
+
+
+class JourneysServicer(JourneysServiceServicer):
+    """Answers from the tables of journeys."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+        self._settings = settings
+        self._sessions = sessions
+        self._topic = topic
+        self._vault = vault
+
+    @override
+    async def TrackTouchpoint(self, request: pb.TrackTouchpointRequest, context: Context) -> pb.TrackTouchpointResponse:
+        told, who = request.touchpoint, caller()
+        if who.scope == "track" and told.user_id and told.user_id != who.user:
+            raise Forbidden("a track token speaks for its own user only")
+        check(
+            wrong_time("touchpoint.timestamp", told.timestamp, self._settings.site_retention),
+            wrong_struct("touchpoint.metadata", told.metadata),
+        )
+        content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
+        row = messages.client_row(told, told.id or str(uuid7()), self._settings.site_currency, content_hash, datetime.now(UTC))
+
+        async def record(session: AsyncSession) -> bool:
+            touchpoints = Touchpoints(session)
+            known = (await touchpoints.known([row["id"]])).get(row["id"])
+            if known is not None and known.content_hash != content_hash:
+                raise Conflict("another touchpoint is recorded under this id")
+            if known is None:
+                await touchpoints.add([row])
+                seen = messages.glimpse(row)
+                await touchpoints.see([seen] if seen else [])
+                await self._topic.tell(session, [messages.touchpoint_recorded(row)])
+            return known is not None
+
+        duplicate = await self._recorded(record)
+        return pb.TrackTouchpointResponse(success=True, event_id=row["id"], duplicate=duplicate)
+
+    @override
+    async def TrackConversion(self, request: pb.TrackConversionRequest, context: Context) -> pb.TrackConversionResponse:
+        told = request.conversion
+        currency = told.currency.upper() or self._settings.site_currency
+        check(
+            wrong_time("conversion.timestamp", told.timestamp, self._settings.site_retention),
+            wrong_struct("conversion.metadata", told.metadata),
+            rules.wrong_currency("conversion.currency", currency),
+        )
+        hashes = {
+            "content": self._vault.digest(told.SerializeToString(deterministic=True), purpose="conversion"),
+            "email": self._vault.fingerprint(told.email) if told.email else b"",
+        }
+        row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
+
+        async def record(session: AsyncSession) -> bool:
+            touchpoints = Touchpoints(session)
+            known = await touchpoints.conversion(row["id"])
+            if known is not None and known != hashes["content"]:
+                raise Conflict("another conversion is recorded under this id")
+            if known is None:
+                await touchpoints.add_conversion(row)
+                await self._topic.tell(session, [messages.conversion_recorded(row)])
+            return known is not None
+
+        duplicate = await self._recorded(record)
+        return pb.TrackConversionResponse(success=True, event_id=row["id"], duplicate=duplicate)
+
+    @override
+    async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
+        start, size = answers.page_start(request.page_token), request.page_size or _PAGE
+        async with self._reading() as session:
+            subject = subject_of(user_id=request.id)
+            whose = Whose(await Persons(session).person(subject), subject)
+            found = Journey(session, whose)
+            parts = [journey.Part(*row) for row in await found.parts()]
+            if not (parts or whose.person_id):
+                raise NotFound("nothing is known of this user")
+            purchases = [journey.Purchase(*row) for row in await found.purchases(2)]
+            rows = await found.page(start, size + 1)
+            first = rows[:1] if start is None else await found.page(None, 1)
+            last = await found.last()
+            visits = journey.visits(parts)
+            known = await found.visits({visit.session for visit in visits})
+        stages = journey.stages(parts, purchases)
+        return pb.GetUserJourneyResponse(
+            user_id=whose.person_id or request.id,
+            stages=[stage for stage, _ in stages],
+            reached=answers.reached(stages),
+            touchpoints=[answers.touchpoint(row, purchases) for row in rows[:size]],
+            next_page_token=answers.page_token(rows[size - 1].timestamp, rows[size - 1].id) if len(rows) > size else "",
+            touchpoint_count=sum(part.touchpoints for part in parts),
+            sessions=[answers.visit(visit, known.get(visit.session)) for visit in visits],
+            first_touch=answers.touchpoint(first[0], purchases) if first else None,
+            last_touch=answers.touchpoint(last, purchases) if last is not None else None,
+            time_to_convert=answers.duration(journey.time_to_convert(parts, purchases)),
+        )
+
+    @override
+    async def GetAttribution(self, request: pb.GetAttributionRequest, context: Context) -> pb.GetAttributionResponse:
+        model, group_by = request.model or attribution.last_non_direct.__name__, request.group_by or "source"
+        since, until = answers.period(request, datetime.now(UTC))
+        async with self._reading() as session:
+            orders = await _paid(session, since, until)
+            paths = await _paths(session, orders, group_by)
+            lost = await _lost(session, {order.person for order in orders}, since, until, group_by) if model == attribution.MARKOV else []
+        rated = [order for order in orders if order.net is not None]
+        unit = rules.minor_unit(self._settings.site_currency)
+        shares = await asyncio.to_thread(attribution.attribute, model, rated, paths, lost, unit)
+        bind_facts(orders=len(orders), lost=len(lost))
+        return pb.GetAttributionResponse(
+            model=model,
+            group_by=group_by,
+            currency=self._settings.site_currency,
+            shares=answers.shares(shares),
+            total=answers.total(shares),
+            orders=len(rated),
+            orders_without_rate=len(orders) - len(rated),
+        )
+
+    @override
+    async def GetFunnel(self, request: pb.GetFunnelRequest, context: Context) -> pb.GetFunnelResponse:
+        names = steps_of(request.steps)
+        funnel = Funnel(names, answers.window(request))
+        since, until = answers.period(request, datetime.now(UTC))
+        async with self._reading() as session:
+            async for actions in steps(session, names, since, until):
+                funnel.add(actions)
+        return answers.funnel(funnel.count())
+
+    @override
+    async def ListJourneyChanges(
+        self, request: pb.ListJourneyChangesRequest, context: Context
+    ) -> AsyncIterator[pb.ListJourneyChangesResponse]:
+        async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
+            changes = [change_pb2.JourneyChanged.FromString(payload) for payload in payloads]
+            yield pb.ListJourneyChangesResponse(position=position, changes=changes)
+
+    async def _recorded(self, record: Callable[[AsyncSession], Awaitable[bool]]) -> bool:
+        """Does what records something and says whether it was known; wakes the relay when there is something to publish."""
+        duplicate = await transact(self._sessions, record)
+        if not duplicate:
+            self._topic.wake()
+        bind_facts(duplicate=duplicate)
+        return duplicate
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncGenerator[AsyncSession]:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            yield session
+
+
+async def _paid(session: AsyncSession, since: datetime | None, until: datetime) -> list[attribution.Order]:
+    return [attribution.order_of(row) for row in await Orders(session).paid(since, until)]
+
+
+async def _paths(session: AsyncSession, orders: Sequence[attribution.Order], group_by: str) -> Mapping[str, Sequence[attribution.Visit]]:
+    """The paths of orders: of all of their persons at once."""
+    if not orders:
+        return {}
+    found, people = Orders(session), {order.person for order in orders}
+    oldest = min(order.paid_at for order in orders) - attribution.LOOKBACK
+    newest = max(order.paid_at for order in orders)
+    subjects = people | set(await found.subjects(people))
+    history = [attribution.order_of(row) for row in await found.paid_by(subjects, oldest, newest)]
+    visits = attribution.visits_of(await found.seen_by(subjects, oldest, newest), group_by)
+    bought_in = await found.visits({order.session for order in history if order.session})
+    own = {name: attribution.visit_of(glimpse, group_by) for name, glimpse in bought_in.items()}
+    return attribution.paths(history, visits, own)
+
+
+async def _lost(
+    session: AsyncSession, buyers: Collection[str], since: datetime | None, until: datetime, group_by: str
+) -> list[Sequence[attribution.Visit]]:
+    """The visits of those who bought nothing in a period."""
+    visits = attribution.visits_of(await Orders(session).seen(since, until), group_by)
+    own = ([v for v in several if since is None or v.began >= since] for person, several in visits.items() if person not in buyers)
+    return [path for path in own if path]

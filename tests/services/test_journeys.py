@@ -1,0 +1,697 @@
+"""Journeys through a real channel, a real log and each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
+from pmp.ingestion.v1 import event_pb2
+from pmp.journeys.v1 import change_pb2
+from pmp.journeys.v1 import journeys_pb2 as pb
+from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
+from pmp.log.v1 import log_pb2
+from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
+from sqlalchemy import delete, select
+from sqlalchemy.event import listens_for, remove
+
+from kit.database import Database
+from kit.interceptors import Boundary
+from kit.log import dead_letters, positions
+from kit.log.consume import Consumer
+from kit.log.redis_log import RedisLog, open_log
+from kit.log.streams import START, partition_of
+from kit.outbox import Outbox, Relay, StateTopic
+from kit.persons import learn, subject_of
+from kit.settings import Settings
+from kit.vault import Vault
+from services.journeys import models
+from services.journeys.consumers import follow_events, follow_purchases
+from services.journeys.messages import TOPIC
+from services.journeys.servicer import JourneysServicer
+from tests.conftest import newest_database
+
+PAYLOADS = Path(__file__).parent.parent / "payloads"
+NOW = datetime.now(UTC).replace(microsecond=123456)
+FOLLOWED = {"events": follow_events, "identity": learn, "purchases": follow_purchases}
+CHANNELS = {
+    "": event_pb2.CHANNEL_DIRECT,
+    "internal": event_pb2.CHANNEL_INTERNAL,
+    "google": event_pb2.CHANNEL_SEARCH,
+    "newsletter": event_pb2.CHANNEL_CAMPAIGN,
+    "facebook": event_pb2.CHANNEL_SOCIAL,
+}
+
+Fields = dict[str, Any]
+
+
+def ago(**units: float) -> datetime:
+    return NOW - timedelta(**units)
+
+
+def touchpoint(**fields: Any) -> Fields:
+    return {"id": "t1", "timestamp": NOW.isoformat(), "session_id": "s1", "action": "watch", "touchpoint": "webinar", **fields}
+
+
+def conversion(**fields: Any) -> Fields:
+    return {"id": "c1", "timestamp": NOW.isoformat(), "session_id": "s1", "conversion_type": "lead", **fields}
+
+
+def event(
+    event_id: str, event_type: str, at: datetime, *, session: str = "", user: str = "", source: str = "", url: str = "", bot: bool = False
+) -> event_pb2.EventStored:
+    """An event as ingestion tells it. `source` is one of `CHANNELS`."""
+    stored = event_pb2.EventStored(
+        event=event_pb2.Event(id=event_id, event_type=event_type, session_id=session, user_id=user, page_url=url),
+        enrichment=event_pb2.Enrichment(
+            is_bot=bot,
+            channel=CHANNELS[source],
+            traffic_source="" if source == "internal" else source,
+            traffic_medium="email" if source == "newsletter" else "",
+            campaign="spring" if source == "newsletter" else "",
+            visitor=user or session or "v-0123",
+            session=session or "v-0123",
+        ),
+        scope="site",
+    )
+    stored.event.timestamp.FromDatetime(at)
+    return stored
+
+
+def order(purchase_id: str, paid_at: datetime | None, net: str = "199.00", **fields: Any) -> PurchaseChanged:
+    """An order as purchases tell it."""
+    message = PurchaseChanged(
+        purchase_id=purchase_id,
+        order_id=purchase_id,
+        payment_status=PaymentStatus.PAYMENT_STATUS_COMPLETED if paid_at else PaymentStatus.PAYMENT_STATUS_PENDING,
+        currency="USD",
+        base_currency="USD",
+        base_net_amount=net,
+        **fields,
+    )
+    message.subject = fields.get("subject") or subject_of(user_id=message.user_id, session_id=message.session_id)
+    message.timestamp.FromDatetime(paid_at or NOW)
+    if paid_at is not None:
+        message.paid_at.FromDatetime(paid_at)
+    return message
+
+
+def alias(subject: str, user: str, at: datetime = NOW, *, withdrawn: bool = False) -> IdentityChanged:
+    changed = IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, withdrawn=withdrawn))
+    changed.alias.linked_at.FromDatetime(at)
+    return changed
+
+
+def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
+    return IdentityChanged(merge=MergeChanged(user_id=into, merged_user_id=merged, undone=undone))
+
+
+class Journeys:
+    """The service, and the topics it follows, step by step."""
+
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
+        self.database = database
+        self.log = log
+        self.vault = Vault.from_settings(settings)
+        self.partitions = settings.log_partitions
+        self._token = settings.mesh_token.get_secret_value()
+        self._stub: Any = JourneysServiceStub(channel)
+        self.consumers = {topic: Consumer(database.sessions, log, topic, handler) for topic, handler in FOLLOWED.items()}
+
+    def relay(self, topic: str) -> Relay:
+        return Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
+
+    async def call(self, method: str, request: Message, *, scope: str = "admin", user: str = "") -> Any:
+        metadata = (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-user", user))
+        return await getattr(self._stub, method)(request, metadata=metadata)
+
+    async def touch(self, fields: Fields, **caller: str) -> pb.TrackTouchpointResponse:
+        return await self.call("TrackTouchpoint", ParseDict({"touchpoint": fields}, pb.TrackTouchpointRequest()), **caller)
+
+    async def convert(self, fields: Fields, **caller: str) -> pb.TrackConversionResponse:
+        return await self.call("TrackConversion", ParseDict({"conversion": fields}, pb.TrackConversionRequest()), **caller)
+
+    async def journey(self, user: str, **fields: Any) -> pb.GetUserJourneyResponse:
+        return await self.call("GetUserJourney", pb.GetUserJourneyRequest(id=user, **fields))
+
+    async def attribution(self, **fields: Any) -> pb.GetAttributionResponse:
+        return await self.call("GetAttribution", ParseDict(fields, pb.GetAttributionRequest()))
+
+    async def funnel(self, **fields: Any) -> list[tuple[str, int]]:
+        answer = await self.call("GetFunnel", ParseDict(fields, pb.GetFunnelRequest()))
+        return [(step.step, step.people) for step in answer.steps]
+
+    async def shares(self, **fields: Any) -> dict[str, float]:
+        return {share.name: share.amount for share in (await self.attribution(**fields)).shares}
+
+    async def history(self) -> list[change_pb2.JourneyChanged]:
+        found: list[change_pb2.JourneyChanged] = []
+        for partition in range(self.partitions):
+            request = pb.ListJourneyChangesRequest(partition=partition)
+            stream = self._stub.ListJourneyChanges(request, metadata=(("x-pmp-mesh-token", self._token),))
+            found.extend([change async for answer in stream for change in answer.changes])
+        return found
+
+    async def happen(self, *messages: event_pb2.EventStored | PurchaseChanged | IdentityChanged) -> None:
+        """Publishes messages on their topics, and lets the service follow."""
+        async with self.database.sessions.begin() as session:
+            for message in messages:
+                if isinstance(message, event_pb2.EventStored):
+                    record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
+                    key = message.event.user_id or message.event.session_id or message.event.id
+                    await Outbox("events").add(session, partition_of(key, self.partitions), [record])
+                elif isinstance(message, PurchaseChanged):
+                    await StateTopic("purchases", self.partitions).tell(session, [(message.purchase_id, message)])
+                else:
+                    await StateTopic("identity", self.partitions).tell(session, [(str(message), message)])
+        await self.follow()
+
+    async def follow(self) -> None:
+        for topic, consumer in self.consumers.items():
+            relay = self.relay(topic)
+            for partition in range(self.partitions):
+                while await relay.step(partition):
+                    pass
+                while await consumer.step(partition):
+                    pass
+
+    async def replay(self) -> None:
+        """Reads all topics again from their beginning."""
+        async with self.database.sessions.begin() as session:
+            for topic in FOLLOWED:
+                await positions.rewind(session, topic)
+        self.consumers = {topic: Consumer(self.database.sessions, self.log, topic, handler) for topic, handler in FOLLOWED.items()}
+        await self.follow()
+
+    async def published(self) -> list[change_pb2.JourneyChanged]:
+        relay = self.relay(TOPIC)
+        for partition in range(self.partitions):
+            while await relay.step(partition):
+                pass
+        entries = [entry for p in range(self.partitions) for entry in await self.log.read(TOPIC, p, START, limit=1000, block_ms=0)]
+        records = [record for entry in entries for record in log_pb2.Pack.FromString(entry.pack).records]
+        return [change_pb2.JourneyChanged.FromString(record.payload) for record in records]
+
+    async def rows(self, table: Any = models.touchpoints) -> list[Fields]:
+        async with self.database.sessions() as session:
+            rows = (await session.execute(select(table).order_by(*table.primary_key))).mappings().all()
+        return [{name: value for name, value in row.items() if name != "created_at"} for row in rows]
+
+
+@pytest.fixture
+async def journeys(settings: Settings, redis_server: Any) -> AsyncIterator[Journeys]:
+    async with newest_database(settings, "journeys") as database, open_log(redis_server.url) as log:
+        await log.redis.flushall()
+        topic = StateTopic(TOPIC, settings.log_partitions)
+        servicer = JourneysServicer(settings, database.sessions, topic, Vault.from_settings(settings))
+        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+        add_JourneysServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Journeys(settings, database, log, channel)
+        await server.stop(0)
+
+
+def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """The violations of a refused request, by field."""
+    metadata = dict(error.trailing_metadata() or ())
+    bad = BadRequest()
+    assert Status.FromString(metadata["grpc-status-details-bin"]).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
+    return {violation.field: violation.description for violation in bad.field_violations}
+
+
+async def test_a_touchpoint_is_stored_with_every_field_and_published(journeys: Journeys) -> None:
+    payload = json.loads((PAYLOADS / "journeys.TrackTouchpoint.json").read_text())
+    assert set(payload) == set(pb.Touchpoint.DESCRIPTOR.fields_by_name)
+    payload["timestamp"] = NOW.isoformat()
+    answer = await journeys.touch(payload)
+    assert (answer.success, answer.event_id, answer.duplicate) == (True, payload["id"], False)
+    [row] = await journeys.rows()
+    assert row.pop("content_hash")
+    assert row == {
+        **{name: payload[name] for name in ("id", "user_id", "session_id", "stage", "touchpoint", "source", "medium", "campaign")},
+        **{name: payload[name] for name in ("page_url", "time_spent", "metadata")},
+        "timestamp": NOW,
+        "action_taken": "download",
+        "value_generated": Decimal("12.5"),
+        "subject": "wordpress:42",
+        "channel": "campaign",
+        "origin": "client",
+    }
+    [told] = await journeys.published()
+    assert (told.touchpoint.subject, told.touchpoint.stage, told.touchpoint.value) == ("wordpress:42", "interest", "12.50")
+    assert told.touchpoint.timestamp.ToDatetime(UTC) == NOW
+    assert await journeys.history() == [told]
+
+
+async def test_a_conversion_is_stored_with_every_field_but_the_address_and_published(journeys: Journeys) -> None:
+    payload = json.loads((PAYLOADS / "journeys.TrackConversion.json").read_text())
+    assert set(payload) == set(pb.Conversion.DESCRIPTOR.fields_by_name)
+    payload["timestamp"] = NOW.isoformat()
+    answer = await journeys.convert(payload)
+    assert (answer.success, answer.event_id, answer.duplicate) == (True, payload["id"], False)
+    [row] = await journeys.rows(models.conversions)
+    assert row.pop("content_hash")
+    assert row == {
+        **{name: payload[name] for name in payload if name != "email"},
+        "timestamp": NOW,
+        "value": Decimal(25),
+        "email_hash": journeys.vault.fingerprint("ada@example.org"),
+        "subject": "wordpress:42",
+    }
+    [told] = await journeys.published()
+    assert (told.conversion.conversion_type, told.conversion.value, told.conversion.currency) == ("lead", "25.00", "EUR")
+    assert told.conversion.metadata["form"] == "lead-magnet"
+    assert b"ada@" not in told.SerializeToString()
+    assert await journeys.history() == [told]
+
+
+async def test_a_conversion_of_a_guest_belongs_to_the_address(journeys: Journeys) -> None:
+    await journeys.convert(conversion(session_id="s1", email="Ada@Example.org", value=1.005, currency="jpy"))
+    [row] = await journeys.rows(models.conversions)
+    assert row["subject"] == f"email:{journeys.vault.fingerprint('ada@example.org').hex()}"
+    assert (row["value"], row["currency"]) == (Decimal(1), "JPY")
+
+
+async def test_what_is_told_twice_is_recorded_once(journeys: Journeys) -> None:
+    for call, fields in (
+        (journeys.touch, touchpoint(value=3, metadata={"b": 1, "a": [2]})),
+        (journeys.convert, conversion(email="a@b.example")),
+    ):
+        answers = await asyncio.gather(*(call(fields) for _ in range(100)))
+        assert sorted(answer.duplicate for answer in answers) == [False] + [True] * 99
+        assert {answer.event_id for answer in answers} == {fields["id"]}
+    assert [len(await journeys.rows(table)) for table in (models.touchpoints, models.conversions)] == [1, 1]
+    assert len(await journeys.published()) == 2
+
+
+async def test_another_content_under_a_known_id_is_a_conflict(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint())
+    await journeys.convert(conversion())
+    await journeys.happen(event("e1", "page_view", NOW, session="s1"))
+    for call, fields in (
+        (journeys.touch, touchpoint(action="other")),
+        (journeys.touch, touchpoint(id="e1")),
+        (journeys.convert, conversion(value=1)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call(fields)
+        assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_without_an_id_each_call_is_another_touchpoint(journeys: Journeys) -> None:
+    answers = [await journeys.touch(touchpoint(id="")) for _ in range(2)]
+    assert [row["id"] for row in await journeys.rows()] == sorted(answer.event_id for answer in answers)
+
+
+async def test_a_touchpoint_without_a_stage_gets_the_one_its_action_shows(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint(id="a", action="add_to_cart"))
+    await journeys.touch(touchpoint(id="b", action="watch", page_url="https://shop.example/pricing?email=ada@example.org"))
+    assert [(row["stage"], row["page_url"]) for row in await journeys.rows()] == [
+        ("intent", None),
+        ("consideration", "https://shop.example/pricing?email=redacted"),
+    ]
+
+
+async def test_a_track_token_speaks_for_its_own_user_only(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint(id="own", user_id="42"), scope="track", user="42")
+    await journeys.touch(touchpoint(id="nobody"), scope="track", user="42")
+    for fields, code in ((touchpoint(id="other", user_id="43"), grpc.StatusCode.PERMISSION_DENIED),):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await journeys.touch(fields, scope="track", user="42")
+        assert raised.value.code() is code
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.convert(conversion(), scope="track", user="42")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert [(row["id"], row["subject"]) for row in await journeys.rows()] == [("nobody", "session:s1"), ("own", "wordpress:42")]
+
+
+DEEP: Fields = {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}}
+LATE = (NOW + timedelta(days=2)).isoformat()
+BROKEN: list[tuple[str, Fields, str, str]] = [
+    ("TrackTouchpoint", {"touchpoint": touchpoint(session_id="")}, "touchpoint", "user_id or session_id"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(timestamp=None)}, "touchpoint.timestamp", "required"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(timestamp=LATE)}, "touchpoint.timestamp", "24 hours ahead"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(timestamp="2001-01-01T00:00:00Z")}, "touchpoint.timestamp", "retention"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(stage="bought")}, "touchpoint.stage", "in list"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(action="")}, "touchpoint.action", "required"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(id="purchase/1")}, "touchpoint.id", "pattern"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(value=1e15)}, "touchpoint.value", "999999999999"),
+    ("TrackTouchpoint", {"touchpoint": touchpoint(metadata=DEEP)}, "touchpoint.metadata", "8 levels"),
+    ("TrackTouchpoint", {}, "touchpoint", "required"),
+    ("TrackConversion", {"conversion": conversion(session_id="")}, "conversion", "user_id, email or session_id"),
+    ("TrackConversion", {"conversion": conversion(conversion_type="a b")}, "conversion.conversion_type", "pattern"),
+    ("TrackConversion", {"conversion": conversion(currency="XXZ")}, "conversion.currency", "ISO 4217"),
+    ("TrackConversion", {"conversion": conversion(email="nobody")}, "conversion.email", "email"),
+    ("TrackConversion", {"conversion": conversion(timestamp=LATE)}, "conversion.timestamp", "24 hours ahead"),
+    ("TrackConversion", {"conversion": conversion(metadata=DEEP)}, "conversion.metadata", "8 levels"),
+    ("GetUserJourney", {"id": "a b"}, "id", "pattern"),
+    ("GetUserJourney", {"id": "42", "page_size": 1001}, "page_size", "1000"),
+    ("GetUserJourney", {"id": "42", "page_token": "none of ours"}, "page_token", "next_page_token"),
+    ("GetAttribution", {"model": "magic"}, "model", "in list"),
+    ("GetAttribution", {"group_by": "moon"}, "group_by", "in list"),
+    ("GetAttribution", {"from": NOW.isoformat(), "to": NOW.isoformat()}, "to", "after from"),
+    ("GetFunnel", {"steps": []}, "steps", "at least 1"),
+    ("GetFunnel", {"steps": ["home,,purchase"]}, "steps", "empty step"),
+    ("GetFunnel", {"steps": [",".join(f"s{number}" for number in range(21))]}, "steps", "20 steps"),
+    ("GetFunnel", {"steps": ["x" * 101]}, "steps", "100 characters"),
+    ("GetFunnel", {"steps": ["a"], "window": "-1s"}, "window", "longer than 0"),
+    ("GetFunnel", {"steps": ["a"], "from": NOW.isoformat(), "to": ago(days=1).isoformat()}, "to", "after from"),
+]
+
+
+async def test_a_broken_rule_names_its_field(journeys: Journeys) -> None:
+    requests = {name: rpc.input_type for name, rpc in pb.DESCRIPTOR.services_by_name["JourneysService"].methods_by_name.items()}
+    for method, fields, field, words in BROKEN:
+        request = ParseDict(fields, getattr(pb, requests[method].name)())
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await journeys.call(method, request)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT, (method, fields)
+        assert words in refusal(raised.value)[field]
+    assert not await journeys.rows()
+    assert not await journeys.rows(models.conversions)
+
+
+async def test_what_is_committed_is_published_by_whoever_comes_next_and_once(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint())
+    await journeys.convert(conversion())
+    assert not [entry for p in range(4) for entry in await journeys.log.read(TOPIC, p, START, limit=9, block_ms=0)]
+    assert len(await journeys.published()) == 2
+    assert len(await journeys.published()) == 2
+
+
+BRIEF = [
+    event("e1", "page_view", ago(days=9), session="s1", source="google", url="https://shop.example/"),
+    event("e2", "lead_capture", ago(days=9, minutes=-2), session="s1", source="internal"),
+    event("e3", "page_view", ago(days=8), session="s2", source="newsletter", url="https://shop.example/pricing/"),
+    event("e4", "user_registration", ago(days=8, minutes=-5), session="s2", user="42", source="internal"),
+    event("e5", "add_to_cart", ago(days=7), session="s3", user="42", source="internal"),
+    event("e6", "page_view", ago(days=7, minutes=-9), session="s3", user="42", source="internal", url="https://shop.example/thank-you"),
+]
+KNOWN = [alias("session:s1", "u-1", ago(days=8)), alias("session:s2", "u-1", ago(days=8)), alias("wordpress:42", "u-1", ago(days=8))]
+
+
+async def test_the_journey_of_a_buyer_begins_before_anybody_knew_who_it_was(journeys: Journeys) -> None:
+    await journeys.happen(*BRIEF, *KNOWN, order("p1", ago(days=7, minutes=-8), user_id="42", session_id="s3"))
+    answer = await journeys.journey("42")
+    assert list(answer.stages) == ["awareness", "interest", "consideration", "intent", "purchase"]
+    assert [point.id for point in answer.touchpoints] == ["e1", "e2", "e3", "e4", "e5", "purchase/p1", "e6"]
+    assert (answer.user_id, answer.touchpoint_count, answer.next_page_token) == ("u-1", 7, "")
+    assert (answer.first_touch.id, answer.first_touch.source, answer.last_touch.id) == ("e1", "google", "e6")
+    assert [(visit.session_id, visit.source, visit.touchpoints) for visit in answer.sessions] == [
+        ("s1", "google", 2),
+        ("s2", "newsletter", 2),
+        ("s3", "(direct)", 3),
+    ]
+    assert answer.sessions[1].campaign == "spring"
+    assert answer.time_to_convert.ToTimedelta() == timedelta(days=2, minutes=8)
+    assert [reached.reached_at.ToDatetime(UTC) for reached in answer.reached][:2] == [ago(days=9), ago(days=9, minutes=-2)]
+    assert answer == await journeys.journey("u-1")
+
+
+async def test_visits_join_a_journey_once_identified_and_leave_it_when_that_is_undone(journeys: Journeys) -> None:
+    await journeys.happen(*BRIEF, order("p1", ago(days=7, minutes=-8), user_id="42", session_id="s3"))
+    alone = await journeys.journey("42")
+    assert (alone.user_id, [point.id for point in alone.touchpoints]) == ("42", ["e4", "e5", "purchase/p1", "e6"])
+    await journeys.happen(KNOWN[2], KNOWN[1])
+    assert [point.id for point in (await journeys.journey("42")).touchpoints] == ["e3", "e4", "e5", "purchase/p1", "e6"]
+    await journeys.happen(alias("session:s1", "u-2"))
+    before = [await journeys.journey(user) for user in ("u-1", "u-2")], await journeys.shares(model="linear")
+    assert before[1] == {"newsletter": 99.5, "(direct)": 99.5}
+    await journeys.happen(merge("u-2", "u-1"))
+    merged = await journeys.journey("u-2")
+    assert (merged.user_id, merged.touchpoint_count) == ("u-1", 7)
+    assert await journeys.shares(model="linear") == {"google": 66.33, "newsletter": 66.33, "(direct)": 66.34}
+    await journeys.happen(merge("u-2", "u-1", undone=True))
+    assert ([await journeys.journey(user) for user in ("u-1", "u-2")], await journeys.shares(model="linear")) == before
+    await journeys.happen(alias("session:s2", "u-1", withdrawn=True))
+    assert [point.id for point in (await journeys.journey("42")).touchpoints] == ["e4", "e5", "purchase/p1", "e6"]
+
+
+async def test_nobody_has_no_journey(journeys: Journeys) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.journey("nobody")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    await journeys.happen(alias("wordpress:7", "u-7"))
+    answer = await journeys.journey("7")
+    assert (answer.user_id, answer.touchpoint_count, list(answer.stages)) == ("u-7", 0, [])
+    assert not answer.HasField("first_touch")
+
+
+async def test_pages_of_a_journey_hold_each_touchpoint_once_also_at_one_instant(journeys: Journeys) -> None:
+    same = [event(f"e{number:02}", "page_view", ago(hours=number // 7), session=f"s{number % 3}") for number in range(20)]
+    await journeys.happen(*same, *(alias(f"session:s{number}", "u-1") for number in range(3)), order("p1", ago(hours=1), user_id="u-1"))
+    whole = await journeys.journey("u-1")
+    found: list[str] = []
+    token = ""
+    while True:
+        answer = await journeys.journey("u-1", page_size=4, page_token=token)
+        assert (answer.stages, answer.sessions, answer.first_touch) == (whole.stages, whole.sessions, whole.first_touch)
+        found += [point.id for point in answer.touchpoints]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert found == [point.id for point in whole.touchpoints]
+    assert len(set(found)) == whole.touchpoint_count == 21
+
+
+async def test_who_buys_again_is_retained(journeys: Journeys) -> None:
+    await journeys.happen(order("p2", ago(days=1), user_id="1"), order("p1", ago(days=3), "50.00", user_id="1"))
+    answer = await journeys.journey("1")
+    assert [(point.id, point.stage, point.value) for point in answer.touchpoints] == [
+        ("purchase/p1", "purchase", 50),
+        ("purchase/p2", "retention", 199),
+    ]
+    assert list(answer.stages) == ["purchase", "retention"]
+    assert answer.reached[1].reached_at.ToDatetime(UTC) == ago(days=1)
+
+
+async def test_only_a_paid_order_is_a_purchase(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("e1", "purchase", ago(days=2), session="s1", user="1"),
+        order("p1", None, user_id="1"),
+        order("test", ago(days=1), user_id="1", excluded=True),
+    )
+    assert list((await journeys.journey("1")).stages) == ["intent"]
+    await journeys.happen(order("p1", ago(days=1), user_id="1"))
+    assert list((await journeys.journey("1")).stages) == ["intent", "purchase"]
+    await journeys.happen(order("p1", ago(days=1), "99.50", user_id="1"))
+    assert (await journeys.journey("1")).last_touch.value == 99.5
+    await journeys.happen(order("p1", None, user_id="1"))
+    assert list((await journeys.journey("1")).stages) == ["intent"]
+    assert (await journeys.attribution()).orders == 0
+
+
+VISITS = [
+    event("v1", "page_view", ago(days=40), session="s1", source="facebook"),
+    event("v2", "page_view", ago(days=30), session="s2", source="newsletter"),
+    event("v3", "page_view", ago(days=20), session="s3", source="google"),
+    event("v4", "page_view", ago(days=10), session="s4"),
+    event("v5", "page_view", ago(days=9), session="s5", source="internal"),
+]
+OWNED = [alias(f"session:s{number}", "u-1") for number in range(1, 6)]
+MODELS = {
+    "first_touch": {"facebook": 100},
+    "last_touch": {"(direct)": 100},
+    "last_non_direct": {"google": 100},
+    "linear": {"facebook": 20, "newsletter": 20, "google": 20, "(direct)": 40},
+    "position_based": {"facebook": 40, "newsletter": 6.66, "google": 6.67, "(direct)": 46.67},
+    "markov": {"facebook": 25, "newsletter": 25, "google": 25, "(direct)": 25},
+}
+
+
+async def test_each_model_gives_the_sources_their_shares(journeys: Journeys) -> None:
+    await journeys.happen(*VISITS, *OWNED, order("p1", ago(days=8), "100.00", user_id="u-1"))
+    for model, shares in MODELS.items():
+        assert await journeys.shares(model=model) == shares, model
+    decayed = await journeys.attribution(model="time_decay")
+    assert sum(share.amount for share in decayed.shares) == pytest.approx(100)
+    assert [share.name for share in decayed.shares] == ["(direct)", "google", "newsletter", "facebook"]
+    answer = await journeys.attribution()
+    assert (answer.model, answer.group_by, answer.currency, answer.total, answer.orders) == ("last_non_direct", "source", "USD", 100, 1)
+    assert await journeys.shares(model="first_touch", group_by="medium") == {"(not set)": 100}
+    await journeys.happen(event("x", "page_view", ago(days=21), session="s6", source="newsletter"), alias("session:s6", "u-1"))
+    assert (await journeys.shares(model="linear", group_by="campaign"))["spring"] == 33.33
+
+
+async def test_a_payment_provider_brought_nobody(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("v1", "page_view", ago(hours=3), session="s1", user="1", source="google"),
+        event("v2", "page_view", ago(hours=2), session="s2", user="1", source="internal", url="https://shop.example/order-received"),
+        order("p1", ago(hours=1), "100.00", user_id="1", session_id="s2"),
+    )
+    for model in ("first_touch", "last_touch", "last_non_direct", "linear", "position_based", "time_decay", "markov"):
+        assert set(await journeys.shares(model=model)) <= {"google", "(direct)"}
+    assert await journeys.shares() == {"google": 100}
+
+
+async def test_a_path_ends_at_the_order_before_and_after_ninety_days(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("v0", "page_view", ago(days=91), session="s0", user="1", source="newsletter"),
+        event("v1", "page_view", ago(days=50), session="s1", user="1", source="facebook"),
+        order("p1", ago(days=49), "10.00", user_id="1", session_id="s1"),
+        order("p2", ago(days=49, minutes=-9), "20.00", user_id="1", session_id="s1"),
+        event("v2", "page_view", ago(days=3), session="s2", user="1", source="google"),
+        order("p3", ago(days=1), "40.00", user_id="1"),
+        order("p4", ago(hours=1), "80.00", user_id="1"),
+        event("v3", "page_view", ago(minutes=9), session="s3", user="1", source="newsletter"),
+    )
+    whole = await journeys.shares(model="first_touch")
+    assert whole == {"newsletter": 10, "facebook": 20, "google": 40, "(none)": 80}
+    recent = {"from": ago(days=2).isoformat()}
+    assert await journeys.shares(model="first_touch", **recent) == {"google": 40, "(none)": 80}
+    assert await journeys.shares(model="first_touch", **recent, to=ago(hours=2).isoformat()) == {"google": 40}
+
+
+async def test_refunds_take_theirs_back_and_orders_without_a_rate_or_for_tests_stay_out(journeys: Journeys) -> None:
+    await journeys.happen(*VISITS, *OWNED)
+    await journeys.happen(
+        order("p1", ago(days=25), "100.01", user_id="u-1"),
+        order("p2", ago(days=8), "100.00", user_id="u-1"),
+        order("p3", ago(days=7), "", user_id="u-1"),
+        order("p4", ago(days=6), "500.00", user_id="u-1", excluded=True),
+    )
+    answer = await journeys.attribution(model="linear")
+    assert (answer.total, answer.orders, answer.orders_without_rate) == (200.01, 2, 1)
+    assert {share.name: (share.amount, share.orders) for share in answer.shares} == {
+        "(direct)": (66.67, pytest.approx(2 / 3)),
+        "facebook": (50.01, 0.5),
+        "newsletter": (50.0, 0.5),
+        "google": (33.33, pytest.approx(1 / 3)),
+    }
+    await journeys.happen(order("p1", ago(days=25), "0.00", user_id="u-1"), order("p2", ago(days=8), "60.00", user_id="u-1"))
+    assert await journeys.shares(model="linear") == {"(direct)": 40, "google": 20, "facebook": 0, "newsletter": 0}
+
+
+async def test_the_paths_of_those_who_buy_nothing_count_for_a_markov_chain(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("a", "page_view", ago(days=3), session="a", user="1", source="google"),
+        event("b", "page_view", ago(days=2), session="b", user="1", source="facebook"),
+        order("p1", ago(days=1), "100.00", user_id="1"),
+    )
+    assert await journeys.shares(model="markov") == {"google": 50, "facebook": 50}
+    await journeys.happen(*(event(f"c{number}", "page_view", ago(days=2), session=f"c{number}", source="facebook") for number in range(3)))
+    # One of four who come by facebook buys, and one of four comes by google before: 1/16 of 1/4 is lost without it.
+    assert await journeys.shares(model="markov") == {"google": 20, "facebook": 80}
+    assert await journeys.shares(model="markov", **{"from": ago(days=1, hours=1).isoformat()}) == {"google": 50, "facebook": 50}
+
+
+async def test_late_and_unordered_and_repeated_events_give_the_same_visits(journeys: Journeys) -> None:
+    one, two = (
+        [*VISITS, *BRIEF[:4]],
+        [event(f"r{n}", "page_view", ago(days=n % 9), session=f"s{n % 4}", source=s) for n, s in enumerate([*CHANNELS] * 4)],
+    )
+    await journeys.happen(*one, *two, *OWNED)
+    first = await journeys.rows(models.sessions), await journeys.journey("u-1")
+    for table in (models.touchpoints, models.sessions):
+        async with journeys.database.sessions.begin() as session:
+            await session.execute(delete(table))
+    late = [*one, *two, *one]
+    random.Random(7).shuffle(late)  # noqa: S311
+    await journeys.happen(*late)
+    assert (await journeys.rows(models.sessions), await journeys.journey("u-1")) == first
+
+
+async def test_a_replay_changes_nothing(journeys: Journeys) -> None:
+    await journeys.happen(*BRIEF, *KNOWN, order("p1", None, user_id="42"), order("p1", ago(days=7), "150.00", user_id="42"))
+    tables = (models.touchpoints, models.sessions, models.orders)
+    before = [await journeys.rows(table) for table in tables], await journeys.journey("42")
+    await journeys.replay()
+    assert ([await journeys.rows(table) for table in tables], await journeys.journey("42")) == before
+
+
+async def test_bots_are_on_no_journey_and_an_id_of_a_client_stays_its_own(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint(id="mine"))
+    await journeys.happen(event("bot", "page_view", NOW, session="s1", bot=True), event("mine", "page_view", NOW, session="s1"))
+    assert [(row["id"], row["origin"]) for row in await journeys.rows()] == [("mine", "client")]
+    async with journeys.database.sessions() as session:
+        [letter] = await dead_letters.find(session)
+    assert letter.reason == "a client's touchpoint has this id"
+
+
+async def test_an_address_is_the_subject_only_where_nothing_of_the_visit_is(journeys: Journeys) -> None:
+    told = [event(name, "lead_capture", NOW, session="s1" if name == "visit" else "") for name in ("visit", "server", "browser")]
+    for message in told:
+        message.email_hash = b"\xab" * 32
+        message.scope = "track" if message.event.id == "browser" else "site"
+    await journeys.happen(*told)
+    assert {row["id"]: row["subject"] for row in await journeys.rows()} == {
+        "visit": "session:s1",
+        "server": "email:" + "ab" * 32,
+        "browser": "visitor:v-0123",
+    }
+
+
+async def test_a_funnel_follows_people_over_their_visits(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("a", "home", ago(days=5), session="s1"),
+        event("b", "product_view", ago(days=4), session="s2", user="1"),
+        event("c", "add_to_cart", ago(days=3), session="s3", user="1"),
+        event("d", "home", ago(days=5), session="x"),
+        event("e", "add_to_cart", ago(days=4), session="x"),
+        event("f", "product_view", ago(days=3), session="x"),
+        event("g", "product_view", ago(days=3), session="y"),
+        order("p1", ago(days=2), user_id="1"),
+    )
+    steps = ["home", "product_view", "add_to_cart", "purchase"]
+    assert await journeys.funnel(steps=steps) == [("home", 2), ("product_view", 1), ("add_to_cart", 0), ("purchase", 0)]
+    await journeys.happen(alias("session:s1", "u-1"), alias("wordpress:1", "u-1"))
+    assert await journeys.funnel(steps=[",".join(steps)]) == [("home", 2), ("product_view", 2), ("add_to_cart", 1), ("purchase", 1)]
+    assert await journeys.funnel(steps=steps, window="172800s") == [("home", 2), ("product_view", 2), ("add_to_cart", 1), ("purchase", 0)]
+    assert await journeys.funnel(steps=steps, to=ago(days=4).isoformat()) == [(step, 2 * (step == "home")) for step in steps]
+    await journeys.touch(touchpoint(action="webinar", session_id="y"))
+    assert await journeys.funnel(steps=["product_view", "webinar"], **{"from": ago(days=3).isoformat()}) == [
+        ("product_view", 2),
+        ("webinar", 1),
+    ]
+    answer = await journeys.call("GetFunnel", pb.GetFunnelRequest(steps=steps))
+    assert [(step.drop_off, step.conversion) for step in answer.steps] == [(0, 1), (0, 1), (1, 0.5), (0, 1)]
+    assert [step.HasField("median_time") for step in answer.steps] == [False, True, True, True]
+    assert answer.steps[1].median_time.ToTimedelta() == timedelta(days=1, hours=12)
+
+
+async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None:
+    asked: list[tuple[str, Any]] = []
+    await journeys.happen(*BRIEF, *VISITS, *KNOWN, *OWNED, order("p1", ago(days=1), user_id="42", session_id="s3"))
+
+    @listens_for(journeys.database.engine.sync_engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, parameters))
+
+    since = {"from": ago(days=90).isoformat()}
+    first = await journeys.journey("42", page_size=2)
+    await journeys.journey("42", page_token=first.next_page_token)
+    await journeys.attribution(model="markov", **since)
+    await journeys.attribution(model="linear", **since)
+    await journeys.funnel(steps=["page_view", "purchase"], **since)
+    remove(journeys.database.engine.sync_engine, "before_cursor_execute", note)
+    assert len(asked) > 15
+    for statement, parameters in asked:
+        async with journeys.database.engine.connect() as connection:
+            is_sqlite = connection.dialect.name == "sqlite"
+            plan = (
+                (await connection.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}", parameters)).mappings().all()
+            )
+        for step in plan:
+            if is_sqlite:
+                assert not re.search(r"SCAN (?!.*(SUBQUERY|CONSTANT))", step["detail"]), statement
+            else:
+                assert step["possible_keys"] or step["table"] is None or step["Extra"] == "Using where; Using index", (
+                    statement,
+                    dict(step),
+                )

@@ -1,0 +1,219 @@
+"""What sources are owed: whatever the paths, the shares are the revenue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, Order, Share, Visit, attribute, paths, split, visit_of, visits_of
+from services.journeys.markov import MOST_STATES, OTHER, removal_effects
+from services.journeys.rules import DIRECT, Glimpse
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+CENT = Decimal("0.01")
+EVERY_MODEL = [*MODELS, MARKOV]
+SOURCES = [DIRECT, "google", "newsletter", "facebook", "partner.example"]
+quick = settings(max_examples=60, deadline=None, derandomize=True)
+
+amounts = st.decimals(-1_000_000, 1_000_000, places=2)
+weights = st.dictionaries(st.sampled_from(SOURCES), st.integers(1, 1000), min_size=1).map(
+    lambda found: {name: Fraction(weight, sum(found.values())) for name, weight in found.items()}
+)
+
+
+@st.composite
+def shops(draw: st.DrawFn) -> tuple[list[Order], dict[str, list[Visit]]]:
+    """Orders and visits of some persons, at times of which several are the same."""
+    orders: list[Order] = []
+    visits: dict[str, list[Visit]] = {}
+    for person in "abc":
+        began = draw(st.lists(st.tuples(st.integers(0, 130), st.sampled_from(SOURCES)), max_size=6))
+        visits[person] = [
+            Visit(NOW - timedelta(days=days), f"session:{person}{number}", source, direct=source == DIRECT)
+            for number, (days, source) in enumerate(began)
+        ]
+        for number, (days, net, own) in enumerate(draw(st.lists(st.tuples(st.integers(0, 100), amounts, st.booleans()), max_size=4))):
+            session = visits[person][0].session if own and visits[person] else ""
+            orders.append(Order(f"{person}{number}", person, session, NOW - timedelta(days=days), net))
+    return orders, visits
+
+
+def attributed(model: str, orders: Sequence[Order], visits: Mapping[str, Sequence[Visit]]) -> Mapping[str, Share]:
+    own = {visit.session: visit for several in visits.values() for visit in several}
+    lost = [several for person, several in visits.items() if several and person not in {order.person for order in orders}]
+    return attribute(model, orders, paths(orders, visits, own), lost, CENT)
+
+
+@quick
+@given(shops(), st.sampled_from(EVERY_MODEL))
+def test_shares_add_up_to_the_revenue_to_the_cent(shop: tuple[list[Order], dict[str, list[Visit]]], model: str) -> None:
+    orders, visits = shop
+    shares = attributed(model, orders, visits)
+    assert sum(share.amount for share in shares.values()) == sum(order.net or 0 for order in orders)
+    assert sum(share.orders for share in shares.values()) == len(orders)
+    assert all(share.amount == share.amount.quantize(CENT) for share in shares.values())
+
+
+@quick
+@given(shops(), st.sampled_from(EVERY_MODEL), st.randoms(use_true_random=False))
+def test_the_order_of_what_is_given_does_not_matter(shop: tuple[list[Order], dict[str, list[Visit]]], model: str, chance: Random) -> None:
+    orders, visits = shop
+    shuffled = {person: chance.sample(several, len(several)) for person, several in chance.sample(list(visits.items()), len(visits))}
+    assert attributed(model, chance.sample(orders, len(orders)), shuffled) == attributed(model, orders, visits)
+
+
+@quick
+@given(shops(), st.sampled_from([*MODELS]))
+def test_a_refunded_order_leaves_what_the_others_gave(shop: tuple[list[Order], dict[str, list[Visit]]], model: str) -> None:
+    orders, visits = shop
+    whole = attributed(model, orders, visits)
+    for refunded in orders:
+        own = {visit.session: visit for several in visits.values() for visit in several}
+        [theirs] = [attribute(model, [refunded], paths(orders, visits, own), [], CENT)]
+        left = attributed(model, [order._replace(net=Decimal(0)) if order is refunded else order for order in orders], visits)
+        assert {name: share.amount - (theirs[name].amount if name in theirs else 0) for name, share in whole.items()} == {
+            name: share.amount for name, share in left.items()
+        }
+
+
+@quick
+@given(amounts, weights)
+def test_parts_add_up_and_are_less_than_a_cent_from_exact(total: Decimal, parts: dict[str, Fraction]) -> None:
+    found = split(total, parts, CENT)
+    assert sum(found.values()) == total
+    assert all(abs(Fraction(found[name]) - Fraction(total) * weight) < Fraction(CENT) for name, weight in parts.items())
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "expected"),
+    [
+        ("0.01", "0.01", {"a": "0.01", "b": "0", "c": "0"}),
+        ("100", "0.01", {"a": "33.34", "b": "33.33", "c": "33.33"}),
+        ("-100", "0.01", {"a": "-33.34", "b": "-33.33", "c": "-33.33"}),
+        ("100", "1", {"a": "34", "b": "33", "c": "33"}),
+        ("1.0005", "0.01", {"a": "0.3405", "b": "0.33", "c": "0.33"}),
+        ("0", "0.01", {"a": "0", "b": "0", "c": "0"}),
+    ],
+)
+def test_what_rounding_leaves_goes_to_the_largest_remainders(total: str, unit: str, expected: dict[str, str]) -> None:
+    thirds = dict.fromkeys("cab", Fraction(1, 3))
+    assert split(Decimal(total), thirds, Decimal(unit)) == {name: Decimal(part) for name, part in expected.items()}
+
+
+def visit(days: float, name: str) -> Visit:
+    return Visit(NOW - timedelta(days=days), f"session:{days}", name, direct=name == DIRECT)
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "expected"),
+    [
+        ("first_touch", 3, [1, 0, 0]),
+        ("last_touch", 3, [0, 0, 1]),
+        ("last_non_direct", 3, [0, 0, 1]),
+        ("linear", 4, [Fraction(1, 4)] * 4),
+        ("position_based", 1, [1]),
+        ("position_based", 2, [Fraction(1, 2)] * 2),
+        ("position_based", 4, [Fraction(2, 5), Fraction(1, 10), Fraction(1, 10), Fraction(2, 5)]),
+        ("time_decay", 3, [Fraction(1, 7), Fraction(2, 7), Fraction(4, 7)]),
+    ],
+)
+def test_each_model_is_the_one_it_is_known_as(model: str, count: int, expected: list[Fraction]) -> None:
+    path = [visit(7 * (count - place), "google") for place in range(count)]
+    assert MODELS[model](path, NOW) == expected
+
+
+def test_direct_visits_get_the_last_non_direct_share_only_among_themselves() -> None:
+    assert MODELS["last_non_direct"]([visit(3, "google"), visit(2, DIRECT), visit(1, DIRECT)], NOW) == [1, 0, 0]
+    assert MODELS["last_non_direct"]([visit(2, DIRECT), visit(1, DIRECT)], NOW) == [0, 1]
+
+
+def test_a_path_is_what_lies_between_two_orders_and_ninety_days() -> None:
+    visits = {"a": [visit(days, f"v{days}") for days in (95, 90, 60, 30, 20, 1)]}
+    orders = [Order(f"o{days}", "a", "", NOW - timedelta(days=days), Decimal(1)) for days in (30, 25, 10, 0)]
+    found = paths(orders, visits, {})
+    assert {name: [each.name for each in path] for name, path in found.items()} == {
+        "o30": ["v95", "v90", "v60", "v30"],
+        "o25": [],
+        "o10": ["v20"],
+        "o0": ["v1"],
+    }
+    alone = paths(orders[-1:], visits, {})
+    assert [each.name for each in alone["o0"]] == ["v90", "v60", "v30", "v20", "v1"]
+    assert timedelta(days=90) == LOOKBACK
+
+
+def test_the_visit_of_an_order_is_on_its_path_whoever_was_seen_in_it() -> None:
+    own = {"session:2": visit(2, "google")}
+    order = Order("o", "a", "session:2", NOW, Decimal(10))
+    assert attribute("linear", [order], paths([order], {}, own), [], CENT)["google"].amount == 10
+    assert list(attribute("linear", [order], paths([order], {}, {}), [], CENT)) == [NONE]
+    again = order._replace(purchase_id="p", paid_at=NOW + timedelta(minutes=1))
+    assert [each.name for each in paths([again, order], {}, own)["p"]] == ["google"]
+
+
+def test_a_visit_is_grouped_by_what_it_says() -> None:
+    told = Glimpse("session:1", "", NOW, NOW, "e1", "google", "search", "")
+    assert [visit_of(told, group).name for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
+    assert visit_of(Glimpse("session:1", "", NOW, NOW, "e1"), "campaign").name == DIRECT
+    rows = [("a", "session:1", NOW, None, None, None, None, None), ("a", "session:1", NOW + timedelta(1), *told[3:])]
+    assert visits_of(rows, "source") == {"a": [Visit(NOW, "session:1", "google", direct=False)]}
+
+
+def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:
+    """The chance of a purchase when all that leads to a name leads to nothing, by walking the chain many steps."""
+    transitions: dict[str, list[str]] = {}
+    for path, end in [*((path, "+") for path in bought), *((path, "-") for path in lost)]:
+        for state, to in pairwise(["^", *path, end]):
+            transitions.setdefault(state, []).append("-" if to == name else to)
+    chances, chance = {"^": 1.0}, 0.0
+    for _ in range(2000):
+        after: dict[str, float] = {}
+        for state, likely in chances.items():
+            for to in transitions.get(state, []) if state not in "+-" else []:
+                after[to] = after.get(to, 0) + likely / len(transitions[state])
+        chance += after.pop("+", 0)
+        chances = {state: likely for state, likely in after.items() if state != "-" and likely > 1e-15}
+        if not chances:
+            break
+    return chance
+
+
+chains = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), max_size=6)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(chains.filter(bool), chains)
+def test_removal_effects_are_those_of_walking_the_chain(bought: list[list[str]], lost: list[list[str]]) -> None:
+    found = removal_effects(bought, lost)
+    whole = removed(bought, lost, "nobody")
+    effects = {name: 1 - removed(bought, lost, name) / whole for name in {name for path in [*bought, *lost] for name in path}}
+    assert sum(found.values()) == 1
+    assert {name: float(effect) for name, effect in found.items()} == pytest.approx(
+        {name: effect / sum(effects.values()) for name, effect in effects.items()}, abs=1e-9
+    )
+
+
+def test_the_chain_of_the_literature_is_reproduced() -> None:
+    # C1>C2>C3 buys, C1 and C2>C3 don't: the example with which removal effects are commonly explained.
+    found = removal_effects([["C1", "C2", "C3"]], [["C1"], ["C2", "C3"]])
+    assert {name: round(float(effect), 4) for name, effect in found.items()} == {"C1": 0.2, "C2": 0.4, "C3": 0.4}
+
+
+def test_nobody_who_buys_means_no_effect() -> None:
+    assert removal_effects([], [["a"]]) == {}
+    assert attribute(MARKOV, [], {}, [[visit(1, "google")]], CENT) == {}
+
+
+def test_rare_names_share_one_state() -> None:
+    bought = [[f"campaign {number:04}"] * (1 + (number < 10)) for number in range(1000)]
+    found = removal_effects(bought, [])
+    assert len(found) == MOST_STATES
+    assert float(found[OTHER]) == pytest.approx((1000 - MOST_STATES + 1) / 1000)

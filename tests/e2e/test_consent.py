@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,7 +83,7 @@ class Visitor(Thread):
 
 
 @contextmanager
-def visitor(mesh: Mesh) -> Iterator[Visitor]:
+def visitor(mesh: Mesh) -> Generator[Visitor]:
     one = Visitor(mesh)
     one.start()
     try:

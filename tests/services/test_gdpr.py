@@ -21,6 +21,8 @@ from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
 from pmp.log.v1 import log_pb2
+from sqlalchemy import insert, text
+from sqlalchemy.event import listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
@@ -29,10 +31,12 @@ from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.persons import learn
-from kit.privacy import PURPOSES, Consent, Consents, learn_consents
+from kit.persons import learn, persons
+from kit.privacy import PURPOSES, Consent, Consents, learn_consents, person_consents
 from kit.settings import Settings
 from services.gdpr.messages import TOPIC
+from services.gdpr.models import ConsentRow
+from services.gdpr.repository import ConsentHistory, PageKey, Somebody
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 
@@ -278,6 +282,36 @@ async def test_a_holder_knows_what_is_in_force_whether_it_followed_or_starts_wit
 async def _known(sessions: Sessions, subjects: Any) -> dict[str, Consent]:
     async with sessions() as session:
         return dict(await Consents(session).of(list(subjects)))
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -> None:
+    names = [f"session:s{number}" for number in range(3000)]
+    same = {"purpose": ANALYTICS, "granted": True, "decided_at": NOON, "source": "form", "client": "shop", "recorded_at": NOON}
+    async with gdpr.sessions.begin() as session:
+        await session.execute(insert(persons), [{"subject": name, "person_id": f"u{number // 3}"} for number, name in enumerate(names)])
+        await session.execute(insert(person_consents), [{"subject": name} for name in names])
+        rows = [{"subject": name, "policy_version": version, **same} for name in names for version in ("1", "2")]
+        await session.execute(insert(ConsentRow), rows)
+    async with gdpr.sessions.begin() as session:
+        await session.execute(text("ANALYZE TABLE persons, person_consents, consents"))
+        asked: list[tuple[str, Any]] = []
+        connection = await session.connection()
+
+        @listens_for(connection.sync_connection, "before_cursor_execute")
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+            asked.append((statement, parameters))
+
+        await Consents(session).of(["session:stranger", *names[:20]])
+        for who in (Somebody(names[0], "u0"), Somebody(names[0])):
+            await ConsentHistory(session).in_force(who)
+            await ConsentHistory(session).page(who, PageKey(NOON, 9), 100)
+        remove(connection.sync_connection, "before_cursor_execute", note)
+        assert len(asked) == 6
+        for statement, parameters in asked:
+            plan = [dict(row) for row in (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).mappings()]
+            whole = [step for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
+            assert not whole, (statement, plan)
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import orjson
 from pymysql.converters import escape_item
-from sqlalchemy import CursorResult, DateTime, Delete, Dialect, String, Table, Update, event, make_url, text
+from sqlalchemy import CursorResult, DateTime, Delete, Dialect, Numeric, String, Table, Update, event, make_url, text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -86,6 +87,33 @@ class Id(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         own = mysql.VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin")
         return dialect.type_descriptor(own if dialect.name == "mysql" else String(self.length))
+
+
+class Exact(TypeDecorator[Decimal]):
+    """A decimal that comes back as it went in. SQLite has none, and would keep a binary fraction: there it is text."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def __init__(self, precision: int = 19, scale: int = 4) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    @override
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        own: Any = String(self.precision + 2) if dialect.name == "sqlite" else Numeric(self.precision, self.scale)
+        return dialect.type_descriptor(own)
+
+    @override
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return f"{value.quantize(Decimal(1).scaleb(-self.scale), ROUND_HALF_UP):f}"
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
 
 
 class Database:

@@ -100,11 +100,12 @@ class Persons:
             subjects |= set(await self._session.scalars(select(aliases.c.subject).where(aliases.c.user_id.in_(sorted(moved)))))
         for some in _chunks(subjects):
             await upsert(self._session, persons, [{"subject": subject} for subject in some])
-        for (subject, user), linked_at in sorted(told.links.items()):
+        links = sorted(told.links.items())
+        for (subject, user), linked_at in links:
             if linked_at is None:
                 await self._session.execute(delete(aliases).where(aliases.c.subject == subject, aliases.c.user_id == user))
-            else:
-                await upsert(self._session, aliases, [{"subject": subject, "user_id": user, "linked_at": linked_at.ToDatetime(UTC)}])
+        seen = [{"subject": subject, "user_id": user, "linked_at": at.ToDatetime(UTC)} for (subject, user), at in links if at is not None]
+        await upsert(self._session, aliases, seen)
         await self._derive(subjects)
         return subjects
 

@@ -120,6 +120,8 @@ class PrivateMariaDb(PrivateServer):
             "--user=root",
             f"--datadir={self.folder / 'data'}",
             f"--socket={self.folder / 'socket'}",
+            # In a folder that is shared, a server that starts removes what others have there.
+            f"--tmpdir={self.folder}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-log-bin",

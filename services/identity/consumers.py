@@ -68,17 +68,21 @@ async def _moved(graph: Graph, told: Sequence[Bought]) -> Sequence[tuple[Mapping
 
 async def _new(graph: Graph, sightings: Sequence[Sighting]) -> Sequence[Sighting]:
     """Those that may change something."""
-    await graph.know({subject for sighting in sightings for subject in sighting.subjects})
+    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
     campaigns = await graph.identities.campaigns({sighting.campaign[0] for sighting in sightings if sighting.campaign})
     return [each for each in sightings if each.is_news or not _is_known(graph, each) or _is_first(each, campaigns)]
 
 
 def _is_known(graph: Graph, sighting: Sighting) -> bool:
     """True when the names of a sighting are linked already, or make nobody known."""
-    owner = graph.owner(sighting.name)
-    if not owner:
-        return not may_be_made(sighting.name)
-    return not sighting.session or graph.knows(sighting.session, owner, sighting.at)
+    name = _name(graph, sighting)
+    owner = graph.owner(name)
+    return not name or (owner != "" and (not sighting.session or graph.knows(sighting.session, owner, sighting.at)))
+
+
+def _name(graph: Graph, sighting: Sighting) -> str:
+    """The strongest name that leads to a user, or may make one known; empty for none."""
+    return next((name for name in sighting.names if graph.owner(name) or may_be_made(name)), "")
 
 
 def _is_first(sighting: Sighting, campaigns: Mapping[str, datetime]) -> bool:
@@ -89,39 +93,33 @@ def _is_first(sighting: Sighting, campaigns: Mapping[str, datetime]) -> bool:
 
 
 async def _apply(graph: Graph, sightings: Sequence[Sighting]) -> None:
-    await graph.know({subject for sighting in sightings for subject in sighting.subjects})
-    await graph.users({graph.owner(sighting.name) for sighting in sightings})
+    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
+    await graph.users({graph.owner(name) for sighting in sightings for name in sighting.names})
     for sighting in sightings:
         if sighting.campaign:
             subject, campaign = sighting.campaign
             graph.campaign(subject, campaign.at, campaign.utm)
-        user_id = await _seen(graph, sighting)
-        if user_id:
-            await _note(graph, sighting, user_id)
+        name = _name(graph, sighting)
+        if name:
+            await _note(graph, sighting, name)
 
 
-async def _seen(graph: Graph, sighting: Sighting) -> str:
-    """The user that was seen, made known if its name allows; empty for nobody."""
-    name = sighting.name
-    user_id = graph.owner(name)
-    if not user_id and may_be_made(name):
-        row = graph.create(name, sighting.at, sighting.evidence)
-        user_id = row.id
-        if not sighting.user and sighting.address:
-            await take_address(graph, row, sighting.address, sighting.at, sighting.evidence)
-    return user_id
-
-
-async def _note(graph: Graph, sighting: Sighting, user_id: str) -> None:
-    row = await graph.user(user_id)
+async def _note(graph: Graph, sighting: Sighting, name: str) -> None:
+    """Takes in what is told of the user of a name, who is made known if nobody is yet."""
+    at, owner = sighting.at, graph.owner(name)
+    row = await graph.user(owner) if owner else graph.create(name, at, sighting.evidence)
+    user_id = row.id
+    if sighting.address and sighting.address.subject == name:
+        if owner:
+            fill_in(row, sighting.address)
+        else:
+            await take_address(graph, row, sighting.address, at, sighting.evidence)
     if sighting.session:
-        graph.link(sighting.session, user_id, sighting.at, sighting.evidence)
-    if sighting.address and not sighting.user:
-        fill_in(row, sighting.address)
-    if sighting.lead and (row.lead_at is None or sighting.at < row.lead_at):
-        row.lead_at = sighting.at
+        graph.link(sighting.session, user_id, at, sighting.evidence)
+    if sighting.lead and (row.lead_at is None or at < row.lead_at):
+        row.lead_at = at
         graph.concern(f"user:{user_id}")
-    if sighting.login and (row.last_login is None or sighting.at > row.last_login):
-        row.last_login = sighting.at
+    if sighting.login and (row.last_login is None or at > row.last_login):
+        row.last_login = at
     if sighting.subscription:
-        graph.subscribe(user_id, sighting.subscription.list, sighting.at, subscribed=sighting.subscription.subscribed)
+        graph.subscribe(user_id, sighting.subscription.list, at, subscribed=sighting.subscription.subscribed)

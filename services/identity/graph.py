@@ -38,6 +38,7 @@ class Graph:
         self._edges: dict[str, dict[str, _Edge]] = {}
         self._rows: dict[str, UserRow] = {}
         self._before: dict[str, IdentityChanged | None] = {}
+        self._people: dict[str, str] = {}
         self._joined: dict[str, str] = {}
         self._told: dict[str, IdentityChanged] = {}
         self._links: dict[tuple[str, str], dict[str, Any]] = {}
@@ -50,6 +51,7 @@ class Graph:
         """Waits until nobody else changes the graph; what was read before is read again."""
         await self.identities.lock()
         self._edges.clear()
+        self._people.clear()
         self._rows.clear()
         self._before.clear()
 
@@ -58,8 +60,8 @@ class Graph:
         await self.users({subject.removeprefix("user:") for subject in subjects if subject.startswith("user:")})
         new = {subject for subject in subjects if subject and not subject.startswith("user:")} - self._edges.keys()
         self._edges |= {subject: {} for subject in new}
-        for link in await self.identities.links(new):
-            self._edges[link.subject][link.user_id] = _Edge(link.linked_at, link.evidence, link.withdrawn)
+        for subject, user_id, linked_at, evidence, withdrawn in await self.identities.links(new):
+            self._edges[subject][user_id] = _Edge(linked_at, evidence, withdrawn)
 
     def owner(self, subject: str) -> str:
         """The user that a name leads to, the first it was seen with; empty for none."""
@@ -98,7 +100,10 @@ class Graph:
 
     async def person(self, user_id: str) -> str:
         """The user that stands for a user."""
-        root = await self._persons.person(f"user:{user_id}") or user_id
+        subject = f"user:{user_id}"
+        if subject not in self._people:
+            self._people[subject] = await self._persons.person(subject) or user_id
+        root = self._people[subject]
         return self._joined.get(root, root)
 
     async def wordpress_ids(self, person_id: str) -> Mapping[str, int | None]:
@@ -120,6 +125,7 @@ class Graph:
         )
         self._rows[row.id] = row
         self._before[row.id] = None
+        self._people[f"user:{row.id}"] = row.id
         self.identities.add(row)
         self.link(subject, row.id, at, evidence)
         return row
@@ -178,6 +184,7 @@ class Graph:
         if self._told:
             await self._persons.learn(self._told.values())
         after = await self._persons.people(self._concerned)
+        self._people, self._joined = dict(after), {}
         await self._derive({*before.values(), *after.values()})
         await self.identities.flush(self.now)
         known = {user_id: user_changed(row) for user_id, row in self._rows.items()}

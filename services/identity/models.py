@@ -6,33 +6,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Dialect, Enum, Index, Integer, LargeBinary, Numeric, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, Boolean, Enum, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from typing_extensions import override
 
-from kit.database import Id, UtcDateTime
+from kit.database import Exact, Id, UtcDateTime
 
 USER_TYPES = ("prospect", "lead", "customer", "subscriber")
 """How far a person has come with the shop, in this order."""
-
-
-class Money(TypeDecorator[Decimal]):
-    """An exact amount: DECIMAL(19,4), and text on SQLite, which would make a binary fraction of it."""
-
-    impl = Numeric
-    cache_ok = True
-
-    @override
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(String(24)) if dialect.name == "sqlite" else dialect.type_descriptor(Numeric(19, 4))
-
-    @override
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        return str(value) if value is not None and dialect.name == "sqlite" else value
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(value)
 
 
 class Base(DeclarativeBase):
@@ -64,7 +44,7 @@ class UserRow(Base):
     last_login: Mapped[datetime | None] = mapped_column(UtcDateTime)
     user_type: Mapped[str] = mapped_column(Enum(*USER_TYPES, name="user_type"), default=USER_TYPES[0])
     """The person's, as the two columns after it."""
-    lifetime_value: Mapped[Decimal] = mapped_column(Money, default=Decimal(0))
+    lifetime_value: Mapped[Decimal] = mapped_column(Exact, default=Decimal(0))
     """In the shop's base currency; 0 for a user that is part of another, where the whole stands."""
     utm_attribution: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
@@ -125,7 +105,7 @@ class OrderRow(Base):
 
     purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
     subject: Mapped[str] = mapped_column(Id(280))
-    base_net_amount: Mapped[Decimal] = mapped_column(Money)
+    base_net_amount: Mapped[Decimal] = mapped_column(Exact)
     """Paid less refunded in the base currency; 0 when there was no rate."""
     paid: Mapped[bool] = mapped_column(Boolean)
     """It was paid, whatever was paid back later."""

@@ -140,17 +140,18 @@ async def take_address(graph: Graph, row: UserRow, address: Address, at: datetim
         Conflict: an update gives it to a user while another has it.
     """
     await graph.know([address.subject])
-    person = await graph.person(row.id)
     for other in await graph.users([user_id for user_id in graph.owners(address.subject) if user_id != row.id]):
         has_it = other.email_hash == address.hash
-        if await graph.person(other.id) == person:
+        if await graph.person(other.id) == await graph.person(row.id):
             if has_it:
                 _hold(other, address, at)
                 return
             continue
-        if has_it and evidence == UPDATE and rules.wins(row.field_times, "email", at):
-            message = "email: another user has this address"
-            raise Conflict(message)
+        if has_it and evidence == UPDATE:
+            if rules.wins(row.field_times, "email", at):
+                message = "email: another user has this address"
+                raise Conflict(message)
+            return
         if has_it and not rules.wins(other.field_times, "email", at):
             return
         graph.withdraw(address.subject, other.id)

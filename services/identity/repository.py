@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
@@ -18,6 +18,8 @@ from services.identity.rules import Campaign, Order
 
 _AT_ONCE = 500
 _MOST_LINKS = 1000
+
+_Edge: TypeAlias = tuple[str, str, datetime, str, bool]
 
 
 class Identities:
@@ -53,9 +55,14 @@ class Identities:
                     row.updated_at = now
         await self._session.flush()
 
-    async def links(self, subjects: Collection[str]) -> Sequence[LinkRow]:
-        """The edges of names, the withdrawn ones too."""
-        return await self._of(LinkRow, LinkRow.subject, subjects)
+    async def links(self, subjects: Collection[str]) -> Sequence[_Edge]:
+        """The edges of names, the withdrawn ones too: subject, user, time, evidence, withdrawn."""
+        columns = (LinkRow.subject, LinkRow.user_id, LinkRow.linked_at, LinkRow.evidence, LinkRow.withdrawn)
+        rows: list[_Edge] = []
+        for some in _chunks(subjects):
+            found = await self._session.execute(select(*columns).where(LinkRow.subject.in_(some)))
+            rows += [(row.subject, row.user_id, row.linked_at, row.evidence, row.withdrawn) for row in found]
+        return rows
 
     async def links_of(self, user_ids: Collection[str]) -> Sequence[LinkRow]:
         """The edges that lead to users, the first thousand by time."""
@@ -134,10 +141,6 @@ class Identities:
     async def write_subscriptions(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes mailing lists, new or changed."""
         await self._write(SubscriptionRow, rows)
-
-    async def count(self) -> int:
-        """How many users there are."""
-        return await self._session.scalar(select(func.count()).select_from(UserRow)) or 0
 
     async def _of(self, entity: Any, column: Any, values: Collection[str]) -> list[Any]:
         rows: list[Any] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -39,7 +39,7 @@ class Sighting:
     user: str = ""
     """`wordpress:` or `user:` name."""
     address: Address | None = None
-    """The address that stands for the person where no user is named."""
+    """The address that stands for the person where no user is named that can be."""
     session: str = ""
     """`session:` name."""
     lead: bool = False
@@ -49,14 +49,9 @@ class Sighting:
     """The campaign of the visit, and the name it joins the person by."""
 
     @property
-    def name(self) -> str:
-        """The strongest name: it says who it was."""
-        return self.user or (self.address.subject if self.address else "")
-
-    @property
-    def subjects(self) -> tuple[str, str]:
-        """The names whose users have to be known."""
-        return self.name, self.session
+    def names(self) -> Sequence[str]:
+        """The names that say who it was, the strongest first."""
+        return [name for name in (self.user, self.address.subject if self.address else "") if name]
 
     @property
     def is_news(self) -> bool:
@@ -94,7 +89,7 @@ def sighting_of(stored: event_pb2.EventStored) -> Sighting | None:
         subscription=Subscription(_list(event), _LISTS[kind], at) if kind in _LISTS else None,
         campaign=_campaign(stored, session or user),
     )
-    return sighting if sighting.name or sighting.campaign else None
+    return sighting if sighting.names or sighting.campaign else None
 
 
 def bought(purchase: change_pb2.PurchaseChanged) -> Bought:

@@ -1,7 +1,7 @@
 """Which sources the revenue of orders is owed to: pure, and the same whatever order the visits and orders are given in.
 
-The path of an order is the visits of its person since the paid order before, at most 90 days back before it was paid. An
-order's own visit is its path when there is no other: somebody buys twice in one visit.
+The path of an order is the visits of its person that began since the paid order before, at most 90 days back before it was paid,
+the visit in which it was bought among them. That one alone is the path where nothing began since: somebody buys twice in one visit.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ EVENT: Final = "event"
 ORDER: Final = "purchase"
 CLIENT: Final = "client"
 _NOBODY: Final = "event:"
+_LONGEST_NAME: Final = 255
 _CHANNELS: Final = {value: name.removeprefix("CHANNEL_").lower() for name, value in event_pb2.Channel.items() if value}
 _OUTSIDE: Final = frozenset({"direct", "campaign", "search", "social", "referral"})
 
@@ -44,9 +45,9 @@ def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
         "stage": rules.stage_of(event.event_type, event.page_url),
         "touchpoint": event.event_type,
         "timestamp": event.timestamp.ToDatetime(UTC),
-        "source": found.traffic_source or None,
-        "medium": found.traffic_medium or None,
-        "campaign": found.campaign or None,
+        "source": _bounded(found.traffic_source),
+        "medium": _bounded(found.traffic_medium),
+        "campaign": _bounded(found.campaign),
         "page_url": event.page_url or None,
         "action_taken": event.event_type,
         "value_generated": Decimal(0),
@@ -58,6 +59,11 @@ def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
         "origin": EVENT,
         "content_hash": None,
     }
+
+
+def _bounded(name: str) -> str | None:
+    """A name of traffic as its column holds it: what an address says can be as long as the address. None for none."""
+    return name[:_LONGEST_NAME] or None
 
 
 def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_hash: bytes, now: datetime) -> Row:

@@ -6,33 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, cast
 
-from sqlalchemy import JSON, BigInteger, Boolean, Dialect, Index, Integer, LargeBinary, Numeric, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
-from typing_extensions import override
 
-from kit.database import Id, UtcDateTime
-
-_UNIT: Final = Decimal("0.0001")
-
-
-class Money(TypeDecorator[Decimal]):
-    """An exact amount, DECIMAL(19,4). SQLite has no decimals: there it is a whole number of ten-thousandths."""
-
-    impl = Numeric(19, 4)
-    cache_ok = True
-
-    @override
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(BigInteger()) if dialect.name == "sqlite" else dialect.type_descriptor(Numeric(19, 4))
-
-    @override
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        return int(value / _UNIT) if value is not None and dialect.name == "sqlite" else value
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(value) * (_UNIT if dialect.name == "sqlite" else 1)
+from kit.database import Exact, Id, UtcDateTime
 
 
 class Base(DeclarativeBase):
@@ -66,7 +43,7 @@ class TouchpointRow(Base):
     campaign: Mapped[str | None] = mapped_column(String(255))
     page_url: Mapped[str | None] = mapped_column(Text)
     action_taken: Mapped[str] = mapped_column(Id(100))
-    value_generated: Mapped[Decimal] = mapped_column(Money)
+    value_generated: Mapped[Decimal] = mapped_column(Exact)
     """In the shop's base currency."""
     time_spent: Mapped[int] = mapped_column(Integer)
     """Seconds."""
@@ -98,7 +75,7 @@ class ConversionRow(Base):
     user_id: Mapped[str | None] = mapped_column(Id)
     session_id: Mapped[str | None] = mapped_column(Id)
     conversion_type: Mapped[str] = mapped_column(String(100))
-    value: Mapped[Decimal | None] = mapped_column(Money)
+    value: Mapped[Decimal | None] = mapped_column(Exact)
     currency: Mapped[str] = mapped_column(String(3))
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     """Under which the e-mail address is found; the address itself is not kept."""
@@ -152,7 +129,7 @@ class OrderRow(Base):
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """NULL for an order that is not paid: it counts nowhere."""
     status: Mapped[str] = mapped_column(String(32))
-    net: Mapped[Decimal | None] = mapped_column(Money)
+    net: Mapped[Decimal | None] = mapped_column(Exact)
     """Paid less refunded in the base currency; NULL without an exchange rate."""
     excluded: Mapped[bool] = mapped_column(Boolean)
     """A test, or an order of the shop's own staff."""

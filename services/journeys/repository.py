@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select
+import orjson
+from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -16,7 +18,8 @@ from services.journeys.models import conversions, orders, sessions, touchpoints
 from services.journeys.rules import Glimpse, earliest
 
 _AT_ONCE: Final = 500
-_PORTION: Final = 5000
+_PAGE: Final = 1500
+"""Of the longest names so many are less than the 1 MiB to which MariaDB cuts what it gathers (group_concat_max_len)."""
 _Fields: TypeAlias = Mapping[str, Any]
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
@@ -114,9 +117,7 @@ class Journey:
         """Touchpoints behind a place, oldest first."""
         query = select(touchpoints).where(self._own)
         if start is not None:
-            timestamp, touchpoint_id = start
-            same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
-            query = query.where(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
+            query = query.where(_behind(*start))
         return (await self._session.execute(query.order_by(*_ORDER).limit(limit))).all()
 
     async def last(self) -> _Row | None:
@@ -128,10 +129,6 @@ class Journey:
         """The first paid orders."""
         query = select(orders.c.purchase_id, orders.c.paid_at).where(self._ordered, _counts())
         return (await self._session.execute(query.order_by(orders.c.paid_at, orders.c.purchase_id).limit(limit))).all()
-
-    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
-        """Visits as a whole, whoever was seen in them."""
-        return await _visits(self._session, names)
 
 
 class Orders:
@@ -182,23 +179,78 @@ class Orders:
         query = _seen().where(sessions.c.started_at < until)
         return (await self._session.execute(query if since is None else query.where(sessions.c.started_at >= since))).all()
 
-    async def visits(self, names: Collection[str]) -> Mapping[str, Glimpse]:
-        """Visits as a whole, whoever was seen in them."""
-        return await _visits(self._session, names)
+
+async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
+    """Visits as a whole, whoever was seen in them."""
+    seen: dict[str, list[Glimpse]] = defaultdict(list)
+    for row in await _rows_of(session, names):
+        seen[row.session].append(Glimpse(*row))
+    return {name: earliest(glimpses) for name, glimpses in seen.items()}
 
 
-async def steps(session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime) -> AsyncIterator[Sequence[_Row]]:
+async def steps(
+    session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime
+) -> AsyncIterator[Sequence[tuple[str, str, datetime]]]:
     """Who did these actions when: (person, action, timestamp), in the order of (timestamp, id), portion by portion."""
-    query = (
-        select(_person(touchpoints), touchpoints.c.action_taken, touchpoints.c.timestamp)
-        .join_from(touchpoints, persons, persons.c.subject == touchpoints.c.subject, isouter=True)
-        .where(touchpoints.c.action_taken.in_(sorted(set(actions))), touchpoints.c.timestamp < until)
-        .order_by(*_ORDER)
-    )
-    if since is not None:
-        query = query.where(touchpoints.c.timestamp >= since)
-    async for rows in (await session.stream(query.execution_options(yield_per=_PORTION))).partitions():
-        yield rows
+    streams = [_Actions(session, action, since, until) for action in sorted(set(actions))]
+    while True:
+        for stream in streams:
+            await stream.fill()
+        # Behind the first end of what was read, another page may have something to say.
+        ends = [stream.rows[-1] for stream in streams if stream.more]
+        portion = sorted(row for stream in streams for row in stream.take(min(ends) if ends else None))
+        if not portion:
+            return
+        yield [(person, action, datetime.fromisoformat(f"{at}+00:00")) for at, _, person, action in portion]
+
+
+class _Actions:
+    """All of one action in the order of (timestamp, id), read page by page: along its index, in memory that does not grow.
+
+    A page is one JSON text, since drivers take longer for a row than databases do.
+    """
+
+    def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime) -> None:
+        self._session = session
+        self._action = action
+        self._until = until
+        self._behind = touchpoints.c.timestamp >= since if since is not None else true()
+        self.rows: list[tuple[str, str, str, str]] = []
+        """Timestamp, id, person and action of those that were read and not taken."""
+        self.more = True
+        """There may be others behind them."""
+
+    async def fill(self) -> None:
+        """Reads the next page, when all of the last one is taken."""
+        if self.rows or not self.more:
+            return
+        own = (touchpoints.c.action_taken == self._action, touchpoints.c.timestamp < self._until, self._behind)
+        page = (
+            select(touchpoints.c.timestamp, touchpoints.c.id, touchpoints.c.subject).where(*own).order_by(*_ORDER).limit(_PAGE).subquery()
+        )
+        person = func.coalesce(persons.c.person_id, page.c.subject)
+        entry = func.json_array(cast(page.c.timestamp, String(26)), page.c.id, person)
+        is_mysql = self._session.get_bind().dialect.name == "mysql"
+        gather = func.json_arrayagg if is_mysql else func.json_group_array
+        query = select(gather(entry)).select_from(page.outerjoin(persons, persons.c.subject == page.c.subject))
+        found = orjson.loads(await self._session.scalar(query) or "[]")
+        self.rows = sorted((at, touchpoint_id, whose, self._action) for at, touchpoint_id, whose in found)
+        self.more = len(self.rows) == _PAGE
+        if self.more:
+            at, last = self.rows[-1][:2]
+            self._behind = _behind(datetime.fromisoformat(f"{at}+00:00"), last)
+
+    def take(self, end: tuple[str, ...] | None) -> Sequence[tuple[str, str, str, str]]:
+        """Takes away what was read up to an end, or all of it."""
+        count = len(self.rows) if end is None else bisect_right(self.rows, end)
+        taken, self.rows = self.rows[:count], self.rows[count:]
+        return taken
+
+
+def _behind(timestamp: datetime, touchpoint_id: str) -> ColumnElement[bool]:
+    """Says of touchpoints whether they come behind a place in the order."""
+    same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
+    return and_(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
 
 
 def _counts() -> ColumnElement[bool]:
@@ -226,13 +278,6 @@ async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_R
     for some in _chunks(names):
         found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
     return found
-
-
-async def _visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
-    seen: dict[str, list[Glimpse]] = defaultdict(list)
-    for row in await _rows_of(session, names):
-        seen[row.session].append(Glimpse(*row))
-    return {name: earliest(glimpses) for name, glimpses in seen.items()}
 
 
 def _chunks(names: Collection[str]) -> Iterator[Sequence[str]]:

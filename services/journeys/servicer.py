@@ -24,7 +24,7 @@ from kit.settings import Settings
 from kit.vault import Vault
 from services.journeys import answers, attribution, journey, messages, rules
 from services.journeys.funnel import Funnel, steps_of
-from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps
+from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps, visits
 
 _PAGE = 100
 
@@ -107,8 +107,8 @@ class JourneysServicer(JourneysServiceServicer):
             rows = await found.page(start, size + 1)
             first = rows[:1] if start is None else await found.page(None, 1)
             last = await found.last()
-            visits = journey.visits(parts)
-            known = await found.visits({visit.session for visit in visits})
+            seen = journey.visits(parts)
+            known = await visits(session, {visit.session for visit in seen})
         stages = journey.stages(parts, purchases)
         return pb.GetUserJourneyResponse(
             user_id=whose.person_id or request.id,
@@ -117,7 +117,7 @@ class JourneysServicer(JourneysServiceServicer):
             touchpoints=[answers.touchpoint(row, purchases) for row in rows[:size]],
             next_page_token=answers.page_token(rows[size - 1].timestamp, rows[size - 1].id) if len(rows) > size else "",
             touchpoint_count=sum(part.touchpoints for part in parts),
-            sessions=[answers.visit(visit, known.get(visit.session)) for visit in visits],
+            sessions=[answers.visit(visit, known.get(visit.session)) for visit in seen],
             first_touch=answers.touchpoint(first[0], purchases) if first else None,
             last_touch=answers.touchpoint(last, purchases) if last is not None else None,
             time_to_convert=answers.duration(journey.time_to_convert(parts, purchases)),
@@ -191,16 +191,16 @@ async def _paths(session: AsyncSession, orders: Sequence[attribution.Order], gro
     newest = max(order.paid_at for order in orders)
     subjects = people | set(await found.subjects(people))
     history = [attribution.order_of(row) for row in await found.paid_by(subjects, oldest, newest)]
-    visits = attribution.visits_of(await found.seen_by(subjects, oldest, newest), group_by)
-    bought_in = await found.visits({order.session for order in history if order.session})
+    seen = attribution.visits_of(await found.seen_by(subjects, oldest, newest), group_by)
+    bought_in = await visits(session, {order.session for order in history if order.session})
     own = {name: attribution.visit_of(glimpse, group_by) for name, glimpse in bought_in.items()}
-    return attribution.paths(history, visits, own)
+    return attribution.paths(history, seen, own)
 
 
 async def _lost(
     session: AsyncSession, buyers: Collection[str], since: datetime | None, until: datetime, group_by: str
 ) -> list[Sequence[attribution.Visit]]:
     """The visits of those who bought nothing in a period."""
-    visits = attribution.visits_of(await Orders(session).seen(since, until), group_by)
-    own = ([v for v in several if since is None or v.began >= since] for person, several in visits.items() if person not in buyers)
-    return [path for path in own if path]
+    seen = attribution.visits_of(await Orders(session).seen(since, until), group_by)
+    lost = ([visit for visit in several if since is None or visit.began >= since] for who, several in seen.items() if who not in buyers)
+    return [path for path in lost if path]

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Date, Dialect, Index, Integer, LargeBinary, Numeric, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Date, Index, Integer, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
-from typing_extensions import override
 
-from kit.database import Id, UtcDateTime
+from kit.database import Exact, Id, UtcDateTime
 from services.purchases.money import Rate
 
 # SQLite numbers rows by itself only for a column declared INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
-
-
-class Exact(TypeDecorator[Decimal]):
-    """A decimal that comes back as it went in. SQLite has none, and would keep a binary fraction: there it is text."""
-
-    impl = Numeric
-    cache_ok = True
-
-    def __init__(self, precision: int = 19, scale: int = 4) -> None:
-        super().__init__(precision, scale)
-        self.precision = precision
-        self.scale = scale
-
-    @override
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        own: Any = String(self.precision + 2) if dialect.name == "sqlite" else Numeric(self.precision, self.scale)
-        return dialect.type_descriptor(own)
-
-    @override
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return f"{value.quantize(Decimal(1).scaleb(-self.scale), ROUND_HALF_UP):f}"
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(value)
 
 
 class Base(DeclarativeBase):

@@ -15,6 +15,7 @@ from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.rules import PAID, Claim, State, Status, facts_of, state
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
+_PRICE: Final = frozenset({"rate", "base_net_amount"})
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount")
 
 
@@ -62,13 +63,13 @@ class Order:
 
     @property
     def is_duplicate(self) -> bool:
-        """The notice told nothing that anybody would want to know: no change, and no money paid back that was not known."""
-        return not self.changed and self._facts.refunds_due == self._known.refunds_due
+        """The notice told nothing that anybody would want to know: no change, and no money that went back that was not known."""
+        return not self.changed - _PRICE and self._facts.paid_back == self._known.paid_back
 
     @property
     def awaits_rate(self) -> bool:
-        """Its sale is about to be booked: now is when the rate gets pinned."""
-        return self.row.paid_at is not None and not self._balance.is_paid
+        """Its sale is about to be booked, or was when there was no rate: now is when it gets pinned."""
+        return self.row.paid_at is not None and self.row.rate is None
 
     def tell(self, claim: Claim, told: Told | None = None) -> None:
         """Takes in a notice, but for the ledger."""

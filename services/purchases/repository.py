@@ -70,17 +70,6 @@ class Purchases:
         self._session.add_all([row, *entries, notice])
         await self._session.flush()
 
-    async def _find(self, site: str, name: str, *, lock: bool) -> PurchaseRow | None:
-        ids = (name, purchase_id_of(site, name))
-        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids))
-        rows = (await self._session.scalars(query.with_for_update() if lock else query)).all()
-        return min(rows, key=lambda row: ids.index(row.id), default=None)
-
-    async def _claims(self, purchase_id: str) -> Sequence[Claim]:
-        """What the order's notices told that was new then, in the order of their arrival."""
-        query = select(NoticeRow).where(NoticeRow.purchase_id == purchase_id, NoticeRow.is_news).order_by(NoticeRow.id)
-        return [_claim(row) for row in await self._session.scalars(query)]
-
     async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRow]]:
         """The lines of orders."""
         found: dict[str, list[LineRow]] = defaultdict(list)
@@ -117,6 +106,17 @@ class Purchases:
         """Into how many partitions the topic is cut; 0 when the service has never run."""
         return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
 
+    async def _find(self, site: str, name: str, *, lock: bool) -> PurchaseRow | None:
+        ids = (name, purchase_id_of(site, name))
+        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids))
+        rows = (await self._session.scalars(query.with_for_update() if lock else query)).all()
+        return min(rows, key=lambda row: ids.index(row.id), default=None)
+
+    async def _claims(self, purchase_id: str) -> Sequence[Claim]:
+        """What the order's notices told that was new then, in the order of their arrival."""
+        query = select(NoticeRow).where(NoticeRow.purchase_id == purchase_id, NoticeRow.is_news).order_by(NoticeRow.id)
+        return [_claim(row) for row in await self._session.scalars(query)]
+
 
 class Rates:
     """Exchange rates within one transaction."""
@@ -126,9 +126,9 @@ class Rates:
 
     async def rate(self, day: date, currency: str, base: str) -> Rate | None:
         """What a currency was worth in the base currency on a day; None when there was no rate for it, nor in the week before."""
-        wanted = {currency, base} - {ANCHOR}
         if currency == base:
             return PAR
+        wanted = {currency, base} - {ANCHOR}
         query = select(RateRow.day, RateRow.currency, RateRow.units).where(
             RateRow.day.between(day - OLDEST, day), RateRow.currency.in_(sorted(wanted))
         )

@@ -142,6 +142,12 @@ class Facts:
         loose = sum((each.amount for each in self.refunds.values() if each.total is None), NOTHING)
         return max(self.refunded_total, _covered(stretches) + loose)
 
+    @property
+    def paid_back(self) -> Decimal:
+        """What went back by all that is told: refunds, or all of it."""
+        takes_all = self.paid and (self.refunded_whole or self.charged_back)
+        return max(self.refunds_due, self.amount if takes_all else NOTHING)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -162,9 +168,7 @@ class State:
 def state(facts: Facts) -> State:
     """Where an order stands by the facts. Only a paid order has money in it, and no more comes back than was paid."""
     paid = facts.amount if facts.paid else NOTHING
-    due = facts.refunds_due
-    takes_all = facts.refunded_whole or facts.charged_back
-    refunded = paid if takes_all else min(due, paid)
+    refunded = min(paid, facts.paid_back)
     return State(
         status=_status(facts, paid, refunded),
         amount=facts.amount,
@@ -173,7 +177,7 @@ def state(facts: Facts) -> State:
         paid_at=facts.paid_at,
         paid_amount=paid,
         refunded_amount=refunded,
-        disputed=facts.conflicting or (facts.paid and due > paid),
+        disputed=facts.conflicting or (facts.paid and facts.paid_back > paid),
     )
 
 

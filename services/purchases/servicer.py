@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.purchases.v1 import change_pb2
@@ -42,6 +44,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._vault = vault
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
@@ -73,7 +76,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             await self._record(session, order, claim, purchase.source)
             return order
 
-        order = await self._transact(work)
+        order = await self._transact(purchase.order_id, work)
         return pb.TrackPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate)
 
     @override
@@ -96,7 +99,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             await self._record(session, order, claim, refund.source, refund.reason)
             return order, max(NOTHING, order.row.refunded_amount - before)
 
-        order, booked = await self._transact(work)
+        order, booked = await self._transact(request.id, work)
         return pb.RefundPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, booked_amount=float(booked))
 
     @override
@@ -111,7 +114,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             await self._record(session, order, claim, request.source)
             return order
 
-        order = await self._transact(work)
+        order = await self._transact(request.id, work)
         return pb.UpdatePaymentStatusResponse(
             success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, payment_status=order.row.payment_status
         )
@@ -154,8 +157,11 @@ class PurchasesServicer(PurchasesServiceServicer):
             changes = [change_pb2.PurchaseChanged.FromString(payload) for payload in payloads]
             yield pb.ListPurchaseChangesResponse(position=position, changes=changes)
 
-    async def _transact(self, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
-        result = await transact(self._sessions, work)
+    async def _transact(self, name: str, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+        """Does work on an order in one transaction. A storm of notices of one order waits here, and not with all connections in hand."""
+        turn = self._turns.setdefault(name, asyncio.Lock())
+        async with turn:
+            result = await transact(self._sessions, work)
         self._topic.wake()
         return result
 

@@ -19,7 +19,7 @@ from kit.log.redis_log import key
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
 
-ORDERS = 150
+ORDERS = 90
 PRICE = Decimal("19.99")
 AGAIN = {429, 502, 503, 504}
 

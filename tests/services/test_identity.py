@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import permutations
+from itertools import cycle, permutations
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,24 @@ def at(seconds: float) -> str:
 class Identity:
     """The service, and its feeds step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, topic: StateTopic, channel: grpc.aio.Channel) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, topic: StateTopic, channels: list[grpc.aio.Channel]) -> None:
         self.database = database
         self.log = log
         self.topic = topic
         self.vault = Vault.from_settings(settings)
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
-        self._stub: Any = IdentityServiceStub(channel)
+        self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
         handlers = {"events": FollowEvents(topic), "purchases": FollowPurchases(topic)}
         self.consumers = {name: Consumer(database.sessions, log, name, handler) for name, handler in handlers.items()}
 
     def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
         return (("x-pmp-mesh-token", self.token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-address", "198.51.100.9"))
+
+    @property
+    def _stub(self) -> Any:
+        """Any of the processes: callers don't know which answers."""
+        return next(self._stubs)
 
     async def register(self, *, scope: str = "site", **user: Any) -> pb.RegisterUserResponse:
         return await self._stub.RegisterUser(ParseDict({"user": user}, pb.RegisterUserRequest()), metadata=self._metadata(scope))
@@ -170,19 +176,25 @@ class Identity:
         return [IdentityChanged.FromString(record.payload) for record in records]
 
 
+@asynccontextmanager
+async def replica(settings: Settings, database: Database, topic: StateTopic) -> AsyncGenerator[grpc.aio.Channel]:
+    """One of several processes that serve one database."""
+    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+    add_IdentityServiceServicer_to_server(IdentityServicer(settings, database.sessions, topic, Vault.from_settings(settings)), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(0)
+
+
 @pytest.fixture
 async def identity(settings: Settings, log: RedisLog) -> AsyncIterator[Identity]:
+    topic = StateTopic("identity", settings.log_partitions)
     async with newest_database(settings, "identity") as database:
-        topic = StateTopic("identity", settings.log_partitions)
         await prepare_heads(database.sessions, "identity", settings.log_partitions)
-        servicer = IdentityServicer(settings, database.sessions, topic, Vault.from_settings(settings))
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_IdentityServiceServicer_to_server(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Identity(settings, database, log, topic, channel)
-        await server.stop(0)
+        async with replica(settings, database, topic) as one, replica(settings, database, topic) as other:
+            yield Identity(settings, database, log, topic, [one, other])
 
 
 def payload(method: str) -> dict[str, Any]:
@@ -198,6 +210,7 @@ def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
 
 
 async def test_a_registration_is_kept_with_every_field(identity: Identity) -> None:
+    assert set(payload("RegisterUser")) == set(pb.Registration.DESCRIPTOR.fields_by_name)
     answer = await identity.register(**payload("RegisterUser"))
     assert (answer.success, answer.created) == (True, True)
     user = await identity.get("42")
@@ -229,7 +242,7 @@ async def test_200_registrations_of_one_person_at_once_are_one_user(identity: Id
 async def test_40_persons_told_by_two_senders_in_random_order_are_40_persons(identity: Identity) -> None:
     def tellings(number: int) -> list[dict[str, Any]]:
         wordpress, email, session = {"wordpress_id": str(number)}, {"email": f"p{number}@example.org"}, {"session_id": f"s{number}"}
-        return [{**wordpress, **session}, {**email, **session}, {**wordpress, **email, "first_name": f"P{number}"}]
+        return [{**(wordpress if number % 2 else email), **session}, {**wordpress, **email, "first_name": f"P{number}"}]
 
     told = [telling for number in range(1, 41) for telling in tellings(number)]
 
@@ -349,13 +362,13 @@ BLOCKED = [
 
 async def test_what_stands_where_a_name_is_missing_leads_to_nobody(identity: Identity) -> None:
     for value in BLOCKED:
-        answer = await identity.identify(user_id="1", session_id=value)
-        assert not answer.success, value
+        assert not (await identity.identify(user_id="1", session_id=value, anonymous_id="a")).success, value
         assert not (await identity.identify(user_id="1", anonymous_id=value)).success, value
         await identity.register(wordpress_id="1", session_id=value)
-        await identity.saw({"user_id": "1", "session_id": value}, {"user_id": value, "session_id": "s"})
-        assert not await identity.person(f"session:{value}")
-    assert [link.kind for link in (await identity.get("1")).links] == ["wordpress"]
+    await identity.saw(*({"user_id": "1", "session_id": value} for value in BLOCKED))
+    await identity.saw(*({"user_id": value, "session_id": "s"} for value in BLOCKED))
+    assert not any([await identity.person(f"{kind}:{value}") for kind in ("session", "anonymous") for value in BLOCKED])
+    assert {(link.kind, link.value) for link in (await identity.get("1")).links} == {("wordpress", "1"), ("anonymous", "a")}
     assert await identity.users() == 1
 
 
@@ -381,6 +394,7 @@ async def test_of_two_writers_of_a_field_the_later_wins_whatever_arrives_first(i
 
 async def test_an_update_changes_every_field_it_tells(identity: Identity) -> None:
     await identity.register(**payload("RegisterUser"))
+    assert set(payload("UpdateUser")) == set(pb.UserUpdate.DESCRIPTOR.fields_by_name)
     user = await identity.update("42", **payload("UpdateUser"))
     told = ParseDict(payload("UpdateUser"), pb.UserUpdate())
     assert (user.email, user.first_name, user.last_name, user.last_login) == (told.email, told.first_name, told.last_name, told.last_login)
@@ -396,7 +410,9 @@ async def test_an_update_to_anothers_address_is_a_conflict(identity: Identity) -
         await identity.update("2", email="ADA@example.org", updated_at=at(1))
     assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
     assert "ada" not in (raised.value.details() or "").lower()
+    await identity.update("2", email="ada@example.org", first_name="Ben", updated_at=at(-1))
     assert [(await identity.get(number)).email for number in "12"] == ["ada@example.org", "ben@example.org"]
+    assert (await identity.get("2")).first_name == "Ben"
 
 
 async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
@@ -481,6 +497,19 @@ async def test_a_lead_is_known_by_its_address_with_the_visit_it_came_in(identity
     assert (registered.user_id, registered.created) == (user.user_id, False)
     again = await identity.get("1")
     assert (again.user_type, again.utm_attribution.source) == ("lead", "news")
+
+
+@pytest.mark.parametrize("user_id", ["0", "null", "no-such-user"])
+async def test_a_lead_of_a_user_that_is_none_is_known_by_its_address(identity: Identity, user_id: str) -> None:
+    await identity.saw({"session_id": "s", "user_id": user_id, "event_type": "lead_capture", "email": "ada@example.org"})
+    lead = await identity.by_email("ada@example.org")
+    assert (lead.user_type, await identity.person("session:s"), await identity.users()) == ("lead", lead.user_id, 1)
+
+
+async def test_a_lead_of_a_known_user_is_that_users(identity: Identity) -> None:
+    await identity.saw({"session_id": "s", "user_id": "7", "event_type": "lead_capture", "email": "ada@example.org"})
+    assert ((await identity.get("7")).user_type, await identity.users()) == ("lead", 1)
+    assert await identity.person(subject_of(email_hash=identity.vault.fingerprint("ada@example.org"))) == ""
 
 
 async def test_what_a_browser_or_a_crawler_says_of_a_person_is_no_evidence(identity: Identity) -> None:
@@ -586,6 +615,35 @@ async def test_a_guest_who_registers_later_brings_what_was_bought(identity: Iden
     registered = await identity.register(wordpress_id="5", email="guest@example.org")
     assert (registered.user_id, registered.created) == (guest.user_id, False)
     assert (await identity.get("5")).lifetime_value == 199
+
+
+async def test_what_a_visit_bought_moves_with_the_visit(identity: Identity) -> None:
+    async def values() -> list[float]:
+        return [(await identity.get(number)).lifetime_value for number in "12"]
+
+    await identity.sold({"number": 1, "session_id": "s"}, {"number": 2, "user_id": "1", "net": "1.00"})
+    await identity.identify(user_id="1", session_id="s", timestamp=at(10))
+    await identity.identify(user_id="2", session_id="other", timestamp=at(10))
+    assert await values() == [200, 0]
+    await identity.identify(user_id="2", session_id="s", timestamp=at(5))
+    assert await values() == [1, 199]
+    await identity.sold({"number": 2, "user_id": "2", "net": "1.00"})
+    assert await values() == [0, 200]
+
+
+async def test_what_was_bought_under_a_name_that_many_share_counts_while_it_leads_to_somebody(identity: Identity) -> None:
+    await identity.sold({"session_id": "library"})
+    leads = [
+        await identity.register(email=f"u{number}@example.org", session_id="library", timestamp=at(number)) for number in range(SHARED)
+    ]
+    first, *others = [lead.user_id for lead in leads]
+    assert (await identity.get(first)).lifetime_value == 199
+    extra = (await identity.register(email="extra@example.org", session_id="library", timestamp=at(99))).user_id
+    assert (await identity.get(first)).lifetime_value == 0
+    await identity.merge(others[0], extra)
+    assert (await identity.get(first)).lifetime_value == 199
+    await identity.unmerge(others[0], extra)
+    assert (await identity.get(first)).lifetime_value == 0
 
 
 async def test_purchases_of_one_person_from_two_partitions_at_once_all_count(identity: Identity) -> None:

@@ -28,19 +28,20 @@ from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from sqlalchemy import delete, select
 from sqlalchemy.event import listens_for, remove
 
-from kit.database import Database
+from kit.database import Database, upsert
 from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic
-from kit.persons import learn, subject_of
+from kit.persons import learn, persons, subject_of
 from kit.settings import Settings
 from kit.vault import Vault
 from services.journeys import models
 from services.journeys.consumers import follow_events, follow_purchases
-from services.journeys.messages import TOPIC
+from services.journeys.messages import TOPIC, event_row, glimpse, order_row
+from services.journeys.repository import Orders, Touchpoints
 from services.journeys.servicer import JourneysServicer
 from tests.conftest import newest_database
 
@@ -157,11 +158,12 @@ class Journeys:
     async def shares(self, **fields: Any) -> dict[str, float]:
         return {share.name: share.amount for share in (await self.attribution(**fields)).shares}
 
-    async def history(self) -> list[change_pb2.JourneyChanged]:
+    async def history(self, scope: str = "") -> list[change_pb2.JourneyChanged]:
+        """What the internal rpc streams, to the mesh itself or to a caller with a scope."""
         found: list[change_pb2.JourneyChanged] = []
+        metadata = (("x-pmp-mesh-token", self._token), *([("x-pmp-scope", scope)] if scope else []))
         for partition in range(self.partitions):
-            request = pb.ListJourneyChangesRequest(partition=partition)
-            stream = self._stub.ListJourneyChanges(request, metadata=(("x-pmp-mesh-token", self._token),))
+            stream = self._stub.ListJourneyChanges(pb.ListJourneyChangesRequest(partition=partition), metadata=metadata)
             found.extend([change async for answer in stream for change in answer.changes])
         return found
 
@@ -330,10 +332,9 @@ async def test_a_touchpoint_without_a_stage_gets_the_one_its_action_shows(journe
 async def test_a_track_token_speaks_for_its_own_user_only(journeys: Journeys) -> None:
     await journeys.touch(touchpoint(id="own", user_id="42"), scope="track", user="42")
     await journeys.touch(touchpoint(id="nobody"), scope="track", user="42")
-    for fields, code in ((touchpoint(id="other", user_id="43"), grpc.StatusCode.PERMISSION_DENIED),):
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await journeys.touch(fields, scope="track", user="42")
-        assert raised.value.code() is code
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.touch(touchpoint(id="other", user_id="43"), scope="track", user="42")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await journeys.convert(conversion(), scope="track", user="42")
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -590,6 +591,34 @@ async def test_the_paths_of_those_who_buy_nothing_count_for_a_markov_chain(journ
     assert await journeys.shares(model="markov", **{"from": ago(days=1, hours=1).isoformat()}) == {"google": 50, "facebook": 50}
 
 
+async def test_any_merges_that_are_undone_leave_journeys_and_attribution_as_they_were(journeys: Journeys) -> None:
+    chance = random.Random(22)  # noqa: S311
+    users = [f"u-{number}" for number in range(5)]
+    sources = [*CHANNELS]
+    await journeys.happen(
+        *(alias(f"session:s{number}", chance.choice(users), ago(days=number)) for number in range(12)),
+        *(
+            event(f"e{n}", "page_view", ago(days=chance.random() * 80), session=f"s{n % 14}", source=chance.choice(sources))
+            for n in range(40)
+        ),
+        *(order(f"p{number}", ago(days=chance.random() * 40), f"{number}.37", user_id=chance.choice(users)) for number in range(9)),
+    )
+
+    async def everything() -> list[Message]:
+        asked = [journeys.attribution(model=model, group_by=group) for model in MODELS for group in ("source", "medium")]
+        return [*await asyncio.gather(*(journeys.journey(user) for user in users)), *await asyncio.gather(*asked)]
+
+    before = await everything()
+    for _ in range(3):
+        merges = list(zip(chance.sample(users, 3), chance.sample(users, 3), strict=True))
+        merges = [pair for number, pair in enumerate(merges) if len({*pair}) == 2 and pair[0] not in {one for one, _ in merges[:number]}]
+        merges = [pair for pair in merges if (pair[1], pair[0]) not in merges]
+        await journeys.happen(*(merge(*pair) for pair in merges))
+        assert await everything() != before
+        await journeys.happen(*(merge(*pair, undone=True) for pair in chance.sample(merges, len(merges))))
+        assert await everything() == before
+
+
 async def test_late_and_unordered_and_repeated_events_give_the_same_visits(journeys: Journeys) -> None:
     one, two = (
         [*VISITS, *BRIEF[:4]],
@@ -621,6 +650,20 @@ async def test_bots_are_on_no_journey_and_an_id_of_a_client_stays_its_own(journe
     async with journeys.database.sessions() as session:
         [letter] = await dead_letters.find(session)
     assert letter.reason == "a client's touchpoint has this id"
+
+
+async def test_names_of_traffic_may_be_as_long_as_an_address(journeys: Journeys) -> None:
+    long = event("e1", "page_view", NOW, session="s1", source="newsletter")
+    long.enrichment.traffic_source = long.enrichment.campaign = "x" * 4000
+    await journeys.happen(long)
+    [row] = await journeys.rows()
+    assert (row["source"], row["medium"], row["campaign"]) == ("x" * 255, "email", "x" * 255)
+
+
+async def test_the_history_is_for_the_mesh_alone(journeys: Journeys) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await journeys.history(scope="admin")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_an_address_is_the_subject_only_where_nothing_of_the_visit_is(journeys: Journeys) -> None:
@@ -664,8 +707,24 @@ async def test_a_funnel_follows_people_over_their_visits(journeys: Journeys) -> 
     assert answer.steps[1].median_time.ToTimedelta() == timedelta(days=1, hours=12)
 
 
+async def crowd(journeys: Journeys, count: int = 3000) -> None:
+    """Others, long ago: so many that no planner takes to reading all of a table."""
+    people = [event(f"o{number}", "search", ago(days=200), session=f"o{number}", source="google") for number in range(count)]
+    async with journeys.database.sessions.begin() as session:
+        rows = [event_row(message, NOW) for message in people]
+        await Touchpoints(session).add(rows)
+        await Touchpoints(session).see(seen for row in rows if (seen := glimpse(row)))
+        bought = [order_row(order(f"o{number}", ago(days=200), session_id=f"o{number}"), 1, number) for number in range(count)]
+        await Orders(session).put(bought)
+        await upsert(session, persons, [{"subject": f"session:o{number}", "person_id": f"o{number // 9}"} for number in range(count)])
+    async with journeys.database.engine.connect() as connection:
+        if connection.dialect.name == "mysql":
+            await connection.exec_driver_sql("ANALYZE TABLE user_journeys, journey_sessions, journey_orders, persons")
+
+
 async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None:
     asked: list[tuple[str, Any]] = []
+    await crowd(journeys)
     await journeys.happen(*BRIEF, *VISITS, *KNOWN, *OWNED, order("p1", ago(days=1), user_id="42", session_id="s3"))
 
     @listens_for(journeys.database.engine.sync_engine, "before_cursor_execute")
@@ -676,22 +735,26 @@ async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None
     since = {"from": ago(days=90).isoformat()}
     first = await journeys.journey("42", page_size=2)
     await journeys.journey("42", page_token=first.next_page_token)
-    await journeys.attribution(model="markov", **since)
-    await journeys.attribution(model="linear", **since)
+    for model in ("linear", "markov"):
+        assert (await journeys.attribution(model=model, **since)).orders == 1
     await journeys.funnel(steps=["page_view", "purchase"], **since)
+    await journeys.touch(touchpoint(id="new"))
+    await journeys.convert(conversion(id="new"))
+    await journeys.happen(event("new-e", "page_view", NOW, session="s9"), order("p2", NOW, user_id="42"))
     remove(journeys.database.engine.sync_engine, "before_cursor_execute", note)
-    assert len(asked) > 15
-    for statement, parameters in asked:
-        async with journeys.database.engine.connect() as connection:
-            is_sqlite = connection.dialect.name == "sqlite"
-            plan = (
-                (await connection.exec_driver_sql(f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}", parameters)).mappings().all()
-            )
-        for step in plan:
-            if is_sqlite:
-                assert not re.search(r"SCAN (?!.*(SUBQUERY|CONSTANT))", step["detail"]), statement
-            else:
-                assert step["possible_keys"] or step["table"] is None or step["Extra"] == "Using where; Using index", (
-                    statement,
-                    dict(step),
-                )
+    own = [(statement, parameters) for statement, parameters in asked if re.search(r"user_journeys|conversions|journey_\w+", statement)]
+    assert len(own) > 20
+    assert await scanned(journeys.database, "SELECT * FROM user_journeys WHERE medium = 'email'", ())
+    for statement, parameters in own:
+        assert await scanned(journeys.database, statement, parameters) == [], statement
+
+
+async def scanned(database: Database, statement: str, parameters: Any) -> list[Fields]:
+    """Steps of a statement's plan that read all of a table."""
+    async with database.engine.connect() as connection:
+        is_sqlite = connection.dialect.name == "sqlite"
+        explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
+        plan = (await connection.exec_driver_sql(f"{explain} {statement}", parameters)).mappings().all()
+    if is_sqlite:
+        return [{**step} for step in plan if re.match(r"SCAN (?!anon_1)", step["detail"])]
+    return [{**step} for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]

@@ -28,6 +28,10 @@ def counted(steps: Sequence[str], actions: Sequence[Action], window: timedelta |
     return funnel.count()
 
 
+def _middle(times: Sequence[timedelta]) -> timedelta | None:
+    return timedelta(microseconds=median(time // timedelta(microseconds=1) for time in times)) if times else None
+
+
 def defined(steps: Sequence[str], actions: Sequence[Action], window: timedelta | None) -> list[tuple[int, timedelta | None]]:
     """People and median times by looking at every chain there is."""
     people = [0] * len(steps)
@@ -52,7 +56,7 @@ def defined(steps: Sequence[str], actions: Sequence[Action], window: timedelta |
                     if place:
                         times[place].append(chain[place] - chain[place - 1])
                 break
-    return [(count, median(several) if several else None) for count, several in zip(people, times, strict=True)]
+    return [(count, _middle(several)) for count, several in zip(people, times, strict=True)]
 
 
 actions = st.lists(st.tuples(st.sampled_from("pq"), st.sampled_from("abc"), st.integers(0, 12)), max_size=14).map(

@@ -146,7 +146,7 @@ def test_a_status_of_refunded_pays_back_the_rest() -> None:
     book = Book([paid(), refund("17", 30, 30), now(Status.REFUNDED), refund("18", 70, 100)])
     assert book.balance == ("refunded", 100, 100)
     assert book.booked == [("sale", "", 100), ("partial_refund", "17", -30), ("partial_refund", "", -70)]
-    assert book.duplicates == [False, False, False, False]
+    assert book.duplicates == [False, False, False, True]
     assert not book.row.disputed
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, UtcDateTime
+from kit.database import MYSQL, Exact, Id, UtcDateTime
 
 revision = "identity_0001"
 down_revision = None
 branch_labels = ("identity",)
 depends_on = "kit_0002"
-
-_MONEY = sa.Numeric(19, 4).with_variant(sa.String(24), "sqlite")
 
 
 def _bytes(length: int) -> sa.types.TypeEngine[bytes]:
@@ -32,7 +30,7 @@ def upgrade() -> None:
         sa.Column("registration_date", UtcDateTime),
         sa.Column("last_login", UtcDateTime),
         sa.Column("user_type", sa.Enum("prospect", "lead", "customer", "subscriber", name="user_type"), nullable=False),
-        sa.Column("lifetime_value", _MONEY, nullable=False),
+        sa.Column("lifetime_value", Exact(), nullable=False),
         sa.Column("utm_attribution", sa.JSON),
         sa.Column("preferences", sa.JSON, nullable=False),
         sa.Column("field_times", sa.JSON, nullable=False),
@@ -79,7 +77,7 @@ def upgrade() -> None:
         "user_orders",
         sa.Column("purchase_id", Id(), primary_key=True),
         sa.Column("subject", Id(280), nullable=False),
-        sa.Column("base_net_amount", _MONEY, nullable=False),
+        sa.Column("base_net_amount", Exact(), nullable=False),
         sa.Column("paid", sa.Boolean, nullable=False),
         sa.Column("membership", sa.Boolean, nullable=False),
         sa.Column("excluded", sa.Boolean, nullable=False),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, UtcDateTime
+from kit.database import MYSQL, Exact, Id, UtcDateTime
 
 revision = "journeys_0001"
 down_revision = None
 branch_labels = ("journeys",)
 depends_on = "kit_0002"
-
-
-def _money() -> sa.types.TypeEngine[Decimal]:
-    return sa.Numeric(19, 4).with_variant(sa.BigInteger(), "sqlite")
 
 
 def _hash(length: int) -> sa.types.TypeEngine[bytes]:
@@ -38,7 +32,7 @@ def upgrade() -> None:
         sa.Column("campaign", sa.String(255)),
         sa.Column("page_url", sa.Text),
         sa.Column("action_taken", Id(100), nullable=False),
-        sa.Column("value_generated", _money(), nullable=False, server_default="0"),
+        sa.Column("value_generated", Exact(), nullable=False, server_default="0"),
         sa.Column("time_spent", sa.Integer, nullable=False, server_default="0"),
         sa.Column("metadata", sa.JSON),
         sa.Column("created_at", UtcDateTime, nullable=False),
@@ -63,7 +57,7 @@ def upgrade() -> None:
         sa.Column("user_id", Id()),
         sa.Column("session_id", Id()),
         sa.Column("conversion_type", sa.String(100), nullable=False),
-        sa.Column("value", _money()),
+        sa.Column("value", Exact()),
         sa.Column("currency", sa.String(3), nullable=False),
         sa.Column("email_hash", _hash(32)),
         sa.Column("source", sa.String(100)),
@@ -99,7 +93,7 @@ def upgrade() -> None:
         sa.Column("ordered_at", UtcDateTime, nullable=False),
         sa.Column("paid_at", UtcDateTime),
         sa.Column("status", sa.String(32), nullable=False),
-        sa.Column("net", _money()),
+        sa.Column("net", Exact()),
         sa.Column("excluded", sa.Boolean, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("ordinal", sa.Integer, nullable=False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, UtcDateTime
+from kit.database import MYSQL, Exact, Id, UtcDateTime
 
 revision = "purchases_0001"
 down_revision = None
@@ -13,9 +13,6 @@ branch_labels = ("purchases",)
 depends_on = "kit_0002"
 
 _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# SQLite has no decimals: the application keeps their text.
-_MONEY = sa.Numeric(19, 4).with_variant(sa.String(21), "sqlite")
-_RATE = sa.Numeric(24, 12).with_variant(sa.String(26), "sqlite")
 _HASH = sa.VARBINARY(32).with_variant(sa.LargeBinary(), "sqlite")
 _SEALED = sa.VARBINARY(1100).with_variant(sa.LargeBinary(), "sqlite")
 
@@ -31,7 +28,7 @@ def upgrade() -> None:
         sa.Column("product_id", sa.String(100)),
         sa.Column("product_name", sa.String(255)),
         sa.Column("product_type", sa.String(20)),
-        sa.Column("amount", _MONEY, nullable=False),
+        sa.Column("amount", Exact(), nullable=False),
         sa.Column("currency", sa.String(3), nullable=False),
         sa.Column("payment_method", sa.String(50)),
         sa.Column("payment_status", sa.String(20), nullable=False),
@@ -47,12 +44,12 @@ def upgrade() -> None:
         sa.Column("email", _SEALED),
         sa.Column("email_hash", _HASH),
         sa.Column("paid_at", UtcDateTime),
-        sa.Column("paid_amount", _MONEY, nullable=False),
-        sa.Column("refunded_amount", _MONEY, nullable=False),
-        sa.Column("rate_units", _RATE),
-        sa.Column("rate_base_units", _RATE),
+        sa.Column("paid_amount", Exact(), nullable=False),
+        sa.Column("refunded_amount", Exact(), nullable=False),
+        sa.Column("rate_units", Exact(24, 12)),
+        sa.Column("rate_base_units", Exact(24, 12)),
         sa.Column("base_currency", sa.String(3), nullable=False),
-        sa.Column("base_net_amount", _MONEY),
+        sa.Column("base_net_amount", Exact()),
         sa.Column("is_test", sa.Boolean, nullable=False),
         sa.Column("is_staff", sa.Boolean, nullable=False),
         sa.Column("disputed", sa.Boolean, nullable=False),
@@ -75,7 +72,7 @@ def upgrade() -> None:
         sa.Column("product_name", sa.String(255), nullable=False),
         sa.Column("product_type", sa.String(20), nullable=False),
         sa.Column("quantity", sa.Integer, nullable=False),
-        sa.Column("amount", _MONEY, nullable=False),
+        sa.Column("amount", Exact(), nullable=False),
         sa.Index("idx_product_id", "product_id", "purchase_id"),
         **MYSQL,
     )
@@ -87,8 +84,8 @@ def upgrade() -> None:
         sa.Column("order_id", Id(100), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("reference", Id(), nullable=False, server_default=""),
-        sa.Column("amount", _MONEY, nullable=False),
-        sa.Column("base_amount", _MONEY),
+        sa.Column("amount", Exact(), nullable=False),
+        sa.Column("base_amount", Exact()),
         sa.Column("timestamp", UtcDateTime, nullable=False),
         sa.Column("booked_at", UtcDateTime, nullable=False),
         sa.UniqueConstraint("site", "order_id", "kind", "reference", name="uq_purchase_entries"),
@@ -103,9 +100,9 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("reference", Id(), nullable=False),
         sa.Column("status", sa.String(20)),
-        sa.Column("amount", _MONEY),
+        sa.Column("amount", Exact()),
         sa.Column("currency", sa.String(3), nullable=False),
-        sa.Column("refunded_total", _MONEY),
+        sa.Column("refunded_total", Exact()),
         sa.Column("timestamp", UtcDateTime, nullable=False),
         sa.Column("source", sa.String(50), nullable=False),
         sa.Column("reason", sa.String(255), nullable=False),
@@ -119,7 +116,7 @@ def upgrade() -> None:
         "exchange_rates",
         sa.Column("day", sa.Date, primary_key=True),
         sa.Column("currency", sa.String(3), primary_key=True),
-        sa.Column("units", _RATE, nullable=False),
+        sa.Column("units", Exact(24, 12), nullable=False),
         sa.Column("source", sa.String(50), nullable=False),
         **MYSQL,
     )

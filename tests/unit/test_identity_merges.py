@@ -1,0 +1,238 @@
+"""What identity derives step by step is what follows from all it knows, and a merge leaves no trace once undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pmp.identity.v1 import identity_pb2 as pb
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.log.v1 import log_pb2
+from pmp.purchases.v1.change_pb2 import PurchaseChanged, PurchasedLine
+from pydantic import SecretStr
+from sqlalchemy import delete, select
+
+from kit.database import Database, open_database
+from kit.errors import InvalidRequest, MeshError, NotFound
+from kit.log.consume import Delivery
+from kit.log.tables import outbox, topic_state
+from kit.migrate import migrate
+from kit.outbox import StateTopic
+from kit.persons import Persons, aliases, persons, subject_of, users
+from kit.settings import Settings
+from kit.vault import Vault
+from services.identity.consumers import FollowPurchases
+from services.identity.messages import user_changed
+from services.identity.models import Base, GraphLockRow, OrderRow, UserRow
+from services.identity.servicer import IdentityServicer
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+CONTEXT: Any = None
+
+
+class Register(NamedTuple):
+    wordpress: int
+    email: int
+    session: int
+    seconds: int
+
+
+class Identify(NamedTuple):
+    wordpress: int
+    session: int
+    seconds: int
+
+
+class Buy(NamedTuple):
+    number: int
+    wordpress: int
+    email: int
+    session: int
+    cents: int
+    paid: bool
+    membership: bool
+
+
+class Merge(NamedTuple):
+    one: int
+    other: int
+    undo: bool
+
+
+FEW = st.integers(0, 3)
+STEPS = st.lists(
+    st.one_of(
+        st.builds(Register, FEW, FEW, FEW, st.integers(0, 9)).filter(lambda it: bool(it.wordpress or it.email)),
+        st.builds(Identify, st.integers(1, 3), st.integers(1, 3), st.integers(0, 9)),
+        st.builds(Buy, st.integers(1, 5), FEW, FEW, st.integers(1, 3), st.integers(0, 99_999), st.booleans(), st.booleans()),
+        st.builds(Merge, st.integers(0, 9), st.integers(0, 9), st.booleans()),
+    ),
+    min_size=3,
+    max_size=12,
+)
+
+
+class Shop:
+    """Identity on SQLite without a network."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        topic = StateTopic("identity", settings.log_partitions)
+        self.vault = Vault.from_settings(settings)
+        self.servicer = IdentityServicer(settings, database.sessions, topic, self.vault)
+        self._follow = FollowPurchases(topic)
+
+    async def forget(self) -> None:
+        async with self._database.sessions.begin() as session:
+            for table in (*Base.metadata.sorted_tables, aliases, users, persons, topic_state, outbox):
+                if table is not GraphLockRow.__table__:
+                    await session.execute(delete(table))
+
+    async def take(self, step: Register | Identify | Buy | Merge) -> None:
+        match step:
+            case Register(wordpress, email, session, seconds):
+                user = {"wordpress_id": wordpress, "email": _email(email), "session_id": f"s{session}" if session else ""}
+                user |= {"timestamp": (NOON + timedelta(seconds=seconds)).isoformat(), "utm_parameters": {"source": f"at{seconds}"}}
+                await self.servicer.RegisterUser(ParseDict({"user": user}, pb.RegisterUserRequest()), CONTEXT)
+            case Identify(wordpress, session, seconds):
+                at = Timestamp()
+                at.FromDatetime(NOON + timedelta(seconds=seconds))
+                await self.servicer.IdentifyUser(
+                    pb.IdentifyUserRequest(user_id=str(wordpress), session_id=f"s{session}", timestamp=at), CONTEXT
+                )
+            case Buy():
+                await self._buy(step)
+            case Merge(one, other, undo):
+                known = await self._known()
+                if known:
+                    with suppress(InvalidRequest, NotFound):
+                        await (self.unmerge if undo else self.merge)(known[one % len(known)], known[other % len(known)])
+
+    async def merge(self, one: str, other: str) -> bool:
+        answer = await self.servicer.MergeUsers(pb.MergeUsersRequest(id=one, merged_user_id=other), CONTEXT)
+        return not answer.duplicate
+
+    async def unmerge(self, one: str, other: str) -> None:
+        await self.servicer.UnmergeUsers(pb.UnmergeUsersRequest(id=one, merged_user_id=other), CONTEXT)
+
+    async def _buy(self, step: Buy) -> None:
+        told = PurchaseChanged(
+            purchase_id=f"p{step.number}", base_net_amount=f"{Decimal(step.cents).scaleb(-2)}", session_id=f"s{step.session}"
+        )
+        told.timestamp.FromDatetime(NOON)
+        if step.wordpress:
+            told.user_id = str(step.wordpress)
+        elif step.email:
+            told.email_hash = self.vault.fingerprint(_email(step.email))
+        if step.paid:
+            told.paid_at.FromDatetime(NOON)
+        if step.membership:
+            told.lines.append(PurchasedLine(product_type="membership"))
+        told.subject = subject_of(user_id=told.user_id, email_hash=told.email_hash, session_id=told.session_id)
+        async with self._database.sessions.begin() as session:
+            record = log_pb2.Record(type=told.DESCRIPTOR.full_name, payload=told.SerializeToString())
+            await self._follow(session, [Delivery("purchases", 0, "1-0", 0, 0, record)])
+
+    async def _known(self) -> list[str]:
+        async with self._database.sessions() as session:
+            return list(await session.scalars(select(UserRow.id).order_by(UserRow.id)))
+
+    async def people(self) -> dict[str, pb.User]:
+        """Every user, as it is answered; but for when it changed."""
+        found: dict[str, pb.User] = {}
+        for user_id in await self._known():
+            found[user_id] = (await self.servicer.GetUser(pb.GetUserRequest(id=user_id), CONTEXT)).user
+            found[user_id].ClearField("updated_at")
+        return found
+
+    async def check(self) -> None:
+        """What the rows say follows from links, merges and orders, and is what the topic told last."""
+        async with self._database.sessions() as session:
+            rows = {row.id: row for row in await session.scalars(select(UserRow))}
+            roots = {user_id: await Persons(session).person(f"user:{user_id}") for user_id in rows}
+            orders: dict[str, list[OrderRow]] = defaultdict(list)
+            for order in await session.scalars(select(OrderRow)):
+                orders[await Persons(session).person(order.subject)].append(order)
+            told = await session.execute(select(topic_state.c.key, topic_state.c.payload).where(topic_state.c.key.startswith("user ")))
+            messages = {row.key.removeprefix("user "): IdentityChanged.FromString(row.payload) for row in told}
+        for user_id, row in rows.items():
+            mine = orders[roots[user_id]]
+            value = sum((order.base_net_amount for order in mine), Decimal(0))
+            assert row.lifetime_value == (value if roots[user_id] == user_id else 0)
+            paid = [order for order in mine if order.paid]
+            assert row.user_type == ("subscriber" if any(order.membership for order in paid) else "customer" if paid else "prospect")
+        assert messages == {user_id: user_changed(row) for user_id, row in rows.items()}
+
+
+def _email(number: int) -> str:
+    return f"u{number}@example.org" if number else ""
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def shop(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder: Path = tmp_path_factory.mktemp("identity")
+    settings = Settings(
+        mesh_token=SecretStr("the mesh's own"),
+        vault_key=SecretStr("A" * 43 + "="),
+        database_url=f"sqlite+aiosqlite:///{folder}/{{service}}.db",
+        redis_url="redis://nowhere",
+    )
+    runner.run(migrate("identity", settings.database("identity")))
+    opened = open_database(settings.database("identity"))
+    database = runner.run(opened.__aenter__())
+    yield Shop(settings, database)
+    runner.run(_closed(opened.__aexit__(None, None, None)))
+
+
+async def _closed(closing: Any) -> None:
+    await closing
+
+
+def test_what_is_derived_step_by_step_follows_from_all_that_is_known(runner: asyncio.Runner, shop: Shop) -> None:
+    def run(work: Coroutine[Any, Any, None]) -> None:
+        runner.run(work)
+
+    async def story(steps: list[Register | Identify | Buy | Merge], choice: tuple[int, int]) -> None:
+        await shop.forget()
+        for step in steps:
+            await shop.take(step)
+            await shop.check()
+        before = await shop.people()
+        roots = sorted({user.user_id for user in before.values()})
+        if not roots:
+            return
+        one, other = (roots[number % len(roots)] for number in choice)
+        try:
+            merged = await shop.merge(one, other)
+        except MeshError:
+            merged = False
+        if merged:
+            await shop.check()
+            assert (await shop.people())[other].user_id == one
+            await shop.unmerge(one, other)
+        await shop.check()
+        assert await shop.people() == before
+
+    @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @given(STEPS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
+    def property_(steps: list[Register | Identify | Buy | Merge], choice: tuple[int, int]) -> None:
+        run(story(steps, choice))
+
+    property_()

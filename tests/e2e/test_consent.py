@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.mesh import Mesh, running
+from tests.servers import until
 
 API = "/api/v1"
 PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
@@ -151,6 +153,26 @@ def test_a_visit_that_is_not_known_yet_may_choose(mesh: Mesh) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.json()["user_id"] == "session:new-visit"
     assert shown(mesh, "session%3Anew-visit")["consent"] == answer.json()["consent"]
+
+
+def test_what_a_visit_chose_is_the_persons_once_it_is_known(mesh: Mesh) -> None:
+    headers = mesh.credentials("site", USER)
+    assert choose(mesh, "session:first-visit", analytics_tracking=False, source="banner").status_code == 200
+    registration = {"wordpress_id": "77", "session_id": "first-visit"}
+    known = mesh.client.post(f"{mesh.url}{API}/users/register", json=registration, headers=headers).json()["user_id"]
+    until(lambda: shown(mesh, "77")["consent"]["analytics_tracking"]["state"] == "denied")
+    assert shown(mesh, "77")["user_id"] == known
+    numbers = count()
+
+    def later_visit_is_anonymous() -> bool:
+        id_ = f"later-{next(numbers)}"
+        event = {"id": id_, "event_type": "login", "timestamp": datetime.now(UTC).isoformat(), "user_id": "77", "session_id": "later-visit"}
+        assert mesh.client.post(f"{mesh.url}{API}/events/track", json=event, headers=headers).status_code == 200
+        mesh.drained()
+        with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
+            return database.execute("SELECT user_id, session_id FROM events WHERE id = ?", (id_,)).fetchall() == [(None, None)]
+
+    until(later_visit_is_anonymous, OBEYED_SECONDS)
 
 
 def test_what_is_no_choice_or_nobodys_to_make_is_refused(mesh: Mesh) -> None:

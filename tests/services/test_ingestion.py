@@ -475,12 +475,12 @@ async def test_a_visits_denial_is_the_persons_once_it_is_identified_and_not_any_
     assert await seen("undone") == "42"
 
 
-async def test_a_choice_of_the_visit_counts_for_whoever_goes_by_it(ingestion: Ingestion) -> None:
+async def test_a_choice_counts_under_every_name_of_an_event(ingestion: Ingestion) -> None:
     await ingestion.choose("session:s1", granted=False)
-    await ingestion.choose(f"email:{ingestion.vault.fingerprint('bob@example.org').hex()}", granted=False)
-    await ingestion.track_all(
-        [event(id="a", user_id="7"), event(id="b", session_id="s2", email="bob@example.org"), event(id="c", session_id="s2")]
-    )
+    await ingestion.choose("user:bob", granted=False)
+    await ingestion.link(f"email:{ingestion.vault.fingerprint('bob@example.org').hex()}", "bob")
+    by_mail = event(id="b", session_id="s2", email="bob@example.org")
+    await ingestion.track_all([event(id="a", user_id="7"), by_mail, event(id="c", session_id="s2")])
     await ingestion.drain()
     assert [(row.user_id, row.session_id) for row in await ingestion.rows()] == [(None, None), (None, None), (None, "s2")]
 

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused."""
 
+    site_consent_denied: Literal["anonymous", "drop"] = "anonymous"
+    """What becomes of events whose person has denied analytics: stored without anything that leads to a person, or not at all."""
+
+    site_consent_unknown: Literal["store", "anonymous", "drop"] = "store"
+    """What becomes of events of whose person no choice about analytics is known."""
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,19 +60,28 @@ class Publisher:
                 lambda: relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
                 TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
                 report.run,
-                *(partial(self._follow, feed) for feed in feeds),
+                *(partial(follow, settings, self._name, self._database, log, feed, after_commit=self._committed) for feed in feeds),
             ],
         )
 
-    async def _follow(self, feed: Feed) -> None:
-        settings = self._settings
-        publisher = feed.history.containing_service.full_name.split(".")[1]
-        history = remote_history(settings.address(publisher), settings.mesh_token.get_secret_value(), feed.history)
-        consumer = Consumer(self.sessions, self._log, feed.topic, feed.handler, history=history, after_commit=self._committed)
-        await consumer.run(Leases(self._log.redis, feed.topic, self._name, settings.log_partitions))
-
     async def _committed(self, _partition: int, _position: Position) -> None:
         self.topic.wake()
+
+
+async def follow(
+    settings: Settings,
+    name: str,
+    database: Database,
+    log: RedisLog,
+    feed: Feed,
+    *,
+    after_commit: Callable[[int, Position], Awaitable[None]] | None = None,
+) -> None:
+    """Applies what a topic tells to the database of the service of this name, until cancelled."""
+    publisher = feed.history.containing_service.full_name.split(".")[1]
+    history = remote_history(settings.address(publisher), settings.mesh_token.get_secret_value(), feed.history)
+    consumer = Consumer(database.sessions, log, feed.topic, feed.handler, history=history, after_commit=after_commit)
+    await consumer.run(Leases(log.redis, feed.topic, name, settings.log_partitions))
 
 
 @asynccontextmanager

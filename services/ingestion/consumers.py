@@ -15,14 +15,36 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.log import books
 from kit.log.consume import Delivery, Poison
 from kit.outbox import Outbox
+from kit.privacy import Consents, of_several
+from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, subjects
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import published_message, row
 from services.ingestion.repository import Events
 
-Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[bool]]]
-"""Says of each event whether its person allows that it is stored, read in the storing transaction."""
+Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[Treatment]]]
+"""Says of each event how its person allows that it is kept, read in the storing transaction."""
 
 _STORED = pb.EventStored.DESCRIPTOR.full_name
+
+
+class ObeyConsent:
+    """Looks up what the persons of events allow.
+
+    Args:
+        policy: what the shop does without their consent.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def __call__(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent]) -> Sequence[Treatment]:
+        """What becomes of each event. Two queries for all of them."""
+        named = [subjects(message) for message in received]
+        consents = await Consents(session).of({subject for names in named for subject in names})
+        decided = {
+            names: self._policy.treatment(of_several([consents[subject] for subject in names]).analytics_tracking) for names in set(named)
+        }
+        return [Treatment.STORE if is_anonymous(message) else decided[names] for message, names in zip(received, named, strict=True)]
 
 
 class StoreEvents:
@@ -42,15 +64,18 @@ class StoreEvents:
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
         received = [_received(delivery) for delivery in deliveries]
-        outcomes = await self._outcomes(session, received)
-        new = [(d, r) for d, r, outcome in zip(deliveries, received, outcomes, strict=True) if outcome == books.STORED]
+        treatments = await self._consent(session, received) if self._consent else [Treatment.STORE] * len(received)
+        outcomes = await self._outcomes(session, received, treatments)
+        decided = zip(deliveries, received, treatments, outcomes, strict=True)
+        new = [(delivery, message, treatment) for delivery, message, treatment, outcome in decided if outcome == books.STORED]
         now = datetime.now(UTC)
         rows: list[dict[str, Any]] = []
         records: list[log_pb2.Record] = []
-        for delivery, message in new:
+        for delivery, message, treatment in new:
             enrichment = self._enricher.enrich(message.event)
-            rows.append(row(message, enrichment, now))
-            payload = published_message(message, enrichment).SerializeToString()
+            kept, found = anonymous(message, enrichment) if treatment is Treatment.ANONYMOUS else (message, enrichment)
+            rows.append(row(kept, found, now))
+            payload = published_message(kept, found).SerializeToString()
             records.append(log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent))
         if records:
             partition = deliveries[0].partition
@@ -64,16 +89,17 @@ class StoreEvents:
         await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
         return outcomes
 
-    async def _outcomes(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent]) -> list[str | Poison]:
-        allowed = await self._consent(session, received) if self._consent else [True] * len(received)
+    async def _outcomes(
+        self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]
+    ) -> list[str | Poison]:
         known = dict(await Events(session).known({message.event.id for message in received}))
         outcomes: list[str | Poison] = []
-        for message, may in zip(received, allowed, strict=True):
+        for message, treatment in zip(received, treatments, strict=True):
             stored = known.get(message.event.id)
             if stored is not None:
                 same = stored == message.content_hash
                 outcomes.append(books.DUPLICATE if same else Poison("another event is stored under this id"))
-            elif not may:
+            elif treatment is Treatment.DROP:
                 outcomes.append(books.SUPPRESSED)
             else:
                 known[message.event.id] = message.content_hash

@@ -19,7 +19,7 @@ TOPIC: Final = "events"
 EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed."""
 
-_DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address")
+_DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control")
 
 
 def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def stored_message(stored: EventRow) -> pb.EventStored:
         referrer=stored.referrer or "",
         platform=stored.platform,
         source=stored.source or "",
-        **{name: data.get(name, "") for name in _DATA_FIELDS},
+        **{name: data[name] for name in _DATA_FIELDS if name in data},
     )
     event.timestamp.FromDatetime(stored.timestamp)
     if stored.utm_parameters is not None:

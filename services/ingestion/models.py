@@ -44,7 +44,7 @@ class EventRow(Base):
     referrer: Mapped[str | None] = mapped_column(Text)
     utm_parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     event_data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What the brief's columns don't hold: title, user agent, network, metadata, and the `enrichment` found for them."""
+    """What the brief's columns don't hold: title, user agent, network, privacy signal, metadata, and the `enrichment` found for them."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     """Keyed hash of the client's message: another content under the same id is not the same event."""

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from functools import partial
 
+from pmp.gdpr.v1 import gdpr_pb2
+from pmp.identity.v1 import identity_pb2
+
 from kit.database import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
+from kit.log.publisher import Feed, follow
 from kit.log.redis_log import open_log
 from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
+from kit.persons import learn
+from kit.privacy import learn_consents
 from kit.server import run, work
 from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
 from kit.vault import Vault
-from services.ingestion.consumers import StoreEvents
+from services.ingestion.consent import Policy
+from services.ingestion.consumers import ObeyConsent, StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import RAW_TOPIC, TOPIC
+
+_GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
+_IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
+_FEEDS = (Feed("gdpr", _GDPR, learn_consents), Feed("identity", _IDENTITY, learn))
 
 
 async def main(settings: Settings) -> None:
@@ -39,7 +50,8 @@ async def main(settings: Settings) -> None:
                 outbox.wake()
                 await trimmer.after_commit(partition, position)
 
-            consumer = Consumer(database.sessions, log, RAW_TOPIC, StoreEvents(outbox, enricher), counted=True, after_commit=after_commit)
+            store = StoreEvents(outbox, enricher, ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown)))
+            consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
             await work(
                 settings,
                 checks={"database": database.check, "log": log.check},
@@ -47,7 +59,8 @@ async def main(settings: Settings) -> None:
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
-                    Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC).run,
+                    Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=[feed.topic for feed in _FEEDS]).run,
+                    *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
                 ],
             )
 

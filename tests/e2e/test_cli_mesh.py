@@ -169,7 +169,7 @@ def test_a_dead_letter_is_listed_shown_tried_again_and_dropped(mesh: Mesh) -> No
         (["dead-letters", "show", "ingestion", "999"], "has no dead letter 999"),
         (["dead-letters", "drop", "ingestion"], "or all of them with --all"),
         (["dead-letters", "list", "nowhere"], "there is no service 'nowhere'"),
-        (["replay", "ingestion"], "it consumes no other service's topic"),
+        (["replay", "ingestion", "--topic", "nothing"], "it consumes gdpr, identity"),
         (["migrate", "nowhere"], "there is no service 'nowhere'"),
     ],
 )

@@ -12,14 +12,16 @@ from zoneinfo import ZoneInfo
 import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged
 from pmp.ingestion.v1 import event_pb2
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
 from pmp.log.v1 import log_pb2
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from kit.interceptors import Boundary
@@ -27,11 +29,14 @@ from kit.log import books, dead_letters
 from kit.log.append import Appender
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
-from kit.log.streams import START
+from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay
+from kit.persons import learn
+from kit.privacy import learn_consents
 from kit.settings import Settings
 from kit.vault import Vault
-from services.ingestion.consumers import Consent, StoreEvents
+from services.ingestion.consent import Policy
+from services.ingestion.consumers import ObeyConsent, StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow
@@ -51,7 +56,7 @@ def event(**fields: Any) -> Event:
 class Ingestion:
     """The service, and its worker step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, consent: Consent | None) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
         vault = Vault.from_settings(settings)
         self.database = database
         self.log = log
@@ -60,9 +65,14 @@ class Ingestion:
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = IngestionServiceStub(channel)
         self.outbox = Outbox(TOPIC)
-        enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(vault.digest, purpose="visitor"))
-        self.consumer = Consumer(database.sessions, log, RAW_TOPIC, StoreEvents(self.outbox, enricher, consent), counted=True)
+        self._enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(vault.digest, purpose="visitor"))
+        self.obey(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
         self.relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
+
+    def obey(self, policy: Policy) -> None:
+        """Starts another worker, in a shop with this policy."""
+        store = StoreEvents(self.outbox, self._enricher, ObeyConsent(policy))
+        self.consumer = Consumer(self.database.sessions, self.log, RAW_TOPIC, store, counted=True)
 
     def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
         return (
@@ -89,6 +99,31 @@ class Ingestion:
             found.extend([item async for item in self._stub.ListEvents(request, metadata=(("x-pmp-mesh-token", self._token),))])
         return found
 
+    async def choose(self, subject: str, seconds: float = 0, *, granted: bool) -> None:
+        """Somebody makes a choice about analytics: gdpr tells of it."""
+        choice = Choice(granted=granted)
+        choice.decided_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+        await self._hear("gdpr", subject, GdprChanged(consent=ConsentChanged(subject=subject, analytics_tracking=choice)))
+
+    async def link(self, subject: str, user: str, *, withdrawn: bool = False) -> None:
+        """Identity tells that a name leads to a user, or not any more."""
+        alias = AliasChanged(subject=subject, user_id=user, withdrawn=withdrawn)
+        alias.linked_at.FromSeconds(1)
+        await self._hear("identity", subject, IdentityChanged(alias=alias))
+
+    async def _hear(self, topic: str, key: str, message: Message) -> None:
+        """Another service publishes something, and the worker takes it in."""
+        record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
+        async with self.database.sessions.begin() as session:
+            await Outbox(topic).add(session, partition_of(key, self.partitions), [record])
+        relay = Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
+        consumer = Consumer(self.database.sessions, self.log, topic, learn_consents if topic == "gdpr" else learn)
+        for partition in range(self.partitions):
+            while await relay.step(partition):
+                pass
+            while await consumer.step(partition, block_ms=1):
+                pass
+
     async def drain(self) -> None:
         """Lets the worker process and publish all there is."""
         for partition in range(self.partitions):
@@ -107,7 +142,9 @@ class Ingestion:
         return [event_pb2.EventStored.FromString(record.payload) for record in records]
 
 
-async def _serving(settings: Settings, database: Database, consent: Consent | None) -> AsyncIterator[Ingestion]:
+@pytest.fixture
+async def ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
+    database = ingestion_database
     async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
         appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
@@ -118,27 +155,10 @@ async def _serving(settings: Settings, database: Database, consent: Consent | No
         await server.start()
         task = asyncio.create_task(appender.run())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Ingestion(settings, database, log, channel, consent)
+            yield Ingestion(settings, database, log, channel)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop(0)
-
-
-@pytest.fixture
-async def ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
-    async for serving in _serving(settings, ingestion_database, None):
-        yield serving
-
-
-@pytest.fixture
-async def strict_ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
-    """Ingestion of a shop where session `no` has refused."""
-
-    async def consent(_session: AsyncSession, received: Sequence[event_pb2.ReceivedEvent]) -> Sequence[bool]:
-        return [message.event.session_id != "no" for message in received]
-
-    async for serving in _serving(settings, ingestion_database, consent):
-        yield serving
 
 
 def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
@@ -349,13 +369,129 @@ async def test_the_callers_address_is_the_visitors_only_for_a_browser(ingestion:
     assert {row.id: row.event_data.get("ip_address") for row in await ingestion.rows()} == {"browser": "198.51.100.0", "server": None}
 
 
-async def test_an_event_that_its_person_does_not_allow_is_suppressed_and_accounted_for(strict_ingestion: Ingestion) -> None:
-    await strict_ingestion.track_all([event(id="yes"), event(id="no", session_id="no")])
-    await strict_ingestion.drain()
-    assert [row.id for row in await strict_ingestion.rows()] == ["yes"]
-    assert [message.event.id for message in await strict_ingestion.published()] == ["yes"]
-    answer = await strict_ingestion.accounting()
-    assert (answer.total.stored, answer.total.suppressed, answer.balanced) == (1, 1, True)
+PERSONAL = event(
+    user_id="904217",
+    session_id="visit-1",
+    email="ada@example.org",
+    ip_address="203.0.113.77",
+    user_agent=IPHONE,
+    page_url="https://shop.example/courses/pmp-prep?gclid=click-7#visit-1",
+    referrer="https://www.google.com/search?q=ada",
+    page_title="PMP",
+    metadata={"order": "1016", "currency": "EUR"},
+    global_privacy_control=True,
+)
+
+
+async def test_without_consent_an_event_counts_and_leads_to_nobody(ingestion: Ingestion) -> None:
+    await ingestion.choose("wordpress:904217", granted=False)
+    await ingestion.track(PERSONAL)
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert (row.user_id, row.session_id, row.email_hash) == (None, None, None)
+    assert (row.event_type, row.page_url, row.referrer) == (
+        "page_view",
+        "https://shop.example/courses/pmp-prep",
+        "https://www.google.com/search",
+    )
+    found = row.event_data["enrichment"]
+    assert (found["device"], found["course"], found["currency"], found["traffic_source"]) == ("mobile", "pmp-prep", "EUR", "google")
+    [told] = await ingestion.published()
+    assert [message for item in await ingestion.history() for message in item.events] == [told]
+    everything = told.SerializeToString() + repr(row.event_data).encode()
+    fingerprint = ingestion.vault.fingerprint("ada@example.org")
+    for personal in (
+        b"904217",
+        b"visit-1",
+        b"203.0.113",
+        b"iPhone",
+        b"click-7",
+        b"q=ada",
+        b"1016",
+        fingerprint,
+        fingerprint.hex().encode(),
+    ):
+        assert personal not in everything
+    assert (told.sealed_email, told.enrichment.visitor, told.enrichment.session) == (b"", "", "")
+    assert (await ingestion.accounting()).total.stored == 1
+
+
+async def test_a_duplicate_of_an_anonymous_event_is_a_duplicate_whatever_was_chosen_meanwhile(ingestion: Ingestion) -> None:
+    await ingestion.choose("wordpress:904217", granted=False)
+    await ingestion.track_all([PERSONAL, PERSONAL])
+    await ingestion.drain()
+    await ingestion.choose("wordpress:904217", 1, granted=True)
+    await ingestion.track(PERSONAL)
+    await ingestion.track({**PERSONAL, "page_title": "other"})
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert row.user_id is None
+    answer = await ingestion.accounting()
+    assert (answer.total.stored, answer.total.duplicate, answer.total.dead_lettered, answer.balanced) == (1, 2, 1, True)
+
+
+async def test_a_shop_may_drop_the_events_of_those_who_denied_and_accounts_for_them(ingestion: Ingestion) -> None:
+    ingestion.obey(Policy.of("drop", "store"))
+    await ingestion.choose("session:no", granted=False)
+    await ingestion.choose("session:yes", granted=True)
+    await ingestion.track_all([event(id=f"{choice}-{number}", session_id=choice) for choice in ("yes", "no", "new") for number in range(3)])
+    await ingestion.drain()
+    assert {row.session_id for row in await ingestion.rows()} == {"yes", "new"}
+    assert {message.event.session_id for message in await ingestion.published()} == {"yes", "new"}
+    answer = await ingestion.accounting()
+    assert (answer.total.received, answer.total.stored, answer.total.suppressed, answer.balanced) == (9, 6, 3, True)
+    await ingestion.choose("session:no", 1, granted=True)
+    await ingestion.track(event(id="no-0", session_id="no"))
+    await ingestion.drain()
+    assert len(await ingestion.rows()) == 7
+
+
+@pytest.mark.parametrize(("unknown", "stored"), [("store", ["s1", "s1"]), ("anonymous", ["s1", None]), ("drop", ["s1"])])
+async def test_of_whom_nothing_is_known_is_kept_as_the_shop_says(ingestion: Ingestion, unknown: Any, stored: list[str | None]) -> None:
+    ingestion.obey(Policy.of("anonymous", unknown))
+    await ingestion.choose("wordpress:1", granted=True)
+    await ingestion.track_all([event(id="a-known", user_id="1"), event(id="b-unknown")])
+    await ingestion.track(event(id="c-nobody", session_id=""))
+    await ingestion.drain()
+    rows = await ingestion.rows()
+    assert [row.session_id for row in rows] == [*stored, None]
+    assert rows[-1].id == "c-nobody", "an event of nobody needs nobody's consent"
+
+
+async def test_a_visits_denial_is_the_persons_once_it_is_identified_and_not_any_more_when_that_is_undone(ingestion: Ingestion) -> None:
+    await ingestion.choose("user:u1", granted=True)
+    await ingestion.choose("session:banner", 1, granted=False)
+
+    async def seen(id_: str) -> str | None:
+        await ingestion.track(event(id=id_, user_id="42", session_id="another"))
+        await ingestion.drain()
+        return next(row.user_id for row in await ingestion.rows() if row.id == id_)
+
+    await ingestion.link("wordpress:42", "u1")
+    assert await seen("before") == "42"
+    await ingestion.link("session:banner", "u1")
+    assert await seen("identified") is None
+    await ingestion.link("session:banner", "u1", withdrawn=True)
+    assert await seen("undone") == "42"
+
+
+async def test_a_choice_counts_under_every_name_of_an_event(ingestion: Ingestion) -> None:
+    await ingestion.choose("session:s1", granted=False)
+    await ingestion.choose("user:bob", granted=False)
+    await ingestion.link(f"email:{ingestion.vault.fingerprint('bob@example.org').hex()}", "bob")
+    by_mail = event(id="b", session_id="s2", email="bob@example.org")
+    await ingestion.track_all([event(id="a", user_id="7"), by_mail, event(id="c", session_id="s2")])
+    await ingestion.drain()
+    assert [(row.user_id, row.session_id) for row in await ingestion.rows()] == [(None, None), (None, None), (None, "s2")]
+
+
+async def test_global_privacy_control_is_kept_and_told(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id="asked", global_privacy_control=True), event(id="not")])
+    await ingestion.drain()
+    assert {row.id: row.event_data.get("global_privacy_control") for row in await ingestion.rows()} == {"asked": True, "not": None}
+    told = {message.event.id: message for message in await ingestion.published()}
+    assert {id_: message.event.global_privacy_control for id_, message in told.items()} == {"asked": True, "not": False}
+    assert {message.event.id: message for item in await ingestion.history() for message in item.events} == told
 
 
 async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -> None:

@@ -31,6 +31,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Entry, Position, is_outage
 from kit.log.trim import Trimmer
 from kit.outbox import HeadBehindError, Outbox, Relay
+from services.ingestion.consent import Treatment
 from services.ingestion.consumers import StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import RAW_TOPIC, TOPIC, stored_message
@@ -357,8 +358,8 @@ class World:
         )
         outbox = Outbox(TOPIC)
 
-        async def consent(_session: AsyncSession, events: Sequence[pb.ReceivedEvent]) -> Sequence[bool]:
-            return [not received.event.id.endswith("suppressed") for received in events]
+        async def consent(_session: AsyncSession, events: Sequence[pb.ReceivedEvent]) -> Sequence[Treatment]:
+            return [Treatment.DROP if received.event.id.endswith("suppressed") else Treatment.STORE for received in events]
 
         consumer = Consumer(
             self.sessions, log, RAW_TOPIC, StoreEvents(outbox, self._enricher, consent), counted=True, after_commit=trimmer.after_commit

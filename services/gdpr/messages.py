@@ -1,0 +1,81 @@
+"""Between rows and messages: what is in force, and what was told, as answers and the topic say it."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.gdpr.v1 import change_pb2
+from pmp.gdpr.v1 import gdpr_pb2 as pb
+
+from kit.errors import InvalidRequest, Violation
+from kit.privacy import PURPOSES
+from services.gdpr.models import ConsentRow
+
+TOPIC: Final = "gdpr"
+"""What is published: what people allow."""
+
+_UNKNOWN: Final = "unknown"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def changed_message(subject: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
+    """What the topic tells of a name."""
+    choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=_timestamp(row.decided_at)) for purpose, row in in_force.items()}
+    return change_pb2.ConsentChanged(subject=subject, **choices)
+
+
+def state_message(in_force: Mapping[str, ConsentRow]) -> pb.ConsentState:
+    """What is in force for each purpose."""
+    return pb.ConsentState(**{purpose: _purpose(in_force.get(purpose)) for purpose in PURPOSES})
+
+
+def entry_message(row: ConsentRow) -> pb.ConsentEntry:
+    """An entry of the history."""
+    return pb.ConsentEntry(
+        purpose=row.purpose,
+        state=_word(row),
+        timestamp=_timestamp(row.decided_at),
+        source=row.source,
+        policy_version=row.policy_version,
+        subject=row.subject,
+        recorded_at=_timestamp(row.recorded_at),
+        client=row.client,
+    )
+
+
+def page_token(last: ConsentRow) -> str:
+    """Asks for what is behind an entry."""
+    return urlsafe_b64encode(f"{(last.decided_at - _EPOCH) // timedelta(microseconds=1)} {last.id}".encode()).decode()
+
+
+def page_key(token: str) -> tuple[datetime, int]:
+    """Time and number of the entry that a token asks for what is behind it.
+
+    Raises:
+        InvalidRequest: no page ever ended with this token.
+    """
+    try:
+        micros, number = urlsafe_b64decode(token.encode()).decode().split(" ")
+        return _EPOCH + timedelta(microseconds=int(micros)), int(number)
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
+
+
+def _purpose(row: ConsentRow | None) -> pb.PurposeState:
+    if row is None:
+        return pb.PurposeState(state=_UNKNOWN)
+    return pb.PurposeState(state=_word(row), since=_timestamp(row.decided_at), source=row.source, policy_version=row.policy_version)
+
+
+def _word(row: ConsentRow) -> str:
+    return "granted" if row.granted else "denied"
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp

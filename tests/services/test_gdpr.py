@@ -1,0 +1,356 @@
+"""Gdpr through a real channel, a real log and each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from pmp.gdpr.v1 import gdpr_pb2 as pb
+from pmp.gdpr.v1.change_pb2 import GdprChanged
+from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
+from pmp.log.v1 import log_pb2
+from sqlalchemy import insert, text
+from sqlalchemy.event import listens_for, remove
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Database, Sessions, transact
+from kit.interceptors import Boundary
+from kit.log.consume import Consumer
+from kit.log.redis_log import RedisLog
+from kit.log.streams import START
+from kit.outbox import Relay, StateTopic, prepare_heads
+from kit.persons import learn, persons
+from kit.privacy import PURPOSES, Consent, Consents, learn_consents, person_consents
+from kit.settings import Settings
+from services.gdpr.messages import TOPIC
+from services.gdpr.models import ConsentRow
+from services.gdpr.repository import ConsentHistory, PageKey, Somebody
+from services.gdpr.servicer import GdprServicer
+from tests.conftest import newest_database
+
+PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ANALYTICS = PURPOSES[0]
+
+
+def at(seconds: float) -> str:
+    """So many seconds after noon."""
+    return (NOON + timedelta(seconds=seconds)).isoformat()
+
+
+def states(consent: pb.ConsentState) -> tuple[str, ...]:
+    return tuple(getattr(consent, purpose).state for purpose in PURPOSES)
+
+
+def told(entry: pb.ConsentEntry) -> tuple[str, str, datetime]:
+    return (entry.purpose, entry.state, entry.timestamp.ToDatetime(UTC))
+
+
+class Gdpr:
+    """The service, and the topics around it step by step."""
+
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
+        self.sessions = database.sessions
+        self.log = log
+        self.partitions = settings.log_partitions
+        self._token = ("x-pmp-mesh-token", settings.mesh_token.get_secret_value())
+        self._stub: Any = GdprServiceStub(channel)
+
+    def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
+        return (self._token, ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
+
+    async def update(self, id_: str, *, scope: str = "site", **consent: Any) -> pb.UpdateConsentResponse:
+        request = ParseDict({"id": id_, "consent": consent}, pb.UpdateConsentRequest())
+        return await self._stub.UpdateConsent(request, metadata=self._metadata(scope))
+
+    async def get(self, id_: str, *, scope: str = "site", **page: Any) -> pb.GetConsentResponse:
+        return await self._stub.GetConsent(ParseDict({"id": id_, **page}, pb.GetConsentRequest()), metadata=self._metadata(scope))
+
+    async def history(self, id_: str, page_size: int = 0) -> list[pb.ConsentEntry]:
+        """All pages."""
+        found: list[pb.ConsentEntry] = []
+        token = ""
+        while True:
+            page = await self.get(id_, page_size=page_size, page_token=token)
+            found += page.history
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def relay(self, topic: str) -> None:
+        relay = Relay(self.sessions, self.log, topic, keep=timedelta(hours=1))
+        for partition in range(self.partitions):
+            while await relay.step(partition):
+                pass
+
+    async def published(self) -> dict[str, list[GdprChanged]]:
+        """What the topic tells of each name."""
+        await self.relay(TOPIC)
+        found: dict[str, list[GdprChanged]] = {}
+        for partition in range(self.partitions):
+            for entry in await self.log.read(TOPIC, partition, START, limit=1000, block_ms=1):
+                for record in log_pb2.Pack.FromString(entry.pack).records:
+                    assert record.type == "pmp.gdpr.v1.GdprChanged"
+                    change = GdprChanged.FromString(record.payload)
+                    found.setdefault(change.consent.subject, []).append(change)
+        return found
+
+    async def changes(self) -> list[GdprChanged]:
+        """The topic's history."""
+        found: list[GdprChanged] = []
+        for partition in range(self.partitions):
+            async for answer in self._stub.ListGdprChanges(pb.ListGdprChangesRequest(partition=partition), metadata=(self._token,)):
+                found += answer.changes
+        return found
+
+    async def identify(self, *changes: IdentityChanged) -> None:
+        """Publishes what identity tells on its topic, and lets the service learn it."""
+        topic = StateTopic("identity", self.partitions)
+
+        async def tell(session: AsyncSession) -> None:
+            await topic.tell(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
+
+        await transact(self.sessions, tell)
+        await self.relay("identity")
+        consumer = Consumer(self.sessions, self.log, "identity", learn)
+        for partition in range(self.partitions):
+            while await consumer.step(partition, block_ms=1):
+                pass
+
+
+@pytest.fixture
+async def gdpr(settings: Settings, log: RedisLog) -> AsyncIterator[Gdpr]:
+    async with newest_database(settings, TOPIC) as database:
+        for topic in (TOPIC, "identity"):
+            await prepare_heads(database.sessions, topic, settings.log_partitions)
+        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, StateTopic(TOPIC, settings.log_partitions)), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Gdpr(settings, database, log, channel)
+        await server.stop(0)
+
+
+def link(subject: str, user: str, *, withdrawn: bool = False) -> IdentityChanged:
+    return IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, linked_at=Timestamp(seconds=1), withdrawn=withdrawn))
+
+
+def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
+    return IdentityChanged(merge=MergeChanged(user_id=into, merged_user_id=merged, undone=undone))
+
+
+async def test_the_golden_payload_is_kept_with_every_field(gdpr: Gdpr) -> None:
+    payload = json.loads(PAYLOAD.read_text())
+    assert set(payload) == set(pb.Consent.DESCRIPTOR.fields_by_name)
+    answer = await gdpr.update("42", **payload)
+    assert (answer.success, answer.duplicate, answer.user_id) == (True, False, "42")
+    shown = await gdpr.get("0042")
+    assert shown.consent == answer.consent
+    assert states(shown.consent) == ("granted", "granted", "denied")
+    sharing = shown.consent.third_party_sharing
+    assert (sharing.since.ToJsonString(), sharing.source, sharing.policy_version) == ("2026-11-22T10:15:30Z", "banner", "2026-11")
+    assert {entry.purpose: entry.state for entry in shown.history} == dict(zip(PURPOSES, ("granted", "granted", "denied"), strict=True))
+    for entry in shown.history:
+        assert (entry.subject, entry.client, entry.source, entry.policy_version) == ("wordpress:42", "shop", "banner", "2026-11")
+        assert abs(entry.recorded_at.ToDatetime(UTC) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_somebody_of_whom_nothing_was_told_has_chosen_nothing(gdpr: Gdpr) -> None:
+    shown = await gdpr.get("session:never-seen")
+    assert states(shown.consent) == ("unknown",) * 3
+    assert (shown.user_id, list(shown.history), shown.next_page_token) == ("session:never-seen", [], "")
+
+
+async def test_a_purpose_that_is_not_given_stays_as_it_is(gdpr: Gdpr) -> None:
+    await gdpr.update("42", analytics_tracking=True, timestamp=at(0))
+    await gdpr.update("42", marketing_emails=False, timestamp=at(1))
+    assert states((await gdpr.get("42")).consent) == ("granted", "denied", "unknown")
+
+
+async def test_whatever_arrives_first_the_choice_made_last_is_in_force_and_denial_wins_a_tie(gdpr: Gdpr) -> None:
+    choices = [(5, False), (9, True), (9, False)]
+    for number, order in enumerate(permutations(choices)):
+        user = f"user-{number}"
+        for seconds, granted in order:
+            await gdpr.update(user, analytics_tracking=granted, timestamp=at(seconds))
+        shown = await gdpr.get(user)
+        state = shown.consent.analytics_tracking
+        assert (state.state, state.since.ToDatetime(UTC)) == ("denied", NOON + timedelta(seconds=9))
+        assert sorted((entry.timestamp.ToDatetime(UTC), entry.state) for entry in shown.history) == sorted(
+            (NOON + timedelta(seconds=seconds), "granted" if granted else "denied") for seconds, granted in choices
+        )
+
+
+async def test_a_choice_from_the_future_counts_as_made_now(gdpr: Gdpr) -> None:
+    ahead = (datetime.now(UTC) + timedelta(hours=23)).isoformat()
+    await gdpr.update("42", analytics_tracking=True, timestamp=ahead)
+    assert states((await gdpr.update("42", analytics_tracking=False)).consent)[0] == "denied"
+
+
+async def test_the_same_choices_told_at_the_same_time_by_many_are_told_once(gdpr: Gdpr) -> None:
+    answers = await asyncio.gather(
+        *(gdpr.update("42", analytics_tracking=True, marketing_emails=False, timestamp=at(0)) for _ in range(20))
+    )
+    assert [answer.duplicate for answer in answers].count(False) == 1
+    assert len(await gdpr.history("42")) == 2
+    assert len((await gdpr.published())["wordpress:42"]) == 1
+
+
+async def test_the_history_is_exact_under_updates_at_the_same_time(gdpr: Gdpr) -> None:
+    sent = [(number, purpose, number % 3 == 0) for number in range(12) for purpose in PURPOSES[: 1 + number % 3]]
+    await asyncio.gather(
+        *(gdpr.update("42", timestamp=at(number), **dict[str, Any]({purpose: granted})) for number, purpose, granted in reversed(sent))
+    )
+    history = await gdpr.history("42", page_size=7)
+    expected = [(purpose, "granted" if granted else "denied", NOON + timedelta(seconds=number)) for number, purpose, granted in sent]
+    assert sorted(map(told, history)) == sorted(expected)
+    times = [entry.timestamp.ToDatetime(UTC) for entry in history]
+    assert times == sorted(times, reverse=True)
+    consent = (await gdpr.get("42")).consent
+    newest = (await gdpr.published())["wordpress:42"][-1].consent
+    for purpose in PURPOSES:
+        state, choice = getattr(consent, purpose), getattr(newest, purpose)
+        assert (state.state == "granted", state.since) == (choice.granted, choice.decided_at)
+        made = [(at_, state_) for purpose_, state_, at_ in expected if purpose_ == purpose]
+        assert (state.since.ToDatetime(UTC), state.state) == max(made)
+
+
+async def test_a_visitors_choice_is_carried_over_and_leaves_again(gdpr: Gdpr) -> None:
+    await gdpr.update("session:s1", analytics_tracking=False, source="banner", timestamp=at(5))
+    await gdpr.update("anonymous:a1", marketing_emails=True, timestamp=at(6))
+    await gdpr.update("u1", analytics_tracking=True, timestamp=at(0))
+    await gdpr.identify(link("session:s1", "u1"), link("anonymous:a1", "u1"), link("wordpress:42", "u1"))
+    for name in ("u1", "42", "session:s1"):
+        shown = await gdpr.get(name)
+        assert shown.user_id == "u1"
+        assert states(shown.consent) == ("denied", "granted", "unknown")
+        assert [entry.subject for entry in shown.history] == ["anonymous:a1", "session:s1", "user:u1"]
+    await gdpr.identify(link("session:s1", "u1", withdrawn=True))
+    assert states((await gdpr.get("u1")).consent) == ("granted", "granted", "unknown")
+    assert states((await gdpr.get("session:s1")).consent) == ("denied", "unknown", "unknown")
+
+
+async def test_merged_users_share_their_choices_until_the_merge_is_undone(gdpr: Gdpr) -> None:
+    await gdpr.update("one", analytics_tracking=True, timestamp=at(0))
+    await gdpr.update("two", analytics_tracking=False, timestamp=at(1))
+    await gdpr.identify(link("session:x", "one"), link("session:y", "two"))
+    await gdpr.identify(merge("two", "one"))
+    assert [states((await gdpr.get(name)).consent)[0] for name in ("one", "two", "session:y")] == ["denied"] * 3
+    assert len(await gdpr.history("one", page_size=1)) == 2
+    await gdpr.identify(merge("two", "one", undone=True))
+    assert [states((await gdpr.get(name)).consent)[0] for name in ("one", "two")] == ["granted", "denied"]
+
+
+async def test_a_holder_knows_what_is_in_force_whether_it_followed_or_starts_with_the_history(gdpr: Gdpr, settings: Settings) -> None:
+    for number in range(30):
+        await gdpr.update(f"session:s{number % 7}", analytics_tracking=number % 2 == 0, timestamp=at(number * 37 % 30))
+    published = await gdpr.published()
+    newest = {subject: changes[-1] for subject, changes in published.items()}
+    assert {change.consent.subject: change for change in await gdpr.changes()} == newest
+    async with newest_database(settings, "ingestion") as holder:
+        consumer = Consumer(holder.sessions, gdpr.log, TOPIC, learn_consents)
+        for partition in range(gdpr.partitions):
+            while await consumer.step(partition, block_ms=1):
+                pass
+        followed = await _known(holder.sessions, newest)
+
+        async def replay(session: AsyncSession) -> None:
+            await Consents(session).learn(change.consent for changes in published.values() for change in changes[:-1])
+
+        await transact(holder.sessions, replay)
+        assert await _known(holder.sessions, newest) == followed
+    for subject, consent in followed.items():
+        state = (await gdpr.get(subject)).consent.analytics_tracking
+        choice = consent.analytics_tracking
+        assert choice is not None
+        assert (choice.granted, choice.decided_at) == (state.state == "granted", state.since.ToDatetime(UTC))
+
+
+async def _known(sessions: Sessions, subjects: Any) -> dict[str, Consent]:
+    async with sessions() as session:
+        return dict(await Consents(session).of(list(subjects)))
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -> None:
+    names = [f"session:s{number}" for number in range(3000)]
+    same = {"purpose": ANALYTICS, "granted": True, "decided_at": NOON, "source": "form", "client": "shop", "recorded_at": NOON}
+    async with gdpr.sessions.begin() as session:
+        await session.execute(insert(persons), [{"subject": name, "person_id": f"u{number // 3}"} for number, name in enumerate(names)])
+        await session.execute(insert(person_consents), [{"subject": name} for name in names])
+        rows = [{"subject": name, "policy_version": version, **same} for name in names for version in ("1", "2")]
+        await session.execute(insert(ConsentRow), rows)
+    async with gdpr.sessions.begin() as session:
+        await session.execute(text("ANALYZE TABLE persons, person_consents, consents"))
+        asked: list[tuple[str, Any]] = []
+        connection = await session.connection()
+
+        @listens_for(connection.sync_connection, "before_cursor_execute")
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+            asked.append((statement, parameters))
+
+        await Consents(session).of(["session:stranger", *names[:20]])
+        for who in (Somebody(names[0], "u0"), Somebody(names[0])):
+            await ConsentHistory(session).in_force(who)
+            await ConsentHistory(session).page(who, PageKey(NOON, 9), 100)
+        remove(connection.sync_connection, "before_cursor_execute", note)
+        assert len(asked) == 6
+        for statement, parameters in asked:
+            plan = [dict(row) for row in (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).mappings()]
+            whole = [step for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
+            assert not whole, (statement, plan)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("42", {}, "consent"),
+    ("42", {"analytics_tracking": True, "source": "guess"}, "consent.source"),
+    ("42", {"analytics_tracking": True, "policy_version": "a b"}, "consent.policy_version"),
+    ("42", {"analytics_tracking": True, "timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "consent.timestamp"),
+    ("", {"analytics_tracking": True}, "id"),
+    ("ada@example.org", {"analytics_tracking": True}, "id"),
+    ("session:", {"analytics_tracking": True}, "id"),
+    ("wordpress:42", {"analytics_tracking": True}, "id"),
+    ("email:ab", {"analytics_tracking": True}, "id"),
+    ("x" * 266, {"analytics_tracking": True}, "id"),
+]
+
+
+async def test_a_broken_rule_names_its_field_and_nothing_is_kept(gdpr: Gdpr) -> None:
+    for id_, consent, field in REFUSED:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gdpr.update(id_, **consent)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        bad = BadRequest()
+        details = dict(raised.value.trailing_metadata() or ())["grpc-status-details-bin"]
+        assert Status.FromString(details).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
+        assert field in {violation.field for violation in bad.field_violations}
+    assert await gdpr.published() == {}
+
+
+async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr) -> None:
+    for token in ("x", "bm9uZQ==", "MQ==", "99999999999999999999999"):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gdpr.get("42", page_token=token)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_only_the_shops_server_and_an_administrator_may_ask_and_tell(gdpr: Gdpr) -> None:
+    for scope in ("track", "read"):
+        for call in (gdpr.get("42", scope=scope), gdpr.update("42", scope=scope, analytics_tracking=True)):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert (await gdpr.update("42", scope="admin", analytics_tracking=True)).success

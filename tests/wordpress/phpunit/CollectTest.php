@@ -54,6 +54,18 @@ final class CollectTest extends SiteTestCase
         self::assertArrayNotHasKey('platform', $event);
     }
 
+    public function test_a_browser_that_forbids_sharing_is_heard(): void
+    {
+        $this->post(self::EVENT);
+        $_SERVER['HTTP_SEC_GPC'] = '1';
+        $this->post(['id' => 'b-2'] + self::EVENT);
+        unset($_SERVER['HTTP_SEC_GPC']);
+
+        [$silent, $refusing] = array_column($this->outbox(), 'payload');
+        self::assertArrayNotHasKey('global_privacy_control', $silent);
+        self::assertTrue($refusing['global_privacy_control']);
+    }
+
     public function test_a_login_counts_only_when_a_page_of_the_shop_asks(): void
     {
         $user = $this->customer();

@@ -47,6 +47,7 @@ final class PayloadTest extends TestCase
             'platform' => 'wordpress',
             'source' => 'plugin',
             'email' => ' ada@example.org',
+            'global_privacy_control' => true,
         ]));
     }
 

@@ -65,6 +65,14 @@ final class Visit
     }
 
     /**
+     * Global Privacy Control: the browser says that its user's data must not be sold or shared. https://www.w3.org/TR/gpc/
+     */
+    public function refuses_sharing(): bool
+    {
+        return ($this->server['HTTP_SEC_GPC'] ?? '') === '1';
+    }
+
+    /**
      * What other systems know this visit by, and what led to it: kept on the order, because later notices of the order come
      * from payment providers and staff.
      *
@@ -95,6 +103,7 @@ final class Visit
             'utm_parameters' => $this->utm(),
             'user_agent' => $this->user_agent(),
             'ip_address' => $this->address(),
+            'global_privacy_control' => $this->refuses_sharing(),
         ];
     }
 

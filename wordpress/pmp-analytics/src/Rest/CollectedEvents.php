@@ -95,6 +95,7 @@ final class CollectedEvents
         $facts['id'] = $id;
         $facts['timestamp'] = strtotime($time) > $now + self::AHEAD_SECONDS ? $now : $time;
         $facts['user_agent'] = $visit->user_agent();
+        $facts['global_privacy_control'] = $visit->refuses_sharing();
         $facts['ip_address'] = $visit->address();
         $facts['source'] = 'tracker';
         if ($user_id > 0) {

@@ -56,7 +56,7 @@ async def into_mariadb(folder: Path, events: int, progress: Progress) -> Drained
         mesh = await plan_mesh(folder / "mesh", url)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(running(mesh.command("redis")))
-            await stack.enter_async_context(running(mesh.command("ingestion"), mesh.plan.gateway))
+            await stack.enter_async_context(running(mesh.command("ingestion"), mesh.gateway("ingestion")))
             await fill(mesh, events)
             return await drain(mesh, events, progress, {"mariadb": server})
 

@@ -96,7 +96,7 @@ async def measure(folder: Path, loads: Sequence[Load], rounds: int, tick: Callab
     empty_service, envoy, url = plan_yardstick(folder / "empty")
     async with AsyncExitStack() as stack:
         processes = await stack.enter_async_context(running(mesh.command("redis")))
-        processes |= await stack.enter_async_context(running(mesh.command("ingestion"), mesh.plan.gateway))
+        processes |= await stack.enter_async_context(running(mesh.command("ingestion"), mesh.gateway("ingestion")))
         credentials = mesh.credentials(Scope.SITE)
         real = _Target("real", credentials, processes)
         async with running(empty_service, envoy) as others:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -57,6 +58,13 @@ class Mesh:
     async def books(self) -> Books:
         """What was received and what became of it, as the gateway tells it."""
         return await fetch_books(self.credentials(Scope.READ))
+
+    def gateway(self, *services: str) -> Command:
+        """The gateway before these services alone: where it looks for others, it finds one of them, and so is ready."""
+        addresses = self.plan.service_addresses
+        reached = {name: addresses[name if name in services else services[0]] for name in addresses}
+        environment = {**self.plan.gateway.environment, "PMP_SERVICE_ADDRESSES": json.dumps(reached)}
+        return replace(self.plan.gateway, environment=environment)
 
     def command(self, name: str) -> Command:
         """The process of that name."""

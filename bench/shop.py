@@ -78,7 +78,7 @@ async def measure(folder: Path, calls: int, touchpoints: int, progress: Progress
         for service in SERVICES:
             await migrate(service, url.replace("{service}", service))
         await stack.enter_async_context(running(mesh.command("redis")))
-        processes = {"mariadb": server} | await stack.enter_async_context(running(*map(mesh.command, SERVICES), mesh.plan.gateway))
+        processes = {"mariadb": server} | await stack.enter_async_context(running(*map(mesh.command, SERVICES), mesh.gateway(*SERVICES)))
         target = mesh.credentials(Scope.SITE).url.removeprefix("http://")
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(target))
         bare = await _bare_inserts(url.replace("{service}", "identity"), calls, progress)
@@ -195,6 +195,7 @@ async def _fill(database: Database, touchpoints: int) -> None:
         "timestamp": f"'{_SHOP_OPENED}' + INTERVAL {number} MINUTE",
         "value_generated": "0",
         "time_spent": "0",
+        "channel": "''",
         "origin": "'event'",
         "created_at": f"'{_SHOP_OPENED}'",
     }

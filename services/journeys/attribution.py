@@ -179,7 +179,7 @@ def attribute(
     shares: dict[str, Share] = defaultdict(Share)
     if model == MARKOV:
         names = [_names(paths[order.purchase_id]) for order in orders]
-        effects = removal_effects(names, [_names(path) for path in lost])
+        effects = removal_effects(names, [_names(sorted(path)) for path in lost])
         _share(shares, effects, sum((order.net or Decimal(0) for order in orders), Decimal(0)), len(orders), unit)
         return shares
     for order in orders:

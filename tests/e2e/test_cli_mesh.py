@@ -18,10 +18,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.__main__ import app
+from cli.plan import service_names
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
 
-PROCESSES = ["redis", "gateway", "ingestion", "ingestion-worker"]
+PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,8 @@ class Outbox:
     async def woken(self, seconds: float) -> None:
         """Waits for `wake`, at most so long."""
         try:
-            await asyncio.wait_for(self._committed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._committed.wait()
         except TimeoutError:
             return
         self._committed.clear()

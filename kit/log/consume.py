@@ -140,7 +140,8 @@ class Consumer:
                 )
             if wait:
                 try:
-                    await asyncio.wait_for(stop.wait(), wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                    async with asyncio.timeout(wait * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
+                        await stop.wait()
                 except TimeoutError:
                     continue
 

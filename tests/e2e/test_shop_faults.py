@@ -19,7 +19,7 @@ from kit.log.redis_log import key
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
 
-ORDERS = 90
+ORDERS = 60
 PRICE = Decimal("19.99")
 AGAIN = {429, 502, 503, 504}
 
@@ -92,7 +92,7 @@ def test_every_order_counts_once_whoever_is_killed(
             "journey/touchpoint",
             {"id": f"t{user}", "timestamp": order["timestamp"], "user_id": user, "action": "a", "touchpoint": "t"},
         )
-        if number % 30 == 0:
+        if number % 20 == 0:
             mesh.kill(victim)
 
     with ThreadPoolExecutor(8) as pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -144,9 +145,14 @@ def violations(error: grpc.aio.AioRpcError) -> Sequence[BadRequest.FieldViolatio
     return found.field_violations
 
 
-def calls(output: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in output.readouterr().out.splitlines()]
-    return [line for line in lines if line["event"] == "call"]
+async def calls(output: pytest.CaptureFixture[str], least: int = 1) -> list[dict[str, Any]]:
+    """The lines of calls, once there are so many: a caller has its answer before the line is written."""
+    lines: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 5
+    while len(lines) < least and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+        lines += [line for line in map(json.loads, output.readouterr().out.splitlines()) if line["event"] == "call"]
+    return lines
 
 
 def event(**fields: Any) -> event_pb2.Event:
@@ -358,7 +364,7 @@ async def test_a_servicer_that_aborts_has_its_way(capfd: pytest.CaptureFixture[s
     async with served(Script(abort)) as stub:
         error = await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
     assert (error.code(), error.details(), trailers(error)) == (grpc.StatusCode.FAILED_PRECONDITION, "not now", {"hint": "later"})
-    assert [line["status"] for line in calls(capfd)] == ["FAILED_PRECONDITION"]
+    assert [line["status"] for line in await calls(capfd)] == ["FAILED_PRECONDITION"]
 
 
 async def test_a_status_that_a_servicer_sets_is_the_one_that_is_told(capfd: pytest.CaptureFixture[str]) -> None:
@@ -368,7 +374,7 @@ async def test_a_status_that_a_servicer_sets_is_the_one_that_is_told(capfd: pyte
     async with served(Script(set_code)) as stub:
         error = await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
     assert error.code() is grpc.StatusCode.OUT_OF_RANGE
-    assert [line["status"] for line in calls(capfd)] == ["OUT_OF_RANGE"]
+    assert [line["status"] for line in await calls(capfd)] == ["OUT_OF_RANGE"]
 
 
 @pytest.mark.parametrize("method", ["TrackEvent", "ListEvents"])
@@ -391,7 +397,7 @@ async def test_a_call_its_caller_gives_up_is_cancelled(method: str, capfd: pytes
         call.cancel()
         await asyncio.wait_for(ended.wait(), 5)
         await asyncio.sleep(0.2)
-    assert [(line["method"], line["status"]) for line in calls(capfd)] == [(f"{SERVICE}/{method}", "CANCELLED")]
+    assert [(line["method"], line["status"]) for line in await calls(capfd)] == [(f"{SERVICE}/{method}", "CANCELLED")]
 
 
 async def test_a_call_past_its_deadline_is_told_so(capfd: pytest.CaptureFixture[str]) -> None:
@@ -402,7 +408,7 @@ async def test_a_call_past_its_deadline_is_told_so(capfd: pytest.CaptureFixture[
         error = await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL, timeout=0.5))
         await asyncio.sleep(0.2)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert [line["status"] for line in calls(capfd)] == ["DEADLINE_EXCEEDED"]
+    assert [line["status"] for line in await calls(capfd)] == ["DEADLINE_EXCEEDED"]
 
 
 async def test_a_request_above_its_methods_bound_is_refused() -> None:
@@ -473,7 +479,7 @@ async def test_a_stream_is_guarded_as_a_call_is(capfd: pytest.CaptureFixture[str
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             _ = [answer async for answer in stub.ListEvents(request, metadata=scoped("admin"))]
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert [line["status"] for line in calls(capfd)] == ["OK", "PERMISSION_DENIED"]
+    assert [line["status"] for line in await calls(capfd, 2)] == ["OK", "PERMISSION_DENIED"]
 
 
 async def test_a_stream_that_fails_ends_with_the_status_after_what_it_sent(capfd: pytest.CaptureFixture[str]) -> None:
@@ -525,8 +531,9 @@ async def test_facts_of_one_call_stay_out_of_its_neighbours(capfd: pytest.Captur
 
     async with served(Script(bind)) as stub:
         await asyncio.gather(*(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL) for _ in range(2)))
-    assert sorted(key for line in calls(capfd) for key in line if key.startswith("fact")) == ["fact0", "fact1"]
-    assert all(line["scope"] == "internal" for line in calls(capfd))
+    lines = await calls(capfd, 2)
+    assert sorted(key for line in lines for key in line if key.startswith("fact")) == ["fact0", "fact1"]
+    assert all(line["scope"] == "internal" for line in lines)
 
 
 async def test_each_call_is_measured_by_method_and_status() -> None:

@@ -56,7 +56,7 @@ FULL = Size(
     worker_events=60_000,
     steady_per_second=1000,
     steady_seconds=10,
-    shop_calls=3_000,
+    shop_calls=600,
     touchpoints=1_000_000,
 )
 QUICK = Size(

@@ -123,8 +123,12 @@ async def _ready(command: Command, process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def running_mariadb(folder: Path) -> AsyncGenerator[tuple[str, psutil.Process]]:
+async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[str, psutil.Process]]:
     """A MariaDB that syncs at each commit: the URL of its databases, with `{service}` in the place of their name, and its process.
+
+    Args:
+        folder: where its data lies.
+        options: of its own, beside the settings as shipped.
 
     Raises:
         BenchFailed: MariaDB is not installed, or does not start.
@@ -146,6 +150,7 @@ async def running_mariadb(folder: Path) -> AsyncGenerator[tuple[str, psutil.Proc
             f"--port={port}",
             f"--bind-address={LOOPBACK}",
             "--innodb-flush-log-at-trx-commit=1",
+            *options,
         ),
         environment=environment(),
         log=log,

@@ -34,6 +34,8 @@ STEPS: Final = ("home", "product_view", "add_to_cart", "purchase")
 """Types of the rows that are filled in, in turn, and the steps of the funnel."""
 _ROWS_A_PERSON: Final = 100
 _FUNNELS: Final = 3
+_MEMORY: Final = "--innodb-buffer-pool-size=1G"
+"""A million touchpoints with their indexes fit into it, as they would into that of a server of one's own."""
 _SHOP_OPENED: Final = "2026-01-01 00:00:00"
 
 Progress = Callable[[int], None]
@@ -73,7 +75,7 @@ class Shop:
 
 async def measure(folder: Path, calls: int, touchpoints: int, progress: Progress) -> Shop:
     """Measures on a fresh mesh with a MariaDB of its own."""
-    async with running_mariadb(folder) as (url, server), AsyncExitStack() as stack:
+    async with running_mariadb(folder, _MEMORY) as (url, server), AsyncExitStack() as stack:
         mesh = await plan_mesh(folder / "mesh", url)
         for service in SERVICES:
             await migrate(service, url.replace("{service}", service))

@@ -36,7 +36,7 @@ _ROWS_A_PERSON: Final = 100
 _FUNNELS: Final = 3
 _MEMORY: Final = "--innodb-buffer-pool-size=1G"
 """A million touchpoints with their indexes fit into it, as they would into that of a server of one's own."""
-_SHOP_OPENED: Final = "2026-01-01 00:00:00"
+_SHOP_OPENED: Final = "2024-01-01 00:00:00"
 
 Progress = Callable[[int], None]
 """Is told how many of the calls are done."""

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import orjson
 from pymysql.converters import escape_item
-from sqlalchemy import CursorResult, DateTime, Delete, Dialect, Numeric, String, Table, Update, event, make_url, text
+from sqlalchemy import BigInteger, CursorResult, DateTime, Delete, Dialect, Integer, Numeric, String, Table, Update, event, make_url, text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -114,6 +114,10 @@ class Exact(TypeDecorator[Decimal]):
     @override
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
         return None if value is None else Decimal(value)
+
+
+Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""A number that rows get by themselves: SQLite does so only for a column declared INTEGER."""
 
 
 class Database:

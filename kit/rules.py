@@ -1,12 +1,14 @@
-"""Rules that a proto can't say and that every service keeps: times the clock allows, bounds of free-form data, URLs that name nobody."""
+"""What a proto can't say of requests: times the clock allows, bounds of free-form data, URLs that name nobody, tokens of pages."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from time import time
-from typing import Final
+from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -17,6 +19,10 @@ from kit.errors import InvalidRequest, Violation
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
 
+_Id = TypeVar("_Id")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _AHEAD_SECONDS: Final = 86_400
 _STRUCT_TAG: Final = b"*"
 """Field 5 of google.protobuf.Value, length-delimited."""
@@ -25,6 +31,13 @@ _LIST_TAG: Final = b"2"
 _REDACTED: Final = "redacted"
 _PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
 _PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
+
+
+class PageKey(NamedTuple, Generic[_Id]):
+    """The last row of a page: the next one begins behind it."""
+
+    at: datetime
+    id: _Id
 
 
 def check(*violations: Violation | None) -> None:
@@ -59,6 +72,30 @@ def wrong_struct(field: str, struct: Struct) -> Violation | None:
     if may_nest(serialised, STRUCT_DEPTH) and deeper(struct, STRUCT_DEPTH):
         return Violation(field, f"{field} is deeper than {STRUCT_DEPTH} levels")
     return None
+
+
+def page_token(at: datetime, id_: object) -> str:
+    """Asks for the page behind the row of this time (to the microsecond) and id: opaque to callers, fit for a URL."""
+    return urlsafe_b64encode(f"{(at - _EPOCH) // _MICROSECOND} {id_}".encode()).decode().rstrip("=")
+
+
+def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
+    """The row behind which a page begins; None for the first page, which has no token.
+
+    Args:
+        token: as `page_token` made it.
+        kind: makes the id of its text; a ValueError says that it is none.
+
+    Raises:
+        InvalidRequest: no page ever ended with this token.
+    """
+    if not token:
+        return None
+    try:
+        microseconds, _, id_ = b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode().partition(" ")
+        return PageKey(_EPOCH + int(microseconds) * _MICROSECOND, kind(id_))
+    except (ValueError, OverflowError):
+        raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
 
 
 @lru_cache(4096)

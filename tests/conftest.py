@@ -30,6 +30,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRe
     server.kill()
 
 
+@pytest.fixture(scope="module")
+def redis_of_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
+    """One that a module's mesh has for itself, and that may be killed."""
+    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateMariaDb]:
     server = PrivateMariaDb(tmp_path_factory.mktemp("mariadb"))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1 import change_pb2
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
-from kit.errors import InvalidRequest, Violation
 from kit.privacy import PURPOSES
 from services.gdpr.models import ConsentRow
 
@@ -19,7 +17,6 @@ TOPIC: Final = "gdpr"
 """What is published: what people allow."""
 
 _UNKNOWN: Final = "unknown"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def changed_message(subject: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
@@ -45,24 +42,6 @@ def entry_message(row: ConsentRow) -> pb.ConsentEntry:
         recorded_at=_timestamp(row.recorded_at),
         client=row.client,
     )
-
-
-def page_token(last: ConsentRow) -> str:
-    """Asks for what is behind an entry."""
-    return urlsafe_b64encode(f"{(last.decided_at - _EPOCH) // timedelta(microseconds=1)} {last.id}".encode()).decode()
-
-
-def page_key(token: str) -> tuple[datetime, int]:
-    """Time and number of the entry that a token asks for what is behind it.
-
-    Raises:
-        InvalidRequest: no page ever ended with this token.
-    """
-    try:
-        micros, number = urlsafe_b64decode(token.encode()).decode().split(" ")
-        return _EPOCH + timedelta(microseconds=int(micros)), int(number)
-    except (ValueError, OverflowError):
-        raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
 
 
 def _purpose(row: ConsentRow | None) -> pb.PurposeState:

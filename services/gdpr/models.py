@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Boolean, Index, Integer, String
+from sqlalchemy import Boolean, Index, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Id, UtcDateTime
-
-# SQLite numbers rows by itself only for a column declared INTEGER.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
+from kit.database import Id, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):
@@ -26,7 +23,7 @@ class ConsentRow(Base):
         Index("idx_consents_decided_at", "subject", "decided_at", "id"),
     )
 
-    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     subject: Mapped[str] = mapped_column(Id(280))
     """The name it was told under."""
     purpose: Mapped[str] = mapped_column(Id(32))

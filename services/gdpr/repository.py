@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from kit.persons import persons
+from kit.rules import PageKey
 from services.gdpr.models import ConsentRow
 from services.gdpr.rules import Told
 
@@ -21,13 +22,6 @@ class Somebody(NamedTuple):
 
     subject: str
     person_id: str = ""
-
-
-class PageKey(NamedTuple):
-    """Where a page of the history ends."""
-
-    decided_at: datetime
-    id: int
 
 
 class ConsentHistory:
@@ -57,12 +51,12 @@ class ConsentHistory:
         rows = await self._session.scalars(select(newest).where(ranked.c.rank_ == 1))
         return {row.purpose: row for row in rows}
 
-    async def page(self, who: Somebody, behind: PageKey | None, limit: int) -> Sequence[ConsentRow]:
+    async def page(self, who: Somebody, behind: PageKey[int] | None, limit: int) -> Sequence[ConsentRow]:
         """Choices behind a place in the history, the last ones first."""
         query = select(ConsentRow).where(_of(who)).order_by(ConsentRow.decided_at.desc(), ConsentRow.id.desc()).limit(limit)
         if behind is not None:
-            earlier = ConsentRow.decided_at < behind.decided_at
-            query = query.where(or_(earlier, and_(ConsentRow.decided_at == behind.decided_at, ConsentRow.id < behind.id)))
+            earlier = ConsentRow.decided_at < behind.at
+            query = query.where(or_(earlier, and_(ConsentRow.decided_at == behind.at, ConsentRow.id < behind.id)))
         return (await self._session.scalars(query)).all()
 
 

@@ -17,9 +17,9 @@ from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons
 from kit.privacy import Consents
-from kit.rules import check, wrong_time
-from services.gdpr.messages import changed_message, entry_message, page_key, page_token, state_message
-from services.gdpr.repository import ConsentHistory, PageKey, Somebody
+from kit.rules import check, page_key, page_token, wrong_time
+from services.gdpr.messages import changed_message, entry_message, state_message
+from services.gdpr.repository import ConsentHistory, Somebody
 from services.gdpr.rules import choices, subject_named
 
 _PAGE: Final = 100
@@ -44,7 +44,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
-        behind = PageKey(*page_key(request.page_token)) if request.page_token else None
+        behind = page_key(request.page_token, int)
         limit = request.page_size or _PAGE
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
@@ -55,7 +55,7 @@ class GdprServicer(GdprServiceServicer):
             user_id=who.person_id or request.id,
             consent=state_message(in_force),
             history=map(entry_message, rows[:limit]),
-            next_page_token=page_token(rows[limit - 1]) if len(rows) > limit else "",
+            next_page_token=page_token(rows[limit - 1].decided_at, rows[limit - 1].id) if len(rows) > limit else "",
         )
 
     @override

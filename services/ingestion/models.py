@@ -8,10 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Id, UtcDateTime
-
-# SQLite numbers rows by itself only for a column declared INTEGER.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
+from kit.database import Id, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):
@@ -66,7 +63,7 @@ class ProcessingRow(Base):
     __tablename__ = "event_processing_log"
     __table_args__ = (Index("idx_event_id", "event_id"),)
 
-    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     event_id: Mapped[str] = mapped_column(Id)
     outcome: Mapped[str] = mapped_column(String(32))
     """stored, duplicate, suppressed or dead_lettered."""

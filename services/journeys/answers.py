@@ -1,12 +1,11 @@
-"""Between what was found and the answers of the reading rpcs: pages, times and shares."""
+"""Between what was found and the answers of the reading rpcs: times and shares."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,29 +16,6 @@ from services.journeys import journey
 from services.journeys.attribution import Share
 from services.journeys.funnel import Step
 from services.journeys.rules import DIRECT, Glimpse
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-
-
-def page_token(timestamp: datetime, touchpoint_id: str) -> str:
-    """Where the next page begins: behind this touchpoint."""
-    return urlsafe_b64encode(f"{(timestamp - _EPOCH) // _MICROSECOND} {touchpoint_id}".encode()).decode()
-
-
-def page_start(token: str) -> tuple[datetime, str] | None:
-    """The touchpoint behind which a page begins; None for the first page.
-
-    Raises:
-        InvalidRequest: no page ever ended with this token.
-    """
-    if not token:
-        return None
-    try:
-        microseconds, _, touchpoint_id = urlsafe_b64decode(token.encode()).decode().partition(" ")
-        return _EPOCH + timedelta(microseconds=int(microseconds)), touchpoint_id
-    except (ValueError, OverflowError):
-        raise InvalidRequest([Violation("page_token", "page_token is not a next_page_token")]) from None
 
 
 def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:

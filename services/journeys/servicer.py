@@ -19,7 +19,7 @@ from kit.errors import Conflict, Forbidden, NotFound
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
-from kit.rules import check, wrong_struct, wrong_time
+from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.vault import Vault
 from services.journeys import answers, attribution, journey, messages, rules
@@ -95,7 +95,7 @@ class JourneysServicer(JourneysServiceServicer):
 
     @override
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
-        start, size = answers.page_start(request.page_token), request.page_size or _PAGE
+        start, size = page_key(request.page_token, str), request.page_size or _PAGE
         async with self._reading() as session:
             subject = subject_of(user_id=request.id)
             whose = Whose(await Persons(session).person(subject), subject)
@@ -115,7 +115,7 @@ class JourneysServicer(JourneysServiceServicer):
             stages=[stage for stage, _ in stages],
             reached=answers.reached(stages),
             touchpoints=[answers.touchpoint(row, purchases) for row in rows[:size]],
-            next_page_token=answers.page_token(rows[size - 1].timestamp, rows[size - 1].id) if len(rows) > size else "",
+            next_page_token=page_token(rows[size - 1].timestamp, rows[size - 1].id) if len(rows) > size else "",
             touchpoint_count=sum(part.touchpoints for part in parts),
             sessions=[answers.visit(visit, known.get(visit.session)) for visit in seen],
             first_touch=answers.touchpoint(first[0], purchases) if first else None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 import orjson
@@ -18,7 +17,6 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
-from kit.errors import InvalidRequest, Violation
 from kit.rules import wrong_struct
 from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
@@ -35,19 +33,11 @@ BILLING_CONTEXT: Final = "billing"
 
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def purchase_id_of(site: str, order_id: str) -> str:
     """The purchase of a shop's order: whoever asks, and whenever. An order's number has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
-
-
-class PageKey(NamedTuple):
-    """The last order of a page: the next one begins behind it."""
-
-    timestamp: datetime
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,25 +185,6 @@ def recorded_message(
     if row.billing_data and vault is not None:
         ParseDict(orjson.loads(vault.open(row.billing_data, context=BILLING_CONTEXT)), message.billing_address)
     return message
-
-
-def page_token(last: PurchaseRow) -> str:
-    """Where a page of orders ends."""
-    micros = (last.timestamp - _EPOCH) // timedelta(microseconds=1)
-    return urlsafe_b64encode(f"{micros} {last.id}".encode()).decode().rstrip("=")
-
-
-def page_key(token: str) -> PageKey:
-    """Where the next page begins.
-
-    Raises:
-        InvalidRequest: the token is none of ours.
-    """
-    try:
-        micros, id_ = b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode().split(" ")
-        return PageKey(_EPOCH + timedelta(microseconds=int(micros)), str(UUID(id_)))
-    except (ValueError, OverflowError):
-        raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
 
 
 def _lines(purchase: pb.Purchase) -> Sequence[pb.PurchaseLine]:

@@ -9,11 +9,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Date, Index, Integer, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Exact, Id, UtcDateTime
+from kit.database import Exact, Id, Serial, UtcDateTime
 from services.purchases.money import Rate
-
-# SQLite numbers rows by itself only for a column declared INTEGER.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -112,7 +109,7 @@ class EntryRow(Base):
         Index("idx_entry_timestamp", "timestamp"),
     )
 
-    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     purchase_id: Mapped[str] = mapped_column(Id)
     site: Mapped[str] = mapped_column(Id(100))
     order_id: Mapped[str] = mapped_column(Id(100))
@@ -131,7 +128,7 @@ class NoticeRow(Base):
     __tablename__ = "purchase_notices"
     __table_args__ = (Index("idx_notice_purchase_id", "purchase_id", "is_news", "id"),)
 
-    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     purchase_id: Mapped[str] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(20))
     reference: Mapped[str] = mapped_column(Id)

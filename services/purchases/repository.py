@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
 from kit.log.tables import outbox_heads
+from kit.rules import PageKey
 from services.purchases.exchange import ANCHOR, OLDEST, Quote, rate_on
-from services.purchases.messages import TOPIC, PageKey, purchase_id_of
+from services.purchases.messages import TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.money import PAR, Rate
 from services.purchases.orders import Order
@@ -86,7 +87,7 @@ class Purchases:
             found[row.purchase_id].append(row)
         return found
 
-    async def page(self, chosen: Filter, behind: PageKey | None, limit: int) -> Sequence[PurchaseRow]:
+    async def page(self, chosen: Filter, behind: PageKey[str] | None, limit: int) -> Sequence[PurchaseRow]:
         """Orders, newest first."""
         return (await self._session.scalars(choice(chosen, behind, limit))).all()
 
@@ -142,12 +143,12 @@ class Rates:
         await upsert(self._session, _RATES, rows)
 
 
-def choice(chosen: Filter, behind: PageKey | None, limit: int) -> Select[PurchaseRow]:
+def choice(chosen: Filter, behind: PageKey[str] | None, limit: int) -> Select[PurchaseRow]:
     """The query of a page of orders, newest first."""
     time, id_ = PurchaseRow.timestamp, PurchaseRow.id
     query = select(PurchaseRow).where(*_conditions(chosen))
     if behind is not None:
-        query = query.where(time <= behind.timestamp, or_(time < behind.timestamp, and_(time == behind.timestamp, id_ < behind.id)))
+        query = query.where(time <= behind.at, or_(time < behind.at, and_(time == behind.at, id_ < behind.id)))
     return query.order_by(time.desc(), id_.desc()).limit(limit)
 
 

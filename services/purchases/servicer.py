@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
+from uuid import UUID
 from weakref import WeakValueDictionary
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,10 +22,10 @@ from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
-from kit.rules import check, wrong_struct, wrong_time
+from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.vault import Vault
-from services.purchases.messages import changed_message, page_key, page_token, purchase_id_of, recorded_message, told
+from services.purchases.messages import changed_message, purchase_id_of, recorded_message, told
 from services.purchases.models import PurchaseRow
 from services.purchases.money import NOTHING, exact, is_currency
 from services.purchases.orders import Order, new_row
@@ -131,7 +132,7 @@ class PurchasesServicer(PurchasesServiceServicer):
 
     @override
     async def ListPurchases(self, request: pb.ListPurchasesRequest, context: Context) -> pb.ListPurchasesResponse:
-        behind = page_key(request.page_token) if request.page_token else None
+        behind = page_key(request.page_token, lambda text: str(UUID(text)))
         since, limit = getattr(request, "from"), request.page_size or _PAGE  # a keyword of Python
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
@@ -147,7 +148,9 @@ class PurchasesServicer(PurchasesServiceServicer):
             page = rows[:limit]
             shown = await self._shown(session, page)
         bind_facts(purchases=len(shown))
-        return pb.ListPurchasesResponse(purchases=shown, next_page_token=page_token(page[-1]) if len(rows) > limit else "")
+        return pb.ListPurchasesResponse(
+            purchases=shown, next_page_token=page_token(page[-1].timestamp, page[-1].id) if len(rows) > limit else ""
+        )
 
     @override
     async def ListPurchaseChanges(

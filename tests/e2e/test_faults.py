@@ -25,14 +25,6 @@ SECONDS = 6
 
 
 @pytest.fixture(scope="module")
-def redis_of_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
-    server = PrivateRedis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb) -> Iterator[Mesh]:
     urls = ["--database-url", mariadb_server.url.replace("{service}", "faults_{service}"), "--redis-url", redis_of_mesh.url]
     with running(tmp_path_factory.mktemp("mesh"), *urls) as mesh:

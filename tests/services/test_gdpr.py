@@ -33,10 +33,11 @@ from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn, persons
 from kit.privacy import PURPOSES, Consent, Consents, learn_consents, person_consents
+from kit.rules import PageKey
 from kit.settings import Settings
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
-from services.gdpr.repository import ConsentHistory, PageKey, Somebody
+from services.gdpr.repository import ConsentHistory, Somebody
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 

@@ -36,10 +36,11 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn
+from kit.rules import PageKey
 from kit.settings import Settings
 from kit.vault import Vault
 from services.purchases.exchange import Quote
-from services.purchases.messages import EMAIL_CONTEXT, TOPIC, PageKey
+from services.purchases.messages import EMAIL_CONTEXT, TOPIC
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.orders import new_row
 from services.purchases.repository import Filter, Rates, choice

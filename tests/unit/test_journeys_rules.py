@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import InvalidRequest
-from services.journeys.answers import page_start, page_token
+from kit.rules import page_key, page_token
 from services.journeys.journey import Part, Purchase, stages, visits
 from services.journeys.rules import Glimpse, amount, earliest, stage_of, wrong_currency
 
@@ -125,11 +125,11 @@ def test_a_visit_is_named_by_its_session_or_by_the_visitor_of_a_day() -> None:
 
 @pytest.mark.parametrize("name", ["e1", "purchase/7", "with space", "é"])
 def test_a_page_token_says_where_the_page_ended(name: str) -> None:
-    assert page_start(page_token(NOW, name)) == (NOW, name)
-    assert page_start("") is None
+    assert page_key(page_token(NOW, name), str) == (NOW, name)
+    assert page_key("", str) is None
 
 
 @pytest.mark.parametrize("token", ["x", "!", "AAAA", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTkgYQ=="])
 def test_any_other_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest):
-        page_start(token)
+        page_key(token, str)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, UtcDateTime
+from kit.database import MYSQL, Id, Serial, UtcDateTime
 
 revision = "gdpr_0001"
 down_revision = None
@@ -17,7 +17,7 @@ def upgrade() -> None:
     """Creates the table."""
     op.create_table(
         "consents",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("id", Serial, primary_key=True, autoincrement=True),
         sa.Column("subject", Id(280), nullable=False),
         sa.Column("purpose", Id(32), nullable=False),
         sa.Column("granted", sa.Boolean, nullable=False),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Exact, Id, UtcDateTime
+from kit.database import MYSQL, Exact, Id, Serial, UtcDateTime
 
 revision = "purchases_0001"
 down_revision = None
 branch_labels = ("purchases",)
 depends_on = "kit_0002"
 
-_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _HASH = sa.VARBINARY(32).with_variant(sa.LargeBinary(), "sqlite")
 _SEALED = sa.VARBINARY(1100).with_variant(sa.LargeBinary(), "sqlite")
 
@@ -78,7 +77,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "purchase_entries",
-        sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
+        sa.Column("id", Serial, primary_key=True, autoincrement=True),
         sa.Column("purchase_id", Id(), nullable=False),
         sa.Column("site", Id(100), nullable=False),
         sa.Column("order_id", Id(100), nullable=False),
@@ -95,7 +94,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "purchase_notices",
-        sa.Column("id", _SERIAL, primary_key=True, autoincrement=True),
+        sa.Column("id", Serial, primary_key=True, autoincrement=True),
         sa.Column("purchase_id", Id(), nullable=False),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("reference", Id(), nullable=False),

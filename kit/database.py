@@ -188,7 +188,7 @@ def _code(error: DBAPIError) -> object:
 
 def is_transient(error: BaseException) -> bool:
     """True when the same statements may succeed later: the work waits and is tried again, nothing is set aside."""
-    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError):
+    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError) or _is_closed_transport(error):
         return True
     if not isinstance(error, DBAPIError):
         return False
@@ -201,6 +201,14 @@ def is_transient(error: BaseException) -> bool:
     if primary is not None:
         return primary & 0xFF in _TRANSIENT_SQLITE
     return _code(error) in _TRANSIENT
+
+
+def _is_closed_transport(error: BaseException) -> bool:
+    """True when the other side went away just before a write.
+
+    uvloop then raises a RuntimeError, which neither driver makes an error of its own; asyncio's loop ignores such a write.
+    """
+    return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
 
 
 def _json(value: object) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from kit.log.redis_log import key
 
@@ -56,7 +55,7 @@ class Leases:
                     self._key(partition), self._me, nx=True, px=int(self._seconds * 1000)
                 ):
                     self._held.add(partition)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is no reason to end)
             # Without Redis nobody can take a lease either: who works goes on.
             _log.warning("leases not renewed", topic=self._topic, error=type(error).__name__)
         return set(self._held)
@@ -67,7 +66,7 @@ class Leases:
             for partition in sorted(self._held):
                 await self._give_back(partition)
             await self._redis.zrem(self._members, self._me)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (they run out by themselves)
             _log.warning("leases not released", topic=self._topic, error=type(error).__name__)
 
     async def _share(self) -> int:

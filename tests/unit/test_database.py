@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import uvloop
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -106,3 +108,19 @@ async def test_what_is_no_race_is_not_run_again(ingestion_database: Database) ->
     with pytest.raises((OperationalError, ProgrammingError)):
         await transact(ingestion_database.sessions, wrong)
     assert len(runs) == 1
+
+
+def test_a_write_on_a_closed_connection_may_succeed_later() -> None:
+    """uvloop alone raises for it, and neither driver knows the error."""
+
+    async def written_too_late() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            _, writer = await asyncio.open_connection(*server.getsockname())
+            writer.transport.abort()
+            await asyncio.sleep(0)
+            writer.writelines([b"PING"])
+
+    with pytest.raises(RuntimeError) as closed:
+        uvloop.run(written_too_late())
+    assert is_transient(closed.value)
+    assert not is_transient(RuntimeError("a defect"))

@@ -6,16 +6,35 @@ locks, SQLite takes its write lock when a transaction begins.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from functools import cache, partial
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import orjson
 from pymysql.converters import escape_item
-from sqlalchemy import BigInteger, CursorResult, DateTime, Delete, Dialect, Integer, Numeric, String, Table, Update, event, make_url, text
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    DateTime,
+    Delete,
+    Dialect,
+    Insert,
+    Integer,
+    Numeric,
+    String,
+    Table,
+    Update,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -24,6 +43,7 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+_Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
 READING: Final[dict[str, Any]] = {"pmp_reading": True}
@@ -45,6 +65,8 @@ _TRANSIENT: Final = frozenset({
 # A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
 _LOST_RACES: Final = frozenset({1020, 1205, 1213})
 _ATTEMPTS: Final = 5
+_COMPANY: Final = 32
+"""So much work shares a transaction: few wait long for others, and hardly anything is gained by more."""
 _TRANSIENT_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 )
@@ -154,15 +176,20 @@ async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str
     """Inserts rows; where there is one of the same primary key, changes the columns that are given. The rows stay locked."""
     if not rows:
         return
+    await session.execute(_upsert(table, tuple(rows[0]), session.get_bind().dialect.name), rows)
+
+
+@cache
+def _upsert(table: Table, columns: tuple[str, ...], dialect: str) -> Insert:
+    """The statement of `upsert`: making it and its key anew costs as much as sending it."""
     keys = {column.name for column in table.primary_key}
-    names = [name for name in rows[0] if name not in keys] or [next(iter(keys))]
-    if session.get_bind().dialect.name == "mysql":
+    names = [name for name in columns if name not in keys] or [next(iter(keys))]
+    if dialect == "mysql":
         theirs = mysql.insert(table)
         # VALUES() is what MySQL 8.0 and MariaDB both know.
-        await session.execute(theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names}), rows)
-    else:
-        ours = sqlite.insert(table)
-        await session.execute(ours.on_conflict_do_update(index_elements=sorted(keys), set_={n: ours.excluded[n] for n in names}), rows)
+        return theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names})
+    ours = sqlite.insert(table)
+    return ours.on_conflict_do_update(index_elements=sorted(keys), set_={name: ours.excluded[name] for name in names})
 
 
 async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
@@ -179,6 +206,92 @@ async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[
             if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or _code(error) in _LOST_RACES):
                 raise
     raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[_Work, _Result]):
+    """Work, and who waits for it."""
+
+    work: _Work
+    result: asyncio.Future[_Result]
+    context: Context
+
+
+class Together(Generic[_Work, _Result]):
+    """Does work that is asked for at the same time in one transaction, since a transaction costs more than most of what is in it.
+
+    Work that fails in company is done again by itself, so that nobody has to answer for others.
+
+    Args:
+        do: does some work in the transaction given; answers the result of each, in order.
+        key: work of the same key is never done together; it is in the order in which it was asked for.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        do: Callable[[AsyncSession, Sequence[_Work]], Awaitable[Sequence[_Result]]],
+        key: Callable[[_Work], object] = id,
+    ) -> None:
+        self._sessions = sessions
+        self._do = do
+        self._key = key
+        self._waiting: list[_Asked[_Work, _Result]] = []
+        self._doing: asyncio.Task[None] | None = None
+
+    async def __call__(self, work: _Work) -> _Result:
+        """Does the work; a caller that goes away takes it along, unless it has begun.
+
+        Raises:
+            Exception: what the work raises by itself, or an outage.
+        """
+        result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Asked(work, result, copy_context()))
+        if self._doing is None:
+            self._doing = asyncio.create_task(self._run())
+        return await result
+
+    async def _run(self) -> None:
+        try:
+            while company := self._next():
+                # What is told of the transaction, as its trace, belongs to the one who waited longest.
+                await asyncio.create_task(self._settle(company), context=company[0].context)
+        finally:
+            self._doing = None
+
+    def _next(self) -> Sequence[_Asked[_Work, _Result]]:
+        """Those who wait longest, of each key one."""
+        company: dict[object, _Asked[_Work, _Result]] = {}
+        rest: list[_Asked[_Work, _Result]] = []
+        for asked in self._waiting:
+            if asked.result.done():
+                continue
+            key = self._key(asked.work)
+            if len(company) < _COMPANY and key not in company:
+                company[key] = asked
+            else:
+                rest.append(asked)
+        self._waiting = rest
+        return list(company.values())
+
+    async def _settle(self, company: Sequence[_Asked[_Work, _Result]]) -> None:
+        try:
+            done = await transact(self._sessions, partial(self._work, [asked.work for asked in company]))
+        except Exception as error:  # noqa: BLE001 (every failure is an answer to those who asked)
+            if len(company) > 1 and not is_transient(error):
+                for asked in company:
+                    await self._settle([asked])
+                return
+            for asked in company:
+                if not asked.result.done():
+                    asked.result.set_exception(error)
+            return
+        for asked, answer in zip(company, done, strict=True):
+            if not asked.result.done():
+                asked.result.set_result(answer)
+
+    async def _work(self, works: Sequence[_Work], session: AsyncSession) -> Sequence[_Result]:
+        return await self._do(session, works)
 
 
 def _code(error: DBAPIError) -> object:

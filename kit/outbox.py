@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from google.protobuf.message import Message
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -56,14 +56,23 @@ class Outbox:
 
         The partition's positions stay locked until the transaction ends, so that they are consecutive.
         """
-        positions: list[int] = []
+        return (await self.spread(session, {partition: records}))[partition]
+
+    async def spread(self, session: AsyncSession, records: Mapping[int, Sequence[pb.Record]]) -> Mapping[int, Sequence[int]]:
+        """Writes the messages of several partitions as `add` does, in as few statements as for one."""
+        heads = await self._heads(session, records)
+        positions: dict[int, list[int]] = {}
+        rows: list[dict[str, Any]] = []
         now = datetime.now(UTC)
-        for pack, count in packs(records):
-            position = await self._next(session, partition)
-            await session.execute(
-                insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now)
-            )
-            positions.extend([position] * count)
+        for partition, messages in sorted(records.items()):
+            positions[partition] = []
+            for position, (pack, count) in enumerate(packs(messages), heads.get(partition, 0) + 1):
+                rows.append({"topic": self.topic, "partition": partition, "position": position, "pack": pack, "created_at": now})
+                positions[partition].extend([position] * count)
+        if rows:
+            await session.execute(insert(outbox), rows)
+        ends = [{"topic": self.topic, "partition": partition, "position": given[-1]} for partition, given in positions.items() if given]
+        await upsert(session, outbox_heads, ends)
         return positions
 
     def wake(self) -> None:
@@ -79,12 +88,11 @@ class Outbox:
             return
         self._committed.clear()
 
-    async def _next(self, session: AsyncSession, partition: int) -> int:
-        own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition == partition)
-        moved = await changed(session, update(outbox_heads).where(*own).values(position=outbox_heads.c.position + 1))
-        if moved == 0:
-            await session.execute(insert(outbox_heads).values(topic=self.topic, partition=partition, position=1))
-        return await session.scalar(select(outbox_heads.c.position).where(*own)) or 1
+    async def _heads(self, session: AsyncSession, partitions: Collection[int]) -> Mapping[int, int]:
+        """The last positions that were given, locked. Two first messages of a partition are told apart by the outbox's own key."""
+        own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition.in_(sorted(partitions)))
+        query = select(outbox_heads.c.partition, outbox_heads.c.position).where(*own).order_by(outbox_heads.c.partition)
+        return {row.partition: row.position for row in await session.execute(query.with_for_update())}
 
 
 class StateTopic(Outbox):
@@ -103,15 +111,19 @@ class StateTopic(Outbox):
         by_partition: dict[int, list[tuple[str, Message]]] = defaultdict(list)
         for key, message in changes:
             by_partition[partition_of(key, self._partitions)].append((key, message))
+        if not by_partition:
+            return
         trace = traceparent()
-        for partition, told in sorted(by_partition.items()):
-            records = [pb.Record(type=m.DESCRIPTOR.full_name, payload=m.SerializeToString(), traceparent=trace) for _, m in told]
-            positions = await self.add(session, partition, records)
-            rows = {
-                key: {"key": key, "position": position, "ordinal": ordinal, "payload": record.payload}
-                for ordinal, ((key, _), position, record) in enumerate(zip(told, positions, records, strict=True))
-            }
-            await upsert(session, topic_state, [{"topic": self.topic, "partition": partition, **rows[key]} for key in sorted(rows)])
+        records = {
+            partition: [pb.Record(type=m.DESCRIPTOR.full_name, payload=m.SerializeToString(), traceparent=trace) for _, m in told]
+            for partition, told in by_partition.items()
+        }
+        rows: dict[str, dict[str, Any]] = {}
+        for partition, positions in (await self.spread(session, records)).items():
+            for ordinal, ((key, _), position) in enumerate(zip(by_partition[partition], positions, strict=True)):
+                place = {"partition": partition, "position": position, "ordinal": ordinal}
+                rows[key] = {"topic": self.topic, "key": key, **place, "payload": records[partition][ordinal].payload}
+        await upsert(session, topic_state, [rows[key] for key in sorted(rows)])
 
     async def history(self, sessions: Sessions, partition: int, after: int) -> AsyncIterator[tuple[int, Sequence[bytes]]]:
         """The newest message of each key that was published behind a position: by position, and in the order of their publishing."""
@@ -152,10 +164,12 @@ class Relay:
         self._log = log
         self._topic = topic
         self._keep = keep
+        self._published: dict[int, int] = {}
+        """Up to where all that was committed is in the stream, as far as this relay has seen."""
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
         """Publishes the partitions it holds leases for, until cancelled. A partition that fails waits by itself."""
-        renew_at = prune_at = 0.0
+        renew_at = prune_at = look_at = 0.0
         held: set[int] = set()
         waits: dict[int, float] = {}
         not_before: dict[int, float] = {}
@@ -164,12 +178,13 @@ class Relay:
             while True:
                 if loop.time() >= renew_at:
                     held, renew_at = await leases.tick(), loop.time() + leases.interval
-                pruning, published = loop.time() >= prune_at, 0
-                for partition in sorted(held):
+                pruning, looking, more = loop.time() >= prune_at, loop.time() >= look_at, False
+                # What was restored, here or in the stream, is behind without anything having been committed.
+                for partition in sorted(held if pruning or looking else await self._behind(held)):
                     if loop.time() < not_before.get(partition, 0.0):
                         continue
                     try:
-                        published += await self.step(partition)
+                        more |= await self.step(partition) == _ROWS
                         if pruning:
                             await self.prune(partition)
                         waits.pop(partition, None)
@@ -181,7 +196,9 @@ class Relay:
                         self._complain(partition, error, waits[partition])
                 if pruning:
                     prune_at = loop.time() + _PRUNE_SECONDS
-                if not published:
+                if looking:
+                    look_at = loop.time() + _POLL_SECONDS
+                if not more:
                     await outbox.woken(min([_POLL_SECONDS, *waits.values()]))
         finally:
             await leases.release()
@@ -205,20 +222,18 @@ class Relay:
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
-            query = (
-                select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position > head.ms).order_by(outbox.c.position).limit(_ROWS)
-            )
-            rows = (await session.execute(query)).all()
-            known = await session.scalar(
-                select(outbox_heads.c.position).where(outbox_heads.c.topic == self._topic, outbox_heads.c.partition == partition)
-            )
-            newest = await session.scalar(select(outbox.c.pack).where(*own, outbox.c.position == head.ms))
-        if (known or 0) < head.ms:
-            message = f"the topic is at position {head.ms}, the database at {known or 0}"
+            # The row of the stream's last entry, if it is still there, and those behind it.
+            query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position >= head.ms).order_by(outbox.c.position)
+            rows = (await session.execute(query.limit(_ROWS + 1))).all()
+            known = (await self._committed(session)).get(partition, 0)
+        if known < head.ms:
+            message = f"the topic is at position {head.ms}, the database at {known}"
             raise HeadBehindError(message)
-        if newest is not None:
-            await self._compare(partition, head, newest)
+        if rows and rows[0].position == head.ms:
+            await self._compare(partition, head, rows[0].pack)
+        rows = [row for row in rows if row.position > head.ms][:_ROWS]
         if not rows:
+            self._published[partition] = head.ms
             return 0
         unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
         parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
@@ -226,7 +241,26 @@ class Relay:
         with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
             entries = [(position, pack, len(message.records)) for position, pack, message in unpacked]
             published = await self._log.publish(self._topic, partition, head=head, packs=entries)
-        return len(rows) if published else 0
+        if not published:
+            return 0
+        self._published[partition] = rows[-1].position
+        return len(rows)
+
+    async def _behind(self, partitions: Collection[int]) -> Collection[int]:
+        """Those of the partitions in which something was committed since; all, when the database does not say."""
+        try:
+            async with self._sessions() as session:
+                await session.connection(execution_options=READING)
+                committed = await self._committed(session)
+        except Exception as error:  # noqa: BLE001 (the partitions themselves say what is wrong)
+            _log.debug("outbox not looked at", topic=self._topic, error=type(error).__name__)
+            return partitions
+        return [partition for partition in partitions if committed.get(partition, 0) != self._published.get(partition)]
+
+    async def _committed(self, session: AsyncSession) -> Mapping[int, int]:
+        """The last position that was given in each partition."""
+        rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic))
+        return {row.partition: row.position for row in rows}
 
     async def _compare(self, partition: int, head: Position, ours: bytes) -> None:
         """A restored database gives positions anew that the topic has already: by then their messages are others."""

@@ -33,6 +33,8 @@ _READ_ENTRIES: Final = 128
 _BATCH_BYTES: Final = 4_194_304
 _BLOCK_MS: Final = 1000
 _LONGEST_WAIT: Final = 5.0
+# A transaction costs a service more than the messages of a topic in it: those that come in this time share one.
+_PACE_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,12 @@ class Consumer:
     async def _follow(self, partition: int, stop: asyncio.Event) -> None:
         wait = 0.0
         while not stop.is_set():
+            applied, started = 0, asyncio.get_running_loop().time()
             try:
                 if partition in self._marked:
                     await self.retry(partition)
                     self._marked.discard(partition)
-                await self.step(partition, block_ms=_BLOCK_MS)
+                applied = await self.step(partition, block_ms=_BLOCK_MS)
                 wait = 0.0
             except GapError as error:
                 _log.error("consumer stopped", topic=self._topic, partition=partition, reason=str(error))
@@ -139,11 +142,9 @@ class Consumer:
                     exc_info=not expected,
                 )
             if wait:
-                try:
-                    async with asyncio.timeout(wait * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
-                        await stop.wait()
-                except TimeoutError:
-                    continue
+                await _unless(stop, wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+            elif self._history and 0 < applied < _READ_ENTRIES:
+                await _unless(stop, started + _PACE_SECONDS - asyncio.get_running_loop().time())
 
     async def _look_for_marked(self) -> None:
         try:
@@ -181,12 +182,14 @@ class Consumer:
             with span(
                 SpanName.CONSUME, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.CONSUMER, attributes=attributes
             ):
-                async with self._sessions.begin() as session:
-                    await positions.advance(session, self._topic, partition, position, entries[-1].position)
-                    outcomes = await self._settle(session, deliveries)
-                    await self._write_down(session, deliveries, outcomes)
-                    if copies is not None:
-                        await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition))
+                ends = position, entries[-1].position
+                # Hardly anything ever fails, and a savepoint costs two statements.
+                try:
+                    await self._apply(partition, ends, deliveries, copies, self._handler)
+                except Exception as error:
+                    if isinstance(error, positions.Overtaken) or is_outage(error):
+                        raise
+                    await self._apply(partition, ends, deliveries, copies, self._settle)
             self._positions[partition] = entries[-1].position
             if copies is not None:
                 self._copied[partition] = copies
@@ -200,6 +203,16 @@ class Consumer:
         if self._after_commit:
             await self._after_commit(partition, entries[-1].position)
         return len(deliveries)
+
+    async def _apply(
+        self, partition: int, ends: tuple[Position, Position], deliveries: Sequence[Delivery], copies: Counters | None, handler: Handler
+    ) -> None:
+        async with self._sessions.begin() as session:
+            await positions.advance(session, self._topic, partition, *ends)
+            outcomes = await handler(session, deliveries)
+            await self._write_down(session, deliveries, outcomes)
+            if copies is not None:
+                await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition))
 
     async def retry(self, partition: int) -> int:
         """Gives the dead letters that a person marked another try; says how many."""
@@ -269,6 +282,15 @@ class Consumer:
     def _forget(self, partition: int) -> None:
         self._positions.pop(partition, None)
         self._copied.pop(partition, None)
+
+
+async def _unless(stop: asyncio.Event, seconds: float) -> None:
+    """Sleeps, unless it is time to stop."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
 
 
 def _deliveries(topic: str, partition: int, entry: Entry) -> list[Delivery]:

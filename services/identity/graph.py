@@ -28,11 +28,20 @@ class _Edge:
     withdrawn: bool
 
 
-class Graph:
-    """Names, users and persons within one transaction. Changes need its `lock` first, and `settle` last."""
+class NeedsNoCompany(Exception):  # noqa: N818 (a noun, as all errors here)
+    """Persons are joined or separated by one change at a time: what was made in the same transaction is not looked up yet."""
 
-    def __init__(self, identities: Identities, persons: Persons, now: datetime) -> None:
+
+class Graph:
+    """Names, users and persons within one transaction. Changes need its `lock` first, and `settle` last.
+
+    Args:
+        shared: several changes are made that do not know of each other.
+    """
+
+    def __init__(self, identities: Identities, persons: Persons, now: datetime, *, shared: bool = False) -> None:
         self.identities = identities
+        self._shared = shared
         self.now = now
         self._persons = persons
         self._edges: dict[str, dict[str, _Edge]] = {}
@@ -141,7 +150,12 @@ class Graph:
         self._set(subject, user_id, _Edge(edge.linked_at, edge.evidence, withdrawn=True))
 
     async def join(self, person_id: str, merged: str, evidence: str, reason: str = "") -> None:
-        """Makes one person part of another."""
+        """Makes one person part of another.
+
+        Raises:
+            NeedsNoCompany: other changes share the graph.
+        """
+        self._alone()
         await self.identities.write_merge(
             merged_user_id=merged, user_id=person_id, reason=reason, evidence=evidence, merged_at=self.now, undone_at=None
         )
@@ -150,7 +164,12 @@ class Graph:
         self._joined[merged] = person_id
 
     async def separate(self, merge: MergeRow) -> None:
-        """Makes a user that was merged stand for itself again."""
+        """Makes a user that was merged stand for itself again.
+
+        Raises:
+            NeedsNoCompany: other changes share the graph.
+        """
+        self._alone()
         merged = merge.merged_user_id
         await self._rearranged(merged, [await self.person(merged)])
         merge.undone_at = self.now
@@ -190,6 +209,10 @@ class Graph:
         known = {user_id: user_changed(row) for user_id, row in self._rows.items()}
         users = [(f"user {user_id}", message) for user_id, message in sorted(known.items()) if message != self._before[user_id]]
         return [*self._told.items(), *users]
+
+    def _alone(self) -> None:
+        if self._shared:
+            raise NeedsNoCompany
 
     def _set(self, subject: str, user_id: str, edge: _Edge) -> None:
         self._edges.setdefault(subject, {})[user_id] = edge

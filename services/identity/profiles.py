@@ -76,6 +76,11 @@ class Registration:
         """The name of the WordPress user; empty for none."""
         return f"wordpress:{self.wordpress_id}" if self.wordpress_id else ""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """All names it tells, and empty ones."""
+        return [self.wordpress_subject, self.profile.address.subject if self.profile.address else "", *self.visit]
+
 
 async def register(graph: Graph, told: Registration) -> tuple[str, bool]:
     """Makes a user known or brings it up to date; answers it, and whether it is new.
@@ -86,7 +91,7 @@ async def register(graph: Graph, told: Registration) -> tuple[str, bool]:
     """
     profile = told.profile
     email = profile.address.subject if profile.address else ""
-    await graph.know([told.wordpress_subject, email, *told.visit])
+    await graph.know(told.names)
     user_id, by_email = graph.owner(told.wordpress_subject), graph.owner(email)
     if user_id and by_email:
         await _join(graph, await graph.person(user_id), await graph.person(by_email))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -15,7 +14,7 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.database import READING, Sessions, transact
+from kit.database import READING, Sessions, Together
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
 from kit.outbox import StateTopic
@@ -37,6 +36,14 @@ _MERGE = "merge"
 _ANY_AGE = timedelta(days=36_500)
 
 
+class _Change(NamedTuple):
+    """A change of the graph."""
+
+    work: _Work
+    names: Sequence[str] = ()
+    """What it looks up first, so that changes that are made together look it up once."""
+
+
 class _Done(NamedTuple):
     """What became of a change."""
 
@@ -53,8 +60,8 @@ class IdentityServicer(IdentityServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._vault = vault
-        # The graph has one writer at a time anyway: those who wait here hold no connection that a reader needs.
-        self._turn = asyncio.Lock()
+        # The graph has one writer at a time anyway.
+        self._together: Together[_Change, _Done] = Together(sessions, self._changed)
 
     @override
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
@@ -63,7 +70,7 @@ class IdentityServicer(IdentityServiceServicer):
         async def work(graph: Graph) -> tuple[str, bool]:
             return await register(graph, told)
 
-        done = await self._change(work)
+        done = await self._change(work, told.names)
         bind_facts(created=done.flag)
         return pb.RegisterUserResponse(success=True, user_id=done.person_id, created=done.flag)
 
@@ -148,21 +155,20 @@ class IdentityServicer(IdentityServiceServicer):
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             yield pb.ListIdentityChangesResponse(position=position, changes=[IdentityChanged.FromString(each) for each in payloads])
 
-    async def _change(self, work: _Work) -> _Done:
-        """Changes the graph in one transaction and tells of it."""
-
-        async def change(session: AsyncSession) -> _Done:
-            graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
-            await graph.lock()
-            user_id, flag = await work(graph)
-            changes = await graph.settle()
-            done = _Done(user_id, await graph.person(user_id), flag)
-            await self._topic.tell(session, changes)
-            return done
-
-        async with self._turn:
-            done = await transact(self._sessions, change)
+    async def _change(self, work: _Work, names: Sequence[str] = ()) -> _Done:
+        """Changes the graph and tells of it."""
+        done = await self._together(_Change(work, names))
         self._topic.wake()
+        return done
+
+    async def _changed(self, session: AsyncSession, changes: Sequence[_Change]) -> Sequence[_Done]:
+        graph = Graph(Identities(session), Persons(session), datetime.now(UTC), shared=len(changes) > 1)
+        await graph.lock()
+        await graph.know({name for change in changes for name in change.names})
+        made = [await change.work(graph) for change in changes]
+        told = await graph.settle()
+        done = [_Done(user_id, await graph.person(user_id), flag) for user_id, flag in made]
+        await self._topic.tell(session, told)
         return done
 
     async def _user(self, subject: str) -> pb.User:

@@ -45,30 +45,42 @@ class Purchases:
 
     async def find(self, site: str, name: str) -> PurchaseRow | None:
         """The order that is named by its purchase id, or by the shop's own number."""
-        return await self._find(site, name, lock=False)
+        ids = (name, purchase_id_of(site, name))
+        rows = (await self._session.scalars(select(PurchaseRow).where(PurchaseRow.id.in_(ids)))).all()
+        return min(rows, key=lambda row: ids.index(row.id), default=None)
 
-    async def order(self, site: str, name: str) -> Order | None:
-        """The order that is named, with all that is known of it. It is locked: until the end nobody else changes it."""
-        row = await self._find(site, name, lock=True)
-        if row is None:
-            return None
-        lines, entries = await self.lines([row.id]), await self.entries([row.id])
-        return Order(row, await self._claims(row.id), lines.get(row.id, ()), entries.get(row.id, ()))
+    async def orders(self, named: Sequence[tuple[str, str]]) -> Sequence[Order | None]:
+        """The orders that are named by site and name, as `find` has it, each with all that is known of it.
 
-    async def save(self, order: Order, entries: Sequence[EntryRow], notice: NoticeRow, now: datetime) -> None:
-        """Writes what a notice changed of an order, and the notice.
-
-        Raises:
-            IntegrityError: another transaction made the same order meanwhile.
+        They are locked: until the end nobody else changes them.
         """
+        ids = [(name, purchase_id_of(site, name)) for site, name in named]
+        query = select(PurchaseRow).where(PurchaseRow.id.in_({each for pair in ids for each in pair})).order_by(PurchaseRow.id)
+        rows = {row.id: row for row in await self._session.scalars(query.with_for_update())}
+        if not rows:
+            return [None] * len(named)
+        lines, entries, claims = await self.lines(rows), await self.entries(rows), await self._claims(rows)
+        found = (rows.get(first) or rows.get(second) for first, second in ids)
+        return [row and Order(row, claims.get(row.id, ()), lines.get(row.id, ()), entries.get(row.id, ())) for row in found]
+
+    async def add(self, order: Order, entries: Sequence[EntryRow], notice: NoticeRow, now: datetime) -> None:
+        """What a notice changed of an order, and the notice, to be written with the next `flush`."""
         row = order.row
+        if "lines" in order.changed and row.created_at:
+            await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
         row.created_at = row.created_at or now
         if order.changed:
             row.updated_at = now
         if "lines" in order.changed:
-            await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
             self._session.add_all(order.lines)
         self._session.add_all([row, *entries, notice])
+
+    async def flush(self) -> None:
+        """Writes what was added.
+
+        Raises:
+            IntegrityError: another transaction made one of the orders meanwhile.
+        """
         await self._session.flush()
 
     async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRow]]:
@@ -107,16 +119,13 @@ class Purchases:
         """Into how many partitions the topic is cut; 0 when the service has never run."""
         return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
 
-    async def _find(self, site: str, name: str, *, lock: bool) -> PurchaseRow | None:
-        ids = (name, purchase_id_of(site, name))
-        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids))
-        rows = (await self._session.scalars(query.with_for_update() if lock else query)).all()
-        return min(rows, key=lambda row: ids.index(row.id), default=None)
-
-    async def _claims(self, purchase_id: str) -> Sequence[Claim]:
-        """What the order's notices told that was new then, in the order of their arrival."""
-        query = select(NoticeRow).where(NoticeRow.purchase_id == purchase_id, NoticeRow.is_news).order_by(NoticeRow.id)
-        return [_claim(row) for row in await self._session.scalars(query)]
+    async def _claims(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[Claim]]:
+        """What the notices of orders told that was new then, in the order of their arrival."""
+        found: dict[str, list[Claim]] = defaultdict(list)
+        query = select(NoticeRow).where(NoticeRow.purchase_id.in_(purchase_ids), NoticeRow.is_news).order_by(NoticeRow.id)
+        for row in await self._session.scalars(query):
+            found[row.purchase_id].append(_claim(row))
+        return found
 
 
 class Rates:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import NamedTuple
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.purchases.v1 import change_pb2
@@ -17,7 +16,7 @@ from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.database import READING, Sessions, transact
+from kit.database import READING, Sessions, Together
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
@@ -25,7 +24,7 @@ from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.vault import Vault
-from services.purchases.messages import changed_message, purchase_id_of, recorded_message, told
+from services.purchases.messages import Told, changed_message, purchase_id_of, recorded_message, told
 from services.purchases.models import PurchaseRow
 from services.purchases.money import NOTHING, exact, is_currency
 from services.purchases.orders import Order, new_row
@@ -34,7 +33,38 @@ from services.purchases.rules import Claim, NoticeKind, Status, status_of
 
 _PAGE = 50
 _UNKNOWN = "there is no such purchase"
-_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """What somebody tells of an order."""
+
+    site: str
+    name: str
+    """The purchase id, or the shop's own number."""
+    claim: Callable[[Order], Claim]
+    """What is claimed; a refund is in the currency of its order."""
+    source: str
+    reason: str = ""
+    told: Told | None = None
+    """What else is known of the order; None when it has to be there already."""
+
+    @property
+    def purchase_id(self) -> str:
+        """The purchase id, if the name is the shop's number."""
+        return purchase_id_of(self.site, self.name)
+
+
+class _Recorded(NamedTuple):
+    """What became of a notice."""
+
+    order: Order
+    booked_refund: Decimal
+    """By how much it raised what was paid back."""
+
+
+class _ToldTwice(Exception):  # noqa: N818 (a noun, as all errors here)
+    """Two notices that were taken in together, by the shop's number and by the purchase id, are about one order."""
 
 
 class PurchasesServicer(PurchasesServiceServicer):
@@ -45,7 +75,8 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._vault = vault
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # A storm of notices of one order waits here, and not with all connections in hand.
+        self._together: Together[_Notice, _Recorded] = Together(sessions, self._recorded, key=lambda notice: notice.purchase_id)
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
@@ -69,26 +100,17 @@ class PurchasesServicer(PurchasesServiceServicer):
             refunded_total=exact(purchase.refunded_total, currency) if purchase.HasField("refunded_total") else None,
         )
         news = told(purchase, currency, self._vault)
-
-        async def work(session: AsyncSession) -> Order:
-            known = await Purchases(session).order(site, purchase_id_of(site, purchase.order_id))
-            order = known or Order(new_row(site, purchase.order_id, self._settings.site_currency))
-            order.tell(claim, news)
-            await self._record(session, order, claim, purchase.source)
-            return order
-
-        order = await self._transact(purchase.order_id, work)
+        order, _ = await self._record(_Notice(site, purchase.order_id, lambda _: claim, purchase.source, told=news))
         return pb.TrackPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate)
 
     @override
     async def RefundPurchase(self, request: pb.RefundPurchaseRequest, context: Context) -> pb.RefundPurchaseResponse:
-        refund, site = request.refund, self._site()
+        refund = request.refund
         at = self._time("refund.timestamp", refund.timestamp if refund.HasField("timestamp") else None)
 
-        async def work(session: AsyncSession) -> tuple[Order, Decimal]:
-            order = await self._known(session, site, request.id)
-            before, currency = order.row.refunded_amount, order.row.currency
-            claim = Claim(
+        def claim(order: Order) -> Claim:
+            currency = order.row.currency
+            return Claim(
                 kind=NoticeKind.REFUND,
                 amount=exact(refund.amount, currency),
                 currency=currency,
@@ -96,26 +118,19 @@ class PurchasesServicer(PurchasesServiceServicer):
                 reference=refund.reference,
                 refunded_total=exact(refund.refunded_total, currency) if refund.HasField("refunded_total") else None,
             )
-            order.tell(claim)
-            await self._record(session, order, claim, refund.source, refund.reason)
-            return order, max(NOTHING, order.row.refunded_amount - before)
 
-        order, booked = await self._transact(request.id, work)
+        order, booked = await self._record(_Notice(self._site(), request.id, claim, refund.source, refund.reason))
         return pb.RefundPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, booked_amount=float(booked))
 
     @override
     async def UpdatePaymentStatus(self, request: pb.UpdatePaymentStatusRequest, context: Context) -> pb.UpdatePaymentStatusResponse:
-        site, status = self._site(), _status("payment_status", request.payment_status)
+        status = _status("payment_status", request.payment_status)
         at = self._time("timestamp", request.timestamp if request.HasField("timestamp") else None)
 
-        async def work(session: AsyncSession) -> Order:
-            order = await self._known(session, site, request.id)
-            claim = Claim(NoticeKind.STATUS, status=status, currency=order.row.currency, at=at, reference=request.reference)
-            order.tell(claim)
-            await self._record(session, order, claim, request.source)
-            return order
+        def claim(order: Order) -> Claim:
+            return Claim(NoticeKind.STATUS, status=status, currency=order.row.currency, at=at, reference=request.reference)
 
-        order = await self._transact(request.id, work)
+        order, _ = await self._record(_Notice(self._site(), request.id, claim, request.source))
         return pb.UpdatePaymentStatusResponse(
             success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, payment_status=order.row.payment_status
         )
@@ -160,31 +175,42 @@ class PurchasesServicer(PurchasesServiceServicer):
             changes = [change_pb2.PurchaseChanged.FromString(payload) for payload in payloads]
             yield pb.ListPurchaseChangesResponse(position=position, changes=changes)
 
-    async def _transact(self, name: str, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
-        """Does work on an order in one transaction. A storm of notices of one order waits here, and not with all connections in hand."""
-        turn = self._turns.setdefault(name, asyncio.Lock())
-        async with turn:
-            result = await transact(self._sessions, work)
+    async def _record(self, notice: _Notice) -> _Recorded:
+        """Writes down what a notice told, and publishes what it changed."""
+        recorded = await self._together(notice)
         self._topic.wake()
-        return result
-
-    async def _known(self, session: AsyncSession, site: str, name: str) -> Order:
-        order = await Purchases(session).order(site, name)
-        if order is None:
-            raise NotFound(_UNKNOWN)
-        return order
-
-    async def _record(self, session: AsyncSession, order: Order, claim: Claim, source: str, reason: str = "") -> None:
-        """Writes down what a notice told: the order, its ledger, the notice; publishes what changed."""
-        now, row = datetime.now(UTC), order.row
-        rate = await Rates(session).rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
-        entries = order.book(claim, rate, now)
-        await Purchases(session).save(order, entries, order.notice(claim, source, reason, now), now)
-        if order.changed:
-            await self._topic.tell(session, [(row.id, changed_message(row, order.lines, order.entries))])
+        row = recorded.order.row
         bind_facts(
-            payment_status=row.payment_status, duplicate=order.is_duplicate, priced=row.base_net_amount is not None, disputed=row.disputed
+            payment_status=row.payment_status,
+            duplicate=recorded.order.is_duplicate,
+            priced=row.base_net_amount is not None,
+            disputed=row.disputed,
         )
+        return recorded
+
+    async def _recorded(self, session: AsyncSession, notices: Sequence[_Notice]) -> Sequence[_Recorded]:
+        purchases, rates, now = Purchases(session), Rates(session), datetime.now(UTC)
+        known = await purchases.orders([(notice.site, notice.name) for notice in notices])
+        recorded: list[_Recorded] = []
+        seen: set[str] = set()
+        for notice, found in zip(notices, known, strict=True):
+            if found is None and notice.told is None:
+                raise NotFound(_UNKNOWN)
+            order = found or Order(new_row(notice.site, notice.name, self._settings.site_currency))
+            row = order.row
+            if row.id in seen:
+                raise _ToldTwice
+            seen.add(row.id)
+            before, claim = row.refunded_amount, notice.claim(order)
+            order.tell(claim, notice.told)
+            rate = await rates.rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
+            entries = order.book(claim, rate, now)
+            await purchases.add(order, entries, order.notice(claim, notice.source, notice.reason, now), now)
+            recorded.append(_Recorded(order, max(NOTHING, row.refunded_amount - before)))
+        await purchases.flush()
+        told = [order for order, _ in recorded if order.changed]
+        await self._topic.tell(session, [(order.row.id, changed_message(order.row, order.lines, order.entries)) for order in told])
+        return recorded
 
     async def _shown(self, session: AsyncSession, rows: Sequence[PurchaseRow], vault: Vault | None = None) -> list[pb.RecordedPurchase]:
         ids, purchases = [row.id for row in rows], Purchases(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, is_transient, open_database, transact, upsert
+from kit.database import Database, Together, is_transient, open_database, transact, upsert
 from kit.log.tables import outbox, outbox_heads
 
 TEXTS = [
@@ -124,3 +125,70 @@ def test_a_write_on_a_closed_connection_may_succeed_later() -> None:
         uvloop.run(written_too_late())
     assert is_transient(closed.value)
     assert not is_transient(RuntimeError("a defect"))
+
+
+class _Ledger:
+    """Notes work in a table, together; a name that starts with `bad` fails when its turn comes."""
+
+    def __init__(self) -> None:
+        self.companies: list[list[str]] = []
+
+    async def __call__(self, session: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        self.companies.append(list(names))
+        for name in names:
+            await session.execute(insert(outbox_heads).values(topic=name, partition=len(self.companies), position=1))
+            if name.startswith("bad"):
+                raise LookupError(name)
+        return [name.upper() for name in names]
+
+
+async def test_what_is_asked_for_at_once_shares_a_transaction(ingestion_database: Database) -> None:
+    ledger = _Ledger()
+    together = Together(ingestion_database.sessions, ledger)
+    assert await asyncio.gather(*(together(name) for name in ("a", "b", "c"))) == ["A", "B", "C"]
+    assert await together("d") == "D"
+    assert ledger.companies == [["a", "b", "c"], ["d"]]
+
+
+async def test_who_fails_in_company_fails_alone(ingestion_database: Database) -> None:
+    ledger = _Ledger()
+    together = Together(ingestion_database.sessions, ledger)
+    a, bad, c = await asyncio.gather(*(together(name) for name in ("a", "bad", "c")), return_exceptions=True)
+    assert (a, str(bad), c) == ("A", "bad", "C")
+    assert isinstance(bad, LookupError)
+    assert ledger.companies == [["a", "bad", "c"], ["a"], ["bad"], ["c"]]
+    async with ingestion_database.sessions() as session:
+        stored = (await session.scalars(select(outbox_heads.c.topic).where(outbox_heads.c.topic.in_(["a", "bad", "c"])))).all()
+    assert sorted(stored) == ["a", "c"]
+
+
+async def test_work_of_one_key_has_no_company_of_its_own_kind(ingestion_database: Database) -> None:
+    ledger = _Ledger()
+    together = Together(ingestion_database.sessions, ledger, key=lambda name: name[0])
+    await asyncio.gather(*(together(name) for name in ("a1", "a2", "b1", "a3")))
+    assert ledger.companies == [["a1", "b1"], ["a2"], ["a3"]]
+
+
+async def test_a_caller_that_goes_away_takes_only_itself_along(ingestion_database: Database) -> None:
+    ledger = _Ledger()
+    together = Together(ingestion_database.sessions, ledger)
+    calls = [asyncio.create_task(together(name)) for name in ("a", "b", "c")]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    assert (done[0], done[2]) == ("A", "C")
+    assert isinstance(done[1], asyncio.CancelledError)
+    assert await together("d") == "D"
+
+
+async def test_an_outage_is_the_answer_to_all(ingestion_database: Database) -> None:
+    tried: list[int] = []
+
+    async def do(_: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        tried.append(len(names))
+        raise ConnectionResetError
+
+    together = Together(ingestion_database.sessions, do)
+    answers = await asyncio.gather(*(together(name) for name in ("a", "b")), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionResetError, ConnectionResetError]
+    assert tried == [2]

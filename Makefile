@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
+# A mesh is a dozen starts of Python: compiled modules are kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
 .PHONY: help setup up test check format lock bench plugin clean

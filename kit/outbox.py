@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -57,14 +57,33 @@ class Outbox:
         The partition's positions stay locked until the transaction ends, so that they are consecutive.
         """
         positions: list[int] = []
-        now = datetime.now(UTC)
         for pack, count in packs(records):
-            position = await self._next(session, partition)
-            await session.execute(
-                insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now)
-            )
-            positions.extend([position] * count)
+            positions.extend([await self._put(session, partition, pack)] * count)
         return positions
+
+    async def purge(self, sessions: Sessions, log: StreamLog, partition: int, through: int) -> int:
+        """Takes what was published up to a position out of the outbox and its stream; says how many entries are still to go.
+
+        The newest entry of a stream has to stay. Where it is one of those that go, one without messages comes behind it: they
+        are gone when the relay has published that, and this is called again.
+        """
+        own = (outbox.c.topic == self.topic, outbox.c.partition == partition, outbox.c.position <= through)
+        async with sessions.begin() as session:
+            given = await session.scalar(
+                select(outbox_heads.c.position)
+                .where(outbox_heads.c.topic == self.topic, outbox_heads.c.partition == partition)
+                .with_for_update()
+            )
+            if await session.scalar(select(func.count()).where(*own)) and (given or 0) <= through:
+                await self._put(session, partition, pb.Pack().SerializeToString())
+        self.wake()
+        last = min(through, (await log.head(self.topic, partition)).ms - 1)
+        async with sessions.begin() as session:
+            await session.execute(delete(outbox).where(*own, outbox.c.position <= last))
+            left = await session.scalar(select(func.count()).where(*own)) or 0
+        if last > 0:
+            await log.trim(self.topic, partition, Position(last, 0))
+        return left
 
     def wake(self) -> None:
         """Says that a transaction was committed, so that the relay need not wait for its next look."""
@@ -78,6 +97,11 @@ class Outbox:
         except TimeoutError:
             return
         self._committed.clear()
+
+    async def _put(self, session: AsyncSession, partition: int, pack: bytes) -> int:
+        position, now = await self._next(session, partition), datetime.now(UTC)
+        await session.execute(insert(outbox).values(topic=self.topic, partition=partition, position=position, pack=pack, created_at=now))
+        return position
 
     async def _next(self, session: AsyncSession, partition: int) -> int:
         own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition == partition)
@@ -112,6 +136,10 @@ class StateTopic(Outbox):
                 for ordinal, ((key, _), position, record) in enumerate(zip(told, positions, records, strict=True))
             }
             await upsert(session, topic_state, [{"topic": self.topic, "partition": partition, **rows[key]} for key in sorted(rows)])
+
+    async def forget(self, session: AsyncSession, keys: Iterable[str]) -> None:
+        """Takes keys out of the history, in the caller's transaction: whoever starts there does not learn of them."""
+        await session.execute(delete(topic_state).where(topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys))))
 
     async def history(self, sessions: Sessions, partition: int, after: int) -> AsyncIterator[tuple[int, Sequence[bytes]]]:
         """The newest message of each key that was published behind a position: by position, and in the order of their publishing."""

@@ -183,8 +183,9 @@ class Consumer:
             ):
                 async with self._sessions.begin() as session:
                     await positions.advance(session, self._topic, partition, position, entries[-1].position)
-                    outcomes = await self._settle(session, deliveries)
-                    await self._write_down(session, deliveries, outcomes)
+                    if deliveries:  # an entry may be there for its position alone
+                        outcomes = await self._settle(session, deliveries)
+                        await self._write_down(session, deliveries, outcomes)
                     if copies is not None:
                         await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition))
             self._positions[partition] = entries[-1].position

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.database import READING, Sessions, transact
-from kit.errors import InvalidRequest, NotFound, Violation
+from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
@@ -26,7 +26,7 @@ from kit.vault import Vault
 from services.identity import rules
 from services.identity.graph import Graph, weak_subjects
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT, person
-from services.identity.profiles import UPDATE, Address, Profile, Registration, Subscription, register, write
+from services.identity.profiles import UPDATE, Address, Profile, Registration, Subscription, register, unsuppressed, write
 from services.identity.repository import Identities
 
 _Work: TypeAlias = Callable[[Graph], Awaitable[tuple[str, bool]]]
@@ -61,7 +61,8 @@ class IdentityServicer(IdentityServiceServicer):
         told = self._registration(request.user)
 
         async def work(graph: Graph) -> tuple[str, bool]:
-            return await register(graph, told)
+            names = [told.wordpress_subject, told.profile.address.subject if told.profile.address else "", *told.visit]
+            return await register(graph, unsuppressed(told, await graph.identities.suppressed(self._vault, names)))
 
         done = await self._change(work)
         bind_facts(created=done.flag)
@@ -74,6 +75,9 @@ class IdentityServicer(IdentityServiceServicer):
         visit = weak_subjects(request.session_id, request.anonymous_id)
 
         async def work(graph: Graph) -> tuple[str, bool]:
+            suppressed = await graph.identities.suppressed(self._vault, [subject, *visit])
+            if suppressed.holds(subject, at):
+                raise _unknown("user_id")
             await graph.know([subject, *visit])
             user_id = graph.owner(subject)
             if not user_id and rules.wordpress_id(subject) is not None:
@@ -81,7 +85,8 @@ class IdentityServicer(IdentityServiceServicer):
             if not user_id:
                 raise _unknown("user_id")
             for name in visit:
-                graph.link(name, user_id, at, _IDENTIFY)
+                if not suppressed.holds(name, at):
+                    graph.link(name, user_id, at, _IDENTIFY)
             return user_id, False
 
         root = (await self._change(work)).person_id
@@ -102,6 +107,10 @@ class IdentityServicer(IdentityServiceServicer):
             user_id = await graph.resolve(subject)
             if not user_id:
                 raise _unknown("id")
+            if profile.address:
+                suppressed = await graph.identities.suppressed(self._vault, [profile.address.subject])
+                if suppressed.precedes(profile.address.subject, profile.at):
+                    raise Conflict("email: this person was erased")
             await write(graph, await graph.user(user_id), profile, UPDATE)
             return user_id, False
 

@@ -55,6 +55,11 @@ class Purchases:
         lines, entries = await self.lines([row.id]), await self.entries([row.id])
         return Order(row, await self._claims(row.id), lines.get(row.id, ()), entries.get(row.id, ()))
 
+    async def named(self, ids: Collection[str]) -> Sequence[PurchaseRow]:
+        """The orders of these ids, as they are now."""
+        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids)).order_by(PurchaseRow.id)
+        return (await self._session.scalars(query.execution_options(populate_existing=True))).all()
+
     async def save(self, order: Order, entries: Sequence[EntryRow], notice: NoticeRow, now: datetime) -> None:
         """Writes what a notice changed of an order, and the notice.
 

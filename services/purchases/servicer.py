@@ -24,8 +24,20 @@ from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
+from kit.subjects import Row
+from kit.suppression import Suppressions
 from kit.vault import Vault
-from services.purchases.messages import changed_message, purchase_id_of, recorded_message, told
+from services.purchases.messages import (
+    ERASED,
+    Told,
+    changed_message,
+    names_in,
+    of_nobody,
+    purchase_id_of,
+    recorded_message,
+    told,
+    unsuppressed,
+)
 from services.purchases.models import PurchaseRow
 from services.purchases.money import NOTHING, exact, is_currency
 from services.purchases.orders import Order, new_row
@@ -35,6 +47,21 @@ from services.purchases.rules import Claim, NoticeKind, Status, status_of
 _PAGE = 50
 _UNKNOWN = "there is no such purchase"
 _Result = TypeVar("_Result")
+
+
+class Retell:
+    """What follows from purchases having been erased: the topic tells them anew without the person, or not any more."""
+
+    def __init__(self, topic: StateTopic) -> None:
+        self._topic = topic
+
+    async def __call__(self, session: AsyncSession, rows: Sequence[Row]) -> None:
+        """Tells of those that stay."""
+        purchases, ids = Purchases(session), [row["id"] for row in rows]
+        stay, lines, entries = await purchases.named(ids), await purchases.lines(ids), await purchases.entries(ids)
+        await self._topic.forget(session, set(ids) - {row.id for row in stay})
+        told = [(row.id, changed_message(row, lines.get(row.id, ()), entries.get(row.id, ()))) for row in stay]
+        await self._topic.tell(session, told)
 
 
 class PurchasesServicer(PurchasesServiceServicer):
@@ -73,7 +100,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         async def work(session: AsyncSession) -> Order:
             known = await Purchases(session).order(site, purchase_id_of(site, purchase.order_id))
             order = known or Order(new_row(site, purchase.order_id, self._settings.site_currency))
-            order.tell(claim, news)
+            order.tell(claim, await self._unsuppressed(session, order, news))
             await self._record(session, order, claim, purchase.source)
             return order
 
@@ -173,6 +200,12 @@ class PurchasesServicer(PurchasesServiceServicer):
         if order is None:
             raise NotFound(_UNKNOWN)
         return order
+
+    async def _unsuppressed(self, session: AsyncSession, order: Order, news: Told) -> Told:
+        """What a notice tells, but of nobody who was erased: the sale counts, whoever it was."""
+        if (order.row.subject or "").startswith(ERASED):
+            return of_nobody(news)
+        return unsuppressed(news, await Suppressions(session).of(self._vault, names_in(news)))
 
     async def _record(self, session: AsyncSession, order: Order, claim: Claim, source: str, reason: str = "") -> None:
         """Writes down what a notice told: the order, its ledger, the notice; publishes what changed."""

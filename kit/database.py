@@ -155,6 +155,17 @@ class Database:
             await session.connection(execution_options=READING)
             await session.execute(text("SELECT 1"))
 
+    async def checkpoint(self) -> bool:
+        """Empties SQLite's write-ahead log, which keeps what was overwritten; False while somebody still reads from it."""
+        if self.engine.dialect.name != "sqlite":
+            return True
+        async with self.engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, *_) = await cursor.fetchone()
+            await cursor.close()
+        return not busy
+
 
 @asynccontextmanager
 async def open_database(url: str, pool: int = 8) -> AsyncGenerator[Database]:

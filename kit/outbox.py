@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -60,20 +60,32 @@ class Outbox:
 
     async def spread(self, session: AsyncSession, records: Mapping[int, Sequence[pb.Record]]) -> Mapping[int, Sequence[int]]:
         """Writes the messages of several partitions as `add` does, in as few statements as for one."""
-        heads = await self._heads(session, records)
-        positions: dict[int, list[int]] = {}
-        rows: list[dict[str, Any]] = []
-        now = datetime.now(UTC)
-        for partition, messages in sorted(records.items()):
-            positions[partition] = []
-            for position, (pack, count) in enumerate(packs(messages), heads.get(partition, 0) + 1):
-                rows.append({"topic": self.topic, "partition": partition, "position": position, "pack": pack, "created_at": now})
-                positions[partition].extend([position] * count)
-        if rows:
-            await session.execute(insert(outbox), rows)
-        ends = [{"topic": self.topic, "partition": partition, "position": given[-1]} for partition, given in positions.items() if given]
-        await upsert(session, outbox_heads, ends)
-        return positions
+        packed = {partition: packs(messages) for partition, messages in sorted(records.items())}
+        first = await self._put(session, {partition: [pack for pack, _ in some] for partition, some in packed.items()})
+        return {
+            partition: [position for position, (_, count) in enumerate(some, first[partition]) for _ in range(count)]
+            for partition, some in packed.items()
+        }
+
+    async def purge(self, sessions: Sessions, log: StreamLog, partition: int, through: int) -> int:
+        """Takes what was published up to a position out of the outbox and its stream; says how many entries are still to go.
+
+        The newest entry of a stream has to stay. Where it is one of those that go, one without messages comes behind it: they
+        are gone when the relay has published that, and this is called again.
+        """
+        own = (outbox.c.topic == self.topic, outbox.c.partition == partition, outbox.c.position <= through)
+        async with sessions.begin() as session:
+            given = (await self._heads(session, [partition])).get(partition, 0)
+            if await session.scalar(select(func.count()).where(*own)) and given <= through:
+                await self._put(session, {partition: [pb.Pack().SerializeToString()]})
+        self.wake()
+        last = min(through, (await log.head(self.topic, partition)).ms - 1)
+        async with sessions.begin() as session:
+            await session.execute(delete(outbox).where(*own, outbox.c.position <= last))
+            left = await session.scalar(select(func.count()).where(*own)) or 0
+        if last > 0:
+            await log.trim(self.topic, partition, Position(last, 0))
+        return left
 
     def wake(self) -> None:
         """Says that a transaction was committed, so that the relay need not wait for its next look."""
@@ -87,6 +99,22 @@ class Outbox:
         except TimeoutError:
             return
         self._committed.clear()
+
+    async def _put(self, session: AsyncSession, packs_of: Mapping[int, Sequence[bytes]]) -> Mapping[int, int]:
+        """Writes entries of partitions; answers the first position of each."""
+        heads = await self._heads(session, packs_of)
+        first = {partition: heads.get(partition, 0) + 1 for partition in packs_of}
+        now = datetime.now(UTC)
+        rows = [
+            {"topic": self.topic, "partition": partition, "position": position, "pack": pack, "created_at": now}
+            for partition, several in packs_of.items()
+            for position, pack in enumerate(several, first[partition])
+        ]
+        if rows:
+            await session.execute(insert(outbox), rows)
+        ends = {partition: first[partition] + len(several) - 1 for partition, several in packs_of.items() if several}
+        await upsert(session, outbox_heads, [{"topic": self.topic, "partition": p, "position": end} for p, end in ends.items()])
+        return first
 
     async def _heads(self, session: AsyncSession, partitions: Collection[int]) -> Mapping[int, int]:
         """The last positions that were given, locked. Two first messages of a partition are told apart by the outbox's own key."""
@@ -124,6 +152,10 @@ class StateTopic(Outbox):
                 place = {"partition": partition, "position": position, "ordinal": ordinal}
                 rows[key] = {"topic": self.topic, "key": key, **place, "payload": records[partition][ordinal].payload}
         await upsert(session, topic_state, [rows[key] for key in sorted(rows)])
+
+    async def forget(self, session: AsyncSession, keys: Iterable[str]) -> None:
+        """Takes keys out of the history, in the caller's transaction: whoever starts there does not learn of them."""
+        await session.execute(delete(topic_state).where(topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys))))
 
     async def history(self, sessions: Sessions, partition: int, after: int) -> AsyncIterator[tuple[int, Sequence[bytes]]]:
         """The newest message of each key that was published behind a position: by position, and in the order of their publishing."""

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Id, UtcDateTime, upsert
 from kit.log.consume import Delivery, Poison
 from kit.persons import persons
+from kit.suppression import Suppressions
 
 Purpose: TypeAlias = Literal["analytics_tracking", "marketing_emails", "third_party_sharing"]
 
@@ -124,10 +125,11 @@ class Consents:
         await upsert(self._session, person_consents, [_row(subject, of_one(told[subject])) for subject in sorted(told)])
 
 
-async def learn_consents(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
-    """Handler of the topic `gdpr` for services that hold something of persons. What a newer gdpr tells beyond consent is passed over."""
+async def learn_rights(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    """Handler of the topic `gdpr` for services that hold something of persons. What a newer gdpr tells beyond this is passed over."""
     changes = [pb.GdprChanged.FromString(delivery.record.payload) for delivery in deliveries]
     await Consents(session).learn(change.consent for change in changes if change.HasField("consent"))
+    await Suppressions(session).learn(change.suppression for change in changes if change.HasField("suppression"))
     return ["learned"] * len(deliveries)
 
 

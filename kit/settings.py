@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     site_consent_unknown: Literal["store", "anonymous", "drop"] = "store"
     """What becomes of events of whose person no choice about analytics is known."""
 
+    site_erased_purchases: Literal["keep", "delete"] = "keep"
+    """What becomes of an erased person's purchases: kept under a pseudonym, as tax law asks, or deleted."""
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:

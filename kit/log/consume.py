@@ -209,8 +209,9 @@ class Consumer:
     ) -> None:
         async with self._sessions.begin() as session:
             await positions.advance(session, self._topic, partition, *ends)
-            outcomes = await handler(session, deliveries)
-            await self._write_down(session, deliveries, outcomes)
+            if deliveries:  # an entry may be there for its position alone
+                outcomes = await handler(session, deliveries)
+                await self._write_down(session, deliveries, outcomes)
             if copies is not None:
                 await books.copy_counters(session, self._topic, partition, copies, self._copied.get(partition))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from google.protobuf.descriptor import MethodDescriptor
+from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import Database, Sessions, open_database
 from kit.log.consume import Consumer, Handler
@@ -20,7 +21,9 @@ from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.server import Service, serve
 from kit.settings import Settings
+from kit.subjects import After, Holding, SubjectData, SubjectDataServicer
 from kit.telemetry import instrument, telemetry
+from kit.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,17 @@ class Publisher:
         self._name = name
         self._database = database
         self._log = log
+
+    def subject_data(self, vault: Vault, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Service:
+        """The service that shows and erases what is held of somebody.
+
+        Args:
+            vault: opens what is sealed.
+            holdings: what the service holds of persons.
+            after: what follows from erased rows, by table.
+        """
+        data = SubjectData(self._database, vault, self.topic, holdings, after)
+        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self._log, self.topic)
 
     async def serve(self, services: Sequence[Service], feeds: Sequence[Feed]) -> None:
         """Serves rpcs, publishes and follows until it is told to stop. The rpcs need the database alone."""

@@ -18,6 +18,8 @@ from kit.outbox import StateTopic
 from kit.persons import Persons
 from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
+from kit.suppression import Suppressions
+from kit.vault import Vault
 from services.gdpr.messages import changed_message, entry_message, state_message
 from services.gdpr.repository import ConsentHistory, Somebody
 from services.gdpr.rules import choices, subject_named
@@ -38,9 +40,10 @@ class _Done(NamedTuple):
 class GdprServicer(GdprServiceServicer):
     """Keeps people's choices."""
 
-    def __init__(self, sessions: Sessions, topic: StateTopic) -> None:
+    def __init__(self, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
         self._sessions = sessions
         self._topic = topic
+        self._vault = vault
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
@@ -66,6 +69,8 @@ class GdprServicer(GdprServiceServicer):
 
         async def work(session: AsyncSession) -> _Done:
             consents, history = Consents(session), ConsentHistory(session)
+            if (await Suppressions(session).of(self._vault, [subject])).holds(subject, now):
+                return _Done(request.id, pb.ConsentState(), 0)  # nobody's choice is kept under a name that was erased
             await consents.lock([subject])
             new = await history.add(subject, told, client, now)
             who = await _somebody(session, subject)

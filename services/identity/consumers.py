@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.log.consume import Delivery, Poison
 from kit.outbox import StateTopic
 from kit.persons import Persons
+from kit.suppression import Suppressions
+from kit.vault import Vault
 from services.identity.graph import Graph
 from services.identity.profiles import fill_in, take_address
 from services.identity.repository import Identities
@@ -24,14 +26,18 @@ _APPLIED = "applied"
 class FollowEvents:
     """Handler of `events`: leads, logins, mailing lists, campaigns, and the visits of known users."""
 
-    def __init__(self, topic: StateTopic) -> None:
+    def __init__(self, topic: StateTopic, vault: Vault) -> None:
         self._topic = topic
+        self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Takes in what is new; most events tell nothing new, and are done with two queries for all of them."""
         told = [sighting_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
-        sightings = await _new(graph, [sighting for sighting in told if sighting])
+        seen = [sighting for sighting in told if sighting]
+        suppressed = await Suppressions(session).of(self._vault, {name for each in seen for name in each.all_names})
+        seen = [left for each in seen if (left := each.unsuppressed(suppressed))]
+        sightings = await _new(graph, seen)
         if sightings:
             await graph.lock()
             await _apply(graph, sightings)
@@ -42,12 +48,16 @@ class FollowEvents:
 class FollowPurchases:
     """Handler of `purchases`: what persons have paid, and the visits they paid in."""
 
-    def __init__(self, topic: StateTopic) -> None:
+    def __init__(self, topic: StateTopic, vault: Vault) -> None:
         self._topic = topic
+        self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Takes in how orders stand."""
         told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
+        names = {name for each in told for name in (each.order["subject"], *each.sighting.all_names)}
+        suppressed = await Suppressions(session).of(self._vault, names)
+        told = [left for each in told if (left := each.unsuppressed(suppressed))]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
         if await _new(graph, [each.sighting for each in told]) or await _moved(graph, told):
             await graph.lock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from kit.errors import Conflict
 from kit.persons import subject_of
 from kit.rules import check, wrong_struct
+from kit.suppression import Suppressed
 from services.identity import rules
 from services.identity.graph import Graph
 from services.identity.models import UserRow
@@ -80,6 +81,21 @@ class Registration:
     def names(self) -> Sequence[str]:
         """All names it tells, and empty ones."""
         return [self.wordpress_subject, self.profile.address.subject if self.profile.address else "", *self.visit]
+
+
+def unsuppressed(told: Registration, suppressed: Suppressed) -> Registration:
+    """A registration as it may be taken in: without visits of an erased person.
+
+    Raises:
+        Conflict: it is an erased person's. Somebody comes back by registering anew, with another WordPress user: by the first
+            registration told again, or a login, nobody does.
+    """
+    profile = told.profile
+    at = min(profile.at, profile.registration_date or profile.at)
+    email = profile.address.subject if profile.address else ""
+    if suppressed.holds(told.wordpress_subject, at) or suppressed.precedes(email, at):
+        raise Conflict("this person was erased; only a new registration is taken")
+    return replace(told, visit=[name for name in told.visit if not suppressed.holds(name, at)])
 
 
 async def register(graph: Graph, told: Registration) -> tuple[str, bool]:

@@ -13,6 +13,8 @@ from sqlalchemy.orm import DeclarativeBase
 
 from kit.database import upsert
 from kit.persons import persons
+from kit.suppression import Suppressed, Suppressions
+from kit.vault import Vault
 from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 from services.identity.rules import Campaign, Order
 
@@ -34,6 +36,10 @@ class Identities:
         Who somebody is may hang on any edge, so that writers take turns. Whoever only reads waits for none.
         """
         await self._session.execute(select(GraphLockRow.id).with_for_update())
+
+    async def suppressed(self, vault: Vault, names: Collection[str]) -> Suppressed:
+        """Those of these names whose person was erased."""
+        return await Suppressions(self._session).of(vault, names)
 
     async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
         """Users by their ids, as they are now."""

@@ -15,20 +15,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.database import READING, Sessions, Together
-from kit.errors import InvalidRequest, NotFound, Violation
+from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, wrong_struct, wrong_time
 from kit.settings import Settings
+from kit.suppression import Suppressed
 from kit.vault import Vault
 from services.identity import rules
 from services.identity.graph import Graph, weak_subjects
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT, person
-from services.identity.profiles import UPDATE, Address, Profile, Registration, Subscription, register, write
+from services.identity.profiles import UPDATE, Address, Profile, Registration, Subscription, register, unsuppressed, write
 from services.identity.repository import Identities
 
-_Work: TypeAlias = Callable[[Graph], Awaitable[tuple[str, bool]]]
+_Work: TypeAlias = Callable[[Graph, Suppressed], Awaitable[tuple[str, bool]]]
 """Changes the graph; answers the user it was about, and whether that was the case that the rpc tells apart."""
 _IDENTIFY = "identify"
 _MERGE = "merge"
@@ -41,7 +42,7 @@ class _Change(NamedTuple):
 
     work: _Work
     names: Sequence[str] = ()
-    """What it looks up first, so that changes that are made together look it up once."""
+    """What it asks for, so that changes that are made together look it up once."""
 
 
 class _Done(NamedTuple):
@@ -67,8 +68,8 @@ class IdentityServicer(IdentityServiceServicer):
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
         told = self._registration(request.user)
 
-        async def work(graph: Graph) -> tuple[str, bool]:
-            return await register(graph, told)
+        async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
+            return await register(graph, unsuppressed(told, suppressed))
 
         done = await self._change(work, told.names)
         bind_facts(created=done.flag)
@@ -80,18 +81,20 @@ class IdentityServicer(IdentityServiceServicer):
         subject, at = subject_of(user_id=request.user_id), _at(request.timestamp)
         visit = weak_subjects(request.session_id, request.anonymous_id)
 
-        async def work(graph: Graph) -> tuple[str, bool]:
-            await graph.know([subject, *visit])
+        async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
+            if suppressed.holds(subject, at):
+                raise _unknown("user_id")
             user_id = graph.owner(subject)
             if not user_id and rules.wordpress_id(subject) is not None:
                 user_id = graph.create(subject, at, _IDENTIFY).id
             if not user_id:
                 raise _unknown("user_id")
             for name in visit:
-                graph.link(name, user_id, at, _IDENTIFY)
+                if not suppressed.holds(name, at):
+                    graph.link(name, user_id, at, _IDENTIFY)
             return user_id, False
 
-        root = (await self._change(work)).person_id
+        root = (await self._change(work, [subject, *visit])).person_id
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             leads = await Persons(session).people(visit)
@@ -104,20 +107,23 @@ class IdentityServicer(IdentityServiceServicer):
     @override
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
         profile, subject = self._update(request.user), subject_of(user_id=request.id)
+        address = profile.address.subject if profile.address else ""
 
-        async def work(graph: Graph) -> tuple[str, bool]:
+        async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
             user_id = await graph.resolve(subject)
             if not user_id:
                 raise _unknown("id")
+            if suppressed.precedes(address, profile.at):
+                raise Conflict("email: this person was erased")
             await write(graph, await graph.user(user_id), profile, UPDATE)
             return user_id, False
 
-        done = await self._change(work)
+        done = await self._change(work, [address])
         return pb.UpdateUserResponse(success=True, user=await self._user(f"user:{done.person_id}"))
 
     @override
     async def MergeUsers(self, request: pb.MergeUsersRequest, context: Context) -> pb.MergeUsersResponse:
-        async def work(graph: Graph) -> tuple[str, bool]:
+        async def work(graph: Graph, _: Suppressed) -> tuple[str, bool]:
             user_id, merged = await _both(graph, request.id, request.merged_user_id)
             if user_id == merged:
                 raise _invalid("merged_user_id", "merged_user_id is the same user as id")
@@ -135,7 +141,7 @@ class IdentityServicer(IdentityServiceServicer):
 
     @override
     async def UnmergeUsers(self, request: pb.UnmergeUsersRequest, context: Context) -> pb.UnmergeUsersResponse:
-        async def work(graph: Graph) -> tuple[str, bool]:
+        async def work(graph: Graph, _: Suppressed) -> tuple[str, bool]:
             user_id, merged = await _both(graph, request.id, request.merged_user_id)
             merge = await graph.identities.merge(merged)
             if merge is None or (merge.user_id != user_id and await graph.person(merged) != await graph.person(user_id)):
@@ -164,8 +170,10 @@ class IdentityServicer(IdentityServiceServicer):
     async def _changed(self, session: AsyncSession, changes: Sequence[_Change]) -> Sequence[_Done]:
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC), shared=len(changes) > 1)
         await graph.lock()
-        await graph.know({name for change in changes for name in change.names})
-        made = [await change.work(graph) for change in changes]
+        names = {name for change in changes for name in change.names}
+        await graph.know(names)
+        suppressed = await graph.identities.suppressed(self._vault, names)
+        made = [await change.work(graph, suppressed) for change in changes]
         told = await graph.settle()
         done = [_Done(user_id, await graph.person(user_id), flag) for user_id, flag in made]
         await self._topic.tell(session, told)

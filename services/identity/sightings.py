@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -13,6 +13,7 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.persons import subject_of
+from kit.suppression import Suppressed
 from services.identity.profiles import Address, Subscription
 from services.identity.rules import Campaign, names_nobody, wordpress_id
 
@@ -54,6 +55,25 @@ class Sighting:
         return [name for name in (self.user, self.address.subject if self.address else "") if name]
 
     @property
+    def all_names(self) -> Sequence[str]:
+        """All names in it, the strongest first."""
+        return [*self.names, *filter(None, (self.session, self.campaign[0] if self.campaign else ""))]
+
+    def unsuppressed(self, suppressed: Suppressed) -> Sighting | None:
+        """What may be known of it: nothing where it was an erased person, and otherwise all but an erased person's names."""
+        gone = {name for name in self.all_names if suppressed.holds(name, self.at)}
+        if not gone:
+            return self
+        if self.all_names[0] in gone:
+            return None
+        return replace(
+            self,
+            address=None if self.address and self.address.subject in gone else self.address,
+            session="" if self.session in gone else self.session,
+            campaign=None if self.campaign and self.campaign[0] in gone else self.campaign,
+        )
+
+    @property
     def is_news(self) -> bool:
         """True when it tells more than a name."""
         return self.lead or self.login or self.subscription is not None
@@ -66,6 +86,12 @@ class Bought:
     sighting: Sighting
     order: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The row of the order."""
+
+    def unsuppressed(self, suppressed: Suppressed) -> Bought | None:
+        """What may be known of it. An erased person's order is told once more, under its pseudonym."""
+        if suppressed.holds(self.order["subject"], self.sighting.at):
+            return None
+        return replace(self, sighting=self.sighting.unsuppressed(suppressed) or Sighting(self.sighting.at, PURCHASE))
 
 
 def sighting_of(stored: event_pb2.EventStored) -> Sighting | None:

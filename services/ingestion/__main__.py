@@ -5,16 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
+from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import open_database
 from kit.log import books
 from kit.log.append import Appender
 from kit.log.redis_log import open_log
+from kit.outbox import Outbox
 from kit.server import run, serve
 from kit.settings import Settings
+from kit.subjects import SubjectData, SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 from kit.vault import Vault
-from services.ingestion.messages import RAW_TOPIC
+from services.ingestion.messages import RAW_TOPIC, TOPIC
+from services.ingestion.personal import HOLDINGS
 from services.ingestion.servicer import IngestionServicer
 
 
@@ -28,7 +32,11 @@ async def main(settings: Settings) -> None:
                 await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
                 appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
                 servicer = IngestionServicer(settings, database.sessions, log, appender, vault)
-                services = [(add_IngestionServiceServicer_to_server, servicer)]
+                data = SubjectData(database, vault, None, HOLDINGS)
+                services = [
+                    (add_IngestionServiceServicer_to_server, servicer),
+                    (add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, database, log, Outbox(TOPIC))),
+                ]
                 await serve(settings, services=services, checks={"log": log.check}, background=[appender.run])
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from enum import Enum
-from typing import Literal
+from typing import Final, Literal
 
 from pmp.ingestion.v1 import event_pb2 as pb
 
 from kit.persons import subject_of
 from kit.privacy import Choice
+from kit.suppression import Suppressed
+
+NAMING: Final = ("visitor", "session")
+"""What enrichment finds out that leads to a person."""
 
 
 class Treatment(Enum):
@@ -50,6 +55,29 @@ def subjects(received: pb.ReceivedEvent) -> tuple[str, ...]:
     return tuple(filter(None, names))
 
 
+def is_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> bool:
+    """True when the event is an erased person's: the strongest of its names is suppressed."""
+    names = subjects(received)
+    return bool(names) and suppressed.holds(names[0], received.event.timestamp.ToDatetime(UTC))
+
+
+def without_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.ReceivedEvent:
+    """The event without weaker names that are suppressed: somebody's in whose browser an erased person was."""
+    at = received.event.timestamp.ToDatetime(UTC)
+    weaker = [name for name in subjects(received)[1:] if suppressed.holds(name, at)]
+    if not weaker:
+        return received
+    kept = pb.ReceivedEvent()
+    kept.CopyFrom(received)
+    for name in weaker:
+        if name.startswith("email:"):
+            kept.ClearField("sealed_email")
+            kept.ClearField("email_hash")
+        else:
+            kept.event.ClearField("session_id")
+    return kept
+
+
 def is_anonymous(received: pb.ReceivedEvent) -> bool:
     """True when nothing in the event leads to a person: nobody's consent is needed."""
     event = received.event
@@ -69,14 +97,14 @@ def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb
     event = kept.event
     for name in ("user_id", "session_id", "ip_address", "user_agent", "metadata"):
         event.ClearField(name)
-    event.page_url, event.referrer = _page(event.page_url), _page(event.referrer)
+    event.page_url, event.referrer = page(event.page_url), page(event.referrer)
     counted = pb.Enrichment()
     counted.CopyFrom(enrichment)
-    for name in ("visitor", "session"):
+    for name in NAMING:
         counted.ClearField(name)
     return kept, counted
 
 
-def _page(url: str) -> str:
+def page(url: str) -> str:
     """An address without query and fragment."""
     return url.partition("#")[0].partition("?")[0]

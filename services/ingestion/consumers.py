@@ -16,7 +16,9 @@ from kit.log import books
 from kit.log.consume import Delivery, Poison
 from kit.outbox import Outbox
 from kit.privacy import Consents, of_several
-from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, subjects
+from kit.suppression import Suppressions
+from kit.vault import Vault
+from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import published_message, row
 from services.ingestion.repository import Events
@@ -48,23 +50,31 @@ class ObeyConsent:
 
 
 class StoreEvents:
-    """Handler of the raw log.
+    """Handler of the raw log. Nothing is stored of persons who were erased.
 
     Args:
         outbox: takes what is published on the topic `events`.
         enricher: finds out what an event tells.
+        vault: knows the names of erased persons again.
         consent: asked before an event is stored; without it, all are.
     """
 
-    def __init__(self, outbox: Outbox, enricher: Enricher, consent: Consent | None = None) -> None:
+    def __init__(self, outbox: Outbox, enricher: Enricher, vault: Vault, consent: Consent | None = None) -> None:
         self._outbox = outbox
+        self._vault = vault
         self._enricher = enricher
         self._consent = consent
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
         received = [_received(delivery) for delivery in deliveries]
+        suppressed = await Suppressions(session).of(self._vault, {name for message in received for name in subjects(message)})
         treatments = await self._consent(session, received) if self._consent else [Treatment.STORE] * len(received)
+        treatments = [
+            Treatment.DROP if is_suppressed(message, suppressed) else treatment
+            for message, treatment in zip(received, treatments, strict=True)
+        ]
+        received = [without_suppressed(message, suppressed) for message in received]
         outcomes = await self._outcomes(session, received, treatments)
         decided = zip(deliveries, received, treatments, outcomes, strict=True)
         new = [(delivery, message, treatment) for delivery, message, treatment, outcome in decided if outcome == books.STORED]

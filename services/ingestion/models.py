@@ -22,6 +22,7 @@ class EventRow(Base):
     __table_args__ = (
         Index("idx_user_id", "user_id"),
         Index("idx_session_id", "session_id"),
+        Index("idx_email_hash", "email_hash"),
         Index("idx_event_type", "event_type"),
         Index("idx_timestamp", "timestamp"),
         Index("idx_platform", "platform"),

@@ -17,7 +17,7 @@ from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
 from kit.persons import learn
-from kit.privacy import learn_consents
+from kit.privacy import learn_rights
 from kit.server import run, work
 from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
@@ -29,7 +29,7 @@ from services.ingestion.messages import RAW_TOPIC, TOPIC
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
-_FEEDS = (Feed("gdpr", _GDPR, learn_consents), Feed("identity", _IDENTITY, learn))
+_FEEDS = (Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn))
 
 
 async def main(settings: Settings) -> None:
@@ -50,7 +50,8 @@ async def main(settings: Settings) -> None:
                 outbox.wake()
                 await trimmer.after_commit(partition, position)
 
-            store = StoreEvents(outbox, enricher, ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown)))
+            obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
+            store = StoreEvents(outbox, enricher, vault, obey)
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
             await work(
                 settings,

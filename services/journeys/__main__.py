@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 from pmp.ingestion.v1 import ingestion_pb2
 from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_server
@@ -9,13 +12,17 @@ from pmp.purchases.v1 import purchases_pb2
 
 from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
+from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
 from kit.vault import Vault
-from services.journeys.consumers import follow_events, follow_purchases
+from services.journeys.consumers import FollowEvents, FollowPurchases
 from services.journeys.messages import TOPIC
+from services.journeys.personal import holdings, visit_pseudonym
+from services.journeys.repository import erase_visits
 from services.journeys.servicer import JourneysServicer
 
+_GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
 _EVENTS = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["ListEvents"]
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
 _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["ListPurchaseChanges"]
@@ -26,12 +33,14 @@ async def main(settings: Settings) -> None:
     vault = Vault.from_settings(settings)
     async with open_publisher(settings, TOPIC) as publisher:
         servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault)
+        own = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)))
         await publisher.serve(
-            [(add_JourneysServiceServicer_to_server, servicer)],
+            [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(vault, own)],
             [
-                Feed("events", _EVENTS, follow_events),
+                Feed("events", _EVENTS, FollowEvents(vault)),
+                Feed("gdpr", _GDPR, learn_rights),
                 Feed("identity", _IDENTITY, learn),
-                Feed("purchases", _PURCHASES, follow_purchases),
+                Feed("purchases", _PURCHASES, FollowPurchases(vault)),
             ],
         )
 

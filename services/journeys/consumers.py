@@ -12,55 +12,86 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume import Delivery, Poison
 from kit.log.streams import Position
-from services.journeys.messages import EVENT, Row, event_row, glimpse, order_row, order_touchpoint_id, purchase_row
+from kit.persons import subject_of
+from kit.suppression import Suppressions
+from kit.vault import Vault
+from services.journeys.messages import (
+    EVENT,
+    Row,
+    event_row,
+    glimpse,
+    names_of,
+    order_row,
+    order_touchpoint_id,
+    purchase_row,
+    without_suppressed,
+)
 from services.journeys.repository import Orders, Touchpoints
 
 
-async def follow_events(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+class FollowEvents:
     """Handler of the topic `events`: each event of a person is a touchpoint, once."""
-    stored = [_event(delivery) for delivery in deliveries]
-    touchpoints = Touchpoints(session)
-    origins = {touchpoint_id: row.origin for touchpoint_id, row in (await touchpoints.known({one.event.id for one in stored})).items()}
-    now = datetime.now(UTC)
-    rows: list[Row] = []
-    outcomes: list[str | Poison] = []
-    for one in stored:
-        origin = origins.get(one.event.id)
-        if one.enrichment.is_bot:
-            outcomes.append("bot")
-        elif origin is None:
-            origins[one.event.id] = EVENT
-            rows.append(event_row(one, now))
-            outcomes.append("applied")
-        else:
-            outcomes.append("duplicate" if origin == EVENT else Poison("a client's touchpoint has this id"))
-    await touchpoints.add(rows)
-    await touchpoints.see(seen for row in rows if (seen := glimpse(row)) is not None)
-    return outcomes
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Takes in what is new, but for what persons did who were erased."""
+        stored = [_event(delivery) for delivery in deliveries]
+        touchpoints = Touchpoints(session)
+        origins = {touchpoint_id: row.origin for touchpoint_id, row in (await touchpoints.known({one.event.id for one in stored})).items()}
+        now = datetime.now(UTC)
+        made = [event_row(one, now) for one in stored]
+        suppressed = await Suppressions(session).of(self._vault, {name for row in made for name in names_of(row)})
+        rows: list[Row] = []
+        outcomes: list[str | Poison] = []
+        for one, row in zip(stored, made, strict=True):
+            origin = origins.get(one.event.id)
+            if one.enrichment.is_bot:
+                outcomes.append("bot")
+            elif origin is not None:
+                outcomes.append("duplicate" if origin == EVENT else Poison("a client's touchpoint has this id"))
+            elif suppressed.holds(row["subject"], row["timestamp"]):
+                outcomes.append("suppressed")
+            else:
+                origins[one.event.id] = EVENT
+                rows.append(without_suppressed(row, suppressed))
+                outcomes.append("applied")
+        await touchpoints.add(rows)
+        await touchpoints.see(seen for row in rows if (seen := glimpse(row)) is not None)
+        return outcomes
 
 
-async def follow_purchases(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+class FollowPurchases:
     """Handler of the topic `purchases`: the newest word on an order counts, and while it is paid it is a touchpoint."""
-    told = {(change := _purchase(delivery)).purchase_id: (change, delivery) for delivery in deliveries}
-    known = await Orders(session).positions(told)
-    now = datetime.now(UTC)
-    rows: list[Row] = []
-    bought: list[Row] = []
-    unpaid: list[str] = []
-    for purchase_id, (change, delivery) in told.items():
-        place = (Position.parse(delivery.position).ms, delivery.ordinal)
-        if place < known.get(purchase_id, (0, 0)):
-            continue
-        row = order_row(change, *place)
-        rows.append(row)
-        if row["paid_at"] is None or row["excluded"]:
-            unpaid.append(order_touchpoint_id(purchase_id))
-        else:
-            bought.append(purchase_row(change, row, now))
-    await Orders(session).put(rows)
-    await Touchpoints(session).put(bought)
-    await Touchpoints(session).remove(unpaid)
-    return ["applied"] * len(deliveries)
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        """Takes in how orders stand. Of an erased person's, the word that has its pseudonym comes later."""
+        told = {(change := _purchase(delivery)).purchase_id: (change, delivery) for delivery in deliveries}
+        known = await Orders(session).positions(told)
+        names = {name for change, _ in told.values() for name in (change.subject, subject_of(session_id=change.session_id))}
+        suppressed = await Suppressions(session).of(self._vault, names)
+        now = datetime.now(UTC)
+        rows: list[Row] = []
+        bought: list[Row] = []
+        unpaid: list[str] = []
+        for purchase_id, (change, delivery) in told.items():
+            place = (Position.parse(delivery.position).ms, delivery.ordinal)
+            if place < known.get(purchase_id, (0, 0)) or suppressed.holds(change.subject, change.timestamp.ToDatetime(UTC)):
+                continue
+            row = without_suppressed(order_row(change, *place), suppressed)
+            rows.append(row)
+            if row["paid_at"] is None or row["excluded"]:
+                unpaid.append(order_touchpoint_id(purchase_id))
+            else:
+                bought.append(without_suppressed(purchase_row(change, row, now), suppressed))
+        await Orders(session).put(rows)
+        await Touchpoints(session).put(bought)
+        await Touchpoints(session).remove(unpaid)
+        return ["applied"] * len(deliveries)
 
 
 def _event(delivery: Delivery) -> EventStored:

@@ -15,6 +15,7 @@ from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.persons import subject_of
 from kit.rules import scrubbed
+from kit.suppression import Suppressed
 from services.journeys import rules
 
 TOPIC: Final = "journeys"
@@ -89,6 +90,17 @@ def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_h
         "origin": CLIENT,
         "content_hash": content_hash,
     }
+
+
+def names_of(row: Row) -> tuple[str, ...]:
+    """The name whose row it is, and that of the visit."""
+    return row["subject"], subject_of(session_id=row["session_id"] or "")
+
+
+def without_suppressed(row: Row, suppressed: Suppressed) -> Row:
+    """A row that is not suppressed itself, without its visit if that is: an erased person's, in a browser that two use."""
+    at = row["timestamp"] if "timestamp" in row else row["ordered_at"]
+    return {**row, "session_id": None} if suppressed.holds(names_of(row)[1], at) else row
 
 
 def glimpse(row: Row) -> rules.Glimpse | None:
@@ -182,7 +194,7 @@ def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashe
     }
 
 
-def touchpoint_recorded(row: Row) -> tuple[str, change_pb2.JourneyChanged]:
+def touchpoint_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.JourneyChanged]:
     """A client's touchpoint as the topic tells it, under its key."""
     recorded = change_pb2.TouchpointRecorded(
         id=row["id"],
@@ -199,7 +211,7 @@ def touchpoint_recorded(row: Row) -> tuple[str, change_pb2.JourneyChanged]:
     return f"touchpoint {row['id']}", change_pb2.JourneyChanged(touchpoint=recorded)
 
 
-def conversion_recorded(row: Row) -> tuple[str, change_pb2.JourneyChanged]:
+def conversion_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.JourneyChanged]:
     """A conversion as the topic tells it, under its key."""
     recorded = change_pb2.ConversionRecorded(
         id=row["id"],

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -186,6 +186,32 @@ async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, 
     for row in await _rows_of(session, names):
         seen[row.session].append(Glimpse(*row))
     return {name: earliest(glimpses) for name, glimpses in seen.items()}
+
+
+async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym: str, *, pseudonym_of: Callable[[str], str]) -> int:
+    """Takes names out of some visits; says how many rows that were. A visit that a person began and went on with becomes one.
+
+    Args:
+        session: the transaction.
+        names: those of one person.
+        pseudonym: stands for the person.
+        pseudonym_of: what stands for a visit, by its id.
+    """
+    own = or_(sessions.c.subject.in_(sorted(names)), sessions.c.session.in_(sorted(names)))
+    found = (await session.execute(select(sessions).where(own).limit(_AT_ONCE).with_for_update())).all()
+    whole = {row.session for row in found} & set(names)
+    rows = {(row.session, row.subject): Glimpse(*row) for row in [*found, *await _rows_of(session, whole)]}
+    await session.execute(delete(sessions).where(tuple_(sessions.c.session, sessions.c.subject).in_(sorted(rows))))
+    become: dict[str, str] = {}
+    for name in sorted(whole):
+        kind, _, id_ = name.partition(":")
+        become[name] = f"{kind}:{pseudonym_of(id_)}"
+        await session.execute(update(orders).where(orders.c.session_id == id_).values(session_id=pseudonym_of(id_)))
+    await Touchpoints(session).see(
+        seen._replace(session=become.get(seen.session, seen.session), subject=pseudonym if seen.subject in names else seen.subject)
+        for seen in rows.values()
+    )
+    return len(rows)
 
 
 async def steps(

@@ -21,6 +21,7 @@ from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
+from kit.suppression import Suppressions
 from kit.vault import Vault
 from services.journeys import answers, attribution, journey, messages, rules
 from services.journeys.funnel import Funnel, steps_of
@@ -48,10 +49,13 @@ class JourneysServicer(JourneysServiceServicer):
             wrong_struct("touchpoint.metadata", told.metadata),
         )
         content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
-        row = messages.client_row(told, told.id or str(uuid7()), self._settings.site_currency, content_hash, datetime.now(UTC))
+        told_row = messages.client_row(told, told.id or str(uuid7()), self._settings.site_currency, content_hash, datetime.now(UTC))
 
         async def record(session: AsyncSession) -> bool:
             touchpoints = Touchpoints(session)
+            row = await self._unsuppressed(session, told_row)
+            if row is None:
+                return False
             known = (await touchpoints.known([row["id"]])).get(row["id"])
             if known is not None and known.content_hash != content_hash:
                 raise Conflict("another touchpoint is recorded under this id")
@@ -63,7 +67,7 @@ class JourneysServicer(JourneysServiceServicer):
             return known is not None
 
         duplicate = await self._recorded(record)
-        return pb.TrackTouchpointResponse(success=True, event_id=row["id"], duplicate=duplicate)
+        return pb.TrackTouchpointResponse(success=True, event_id=told_row["id"], duplicate=duplicate)
 
     @override
     async def TrackConversion(self, request: pb.TrackConversionRequest, context: Context) -> pb.TrackConversionResponse:
@@ -78,10 +82,13 @@ class JourneysServicer(JourneysServiceServicer):
             "content": self._vault.digest(told.SerializeToString(deterministic=True), purpose="conversion"),
             "email": self._vault.fingerprint(told.email) if told.email else b"",
         }
-        row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
+        told_row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
 
         async def record(session: AsyncSession) -> bool:
             touchpoints = Touchpoints(session)
+            row = await self._unsuppressed(session, told_row)
+            if row is None:
+                return False
             known = await touchpoints.conversion(row["id"])
             if known is not None and known != hashes["content"]:
                 raise Conflict("another conversion is recorded under this id")
@@ -91,7 +98,7 @@ class JourneysServicer(JourneysServiceServicer):
             return known is not None
 
         duplicate = await self._recorded(record)
-        return pb.TrackConversionResponse(success=True, event_id=row["id"], duplicate=duplicate)
+        return pb.TrackConversionResponse(success=True, event_id=told_row["id"], duplicate=duplicate)
 
     @override
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
@@ -162,6 +169,13 @@ class JourneysServicer(JourneysServiceServicer):
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             changes = [change_pb2.JourneyChanged.FromString(payload) for payload in payloads]
             yield pb.ListJourneyChangesResponse(position=position, changes=changes)
+
+    async def _unsuppressed(self, session: AsyncSession, row: messages.Row) -> messages.Row | None:
+        """The row as it may be stored; None when its person was erased: the client is answered all the same, and nothing is kept."""
+        suppressed = await Suppressions(session).of(self._vault, messages.names_of(row))
+        if suppressed.holds(row["subject"], row["timestamp"]):
+            return None
+        return messages.without_suppressed(row, suppressed)
 
     async def _recorded(self, record: Callable[[AsyncSession], Awaitable[bool]]) -> bool:
         """Does what records something and says whether it was known; wakes the relay when there is something to publish."""

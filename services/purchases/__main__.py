@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from pmp.identity.v1.identity_pb2 import DESCRIPTOR as IDENTITY
+from pmp.gdpr.v1 import gdpr_pb2
+from pmp.identity.v1 import identity_pb2
 from pmp.purchases.v1.purchases_pb2_grpc import add_PurchasesServiceServicer_to_server
 
 from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
+from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
 from kit.vault import Vault
 from services.purchases.messages import TOPIC
-from services.purchases.servicer import PurchasesServicer
+from services.purchases.models import PurchaseRow
+from services.purchases.personal import holdings
+from services.purchases.servicer import PurchasesServicer, Retell
+
+_GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
+_IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
 
 
 async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
-        servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, Vault.from_settings(settings))
-        history = IDENTITY.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
-        await publisher.serve([(add_PurchasesServiceServicer_to_server, servicer)], [Feed("identity", history, learn)])
+        vault = Vault.from_settings(settings)
+        servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, vault)
+        after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
+        await publisher.serve(
+            [
+                (add_PurchasesServiceServicer_to_server, servicer),
+                publisher.subject_data(vault, holdings(settings.site_erased_purchases), after),
+            ],
+            [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
+        )
 
 
 run(main)

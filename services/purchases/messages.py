@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -17,7 +17,9 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
+from kit.persons import subject_of
 from kit.rules import wrong_struct
+from kit.suppression import Suppressed
 from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
@@ -31,6 +33,11 @@ EMAIL_CONTEXT: Final = "email"
 BILLING_CONTEXT: Final = "billing"
 """Context under which a billing address is sealed."""
 
+ERASED: Final = "erased:"
+"""Kind of the names that stand for erased persons."""
+
+_COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
+_IMPERSONAL: Final = frozenset({"payment_method", "utm_attribution"})
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -72,6 +79,31 @@ def told(purchase: pb.Purchase, currency: str, vault: Vault) -> Told:
         is_test=purchase.is_test,
         is_staff=purchase.is_staff,
     )
+
+
+def names_in(news: Told) -> list[str]:
+    """The names a purchase was told under, the strongest first."""
+    columns = news.columns
+    told_under = (
+        subject_of(user_id=columns.get("user_id", "")),
+        subject_of(email_hash=columns.get("email_hash", b"")),
+        subject_of(session_id=columns.get("session_id", "")),
+    )
+    return [name for name in told_under if name]
+
+
+def unsuppressed(news: Told, suppressed: Suppressed) -> Told:
+    """What a purchase tells beside names of erased persons. Of one that is such a person's, only the sale is left."""
+    names = names_in(news)
+    if names and suppressed.holds(names[0], news.timestamp):
+        return of_nobody(news)
+    gone = {column for name in names if suppressed.holds(name, news.timestamp) for column in _COLUMNS[name.partition(":")[0]]}
+    return replace(news, columns={name: value for name, value in news.columns.items() if name not in gone})
+
+
+def of_nobody(news: Told) -> Told:
+    """A purchase without its person."""
+    return replace(news, columns={name: value for name, value in news.columns.items() if name in _IMPERSONAL})
 
 
 def joined(known: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:

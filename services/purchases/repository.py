@@ -49,6 +49,11 @@ class Purchases:
         rows = (await self._session.scalars(select(PurchaseRow).where(PurchaseRow.id.in_(ids)))).all()
         return min(rows, key=lambda row: ids.index(row.id), default=None)
 
+    async def named(self, ids: Collection[str]) -> Sequence[PurchaseRow]:
+        """The orders of these ids, as they are now."""
+        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids)).order_by(PurchaseRow.id)
+        return (await self._session.scalars(query.execution_options(populate_existing=True))).all()
+
     async def orders(self, named: Sequence[tuple[str, str]]) -> Sequence[Order | None]:
         """The orders that are named by site and name, as `find` has it, each with all that is known of it.
 

@@ -23,8 +23,20 @@ from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
+from kit.subjects import Row
+from kit.suppression import Suppressed, Suppressions
 from kit.vault import Vault
-from services.purchases.messages import Told, changed_message, purchase_id_of, recorded_message, told
+from services.purchases.messages import (
+    ERASED,
+    Told,
+    changed_message,
+    names_in,
+    of_nobody,
+    purchase_id_of,
+    recorded_message,
+    told,
+    unsuppressed,
+)
 from services.purchases.models import PurchaseRow
 from services.purchases.money import NOTHING, exact, is_currency
 from services.purchases.orders import Order, new_row
@@ -65,6 +77,21 @@ class _Recorded(NamedTuple):
 
 class _ToldTwice(Exception):  # noqa: N818 (a noun, as all errors here)
     """Two notices that were taken in together, by the shop's number and by the purchase id, are about one order."""
+
+
+class Retell:
+    """What follows from purchases having been erased: the topic tells them anew without the person, or not any more."""
+
+    def __init__(self, topic: StateTopic) -> None:
+        self._topic = topic
+
+    async def __call__(self, session: AsyncSession, rows: Sequence[Row]) -> None:
+        """Tells of those that stay."""
+        purchases, ids = Purchases(session), [row["id"] for row in rows]
+        stay, lines, entries = await purchases.named(ids), await purchases.lines(ids), await purchases.entries(ids)
+        await self._topic.forget(session, set(ids) - {row.id for row in stay})
+        told = [(row.id, changed_message(row, lines.get(row.id, ()), entries.get(row.id, ()))) for row in stay]
+        await self._topic.tell(session, told)
 
 
 class PurchasesServicer(PurchasesServiceServicer):
@@ -191,6 +218,8 @@ class PurchasesServicer(PurchasesServiceServicer):
     async def _recorded(self, session: AsyncSession, notices: Sequence[_Notice]) -> Sequence[_Recorded]:
         purchases, rates, now = Purchases(session), Rates(session), datetime.now(UTC)
         known = await purchases.orders([(notice.site, notice.name) for notice in notices])
+        names = {name for notice in notices if notice.told for name in names_in(notice.told)}
+        suppressed = await Suppressions(session).of(self._vault, names)
         recorded: list[_Recorded] = []
         seen: set[str] = set()
         for notice, found in zip(notices, known, strict=True):
@@ -202,7 +231,7 @@ class PurchasesServicer(PurchasesServiceServicer):
                 raise _ToldTwice
             seen.add(row.id)
             before, claim = row.refunded_amount, notice.claim(order)
-            order.tell(claim, notice.told)
+            order.tell(claim, notice.told and _unsuppressed(order, notice.told, suppressed))
             rate = await rates.rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
             entries = order.book(claim, rate, now)
             await purchases.add(order, entries, order.notice(claim, notice.source, notice.reason, now), now)
@@ -231,6 +260,11 @@ class PurchasesServicer(PurchasesServiceServicer):
 
     def _wrong_time(self, field: str, told: Timestamp) -> Violation | None:
         return wrong_time(field, told, self._settings.site_retention)
+
+
+def _unsuppressed(order: Order, news: Told, suppressed: Suppressed) -> Told:
+    """What a notice tells, but of nobody who was erased: the sale counts, whoever it was."""
+    return of_nobody(news) if (order.row.subject or "").startswith(ERASED) else unsuppressed(news, suppressed)
 
 
 async def _subjects(session: AsyncSession, user_id: str) -> Sequence[str]:

@@ -32,9 +32,10 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn, persons
-from kit.privacy import PURPOSES, Consent, Consents, learn_consents, person_consents
+from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
 from kit.rules import PageKey
 from kit.settings import Settings
+from kit.vault import Vault
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
 from services.gdpr.repository import ConsentHistory, Somebody
@@ -137,7 +138,9 @@ async def gdpr(settings: Settings, log: RedisLog) -> AsyncIterator[Gdpr]:
         for topic in (TOPIC, "identity"):
             await prepare_heads(database.sessions, topic, settings.log_partitions)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, StateTopic(TOPIC, settings.log_partitions)), server)
+        add_GdprServiceServicer_to_server(
+            GdprServicer(database.sessions, StateTopic(TOPIC, settings.log_partitions), Vault.from_settings(settings)), server
+        )
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -262,7 +265,7 @@ async def test_a_holder_knows_what_is_in_force_whether_it_followed_or_starts_wit
     newest = {subject: changes[-1] for subject, changes in published.items()}
     assert {change.consent.subject: change for change in await gdpr.changes()} == newest
     async with newest_database(settings, "ingestion") as holder:
-        consumer = Consumer(holder.sessions, gdpr.log, TOPIC, learn_consents)
+        consumer = Consumer(holder.sessions, gdpr.log, TOPIC, learn_rights)
         for partition in range(gdpr.partitions):
             while await consumer.step(partition, block_ms=1):
                 pass

@@ -63,7 +63,7 @@ class Identity:
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
         self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
-        handlers = {"events": FollowEvents(topic), "purchases": FollowPurchases(topic)}
+        handlers = {"events": FollowEvents(topic, self.vault), "purchases": FollowPurchases(topic, self.vault)}
         self.consumers = {name: Consumer(database.sessions, log, name, handler) for name, handler in handlers.items()}
 
     def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:

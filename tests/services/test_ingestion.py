@@ -32,7 +32,7 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay
 from kit.persons import learn
-from kit.privacy import learn_consents
+from kit.privacy import learn_rights
 from kit.settings import Settings
 from kit.vault import Vault
 from services.ingestion.consent import Policy
@@ -71,7 +71,7 @@ class Ingestion:
 
     def obey(self, policy: Policy) -> None:
         """Starts another worker, in a shop with this policy."""
-        store = StoreEvents(self.outbox, self._enricher, ObeyConsent(policy))
+        store = StoreEvents(self.outbox, self._enricher, self.vault, ObeyConsent(policy))
         self.consumer = Consumer(self.database.sessions, self.log, RAW_TOPIC, store, counted=True)
 
     def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
@@ -117,7 +117,7 @@ class Ingestion:
         async with self.database.sessions.begin() as session:
             await Outbox(topic).add(session, partition_of(key, self.partitions), [record])
         relay = Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
-        consumer = Consumer(self.database.sessions, self.log, topic, learn_consents if topic == "gdpr" else learn)
+        consumer = Consumer(self.database.sessions, self.log, topic, learn_rights if topic == "gdpr" else learn)
         for partition in range(self.partitions):
             while await relay.step(partition):
                 pass

@@ -39,7 +39,7 @@ from kit.persons import learn, persons, subject_of
 from kit.settings import Settings
 from kit.vault import Vault
 from services.journeys import models
-from services.journeys.consumers import follow_events, follow_purchases
+from services.journeys.consumers import FollowEvents, FollowPurchases
 from services.journeys.messages import TOPIC, event_row, glimpse, order_row
 from services.journeys.repository import Orders, Touchpoints
 from services.journeys.servicer import JourneysServicer
@@ -47,7 +47,8 @@ from tests.conftest import newest_database
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=123456)
-FOLLOWED = {"events": follow_events, "identity": learn, "purchases": follow_purchases}
+VAULT = Vault(bytes(32))
+FOLLOWED = {"events": FollowEvents(VAULT), "identity": learn, "purchases": FollowPurchases(VAULT)}
 CHANNELS = {
     "": event_pb2.CHANNEL_DIRECT,
     "internal": event_pb2.CHANNEL_INTERNAL,

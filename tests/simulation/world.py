@@ -31,6 +31,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Entry, Position, is_outage
 from kit.log.trim import Trimmer
 from kit.outbox import HeadBehindError, Outbox, Relay
+from kit.vault import Vault
 from services.ingestion.consent import Treatment
 from services.ingestion.consumers import StoreEvents
 from services.ingestion.enrichment import Enricher
@@ -362,7 +363,12 @@ class World:
             return [Treatment.DROP if received.event.id.endswith("suppressed") else Treatment.STORE for received in events]
 
         consumer = Consumer(
-            self.sessions, log, RAW_TOPIC, StoreEvents(outbox, self._enricher, consent), counted=True, after_commit=trimmer.after_commit
+            self.sessions,
+            log,
+            RAW_TOPIC,
+            StoreEvents(outbox, self._enricher, Vault(bytes(32)), consent),
+            counted=True,
+            after_commit=trimmer.after_commit,
         )
         while True:
             await self._rest(self.truth.unread)

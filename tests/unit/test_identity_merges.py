@@ -91,7 +91,7 @@ class Shop:
         topic = StateTopic("identity", settings.log_partitions)
         self.vault = Vault.from_settings(settings)
         self.servicer = IdentityServicer(settings, database.sessions, topic, self.vault)
-        self._follow = FollowPurchases(topic)
+        self._follow = FollowPurchases(topic, self.vault)
 
     async def forget(self) -> None:
         async with self._database.sessions.begin() as session:

@@ -1,0 +1,80 @@
+"""What identity holds of persons. An erasure leaves nothing of it but the figures of orders."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kit.subjects import Holding, Kind, Row, Tell, nothing
+from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
+from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
+
+_LONG: Final = "until the person is erased"
+
+
+def _forgotten(word: str, *columns: str) -> Tell:
+    """The key under which the topic told of a row, which it tells no more."""
+
+    def key(row: Row) -> tuple[str, None]:
+        return " ".join((word, *(row[column] for column in columns))), None
+
+    return key
+
+
+HOLDINGS: Final = (
+    Holding(
+        UserRow,
+        section="wordpress_data",
+        why="the profile of a registered person, for the shop's own use",
+        kept=_LONG,
+        names={"id": Kind.USER},
+        personal=nothing("wordpress_id", "email", "email_hash", "first_name", "last_name", "utm_attribution", "preferences", "field_times"),
+        sealed={"email": EMAIL_CONTEXT, "first_name": NAME_CONTEXT, "last_name": NAME_CONTEXT},
+        goes=True,
+        told=_forgotten("user", "id"),
+    ),
+    Holding(
+        LinkRow,
+        section="wordpress_data",
+        why="the names a person goes by, so that visits and orders find it",
+        kept=_LONG,
+        names={"subject": Kind.SUBJECT, "user_id": Kind.USER},
+        goes=True,
+        each_name=True,
+        told=_forgotten("alias", "subject", "user_id"),
+    ),
+    Holding(
+        MergeRow,
+        section="wordpress_data",
+        why="users that are one person",
+        kept=_LONG,
+        names={"merged_user_id": Kind.USER, "user_id": Kind.USER},
+        personal=nothing("reason"),
+        goes=True,
+        each_name=True,
+        told=_forgotten("merge", "merged_user_id"),
+    ),
+    Holding(
+        SubscriptionRow,
+        section="email_data",
+        why="the mailing lists a person is on",
+        kept=_LONG,
+        names={"user_id": Kind.USER},
+        goes=True,
+    ),
+    Holding(
+        OrderRow,
+        section="",
+        why="what a person has paid, from which its value follows; the orders themselves are shown by purchases",
+        kept="as long as the order",
+        names={"subject": Kind.SUBJECT},
+    ),
+    Holding(
+        CampaignRow,
+        section="analytics_data",
+        why="the campaign that led to a person's first visit",
+        kept=_LONG,
+        names={"subject": Kind.SUBJECT},
+        personal=nothing("utm"),
+        goes=True,
+    ),
+)

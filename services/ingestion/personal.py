@@ -1,0 +1,37 @@
+"""What ingestion holds of persons, and what an erasure leaves of it: an event that counts, and no more."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kit.subjects import Becomes, Holding, Kind, Row
+from services.ingestion.consent import NAMING, page
+from services.ingestion.models import EventRow
+
+_KEPT: Final = ("page_title", "global_privacy_control")
+
+
+def _page(column: str) -> Becomes:
+    def without_query(row: Row) -> str | None:
+        return page(row[column]) if row[column] else None
+
+    return without_query
+
+
+def _counted(row: Row) -> dict[str, Any]:
+    """Of an event's further data what was found out about it, and nothing that leads to a person."""
+    data = row["event_data"]
+    enrichment = {name: value for name, value in data["enrichment"].items() if name not in NAMING}
+    return {**{name: data[name] for name in _KEPT if name in data}, "enrichment": enrichment}
+
+
+HOLDINGS: Final = (
+    Holding(
+        EventRow,
+        section="analytics_data",
+        why="what visitors do on the site, for reports and for automation",
+        kept="the site's retention (`PMP_SITE_RETENTION`), then deleted",
+        names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
+        personal={"page_url": _page("page_url"), "referrer": _page("referrer"), "event_data": _counted},
+    ),
+)

@@ -1,0 +1,79 @@
+"""What journeys holds of persons, and what an erasure leaves of it: journeys of nobody, from which the same figures follow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.protobuf.message import Message
+
+from kit.subjects import Custom, Holding, Kind, Row, nothing
+from kit.vault import Vault
+from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
+from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
+
+_LONG: Final = "as long as the event or the order it comes from"
+
+
+def visit_pseudonym(vault: Vault, session_id: str) -> str:
+    """What stands for a visit once its person is erased: the same in each table, so that orders keep the visit they were made in."""
+    return f"erased-{vault.digest(session_id.encode(), purpose='visit').hex()}"
+
+
+def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
+    """The tables of journeys.
+
+    Args:
+        vault: makes the pseudonyms of visits.
+        erase_visits: takes names out of visits, whose keys they are.
+    """
+
+    def visit(row: Row) -> str | None:
+        return visit_pseudonym(vault, row["session_id"]) if row["session_id"] else None
+
+    return (
+        Holding(
+            TouchpointRow,
+            section="journeys",
+            why="how people come to buy",
+            kept=_LONG,
+            names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
+            personal={"page_url": _page, **nothing("metadata")},
+            told=_touchpoint,
+        ),
+        Holding(
+            ConversionRow,
+            section="journeys",
+            why="goals that people reach",
+            kept="until the person is erased",
+            names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
+            personal={"page_url": _page, **nothing("metadata")},
+            told=conversion_recorded,
+        ),
+        Holding(
+            OrderRow,
+            section="",
+            why="which orders visits led to; the orders themselves are shown by purchases",
+            kept=_LONG,
+            names={"subject": Kind.SUBJECT},
+            personal={"session_id": visit},
+        ),
+        Holding(
+            SessionRow,
+            section="journeys",
+            why="where visits came from",
+            kept=_LONG,
+            names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
+            each_name=True,
+            erase=erase_visits,
+        ),
+    )
+
+
+def _page(row: Row) -> str | None:
+    """An address without query and fragment."""
+    return row["page_url"].partition("#")[0].partition("?")[0] if row["page_url"] else None
+
+
+def _touchpoint(row: Row) -> tuple[str, Message] | None:
+    """What clients told is published; what follows from other topics is not."""
+    return touchpoint_recorded(row) if row["origin"] == CLIENT else None

@@ -1,0 +1,78 @@
+"""Holds what is kept of persons to its declarations: no table keeps more, and the documentation says the same."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import MetaData, Table
+
+from kit import persons
+from kit.log import tables
+from kit.privacy import person_consents
+from kit.subjects import SHARED, Holding
+from kit.vault import Vault
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py"))
+LEADS_TO_A_PERSON = re.compile(r"user_id|wordpress_id|session|e?mail|address|subject|person|billing|first_name|last_name|phone")
+
+
+def _declared(service: str) -> Sequence[Holding]:
+    """The declaration of a service; what it takes from a vault or from settings changes no column."""
+    module: Any = importlib.import_module(f"services.{service}.personal")
+    if hasattr(module, "HOLDINGS"):
+        return module.HOLDINGS
+    return module.holdings(Vault(bytes(32)), partial(_never))
+
+
+async def _never(*_arguments: Any) -> int:
+    raise AssertionError
+
+
+def _uncovered(table: Table, holdings: Sequence[Holding]) -> list[str]:
+    """Columns that by their names lead to a person and that nobody has declared."""
+    covered = {name for holding in holdings if holding.table is table for name in (*holding.names, *holding.personal)}
+    covered |= {name for holding in holdings for part in holding.parts if part.table is table for name in part.personal}
+    return [column.name for column in table.columns if LEADS_TO_A_PERSON.search(column.name) and column.name not in covered]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_leads_to_a_person_is_declared(service: str) -> None:
+    metadata: MetaData = importlib.import_module(f"services.{service}.models").Base.metadata
+    declared = _declared(service)
+    assert {table.name: found for table in metadata.sorted_tables if (found := _uncovered(table, declared))} == {}
+    assert {holding.table.name for holding in declared} <= metadata.tables.keys()
+    assert all({*holding.names, *holding.personal, *holding.sealed} <= set(holding.table.c.keys()) for holding in declared)
+
+
+def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
+    own = [*persons.aliases.metadata.sorted_tables, person_consents, *tables.outbox.metadata.sorted_tables]
+    assert {table.name: found for table in own if (found := _uncovered(table, SHARED))} == {}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_with_a_database_shows_and_erases_what_it_holds(service: str) -> None:
+    main = (ROOT / "services" / service / "__main__.py").read_text()
+    assert "publisher.subject_data(" in main or "add_SubjectDataServiceServicer_to_server" in main
+
+
+def test_the_documentation_says_what_is_kept_of_persons() -> None:
+    text = (ROOT / "docs" / "privacy.md").read_text()
+    rows = [_line(service, holding) for service in SERVICES for holding in _declared(service)]
+    rows += [_line("every service", holding) for holding in SHARED]
+    _, _, table = text.partition("| table | columns |")
+    assert [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")] == rows
+
+
+def _line(service: str, holding: Holding) -> str:
+    columns = [*holding.names, *(name for name in holding.personal if name not in holding.names)]
+    parts = [f"{part.table.name}.{name}" for part in holding.parts for name in part.personal]
+    fields = ", ".join(f"`{name}`" for name in (*columns, *parts))
+    becomes = "deleted" if holding.goes else "stays without the person"
+    return f"| `{service}` `{holding.table.name}` | {fields} | {holding.why} | {holding.kept} | {becomes} |"

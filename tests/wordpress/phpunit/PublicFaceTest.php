@@ -97,7 +97,8 @@ final class PublicFaceTest extends SiteTestCase
         self::assertMatchesRegularExpression('~<script type="module"\s+src=.https?://shop.example/[^>]+shop\.js~', $page);
         $island = '~<script type="application/json" id="pmp-settings">(.+)</script>~';
         self::assertSame(1, preg_match($island, $page, $found));
-        self::assertSame(['route' => '/wp-json/pmp/v1/notes', 'consent' => 'required'], json_decode($found[1], true));
+        $settings = ['route' => '/wp-json/pmp/v1/notes', 'drain' => '/wp-json/pmp/v1/drain', 'consent' => 'required'];
+        self::assertSame($settings, json_decode($found[1], true));
     }
 
     public function test_a_setting_can_not_end_its_island(): void

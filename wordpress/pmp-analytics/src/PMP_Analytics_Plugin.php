@@ -182,13 +182,14 @@ class PMP_Analytics_Plugin
     private function parts(): array
     {
         $overdue = new Overdue($this->event_queue, $this->drainer);
+        $rates = RateLimit::of_this_site();
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
             new Command($this->event_queue, $this->drainer, $this->pause),
-            new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $overdue, $this->clock),
-            new DrainRoute($this->drainer),
+            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
+            new DrainRoute($this->drainer, $rates, $this->clock),
             new TrackerScript(PMP_ANALYTICS_FILE),
             $this->accounts,
             $this->orders,

@@ -47,6 +47,7 @@ final class TrackerScript implements Registerable
          */
         $settings = apply_filters('pmp_analytics_tracker_settings', [
             'route' => wp_make_link_relative(rest_url(CollectRoute::SPACE . '/notes')),
+            'drain' => wp_make_link_relative(rest_url(CollectRoute::SPACE . '/drain')),
             'consent' => 'required',
         ]);
         // No text of a setting can end the element it stands in.

@@ -84,9 +84,8 @@ final class CollectRoute implements Registerable
         if ($this->config->is_staff($user_id)) {
             return $this->answer(CollectedEvents::accept_all($collected->verdicts));
         }
-        $response = $this->queue->add(...$collected->messages) ? $this->answer($collected->verdicts) : $this->too_many();
-        $this->overdue->deliver();
-        return $response;
+        $is_overdue = $this->overdue->is_on();
+        return $this->queue->add(...$collected->messages) ? $this->answer($collected->verdicts, $is_overdue) : $this->too_many();
     }
 
     /**
@@ -125,8 +124,9 @@ final class CollectRoute implements Registerable
 
     /**
      * @param list<array{success: bool, event_id: string, violations: list<array{field: string, description: string}>}> $verdicts
+     * @param bool $is_overdue The browser should have the outbox delivered.
      */
-    private function answer(array $verdicts): WP_REST_Response
+    private function answer(array $verdicts, bool $is_overdue = false): WP_REST_Response
     {
         $accepted = count(array_filter(array_column($verdicts, 'success')));
         return new WP_REST_Response([
@@ -134,7 +134,7 @@ final class CollectRoute implements Registerable
             'accepted' => $accepted,
             'rejected' => count($verdicts) - $accepted,
             'results' => $verdicts,
-        ], 202);
+        ] + ($is_overdue ? ['overdue' => true] : []), 202);
     }
 
     private function too_many(): WP_REST_Response

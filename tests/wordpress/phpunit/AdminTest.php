@@ -43,6 +43,22 @@ final class AdminTest extends SiteTestCase
         self::assertSame('', $this->page->sanitize(['gateway_url' => 'javascript:alert(1)'])['gateway_url']);
     }
 
+    public function test_roles_are_left_out_by_a_tick_and_all_may_be_let_in(): void
+    {
+        self::assertStringContainsString('value="editor" checked=', $this->shown());
+        self::assertMatchesRegularExpression('/value="subscriber">/', $this->shown());
+
+        $kept = $this->page->sanitize(['consent' => 'assumed', 'excluded_roles' => ['', 'author', 'nobody']]);
+        self::assertSame(['consent' => 'assumed', 'excluded_roles' => ['author']], $kept);
+        self::assertSame(['excluded_roles' => []], $this->page->sanitize(['consent' => 'x', 'excluded_roles' => ['']]));
+        self::assertSame([], $this->page->sanitize([]));
+
+        update_option(PMP_Config::OPTION, $kept);
+        self::assertStringContainsString('value="author" checked=', $this->shown());
+        self::assertStringContainsString('value="assumed" selected=', $this->shown());
+        self::assertTrue((new PMP_Config())->is_staff($this->customer('writer', 'author')));
+    }
+
     public function test_reasons_are_escaped(): void
     {
         $this->add_events(['bad-<script>']);

@@ -29,6 +29,7 @@ use PMP\Analytics\Payload\PurchasePayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\RateLimit;
@@ -189,8 +190,9 @@ class PMP_Analytics_Plugin
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
             new Command($this->event_queue, $this->drainer, $this->pause),
             new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
+            new ChoicesRoute($this->event_queue, $rates, $this->clock),
             new DrainRoute($this->drainer, $rates, $this->clock),
-            new TrackerScript(PMP_ANALYTICS_FILE),
+            new TrackerScript(PMP_ANALYTICS_FILE, $this->config),
             $this->accounts,
             $this->orders,
             $this->enrollments,

@@ -61,6 +61,10 @@ final class SettingsPage implements Registerable
             $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
             add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
         }
+        add_settings_section('visitors', __('Visitors', 'pmp-analytics'), '__return_null', self::SLUG);
+        $field = ['label_for' => 'pmp-consent'];
+        add_settings_field('consent', __('Consent', 'pmp-analytics'), [$this, 'show_consent'], self::SLUG, 'visitors', $field);
+        add_settings_field('roles', __('Roles left out', 'pmp-analytics'), [$this, 'show_roles'], self::SLUG, 'visitors');
     }
 
     /**
@@ -81,7 +85,49 @@ final class SettingsPage implements Registerable
                 $kept[$name] = $value;
             }
         }
+        if (in_array($input['consent'] ?? '', ['required', 'assumed'], true)) {
+            $kept['consent'] = $input['consent'];
+        }
+        if (is_array($input['excluded_roles'] ?? null)) {
+            // The field is always sent, if only with an empty text: nobody may be left out.
+            $kept['excluded_roles'] = array_values(array_intersect(array_keys(wp_roles()->roles), $input['excluded_roles']));
+        }
         return $kept;
+    }
+
+    public function show_consent(): void
+    {
+        $choices = [
+            'required' => __('Nothing is told of a visitor who has not agreed', 'pmp-analytics'),
+            'assumed' => __('Visits are told until the visitor objects, where the law lets you', 'pmp-analytics'),
+        ];
+        echo '<select id="pmp-consent" name="' . esc_attr(PMP_Config::OPTION) . '[consent]">';
+        foreach ($choices as $choice => $label) {
+            $selected = selected($this->config->requires_consent(), $choice === 'required', false);
+            echo '<option value="' . esc_attr($choice) . '"' . $selected . '>' . esc_html($label) . '</option>';
+        }
+        echo '</select><p class="description">';
+        esc_html_e('A consent tool with the WP Consent API is asked first, and a browser that objects is always heard.', 'pmp-analytics');
+        echo '</p>';
+    }
+
+    public function show_roles(): void
+    {
+        $name = PMP_Config::OPTION . '[excluded_roles][]';
+        echo '<fieldset><legend class="screen-reader-text">' . esc_html__('Roles left out', 'pmp-analytics') . '</legend>';
+        echo '<input type="hidden" name="' . esc_attr($name) . '" value="">';
+        foreach (wp_roles()->get_names() as $role => $label) {
+            printf(
+                '<label><input type="checkbox" name="%s" value="%s"%s> %s</label><br>',
+                esc_attr($name),
+                esc_attr($role),
+                checked(in_array($role, $this->config->excluded_roles(), true), true, false),
+                esc_html(translate_user_role($label)),
+            );
+        }
+        echo '</fieldset><p class="description">';
+        esc_html_e('What these people do is staff\'s: it is not told, and their orders are flagged.', 'pmp-analytics');
+        echo '</p>';
     }
 
     /**

@@ -247,3 +247,8 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
         default => (object) ['enabled' => 'yes'],
     };
 }
+
+function wc_get_page_screen_id(string $for): string
+{
+    return $for === 'shop-order' ? 'woocommerce_page_wc-orders' : '';
+}

@@ -2,6 +2,7 @@
 
 declare(strict_types=1);
 
+use PMP\Analytics\Admin\OrderBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Accounts;
@@ -199,6 +200,7 @@ class PMP_Analytics_Plugin
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
+            new OrderBox($this->event_queue, $this->pause, $this->api_client),
             new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client),
         ];
     }

@@ -142,6 +142,17 @@ class PMP_Event_Queue
     }
 
     /**
+     * What is said of an order of WooCommerce and has not arrived, oldest first.
+     *
+     * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside; times are
+     *     milliseconds since 1970.
+     */
+    public function about_order(int $order_id): array
+    {
+        return $this->table->about_order((string) $order_id, "wc-order-{$order_id}-");
+    }
+
+    /**
      * Seconds for which the oldest of the waiting has waited; 0 without any.
      */
     public function oldest_age(): float

@@ -212,6 +212,27 @@ final class Table
     }
 
     /**
+     * What is said of an order and has not arrived, oldest first.
+     *
+     * @param string $prefix What the ids of the order's purchases begin with.
+     * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside.
+     */
+    public function about_order(string $order_id, string $prefix): array
+    {
+        return (array) $this->database->get_results(
+            $this->database->prepare(
+                "SELECT kind, status, reason, created_at FROM {$this->name}
+                WHERE (kind = %s AND message_id LIKE %s) OR (kind = %s AND target = %s) ORDER BY id LIMIT 50",
+                Kind::Purchase->value,
+                $this->database->esc_like($prefix) . '%',
+                Kind::Refund->value,
+                $order_id,
+            ),
+            ARRAY_A,
+        );
+    }
+
+    /**
      * True when more than so many wait. Counts only when the first and the last are that far apart: InnoDB counts by reading.
      */
     public function holds_more_than(int $limit): bool

@@ -248,6 +248,26 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
     };
 }
 
+/**
+ * @param array{type: string, limit: int, orderby: string, order: string, exclude: list<int>, date_created?: string} $query
+ * @return list<WC_Order>
+ */
+function wc_get_orders(array $query): array
+{
+    $since = (int) ltrim($query['date_created'] ?? '0', '>=');
+    $found = array_filter(
+        array_map(wc_get_order(...), array_keys(WC_Data::$kept)),
+        static fn (object $order): bool => $order instanceof WC_Order
+            && ! in_array($order->get_id(), $query['exclude'], true)
+            && $order->get_status() !== 'trash'
+            && $order->get_date_created()->getTimestamp() >= $since,
+    );
+    // Those of one second come in no order that could be relied on.
+    usort($found, static fn (WC_Order $one, WC_Order $other): int
+        => [$one->get_date_created(), $other->get_id()] <=> [$other->get_date_created(), $one->get_id()]);
+    return array_slice($found, 0, $query['limit']);
+}
+
 function wc_get_page_screen_id(string $for): string
 {
     return $for === 'shop-order' ? 'woocommerce_page_wc-orders' : '';

@@ -6,6 +6,7 @@ use PMP\Analytics\Admin\OrderBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Accounts;
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Capture\Cart;
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
@@ -185,11 +186,13 @@ class PMP_Analytics_Plugin
     {
         $overdue = new Overdue($this->event_queue, $this->drainer);
         $rates = RateLimit::of_this_site();
+        $backfill = new Backfill($this->event_queue, $this->orders, $this->clock);
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
-            new Command($this->event_queue, $this->drainer, $this->pause),
+            new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
+            $backfill,
             new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
             new ChoicesRoute($this->event_queue, $rates, $this->clock),
             new DrainRoute($this->drainer, $rates, $this->clock),
@@ -201,7 +204,7 @@ class PMP_Analytics_Plugin
             new Cart($this),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
-            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client),
+            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client, $backfill),
         ];
     }
 

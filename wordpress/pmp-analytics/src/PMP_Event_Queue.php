@@ -160,6 +160,14 @@ class PMP_Event_Queue
         return $this->table->oldest_age($this->now());
     }
 
+    /**
+     * True when more than so many wait.
+     */
+    public function holds_more_than(int $messages): bool
+    {
+        return $this->table->holds_more_than($messages);
+    }
+
     public function state(): State
     {
         return $this->table->state($this->now());

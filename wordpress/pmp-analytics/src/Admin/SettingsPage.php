@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Admin;
 
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
@@ -26,6 +27,7 @@ final class SettingsPage implements Registerable
         private readonly PMP_Event_Queue $queue,
         private readonly Pause $pause,
         private readonly PMP_API_Client $client,
+        private readonly Backfill $backfill,
     ) {
     }
 
@@ -179,6 +181,9 @@ final class SettingsPage implements Registerable
             $notice = $this->test();
         } elseif ($action === 'requeue') {
             $this->queue->requeue();
+        } elseif ($action === 'backfill') {
+            $this->backfill->start();
+            $notice = 'backfill';
         }
         wp_safe_redirect(add_query_arg('pmp_notice', rawurlencode($notice), admin_url('options-general.php?page=' . self::SLUG)));
         exit;
@@ -203,6 +208,7 @@ final class SettingsPage implements Registerable
         }
         $texts = [
             'connected' => __('The mesh answers and takes the keys.', 'pmp-analytics'),
+            'backfill' => __('The orders from before the plugin are told, some of them every minute.', 'pmp-analytics'),
             'requeued' => __('What was set aside is tried again.', 'pmp-analytics'),
         ];
         printf(
@@ -224,6 +230,7 @@ final class SettingsPage implements Registerable
             __('Last delivery', 'pmp-analytics') => $delivery['delivered_at'] > 0
                 ? wp_date(get_option('date_format') . ' ' . get_option('time_format'), (int) $delivery['delivered_at'])
                 : '–',
+            __('Orders from before the plugin', 'pmp-analytics') => $this->backfill_state(),
             __('Last problem', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
         ];
         echo '<h2>' . esc_html__('The outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
@@ -236,7 +243,21 @@ final class SettingsPage implements Registerable
         }
         echo '</tbody></table>';
         $this->show_button('test', __('Test the connection', 'pmp-analytics'));
+        $this->show_button('backfill', __('Tell the orders from before the plugin', 'pmp-analytics'));
         $this->show_button('requeue', __('Try again what was set aside', 'pmp-analytics'));
+    }
+
+    private function backfill_state(): string
+    {
+        $state = $this->backfill->state();
+        $told = number_format_i18n($state['told']);
+        return match (true) {
+            /* translators: %s: number of orders. */
+            $state['is_running'] => sprintf(__('%s told so far', 'pmp-analytics'), $told),
+            /* translators: %s: number of orders. */
+            $state['finished_at'] > 0 => sprintf(__('all told: %s', 'pmp-analytics'), $told),
+            default => __('not told', 'pmp-analytics'),
+        };
     }
 
     private function show_button(string $action, string $label): void

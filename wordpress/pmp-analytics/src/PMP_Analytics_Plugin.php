@@ -28,6 +28,7 @@ use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\PurchasePayload;
+use PMP\Analytics\Privacy\PersonalData;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
@@ -61,6 +62,8 @@ class PMP_Analytics_Plugin
 
     private readonly Enrollments $enrollments;
 
+    private readonly OrderReader $order_reader;
+
     private readonly Orders $orders;
 
     public function __construct(
@@ -79,7 +82,8 @@ class PMP_Analytics_Plugin
         $this->drainer = new Drainer($this->event_queue, $this->api_client, $lease, $this->pause, $this->clock);
         $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
         $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
-        $this->orders = new Orders($this->event_queue, new OrderReader($this->config, new ProductType()));
+        $this->order_reader = new OrderReader($this->config, new ProductType());
+        $this->orders = new Orders($this->event_queue, $this->order_reader);
     }
 
     /**
@@ -203,6 +207,7 @@ class PMP_Analytics_Plugin
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
+            new PersonalData($this->event_queue, $this->order_reader),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
             new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client, $backfill),
         ];

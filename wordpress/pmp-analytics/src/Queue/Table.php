@@ -133,6 +133,36 @@ final class Table
         );
     }
 
+    /**
+     * Rows of any state, by their numbers.
+     *
+     * @return list<array<string, string>>
+     */
+    public function after(int $number, int $limit): array
+    {
+        return (array) $this->database->get_results(
+            $this->database->prepare(
+                "SELECT id, kind, message_id, target, scope, attempts, payload FROM {$this->name} WHERE id > %d ORDER BY id LIMIT %d",
+                $number,
+                $limit,
+            ),
+            ARRAY_A,
+        );
+    }
+
+    /**
+     * Puts another payload in a row's place.
+     */
+    public function replace(int $number, string $sealed, int $bytes): void
+    {
+        $this->run($this->database->prepare(
+            "UPDATE {$this->name} SET payload = UNHEX(%s), bytes = %d WHERE id = %d",
+            bin2hex($sealed),
+            $bytes,
+            $number,
+        ));
+    }
+
     public function has_due(int $now): bool
     {
         return (bool) $this->database->get_var(

@@ -24,7 +24,7 @@ ASK = {
     "route": CHOICES,
     "title": "May we count?",
     "text": "We <b>count</b> visits.",
-    "yes": "Yes",
+    "yes": "Yes, you may, and thank you",
     "no": "No",
     "policy": {"url": "/privacy", "text": "Privacy policy"},
 }

@@ -8,7 +8,8 @@ const TOLD = 'pmp.told';
 const BOX = 'position:fixed;inset:auto 0 0 0;z-index:2147483647;max-height:50vh;overflow:auto;padding:1rem;box-sizing:border-box;'
   + 'color-scheme:light dark;background:Canvas;color:CanvasText;border-top:1px solid;font:16px/1.5 system-ui,sans-serif';
 // Both answers are as easy to see and to give.
-const BUTTON = 'min-width:8rem;min-height:2.75rem;margin:.5rem .75rem 0 0;padding:.5rem 1rem;font:inherit;cursor:pointer;'
+const BUTTONS = 'display:inline-grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:.75rem;margin-top:.5rem';
+const BUTTON = 'min-width:8rem;min-height:2.75rem;margin:0;padding:.5rem 1rem;font:inherit;cursor:pointer;'
   + 'background:ButtonFace;color:ButtonText;border:2px solid ButtonText;border-radius:.25rem';
 
 const listening = new WeakSet();
@@ -68,12 +69,12 @@ function made(document, { title, text, yes, no, policy }) {
   const banner = element(document, 'section', { 'data-pmp-banner': '', role: 'dialog', 'aria-labelledby': 'pmp-ask-title', 'aria-describedby': 'pmp-ask-text' }, BOX);
   const paragraph = element(document, 'p', { id: 'pmp-ask-text' }, 'margin:0;max-width:60rem', text);
   if (policy) paragraph.append(' ', element(document, 'a', { href: policy.url }, 'color:LinkText', policy.text));
-  banner.append(
-    element(document, 'strong', { id: 'pmp-ask-title' }, '', title),
-    paragraph,
+  const buttons = element(document, 'div', {}, BUTTONS);
+  buttons.append(
     element(document, 'button', { type: 'button', 'data-pmp-consent': 'granted' }, BUTTON, yes),
     element(document, 'button', { type: 'button', 'data-pmp-consent': 'denied' }, BUTTON, no),
   );
+  banner.append(element(document, 'strong', { id: 'pmp-ask-title' }, '', title), paragraph, buttons);
   return banner;
 }
 

@@ -8,25 +8,22 @@ export const SHOP = 'https://shop.example';
 export const ROUTE = '/wp-json/pmp/v1/notes';
 export const SETTINGS = { route: ROUTE, consent: 'assumed' };
 
-/** `localStorage` and `sessionStorage`; `full` refuses to store. */
+/** `localStorage` and `sessionStorage`, whose values are properties, too; `full` refuses to store. */
 export class Area {
   full = false;
-  #values = new Map();
 
-  get length() { return this.#values.size; }
-  key(at) { return [...this.#values.keys()][at] ?? null; }
-  getItem(key) { return this.#values.get(key) ?? null; }
-  removeItem(key) { this.#values.delete(key); }
-  copy() {
-    const copy = new Area();
-    copy.#values = new Map(this.#values);
-    return copy;
-  }
+  get length() { return this.#keys().length; }
+  key(at) { return this.#keys()[at] ?? null; }
+  getItem(key) { return Object.hasOwn(this, key) ? this[key] : null; }
+  removeItem(key) { delete this[key]; }
+  copy() { return Object.assign(new Area(), this); }
 
   setItem(key, value) {
     if (this.full) throw new DOMException('full', 'QuotaExceededError');
-    this.#values.set(key, String(value));
+    this[key] = String(value);
   }
+
+  #keys() { return Object.keys(this).filter((key) => key !== 'full'); }
 }
 
 /** How a tab sees `localStorage`: its own changes at once, those of the other `views` some milliseconds later. */
@@ -83,11 +80,18 @@ export class Element {
 export class Mesh {
   /** Every event of every request, as often as it was told. */
   told = [];
+  /** What visitors answered when they were asked for their consent. */
+  choices = [];
   requests = [];
   reply = null;
 
   async answer(url, options) {
     this.requests.push({ url, ...options });
+    if (url.endsWith('/drain')) return new Response(null, { status: 204 });
+    if (url.endsWith('/choices')) {
+      this.choices.push(JSON.parse(options.body));
+      return Response.json({ success: true }, { status: 202 });
+    }
     if (url.endsWith('/pass')) return Response.json({ token: `token-${this.requests.length}`, expires_in: 600 });
     const { events } = JSON.parse(options.body);
     const reply = await this.reply?.(events, options);
@@ -143,12 +147,13 @@ class Page extends EventTarget {
     island.textContent = JSON.stringify(settings);
     const root = new Element('html', {}, [island, ...body]);
     this.document = Object.assign(new EventTarget(), {
-      referrer, title, root, visibilityState: 'visible', documentElement: { scrollHeight: 2000 },
+      referrer, title, root, hidden: false, documentElement: { scrollHeight: 2000 },
       getElementById: (id) => root.querySelector(`#${id}`),
       querySelector: (selectors) => root.querySelector(selectors),
       querySelectorAll: (selectors) => root.querySelectorAll(selectors),
     });
     Object.defineProperty(this.document, 'cookie', {
+      get: () => [...browser.cookies].map((pair) => pair.join('=')).join('; '),
       set(text) {
         const [, name, value, age] = /^(\w+)=([^;]*);path=\/;max-age=(\d+)/.exec(text);
         if (age === '0') browser.cookies.delete(name);
@@ -182,7 +187,7 @@ class Page extends EventTarget {
   }
 
   show(state) {
-    this.document.visibilityState = state;
+    this.document.hidden = state === 'hidden';
     this.document.dispatchEvent(new Event('visibilitychange'));
   }
 
@@ -196,7 +201,7 @@ class Page extends EventTarget {
   /** The page comes back as it was. */
   restore() {
     this.gone = false;
-    this.document.visibilityState = 'visible';
+    this.document.hidden = false;
     this.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true }));
   }
 }

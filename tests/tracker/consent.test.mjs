@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
+import '../../wordpress/pmp-analytics/assets/ask.js';
 import { Browser, Element, ROUTE, SHOP, clock, pass, unwind } from './browser.mjs';
 
+const CHOICES = '/wp-json/pmp/v1/choices';
 const ASK = { route: ROUTE };
+const ASKING = {
+  ...ASK,
+  ask: { script: new URL('../../wordpress/pmp-analytics/assets/ask.js', import.meta.url).href, route: CHOICES },
+};
 const AD = '/?utm_source=newsletter&utm_campaign=spring';
 const GOOGLE = 'https://www.google.com/';
 
@@ -29,6 +35,12 @@ const nothing = () => {
   assert.deepEqual(browser.mesh.requests, []);
   assert.deepEqual(browser.beacons, []);
   assert.deepEqual(browser.stored(), []);
+  assert.equal(browser.cookies.size, 0);
+};
+
+const nothingButTheAnswer = () => {
+  assert.deepEqual(browser.mesh.requests, []);
+  assert.deepEqual(browser.stored(), ['pmp.consent']);
   assert.equal(browser.cookies.size, 0);
 };
 
@@ -218,13 +230,19 @@ for (const [name, settings, window] of [
   });
 }
 
-test('our own banner asks until it is answered, and can be asked for again', () => {
+/** A page of a theme with a banner of its own, and a button that asks again. */
+function themed(options = {}) {
   const [yes, no, ask] = ['granted', 'denied', 'ask'].map((answer) => new Element('button', { 'data-pmp-consent': answer }));
   const banner = new Element('aside', { 'data-pmp-banner': '' }, [yes, no]);
   banner.hidden = true;
-  const page = browser.open('/', { settings: ASK, body: [banner, ask] });
+  return { yes, no, ask, banner, page: browser.open('/', { settings: ASKING, body: [banner, ask], ...options }) };
+}
+
+test('a banner asks until it is answered, and can be asked for again', async () => {
+  const { page, banner, yes, no, ask } = themed();
   const states = [];
   page.document.addEventListener('pmp:consent', ({ detail }) => states.push(detail));
+  await pass(50);
   assert.equal(banner.hidden, false);
   page.fire('click', no);
   assert.equal(banner.hidden, true);
@@ -235,11 +253,62 @@ test('our own banner asks until it is answered, and can be asked for again', () 
   assert.deepEqual(states, ['denied', 'granted']);
 });
 
-test('our own banner keeps quiet where a consent tool asks, and where the browser has answered', () => {
-  const banner = () => Object.assign(new Element('aside', { 'data-pmp-banner': '' }), { hidden: true });
-  const [managed, signalled] = [banner(), banner()];
-  browser.open('/', { settings: ASK, body: [managed], window: consentTool() });
+test('a banner keeps quiet where a consent tool asks, and where the browser has answered', async () => {
+  const managed = themed({ window: consentTool() });
   browser.navigator = { globalPrivacyControl: true };
-  browser.open('/', { settings: ASK, body: [signalled] });
-  assert.deepEqual([managed.hidden, signalled.hidden], [true, true]);
+  const signalled = themed();
+  await pass(50);
+  assert.deepEqual([managed.banner.hidden, signalled.banner.hidden], [true, true]);
+});
+
+const choices = () => browser.mesh.choices.map(({ choice, session_id: session }) => [choice, session]);
+
+test('the shop is told of an answer, under the visit that begins or ends with it', async () => {
+  const { page, yes, no, ask } = themed();
+  await pass(1000);
+  page.fire('click', yes);
+  await pass(1000);
+  const [{ session_id: session }] = browser.mesh.told;
+  page.fire('click', ask);
+  page.fire('click', no);
+  await pass(1000);
+  assert.deepEqual(choices(), [['granted', session], ['denied', session]]);
+  assert.deepEqual([browser.stored(), page.sessionStorage.length, browser.cookies.size], [['pmp.consent'], 0, 0]);
+});
+
+test('who says no at once tells nobody anything', async () => {
+  const { page, no } = themed();
+  await pass(1000);
+  page.fire('click', no);
+  await pass(1000);
+  assert.deepEqual(choices(), []);
+  nothingButTheAnswer();
+});
+
+test('an answer is told once, and not again by the pages that know it', async () => {
+  const { page, yes } = themed();
+  await pass(50);
+  page.fire('click', yes);
+  await pass(1000);
+  themed({ tab: page.sessionStorage });
+  await pass(1000);
+  assert.equal(choices().length, 1);
+});
+
+test('an answer to a consent tool is told, once however late the tool speaks on later pages', async () => {
+  const tool = consentTool();
+  const page = browser.open('/', { settings: ASKING, window: tool });
+  await pass(500);
+  tool.say(page, 'statistics', 'allow');
+  await pass(500);
+  const later = browser.open('/pricing', {
+    settings: ASKING, tab: page.sessionStorage, window: { ...tool, wp_consent_type: undefined, waitfor_consent_hook: true },
+  });
+  later.wp_consent_type = 'optin';
+  later.document.dispatchEvent(new Event('wp_consent_type_defined'));
+  await pass(500);
+  tool.say(later, 'statistics', 'deny');
+  await pass(500);
+  const [{ session_id: session }] = browser.mesh.told;
+  assert.deepEqual(choices(), [['granted', session], ['denied', session]]);
 });

@@ -17,15 +17,29 @@ SCRIPT = "/wp-content/plugins/pmp-analytics/assets/shop.js"
 ROUTE = "/wp-json/pmp/v1/notes"
 TOKENS = "/wp-json/pmp/v1/pass"
 BATCH = "/api/v1/events/batch"
+ASK_SCRIPT = "/wp-content/plugins/pmp-analytics/assets/ask.js"
+CHOICES = "/wp-json/pmp/v1/choices"
+ASK = {
+    "script": ASK_SCRIPT,
+    "route": CHOICES,
+    "title": "May we count?",
+    "text": "We <b>count</b> visits.",
+    "yes": "Yes, you may, and thank you",
+    "no": "No",
+    "policy": {"url": "/privacy", "text": "Privacy policy"},
+}
+"""What asks for consent."""
 
-_SERVED = Path(__file__).parents[2] / "wordpress" / "pmp-analytics" / "assets" / "shop.js"
+_ASSETS = Path(__file__).parents[2] / "wordpress" / "pmp-analytics" / "assets"
+_SERVED = {SCRIPT: _ASSETS / "shop.js", ASK_SCRIPT: _ASSETS / "ask.js"}
 _PAGE = """<!doctype html><html><head><meta charset="utf-8"><title>{path}</title>
 <script type="application/json" id="pmp-settings">{settings}</script><script type="module" src="{script}?ver=1"></script></head>
 <body style="min-height: 4000px"><main data-pmp-page="{path}"><a id="pricing" href="/pricing">Pricing</a>
 <button id="hero" data-pmp-click="hero">Start</button>
 <form id="lead" action="/thanks"><input type="email" id="lead-email" name="email"><button id="send">Send</button></form></main>
-<aside data-pmp-banner hidden><button id="yes" data-pmp-consent="granted">Yes</button><button data-pmp-consent="denied">No</button></aside>
-</body></html>"""
+{banner}</body></html>"""
+_BANNER = """<aside data-pmp-banner hidden><button id="yes" data-pmp-consent="granted">Yes</button>
+<button data-pmp-consent="denied">No</button></aside>"""
 
 Event = dict[str, Any]
 
@@ -38,6 +52,10 @@ class Shop:
     told: list[Event] = field(default_factory=list[Event])
     """Every event of every accepted request, as often as it came."""
     bodies: list[bytes] = field(default_factory=list[bytes])
+    choices: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """What visitors answered when they were asked for their consent."""
+    has_banner: bool = True
+    """The theme brings a banner of its own."""
     asked: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Method and path of every request."""
     posted_at: list[float] = field(default_factory=list[float])
@@ -95,12 +113,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._note()
         path = self.path.partition("?")[0]
-        if path == SCRIPT:
-            self._answer(200, "text/javascript", _SERVED.read_bytes())
+        if path in _SERVED:
+            self._answer(200, "text/javascript", _SERVED[path].read_bytes())
         elif path == "/favicon.ico":
             self._answer(204, "image/png", b"")
         else:
-            page = _PAGE.format(path=path, settings=json.dumps(self.shop.settings), script=SCRIPT).encode()
+            page = _PAGE.format(
+                path=path, settings=json.dumps(self.shop.settings), script=SCRIPT, banner=_BANNER if self.shop.has_banner else ""
+            ).encode()
             self.shop.pages.setdefault(path, set()).add(page)
             self._answer(200, "text/html; charset=utf-8", page)
 
@@ -114,6 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"] or 0))
         if self.path == TOKENS:
             self._json(200, {"token": self.shop.token, "expires_in": 600})
+            return
+        if self.path == CHOICES:
+            self.shop.choices.append(json.loads(body))
+            self._json(202, {"success": True})
             return
         wanted = {ROUTE: "text/plain", BATCH: "application/json"}[self.path]
         allowed = self.path == ROUTE or (self.headers["x-api-key"], self.headers["authorization"]) == (

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import adblock
 import protovalidate
 import pytest
 from google.protobuf import json_format
-from playwright.async_api import Browser, BrowserContext, Page, Route
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route
 from pmp.ingestion.v1.ingestion_pb2 import TrackEventsRequest
 
-from tests.tracker.shop import BATCH, ROUTE, SCRIPT, TOKENS, Event, Shop, opened
+from tests.tracker.shop import ASK, BATCH, ROUTE, SCRIPT, TOKENS, Event, Shop, opened
 
 FIRST_PARTY: dict[str, Any] = {"route": ROUTE, "consent": "assumed"}
 LISTS = Path("/usr/share/chromium/extensions/ublock-origin/assets")
@@ -77,7 +78,10 @@ async def test_a_page_view_arrives_once(shop: Shop, visitor: BrowserContext) -> 
     assert event["page_title"] == "/courses/pmp"
     assert event["referrer"] == "https://www.google.com/"
     assert event["utm_parameters"] == {"source": "newsletter", "campaign": "spring"}
-    assert [cookie.get("value") for cookie in await visitor.cookies()] == [event["session_id"]]
+    cookies = {cookie.get("name"): cookie.get("value", "") for cookie in await visitor.cookies()}
+    assert cookies.pop("pmp_session") == event["session_id"]
+    assert json.loads(unquote(cookies.pop("pmp_landing"))) == {**event["utm_parameters"], "referrer": event["referrer"]}
+    assert cookies == {}
 
 
 async def test_a_page_loads_one_file_that_blocks_nothing(shop: Shop, visitor: BrowserContext) -> None:
@@ -228,7 +232,7 @@ async def test_global_privacy_control_is_a_no(shop: Shop, visitor: BrowserContex
 async def test_nothing_is_stored_or_sent_before_the_visitor_says_yes(
     open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext
 ) -> None:
-    shop = open_shop({"route": ROUTE})
+    shop = open_shop({"route": ROUTE, "ask": ASK})
     page = await visitor.new_page()
     await page.goto(f"{shop.url}/?utm_source=newsletter", referer="https://www.google.com/")
     await page.click("#hero")
@@ -244,6 +248,43 @@ async def test_nothing_is_stored_or_sent_before_the_visitor_says_yes(
     [view] = shop.only("page_view")
     assert view["page_title"] == "/pricing"
     assert view["utm_parameters"] == {"source": "newsletter"}
+
+
+async def test_our_own_banner_moves_nothing_and_is_answered_by_the_keyboard(
+    open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext
+) -> None:
+    shop = open_shop({"route": ROUTE, "ask": ASK})
+    shop.has_banner = False
+    page = await visitor.new_page()
+    await page.add_init_script(
+        "new PerformanceObserver((list) => { window.shifts = (window.shifts ?? 0) + list.getEntries().length; })"
+        ".observe({type: 'layout-shift', buffered: true})"
+    )
+    await page.goto(shop.url)
+    banner = page.get_by_role("dialog", name="May we count?")
+    await banner.wait_for()
+    assert await page.evaluate("() => window.shifts ?? 0") == 0
+    assert "We <b>count</b> visits. Privacy policy" in await banner.inner_text()
+    assert await banner.get_by_role("link").get_attribute("href") == "/privacy"
+    yes, no = await banner.get_by_role("button").all()
+    assert [round(part, 1) for part in (await box(yes))[2:]] == [round(part, 1) for part in (await box(no))[2:]]
+    await page.keyboard.press("Tab")  # the privacy policy
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await come(lambda: shop.told and shop.choices)
+    assert await banner.is_hidden()
+    assert [(choice["choice"], choice["session_id"]) for choice in shop.choices] == [("granted", shop.told[0]["session_id"])]
+    # The other pages know the answer, and load nothing to ask for it.
+    known = len(shop.asked)
+    await page.click("#pricing")
+    await come(lambda: shop.types()["page_view"] == 2)
+    assert [path for method, path in shop.asked[known:] if method == "GET" and "ask.js" in path] == []
+
+
+async def box(locator: Locator) -> list[float]:
+    found = await locator.bounding_box()
+    assert found
+    return [found["x"], found["y"], found["width"], found["height"]]
 
 
 async def test_a_single_page_theme_is_followed(shop: Shop, visitor: BrowserContext) -> None:

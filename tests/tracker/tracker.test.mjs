@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, test } from 'node:test';
+import { afterEach, beforeEach, mock, test } from 'node:test';
 import { start } from '../../wordpress/pmp-analytics/assets/shop.js';
-import { Area, Browser, Element, SETTINGS, SHOP, clock, pass, unwind } from './browser.mjs';
+import { Area, Browser, Element, SETTINGS, SHOP, clock, pass, unwind, verdicts } from './browser.mjs';
 
 const AD = '/courses/pmp?utm_source=newsletter&utm_medium=email&utm_campaign=spring&gclid=abc';
 const MINUTE = 60_000;
@@ -172,7 +172,7 @@ test('leaving tells how long the page was seen and how much of it', async () => 
 
 test('a page that is opened in the background is not seen yet', async () => {
   const page = browser.open('/', { running: false });
-  page.document.visibilityState = 'hidden';
+  page.document.hidden = true;
   start(page);
   await pass(MINUTE);
   page.show('visible');
@@ -310,4 +310,47 @@ test('a tab whose session storage is refused still tells', async () => {
   start(page);
   await pass(500);
   assert.deepEqual(browser.mesh.types(), ['page_view']);
+});
+
+const landing = () => JSON.parse(decodeURIComponent(browser.cookies.get('pmp_landing') ?? 'null'));
+
+test('what led to the visit lies in a cookie, where the shop\'s server finds it for an order', async () => {
+  browser.open('/pricing?utm_source=newsletter&utm_campaign=fr%C3%BChling&ref=PARTNER-7', { referrer: 'https://blog.example/pmp' });
+  await pass(500);
+  assert.deepEqual(landing(), { source: 'newsletter', campaign: 'frühling', referrer: 'https://blog.example/pmp', ref: 'PARTNER-7' });
+  assert.deepEqual(told('page_view')[0].utm_parameters, { source: 'newsletter', campaign: 'frühling' });
+});
+
+test('a partner\'s code outlives the visit by a month, and the next partner takes its place', async () => {
+  browser.open('/?ref=first').leave();
+  await pass(40 * MINUTE);
+  browser.open('/', { referrer: 'https://www.google.com/' }).leave();
+  assert.deepEqual(landing(), { referrer: 'https://www.google.com/', ref: 'first' });
+  browser.open('/?ref=second').leave();
+  assert.equal(landing().ref, 'second');
+  mock.timers.setTime(Date.now() + 31 * 24 * 60 * MINUTE);
+  browser.open('/').leave();
+  assert.equal(landing().ref, undefined);
+});
+
+test('marks on the shop\'s own links are nobody\'s campaign', async () => {
+  browser.open('/?ref=partner');
+  await pass(500);
+  browser.open('/pricing?ref=menu&utm_source=menu', { referrer: `${SHOP}/?ref=partner` });
+  await pass(500);
+  assert.equal(landing().ref, 'partner');
+  assert.equal(new Set(browser.mesh.told.map((event) => event.session_id)).size, 1);
+});
+
+test('the shop is asked to send on what is overdue, when it says so', async () => {
+  const settings = { ...SETTINGS, drain: '/wp-json/pmp/v1/drain' };
+  const drains = () => browser.mesh.requests.filter(({ url }) => url === settings.drain);
+  const page = browser.open('/', { settings });
+  await pass(500);
+  assert.deepEqual(drains(), []);
+  browser.mesh.reply = (events) => Response.json({ success: true, overdue: true, results: verdicts(events) }, { status: 202 });
+  page.pmp.push({ event_type: 'view_item' });
+  await pass(500);
+  const [drain, ...more] = drains();
+  assert.deepEqual([drain.method, drain.keepalive, drain.body, more], ['POST', true, undefined, []]);
 });

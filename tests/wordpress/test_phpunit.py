@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 from google.protobuf.json_format import Parse
 from google.protobuf.message import Message
+from pmp.gdpr.v1.gdpr_pb2 import Consent
 from pmp.identity.v1.identity_pb2 import Registration, UserUpdate
 from pmp.ingestion.v1.event_pb2 import Event
 from pmp.journeys.v1.journeys_pb2 import Conversion, Touchpoint
@@ -29,6 +30,7 @@ _MESSAGES: Final[dict[str, type[Message]]] = {
     "refund": Refund,
     "touchpoint": Touchpoint,
     "conversion": Conversion,
+    "consent": Consent,
 }
 
 

@@ -23,7 +23,7 @@ import pytest
 from typing_extensions import override
 
 from tests.servers import PrivateMariaDb, free_port, until
-from tests.wordpress.sites import HERE, build_site, program, wordpress_6_5
+from tests.wordpress.sites import HERE, build_site, program, run, wordpress_6_5
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -37,6 +37,8 @@ class Gateway:
     port: int
     calls: list[tuple[str, dict[str, str], Any]] = field(default_factory=list[tuple[str, dict[str, str], Any]])
     hangs: threading.Event = field(default_factory=threading.Event)
+    hangs_on: str = ""
+    """End of the paths that hang; all of them by default."""
     goes_on: threading.Event = field(default_factory=threading.Event)
 
     def told(self) -> list[str]:
@@ -52,7 +54,7 @@ def gateway() -> Iterator[Gateway]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             gateway.calls.append((self.path, dict(self.headers), body))
-            if gateway.hangs.is_set():
+            if gateway.hangs.is_set() and self.path.endswith(gateway.hangs_on):
                 gateway.goes_on.wait(30)
             results: list[dict[str, Any]] = [{"success": True, "event_id": event["id"]} for event in body.get("events", [])]
             answer = json.dumps({"success": True, "results": results}).encode()
@@ -62,6 +64,9 @@ def gateway() -> Iterator[Gateway]:
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
+
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         @override
         def log_message(self, format: str, *args: Any) -> None:
@@ -78,9 +83,9 @@ def gateway() -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def shop(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A visitor of the shop."""
-    site = build_site(
+def site(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Path:
+    """The shop's folder."""
+    return build_site(
         wordpress_6_5(),
         tmp_path,
         mariadb_server,
@@ -88,6 +93,11 @@ def shop(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> It
         PMP_ANALYTICS_API_KEY="the shop",
         PMP_ANALYTICS_JWT_SECRET=_SECRET,
     )
+
+
+@pytest.fixture
+def shop(site: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A visitor of the shop."""
     port = free_port()
     environment = {**os.environ, "PMP_SITE": str(site), "PHP_CLI_SERVER_WORKERS": "4"}
     with (tmp_path / "php.log").open("wb") as log:
@@ -162,6 +172,36 @@ def test_visitors_at_the_same_time_lose_nothing_and_tell_nothing_twice(shop: htt
     assert {answer.status_code for answer in drained} == {204}
     until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) >= len(ids))
     assert sorted(gateway.told()) == sorted(ids)
+
+
+def test_a_delivery_that_is_killed_is_made_up_for_after_its_lease_and_everything_arrives_under_its_id(
+    site: Path, shop: httpx.Client, gateway: Gateway
+) -> None:
+    ids = [f"b-{number}" for number in range(5)]
+    for event_id in ids:
+        _beacon(shop, event_id)
+    assert shop.post("/wp-json/pmp/v1/choices", json={"session_id": "s-1", "choice": "granted"}).status_code == 202
+
+    # The answer to the visitor arrives and is heard; the events arrive, and who sent them is gone before they are answered.
+    gateway.hangs_on = "/events/batch"
+    gateway.hangs.set()
+    cron = [program("php"), HERE / "cron.php"]
+    killed = subprocess.Popen(cron, env={**os.environ, "PMP_SITE": str(site)})
+    until(lambda: len(gateway.told()) == len(ids))
+    killed.kill()
+    assert killed.wait(30) == -signal.SIGKILL
+    gateway.hangs.clear()
+    gateway.goes_on.set()
+    arrived = len(gateway.calls)
+
+    run(cron, site, PMP_LATER="30")
+    assert len(gateway.calls) == arrived, "nobody else delivers while the lease lasts"
+    run(cron, site, PMP_LATER="61")
+    run(cron, site, PMP_LATER="200")
+
+    assert gateway.told() == ids * 2, "told twice, under the ids that make it count once"
+    consents = [path for path, _, _ in gateway.calls if path.endswith("/consent")]
+    assert consents == ["/api/v1/users/session:s-1/consent"]
 
 
 def _beacon(shop: httpx.Client, event_id: str) -> httpx.Response:

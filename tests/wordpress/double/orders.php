@@ -44,6 +44,11 @@ abstract class WC_Data
         $this->meta[$name] = $value;
     }
 
+    public function delete_meta_data(string $name): void
+    {
+        unset($this->meta[$name]);
+    }
+
     public function save_meta_data(): void
     {
         self::$kept[$this->id]['meta'] = $this->meta;
@@ -246,4 +251,32 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
         '' => false,
         default => (object) ['enabled' => 'yes'],
     };
+}
+
+/**
+ * @param array{
+ *     type: string, limit: int, orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
+ * } $query
+ * @return list<WC_Order>
+ */
+function wc_get_orders(array $query): array
+{
+    $since = (int) ltrim($query['date_created'] ?? '0', '>=');
+    $found = array_filter(
+        array_map(wc_get_order(...), array_keys(WC_Data::$kept)),
+        static fn (object $order): bool => $order instanceof WC_Order
+            && ! in_array($order->get_id(), $query['exclude'] ?? [], true)
+            && array_intersect([$order->get_billing_email(), $order->get_customer_id()], $query['customer'] ?? [$order->get_customer_id()])
+            && $order->get_status() !== 'trash'
+            && $order->get_date_created()->getTimestamp() >= $since,
+    );
+    // Those of one second come in no order that could be relied on.
+    usort($found, static fn (WC_Order $one, WC_Order $other): int
+        => [$one->get_date_created(), $other->get_id()] <=> [$other->get_date_created(), $one->get_id()]);
+    return array_slice($found, 0, $query['limit'] === -1 ? null : $query['limit']);
+}
+
+function wc_get_page_screen_id(string $for): string
+{
+    return $for === 'shop-order' ? 'woocommerce_page_wc-orders' : '';
 }

@@ -6,6 +6,10 @@ namespace PMP\Analytics\Tests;
 
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
+use PMP\Analytics\Capture\Backfill;
+use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Capture\Orders;
+use PMP\Analytics\Capture\ProductType;
 use PMP\Analytics\Delivery\Pause;
 use PMP_API_Client;
 use PMP_Config;
@@ -14,11 +18,15 @@ final class AdminTest extends SiteTestCase
 {
     private SettingsPage $page;
 
+    private Backfill $backfill;
+
     protected function setUp(): void
     {
         parent::setUp();
         $client = new PMP_API_Client(null, $this->clock);
-        $this->page = new SettingsPage(new PMP_Config(), $this->queue, new Pause($this->clock), $client);
+        $orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()));
+        $this->backfill = new Backfill($this->queue, $orders, $this->clock);
+        $this->page = new SettingsPage(new PMP_Config(), $this->queue, new Pause($this->clock), $client, $this->backfill);
         wp_set_current_user(1);
     }
 
@@ -43,6 +51,22 @@ final class AdminTest extends SiteTestCase
         self::assertSame('', $this->page->sanitize(['gateway_url' => 'javascript:alert(1)'])['gateway_url']);
     }
 
+    public function test_roles_are_left_out_by_a_tick_and_all_may_be_let_in(): void
+    {
+        self::assertStringContainsString('value="editor" checked=', $this->shown());
+        self::assertMatchesRegularExpression('/value="subscriber">/', $this->shown());
+
+        $kept = $this->page->sanitize(['consent' => 'assumed', 'excluded_roles' => ['', 'author', 'nobody']]);
+        self::assertSame(['consent' => 'assumed', 'excluded_roles' => ['author']], $kept);
+        self::assertSame(['excluded_roles' => []], $this->page->sanitize(['consent' => 'x', 'excluded_roles' => ['']]));
+        self::assertSame([], $this->page->sanitize([]));
+
+        update_option(PMP_Config::OPTION, $kept);
+        self::assertStringContainsString('value="author" checked=', $this->shown());
+        self::assertStringContainsString('value="assumed" selected=', $this->shown());
+        self::assertTrue((new PMP_Config())->is_staff($this->customer('writer', 'author')));
+    }
+
     public function test_reasons_are_escaped(): void
     {
         $this->add_events(['bad-<script>']);
@@ -65,6 +89,28 @@ final class AdminTest extends SiteTestCase
 
         $this->mesh->mood = 'up';
         self::assertSame('connected', $this->page->test());
+    }
+
+    public function test_a_button_has_the_orders_from_before_the_plugin_told(): void
+    {
+        self::assertStringContainsString('not told', $this->shown());
+        add_filter('wp_redirect', $stop = static fn (string $address) => throw new \RuntimeException($address));
+        $_POST['pmp_action'] = 'backfill';
+        $_REQUEST['_wpnonce'] = wp_create_nonce('pmp_analytics_act');
+
+        try {
+            $this->page->act();
+            self::fail('it goes back to the page');
+        } catch (\RuntimeException $redirected) {
+            self::assertStringEndsWith('pmp_notice=backfill', $redirected->getMessage());
+        } finally {
+            remove_filter('wp_redirect', $stop);
+            unset($_POST['pmp_action'], $_REQUEST['_wpnonce']);
+        }
+
+        self::assertStringContainsString('0 told so far', $this->shown());
+        $this->backfill->go_on();
+        self::assertStringContainsString('all told: 0', $this->shown());
     }
 
     public function test_only_administrators_act(): void

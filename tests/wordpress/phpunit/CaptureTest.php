@@ -226,6 +226,25 @@ final class CaptureTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
+    public function test_the_wp_consent_api_is_heard_and_its_yes_without_a_consent_tool_is_no_consent(): void
+    {
+        require_once __DIR__ . '/../double/consent.php';
+        $plugin = plugin_basename(PMP_ANALYTICS_FILE);
+        self::assertTrue(apply_filters("wp_consent_api_registered_{$plugin}", false), 'it knows that it is asked');
+
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        self::assertSame([], $this->outbox(), 'nobody was asked yet');
+
+        $this->visit();
+        \WP_Consent_Double::$answers['statistics'] = false;
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        self::assertSame([], $this->outbox(), 'taken back since');
+
+        \WP_Consent_Double::$answers = [];
+        do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
+        self::assertCount(1, $this->outbox());
+    }
+
     private function assert_lead(string $form, string $title): void
     {
         [$event, $conversion] = $this->outbox();

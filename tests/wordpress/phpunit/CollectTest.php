@@ -213,30 +213,39 @@ final class CollectTest extends SiteTestCase
         self::assertCount(1, $this->mesh->calls);
     }
 
-    public function test_where_cron_is_dead_the_next_visit_delivers(): void
+    public function test_where_cron_is_dead_the_browser_is_asked_to_have_it_delivered(): void
     {
         $this->add_events(['a']);
         $this->clock->move(299);
-        $this->post(self::EVENT);
-        self::assertSame([], $this->mesh->calls, 'cron still has its chance');
+        self::assertArrayNotHasKey('overdue', $this->post(self::EVENT)->get_data(), 'cron still has its chance');
 
         $this->clock->move(2);
-        $this->post(['id' => 'b-2'] + self::EVENT);
+        self::assertTrue($this->post(['id' => 'b-2'] + self::EVENT)->get_data()['overdue']);
+        self::assertSame([], $this->mesh->calls, 'a beacon itself never waits for the mesh');
 
+        rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
         self::assertSame(['a', 'b-1', 'b-2'], $this->mesh->deliveries);
     }
 
-    public function test_a_beacon_is_answered_while_the_mesh_hangs_and_what_it_said_is_kept(): void
+    public function test_nobody_is_asked_to_have_something_delivered_while_the_mesh_is_left_alone(): void
     {
-        $this->mesh->mood = 'hanging';
+        $this->mesh->mood = 'throttled';
         $this->add_events(['a']);
         $this->clock->move(301);
+        $this->drain();
 
-        self::assertSame(202, $this->post(self::EVENT)->get_status());
-        self::assertSame(202, $this->post(['id' => 'b-2'] + self::EVENT)->get_status());
+        self::assertArrayNotHasKey('overdue', $this->post(self::EVENT)->get_data());
+    }
 
-        self::assertCount(1, $this->mesh->calls, 'the second one leaves the mesh alone');
-        self::assertSame(['a', 'b-1', 'b-2'], array_column($this->outbox(), 'id'));
+    public function test_who_asks_for_deliveries_all_the_time_is_not_heard(): void
+    {
+        for ($visit = 0; $visit < 120; ++$visit) {
+            rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
+        }
+        $this->add_events(['a']);
+
+        self::assertSame(204, rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'))->get_status());
+        self::assertSame([], $this->mesh->calls);
     }
 
     public function test_visitors_can_not_make_the_shop_hammer_a_mesh_in_trouble(): void

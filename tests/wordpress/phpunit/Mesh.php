@@ -20,6 +20,9 @@ final class Mesh
     /** @var list<string> Ids of events that were accepted, repetitions too. */
     public array $deliveries = [];
 
+    /** @var array<string, array<string, mixed>> What it answers to who asks, by path; it knows nothing else. */
+    public array $known = [];
+
     /**
      * up, slow (3 s), down, hanging, garbage, forbidden page, unauthorized, gone (404), throttled, broken (500), strict (400
      * for a bad batch).
@@ -70,8 +73,16 @@ final class Mesh
             'gone' => $this->response(404, $this->status(5, 'no such path')),
             'throttled' => $this->response(429, $this->status(8, 'too many'), ['retry-after' => '120']),
             'broken' => $this->response(500, $this->status(13, 'internal')),
-            default => $this->take($path, $body),
+            default => $arguments['method'] === 'GET' ? $this->tell($path) : $this->take($path, $body),
         };
+    }
+
+    /**
+     * @return array<string, mixed>
+     */
+    private function tell(string $path): array
+    {
+        return isset($this->known[$path]) ? $this->response(200, $this->known[$path]) : $this->response(404, $this->status(5, 'unknown'));
     }
 
     /**

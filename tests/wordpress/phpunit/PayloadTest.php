@@ -6,6 +6,7 @@ namespace PMP\Analytics\Tests;
 
 use PHPUnit\Framework\TestCase;
 use PMP\Analytics\Payload\Clean;
+use PMP\Analytics\Payload\ConsentPayload;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
@@ -191,6 +192,18 @@ final class PayloadTest extends TestCase
             'page_url' => 'https://shop.example/free-pmp-guide',
             'utm_parameters' => self::UTM,
             'metadata' => ['form' => 'lead-magnet', 'fields' => 2],
+        ]));
+    }
+
+    public function test_an_answer_to_the_question_of_consent(): void
+    {
+        $this->assert_golden('gdpr.UpdateConsent', ConsentPayload::of([
+            'analytics_tracking' => true,
+            'marketing_emails' => true,
+            'third_party_sharing' => false,
+            'policy_version' => '2026-11',
+            'source' => 'banner',
+            'timestamp' => 1_795_342_530,
         ]));
     }
 

@@ -6,7 +6,9 @@ namespace PMP\Analytics\Tests;
 
 use Automattic\WooCommerce\Utilities\FeaturesUtil;
 use PMP\Analytics\Queue\Kind;
+use PMP\Analytics\TrackerScript;
 use PMP_Analytics_Plugin;
+use PMP_Config;
 use WC_Order;
 
 /**
@@ -97,7 +99,31 @@ final class PublicFaceTest extends SiteTestCase
         self::assertMatchesRegularExpression('~<script type="module"\s+src=.https?://shop.example/[^>]+shop\.js~', $page);
         $island = '~<script type="application/json" id="pmp-settings">(.+)</script>~';
         self::assertSame(1, preg_match($island, $page, $found));
-        self::assertSame(['route' => '/wp-json/pmp/v1/notes', 'consent' => 'required'], json_decode($found[1], true));
+        $settings = json_decode($found[1], true);
+        $ask = $settings['ask'];
+        unset($settings['ask']);
+        self::assertSame(['route' => '/wp-json/pmp/v1/notes', 'drain' => '/wp-json/pmp/v1/drain', 'consent' => 'required'], $settings);
+        self::assertSame('/wp-json/pmp/v1/choices', $ask['route']);
+        self::assertMatchesRegularExpression('~^/wp-content/plugins/pmp-analytics/assets/ask\.js\?ver=[\d.]+$~', $ask['script']);
+        self::assertNotEmpty($ask['title']);
+        self::assertStringNotContainsString('<script src="/wp-content/plugins/pmp-analytics/assets/ask.js', $page);
+    }
+
+    public function test_a_page_lets_people_change_their_mind(): void
+    {
+        // PHPUnit loads WordPress inside a function, where the list of shortcodes is lost.
+        add_shortcode('pmp_privacy_choices', [new TrackerScript(PMP_ANALYTICS_FILE, new PMP_Config()), 'choices_button']);
+
+        $button = '<button type="button" data-pmp-consent="ask">Privacy choices</button>';
+        self::assertSame($button, do_shortcode('[pmp_privacy_choices]'));
+    }
+
+    public function test_the_banner_leads_to_the_privacy_policy(): void
+    {
+        $policy = (int) wp_insert_post(['post_type' => 'page', 'post_status' => 'publish', 'post_title' => 'Our privacy']);
+        update_option('wp_page_for_privacy_policy', $policy);
+
+        self::assertStringContainsString('"policy":{"url":"https://shop.example/our-privacy/"', $this->page());
     }
 
     public function test_a_setting_can_not_end_its_island(): void

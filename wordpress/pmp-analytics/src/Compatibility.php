@@ -7,7 +7,8 @@ namespace PMP\Analytics;
 use Automattic\WooCommerce\Utilities\FeaturesUtil;
 
 /**
- * Tells WooCommerce that orders are only touched through its CRUD API, and that the block checkout is known.
+ * Tells WooCommerce that orders are only touched through its CRUD API, and that the block checkout is known; and the WP Consent
+ * API that it is asked.
  */
 final class Compatibility implements Registerable
 {
@@ -18,6 +19,7 @@ final class Compatibility implements Registerable
     public function register(): void
     {
         add_action('before_woocommerce_init', [$this, 'declare_features']);
+        add_filter('wp_consent_api_registered_' . plugin_basename($this->plugin_file), '__return_true');
     }
 
     public function declare_features(): void

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics;
 
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Delivery\Lease;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
@@ -52,9 +53,8 @@ final class Installer implements Registerable
         Schedule::stop();
         Table::of_this_site()->drop();
         RateLimit::of_this_site()->drop();
-        foreach ([self::SCHEMA_OPTION, PMP_Config::OPTION, Cipher::KEY_OPTION, Pause::OPTION, Lease::OPTION] as $option) {
-            delete_option($option);
-        }
+        $options = [self::SCHEMA_OPTION, PMP_Config::OPTION, Cipher::KEY_OPTION, Pause::OPTION, Lease::OPTION, Backfill::OPTION];
+        array_map(delete_option(...), $options);
         $wpdb->query("DELETE FROM {$wpdb->usermeta} WHERE meta_key LIKE 'pmp\\_enrolled\\_%'");
     }
 

@@ -8,7 +8,7 @@ use PMP\Analytics\Clock;
 use PMP\Analytics\Queue\Scope;
 
 /**
- * Speaks to the mesh's gateway: one call, one answer, no retries. Only deliveries call it, never a page or a checkout.
+ * Speaks to the mesh's gateway: one call, one answer, no retries. Only deliveries and wp-admin call it, never a page or a checkout.
  */
 class PMP_API_Client
 {
@@ -32,11 +32,17 @@ class PMP_API_Client
     }
 
     /**
-     * @param string $path Begins with a slash.
-     * @param string $json Body; empty for none.
+     * @param string $path    Begins with a slash.
+     * @param string $json    Body; empty for none.
+     * @param int    $seconds How long to wait for the answer to a small body.
      */
-    public function call(string $method, string $path, string $json = '', Scope $scope = Scope::Site): Reply
-    {
+    public function call(
+        string $method,
+        string $path,
+        string $json = '',
+        Scope $scope = Scope::Site,
+        int $seconds = self::TIMEOUT_SECONDS,
+    ): Reply {
         if (! $this->config->is_complete()) {
             return new Reply(0, null, 'The gateway is not set up.');
         }
@@ -47,7 +53,7 @@ class PMP_API_Client
         ];
         $request = [
             'method' => $method,
-            'timeout' => self::TIMEOUT_SECONDS + intdiv(strlen($json), self::BYTES_PER_SECOND),
+            'timeout' => $seconds + intdiv(strlen($json), self::BYTES_PER_SECOND),
             // A redirect would carry the key to wherever it points.
             'redirection' => 0,
             'sslverify' => true,

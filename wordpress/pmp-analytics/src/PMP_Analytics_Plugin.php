@@ -2,9 +2,11 @@
 
 declare(strict_types=1);
 
+use PMP\Analytics\Admin\OrderBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Accounts;
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Capture\Cart;
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
@@ -26,9 +28,11 @@ use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\PurchasePayload;
+use PMP\Analytics\Privacy\PersonalData;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\RateLimit;
@@ -58,6 +62,8 @@ class PMP_Analytics_Plugin
 
     private readonly Enrollments $enrollments;
 
+    private readonly OrderReader $order_reader;
+
     private readonly Orders $orders;
 
     public function __construct(
@@ -76,7 +82,8 @@ class PMP_Analytics_Plugin
         $this->drainer = new Drainer($this->event_queue, $this->api_client, $lease, $this->pause, $this->clock);
         $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
         $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
-        $this->orders = new Orders($this->event_queue, new OrderReader($this->config, new ProductType()));
+        $this->order_reader = new OrderReader($this->config, new ProductType());
+        $this->orders = new Orders($this->event_queue, $this->order_reader);
     }
 
     /**
@@ -182,21 +189,27 @@ class PMP_Analytics_Plugin
     private function parts(): array
     {
         $overdue = new Overdue($this->event_queue, $this->drainer);
+        $rates = RateLimit::of_this_site();
+        $backfill = new Backfill($this->event_queue, $this->orders, $this->clock);
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
             new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
-            new Command($this->event_queue, $this->drainer, $this->pause),
-            new CollectRoute($this->event_queue, $this->config, RateLimit::of_this_site(), $overdue, $this->clock),
-            new DrainRoute($this->drainer),
-            new TrackerScript(PMP_ANALYTICS_FILE),
+            new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
+            $backfill,
+            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
+            new ChoicesRoute($this->event_queue, $rates, $this->clock),
+            new DrainRoute($this->drainer, $rates, $this->clock),
+            new TrackerScript(PMP_ANALYTICS_FILE, $this->config),
             $this->accounts,
             $this->orders,
             $this->enrollments,
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
-            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client),
+            new PersonalData($this->event_queue, $this->order_reader),
+            new OrderBox($this->event_queue, $this->pause, $this->api_client),
+            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client, $backfill),
         ];
     }
 

@@ -14,6 +14,7 @@ class PMP_Config
         'api_key' => '',
         'jwt_secret' => '',
         'excluded_roles' => ['administrator', 'editor', 'shop_manager'],
+        'consent' => 'required',
         'max_waiting' => 100_000,
     ];
 
@@ -87,6 +88,14 @@ class PMP_Config
     {
         $user = $user_id > 0 ? get_userdata($user_id) : false;
         return $user instanceof WP_User && array_intersect($user->roles, $this->excluded_roles()) !== [];
+    }
+
+    /**
+     * True when nothing may be told of a visitor who has not agreed; false when it may until they object.
+     */
+    public function requires_consent(): bool
+    {
+        return $this->value('consent') !== 'assumed';
     }
 
     /**

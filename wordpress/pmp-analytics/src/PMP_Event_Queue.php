@@ -20,6 +20,8 @@ class PMP_Event_Queue
 {
     private const KEPT_ASIDE_SECONDS = 90 * 86400;
 
+    private const PAGE = 500;
+
     private readonly Table $table;
 
     private ?Cipher $cipher;
@@ -106,6 +108,45 @@ class PMP_Event_Queue
     }
 
     /**
+     * Everything that is here and can be read, set aside or not, in the order of its numbers.
+     *
+     * @return Generator<int, StoredMessage>
+     */
+    public function everything(): Generator
+    {
+        $last = 0;
+        while (($rows = $this->table->after($last, self::PAGE)) !== []) {
+            foreach ($rows as $row) {
+                $last = (int) $row['id'];
+                try {
+                    yield $this->opened($row);
+                } catch (Unreadable) {
+                    continue;
+                }
+            }
+        }
+    }
+
+    /**
+     * Somebody does not want it told.
+     */
+    public function forget(StoredMessage $message): void
+    {
+        $this->table->delete([$message->number]);
+    }
+
+    /**
+     * Tells something else in a message's place, under its id.
+     *
+     * @param array<string, mixed> $payload
+     */
+    public function replace(StoredMessage $message, array $payload): void
+    {
+        $row = $this->row(new Message($message->kind, $message->id, $payload, $message->target, $message->scope));
+        $this->table->replace($message->number, $row['sealed'], $row['bytes']);
+    }
+
+    /**
      * The mesh failed on them: not before so many seconds again.
      *
      * @param non-empty-list<StoredMessage> $messages
@@ -142,11 +183,30 @@ class PMP_Event_Queue
     }
 
     /**
+     * What is said of an order of WooCommerce and has not arrived, oldest first.
+     *
+     * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside; times are
+     *     milliseconds since 1970.
+     */
+    public function about_order(int $order_id): array
+    {
+        return $this->table->about_order((string) $order_id, "wc-order-{$order_id}-");
+    }
+
+    /**
      * Seconds for which the oldest of the waiting has waited; 0 without any.
      */
     public function oldest_age(): float
     {
         return $this->table->oldest_age($this->now());
+    }
+
+    /**
+     * True when more than so many wait.
+     */
+    public function holds_more_than(int $messages): bool
+    {
+        return $this->table->holds_more_than($messages);
     }
 
     public function state(): State
@@ -193,25 +253,27 @@ class PMP_Event_Queue
      */
     private function stored(array $row): ?StoredMessage
     {
-        $kind = Kind::tryFrom($row['kind']);
-        $scope = Scope::tryFrom($row['scope']);
-        if ($kind === null || $scope === null) {
-            $this->table->set_aside((int) $row['id'], 'written by a newer version of the plugin');
-            return null;
-        }
         try {
-            $json = $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id']));
+            return $this->opened($row);
         } catch (Unreadable $error) {
             $this->table->set_aside((int) $row['id'], $error->getMessage());
             return null;
         }
+    }
+
+    /**
+     * @param array<string, string> $row
+     * @throws Unreadable
+     */
+    private function opened(array $row): StoredMessage
+    {
         return new StoredMessage(
             (int) $row['id'],
-            $kind,
+            Kind::tryFrom($row['kind']) ?? throw new Unreadable('written by a newer version of the plugin'),
             $row['message_id'],
             $row['target'],
-            $scope,
-            $json,
+            Scope::tryFrom($row['scope']) ?? throw new Unreadable('written by a newer version of the plugin'),
+            $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id'])),
             (int) $row['attempts'],
         );
     }

@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace PMP\Analytics;
 
+use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
+use PMP_Config;
 
 /**
  * Puts the tracker into the shop's pages: one module, deferred, with settings that are the same for every visitor, so that
@@ -16,7 +18,9 @@ final class TrackerScript implements Registerable
 
     private const SCRIPT = 'assets/shop.js';
 
-    public function __construct(private readonly string $plugin_file)
+    private const ASKING_SCRIPT = 'assets/ask.js';
+
+    public function __construct(private readonly string $plugin_file, private readonly PMP_Config $config)
     {
     }
 
@@ -24,12 +28,20 @@ final class TrackerScript implements Registerable
     {
         add_action('wp_enqueue_scripts', [$this, 'enqueue']);
         add_filter('script_loader_tag', [$this, 'as_module'], 10, 2);
+        add_shortcode('pmp_privacy_choices', [$this, 'choices_button']);
     }
 
     public function enqueue(): void
     {
-        $version = get_file_data($this->plugin_file, ['version' => 'Version'])['version'];
-        wp_enqueue_script(self::HANDLE, plugins_url(self::SCRIPT, $this->plugin_file), [], $version, true);
+        wp_enqueue_script(self::HANDLE, plugins_url(self::SCRIPT, $this->plugin_file), [], $this->version(), true);
+    }
+
+    /**
+     * Lets people change their mind: a button that asks them again.
+     */
+    public function choices_button(): string
+    {
+        return '<button type="button" data-pmp-consent="ask">' . esc_html__('Privacy choices', 'pmp-analytics') . '</button>';
     }
 
     /**
@@ -46,8 +58,10 @@ final class TrackerScript implements Registerable
          * @param array<string, mixed> $settings
          */
         $settings = apply_filters('pmp_analytics_tracker_settings', [
-            'route' => wp_make_link_relative(rest_url(CollectRoute::SPACE . '/notes')),
-            'consent' => 'required',
+            'route' => $this->address('/notes'),
+            'drain' => $this->address('/drain'),
+            'consent' => $this->config->requires_consent() ? 'required' : 'assumed',
+            'ask' => $this->ask(),
         ]);
         // No text of a setting can end the element it stands in.
         $island = sprintf(
@@ -56,5 +70,36 @@ final class TrackerScript implements Registerable
         );
         $tag = (string) preg_replace('/\s(type|defer|async)=(["\']).*?\2/', '', $tag);
         return $island . "\n" . str_replace('<script ', '<script type="module" ', $tag);
+    }
+
+    /**
+     * What asks a visitor whom no consent tool asks.
+     *
+     * @return array<string, mixed>
+     */
+    private function ask(): array
+    {
+        $policy = get_privacy_policy_url();
+        return [
+            'script' => add_query_arg('ver', $this->version(), wp_make_link_relative(plugins_url(self::ASKING_SCRIPT, $this->plugin_file))),
+            'route' => $this->address(ChoicesRoute::PATH),
+            'title' => __('May we count your visit?', 'pmp-analytics'),
+            'text' => __(
+                'To know which of our pages help people we keep an id in your browser, if you let us. You may change your mind.',
+                'pmp-analytics',
+            ),
+            'yes' => __('Yes, you may', 'pmp-analytics'),
+            'no' => __('No', 'pmp-analytics'),
+        ] + ($policy === '' ? [] : ['policy' => ['url' => $policy, 'text' => __('Privacy policy', 'pmp-analytics')]]);
+    }
+
+    private function address(string $path): string
+    {
+        return wp_make_link_relative(rest_url(CollectRoute::SPACE . $path));
+    }
+
+    private function version(): string
+    {
+        return get_file_data($this->plugin_file, ['version' => 'Version'])['version'];
     }
 }

@@ -1,9 +1,9 @@
-const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|gclid|fbclid|msclkid|ttclid)$/;
+const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|(g|fb|tt)clid|msclkid|ref)$/;
 const PRIVATE = /^(key|code|login|state)$|mail|nonce|pass|phone|secret|token/i;
 const ADDRESS_LENGTH = 4096;
 
 /** The beginning of a text. Half a surrogate pair would make a whole batch malformed. */
-export const clip = (text, length) => String(text ?? '').slice(0, length).replace(/[\ud800-\udfff]/gu, '');
+export const clip = (text, length) => String(text ?? '').slice(0, length).replace(/\p{Cs}/gu, '');
 
 /** A page's address without what is nobody's business: order keys, tokens, e-mail addresses. A fragment stays if it is a route. */
 export function address(href) {
@@ -14,7 +14,7 @@ export function address(href) {
   return clip(url, ADDRESS_LENGTH);
 }
 
-/** The part of a query that says which campaign brought the visitor; empty for none. */
+/** The part of a query that says which campaign or partner brought the visitor; empty for none. */
 export function campaign(search) {
   return new URLSearchParams([...new URLSearchParams(search)].filter(([name]) => CAMPAIGN.test(name))).toString();
 }
@@ -31,7 +31,7 @@ export function marks(element) {
   const found = {};
   for (const [name, value] of Object.entries(element?.dataset ?? {})) {
     const [, mark] = /^pmp(?!Event$)([A-Z].*)/.exec(name) ?? [];
-    if (mark) found[mark.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase()] = clip(value, 255);
+    if (mark) found[mark.replace(/\B[A-Z]/g, '_$&').toLowerCase()] = clip(value, 255);
   }
   return found;
 }

@@ -24,11 +24,6 @@ export class Consent {
     document.addEventListener('wp_consent_type_defined', changed);
     // Another tab's answer.
     window.addEventListener('storage', ({ key }) => { if (key?.endsWith('consent')) changed(); });
-    document.addEventListener('click', ({ target }) => {
-      const answer = target.closest?.('[data-pmp-consent]')?.dataset.pmpConsent;
-      if (answer === 'ask') this.#show(true);
-      else if (answer) { this.choose(answer); changed(); }
-    }, true);
   }
 
   /** One of `granted`, `denied`, `unknown`. A browser that says no (GPC, DNT) is believed, whatever else is said. */
@@ -43,7 +38,7 @@ export class Consent {
   /** Whether a consent tool has told what it knows: then its silence is a no. */
   get settled() {
     const { wp_consent_type: type, wp_fallback_consent_type: fallback, waitfor_consent_hook: wait } = this.#window;
-    return Boolean(type ?? (!wait && fallback));
+    return type ?? (!wait && fallback);
   }
 
   /** Whether a landing may lie in `sessionStorage` before the visitor has answered. */
@@ -54,13 +49,23 @@ export class Consent {
   /** Keeps the answer to our own banner. */
   choose(answer) {
     this.#said = undefined;
-    this.#store.set('consent', answer === GRANTED ? GRANTED : DENIED);
+    this.#store.set('consent', answer);
   }
 
-  /** Shows our own banner while nobody has answered and nobody else asks, and tells the page of the state. */
-  announce(state) {
-    this.#show(state === UNKNOWN && !this.#managed);
-    this.#window.document.dispatchEvent(new CustomEvent('pmp:consent', { detail: state }));
+  /**
+   * Tells the page of the state. What asks for it, and tells the shop of an answer, few pages need: it lies in a file of its own.
+   *
+   * @param {string} [last] the state before, on this page; the visit is still that one's
+   */
+  announce(state, last) {
+    const { document } = this.#window;
+    const { cookie } = document;
+    const { ask } = this.#settings;
+    const asking = state === UNKNOWN && !this.#managed;
+    if (ask && (asking || last || document.querySelector('[data-pmp-consent]'))) {
+      import(ask.script).then(({ follow }) => follow(this.#window, ask, asking, state, last, cookie));
+    }
+    document.dispatchEvent(new CustomEvent('pmp:consent', { detail: state }));
   }
 
   /** Whether a consent tool asks. Without one, the WP Consent API says yes to everything, and that is no consent. */
@@ -70,9 +75,5 @@ export class Consent {
 
   #allows(category) {
     return this.#window.wp_has_consent?.(category);
-  }
-
-  #show(asking) {
-    for (const banner of this.#window.document.querySelectorAll('[data-pmp-banner]')) banner.hidden = !asking;
   }
 }

@@ -2,7 +2,7 @@ const PREFIX = 'pmp.';
 
 /** An id as the mesh takes it. Pages without TLS have no `randomUUID`. */
 export const newId = () => crypto.randomUUID?.()
-  ?? Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join('-');
+  ?? [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join('-');
 
 /** Values that outlive the page; where the browser refuses to store, they live as long as the page does. */
 export class Store {
@@ -36,8 +36,7 @@ export class Store {
 
   /** The names that begin so, sorted. */
   names(start) {
-    const stored = Array.from({ length: this.#area?.length ?? 0 }, (_, at) => this.#area.key(at));
-    return [...stored, ...this.#memory.keys()]
+    return [...Object.keys(this.#area ?? {}), ...this.#memory.keys()]
       .filter((key) => key.startsWith(PREFIX + start)).map((key) => key.slice(PREFIX.length)).sort();
   }
 }

@@ -76,7 +76,7 @@ export class Tracker {
     on(document, 'submit', ({ target }) => this.#submitted(target));
     on(window, 'scroll', () => this.#scrolled());
     on(document, 'visibilitychange', () => {
-      if (document.visibilityState === 'visible') this.#since ??= Date.now();
+      if (!document.hidden) this.#since ??= Date.now();
       else if (!this.#gone) {
         this.#leave();
         this.client.flush();
@@ -119,7 +119,7 @@ export class Tracker {
     this.#leave();
     this.#page = { page_url, page_title: clip(document.title, 500), referrer: last ?? address(document.referrer) };
     this.#visit.arrive(!last, this.#consent.state === UNKNOWN && this.#consent.mayHold);
-    this.#since = document.visibilityState === 'visible' ? Date.now() : undefined;
+    this.#since = document.hidden ? undefined : Date.now();
     this.#depth = 0;
     this.#scrolled();
     this.push({ event_type: 'page_view', metadata: marks(document.querySelector('[data-pmp-page]')) });
@@ -174,6 +174,7 @@ export class Tracker {
     const last = this.#state;
     if (state === last) return;
     this.#state = state;
+    this.#consent.announce(state, last);
     if (state === GRANTED) {
       this.#held.splice(0).forEach((event) => this.#tell(event));
       this.#view();
@@ -185,6 +186,5 @@ export class Tracker {
       this.#held = [];
       this.#page = {};
     }
-    this.#consent.announce(state);
   }
 }

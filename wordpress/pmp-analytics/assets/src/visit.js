@@ -1,8 +1,8 @@
-import { address, campaign, utm } from './address.js';
+import { address, campaign, clip, utm } from './address.js';
 import { newId } from './store.js';
 
 const IDLE_MS = 1_800_000;
-const COOKIE = 'pmp_session';
+const MONTH_MS = 2_592_000_000;
 
 /** Who visits, which visit this is, and what brought it. Until `session` is called, nothing of it is stored but a held landing. */
 export class Visit {
@@ -25,9 +25,10 @@ export class Visit {
    */
   arrive(loaded, mayHold) {
     const { document, location } = this.#window;
-    const query = campaign(location.search);
     const before = loaded ? address(document.referrer) : '';
     const inside = before.startsWith(`${location.origin}/`);
+    // A mark that the shop puts on its own links is nobody's campaign.
+    const query = inside ? '' : campaign(location.search);
     const held = this.#tab.get('landing');
     const referrer = inside ? '' : before;
     if (query || (referrer && !held)) this.#landing = { query, referrer, tagged: query };
@@ -48,28 +49,35 @@ export class Visit {
     this.#tab.remove('landing');
     const last = this.#store.get('session');
     const fresh = !last || Math.abs(now - last.seen) > IDLE_MS || (tagged && query !== last.query);
-    const session = { ...(fresh ? { id: newId(), query, referrer } : last), seen: now };
+    // A partner's code outlives the visit: people come back to buy.
+    const ref = new URLSearchParams(query).get('ref') ?? (now - last?.seen < MONTH_MS ? last.ref : undefined);
+    const session = { ...(fresh ? { id: newId(), query, referrer, ref } : last), seen: now };
     const visitor = this.#store.get('visitor') ?? newId();
     this.#store.set('session', session);
     this.#store.set('visitor', visitor);
-    // The shop's server finds the visit of an order here.
-    this.#cookie(session.id, IDLE_MS / 1000);
-    return { ...session, visitor, utm: utm(session.query), fresh };
+    const found = utm(session.query);
+    // The shop's server finds here which visit an order belongs to, and what led to it.
+    this.#cookie('session', session.id, IDLE_MS);
+    this.#cookie('landing', encodeURIComponent(JSON.stringify({
+      ...found, referrer: clip(session.referrer, 500), ref: session.ref,
+    })), MONTH_MS);
+    return { ...session, visitor, utm: found, fresh };
   }
 
   /** Forgets visitor and visit, and the landing unless a consent may still come for it. */
   forget(landing) {
     this.#store.remove('session');
     this.#store.remove('visitor');
-    this.#cookie('', 0);
+    this.#cookie('session', '', 0);
+    this.#cookie('landing', '', 0);
     if (!landing) return;
     this.#landing = null;
     this.#tab.remove('landing');
   }
 
-  #cookie(value, seconds) {
+  #cookie(name, value, ms) {
     const { document, location } = this.#window;
     const secure = location.protocol === 'https:' ? ';secure' : '';
-    document.cookie = `${COOKIE}=${value};path=/;max-age=${seconds};samesite=lax${secure}`;
+    document.cookie = `pmp_${name}=${value};path=/;max-age=${ms / 1000};samesite=lax${secure}`;
   }
 }

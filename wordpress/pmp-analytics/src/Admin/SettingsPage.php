@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Admin;
 
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
@@ -26,6 +27,7 @@ final class SettingsPage implements Registerable
         private readonly PMP_Event_Queue $queue,
         private readonly Pause $pause,
         private readonly PMP_API_Client $client,
+        private readonly Backfill $backfill,
     ) {
     }
 
@@ -61,6 +63,10 @@ final class SettingsPage implements Registerable
             $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
             add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
         }
+        add_settings_section('visitors', __('Visitors', 'pmp-analytics'), '__return_null', self::SLUG);
+        $field = ['label_for' => 'pmp-consent'];
+        add_settings_field('consent', __('Consent', 'pmp-analytics'), [$this, 'show_consent'], self::SLUG, 'visitors', $field);
+        add_settings_field('roles', __('Roles left out', 'pmp-analytics'), [$this, 'show_roles'], self::SLUG, 'visitors');
     }
 
     /**
@@ -81,7 +87,49 @@ final class SettingsPage implements Registerable
                 $kept[$name] = $value;
             }
         }
+        if (in_array($input['consent'] ?? '', ['required', 'assumed'], true)) {
+            $kept['consent'] = $input['consent'];
+        }
+        if (is_array($input['excluded_roles'] ?? null)) {
+            // The field is always sent, if only with an empty text: nobody may be left out.
+            $kept['excluded_roles'] = array_values(array_intersect(array_keys(wp_roles()->roles), $input['excluded_roles']));
+        }
         return $kept;
+    }
+
+    public function show_consent(): void
+    {
+        $choices = [
+            'required' => __('Nothing is told of a visitor who has not agreed', 'pmp-analytics'),
+            'assumed' => __('Visits are told until the visitor objects, where the law lets you', 'pmp-analytics'),
+        ];
+        echo '<select id="pmp-consent" name="' . esc_attr(PMP_Config::OPTION) . '[consent]">';
+        foreach ($choices as $choice => $label) {
+            $selected = selected($this->config->requires_consent(), $choice === 'required', false);
+            echo '<option value="' . esc_attr($choice) . '"' . $selected . '>' . esc_html($label) . '</option>';
+        }
+        echo '</select><p class="description">';
+        esc_html_e('A consent tool with the WP Consent API is asked first, and a browser that objects is always heard.', 'pmp-analytics');
+        echo '</p>';
+    }
+
+    public function show_roles(): void
+    {
+        $name = PMP_Config::OPTION . '[excluded_roles][]';
+        echo '<fieldset><legend class="screen-reader-text">' . esc_html__('Roles left out', 'pmp-analytics') . '</legend>';
+        echo '<input type="hidden" name="' . esc_attr($name) . '" value="">';
+        foreach (wp_roles()->get_names() as $role => $label) {
+            printf(
+                '<label><input type="checkbox" name="%s" value="%s"%s> %s</label><br>',
+                esc_attr($name),
+                esc_attr($role),
+                checked(in_array($role, $this->config->excluded_roles(), true), true, false),
+                esc_html(translate_user_role($label)),
+            );
+        }
+        echo '</fieldset><p class="description">';
+        esc_html_e('What these people do is staff\'s: it is not told, and their orders are flagged.', 'pmp-analytics');
+        echo '</p>';
     }
 
     /**
@@ -133,6 +181,9 @@ final class SettingsPage implements Registerable
             $notice = $this->test();
         } elseif ($action === 'requeue') {
             $this->queue->requeue();
+        } elseif ($action === 'backfill') {
+            $this->backfill->start();
+            $notice = 'backfill';
         }
         wp_safe_redirect(add_query_arg('pmp_notice', rawurlencode($notice), admin_url('options-general.php?page=' . self::SLUG)));
         exit;
@@ -157,6 +208,7 @@ final class SettingsPage implements Registerable
         }
         $texts = [
             'connected' => __('The mesh answers and takes the keys.', 'pmp-analytics'),
+            'backfill' => __('The orders from before the plugin are told, some of them every minute.', 'pmp-analytics'),
             'requeued' => __('What was set aside is tried again.', 'pmp-analytics'),
         ];
         printf(
@@ -178,6 +230,7 @@ final class SettingsPage implements Registerable
             __('Last delivery', 'pmp-analytics') => $delivery['delivered_at'] > 0
                 ? wp_date(get_option('date_format') . ' ' . get_option('time_format'), (int) $delivery['delivered_at'])
                 : '–',
+            __('Orders from before the plugin', 'pmp-analytics') => $this->backfill_state(),
             __('Last problem', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
         ];
         echo '<h2>' . esc_html__('The outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
@@ -190,7 +243,21 @@ final class SettingsPage implements Registerable
         }
         echo '</tbody></table>';
         $this->show_button('test', __('Test the connection', 'pmp-analytics'));
+        $this->show_button('backfill', __('Tell the orders from before the plugin', 'pmp-analytics'));
         $this->show_button('requeue', __('Try again what was set aside', 'pmp-analytics'));
+    }
+
+    private function backfill_state(): string
+    {
+        $state = $this->backfill->state();
+        $told = number_format_i18n($state['told']);
+        return match (true) {
+            /* translators: %s: number of orders. */
+            $state['is_running'] => sprintf(__('%s told so far', 'pmp-analytics'), $told),
+            /* translators: %s: number of orders. */
+            $state['finished_at'] > 0 => sprintf(__('all told: %s', 'pmp-analytics'), $told),
+            default => __('not told', 'pmp-analytics'),
+        };
     }
 
     private function show_button(string $action, string $label): void

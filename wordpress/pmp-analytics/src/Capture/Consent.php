@@ -14,12 +14,13 @@ final class Consent
 {
     public static function is_given(Visit $visit): bool
     {
-        // The tracker keeps the cookie of the session with a consent only, and deletes it with the consent.
-        $given = function_exists('wp_has_consent') ? wp_has_consent('statistics') : $visit->session_id() !== '';
+        // The tracker keeps the cookie of the session with a consent only, which it does not find where the browser objects, and
+        // deletes it with the consent. The WP Consent API may know of another answer by now; without a consent tool it says yes.
+        $given = $visit->session_id() !== '' && (! function_exists('wp_has_consent') || wp_has_consent('statistics'));
         /**
          * The visitor consents to statistics.
          *
-         * @param bool $given What the WP Consent API says, or where it is missing the tracker.
+         * @param bool $given What the tracker says, and the WP Consent API where it is there.
          */
         return (bool) apply_filters('pmp_analytics_has_consent', $given);
     }

@@ -59,6 +59,32 @@ final class Enrollments implements Registerable
         $this->enrolled($user_id, $course_id);
     }
 
+    /**
+     * Which of somebody's enrolments were told, and when.
+     *
+     * @return array<int, int> Seconds since 1970, by course.
+     */
+    public static function told_of(int $user_id): array
+    {
+        $told = [];
+        foreach ($user_id > 0 ? (array) get_user_meta($user_id) : [] as $name => $values) {
+            if (str_starts_with((string) $name, self::TOLD)) {
+                $told[(int) substr($name, strlen(self::TOLD))] = (int) ($values[0] ?? 0);
+            }
+        }
+        return $told;
+    }
+
+    /**
+     * @return bool True when something was there to forget.
+     */
+    public static function forget(int $user_id): bool
+    {
+        $courses = array_keys(self::told_of($user_id));
+        array_map(static fn (int $course_id): bool => delete_user_meta($user_id, self::TOLD . $course_id), $courses);
+        return $courses !== [];
+    }
+
     private function tell(int $user_id, int $course_id): void
     {
         if ($user_id <= 0 || $course_id <= 0 || $this->config->is_staff($user_id)) {

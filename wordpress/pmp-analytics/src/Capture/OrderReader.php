@@ -37,13 +37,36 @@ final class OrderReader
     }
 
     /**
+     * The visit kept on the order; empty without one.
+     *
+     * @return array<mixed>
+     */
+    public function visit(WC_Order $order): array
+    {
+        return array_filter((array) $order->get_meta(self::VISIT));
+    }
+
+    /**
+     * @return bool True when there was one.
+     */
+    public function forget_visit(WC_Order $order): bool
+    {
+        if ($this->visit($order) === []) {
+            return false;
+        }
+        $order->delete_meta_data(self::VISIT);
+        $order->save_meta_data();
+        return true;
+    }
+
+    /**
      * Facts for PurchasePayload::of().
      *
      * @return array<string, mixed>
      */
     public function purchase(WC_Order $order): array
     {
-        $visit = (array) $order->get_meta(self::VISIT);
+        $visit = $this->visit($order);
         $user_id = $order->get_customer_id();
         return [
             'timestamp' => $order->get_date_created(),

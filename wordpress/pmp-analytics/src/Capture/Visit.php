@@ -9,8 +9,8 @@ use PMP\Analytics\Payload\Clean;
 /**
  * Who the current request comes from, as far as the browser says: its cookies are claims, not facts.
  *
- * The tracker keeps `pmp_session` once the visitor consents. A theme may also keep `pmp_visitor` and `pmp_landing` (JSON:
- * source, medium, campaign, term, content, ref, referrer). Without cookies everything here is empty; none is set here.
+ * Once the visitor consents, the tracker keeps `pmp_session` and `pmp_landing` (JSON: source, medium, campaign, term, content,
+ * ref, referrer). A theme may also keep `pmp_visitor`. Without cookies everything here is empty; none is set here.
  */
 final class Visit
 {

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Delivery;
 
+use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 use WP_CLI;
@@ -19,6 +20,7 @@ final class Command implements Registerable
         private readonly PMP_Event_Queue $queue,
         private readonly Drainer $drainer,
         private readonly Pause $pause,
+        private readonly Backfill $backfill,
     ) {
     }
 
@@ -27,6 +29,7 @@ final class Command implements Registerable
         if (defined('WP_CLI') && constant('WP_CLI')) {
             WP_CLI::add_command('pmp drain', [$this, 'drain']);
             WP_CLI::add_command('pmp status', [$this, 'status']);
+            WP_CLI::add_command('pmp backfill', [$this, 'backfill']);
         }
     }
 
@@ -36,6 +39,23 @@ final class Command implements Registerable
     public function drain(): void
     {
         $this->drainer->drain(self::SECONDS);
+        $this->status();
+    }
+
+    /**
+     * Tells the orders from before the plugin, for as long as the mesh takes them; cron, or the same command, goes on.
+     */
+    public function backfill(): void
+    {
+        $this->backfill->start();
+        do {
+            $this->backfill->go_on(self::SECONDS);
+            $this->drainer->drain(self::SECONDS);
+        } while ($this->backfill->is_running() && $this->backfill->has_room());
+        WP_CLI::log("orders told: {$this->backfill->state()['told']}");
+        if ($this->backfill->is_running()) {
+            WP_CLI::warning('The mesh does not take them now. The rest follows by cron, or when you run this again.');
+        }
         $this->status();
     }
 

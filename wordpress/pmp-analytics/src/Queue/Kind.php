@@ -16,10 +16,15 @@ enum Kind: string
     case Refund = 'refund';
     case Touchpoint = 'touchpoint';
     case Conversion = 'conversion';
+    case Consent = 'consent';
 
     public function method(): string
     {
-        return $this === self::Profile ? 'PATCH' : 'POST';
+        return match ($this) {
+            self::Profile => 'PATCH',
+            self::Consent => 'PUT',
+            default => 'POST',
+        };
     }
 
     /**
@@ -27,7 +32,8 @@ enum Kind: string
      */
     public function path(string $target = ''): string
     {
-        $target = rawurlencode($target);
+        // A colon may stand in a path, and the gateway's router does not decode it.
+        $target = str_replace('%3A', ':', rawurlencode($target));
         return '/api/v1/' . match ($this) {
             self::Event => 'events/batch',
             self::Registration => 'users/register',
@@ -36,6 +42,7 @@ enum Kind: string
             self::Refund => "purchases/{$target}/refunds",
             self::Touchpoint => 'journey/touchpoint',
             self::Conversion => 'conversions/track',
+            self::Consent => "users/{$target}/consent",
         };
     }
 

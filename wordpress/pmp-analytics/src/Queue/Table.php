@@ -133,6 +133,36 @@ final class Table
         );
     }
 
+    /**
+     * Rows of any state, by their numbers.
+     *
+     * @return list<array<string, string>>
+     */
+    public function after(int $number, int $limit): array
+    {
+        return (array) $this->database->get_results(
+            $this->database->prepare(
+                "SELECT id, kind, message_id, target, scope, attempts, payload FROM {$this->name} WHERE id > %d ORDER BY id LIMIT %d",
+                $number,
+                $limit,
+            ),
+            ARRAY_A,
+        );
+    }
+
+    /**
+     * Puts another payload in a row's place.
+     */
+    public function replace(int $number, string $sealed, int $bytes): void
+    {
+        $this->run($this->database->prepare(
+            "UPDATE {$this->name} SET payload = UNHEX(%s), bytes = %d WHERE id = %d",
+            bin2hex($sealed),
+            $bytes,
+            $number,
+        ));
+    }
+
     public function has_due(int $now): bool
     {
         return (bool) $this->database->get_var(
@@ -206,6 +236,27 @@ final class Table
                 "SELECT kind, message_id, reason FROM {$this->name} WHERE status = %s ORDER BY id DESC LIMIT %d",
                 self::SET_ASIDE,
                 $limit,
+            ),
+            ARRAY_A,
+        );
+    }
+
+    /**
+     * What is said of an order and has not arrived, oldest first.
+     *
+     * @param string $prefix What the ids of the order's purchases begin with.
+     * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside.
+     */
+    public function about_order(string $order_id, string $prefix): array
+    {
+        return (array) $this->database->get_results(
+            $this->database->prepare(
+                "SELECT kind, status, reason, created_at FROM {$this->name}
+                WHERE (kind = %s AND message_id LIKE %s) OR (kind = %s AND target = %s) ORDER BY id LIMIT 50",
+                Kind::Purchase->value,
+                $this->database->esc_like($prefix) . '%',
+                Kind::Refund->value,
+                $order_id,
             ),
             ARRAY_A,
         );

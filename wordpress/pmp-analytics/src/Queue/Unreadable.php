@@ -7,7 +7,7 @@ namespace PMP\Analytics\Queue;
 use RuntimeException;
 
 /**
- * A stored payload was sealed with another key, or is damaged.
+ * A stored message was sealed with another key, is damaged, or of a kind that this version does not know.
  */
 final class Unreadable extends RuntimeException
 {

@@ -4,12 +4,15 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Rest;
 
+use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Drainer;
 use PMP\Analytics\Registerable;
 use WP_REST_Response;
 
 /**
- * POST pmp/v1/drain: the browser's next visit delivers what WP-Cron left behind. A beacon calls it, nobody waits for it.
+ * POST pmp/v1/drain: the browser's next visit delivers what WP-Cron left behind. The tracker calls it when the answer to its
+ * events says that something is overdue; nobody waits for it.
  *
  * Anybody may: it reveals nothing, and the lease and the pause let one delivery run however many ask.
  */
@@ -17,8 +20,13 @@ final class DrainRoute implements Registerable
 {
     private const SECONDS = 5.0;
 
-    public function __construct(private readonly Drainer $drainer)
-    {
+    private const REQUESTS_PER_MINUTE = 120;
+
+    public function __construct(
+        private readonly Drainer $drainer,
+        private readonly RateLimit $rates,
+        private readonly Clock $clock,
+    ) {
     }
 
     public function register(): void
@@ -37,7 +45,9 @@ final class DrainRoute implements Registerable
 
     public function drain(): WP_REST_Response
     {
-        $this->drainer->drain(self::SECONDS);
+        if ($this->rates->count('drain ' . Visit::current()->address(), $this->clock->now()) <= self::REQUESTS_PER_MINUTE) {
+            $this->drainer->drain(self::SECONDS);
+        }
         return new WP_REST_Response(null, 204);
     }
 }

@@ -1,0 +1,125 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Admin;
+
+use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Queue\Scope;
+use PMP\Analytics\Registerable;
+use PMP_API_Client;
+use PMP_Event_Queue;
+use WC_Order;
+use WP_Post;
+
+/**
+ * A box on the screen of an order that says what the mesh knows of it, and what still waits here. The mesh is asked while the
+ * screen is made, for a moment only, and not at all while it is known to be away.
+ */
+final class OrderBox implements Registerable
+{
+    private const ID = 'pmp-analytics-order';
+
+    private const CAPABILITY = 'edit_shop_orders';
+
+    private const SECONDS = 2;
+
+    public function __construct(
+        private readonly PMP_Event_Queue $queue,
+        private readonly Pause $pause,
+        private readonly PMP_API_Client $client,
+    ) {
+    }
+
+    public function register(): void
+    {
+        add_action('add_meta_boxes', [$this, 'add_box']);
+    }
+
+    public function add_box(): void
+    {
+        if (! function_exists('wc_get_page_screen_id') || ! current_user_can(self::CAPABILITY)) {
+            return;
+        }
+        // Orders have a screen of their own, or that of a post, as WooCommerce stores them.
+        add_meta_box(self::ID, __('PMP Analytics', 'pmp-analytics'), [$this, 'show'], wc_get_page_screen_id('shop-order'), 'side');
+    }
+
+    /**
+     * @param mixed $subject The order, or its post.
+     */
+    public function show(mixed $subject): void
+    {
+        $order = $subject instanceof WP_Post ? wc_get_order($subject->ID) : $subject;
+        if (! $order instanceof WC_Order) {
+            return;
+        }
+        foreach ([...$this->known($order), ...$this->on_its_way($order)] as $line) {
+            echo '<p>' . esc_html($line) . '</p>';
+        }
+    }
+
+    /**
+     * @return list<string> What the mesh says of the order.
+     */
+    private function known(WC_Order $order): array
+    {
+        if ($this->pause->is_on()) {
+            return [$this->unreachable($this->pause->state()['reason'])];
+        }
+        $reply = $this->client->call('GET', '/api/v1/purchases/' . $order->get_id(), '', Scope::Site, self::SECONDS);
+        $purchase = $reply->body['purchase'] ?? null;
+        if ($reply->status === 200 && is_array($purchase)) {
+            return $this->booked($purchase);
+        }
+        // A proxy's page of the same number is not the mesh's word.
+        if ($reply->status === 404 && is_int($reply->body['code'] ?? null)) {
+            return [__('The mesh does not know this order.', 'pmp-analytics')];
+        }
+        return [$this->unreachable($reply->reason())];
+    }
+
+    /**
+     * @param array<mixed> $purchase pmp.purchases.v1.RecordedPurchase.
+     * @return list<string>
+     */
+    private function booked(array $purchase): array
+    {
+        $money = static fn (string $field): string => trim(
+            number_format_i18n((float) ($purchase[$field] ?? 0), 2) . ' ' . sanitize_text_field($purchase['currency'] ?? '')
+        );
+        /* translators: %s: a status such as completed. */
+        $lines = [sprintf(__('Booked by the mesh as %s.', 'pmp-analytics'), sanitize_text_field($purchase['payment_status'] ?? ''))];
+        /* translators: 1: what was paid, 2: what was paid back. */
+        $lines[] = sprintf(__('Paid %1$s, paid back %2$s.', 'pmp-analytics'), $money('paid_amount'), $money('refunded_amount'));
+        if (! empty($purchase['is_test']) || ! empty($purchase['is_staff'])) {
+            $lines[] = __('Left out of the figures: a test, or staff\'s.', 'pmp-analytics');
+        }
+        return $lines;
+    }
+
+    /**
+     * @return list<string> What the mesh has not been told yet, or would not hear.
+     */
+    private function on_its_way(WC_Order $order): array
+    {
+        $names = ['purchase' => __('The order', 'pmp-analytics'), 'refund' => __('A refund', 'pmp-analytics')];
+        $lines = [];
+        foreach ($this->queue->about_order($order->get_id()) as $message) {
+            $lines[] = $message['status'] === 'waiting'
+                /* translators: 1: the order or a refund, 2: a time such as "2 hours". */
+                ? sprintf(__('%1$s has waited in the outbox for %2$s.', 'pmp-analytics'), $names[$message['kind']], human_time_diff(
+                    intdiv((int) $message['created_at'], 1000)
+                ))
+                /* translators: 1: the order or a refund, 2: the mesh's reason. */
+                : sprintf(__('%1$s was refused by the mesh: %2$s', 'pmp-analytics'), $names[$message['kind']], $message['reason']);
+        }
+        return $lines;
+    }
+
+    private function unreachable(string $reason): string
+    {
+        /* translators: %s: why the mesh can't be reached. */
+        return sprintf(__('The mesh can not be asked: %s', 'pmp-analytics'), $reason);
+    }
+}

@@ -1,0 +1,38 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Payload;
+
+/**
+ * Bodies of pmp.gdpr.v1.Consent.
+ */
+final class ConsentPayload
+{
+    private const POLICY_VERSION = '/^[A-Za-z0-9._:-]{0,100}$/D';
+
+    private const SOURCES = ['banner', 'form', 'import', 'api'];
+
+    /**
+     * @param array<string, mixed> $facts The consent's own fields; one of the purposes `analytics_tracking`, `marketing_emails` and
+     *     `third_party_sharing` has to be there.
+     * @return array<string, mixed>
+     */
+    public static function of(array $facts): array
+    {
+        $version = (string) ($facts['policy_version'] ?? '');
+        return Clean::only_given([
+            'analytics_tracking' => self::choice($facts['analytics_tracking'] ?? null),
+            'marketing_emails' => self::choice($facts['marketing_emails'] ?? null),
+            'third_party_sharing' => self::choice($facts['third_party_sharing'] ?? null),
+            'policy_version' => preg_match(self::POLICY_VERSION, $version) === 1 ? $version : '',
+            'source' => in_array($facts['source'] ?? '', self::SOURCES, true) ? $facts['source'] : '',
+            'timestamp' => Clean::time($facts['timestamp'] ?? null),
+        ]);
+    }
+
+    private static function choice(mixed $value): ?bool
+    {
+        return is_bool($value) ? $value : null;
+    }
+}

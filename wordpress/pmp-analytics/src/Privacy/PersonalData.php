@@ -1,0 +1,214 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Privacy;
+
+use PMP\Analytics\Capture\Enrollments;
+use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Queue\Kind;
+use PMP\Analytics\Queue\StoredMessage;
+use PMP\Analytics\Registerable;
+use PMP_Event_Queue;
+use WC_Order;
+use WP_User;
+
+/**
+ * Tools > Export and Erase Personal Data: what this plugin holds of somebody. That is what waits in the outbox, the visit kept on
+ * an order, and which enrolments were told. What the mesh holds is the mesh's to show and to erase.
+ */
+final class PersonalData implements Registerable
+{
+    private const ID = 'pmp-analytics';
+
+    /** What a sale that waits is without its buyer: money counts whoever paid it. */
+    private const IMPERSONAL = [
+        'id', 'timestamp', 'order_id', 'product_id', 'product_name', 'product_type', 'amount', 'currency', 'payment_method',
+        'payment_status', 'paid_at', 'lines', 'refunded_total', 'source', 'is_test', 'is_staff',
+    ];
+
+    public function __construct(private readonly PMP_Event_Queue $queue, private readonly OrderReader $reader)
+    {
+    }
+
+    public function register(): void
+    {
+        add_filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter']);
+        add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
+        add_action('admin_init', [$this, 'suggest_policy']);
+    }
+
+    /**
+     * @param array<string, array<string, mixed>> $exporters
+     * @return array<string, array<string, mixed>>
+     */
+    public function add_exporter(array $exporters): array
+    {
+        $exporters[self::ID] = ['exporter_friendly_name' => __('PMP Analytics', 'pmp-analytics'), 'callback' => [$this, 'export']];
+        return $exporters;
+    }
+
+    /**
+     * @param array<string, array<string, mixed>> $erasers
+     * @return array<string, array<string, mixed>>
+     */
+    public function add_eraser(array $erasers): array
+    {
+        $erasers[self::ID] = ['eraser_friendly_name' => __('PMP Analytics', 'pmp-analytics'), 'callback' => [$this, 'erase']];
+        return $erasers;
+    }
+
+    /**
+     * Everything at once: the outbox changes while somebody pages through it.
+     *
+     * @return array{data: list<array<string, mixed>>, done: bool}
+     */
+    public function export(string $email): array
+    {
+        $items = [];
+        foreach ($this->messages_of($email) as $message) {
+            $items[] = $this->item("{$message->kind->value}-{$message->number}", [
+                __('Kind', 'pmp-analytics') => $message->kind->value,
+                __('Waits to be told', 'pmp-analytics') => $message->json,
+            ]);
+        }
+        foreach ($this->orders_of($email) as $order) {
+            $visit = $this->reader->visit($order);
+            if ($visit !== []) {
+                $items[] = $this->item("order-{$order->get_id()}", [
+                    __('Order', 'pmp-analytics') => (string) $order->get_id(),
+                    __('Visit that led to it', 'pmp-analytics') => (string) wp_json_encode($visit, JSON_UNESCAPED_SLASHES),
+                ]);
+            }
+        }
+        foreach (Enrollments::told_of($this->user_id($email)) as $course_id => $time) {
+            $items[] = $this->item("course-{$course_id}", [
+                __('Course', 'pmp-analytics') => get_the_title($course_id) ?: (string) $course_id,
+                __('Enrolment told', 'pmp-analytics') => gmdate('c', $time),
+            ]);
+        }
+        return ['data' => $items, 'done' => true];
+    }
+
+    /**
+     * @return array{items_removed: bool, items_retained: bool, messages: list<string>, done: bool}
+     */
+    public function erase(string $email): array
+    {
+        $found = false;
+        $kept = false;
+        foreach ($this->messages_of($email) as $message) {
+            $found = true;
+            $kept = $this->erase_message($message) || $kept;
+        }
+        foreach ($this->orders_of($email) as $order) {
+            $found = $this->reader->forget_visit($order) || $found;
+        }
+        $found = Enrollments::forget($this->user_id($email)) || $found;
+        $messages = $found ? [__('PMP Analytics: what the mesh was told before is erased in the mesh.', 'pmp-analytics')] : [];
+        if ($kept) {
+            $messages[] = __('PMP Analytics: amounts of sales that wait are told without their buyer.', 'pmp-analytics');
+        }
+        return ['items_removed' => $found, 'items_retained' => $kept, 'messages' => $messages, 'done' => true];
+    }
+
+    public function suggest_policy(): void
+    {
+        if (! function_exists('wp_add_privacy_policy_content')) {
+            return;
+        }
+        $sentences = [
+            __('If you agree, we keep an id of your visit and of your browser, and what led you here, in your browser.', 'pmp-analytics'),
+            __('We record which pages you see, what you click, how long you stay and which forms you send.', 'pmp-analytics'),
+            __('Of what you write into a form we record your e-mail address alone, where you ask us to write to you.', 'pmp-analytics'),
+            __('Nothing of it happens when you say no, or your browser sends Global Privacy Control or Do Not Track.', 'pmp-analytics'),
+            __('You can change your mind at any time.', 'pmp-analytics'),
+            __('When you register, buy something, get a refund or enrol in a course, our analytics system is told of it.', 'pmp-analytics'),
+            __('It then learns your account, your e-mail address and your billing address, to account for our sales.', 'pmp-analytics'),
+        ];
+        wp_add_privacy_policy_content(
+            __('PMP Analytics', 'pmp-analytics'),
+            '<p>' . esc_html(implode(' ', $sentences)) . '</p>',
+        );
+    }
+
+    /**
+     * @return bool True when something of it is still told.
+     */
+    private function erase_message(StoredMessage $message): bool
+    {
+        $payload = (array) json_decode($message->json, true);
+        if ($message->kind === Kind::Purchase) {
+            $impersonal = array_intersect_key($payload, array_flip(self::IMPERSONAL));
+            $this->queue->replace($message, $impersonal + ['session_id' => "wc-order-{$payload['order_id']}"]);
+            return true;
+        }
+        if ($message->kind === Kind::Refund) {
+            // People write about people into the reason.
+            $this->queue->replace($message, array_diff_key($payload, ['reason' => true]));
+            return true;
+        }
+        $this->queue->forget($message);
+        return false;
+    }
+
+    /**
+     * @return list<StoredMessage>
+     */
+    private function messages_of(string $email): array
+    {
+        $orders = $this->orders_of($email);
+        $numbers = array_map(static fn (WC_Order $order): string => (string) $order->get_id(), $orders);
+        $person = new Person($email, $this->user_id($email), $numbers);
+        foreach ($orders as $order) {
+            $person->visited((string) ($this->reader->visit($order)['session_id'] ?? ''));
+        }
+        do {
+            // A message may show a visit that an earlier one belongs to.
+            $visits = $person->visits();
+            $found = [];
+            foreach ($this->queue->everything() as $message) {
+                if ($person->claims($message)) {
+                    $found[] = $message;
+                }
+            }
+        } while ($person->visits() > $visits);
+        return $found;
+    }
+
+    /**
+     * @return list<WC_Order>
+     */
+    private function orders_of(string $email): array
+    {
+        if (! function_exists('wc_get_orders')) {
+            return [];
+        }
+        $user_id = $this->user_id($email);
+        return array_values(wc_get_orders([
+            'type' => 'shop_order',
+            'limit' => -1,
+            'customer' => $user_id > 0 ? [$email, $user_id] : [$email],
+        ]));
+    }
+
+    private function user_id(string $email): int
+    {
+        $user = get_user_by('email', $email);
+        return $user instanceof WP_User ? $user->ID : 0;
+    }
+
+    /**
+     * @param array<string, string> $facts
+     * @return array<string, mixed> As WordPress wants what it exports.
+     */
+    private function item(string $id, array $facts): array
+    {
+        $data = [];
+        foreach ($facts as $name => $value) {
+            $data[] = ['name' => $name, 'value' => esc_html($value)];
+        }
+        $label = __('PMP Analytics', 'pmp-analytics');
+        return ['group_id' => self::ID, 'group_label' => $label, 'item_id' => self::ID . "-{$id}", 'data' => $data];
+    }
+}

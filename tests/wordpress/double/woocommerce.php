@@ -11,6 +11,10 @@ defined('ABSPATH') || exit;
 
 require __DIR__ . '/action-scheduler.php';
 require __DIR__ . '/orders.php';
+require __DIR__ . '/products.php';
+require __DIR__ . '/checkout.php';
 require __DIR__ . '/features.php';
 require __DIR__ . '/forms.php';
 require __DIR__ . '/wp-cli.php';
+
+(new WC_Checkout_Double())->register();

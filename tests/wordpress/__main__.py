@@ -1,0 +1,52 @@
+"""`python -m tests.wordpress`: a shop and its mesh on this machine, until Ctrl-C.
+
+Everything lies in a temporary folder and is gone then.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import typer
+
+from cli.folder import DataFolder
+from cli.welcome import command_line
+from tests.e2e.mesh import running
+from tests.servers import PrivateMariaDb, free_port
+from tests.wordpress.local import PAGES, shop_on
+
+_DELIVERY_SECONDS = 2.0
+
+
+def main() -> None:
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with tempfile.TemporaryDirectory(prefix="pmp-wordpress-") as name:
+        folder = Path(name)
+        (folder / "mariadb").mkdir()
+        server = PrivateMariaDb(folder / "mariadb")
+        try:
+            server.install()
+            with running(folder / "mesh") as mesh, shop_on(mesh, folder, server, free_port()) as shop:
+                pages = "\n".join(f"  {what:<13} {shop.home}{path}" for what, path in PAGES.items())
+                pmp = command_line(DataFolder(mesh.data))
+                typer.echo(
+                    f"The shop is open:\n{pages}\n  admin         {shop.home}/wp-login.php (admin, admin)\n"
+                    f"Its mesh is at {mesh.url}. See what arrives with `{pmp} books`. Ctrl-C stops everything.",
+                )
+                # What WP-Cron does in a site that people visit.
+                while not stopped.wait(_DELIVERY_SECONDS):
+                    with suppress(httpx.HTTPError):
+                        shop.deliver()
+        finally:
+            server.kill(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

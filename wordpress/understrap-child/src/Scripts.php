@@ -1,0 +1,49 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Theme;
+
+/**
+ * What the pages load: nothing that they wait for, and the data layer, which is the same for every visitor.
+ */
+final class Scripts
+{
+    /** Understrap wants it in the head, where a page waits for it. */
+    private const TO_THE_END = ['jquery', 'jquery-core', 'jquery-migrate'];
+
+    public function register(): void
+    {
+        add_action('wp_enqueue_scripts', [$this, 'move_to_the_end'], 20);
+        add_action('wp_footer', [$this, 'consent_link']);
+    }
+
+    public function move_to_the_end(): void
+    {
+        foreach (self::TO_THE_END as $handle) {
+            wp_script_add_data($handle, 'group', 1);
+        }
+    }
+
+    /**
+     * Who has answered the question of consent may change their mind.
+     */
+    public function consent_link(): void
+    {
+        printf(
+            '<p class="text-center"><button type="button" class="btn btn-link" data-pmp-consent="ask">%s</button></p>',
+            esc_html__('Privacy choices', 'understrap-child'),
+        );
+    }
+
+    /**
+     * Tells the tracker what a page shows, whether it is there already or comes later.
+     *
+     * @param array<string, mixed> $metadata
+     */
+    public static function push(string $event_type, array $metadata): void
+    {
+        $event = wp_json_encode(['event_type' => $event_type, 'metadata' => $metadata], JSON_HEX_TAG | JSON_HEX_AMP);
+        wp_print_inline_script_tag("(window.pmp ||= []).push({$event});");
+    }
+}

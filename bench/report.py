@@ -18,6 +18,7 @@ from bench.idle import Idle
 from bench.intake import Compared, Intake, Side
 from bench.machine import commit, facts, mariadb_version
 from bench.shop import Shop, Timed
+from bench.wordpress import Plugin
 
 RESULTS = Path(__file__).with_name("results")
 """Where runs are kept."""
@@ -36,6 +37,8 @@ class Figures:
     """The whole mesh of `pmp up`."""
     shop: Shop | None
     """Orders, registrations, journeys and funnels."""
+    wordpress: Plugin | None
+    """Pages and checkouts with and without the plugin."""
 
 
 def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
@@ -92,6 +95,11 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
 
     if figures.shop:
         yield from _shop(figures.shop)
+    if figures.wordpress:
+        for what, added in (("a page view", figures.wordpress.page_view), ("a checkout", figures.wordpress.checkout)):
+            cpu = f"CPU {added.off_cpu_ms:.1f} and {added.on_cpu_ms:.1f} ms"
+            beside = f"{added.off_p50_ms:.1f} ms without, {added.on_p50_ms:.1f} with, x {added.ratio:.2f}; {cpu}; {added.pairs} pairs"
+            yield f"the plugin adds to {what}", f"{added.added_p50_ms:.1f} ms", "<= 5 ms", beside
 
 
 def _shop(shop: Shop) -> Iterator[tuple[str, str, str, str]]:

@@ -60,3 +60,9 @@ def test_the_shop_is_measured_beside_a_bare_insert(tmp_path: Path) -> None:
     assert all(figures[name]["p99_ms"] >= figures[name]["p50_ms"] > 0 for name in calls)
     assert (figures["touchpoints"], figures["funnel_seconds"] > 0) == (10_000, True)
     assert {"mariadb", "identity", "journeys", "purchases", "gateway"} == figures["cpu_us_per_call"].keys()
+
+
+def test_the_plugin_is_measured_beside_its_absence(tmp_path: Path) -> None:
+    figures = measured("wordpress", tmp_path)["wordpress"]
+    assert [figures[what]["pairs"] for what in ("page_view", "checkout")] == [10, 10]
+    assert all(figures[what]["off_p50_ms"] > 0 and figures[what]["ratio"] > 0 for what in figures)

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import httpx
 import typer
@@ -25,8 +26,12 @@ _DELIVERY_SECONDS = 2.0
 
 def main() -> None:
     stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, stop)
     with tempfile.TemporaryDirectory(prefix="pmp-wordpress-") as name:
         folder = Path(name)
         (folder / "mariadb").mkdir()

@@ -1,0 +1,144 @@
+"""The brief's journey in a real browser, through a real WordPress into a real mesh: landing page, lead form, prices, purchase."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Page
+
+from tests.e2e.mesh import Mesh, running
+from tests.servers import PrivateMariaDb, free_port, until
+from tests.wordpress.local import Shop, shop_on
+
+pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
+
+_PERSON = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+"""User agent of a browser; what says that it is headless, the mesh takes for a robot."""
+_BUYER = "2"
+"""The first customer of a new site, whose admin is 1."""
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def shop(mariadb_server: PrivateMariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    with running(folder / "mesh") as mesh, shop_on(mesh, folder, mariadb_server, free_port()) as shop:
+        yield shop
+
+
+async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop: Shop, chromium: Browser) -> None:
+    visitor = await chromium.new_context(user_agent=_PERSON)
+    page = await visitor.new_page()
+    await page.goto(f"{shop.home}/?utm_source=newsletter&utm_medium=email&utm_campaign=spring")
+    assert "PMP Course" in await page.title()
+    await page.evaluate("() => { pmp.consent = 'granted' }")
+    await _answered(page)
+    await page.fill("#lead-email", "test@example.com")
+    await page.click("#download-btn")
+    await page.wait_for_selector("#lead-thanks")
+    await page.click("a[href*=pricing]")
+    await page.wait_for_url("**/pricing/")
+    await page.click(".btn-primary")
+    await page.fill("#billing_first_name", "Ada")
+    await page.fill("#billing_last_name", "Lovelace")
+    await page.fill("#billing_email", "test@example.com")
+    await page.click("#complete-purchase")
+    await page.wait_for_selector("#thank-you")
+    await _answered(page)
+
+    journey = _journey_with(shop, {"awareness", "interest", "purchase"})
+    stages = [stage for stage in journey["stages"] if stage in ("awareness", "interest", "purchase")]
+    assert stages == ["awareness", "interest", "purchase"]
+    [visit] = journey["sessions"]
+    first = journey["touchpoints"][0]
+    assert (first["action"], first["page_url"].partition("?")[0]) == ("page_view", f"{shop.home}/"), "seen before anybody knew who it is"
+    assert (journey["first_touch"]["source"], journey["first_touch"]["campaign"]) == ("newsletter", "spring")
+    [sold] = _purchases(shop)
+    assert (sold["paid_amount"], sold["currency"], sold["user_id"]) == (199, "USD", _BUYER)
+    shop.mesh.drained()
+    told = _events(shop.mesh)
+    assert {event["session_id"] for event in told} == {visit["session_id"]}
+    assert [event["event_type"] for event in told].count("lead_capture") == 1
+    assert f"{shop.home}/pricing/" in [event["page_url"] for event in told if event["event_type"] == "page_view"]
+
+    for _ in range(2):
+        await page.reload()
+        await page.wait_for_selector("#thank-you")
+        await _answered(page)
+
+    def views() -> int:
+        shop.deliver()
+        return len([event for event in _events(shop.mesh) if event["event_type"] == "page_view" and "order-received" in event["page_url"]])
+
+    until(lambda: views() == 3)
+    assert [each["entries"] for each in _purchases(shop)] == [sold["entries"]]
+    await visitor.close()
+
+
+async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, chromium: Browser) -> None:
+    pages: list[list[bytes]] = []
+    sessions: set[str] = set()
+    for _ in range(2):
+        context = await chromium.new_context(user_agent=_PERSON)
+        page = await context.new_page()
+        served: list[bytes] = []
+        for path in ("/", "/pricing/", "/free-guide/"):
+            answer = await page.goto(f"{shop.home}{path}")
+            assert answer is not None
+            served.append(await answer.body())
+            await page.evaluate("() => { pmp.consent = 'granted' }")
+            await _answered(page)
+        scripts = "performance.getEntriesByType('resource').filter((each) => each.initiatorType === 'script')"
+        blocking: list[str] = await page.evaluate(f"() => {scripts}.map((each) => each.renderBlockingStatus)")
+        assert len(blocking) > 1
+        assert "blocking" not in blocking
+        pages.append(served)
+        sessions |= {cookie.get("value", "") for cookie in await context.cookies() if cookie.get("name") == "pmp_session"}
+        await context.close()
+    assert pages[0] == pages[1]
+    assert len(sessions) == 2
+
+    def known() -> set[str]:
+        shop.deliver()
+        return {event["session_id"] for event in _events(shop.mesh) if event["event_type"] == "view_pricing"}
+
+    until(lambda: sessions <= known())
+
+
+async def _answered(page: Page) -> None:
+    """Waits until the shop has taken everything that the page tells."""
+    await page.wait_for_function("() => !Object.keys(localStorage).some((key) => key.startsWith('pmp.q.'))")
+
+
+def _get(mesh: Mesh, path: str, scope: str = "site", **query: str) -> httpx.Response:
+    return mesh.client.get(f"{mesh.url}/api/v1/{path}", params=query, headers=mesh.credentials(scope, "1"))
+
+
+def _journey_with(shop: Shop, stages: set[str]) -> Json:
+    """The buyer's journey, once it has these stages."""
+    journey: Json = {}
+
+    def reached() -> bool:
+        shop.deliver()
+        answer = _get(shop.mesh, f"users/{_BUYER}/journey")
+        journey.update(answer.json())
+        return answer.status_code == 200 and stages <= set(journey["stages"])
+
+    until(reached, 60)
+    return journey
+
+
+def _purchases(shop: Shop) -> list[Json]:
+    return _get(shop.mesh, "purchases", "read", user_id=_BUYER).json()["purchases"]
+
+
+def _events(mesh: Mesh) -> list[Json]:
+    with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT event_type, session_id, page_url FROM events ORDER BY timestamp, id").fetchall()
+    return [dict(zip(("event_type", "session_id", "page_url"), row, strict=True)) for row in rows]

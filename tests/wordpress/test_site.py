@@ -23,7 +23,7 @@ import pytest
 from typing_extensions import override
 
 from tests.servers import PrivateMariaDb, free_port, until
-from tests.wordpress.sites import HERE, build_site, program, run, served, wordpress_6_5
+from tests.wordpress.sites import HERE, add_pages, build_site, program, run, served, wordpress_6_5
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -85,7 +85,7 @@ def gateway() -> Iterator[Gateway]:
 @pytest.fixture
 def site(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Path:
     """The shop's folder."""
-    return build_site(
+    site = build_site(
         wordpress_6_5(),
         tmp_path,
         mariadb_server,
@@ -93,6 +93,8 @@ def site(gateway: Gateway, mariadb_server: PrivateMariaDb, tmp_path: Path) -> Pa
         PMP_ANALYTICS_API_KEY="the shop",
         PMP_ANALYTICS_JWT_SECRET=_SECRET,
     )
+    add_pages(site, "https://shop.example")
+    return site
 
 
 @pytest.fixture
@@ -182,6 +184,45 @@ def test_a_delivery_that_is_killed_is_made_up_for_after_its_lease_and_everything
     assert gateway.told() == ids * 2, "told twice, under the ids that make it count once"
     consents = [path for path, _, _ in gateway.calls if path.endswith("/consent")]
     assert consents == ["/api/v1/users/session:s-1/consent"]
+
+
+def test_a_lead_and_an_order_pass_while_the_gateway_hangs_and_arrive_once_when_it_is_back(shop: httpx.Client, gateway: Gateway) -> None:
+    gateway.hangs.set()
+    _beacon(shop, "b-1")
+    hanging = threading.Thread(target=shop.post, args=("/wp-json/pmp/v1/drain",))
+    hanging.start()
+    until(lambda: gateway.calls)
+
+    cookies = {"cookie": "pmp_session=s-1"}
+    lead = shop.post("/", data={"lead_email": "ada@example.org", "lead_form": "landing", "lead_website": ""}, headers=cookies)
+    assert lead.headers["location"] == "https://shop.example/?guide=sent"
+    robot = shop.post("/", data={"lead_email": "robot@example.org", "lead_form": "landing", "lead_website": "x"}, headers=cookies)
+    assert robot.headers["location"] == "https://shop.example/?guide=invalid"
+    assert "$199.00" in shop.get("/pricing/").text
+    buyer = {"billing_first_name": "Ada", "billing_last_name": "Lovelace", "billing_email": "ada@example.org", "product_id": "101"}
+    bought = shop.post("/checkout/", data=buyer, headers=cookies)
+    thanks = bought.headers["location"].removeprefix("https://shop.example")
+    for _ in range(2):
+        assert "thank-you" in shop.get(thanks).text
+    assert len(gateway.calls) == 1, "the beacon's, which hangs"
+
+    gateway.hangs.clear()
+    gateway.goes_on.set()
+    hanging.join()
+
+    def told(path: str) -> list[Any]:
+        return [body for called, _, body in gateway.calls if called == f"/api/v1/{path}"]
+
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and told("purchases/track"), 60)
+    for _ in range(3):
+        shop.post("/wp-json/pmp/v1/drain")
+    [sold] = told("purchases/track")
+    assert (sold["amount"], sold["payment_status"], sold["session_id"]) == (199, "processing", "s-1")
+    assert [person["email"] for person in told("users/register")] == ["ada@example.org"]
+    assert [reached["conversion_type"] for reached in told("conversions/track")] == ["lead", "signup"]
+    # The hanging call may have been given up and made again: an id counts once.
+    events = {event["id"]: event["event_type"] for batch in told("events/batch") for event in batch["events"]}
+    assert sorted(events.values()) == ["lead_capture", "page_view"]
 
 
 def _beacon(shop: httpx.Client, event_id: str) -> httpx.Response:

@@ -12,6 +12,9 @@ final class Scripts
     /** Understrap wants it in the head, where a page waits for it. */
     private const TO_THE_END = ['jquery', 'jquery-core', 'jquery-migrate'];
 
+    /** Nothing of a page waits for them. WordPress knows how since 6.3, and does not where another script would miss them. */
+    private const DEFERRED = ['jquery-core', 'jquery-migrate', 'understrap-scripts'];
+
     public function register(): void
     {
         add_action('wp_enqueue_scripts', [$this, 'move_to_the_end'], 20);
@@ -22,6 +25,9 @@ final class Scripts
     {
         foreach (self::TO_THE_END as $handle) {
             wp_script_add_data($handle, 'group', 1);
+        }
+        foreach (self::DEFERRED as $handle) {
+            wp_script_add_data($handle, 'strategy', 'defer');
         }
     }
 

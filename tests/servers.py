@@ -119,7 +119,7 @@ class PrivateMariaDb(PrivateServer):
             "--no-defaults",
             "--user=root",
             f"--datadir={self.folder / 'data'}",
-            f"--socket={self.folder / 'socket'}",
+            "--socket=socket",
             # In a folder that is shared, a server that starts removes what others have there.
             f"--tmpdir={self.folder}",
             f"--port={self.port}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1 import change_pb2
@@ -48,6 +48,7 @@ def request_message(row: RequestRow, steps: Iterable[StepRow]) -> pb.SubjectRequ
         requested_at=_timestamp(row.requested_at),
         due_at=_timestamp(row.due_at),
         finished_at=_timestamp(row.finished_at) if row.finished_at else None,
+        receipt=pb.Receipt(document=row.receipt, signature=row.signature or "") if row.receipt else None,
         steps=[
             pb.RequestStep(
                 name=step.name,
@@ -60,6 +61,21 @@ def request_message(row: RequestRow, steps: Iterable[StepRow]) -> pb.SubjectRequ
             for step in steps
         ],
     )
+
+
+def receipt_facts(row: RequestRow, steps: Iterable[StepRow], now: datetime) -> dict[str, Any]:
+    """What a receipt says was done: where, when and how much, and not for whom."""
+    return {
+        "request": row.id,
+        "kind": row.kind,
+        "client": row.client,
+        "requested_at": row.requested_at.isoformat(),
+        "finished_at": now.isoformat(),
+        "steps": [
+            {"name": step.name, "finished_at": step.finished_at.isoformat() if step.finished_at else "", "tables": step.tables}
+            for step in steps
+        ],
+    }
 
 
 def tables_message(tables: Mapping[str, int]) -> list[pb.ErasedTable]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Index, Integer, LargeBinary, String
+from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.database import Id, Serial, UtcDateTime
@@ -58,6 +58,23 @@ class RequestRow(Base):
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    receipt: Mapped[str | None] = mapped_column(Text)
+    """What was done, as JSON."""
+    signature: Mapped[str | None] = mapped_column(String(128))
+    """The mesh's own under the receipt, in hex."""
+
+
+class AuditRow(Base):
+    """An entry of the audit log. Rows are added and never changed; no two follow the same one."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (UniqueConstraint("prev_hash", name="uq_audit_log_prev_hash"),)
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entry: Mapped[str] = mapped_column(Text)
+    """What was done, as JSON."""
+    prev_hash: Mapped[str] = mapped_column(Id(64))
+    hash: Mapped[str] = mapped_column(Id(64))
 
 
 class StepRow(Base):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from pmp.gdpr.v1 import change_pb2
 from sqlalchemy import ColumnElement, Table, and_, func, insert, or_, select
@@ -17,8 +17,9 @@ from kit.persons import Persons, persons
 from kit.rules import PageKey
 from kit.suppression import Suppressions, digest
 from kit.vault import Vault
+from services.gdpr.audit import Link, Receipt, link
 from services.gdpr.messages import suppressed_message
-from services.gdpr.models import ConsentRow, RequestRow, StepRow, SuppressedRow
+from services.gdpr.models import AuditRow, ConsentRow, RequestRow, StepRow, SuppressedRow
 from services.gdpr.rules import RUNNING, WAITING, Told
 
 _SUPPRESSED: Final = cast("Table", SuppressedRow.__table__)
@@ -65,6 +66,38 @@ class ConsentHistory:
             earlier = ConsentRow.decided_at < behind.at
             query = query.where(or_(earlier, and_(ConsentRow.decided_at == behind.at, ConsentRow.id < behind.id)))
         return (await self._session.scalars(query)).all()
+
+
+class Audit:
+    """What was done with people's data, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def append(self, entry: Mapping[str, Any]) -> str:
+        """Adds an entry behind the last one; answers its hash.
+
+        Raises:
+            IntegrityError: another transaction added one meanwhile.
+        """
+        query = select(AuditRow).order_by(AuditRow.number.desc()).limit(1)
+        last = await self._session.scalar(query)
+        new = link(_link(last) if last else None, entry)
+        await self._session.execute(insert(AuditRow), new._asdict())
+        return new.hash
+
+    async def chain(self) -> Sequence[Link]:
+        """All entries, oldest first."""
+        return [_link(row) for row in await self._session.scalars(select(AuditRow).order_by(AuditRow.number))]
+
+    async def receipts(self) -> Sequence[Receipt]:
+        """The receipts of all requests that are done."""
+        query = select(RequestRow.receipt, RequestRow.signature).where(RequestRow.receipt.is_not(None))
+        return [Receipt(row.receipt or "", row.signature or "") for row in await self._session.execute(query)]
+
+
+def _link(row: AuditRow) -> Link:
+    return Link(row.number, row.entry, row.prev_hash, row.hash)
 
 
 class Requests:

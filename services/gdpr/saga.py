@@ -26,9 +26,10 @@ from kit.errors import Unavailable
 from kit.outbox import StateTopic
 from kit.settings import Settings
 from kit.vault import Vault
-from services.gdpr.messages import NAMES_CONTEXT, TOPIC, suppression_told
+from services.gdpr.audit import canonical
+from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
-from services.gdpr.repository import Requests
+from services.gdpr.repository import Audit, Requests
 from services.gdpr.rules import DONE, ERASE, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
 
 _log = structlog.get_logger(__name__)
@@ -274,9 +275,14 @@ class Saga:
         await session.flush()
 
     async def _finish(self, session: AsyncSession, request_id: str) -> None:
-        row = await Requests(session, self._vault).get(request_id)
+        requests, now = Requests(session, self._vault), datetime.now(UTC)
+        row = await requests.get(request_id)
         if row is not None and row.state == RUNNING:
-            row.state, row.finished_at, row.names = DONE, datetime.now(UTC), None
+            facts = receipt_facts(row, await requests.steps(request_id), now)
+            head = await Audit(session).append({"action": f"{row.kind} done", **facts})
+            receipt = canonical({**facts, "audit_head": head})
+            row.receipt, row.signature = receipt, self._vault.sign(receipt.encode()).hex()
+            row.state, row.finished_at, row.names = DONE, now, None
             await session.flush()
             _log.info("request done", request=request_id, kind=row.kind)
 

@@ -33,7 +33,7 @@ from services.gdpr.messages import (
     tables_message,
 )
 from services.gdpr.models import RequestRow
-from services.gdpr.repository import ConsentHistory, Requests, Somebody
+from services.gdpr.repository import Audit, ConsentHistory, Requests, Somebody
 from services.gdpr.rules import DUE, ERASURE, RUNNING, choices, erasure_steps, subject_named
 from services.gdpr.saga import Holders, sealed
 
@@ -124,6 +124,8 @@ class GdprServicer(GdprServiceServicer):
             )
             requests.add(row, erasure_steps(self._holders.names))
             await session.flush()
+            asked = {"action": f"{row.kind} asked", "request": row.id, "client": client, "requested_at": now.isoformat()}
+            await Audit(session).append(asked)
             changes = await requests.suppress(row.id, names, now)
             await self._topic.tell(session, [suppression_told(change) for change in changes])
             return request_message(row, await requests.steps(row.id)), True

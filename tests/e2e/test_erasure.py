@@ -198,6 +198,18 @@ def test_only_a_new_registration_brings_somebody_back_and_nothing_of_before(mesh
     assert rows(mesh, "ingestion", "SELECT count(*) FROM events WHERE id = 'ada-back' AND email_hash IS NOT NULL") == [(1,)]
 
 
+def test_the_receipt_and_the_audit_log_prove_it_and_a_change_is_found(mesh: Mesh, erased: list[str]) -> None:
+    receipt = again(mesh)["receipt"]
+    assert "erase purchases" in receipt["document"]
+    assert not any(name in receipt["document"] for name in [*NAMES, *erased, WORDPRESS])
+    assert mesh.pmp("audit", "verify").stdout == "2 entries, 0 faults\n"
+    with closing(sqlite3.connect(Path(mesh.data) / "gdpr.db", timeout=30)) as database, database:
+        database.execute("DELETE FROM audit_log WHERE number = 2")
+    refused = mesh.pmp("audit", "verify", check=False)
+    assert refused.returncode == 1
+    assert "is missing" in refused.stdout
+
+
 def test_only_the_shops_server_and_an_administrator_erase(mesh: Mesh) -> None:
     for scope in ("track", "read"):
         answer = mesh.client.delete(f"{mesh.url}{API}/users/99/data", headers=mesh.credentials(scope, "99"))

@@ -38,10 +38,11 @@ from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
 from kit.vault import Vault
+from services.gdpr.audit import faults
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
 from services.gdpr.personal import HOLDINGS
-from services.gdpr.repository import ConsentHistory, Somebody
+from services.gdpr.repository import Audit, ConsentHistory, Somebody
 from services.gdpr.saga import Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
@@ -360,6 +361,15 @@ async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
     assert len(set(held)) == 4
     answer = await gdpr.update("session:s1", analytics_tracking=True)
     assert (answer.success, states(answer.consent)) == (True, ("unknown",) * 3)
+
+
+async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_another(gdpr: Gdpr) -> None:
+    requests = {(await each).request.id for each in asyncio.as_completed([gdpr.erase(f"{number}") for number in range(1, 6)])}
+    async with gdpr.sessions() as session:
+        chain = await Audit(session).chain()
+    assert faults(chain, [], lambda _document, _signature: False) == []
+    assert {json.loads(each.entry)["request"] for each in chain} == requests
+    assert len(chain) == 5
 
 
 async def test_a_count_of_what_would_go_leaves_no_trace(gdpr: Gdpr) -> None:

@@ -23,6 +23,8 @@ letters = typer.Typer(no_args_is_help=True, help="Look after the messages a serv
 app.add_typer(letters, name="dead-letters")
 rates = typer.Typer(no_args_is_help=True, help="Look after the exchange rates.")
 app.add_typer(rates, name="rates")
+audit = typer.Typer(no_args_is_help=True, help="Look after the proof of what was done with people's data.")
+app.add_typer(audit, name="audit")
 
 Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
 DatabaseUrl = Annotated[
@@ -204,6 +206,22 @@ def drop_letters(
 
     count = asyncio.run(drop(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
     typer.echo(f"{count} of {service}'s messages are given up")
+
+
+@audit.command("verify")
+def verify_audit(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
+    """Hold the audit log and the receipts of erasures against each other; exit 1 when anything was changed or is missing."""
+    from cli.audit import verify
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.local_secrets import vault_key
+
+    folder = DataFolder(data)
+    count, faults = asyncio.run(verify(find_database_url(folder, database_url), vault_key(folder)))
+    for fault in faults:
+        typer.echo(fault)
+    typer.echo(f"{count} entries, {len(faults)} faults")
+    raise typer.Exit(1 if faults else 0)
 
 
 @rates.command("import")

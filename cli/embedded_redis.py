@@ -46,6 +46,8 @@ def write_configuration(path: Path, *, data: Path, port: int, password: str, mem
                 "daemonize no",
                 "appendonly yes",
                 "appendfsync always",
+                # Else a rewritten file keeps bytes of what was trimmed.
+                "aof-use-rdb-preamble no",
                 'save ""',
                 f"maxmemory {memory}",
                 "maxmemory-policy noeviction",

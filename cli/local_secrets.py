@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,3 +70,12 @@ class Secrets(BaseModel):
         if not folder.secrets.exists():
             write_private(folder.secrets, cls.generate().model_dump_json(indent=2))
         return cls.load(folder)
+
+
+def vault_key(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
+    """The vault's key: of the environment, else of a data folder.
+
+    Raises:
+        CommandFailed: there is none.
+    """
+    return environ.get("PMP_VAULT_KEY") or Secrets.load(folder).vault_key

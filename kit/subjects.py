@@ -26,7 +26,7 @@ from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
-from kit.log.tables import books, offsets
+from kit.log.tables import books, offsets, outbox_heads
 from kit.log.tables import dead_letters as letters
 from kit.outbox import Outbox, StateTopic
 from kit.persons import aliases, persons, subject_of, users
@@ -34,6 +34,8 @@ from kit.privacy import person_consents
 from kit.vault import Vault
 
 _AT_ONCE: Final = 500
+_RAW: Final = select(books.c.topic).distinct()
+"""Topics of which the service keeps books: raw logs, which have no history to fall back on."""
 
 
 class Kind(Enum):
@@ -175,6 +177,8 @@ class SubjectData:
     async def count(self, names: Sequence[str]) -> Mapping[str, int]:
         """How many rows an erasure would find, by table."""
         counts: dict[str, int] = {}
+        if not names:
+            return counts
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             for holding in self._holdings:
@@ -286,9 +290,10 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             counts = await self._data.erase(request.names, request.pseudonym)
             self._outbox.wake()
             left = await self._purge(request.purge_through)
+        written = await self._written()
         bind_facts(rows=sum(counts.values()), entries_left=left)
         found = [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
-        return pb.EraseResponse(tables=found, read=read, entries_left=left)
+        return pb.EraseResponse(tables=found, read=read, written=written, entries_left=left)
 
     async def _read(self) -> list[pb.Place]:
         async with self._database.sessions() as session:
@@ -296,12 +301,22 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             rows = await session.execute(select(offsets))
             return [pb.Place(topic=row.topic, partition=row.partition, position=row.position) for row in rows]
 
+    async def _written(self) -> list[pb.Place]:
+        async with self._database.sessions() as session:
+            await session.connection(execution_options=READING)
+            heads = select(outbox_heads).where(outbox_heads.c.topic == self._outbox.topic, outbox_heads.c.position > 0)
+            rows = (await session.execute(heads)).all()
+            raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
+        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Position(row.position, 0))) for row in rows]
+        received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
+        return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
+
     async def _purge(self, places: Iterable[pb.Place]) -> int:
         """Takes entries up to these places out of what the service published, and of the raw log it has read."""
         sessions, left = self._database.sessions, 0
         async with sessions() as session:
             await session.connection(execution_options=READING)
-            raw = set(await session.scalars(select(books.c.topic).distinct()))
+            raw = set(await session.scalars(_RAW))
             read = {(row.topic, row.partition): Position.parse(row.position) for row in await session.execute(select(offsets))}
         asked = False
         for place in places:

@@ -11,7 +11,8 @@ from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -48,6 +49,7 @@ class Vault:
         self._seal = AESGCM(_derive(key, "seal"))
         self._fingerprint = _derive(key, "fingerprint")
         self._digest = _derive(key, "digest")
+        self._sign = Ed25519PrivateKey.from_private_bytes(_derive(key, "sign"))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Vault:
@@ -92,6 +94,23 @@ class Vault:
     def digest(self, data: bytes, *, purpose: str) -> bytes:
         """16 bytes (keyed BLAKE2b) for comparing contents and for pseudonyms; unrelated between purposes."""
         return blake2b(data, key=self._digest, person=_person(purpose), digest_size=16).digest()
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes (Ed25519) by which everybody who has the public key knows that this mesh wrote the data."""
+        return self._sign.sign(data)
+
+    def is_signed(self, data: bytes, signature: bytes) -> bool:
+        """True when this mesh signed the data."""
+        try:
+            self._sign.public_key().verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes with which signatures can be checked elsewhere."""
+        return self._sign.public_key().public_bytes_raw()
 
 
 @cache

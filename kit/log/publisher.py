@@ -19,7 +19,7 @@ from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.server import Service, serve
+from kit.server import Background, Service, serve
 from kit.settings import Settings
 from kit.subjects import After, Holding, SubjectData, SubjectDataServicer
 from kit.telemetry import instrument, telemetry
@@ -43,10 +43,10 @@ class Publisher:
     def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog) -> None:
         self.sessions: Sessions = database.sessions
         self.topic = StateTopic(name, settings.log_partitions)
+        self.log = log
         self._settings = settings
         self._name = name
         self._database = database
-        self._log = log
 
     def subject_data(self, vault: Vault, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Service:
         """The service that shows and erases what is held of somebody.
@@ -57,11 +57,11 @@ class Publisher:
             after: what follows from erased rows, by table.
         """
         data = SubjectData(self._database, vault, self.topic, holdings, after)
-        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self._log, self.topic)
+        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
 
-    async def serve(self, services: Sequence[Service], feeds: Sequence[Feed]) -> None:
-        """Serves rpcs, publishes and follows until it is told to stop. The rpcs need the database alone."""
-        settings, log, topic = self._settings, self._log, self.topic
+    async def serve(self, services: Sequence[Service], feeds: Sequence[Feed], background: Sequence[Background] = ()) -> None:
+        """Serves rpcs, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone."""
+        settings, log, topic = self._settings, self.log, self.topic
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
         relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
@@ -75,6 +75,7 @@ class Publisher:
                 TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
                 report.run,
                 *(partial(follow, settings, self._name, self._database, log, feed, after_commit=self._committed) for feed in feeds),
+                *background,
             ],
         )
 

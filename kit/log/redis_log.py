@@ -25,6 +25,9 @@ from typing_extensions import override
 
 from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, Position, StreamLog, reconcile, refusal
 
+_REWRITE_LOOKS: Final = 200
+_REWRITE_SECONDS: Final = 0.05
+
 
 def key(topic: str, partition: int, name: str) -> str:
     """A key of a partition."""
@@ -151,6 +154,25 @@ class RedisLog(StreamLog):
         info: dict[str, Any] = await self._redis.info("memory")
         return int(info["used_memory"])
 
+    async def rewrite(self) -> None:
+        """Writes the append-only file anew, so that nothing stays in it that was trimmed: `aof-use-rdb-preamble` has to be `no`.
+
+        Raises:
+            ConnectionError: Redis can't do it now.
+        """
+        before: dict[str, Any] = await self._redis.info("persistence")
+        if not before.get("aof_enabled"):
+            return
+        await self._redis.bgrewriteaof()
+        for _ in range(_REWRITE_LOOKS):
+            await asyncio.sleep(_REWRITE_SECONDS)
+            now: dict[str, Any] = await self._redis.info("persistence")
+            if not now["aof_rewrite_in_progress"] and not now["aof_rewrite_scheduled"]:
+                if now["aof_last_bgrewrite_status"] == "ok":
+                    return
+                break
+        raise ConnectionError("the append-only file was not rewritten")
+
     async def fix_partitions(self, topic: str, partitions: int) -> None:
         """Writes the number of partitions down at the first start.
 
@@ -216,6 +238,11 @@ class RedisLog(StreamLog):
                 return START
             raise
         return Position.parse(_text(info["last-generated-id"]))
+
+    async def newest(self, topic: str, partition: int) -> Position:
+        """The last entry that is there: the head may have been raised above it."""
+        found: Any = await self._redis.xrevrange(key(topic, partition, "log"), count=1)
+        return Position.parse(_text(found[0][0])) if found else START
 
     @override
     async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:

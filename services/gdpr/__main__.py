@@ -1,10 +1,14 @@
-"""Serves the rpcs of gdpr, and follows who is who: `python -m services gdpr`."""
+"""Serves the rpcs of gdpr, follows who is who, and erases: `python -m services gdpr`."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pmp.gdpr.v1.gdpr_pb2_grpc import add_GdprServiceServicer_to_server
 from pmp.identity.v1 import identity_pb2
 
+import services
+from kit.log.leases import Leases
 from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
 from kit.server import run
@@ -12,8 +16,11 @@ from kit.settings import Settings
 from kit.vault import Vault
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
+from services.gdpr.saga import Holders, Saga
 from services.gdpr.servicer import GdprServicer
 
+_HOLDERS = sorted(path.parent.name for path in Path(services.__path__[0]).glob("*/models.py"))
+"""Each folder is a service; one with tables may hold something of persons."""
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
 
 
@@ -21,10 +28,13 @@ async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
         vault = Vault.from_settings(settings)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, vault)
+        holders = Holders(settings, _HOLDERS)
+        saga = Saga(publisher.sessions, publisher.topic, vault, holders, publisher.log.rewrite)
+        servicer = GdprServicer(publisher.sessions, publisher.topic, vault, holders)
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(vault, HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],
+            [lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1))],
         )
 
 

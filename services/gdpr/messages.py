@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1 import change_pb2
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
 from kit.privacy import PURPOSES
-from services.gdpr.models import ConsentRow
+from services.gdpr.models import ConsentRow, RequestRow, StepRow
 
 TOPIC: Final = "gdpr"
 """What is published: what people allow."""
+
+NAMES_CONTEXT: Final = "names"
+"""Context under which the names of a request are sealed."""
 
 _UNKNOWN: Final = "unknown"
 
@@ -23,6 +26,61 @@ def changed_message(subject: str, in_force: Mapping[str, ConsentRow]) -> change_
     """What the topic tells of a name."""
     choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=_timestamp(row.decided_at)) for purpose, row in in_force.items()}
     return change_pb2.ConsentChanged(subject=subject, **choices)
+
+
+def suppressed_message(digest: bytes, at: datetime) -> change_pb2.SuppressionChanged:
+    """What the topic tells of a name whose person was erased."""
+    return change_pb2.SuppressionChanged(digest=digest, erased_at=_timestamp(at))
+
+
+def suppression_told(change: change_pb2.SuppressionChanged) -> tuple[str, change_pb2.GdprChanged]:
+    """The same as the topic tells it, under its key."""
+    return f"suppression {change.digest.hex()}", change_pb2.GdprChanged(suppression=change)
+
+
+def request_message(row: RequestRow, steps: Iterable[StepRow]) -> pb.SubjectRequest:
+    """A request as it stands."""
+    return pb.SubjectRequest(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,
+        client=row.client,
+        requested_at=_timestamp(row.requested_at),
+        due_at=_timestamp(row.due_at),
+        finished_at=_timestamp(row.finished_at) if row.finished_at else None,
+        receipt=pb.Receipt(document=row.receipt, signature=row.signature or "") if row.receipt else None,
+        steps=[
+            pb.RequestStep(
+                name=step.name,
+                state=step.state,
+                failures=step.failures,
+                error=step.error,
+                finished_at=_timestamp(step.finished_at) if step.finished_at else None,
+                tables=tables_message(step.tables),
+            )
+            for step in steps
+        ],
+    )
+
+
+def receipt_facts(row: RequestRow, steps: Iterable[StepRow], now: datetime) -> dict[str, Any]:
+    """What a receipt says was done: where, when and how much, and not for whom."""
+    return {
+        "request": row.id,
+        "kind": row.kind,
+        "client": row.client,
+        "requested_at": row.requested_at.isoformat(),
+        "finished_at": now.isoformat(),
+        "steps": [
+            {"name": step.name, "finished_at": step.finished_at.isoformat() if step.finished_at else "", "tables": step.tables}
+            for step in steps
+        ],
+    }
+
+
+def tables_message(tables: Mapping[str, int]) -> list[pb.ErasedTable]:
+    """What went, or would go, by table."""
+    return [pb.ErasedTable(table=name, rows=rows) for name, rows in sorted(tables.items())]
 
 
 def state_message(in_force: Mapping[str, ConsentRow]) -> pb.ConsentState:

@@ -1,10 +1,11 @@
-"""Tables of gdpr: everything that was ever told of what people allow."""
+"""Tables of gdpr: everything that was ever told of what people allow, and what was done at their request."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Boolean, Index, String
+from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.database import Id, Serial, UtcDateTime
@@ -35,3 +36,76 @@ class ConsentRow(Base):
     client: Mapped[str] = mapped_column(String(100))
     """The calling system that told it first."""
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RequestRow(Base):
+    """A request about a person's data. Once it is done, nothing in it says whose."""
+
+    __tablename__ = "subject_requests"
+    __table_args__ = (Index("idx_subject_requests_state", "state", "requested_at"),)
+
+    id: Mapped[str] = mapped_column(Id(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(Id(16))
+    """erasure."""
+    state: Mapped[str] = mapped_column(Id(16))
+    """running or done."""
+    client: Mapped[str] = mapped_column(String(100))
+    """The calling system that asked."""
+    pseudonym: Mapped[str] = mapped_column(Id(40))
+    """Stands for the person in rows that stay: drawn at random, so that it leads back to nobody."""
+    names: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The names of the person, sealed; NULL once it is done."""
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    receipt: Mapped[str | None] = mapped_column(Text)
+    """What was done, as JSON."""
+    signature: Mapped[str | None] = mapped_column(String(128))
+    """The mesh's own under the receipt, in hex."""
+
+
+class AuditRow(Base):
+    """An entry of the audit log. Rows are added and never changed; no two follow the same one."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (UniqueConstraint("prev_hash", name="uq_audit_log_prev_hash"),)
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entry: Mapped[str] = mapped_column(Text)
+    """What was done, as JSON."""
+    prev_hash: Mapped[str] = mapped_column(Id(64))
+    hash: Mapped[str] = mapped_column(Id(64))
+
+
+class StepRow(Base):
+    """A step of a request: what is known of it outlives the process that takes it."""
+
+    __tablename__ = "request_steps"
+
+    request_id: Mapped[str] = mapped_column(Id(36), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(Id(64))
+    state: Mapped[str] = mapped_column(Id(16))
+    """waiting or done."""
+    failures: Mapped[int] = mapped_column(Integer)
+    error: Mapped[str] = mapped_column(String(100))
+    """Kind of the last failure; nothing personal."""
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Not before this it is tried again."""
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    tables: Mapped[dict[str, int]] = mapped_column(JSON)
+    """What went, by table."""
+    places: Mapped[list[list[Any]]] = mapped_column(JSON)
+    """Places in the log, each a topic, a partition and a position, that the steps behind it go by."""
+
+
+class SuppressedRow(Base):
+    """A name under which nothing is stored any more, and the request that says so."""
+
+    __tablename__ = "suppressed_names"
+    __table_args__ = (Index("idx_suppressed_names_request_id", "request_id"),)
+
+    digest: Mapped[str] = mapped_column(Id(32), primary_key=True)
+    """Keyed digest of the name, in hex."""
+    request_id: Mapped[str | None] = mapped_column(Id(36))

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select
+from pmp.gdpr.v1 import change_pb2
+from sqlalchemy import ColumnElement, Table, and_, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from kit.persons import persons
+from kit.database import upsert
+from kit.persons import Persons, persons
 from kit.rules import PageKey
-from services.gdpr.models import ConsentRow
-from services.gdpr.rules import Told
+from kit.suppression import Suppressions, digest
+from kit.vault import Vault
+from services.gdpr.audit import Link, Receipt, link
+from services.gdpr.messages import suppressed_message
+from services.gdpr.models import AuditRow, ConsentRow, RequestRow, StepRow, SuppressedRow
+from services.gdpr.rules import RUNNING, WAITING, Told
+
+_SUPPRESSED: Final = cast("Table", SuppressedRow.__table__)
 
 
 class Somebody(NamedTuple):
@@ -58,6 +66,93 @@ class ConsentHistory:
             earlier = ConsentRow.decided_at < behind.at
             query = query.where(or_(earlier, and_(ConsentRow.decided_at == behind.at, ConsentRow.id < behind.id)))
         return (await self._session.scalars(query)).all()
+
+
+class Audit:
+    """What was done with people's data, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def append(self, entry: Mapping[str, Any]) -> str:
+        """Adds an entry behind the last one; answers its hash.
+
+        Raises:
+            IntegrityError: another transaction added one meanwhile.
+        """
+        query = select(AuditRow).order_by(AuditRow.number.desc()).limit(1)
+        last = await self._session.scalar(query)
+        new = link(_link(last) if last else None, entry)
+        await self._session.execute(insert(AuditRow), new._asdict())
+        return new.hash
+
+    async def chain(self) -> Sequence[Link]:
+        """All entries, oldest first."""
+        return [_link(row) for row in await self._session.scalars(select(AuditRow).order_by(AuditRow.number))]
+
+    async def receipts(self) -> Sequence[Receipt]:
+        """The receipts of all requests that are done."""
+        query = select(RequestRow.receipt, RequestRow.signature).where(RequestRow.receipt.is_not(None))
+        return [Receipt(row.receipt or "", row.signature or "") for row in await self._session.execute(query)]
+
+
+def _link(row: AuditRow) -> Link:
+    return Link(row.number, row.entry, row.prev_hash, row.hash)
+
+
+class Requests:
+    """Requests about people's data, within one transaction."""
+
+    def __init__(self, session: AsyncSession, vault: Vault) -> None:
+        self._session = session
+        self._vault = vault
+
+    async def get(self, request_id: str) -> RequestRow | None:
+        """A request."""
+        return await self._session.get(RequestRow, request_id)
+
+    async def steps(self, request_id: str) -> Sequence[StepRow]:
+        """The steps of a request, in their order."""
+        return (await self._session.scalars(select(StepRow).where(StepRow.request_id == request_id).order_by(StepRow.number))).all()
+
+    async def running(self) -> Sequence[RequestRow]:
+        """Requests that are not done, oldest first."""
+        query = select(RequestRow).where(RequestRow.state == RUNNING).order_by(RequestRow.requested_at, RequestRow.id)
+        return (await self._session.scalars(query)).all()
+
+    async def names(self, subject: str) -> Sequence[str]:
+        """All names of the person that a name leads to."""
+        known = Persons(self._session)
+        person = await known.person(subject)
+        return sorted({subject, *(await known.subjects(person) if person else ())})
+
+    async def of_name(self, subject: str) -> RequestRow | None:
+        """The request by which a name was suppressed."""
+        query = select(RequestRow).join(SuppressedRow, SuppressedRow.request_id == RequestRow.id)
+        return await self._session.scalar(query.where(SuppressedRow.digest == digest(self._vault, subject).hex()))
+
+    async def holding(self, names: Collection[str]) -> RequestRow | None:
+        """The running request that has one of these names. They are locked: nobody else asks for the same person meanwhile."""
+        digests = sorted(digest(self._vault, name).hex() for name in names)
+        await upsert(self._session, _SUPPRESSED, [{"digest": each} for each in digests])
+        query = select(RequestRow).join(SuppressedRow, SuppressedRow.request_id == RequestRow.id)
+        return await self._session.scalar(query.where(SuppressedRow.digest.in_(digests), RequestRow.state == RUNNING).limit(1))
+
+    async def suppress(self, request_id: str, names: Collection[str], at: datetime) -> Sequence[change_pb2.SuppressionChanged]:
+        """Writes down that nothing is stored under names any more; answers what to tell of it."""
+        digests = sorted(digest(self._vault, name) for name in names)
+        await upsert(self._session, _SUPPRESSED, [{"digest": each.hex(), "request_id": request_id} for each in digests])
+        changes = [suppressed_message(each, at) for each in digests]
+        await Suppressions(self._session).learn(changes)
+        return changes
+
+    def add(self, request: RequestRow, steps: Sequence[str]) -> None:
+        """A new request."""
+        self._session.add(request)
+        for number, name in enumerate(steps):
+            self._session.add(
+                StepRow(request_id=request.id, number=number, name=name, state=WAITING, failures=0, error="", tables={}, places=[])
+            )
 
 
 def _of(who: Somebody) -> ColumnElement[bool]:

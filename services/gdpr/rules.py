@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
 
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
 from kit.persons import subject_of
 from kit.privacy import PURPOSES
 
+RUNNING: Final = "running"
+"""State of a request that is not done."""
+
+DONE: Final = "done"
+"""State of a request, or of a step, that is."""
+
+WAITING: Final = "waiting"
+"""State of a step that is not done."""
+
+ERASURE: Final = "erasure"
+"""A request to forget a person."""
+
+DUE: Final = timedelta(days=30)
+"""How long the law gives for a request: one month."""
+
+SUPPRESS: Final = "suppress"
+NAMES: Final = "names"
+ERASE: Final = "erase"
+PURGE: Final = "purge"
+REWRITE: Final = "rewrite"
+
+_LONGEST_WAIT: Final = timedelta(minutes=1)
 _VISITS: Final = ("session:", "anonymous:")
 _SOURCE: Final = "api"
+
+
+Place: TypeAlias = tuple[str, int]
+"""A topic and one of its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +51,32 @@ class Told:
     decided_at: datetime
     source: str
     policy_version: str
+
+
+def erasure_steps(holders: Iterable[str]) -> list[str]:
+    """What an erasure takes, in this order.
+
+    Every holder obeys (suppress), all names are known (names), every holder has erased what it had read by then and what
+    came meanwhile (erase), what it published and received is out of the log (purge), and out of the log's file (rewrite).
+    """
+    each = sorted(holders)
+    return [SUPPRESS, NAMES, *(f"{ERASE} {holder}" for holder in each), *(f"{PURGE} {holder}" for holder in each), REWRITE]
+
+
+def pause(failures: int) -> timedelta:
+    """How long a step that failed waits: twice as long each time, a minute at most."""
+    return min(_LONGEST_WAIT, timedelta(milliseconds=250) * 2 ** min(failures, 10))
+
+
+def reached(read: Mapping[Place, str], places: Mapping[Place, str]) -> bool:
+    """True when a reader has come at least as far as places in the log, of those topics that it reads."""
+    topics = {topic for topic, _ in read}
+    return all(_number(read.get(place, "0-0")) >= _number(position) for place, position in places.items() if place[0] in topics)
+
+
+def _number(position: str) -> tuple[int, int]:
+    first, _, second = position.partition("-")
+    return int(first), int(second or 0)
 
 
 def subject_named(id_: str) -> str:

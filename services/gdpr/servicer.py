@@ -1,7 +1,9 @@
-"""The rpcs of gdpr: choices are told and looked up."""
+"""The rpcs of gdpr: choices are told and looked up, erasures are asked for."""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -11,8 +13,10 @@ from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
+from uuid6 import uuid7
 
 from kit.database import READING, Sessions, transact
+from kit.errors import NotFound
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons
@@ -20,9 +24,18 @@ from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
 from kit.vault import Vault
-from services.gdpr.messages import changed_message, entry_message, state_message
-from services.gdpr.repository import ConsentHistory, Somebody
-from services.gdpr.rules import choices, subject_named
+from services.gdpr.messages import (
+    changed_message,
+    entry_message,
+    request_message,
+    state_message,
+    suppression_told,
+    tables_message,
+)
+from services.gdpr.models import RequestRow
+from services.gdpr.repository import Audit, ConsentHistory, Requests, Somebody
+from services.gdpr.rules import DUE, ERASURE, RUNNING, choices, erasure_steps, subject_named
+from services.gdpr.saga import Holders, sealed
 
 _PAGE: Final = 100
 # Shops bring choices of many years: one may be as old as its person.
@@ -40,10 +53,11 @@ class _Done(NamedTuple):
 class GdprServicer(GdprServiceServicer):
     """Keeps people's choices."""
 
-    def __init__(self, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+    def __init__(self, sessions: Sessions, topic: StateTopic, vault: Vault, holders: Holders) -> None:
         self._sessions = sessions
         self._topic = topic
         self._vault = vault
+        self._holders = holders
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
@@ -70,7 +84,7 @@ class GdprServicer(GdprServiceServicer):
         async def work(session: AsyncSession) -> _Done:
             consents, history = Consents(session), ConsentHistory(session)
             if (await Suppressions(session).of(self._vault, [subject])).holds(subject, now):
-                return _Done(request.id, pb.ConsentState(), 0)  # nobody's choice is kept under a name that was erased
+                return _Done(request.id, state_message({}), 0)  # nobody's choice is kept under a name that was erased
             await consents.lock([subject])
             new = await history.add(subject, told, client, now)
             who = await _somebody(session, subject)
@@ -85,6 +99,59 @@ class GdprServicer(GdprServiceServicer):
         self._topic.wake()
         bind_facts(new_choices=done.new)
         return pb.UpdateConsentResponse(success=True, duplicate=not done.new, user_id=done.user_id, consent=done.consent)
+
+    @override
+    async def EraseUserData(self, request: pb.EraseUserDataRequest, context: Context) -> pb.EraseUserDataResponse:
+        subject, client = subject_named(request.id), caller().client
+        if request.dry_run:
+            return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(subject))
+
+        async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
+            requests, now = Requests(session, self._vault), datetime.now(UTC)
+            names = await requests.names(subject)
+            known = await requests.of_name(subject) or await requests.holding(names)
+            if known is not None:
+                return request_message(known, await requests.steps(known.id)), False
+            row = RequestRow(
+                id=str(uuid7()),
+                kind=ERASURE,
+                state=RUNNING,
+                client=client,
+                pseudonym=f"erased:{secrets.token_hex(16)}",
+                names=sealed(self._vault, names),
+                requested_at=now,
+                due_at=now + DUE,
+            )
+            requests.add(row, erasure_steps(self._holders.names))
+            await session.flush()
+            asked = {"action": f"{row.kind} asked", "request": row.id, "client": client, "requested_at": now.isoformat()}
+            await Audit(session).append(asked)
+            changes = await requests.suppress(row.id, names, now)
+            await self._topic.tell(session, [suppression_told(change) for change in changes])
+            return request_message(row, await requests.steps(row.id)), True
+
+        told, is_new = await transact(self._sessions, work)
+        self._topic.wake()
+        bind_facts(request=told.id, new=is_new)
+        return pb.EraseUserDataResponse(success=True, request=told)
+
+    @override
+    async def GetSubjectRequest(self, request: pb.GetSubjectRequestRequest, context: Context) -> pb.GetSubjectRequestResponse:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            requests = Requests(session, self._vault)
+            row = await requests.get(request.id)
+            if row is None or (not caller().internal and caller().client != row.client):
+                raise NotFound("id: there is no such request")
+            return pb.GetSubjectRequestResponse(request=request_message(row, await requests.steps(row.id)))
+
+    async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            names = await Requests(session, self._vault).names(subject)
+        answers = await asyncio.gather(*(self._holders.erase(holder, names, dry_run=True) for holder in self._holders.names))
+        told = zip(self._holders.names, answers, strict=True)
+        return [pb.ErasedRows(service=holder, tables=tables_message(answer.tables)) for holder, answer in told]
 
     @override
     async def ListGdprChanges(self, request: pb.ListGdprChangesRequest, context: Context) -> AsyncIterator[pb.ListGdprChangesResponse]:

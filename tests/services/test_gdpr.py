@@ -21,6 +21,7 @@ from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
 from pmp.log.v1 import log_pb2
+from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 from sqlalchemy import insert, text
 from sqlalchemy.event import listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,10 +36,14 @@ from kit.persons import learn, persons
 from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
 from kit.rules import PageKey
 from kit.settings import Settings
+from kit.subjects import SubjectData, SubjectDataServicer
 from kit.vault import Vault
+from services.gdpr.audit import faults
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
-from services.gdpr.repository import ConsentHistory, Somebody
+from services.gdpr.personal import HOLDINGS
+from services.gdpr.repository import Audit, ConsentHistory, Somebody
+from services.gdpr.saga import Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 
@@ -64,6 +69,7 @@ class Gdpr:
     """The service, and the topics around it step by step."""
 
     def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
+        self.settings = settings
         self.sessions = database.sessions
         self.log = log
         self.partitions = settings.log_partitions
@@ -90,6 +96,19 @@ class Gdpr:
             token = page.next_page_token
             if not token:
                 return found
+
+    async def erase(self, id_: str, *, scope: str = "site", dry_run: bool = False) -> pb.EraseUserDataResponse:
+        return await self._stub.EraseUserData(pb.EraseUserDataRequest(id=id_, dry_run=dry_run), metadata=self._metadata(scope))
+
+    async def request(self, id_: str) -> pb.SubjectRequest:
+        return (await self._stub.GetSubjectRequest(pb.GetSubjectRequestRequest(id=id_), metadata=self._metadata("site"))).request
+
+    async def work(self, **addresses: str) -> None:
+        """What a new process does until there is nothing to do for now; other holders are at these addresses."""
+        settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
+        holders, topic = Holders(settings, [TOPIC, *addresses]), StateTopic(TOPIC, self.partitions)
+        await Saga(self.sessions, topic, Vault.from_settings(settings), holders, self.log.rewrite).work()
+        await self.relay(TOPIC)
 
     async def relay(self, topic: str) -> None:
         relay = Relay(self.sessions, self.log, topic, keep=timedelta(hours=1))
@@ -138,10 +157,12 @@ async def gdpr(settings: Settings, log: RedisLog) -> AsyncIterator[Gdpr]:
         for topic in (TOPIC, "identity"):
             await prepare_heads(database.sessions, topic, settings.log_partitions)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_GdprServiceServicer_to_server(
-            GdprServicer(database.sessions, StateTopic(TOPIC, settings.log_partitions), Vault.from_settings(settings)), server
-        )
         port = server.add_insecure_port("127.0.0.1:0")
+        settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
+        topic, vault, holders = StateTopic(TOPIC, settings.log_partitions), Vault.from_settings(settings), Holders(settings, [TOPIC])
+        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, vault, holders), server)
+        data = SubjectDataServicer(SubjectData(database, vault, topic, HOLDINGS), database, log, topic)
+        add_SubjectDataServiceServicer_to_server(data, server)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Gdpr(settings, database, log, channel)
@@ -316,6 +337,66 @@ async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -
             plan = [dict(row) for row in (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).mappings()]
             whole = [step for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
             assert not whole, (statement, plan)
+
+
+async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
+    await gdpr.update("session:s1", analytics_tracking=True)
+    await gdpr.update("u1", marketing_emails=True)
+    await gdpr.update("somebody-else", marketing_emails=True)
+    await gdpr.identify(link("session:s1", "u1"), link("wordpress:42", "u1"), merge("u2", "u1"))
+    answers = await asyncio.gather(*(gdpr.erase(name) for name in ("42", "u1", "u2", "session:s1")))
+    (request,) = {answer.request.id for answer in answers}
+    seen: list[list[str]] = []
+    while (shown := await gdpr.request(request)).state != "done":
+        seen.append([step.state for step in shown.steps])
+        assert len(seen) < 5000
+        await gdpr.work()
+    assert [step.state for step in shown.steps] == ["done"] * len(shown.steps)
+    assert all(sorted(several) == several for several in seen), "one step after the other"
+    tables = {table.table: table.rows for step in shown.steps for table in step.tables}
+    assert (tables["consents"], tables["person_consents"]) == (2, 2)
+    assert (await gdpr.erase("42")).request == shown
+    assert [change.consent.subject for change in await gdpr.changes() if change.HasField("consent")] == ["user:somebody-else"]
+    held = [change.suppression.digest for change in await gdpr.changes() if change.HasField("suppression")]
+    assert len(set(held)) == 4
+    answer = await gdpr.update("session:s1", analytics_tracking=True)
+    assert (answer.success, states(answer.consent)) == (True, ("unknown",) * 3)
+
+
+async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_another(gdpr: Gdpr) -> None:
+    requests = {(await each).request.id for each in asyncio.as_completed([gdpr.erase(f"{number}") for number in range(1, 6)])}
+    async with gdpr.sessions() as session:
+        chain = await Audit(session).chain()
+    assert faults(chain, [], lambda _document, _signature: False) == []
+    assert {json.loads(each.entry)["request"] for each in chain} == requests
+    assert len(chain) == 5
+
+
+async def test_a_count_of_what_would_go_leaves_no_trace(gdpr: Gdpr) -> None:
+    await gdpr.update("42", analytics_tracking=True)
+    (would_go,) = (await gdpr.erase("42", dry_run=True)).would_go
+    assert {table.table: table.rows for table in would_go.tables} == {"consents": 1, "person_consents": 1}
+    assert states((await gdpr.get("42")).consent)[0] == "granted"
+    assert [change for change in await gdpr.changes() if change.HasField("suppression")] == []
+
+
+async def test_a_holder_that_is_down_is_waited_for_and_named(gdpr: Gdpr) -> None:
+    request = (await gdpr.erase("42")).request.id
+    for _ in range(2):
+        await gdpr.work(ingestion="127.0.0.1:1")
+    (step, *others) = (await gdpr.request(request)).steps
+    assert (step.state, step.failures, step.error) == ("waiting", 1, "ingestion answers UNAVAILABLE")
+    assert {other.state for other in others} == {"waiting"}
+
+
+async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:
+    for scope in ("track", "read"):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gdpr.erase("42", scope=scope)
+        assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await gdpr.request("019aaaaa-0000-7000-8000-000000000000")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

@@ -1,0 +1,28 @@
+"""`pmp audit`: whether what is written of erasures is what was written."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+
+from cli.databases import service_sessions
+from kit.database import READING
+from kit.vault import Vault
+from services.gdpr.audit import faults
+from services.gdpr.repository import Audit
+
+
+async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
+    """How many entries the audit log of gdpr has, and what is wrong with it.
+
+    Args:
+        url: of the databases.
+        vault_key: PMP_VAULT_KEY of the mesh, whose signature the receipts have.
+
+    Raises:
+        CommandFailed: there is no such database, or it refuses.
+    """
+    vault = Vault(b64decode(vault_key))
+    async with service_sessions("gdpr", url) as sessions, sessions() as session:
+        await session.connection(execution_options=READING)
+        chain, receipts = await Audit(session).chain(), await Audit(session).receipts()
+    return len(chain), faults(chain, receipts, lambda document, signature: vault.is_signed(document.encode(), bytes.fromhex(signature)))

@@ -1,0 +1,68 @@
+"""The audit log is a chain: each entry's hash covers the one before, and each receipt names the entry that was the last one then.
+
+Nothing in either says whose data it was about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+START: Final = "0" * 64
+"""What the first entry has in the place of a hash before it."""
+
+
+class Link(NamedTuple):
+    """An entry of the chain."""
+
+    number: int
+    entry: str
+    """What was done, as JSON."""
+    prev_hash: str
+    hash: str
+
+
+class Receipt(NamedTuple):
+    """What was done at a request, signed."""
+
+    document: str
+    """JSON; `audit_head` is the hash of the entry that says it was done."""
+    signature: str
+
+
+def link(last: Link | None, entry: Mapping[str, Any]) -> Link:
+    """The entry that comes behind the last one."""
+    number, prev_hash, text = (last.number + 1 if last else 1), (last.hash if last else START), canonical(entry)
+    return Link(number, text, prev_hash, _hash(number, text, prev_hash))
+
+
+def canonical(facts: Mapping[str, Any]) -> str:
+    """Facts as they are hashed and signed."""
+    return orjson.dumps(facts, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def faults(chain: Sequence[Link], receipts: Iterable[Receipt], is_signed: Callable[[str, str], bool]) -> list[str]:
+    """What is wrong with a chain and the receipts that go with it; empty when nothing is."""
+    found: list[str] = []
+    last: Link | None = None
+    for each in chain:
+        before = (last.number, last.hash) if last else (0, START)
+        if (each.number - 1, each.prev_hash) != before:
+            found.append(f"entry {each.number} does not follow entry {before[0]}")
+        if each.hash != _hash(each.number, each.entry, each.prev_hash):
+            found.append(f"entry {each.number} was changed")
+        last = each
+    known = {each.hash for each in chain}
+    for receipt in receipts:
+        if not is_signed(receipt.document, receipt.signature):
+            found.append("a receipt is not signed by this mesh, or was changed")
+        elif orjson.loads(receipt.document)["audit_head"] not in known:
+            found.append(f"the entry of request {orjson.loads(receipt.document)['request']} is missing")
+    return found
+
+
+def _hash(number: int, entry: str, prev_hash: str) -> str:
+    return sha256(f"{number}\n{prev_hash}\n{entry}".encode()).hexdigest()

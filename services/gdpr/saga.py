@@ -1,0 +1,304 @@
+"""Takes requests about people's data step by step to their end: whatever fails or dies on the way, it goes on from what is written down.
+
+A step may be taken twice: each is so made that the second time changes nothing. One process at a time works on them;
+should two, for a moment, they do the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import grpc
+import grpc.aio
+import orjson
+import structlog
+from pmp.privacy.v1 import privacy_pb2 as pb
+from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import READING, Sessions, transact
+from kit.errors import Unavailable
+from kit.outbox import StateTopic
+from kit.settings import Settings
+from kit.vault import Vault
+from services.gdpr.audit import canonical
+from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
+from services.gdpr.models import RequestRow, StepRow
+from services.gdpr.repository import Audit, Requests
+from services.gdpr.rules import DONE, ERASE, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
+
+_log = structlog.get_logger(__name__)
+
+_NAMES_AT_ONCE: Final = 1000
+_CALL_SECONDS: Final = 120.0
+_IDLE_SECONDS: Final = 2.0
+_SOON: Final = timedelta(milliseconds=200)
+_OVERDUE: Final = timedelta(minutes=10)
+
+
+class Leases(Protocol):
+    """Says which process works."""
+
+    interval: float
+
+    async def tick(self) -> set[int]:
+        """Renews; not empty where this process is the one."""
+        ...
+
+    async def release(self) -> None:
+        """Lets another one work."""
+        ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a holder answered."""
+
+    tables: Counter[str] = field(default_factory=Counter[str])
+    read: dict[Place, str] = field(default_factory=dict[Place, str])
+    written: dict[Place, str] = field(default_factory=dict[Place, str])
+    entries_left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """How a try of a step ended."""
+
+    done: bool
+    tables: Mapping[str, int] = field(default_factory=dict[str, int])
+    places: Mapping[Place, str] = field(default_factory=dict[Place, str])
+
+
+class Holders:
+    """The services that hold something of persons.
+
+    Args:
+        names: the services.
+    """
+
+    def __init__(self, settings: Settings, names: Collection[str]) -> None:
+        self.names = sorted(names)
+        self._addresses = {name: settings.address(name) for name in names}
+        self._metadata = (("x-pmp-mesh-token", settings.mesh_token.get_secret_value()),)
+
+    async def erase(
+        self,
+        holder: str,
+        names: Sequence[str] = (),
+        pseudonym: str = "",
+        *,
+        dry_run: bool = False,
+        through: Mapping[Place, str] | None = None,
+    ) -> Answer:
+        """Erases names at a holder, or asks how far it is.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        purge = [pb.Place(topic=topic, partition=partition, position=at) for (topic, partition), at in (through or {}).items()]
+        whole = Answer()
+        try:
+            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
+                stub: Any = SubjectDataServiceStub(channel)
+                for start in range(0, max(1, len(names)), _NAMES_AT_ONCE):
+                    some = names[start : start + _NAMES_AT_ONCE]
+                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, dry_run=dry_run, purge_through=purge)
+                    answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                    whole.tables.update({each.table: each.rows for each in answer.tables})
+                    # What was read before the first portion was erased is what counts.
+                    whole.read = whole.read or _places(answer.read)
+                    whole.written, whole.entries_left = _places(answer.written), answer.entries_left
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"{holder} answers {error.code().name}") from None
+        return whole
+
+
+class Saga:
+    """Works on requests.
+
+    Args:
+        rewrite: takes what was trimmed out of the log's file.
+    """
+
+    def __init__(
+        self, sessions: Sessions, topic: StateTopic, vault: Vault, holders: Holders, rewrite: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._sessions = sessions
+        self._topic = topic
+        self._vault = vault
+        self._holders = holders
+        self._rewrite = rewrite
+        self._asked = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that there is something to do."""
+        self._asked.set()
+
+    async def run(self, leases: Leases) -> None:
+        """Works until cancelled."""
+        loop, renew_at, mine = asyncio.get_running_loop(), 0.0, False
+        try:
+            while True:
+                if loop.time() >= renew_at:
+                    mine, renew_at = bool(await leases.tick()), loop.time() + leases.interval
+                busy = False
+                try:
+                    busy = mine and await self.work()
+                except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
+                    _log.warning("requests not looked at", error=type(error).__name__)
+                await self._rest(_SOON.total_seconds() if busy else min(_IDLE_SECONDS, leases.interval))
+        finally:
+            await leases.release()
+
+    async def work(self) -> bool:
+        """Tries the next step of every request that is not done; says whether there was one."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            running = [(row.id, row.due_at) for row in await Requests(session, self._vault).running()]
+        for request_id, due_at in running:
+            if datetime.now(UTC) > due_at:
+                _log.error("request overdue", request=request_id)
+            while await self._advance(request_id):
+                pass
+        return bool(running)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return
+        self._asked.clear()
+
+    async def _advance(self, request_id: str) -> bool:
+        """Tries the step a request is at; True when it went on."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            requests = Requests(session, self._vault)
+            request, steps = await requests.get(request_id), await requests.steps(request_id)
+        now = datetime.now(UTC)
+        step = next((step for step in steps if step.state != DONE), None)
+        if request is None or request.state != RUNNING or (step is not None and step.next_at is not None and step.next_at > now):
+            return False
+        if step is None:
+            await transact(self._sessions, lambda session: self._finish(session, request_id))
+            return False
+        try:
+            progress = await self._take(request, step, steps)
+        except Exception as error:  # noqa: BLE001 (it is written down, and tried again)
+            _log.warning("step failed", request=request_id, step=step.name, failures=step.failures + 1, error=type(error).__name__)
+            await transact(self._sessions, lambda session, error=error: self._failed(session, step, error))
+            return False
+        if not progress.done and step.started_at is not None and now > step.started_at + _OVERDUE:
+            _log.warning("step overdue", request=request_id, step=step.name)
+        return await transact(self._sessions, lambda session: self._progressed(session, step, progress))
+
+    async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
+        what, _, holder = step.name.partition(" ")
+        names = self._names(request)
+        if what == SUPPRESS:
+            return await self._obeyed()
+        places = {each.name: _known(each) for each in steps}
+        if what == NAMES:
+            return await self._gather(request, names, places[SUPPRESS])
+        if what == ERASE:
+            answer = await self._holders.erase(holder, names, request.pseudonym)
+            done = not answer.tables.total() and reached(answer.read, places[SUPPRESS])
+            return _Progress(done, answer.tables, answer.written if done else {})
+        if what == PURGE:
+            answer = await self._holders.erase(holder, names, request.pseudonym, through=places[f"{ERASE} {holder}"])
+            return _Progress(not answer.entries_left and not answer.tables.total(), answer.tables)
+        await self._rewrite()
+        return _Progress(done=True)
+
+    async def _obeyed(self) -> _Progress:
+        """Waits until every holder knows what is suppressed; then notes how far the log goes: behind that nobody tells of the person."""
+        told = (await self._holders.erase(TOPIC, dry_run=True)).written
+        for holder in self._holders.names:
+            answer = await self._holders.erase(holder, dry_run=True)
+            if holder != TOPIC and not reached({(TOPIC, 0): "0-0", **answer.read}, told):
+                return _Progress(done=False)
+        written: dict[Place, str] = {}
+        for holder in self._holders.names:
+            written |= (await self._holders.erase(holder, dry_run=True)).written
+        return _Progress(done=True, places=written)
+
+    async def _gather(self, request: RequestRow, names: Sequence[str], places: Mapping[Place, str]) -> _Progress:
+        """Once this service knows all that was told before every holder obeyed, no name is missing; later ones are refused."""
+        if not reached((await self._holders.erase(TOPIC, dry_run=True)).read, places):
+            return _Progress(done=False)
+
+        async def more(session: AsyncSession) -> bool:
+            requests = Requests(session, self._vault)
+            known = {name for each in names for name in await requests.names(each)}
+            new = known - set(names)
+            if not new:
+                return False
+            changes = await requests.suppress(request.id, new, datetime.now(UTC))
+            row = await requests.get(request.id)
+            if row is not None:
+                row.names = sealed(self._vault, known)
+            for step in await requests.steps(request.id):
+                step.state = WAITING
+            await session.flush()
+            await self._topic.tell(session, [suppression_told(change) for change in changes])
+            return True
+
+        return _Progress(done=not await transact(self._sessions, more))
+
+    def _names(self, request: RequestRow) -> Sequence[str]:
+        return orjson.loads(self._vault.open(request.names, context=NAMES_CONTEXT)) if request.names else []
+
+    async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
+        now, row = datetime.now(UTC), await _same(session, step)
+        row.started_at, row.error = row.started_at or now, ""
+        row.tables = dict(Counter(row.tables) + Counter(progress.tables))
+        if progress.done:
+            row.state, row.finished_at, row.next_at = DONE, now, None
+            row.places = [[topic, partition, position] for (topic, partition), position in sorted(progress.places.items())]
+        else:
+            row.next_at = now + _SOON
+        await session.flush()
+        return progress.done
+
+    async def _failed(self, session: AsyncSession, step: StepRow, error: Exception) -> None:
+        now, row = datetime.now(UTC), await _same(session, step)
+        row.started_at = row.started_at or now
+        row.failures += 1
+        row.error = str(error)[:100] if isinstance(error, Unavailable) else type(error).__name__
+        row.next_at = now + pause(row.failures)
+        await session.flush()
+
+    async def _finish(self, session: AsyncSession, request_id: str) -> None:
+        requests, now = Requests(session, self._vault), datetime.now(UTC)
+        row = await requests.get(request_id)
+        if row is not None and row.state == RUNNING:
+            facts = receipt_facts(row, await requests.steps(request_id), now)
+            head = await Audit(session).append({"action": f"{row.kind} done", **facts})
+            receipt = canonical({**facts, "audit_head": head})
+            row.receipt, row.signature = receipt, self._vault.sign(receipt.encode()).hex()
+            row.state, row.finished_at, row.names = DONE, now, None
+            await session.flush()
+            _log.info("request done", request=request_id, kind=row.kind)
+
+
+def sealed(vault: Vault, names: Collection[str]) -> bytes:
+    """Names as a request keeps them."""
+    return vault.seal(orjson.dumps(sorted(names)).decode(), context=NAMES_CONTEXT)
+
+
+async def _same(session: AsyncSession, step: StepRow) -> StepRow:
+    return await session.get_one(StepRow, (step.request_id, step.number), populate_existing=True)
+
+
+def _places(places: Sequence[pb.Place]) -> dict[Place, str]:
+    return {(place.topic, place.partition): place.position for place in places}
+
+
+def _known(step: StepRow) -> dict[Place, str]:
+    return {(topic, partition): position for topic, partition, position in step.places}

@@ -79,7 +79,10 @@ class Settings(BaseSettings):
     """Where the shop's day begins."""
 
     site_retention: timedelta = timedelta(days=1095)
-    """How long events are kept; older ones are refused."""
+    """How long events are kept; older ones are refused, and deleted."""
+
+    site_log_retention: timedelta = timedelta(days=90)
+    """How long it is kept what became of each delivery of an event."""
 
     site_consent_denied: Literal["anonymous", "drop"] = "anonymous"
     """What becomes of events whose person has denied analytics: stored without anything that leads to a person, or not at all."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
+import structlog
 from google.protobuf.message import DecodeError
 from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.database import Sessions, transact
 from kit.log import books
 from kit.log.consume import Delivery, Poison
+from kit.log.streams import is_outage
 from kit.outbox import Outbox
 from kit.privacy import Consents, of_several
 from kit.suppression import Suppressions
@@ -26,6 +30,9 @@ from services.ingestion.repository import Events
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[Treatment]]]
 """Says of each event how its person allows that it is kept, read in the storing transaction."""
 
+_logger = structlog.get_logger(__name__)
+_LOOK_SECONDS = 600.0
+_PORTION = 500
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
 
@@ -115,6 +122,38 @@ class StoreEvents:
                 known[message.event.id] = message.content_hash
                 outcomes.append(books.STORED)
         return outcomes
+
+
+class Retention:
+    """Deletes what is older than it may be kept, a little at a time, so that nobody waits for it.
+
+    Args:
+        events: how long events are kept.
+        log: how long it is kept what became of each delivery.
+    """
+
+    def __init__(self, sessions: Sessions, *, events: timedelta, log: timedelta) -> None:
+        self._sessions = sessions
+        self._events = events
+        self._log = log
+
+    async def run(self) -> None:
+        """Looks every ten minutes, until cancelled."""
+        while True:
+            try:
+                await self.look(datetime.now(UTC))
+            except Exception as error:
+                _logger.warning("nothing expired", error=type(error).__name__, exc_info=not is_outage(error))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self, now: datetime) -> int:
+        """Deletes all that is too old, in portions; says how many rows that were."""
+        gone = 0
+        while some := await transact(self._sessions, lambda session: Events(session).expire(now - self._events, _PORTION)):
+            gone += some
+        while some := await transact(self._sessions, lambda session: Events(session).expire_log(now - self._log, _PORTION)):
+            gone += some
+        return gone
 
 
 def _received(delivery: Delivery) -> pb.ReceivedEvent:

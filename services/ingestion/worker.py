@@ -23,7 +23,7 @@ from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
 from kit.vault import Vault
 from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, StoreEvents
+from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 
@@ -61,6 +61,7 @@ async def main(settings: Settings) -> None:
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
                     Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=[feed.topic for feed in _FEEDS]).run,
+                    Retention(database.sessions, events=settings.site_retention, log=settings.site_log_retention).run,
                     *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
                 ],
             )

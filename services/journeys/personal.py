@@ -11,7 +11,7 @@ from kit.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
 
-_LONG: Final = "as long as the event or the order it comes from"
+_LONG: Final = "until the person is erased"
 
 
 def visit_pseudonym(vault: Vault, session_id: str) -> str:
@@ -44,7 +44,7 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             ConversionRow,
             section="journeys",
             why="goals that people reach",
-            kept="until the person is erased",
+            kept=_LONG,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
             personal={"page_url": _page, **nothing("metadata")},
             told=conversion_recorded,

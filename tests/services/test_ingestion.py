@@ -36,7 +36,7 @@ from kit.privacy import learn_rights
 from kit.settings import Settings
 from kit.vault import Vault
 from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, StoreEvents
+from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow
@@ -540,3 +540,16 @@ async def test_a_batch_of_none_or_of_too_many_is_refused(ingestion: Ingestion) -
             await ingestion.track_all(events)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "events" in refusal(raised.value)
+
+
+async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_balance(ingestion: Ingestion) -> None:
+    for number in range(3):
+        await ingestion.track(event(id=f"e{number}", timestamp=datetime.now(UTC).isoformat()))
+    await ingestion.drain()
+    retention = Retention(ingestion.database.sessions, events=timedelta(days=2), log=timedelta(days=1))
+    now = datetime.now(UTC)
+    gone = [await retention.look(now + timedelta(days=days)) for days in (0, 1.5, 2.5, 3)]
+    assert gone == [0, 3, 3, 0], "first what became of the deliveries, then the events"
+    assert await ingestion.rows() == []
+    accounting = await ingestion.accounting()
+    assert (accounting.total.stored, accounting.balanced) == (3, True)

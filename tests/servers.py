@@ -132,7 +132,7 @@ class PrivateMariaDb(PrivateServer):
         pymysql.connect(host="127.0.0.1", port=self.port, user="root").close()
 
 
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """Waits until something holds.
 
     Raises:

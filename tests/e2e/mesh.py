@@ -80,7 +80,7 @@ def running(data: Path, *arguments: str, environment: Mapping[str, str] | None =
         command = [PMP, "up", "--port", str(free_port()), *arguments]
         process = subprocess.Popen(command, env=mesh.environment, stdout=output, stderr=output)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while "ready in" not in (data / "up.log").read_text():
             assert process.poll() is None, (data / "up.log").read_text()
             assert time.monotonic() < deadline, (data / "up.log").read_text()

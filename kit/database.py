@@ -155,12 +155,20 @@ class Database:
             await session.connection(execution_options=READING)
             await session.execute(text("SELECT 1"))
 
-    async def checkpoint(self) -> bool:
-        """Empties SQLite's write-ahead log, which keeps what was overwritten; False while somebody still reads from it."""
+    async def scrub(self) -> bool:
+        """Takes what was deleted or overwritten out of SQLite's files; False while others are at work there.
+
+        `secure_delete` overwrites a row that goes, and not the copies that are left when rows move to other pages: those go
+        with the old pages. The write-ahead log keeps all that was written until it is emptied.
+        """
         if self.engine.dialect.name != "sqlite":
             return True
         async with self.engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                await driver.execute("VACUUM")
+            except sqlite3.OperationalError:
+                return False
             cursor = await driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             (busy, *_) = await cursor.fetchone()
             await cursor.close()

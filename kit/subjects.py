@@ -327,8 +327,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
                 behind = read.get((place.topic, place.partition), Position(0, 0))
                 await self._log.trim(place.topic, place.partition, min(through, behind))
                 left += behind < through
-        # What was overwritten lies in the write-ahead log until it is emptied.
-        return left + (not await self._database.checkpoint() if asked else 0)
+        return left if left or not asked else int(not await self._database.scrub())
 
 
 def names_in(kind: str, payload: bytes) -> set[str]:

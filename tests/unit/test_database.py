@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +193,23 @@ async def test_an_outage_is_the_answer_to_all(ingestion_database: Database) -> N
     answers = await asyncio.gather(*(together(name) for name in ("a", "b")), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionResetError, ConnectionResetError]
     assert tried == [2]
+
+
+async def test_nothing_of_an_overwritten_row_stays_in_sqlites_files(tmp_path: Path) -> None:
+    """Rows that move to other pages leave copies behind, which overwriting them does not find."""
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'rows.db'}") as database:
+        async with database.engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, name TEXT)"))
+            await connection.execute(text("CREATE INDEX by_name ON visits (name)"))
+        async with database.engine.begin() as connection:
+            names = [*(f"visit-of-ada-{1815 + 37 * (number % 2)}" for number in range(300)), *["visit-of-bob"] * 400]
+            await connection.execute(text("INSERT INTO visits (name) VALUES (:name)"), [{"name": name} for name in names])
+        async with database.engine.begin() as connection:
+            await connection.execute(text("UPDATE visits SET name = 'x' WHERE name LIKE 'visit-of-ada%'"))
+        assert await database.scrub()
+    content = _content(tmp_path)
+    assert (b"visit-of-bob" in content, b"visit-of-ada" in content) == (True, False)
+
+
+def _content(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())

@@ -59,6 +59,9 @@ class Consent:
     """The person; empty for nobody that is known."""
 
 
+_NO_CHOICE: Final = Consent()
+
+
 def in_force(choices: Iterable[Choice | None]) -> Choice | None:
     """The choice that holds of one person's about one purpose, in whatever order they come: the last; at one instant the denial."""
     made = (choice for choice in choices if choice is not None)
@@ -78,7 +81,7 @@ def of_several(consents: Sequence[Consent]) -> Consent:
     Names that lead to nobody are taken for the same person's, who evidently goes by them now. Where others lead to
     somebody else, as in a browser that two people use, a denial of any of them holds.
     """
-    if len(consents) == 1:
+    if consents and all(consent is consents[0] for consent in consents):
         return consents[0]
     person_id = next((consent.person_id for consent in consents if consent.person_id), "")
     own = of_one([consent for consent in consents if consent.person_id in ("", person_id)], person_id)
@@ -106,7 +109,8 @@ class Consents:
         for row in (await self._session.execute(_made_by(set(people.values()), strangers))).mappings():
             made[bool(row["known"]), row["name"]].append(_consent(row))
         of_people = {person: of_one(made.get((True, person), ()), person) for person in set(people.values())}
-        of_strangers = {subject: of_one(made.get((False, subject), ())) for subject in strangers}
+        # Of hardly any of the many visitors a choice is known.
+        of_strangers = {subject: of_one(choices) if (choices := made.get((False, subject))) else _NO_CHOICE for subject in strangers}
         return of_strangers | {subject: of_people[person] for subject, person in people.items()}
 
     async def lock(self, subjects: Collection[str]) -> None:

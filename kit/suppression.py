@@ -39,6 +39,10 @@ class Suppressed:
     def __init__(self, names: Mapping[str, Suppression] | None = None) -> None:
         self._names = names or {}
 
+    def __bool__(self) -> bool:
+        """True when there is one."""
+        return bool(self._names)
+
     def holds(self, name: str, at: datetime) -> bool:
         """True when what happened under a name at a time must not be stored."""
         held = self._names.get(name)

@@ -57,12 +57,14 @@ def subjects(received: pb.ReceivedEvent) -> tuple[str, ...]:
 
 def is_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> bool:
     """True when the event is an erased person's: the strongest of its names is suppressed."""
-    names = subjects(received)
+    names = subjects(received) if suppressed else ()
     return bool(names) and suppressed.holds(names[0], received.event.timestamp.ToDatetime(UTC))
 
 
 def without_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.ReceivedEvent:
     """The event without weaker names that are suppressed: somebody's in whose browser an erased person was."""
+    if not suppressed:
+        return received
     at = received.event.timestamp.ToDatetime(UTC)
     weaker = [name for name in subjects(received)[1:] if suppressed.holds(name, at)]
     if not weaker:

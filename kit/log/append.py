@@ -21,9 +21,6 @@ _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
 # A group's round trip stays short, and nobody waits behind more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
-# The more requests come, the more of them a moment's wait brings together: at 1000 a second it is as long as at one, at 1500 three times.
-_LINGER_PER_REQUEST = 0.0005
-_LONGEST_LINGER = 0.008
 # Tag and length of a record inside of its pack, at most.
 _RECORD_FRAME = 6
 
@@ -87,14 +84,11 @@ class Appender:
     async def run(self) -> None:
         """Commits group after group until cancelled; a group under way is finished first."""
         gauge = asyncio.create_task(self._watch())
-        linger = self._linger
         try:
             while True:
                 await self._arrived.wait()
-                await asyncio.sleep(linger)
-                group = self._group()
-                linger = max(self._linger, min(_LONGEST_LINGER, len(group) * _LINGER_PER_REQUEST))
-                commit = asyncio.ensure_future(self._commit(group))
+                await asyncio.sleep(self._linger)
+                commit = asyncio.ensure_future(self._commit(self._group()))
                 try:
                     await asyncio.shield(commit)
                 except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import orjson
@@ -294,8 +294,9 @@ class Together(Generic[_Work, _Result]):
         return list(company.values())
 
     async def _settle(self, company: Sequence[_Asked[_Work, _Result]]) -> None:
+        works = [asked.work for asked in company]
         try:
-            done = await transact(self._sessions, partial(self._work, [asked.work for asked in company]))
+            done = await transact(self._sessions, lambda session: self._do(session, works))
         except Exception as error:  # noqa: BLE001 (every failure is an answer to those who asked)
             if len(company) > 1 and not is_transient(error):
                 for asked in company:
@@ -308,9 +309,6 @@ class Together(Generic[_Work, _Result]):
         for asked, answer in zip(company, done, strict=True):
             if not asked.result.done():
                 asked.result.set_result(answer)
-
-    async def _work(self, works: Sequence[_Work], session: AsyncSession) -> Sequence[_Result]:
-        return await self._do(session, works)
 
 
 def _code(error: DBAPIError) -> object:

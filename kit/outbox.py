@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, changed, upsert
 from kit.log.append import packs
+from kit.log.consume import happens
 from kit.log.leases import Leases
 from kit.log.streams import Position, StreamLog, is_outage, partition_of
 from kit.log.tables import outbox, outbox_heads, topic_state
@@ -93,12 +94,8 @@ class Outbox:
 
     async def woken(self, seconds: float) -> None:
         """Waits for `wake`, at most so long."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._committed.wait()
-        except TimeoutError:
-            return
-        self._committed.clear()
+        if await happens(self._committed, seconds):
+            self._committed.clear()
 
     async def _put(self, session: AsyncSession, packs_of: Mapping[int, Sequence[bytes]]) -> Mapping[int, int]:
         """Writes entries of partitions; answers the first position of each."""

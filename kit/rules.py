@@ -118,6 +118,11 @@ def scrubbed(url: str) -> str:
     )
 
 
+def without_query(url: str) -> str:
+    """An address without query and fragment."""
+    return url.partition("#")[0].partition("?")[0]
+
+
 def _scrubbed_query(query: str) -> str:
     pairs = parse_qsl(query, keep_blank_values=True)
     if not any(_personal(name, value) for name, value in pairs):

@@ -31,6 +31,7 @@ from kit.log.tables import dead_letters as letters
 from kit.outbox import Outbox, StateTopic
 from kit.persons import aliases, persons, subject_of, users
 from kit.privacy import person_consents
+from kit.rules import without_query
 from kit.vault import Vault
 
 _AT_ONCE: Final = 500
@@ -67,6 +68,15 @@ Custom: TypeAlias = Callable[[AsyncSession, Sequence[str], str], Awaitable[int]]
 def nothing(*columns: str) -> dict[str, Becomes]:
     """Columns of which nothing is left."""
     return dict.fromkeys(columns, lambda _row: None)
+
+
+def pages(*columns: str) -> dict[str, Becomes]:
+    """Addresses of which query and fragment go."""
+
+    def page(column: str) -> Becomes:
+        return lambda row: without_query(row[column]) if row[column] else None
+
+    return {column: page(column) for column in columns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +127,18 @@ class Holding:
 
 
 _WHO: Final = "who is who, so that visits and orders find their person"
-_LONG: Final = "until the person is erased"
+LONG: Final = "until the person is erased"
+"""How long most is kept."""
 
 SHARED: Final = (
-    Holding(persons, "", _WHO, _LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
-    Holding(aliases, "", _WHO, _LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, goes=True, each_name=True),
-    Holding(users, "", _WHO, _LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, goes=True, each_name=True),
+    Holding(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
+    Holding(aliases, "", _WHO, LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, goes=True, each_name=True),
+    Holding(users, "", _WHO, LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, goes=True, each_name=True),
     Holding(
         person_consents,
         "",
         "what the person allows, checked when something is stored",
-        _LONG,
+        LONG,
         {"subject": Kind.SUBJECT},
         nothing(*(column.name for column in person_consents.c if column.name != "subject")),
         goes=True,

@@ -142,9 +142,9 @@ class Consumer:
                     exc_info=not expected,
                 )
             if wait:
-                await _unless(stop, wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                await happens(stop, wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
             elif self._history and 0 < applied < _READ_ENTRIES:
-                await _unless(stop, started + _PACE_SECONDS - asyncio.get_running_loop().time())
+                await happens(stop, started + _PACE_SECONDS - asyncio.get_running_loop().time())
 
     async def _look_for_marked(self) -> None:
         try:
@@ -285,13 +285,13 @@ class Consumer:
         self._copied.pop(partition, None)
 
 
-async def _unless(stop: asyncio.Event, seconds: float) -> None:
-    """Sleeps, unless it is time to stop."""
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for something, at most so long; says whether it happened."""
     try:
         async with asyncio.timeout(seconds):
-            await stop.wait()
+            return await event.wait()
     except TimeoutError:
-        return
+        return False
 
 
 def _deliveries(topic: str, partition: int, entry: Entry) -> list[Delivery]:

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, transact
 from kit.errors import Unavailable
+from kit.log.consume import happens
 from kit.outbox import StateTopic
 from kit.settings import Settings
 from kit.vault import Vault
@@ -168,12 +169,8 @@ class Saga:
         return bool(running)
 
     async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._asked.wait()
-        except TimeoutError:
-            return
-        self._asked.clear()
+        if await happens(self._asked, seconds):
+            self._asked.clear()
 
     async def _advance(self, request_id: str) -> bool:
         """Tries the step a request is at; True when it went on."""

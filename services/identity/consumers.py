@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.log.consume import Delivery, Poison
 from kit.outbox import StateTopic
 from kit.persons import Persons
-from kit.suppression import Suppressions
 from kit.vault import Vault
 from services.identity.graph import Graph
 from services.identity.profiles import fill_in, take_address
@@ -35,7 +34,7 @@ class FollowEvents:
         told = [sighting_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
         seen = [sighting for sighting in told if sighting]
-        suppressed = await Suppressions(session).of(self._vault, {name for each in seen for name in each.all_names})
+        suppressed = await graph.identities.suppressed(self._vault, {name for each in seen for name in each.all_names})
         seen = [left for each in seen if (left := each.unsuppressed(suppressed))]
         sightings = await _new(graph, seen)
         if sightings:
@@ -56,9 +55,9 @@ class FollowPurchases:
         """Takes in how orders stand."""
         told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
         names = {name for each in told for name in (each.order["subject"], *each.sighting.all_names)}
-        suppressed = await Suppressions(session).of(self._vault, names)
-        told = [left for each in told if (left := each.unsuppressed(suppressed))]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
+        suppressed = await graph.identities.suppressed(self._vault, names)
+        told = [left for each in told if (left := each.unsuppressed(suppressed))]
         if await _new(graph, [each.sighting for each in told]) or await _moved(graph, told):
             await graph.lock()
             await _apply(graph, [each.sighting for each in told])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.subjects import Holding, Kind, Row, Tell, nothing
+from kit.subjects import LONG, Holding, Kind, Row, Tell, nothing
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
-
-_LONG: Final = "until the person is erased"
 
 
 def _forgotten(word: str, *columns: str) -> Tell:
@@ -25,7 +23,7 @@ HOLDINGS: Final = (
         UserRow,
         section="wordpress_data",
         why="the profile of a registered person, for the shop's own use",
-        kept=_LONG,
+        kept=LONG,
         names={"id": Kind.USER},
         personal=nothing("wordpress_id", "email", "email_hash", "first_name", "last_name", "utm_attribution", "preferences", "field_times"),
         sealed={"email": EMAIL_CONTEXT, "first_name": NAME_CONTEXT, "last_name": NAME_CONTEXT},
@@ -36,7 +34,7 @@ HOLDINGS: Final = (
         LinkRow,
         section="wordpress_data",
         why="the names a person goes by, so that visits and orders find it",
-        kept=_LONG,
+        kept=LONG,
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER},
         goes=True,
         each_name=True,
@@ -46,7 +44,7 @@ HOLDINGS: Final = (
         MergeRow,
         section="wordpress_data",
         why="users that are one person",
-        kept=_LONG,
+        kept=LONG,
         names={"merged_user_id": Kind.USER, "user_id": Kind.USER},
         personal=nothing("reason"),
         goes=True,
@@ -57,7 +55,7 @@ HOLDINGS: Final = (
         SubscriptionRow,
         section="email_data",
         why="the mailing lists a person is on",
-        kept=_LONG,
+        kept=LONG,
         names={"user_id": Kind.USER},
         goes=True,
     ),
@@ -72,7 +70,7 @@ HOLDINGS: Final = (
         CampaignRow,
         section="analytics_data",
         why="the campaign that led to a person's first visit",
-        kept=_LONG,
+        kept=LONG,
         names={"subject": Kind.SUBJECT},
         personal=nothing("utm"),
         goes=True,

@@ -11,6 +11,7 @@ from pmp.ingestion.v1 import event_pb2 as pb
 
 from kit.persons import subject_of
 from kit.privacy import Choice
+from kit.rules import without_query
 from kit.suppression import Suppressed
 
 NAMING: Final = ("visitor", "session")
@@ -99,14 +100,9 @@ def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb
     event = kept.event
     for name in ("user_id", "session_id", "ip_address", "user_agent", "metadata"):
         event.ClearField(name)
-    event.page_url, event.referrer = page(event.page_url), page(event.referrer)
+    event.page_url, event.referrer = without_query(event.page_url), without_query(event.referrer)
     counted = pb.Enrichment()
     counted.CopyFrom(enrichment)
     for name in NAMING:
         counted.ClearField(name)
     return kept, counted
-
-
-def page(url: str) -> str:
-    """An address without query and fragment."""
-    return url.partition("#")[0].partition("?")[0]

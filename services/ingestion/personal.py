@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.subjects import Becomes, Holding, Kind, Row
-from services.ingestion.consent import NAMING, page
+from kit.subjects import Holding, Kind, Row, pages
+from services.ingestion.consent import NAMING
 from services.ingestion.models import EventRow
 
 _KEPT: Final = ("page_title", "global_privacy_control")
-
-
-def _page(column: str) -> Becomes:
-    def without_query(row: Row) -> str | None:
-        return page(row[column]) if row[column] else None
-
-    return without_query
 
 
 def _counted(row: Row) -> dict[str, Any]:
@@ -32,6 +25,6 @@ HOLDINGS: Final = (
         why="what visitors do on the site, for reports and for automation",
         kept="the site's retention (`PMP_SITE_RETENTION`), then deleted",
         names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
-        personal={"page_url": _page("page_url"), "referrer": _page("referrer"), "event_data": _counted},
+        personal={**pages("page_url", "referrer"), "event_data": _counted},
     ),
 )

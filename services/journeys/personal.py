@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from google.protobuf.message import Message
 
-from kit.subjects import Custom, Holding, Kind, Row, nothing
+from kit.subjects import LONG, Custom, Holding, Kind, Row, nothing, pages
 from kit.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
-
-_LONG: Final = "until the person is erased"
 
 
 def visit_pseudonym(vault: Vault, session_id: str) -> str:
@@ -35,25 +31,25 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             TouchpointRow,
             section="journeys",
             why="how people come to buy",
-            kept=_LONG,
+            kept=LONG,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
-            personal={"page_url": _page, **nothing("metadata")},
+            personal={**pages("page_url"), **nothing("metadata")},
             told=_touchpoint,
         ),
         Holding(
             ConversionRow,
             section="journeys",
             why="goals that people reach",
-            kept=_LONG,
+            kept=LONG,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
-            personal={"page_url": _page, **nothing("metadata")},
+            personal={**pages("page_url"), **nothing("metadata")},
             told=conversion_recorded,
         ),
         Holding(
             OrderRow,
             section="",
             why="which orders visits led to; the orders themselves are shown by purchases",
-            kept=_LONG,
+            kept=LONG,
             names={"subject": Kind.SUBJECT},
             personal={"session_id": visit},
         ),
@@ -61,17 +57,12 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             SessionRow,
             section="journeys",
             why="where visits came from",
-            kept=_LONG,
+            kept=LONG,
             names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
             each_name=True,
             erase=erase_visits,
         ),
     )
-
-
-def _page(row: Row) -> str | None:
-    """An address without query and fragment."""
-    return row["page_url"].partition("#")[0].partition("?")[0] if row["page_url"] else None
 
 
 def _touchpoint(row: Row) -> tuple[str, Message] | None:

@@ -25,6 +25,8 @@ rates = typer.Typer(no_args_is_help=True, help="Look after the exchange rates.")
 app.add_typer(rates, name="rates")
 audit = typer.Typer(no_args_is_help=True, help="Look after the proof of what was done with people's data.")
 app.add_typer(audit, name="audit")
+keys = typer.Typer(no_args_is_help=True, help="Look after the keys that wrap persons' keys.")
+app.add_typer(keys, name="keys")
 
 Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
 DatabaseUrl = Annotated[
@@ -222,6 +224,32 @@ def verify_audit(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
         typer.echo(fault)
     typer.echo(f"{count} entries, {len(faults)} faults")
     raise typer.Exit(1 if faults else 0)
+
+
+@keys.command("new")
+def new_key(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
+    """Make a new key in the folder. It wraps from the next start of the mesh on."""
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.keys import new
+
+    folder = DataFolder(data)
+    asyncio.run(new(folder, find_database_url(folder, database_url)))
+    typer.echo("a new key is made: restart the mesh, then run `pmp keys rotate`")
+
+
+@keys.command("rotate")
+def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
+    """Wrap the keys of all persons by the newest key, while the mesh goes on."""
+    from rich.console import Console
+
+    from cli.databases import find_database_url
+    from cli.folder import DataFolder
+    from cli.keys import rotate
+
+    folder = DataFolder(data)
+    count = asyncio.run(rotate(folder, find_database_url(folder, database_url), Console(stderr=True)))
+    typer.echo(f"{count} keys are wrapped anew; all of them are wrapped by the newest key")
 
 
 @rates.command("import")

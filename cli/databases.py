@@ -47,7 +47,7 @@ async def service_sessions(service: str, url: str) -> AsyncGenerator[Sessions]:
         CommandFailed: there is no such service or database, or the database refuses.
     """
     own = url.replace("{service}", checked_service(service))
-    _must_exist(own, service)
+    must_exist(own, service)
     try:
         async with open_database(own, pool=1) as database:
             yield database.sessions
@@ -55,8 +55,12 @@ async def service_sessions(service: str, url: str) -> AsyncGenerator[Sessions]:
         raise CommandFailed(f"the database of {service} refuses: {error}") from error
 
 
-def _must_exist(url: str, service: str) -> None:
-    """SQLite would make an empty database."""
+def must_exist(url: str, service: str) -> None:
+    """Looks whether there is a database: SQLite would make an empty one.
+
+    Raises:
+        CommandFailed: there is none.
+    """
     target = make_url(url)
     if target.get_backend_name() == "sqlite" and not Path(target.database or "").exists():
         raise CommandFailed(f"{service} has no database at {target.database}: run `pmp up` first, or name the mesh's folder with --data")

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.errors import CommandFailed
 from cli.folder import DataFolder, write_private
@@ -21,7 +21,9 @@ class Secrets(BaseModel):
     mesh_token: str
     """The mesh's own credential, without which a service port refuses a caller."""
     vault_key: str
-    """32 bytes in base64: seals personal data. Lost with the file."""
+    """32 bytes in base64, from which keyed hashes and signatures are made."""
+    key_encryption_keys: tuple[str, ...] = Field(min_length=1)
+    """32 bytes in base64 each: the first wraps persons' keys. Sealed data is lost with the file."""
     api_keys: tuple[str, ...]
     """Keys of the shop's server; the first is handed out."""
     browser_api_keys: tuple[str, ...]
@@ -36,7 +38,8 @@ class Secrets(BaseModel):
         """New secrets of 256 bits each."""
         return cls(
             mesh_token=secrets.token_urlsafe(32),
-            vault_key=base64.b64encode(secrets.token_bytes(32)).decode(),
+            vault_key=_key(),
+            key_encryption_keys=(_key(),),
             api_keys=(secrets.token_urlsafe(32),),
             browser_api_keys=(secrets.token_urlsafe(32),),
             jwt_secrets=(secrets.token_urlsafe(32),),
@@ -57,7 +60,7 @@ class Secrets(BaseModel):
             raise CommandFailed(message) from None
         except (ValidationError, UnicodeDecodeError):
             # The cause would show what is in the file.
-            message = f"{folder.secrets} is damaged: restore it (without its vault_key sealed data can't be read)"
+            message = f"{folder.secrets} is damaged: restore it (without its key_encryption_keys sealed data can't be read)"
             raise CommandFailed(message) from None
 
     @classmethod
@@ -70,6 +73,30 @@ class Secrets(BaseModel):
         if not folder.secrets.exists():
             write_private(folder.secrets, cls.generate().model_dump_json(indent=2))
         return cls.load(folder)
+
+
+def key_encryption_keys(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
+    """The keys that wrap persons' keys, as PMP_KEY_ENCRYPTION_KEYS has them: of the environment, else of a data folder.
+
+    Raises:
+        CommandFailed: there are none.
+    """
+    return environ.get("PMP_KEY_ENCRYPTION_KEYS") or ",".join(Secrets.load(folder).key_encryption_keys)
+
+
+def add_key(folder: DataFolder) -> None:
+    """Makes a new key that wraps persons' keys from the next start of the mesh on. The one before is kept, older ones are not.
+
+    Raises:
+        CommandFailed: the folder has no secrets.
+    """
+    known = Secrets.load(folder)
+    made = known.model_copy(update={"key_encryption_keys": (_key(), known.key_encryption_keys[0])})
+    write_private(folder.secrets, made.model_dump_json(indent=2))
+
+
+def _key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def vault_key(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:

@@ -1,4 +1,4 @@
-"""Brings the services' databases to their newest version."""
+"""Brings the services' databases, and that of persons' keys, to their newest version."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.databases import checked_service
 from cli.errors import CommandFailed
 from cli.plan import databases
+from kit.keys.store import DATABASE
 from kit.migrate import migrate
 
 
@@ -19,7 +20,7 @@ def migrate_databases(service: str | None, url: str) -> Iterator[str]:
     Raises:
         CommandFailed: there is no such service, or the database refuses.
     """
-    for name in [checked_service(service)] if service else databases():
+    for name in [checked_service(service)] if service else [*databases(), DATABASE]:
         try:
             asyncio.run(migrate(name, url.replace("{service}", name)))
         except (SQLAlchemyError, OSError) as error:

@@ -130,7 +130,13 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
     # Programs are found by the installed package, never by the folder `pmp` was called in.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
-    environment = {**base, "PMP_VAULT_KEY": secrets.vault_key, "PMP_DATABASE_URL": options.database_url, "PMP_REDIS_URL": redis_url}
+    environment = {
+        **base,
+        "PMP_VAULT_KEY": secrets.vault_key,
+        "PMP_KEY_ENCRYPTION_KEYS": ",".join(secrets.key_encryption_keys),
+        "PMP_DATABASE_URL": options.database_url,
+        "PMP_REDIS_URL": redis_url,
+    }
     commands: list[Command] = []
     for (name, kind), port, metrics_port in zip(parts, ports, ports[len(parts) :], strict=False):
         address = f"{LOOPBACK}:{port}"

@@ -42,6 +42,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
+from kit.errors import Unavailable
+
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
@@ -318,7 +320,7 @@ def _code(error: DBAPIError) -> object:
 
 def is_transient(error: BaseException) -> bool:
     """True when the same statements may succeed later: the work waits and is tried again, nothing is set aside."""
-    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError) or _is_closed_transport(error):
+    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError | Unavailable) or _is_closed_transport(error):
         return True
     if not isinstance(error, DBAPIError):
         return False

@@ -1,4 +1,4 @@
-"""Brings a service's database to its newest version: `python -m kit.migrate ingestion`.
+"""Brings a service's database to its newest version, and that of persons' keys: `python -m kit.migrate ingestion`.
 
 The kit's own tables are one branch of the migrations and the service's another; both are upgraded to their heads.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from sqlalchemy import Connection, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import open_database
+from kit.keys.store import DATABASE
 from kit.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
+_KIT = _ROOT / "kit" / "migrations"
+_KEYS = _ROOT / "kit" / "keys" / "migrations"
 _LOCK_SECONDS = 120
 
 
 async def migrate(service: str, url: str) -> None:
-    """Upgrades the database of `service` at `url`; creates it first where the server holds databases.
+    """Upgrades the database of `service`, or that of keys, at `url`; creates it first where the server holds databases.
 
     Several processes may call it at once: one works, the others wait and find nothing to do.
 
@@ -32,13 +36,14 @@ async def migrate(service: str, url: str) -> None:
         FileNotFoundError: there is no such service.
         TimeoutError: another process held the migration lock for two minutes.
     """
-    if not (_ROOT / "services" / service / "migrations").is_dir():
+    own = _ROOT / "services" / service / "migrations"
+    if service != DATABASE and not own.is_dir():
         message = f"there is no service {service!r} with migrations"
         raise FileNotFoundError(message)
     if make_url(url).get_backend_name() == "mysql":
         await _create(url)
     async with open_database(url) as database, database.engine.connect() as connection:
-        await connection.run_sync(_upgrade, service)
+        await connection.run_sync(_upgrade, [_KEYS] if service == DATABASE else [_KIT, own])
         await connection.commit()
 
 
@@ -57,16 +62,16 @@ async def _create(url: str) -> None:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection, service: str) -> None:
+def _upgrade(connection: Connection, folders: Sequence[Path]) -> None:
     locked = connection.dialect.name == "mysql"
     # DDL commits by itself on MySQL, so that the lock has to outlive the transaction; SQLite's write lock is held from BEGIN on.
     if locked and connection.scalar(text("SELECT GET_LOCK(CONCAT('pmp.', DATABASE()), :wait)"), {"wait": _LOCK_SECONDS}) != 1:
-        message = f"another migration of {service} is still running"
+        message = f"another migration of {connection.engine.url.database} is still running"
         raise TimeoutError(message)
     config = Config()
     config.set_main_option("script_location", str(_ROOT / "kit"))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", f"{_ROOT / 'kit' / 'migrations'}\n{_ROOT / 'services' / service / 'migrations'}")
+    config.set_main_option("version_locations", "\n".join(map(str, folders)))
     script = ScriptDirectory.from_config(config)
 
     def upgrade(revision: Any, _context: object) -> object:
@@ -82,5 +87,11 @@ def _upgrade(connection: Connection, service: str) -> None:
             connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pmp.', DATABASE()))"))
 
 
+async def _main(service: str) -> None:
+    settings = Settings()  # pyright: ignore[reportCallIssue]
+    for name in (service, DATABASE):
+        await migrate(name, settings.database(name))
+
+
 if __name__ == "__main__":
-    asyncio.run(migrate(sys.argv[1], Settings().database(sys.argv[1])))  # pyright: ignore[reportCallIssue]
+    asyncio.run(_main(sys.argv[1]))

@@ -34,7 +34,10 @@ class Settings(BaseSettings):
     """The mesh's own credential: a service port refuses callers without it."""
 
     vault_key: SecretStr
-    """32 bytes in base64 from which the keys for sealing and for keyed hashes are derived."""
+    """32 bytes in base64 from which the keys for keyed hashes and for signatures are derived. It never changes."""
+
+    key_encryption_keys: SecretStr
+    """32 bytes in base64 that persons' keys are wrapped by; after it, with commas, older ones until `pmp keys rotate` has run."""
 
     database_url: str
     """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`."""
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
 
     log_keep: timedelta = timedelta(hours=1)
     """How long processed entries stay in the raw log, for a database that is restored."""
+
+    intake_key_keep: timedelta = timedelta(days=30)
+    """How long what was sealed on arrival opens: a dead letter that waits longer loses its e-mail address."""
 
     topic_keep: timedelta = timedelta(hours=6)
     """How long published messages stay in the topics and the outbox; the tables keep the history."""

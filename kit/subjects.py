@@ -22,6 +22,8 @@ from typing_extensions import override
 
 from kit.database import READING, Database, changed, transact
 from kit.interceptors import Context, bind_facts
+from kit.keys.seals import Opener
+from kit.keys.store import Keys
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
 from kit.log.redis_log import RedisLog
@@ -32,7 +34,6 @@ from kit.outbox import Outbox, StateTopic
 from kit.persons import aliases, persons, subject_of, users
 from kit.privacy import person_consents
 from kit.rules import without_query
-from kit.vault import Vault
 
 _AT_ONCE: Final = 500
 _RAW: Final = select(books.c.topic).distinct()
@@ -159,13 +160,13 @@ class SubjectData:
     def __init__(
         self,
         database: Database,
-        vault: Vault,
+        keys: Keys,
         topic: StateTopic | None,
         holdings: Sequence[Holding],
         after: Mapping[str, After] | None = None,
     ) -> None:
         self._sessions = database.sessions
-        self._vault = vault
+        self._keys = keys
         self._topic = topic
         self._holdings = (*holdings, *SHARED)
         self._after = after or {}
@@ -179,8 +180,9 @@ class SubjectData:
                 await session.connection(execution_options=READING)
                 rows = await session.stream(select(holding.table).where(_owned(holding, names)).execution_options(yield_per=_AT_ONCE))
                 async for some in rows.mappings().partitions():
+                    opener = await self._keys.opener(row[name] for row in some for name in holding.sealed)
                     for row in some:
-                        yield holding.section, holding.table.name, self._json(holding, row)
+                        yield holding.section, holding.table.name, _json(holding, row, opener)
                     for part in holding.parts:
                         async for row in self._part(part, _ids(holding.table, some)):
                             yield holding.section, part.table.name, row
@@ -249,10 +251,6 @@ class SubjectData:
             await session.connection(execution_options=READING)
             for row in (await session.execute(select(part.table).where(part.table.c[part.key].in_(ids)))).mappings():
                 yield _dumped(_readable(row))
-
-    def _json(self, holding: Holding, row: RowMapping) -> bytes:
-        opened = {name: self._vault.open(row[name], context=context) if row[name] else None for name, context in holding.sealed.items()}
-        return _dumped({**_readable(row), **opened})
 
     async def _letters(self, session: AsyncSession, names: Sequence[str]) -> list[int]:
         """Messages that were set aside and name the person."""
@@ -434,6 +432,11 @@ def _among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
     if len(keys) == 1:
         return keys[0].in_(_ids(table, rows))
     return tuple_(*keys).in_([tuple(row[key.name] for key in keys) for row in rows])
+
+
+def _json(holding: Holding, row: RowMapping, opener: Opener) -> bytes:
+    opened = {name: opener.open(row[name], context=context) or None for name, context in holding.sealed.items()}
+    return _dumped({**_readable(row), **opened})
 
 
 def _readable(row: RowMapping) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Seals personal values, and makes the keyed hashes under which they are found again."""
+"""Keyed hashes under which personal values are found again, and signatures. What seals the values themselves is in `kit.keys`."""
 
 from __future__ import annotations
 
 import hmac
-import os
 import unicodedata
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -11,9 +10,8 @@ from functools import cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -23,30 +21,19 @@ if TYPE_CHECKING:
     from kit.settings import Settings
 
 _KEY_BYTES = 32
-_NONCE_BYTES = 12
-_TAG_BYTES = 16
-_VERSION = b"\x01"
-
-
-class Unsealable(MeshError):  # noqa: N818
-    """The sealed value was changed, belongs to another context, or was sealed under another key."""
 
 
 class InvalidKey(MeshError):  # noqa: N818
-    """The vault's key is not 32 bytes in base64."""
+    """A key in the settings is not 32 bytes in base64."""
 
 
 class Vault:
-    """Keys for one mesh, each derived from the one in the settings for its own use.
-
-    A value that is sealed starts with a version byte, so that keys and ciphers can change while old values still open.
-    """
+    """Keys for one mesh, each derived from the one in the settings for its own use. They seal nothing, and never change."""
 
     def __init__(self, key: bytes) -> None:
         if len(key) != _KEY_BYTES:
             message = "the vault's key is not 32 bytes"
             raise InvalidKey(message)
-        self._seal = AESGCM(_derive(key, "seal"))
         self._fingerprint = _derive(key, "fingerprint")
         self._digest = _derive(key, "digest")
         self._sign = Ed25519PrivateKey.from_private_bytes(_derive(key, "sign"))
@@ -63,28 +50,6 @@ class Vault:
         except (Base64Error, ValueError, InvalidKey):
             message = "PMP_VAULT_KEY is not 32 bytes in base64"
             raise InvalidKey(message) from None
-
-    def seal(self, plain: str, *, context: str) -> bytes:
-        """AES-256-GCM under a random nonce: 29 bytes longer than the text in UTF-8. Opens in the same context only."""
-        nonce = os.urandom(_NONCE_BYTES)
-        return _VERSION + nonce + self._seal.encrypt(nonce, plain.encode(), _associated(context))
-
-    def open(self, sealed: bytes, *, context: str) -> str:
-        """The text that was sealed in this context.
-
-        Raises:
-            Unsealable: Changed, of another context, or under another key or version.
-        """
-        body = len(_VERSION)
-        if sealed[:body] != _VERSION or len(sealed) < body + _NONCE_BYTES + _TAG_BYTES:
-            message = "not a sealed value"
-            raise Unsealable(message)
-        nonce, ciphertext = sealed[body : body + _NONCE_BYTES], sealed[body + _NONCE_BYTES :]
-        try:
-            return self._seal.decrypt(nonce, ciphertext, _associated(context)).decode()
-        except InvalidTag:
-            message = "the sealed value does not open here"
-            raise Unsealable(message) from None
 
     def fingerprint(self, value: str) -> bytes:
         """32 bytes (HMAC-SHA256), the same for every way to write an e-mail address: case, width and outer space do not count."""
@@ -116,10 +81,6 @@ class Vault:
 @cache
 def _person(purpose: str) -> bytes:
     return blake2b(purpose.encode(), digest_size=blake2b.PERSON_SIZE).digest()
-
-
-def _associated(context: str) -> bytes:
-    return _VERSION + context.encode()
 
 
 def _derive(key: bytes, use: str) -> bytes:

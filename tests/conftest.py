@@ -9,16 +9,21 @@ from itertools import count
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import delete, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import Database, open_database
+from kit.keys.store import DATABASE, Keys
+from kit.keys.store import keys as subject_keys
+from kit.keys.wrapping import EnvironmentKeys
 from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout
+from kit.vault import Vault
 from tests.servers import PrivateMariaDb, PrivateRedis
 
+_keys_urls: dict[str, str] = {}
 _numbers = count(1)
 _CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -81,10 +86,31 @@ def settings(database_url: str, redis_server: PrivateRedis) -> Settings:
         listen="127.0.0.1:0",
         mesh_token=SecretStr("the mesh's own"),
         vault_key=SecretStr("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        key_encryption_keys=SecretStr("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="),
         database_url=database_url,
         redis_url=redis_server.url,
         site_hosts=frozenset({"shop.example"}),
     )
+
+
+@pytest.fixture
+async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
+    """An empty database of keys. Each kind of server has one for all tests: to make one takes longer than most of them."""
+    kind = make_url(settings.database_url).get_backend_name()
+    if kind not in _keys_urls:
+        folder = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys')}/{DATABASE}.db"
+        _keys_urls[kind] = folder if kind == "sqlite" else settings.database(DATABASE)
+        await migrate(DATABASE, _keys_urls[kind])
+    async with open_database(_keys_urls[kind]) as database:
+        async with database.sessions.begin() as session:
+            await session.execute(delete(subject_keys))
+        yield database
+
+
+@pytest.fixture
+def keys(settings: Settings, keys_database: Database) -> Keys:
+    """The keys of persons: none so far."""
+    return Keys(keys_database, Vault.from_settings(settings), EnvironmentKeys.from_settings(settings))
 
 
 @pytest.fixture

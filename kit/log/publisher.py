@@ -11,6 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import Database, Sessions, open_database
+from kit.keys.store import Keys, open_keys
 from kit.log.consume import Consumer, Handler
 from kit.log.history import remote_history
 from kit.log.leases import Leases
@@ -23,7 +24,6 @@ from kit.server import Background, Service, serve
 from kit.settings import Settings
 from kit.subjects import After, Holding, SubjectData, SubjectDataServicer
 from kit.telemetry import instrument, telemetry
-from kit.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +38,25 @@ class Feed:
 
 
 class Publisher:
-    """A running service: its database, its topic and the log both rest on."""
+    """A running service: its database, its topic and the log both rest on, and the keys of persons."""
 
-    def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog) -> None:
+    def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog, keys: Keys) -> None:
         self.sessions: Sessions = database.sessions
         self.topic = StateTopic(name, settings.log_partitions)
         self.log = log
+        self.keys = keys
         self._settings = settings
         self._name = name
         self._database = database
 
-    def subject_data(self, vault: Vault, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Service:
+    def subject_data(self, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Service:
         """The service that shows and erases what is held of somebody.
 
         Args:
-            vault: opens what is sealed.
             holdings: what the service holds of persons.
             after: what follows from erased rows, by table.
         """
-        data = SubjectData(self._database, vault, self.topic, holdings, after)
+        data = SubjectData(self._database, self.keys, self.topic, holdings, after)
         return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
 
     async def serve(self, services: Sequence[Service], feeds: Sequence[Feed], background: Sequence[Background] = ()) -> None:
@@ -103,7 +103,11 @@ async def follow(
 async def open_publisher(settings: Settings, name: str) -> AsyncGenerator[Publisher]:
     """Opens what a service of this name works with, and tells of it; closes it at the end."""
     with telemetry(settings, name):
-        async with open_database(settings.database(name), settings.database_pool) as database, open_log(settings.redis_url) as log:
+        async with (
+            open_database(settings.database(name), settings.database_pool) as database,
+            open_keys(settings) as keys,
+            open_log(settings.redis_url) as log,
+        ):
             instrument(database.engine)
             await log.fix_partitions(name, settings.log_partitions)
-            yield Publisher(settings, name, database, log)
+            yield Publisher(settings, name, database, log, keys)

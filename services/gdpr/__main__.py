@@ -13,7 +13,6 @@ from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
 from kit.server import run
 from kit.settings import Settings
-from kit.vault import Vault
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.saga import Holders, Saga
@@ -27,12 +26,12 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
-        vault = Vault.from_settings(settings)
+        keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
-        saga = Saga(publisher.sessions, publisher.topic, vault, holders, publisher.log.rewrite)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, vault, holders)
+        saga = Saga(publisher.sessions, publisher.topic, keys, holders, publisher.log.rewrite)
+        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders)
         await publisher.serve(
-            [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(vault, HOLDINGS)],
+            [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],
             [lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1))],
         )

@@ -32,6 +32,7 @@ NAMES: Final = "names"
 ERASE: Final = "erase"
 PURGE: Final = "purge"
 REWRITE: Final = "rewrite"
+KEYS: Final = "keys"
 
 _LONGEST_WAIT: Final = timedelta(minutes=1)
 _VISITS: Final = ("session:", "anonymous:")
@@ -57,10 +58,11 @@ def erasure_steps(holders: Iterable[str]) -> list[str]:
     """What an erasure takes, in this order.
 
     Every holder obeys (suppress), all names are known (names), every holder has erased what it had read by then and what
-    came meanwhile (erase), what it published and received is out of the log (purge), and out of the log's file (rewrite).
+    came meanwhile (erase), what it published and received is out of the log (purge), and out of the log's file (rewrite). With
+    the keys of all names (keys) go the copies that nobody can look for, as in backups.
     """
     each = sorted(holders)
-    return [SUPPRESS, NAMES, *(f"{ERASE} {holder}" for holder in each), *(f"{PURGE} {holder}" for holder in each), REWRITE]
+    return [SUPPRESS, NAMES, *(f"{ERASE} {holder}" for holder in each), *(f"{PURGE} {holder}" for holder in each), REWRITE, KEYS]
 
 
 def pause(failures: int) -> timedelta:

@@ -23,15 +23,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, transact
 from kit.errors import Unavailable
+from kit.keys.store import DATABASE, Keys
 from kit.log.consume import happens
 from kit.outbox import StateTopic
 from kit.settings import Settings
-from kit.vault import Vault
 from services.gdpr.audit import canonical
 from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import DONE, ERASE, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
+from services.gdpr.rules import DONE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
 
 _log = structlog.get_logger(__name__)
 
@@ -127,11 +127,17 @@ class Saga:
     """
 
     def __init__(
-        self, sessions: Sessions, topic: StateTopic, vault: Vault, holders: Holders, rewrite: Callable[[], Awaitable[None]]
+        self,
+        sessions: Sessions,
+        topic: StateTopic,
+        keys: Keys,
+        holders: Holders,
+        rewrite: Callable[[], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._topic = topic
-        self._vault = vault
+        self._vault = keys.vault
+        self._keys = keys
         self._holders = holders
         self._rewrite = rewrite
         self._asked = asyncio.Event()
@@ -197,7 +203,9 @@ class Saga:
 
     async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
         what, _, holder = step.name.partition(" ")
-        names = self._names(request)
+        names = await self._names(request)
+        if not names and what != KEYS:
+            raise Unavailable("the key of the request is lost")
         if what == SUPPRESS:
             return await self._obeyed()
         places = {each.name: _known(each) for each in steps}
@@ -210,6 +218,8 @@ class Saga:
         if what == PURGE:
             answer = await self._holders.erase(holder, names, request.pseudonym, through=places[f"{ERASE} {holder}"])
             return _Progress(not answer.entries_left and not answer.tables.total(), answer.tables)
+        if what == KEYS:
+            return await self._destroy(request, names)
         await self._rewrite()
         return _Progress(done=True)
 
@@ -239,7 +249,7 @@ class Saga:
             changes = await requests.suppress(request.id, new, datetime.now(UTC))
             row = await requests.get(request.id)
             if row is not None:
-                row.names = sealed(self._vault, known)
+                row.names = await sealed(self._keys, request.id, known)
             for step in await requests.steps(request.id):
                 step.state = WAITING
             await session.flush()
@@ -248,8 +258,15 @@ class Saga:
 
         return _Progress(done=not await transact(self._sessions, more))
 
-    def _names(self, request: RequestRow) -> Sequence[str]:
-        return orjson.loads(self._vault.open(request.names, context=NAMES_CONTEXT)) if request.names else []
+    async def _destroy(self, request: RequestRow, names: Sequence[str]) -> _Progress:
+        """Destroys the keys of all names, and with them the request's own: when there is none, that was done before."""
+        destroyed = await self._keys.destroy([*names, _own_name(request.id)], request.requested_at) if names else 0
+        return _Progress(await self._keys.scrub(), {DATABASE: destroyed} if destroyed else {})
+
+    async def _names(self, request: RequestRow) -> Sequence[str]:
+        """The names of a request's person; none once the key they are sealed under is destroyed."""
+        names = (await self._keys.opener([request.names])).open(request.names, context=NAMES_CONTEXT)
+        return orjson.loads(names) if names else []
 
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
@@ -284,9 +301,14 @@ class Saga:
             _log.info("request done", request=request_id, kind=row.kind)
 
 
-def sealed(vault: Vault, names: Collection[str]) -> bytes:
-    """Names as a request keeps them."""
-    return vault.seal(orjson.dumps(sorted(names)).decode(), context=NAMES_CONTEXT)
+async def sealed(keys: Keys, request_id: str, names: Collection[str]) -> bytes:
+    """Names as a request keeps them: under a key of its own."""
+    own = _own_name(request_id)
+    return (await keys.seals([own]))[own].seal(orjson.dumps(sorted(names)).decode(), context=NAMES_CONTEXT)
+
+
+def _own_name(request_id: str) -> str:
+    return f"request:{request_id}"
 
 
 async def _same(session: AsyncSession, step: StepRow) -> StepRow:

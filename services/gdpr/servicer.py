@@ -18,12 +18,12 @@ from uuid6 import uuid7
 from kit.database import READING, Sessions, transact
 from kit.errors import NotFound
 from kit.interceptors import Context, bind_facts, caller
+from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons
 from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
-from kit.vault import Vault
 from services.gdpr.messages import (
     changed_message,
     entry_message,
@@ -53,10 +53,11 @@ class _Done(NamedTuple):
 class GdprServicer(GdprServiceServicer):
     """Keeps people's choices."""
 
-    def __init__(self, sessions: Sessions, topic: StateTopic, vault: Vault, holders: Holders) -> None:
+    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders) -> None:
         self._sessions = sessions
         self._topic = topic
-        self._vault = vault
+        self._vault = keys.vault
+        self._keys = keys
         self._holders = holders
 
     @override
@@ -106,6 +107,8 @@ class GdprServicer(GdprServiceServicer):
         if request.dry_run:
             return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(subject))
 
+        request_id = str(uuid7())
+
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
             requests, now = Requests(session, self._vault), datetime.now(UTC)
             names = await requests.names(subject)
@@ -113,12 +116,12 @@ class GdprServicer(GdprServiceServicer):
             if known is not None:
                 return request_message(known, await requests.steps(known.id)), False
             row = RequestRow(
-                id=str(uuid7()),
+                id=request_id,
                 kind=ERASURE,
                 state=RUNNING,
                 client=client,
                 pseudonym=f"erased:{secrets.token_hex(16)}",
-                names=sealed(self._vault, names),
+                names=await sealed(self._keys, request_id, names),
                 requested_at=now,
                 due_at=now + DUE,
             )

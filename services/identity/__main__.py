@@ -11,7 +11,6 @@ from kit.log.publisher import Feed, open_publisher
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
-from kit.vault import Vault
 from services.identity.consumers import FollowEvents, FollowPurchases
 from services.identity.personal import HOLDINGS
 from services.identity.servicer import IdentityServicer
@@ -24,10 +23,10 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     async with open_publisher(settings, "identity") as publisher:
-        topic, vault = publisher.topic, Vault.from_settings(settings)
-        servicer = IdentityServicer(settings, publisher.sessions, topic, vault)
+        topic, vault = publisher.topic, publisher.keys.vault
+        servicer = IdentityServicer(settings, publisher.sessions, topic, publisher.keys)
         await publisher.serve(
-            [(add_IdentityServiceServicer_to_server, servicer), publisher.subject_data(vault, HOLDINGS)],
+            [(add_IdentityServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [
                 Feed("events", _EVENTS, FollowEvents(topic, vault)),
                 Feed("gdpr", _GDPR, learn_rights),

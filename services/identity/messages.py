@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
-from kit.vault import Vault
+from kit.keys.seals import Opener
 from services.identity.models import LinkRow, SubscriptionRow, UserRow
 from services.identity.rules import combined
 
@@ -53,7 +53,7 @@ def person(
     leads: Mapping[str, str],
     subscriptions: Sequence[SubscriptionRow],
     *,
-    vault: Vault,
+    opener: Opener,
     currency: str,
 ) -> identity_pb2.User:
     """A person from all its users: of each field, what was written last with any of them.
@@ -63,16 +63,16 @@ def person(
         links: the names they were seen under.
         leads: whom these names lead to.
         subscriptions: their mailing lists.
-        vault: opens what is sealed.
+        opener: has the keys of what is sealed.
         currency: the base currency of the lifetime value.
     """
     root = rows[0]
     user = identity_pb2.User(
         user_id=root.id,
         wordpress_id=next((row.wordpress_id for row in rows if row.wordpress_id), 0),
-        email=_opened(vault, _newest(rows, "email"), EMAIL_CONTEXT),
-        first_name=_opened(vault, _newest(rows, "first_name"), NAME_CONTEXT),
-        last_name=_opened(vault, _newest(rows, "last_name"), NAME_CONTEXT),
+        email=opener.open(_newest(rows, "email"), context=EMAIL_CONTEXT),
+        first_name=opener.open(_newest(rows, "first_name"), context=NAME_CONTEXT),
+        last_name=opener.open(_newest(rows, "last_name"), context=NAME_CONTEXT),
         registration_date=_timestamp(min((row.registration_date for row in rows if row.registration_date), default=None)),
         last_login=_timestamp(max((row.last_login for row in rows if row.last_login), default=None)),
         user_type=root.user_type,
@@ -92,10 +92,6 @@ def person(
 def _newest(rows: Sequence[UserRow], field: str) -> bytes | None:
     writers = [row for row in rows if field in row.field_times]
     return getattr(max(writers, key=lambda row: row.field_times[field]), field) if writers else None
-
-
-def _opened(vault: Vault, sealed: bytes | None, context: str) -> str:
-    return vault.open(sealed, context=context) if sealed else ""
 
 
 def _subscriptions(rows: Sequence[SubscriptionRow]) -> list[identity_pb2.EmailSubscription]:

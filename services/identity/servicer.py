@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -17,12 +17,12 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
+from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.suppression import Suppressed
-from kit.vault import Vault
 from services.identity import rules
 from services.identity.graph import Graph, weak_subjects
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT, person
@@ -56,17 +56,18 @@ class _Done(NamedTuple):
 class IdentityServicer(IdentityServiceServicer):
     """Registers, finds, joins and separates users."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, keys: Keys) -> None:
         self._currency = settings.site_currency
         self._sessions = sessions
         self._topic = topic
-        self._vault = vault
+        self._vault = keys.vault
+        self._keys = keys
         # The graph has one writer at a time anyway.
         self._together: Together[_Change, _Done] = Together(sessions, self._changed)
 
     @override
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
-        told = self._registration(request.user)
+        told = await self._registration(request.user)
 
         async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
             return await register(graph, unsuppressed(told, suppressed))
@@ -106,7 +107,8 @@ class IdentityServicer(IdentityServiceServicer):
 
     @override
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
-        profile, subject = self._update(request.user), subject_of(user_id=request.id)
+        subject = subject_of(user_id=request.id)
+        profile = await self._update(request.user, subject)
         address = profile.address.subject if profile.address else ""
 
         async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
@@ -191,9 +193,11 @@ class IdentityServicer(IdentityServiceServicer):
             links = await identities.links_of(user_ids)
             leads = await persons.people({link.subject for link in links})
             subscriptions = await identities.subscriptions(user_ids)
-        return person([rows[user_id] for user_id in user_ids], links, leads, subscriptions, vault=self._vault, currency=self._currency)
+        users = [rows[user_id] for user_id in user_ids]
+        opener = await self._keys.opener(sealed for row in users for sealed in (row.email, row.first_name, row.last_name))
+        return person(users, links, leads, subscriptions, opener=opener, currency=self._currency)
 
-    def _registration(self, user: pb.Registration) -> Registration:
+    async def _registration(self, user: pb.Registration) -> Registration:
         check(
             *(_wrong(name, getattr(user, name)) for name in ("registration_date", "timestamp")),
             *_wrong_lists(user),
@@ -201,18 +205,21 @@ class IdentityServicer(IdentityServiceServicer):
         )
         at = _at(user.timestamp)
         given = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
+        registered = _at(user.registration_date) if user.HasField("registration_date") else None
+        wordpress = subject_of(user_id=str(user.wordpress_id or ""))
+        address, names = await self._sealed(wordpress, user.email, given, returned_at=min(at, registered or at))
         profile = Profile(
             at,
-            address=self._address(user.email) if user.email else None,
-            names={name: self._vault.seal(value, context=NAME_CONTEXT) for name, value in given.items()},
+            address=address,
+            names=names,
             preferences=MessageToDict(user.preferences),
             subscriptions=_subscriptions(user, at),
-            registration_date=_at(user.registration_date) if user.HasField("registration_date") else None,
+            registration_date=registered,
         )
         campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
         return Registration(user.wordpress_id, weak_subjects(user.session_id, user.anonymous_id), campaign, profile)
 
-    def _update(self, user: pb.UserUpdate) -> Profile:
+    async def _update(self, user: pb.UserUpdate, subject: str) -> Profile:
         check(
             *(_wrong(name, getattr(user, name)) for name in ("updated_at", "last_login")),
             *_wrong_lists(user),
@@ -220,17 +227,35 @@ class IdentityServicer(IdentityServiceServicer):
         )
         at = _at(user.updated_at)
         given = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
+        address, names = await self._sealed(subject, user.email, given)
         return Profile(
             at,
-            address=self._address(user.email) if user.HasField("email") else None,
-            names={name: self._vault.seal(value, context=NAME_CONTEXT) if value else None for name, value in given.items()},
+            address=address,
+            names=names,
             preferences=MessageToDict(user.preferences),
             subscriptions=_subscriptions(user, at),
             last_login=_at(user.last_login) if user.HasField("last_login") else None,
         )
 
-    def _address(self, email: str) -> Address:
-        return Address(self._vault.fingerprint(email), self._vault.seal(email, context=EMAIL_CONTEXT))
+    async def _sealed(
+        self, subject: str, email: str, names: Mapping[str, str], returned_at: datetime | None = None
+    ) -> tuple[Address | None, Mapping[str, bytes | None]]:
+        """An address under its own key, and names under that of whoever bears them; None for what is empty, or was erased.
+
+        Args:
+            subject: who bears the names; empty for whoever has the address.
+            email: empty for none.
+            names: `first_name`, `last_name`.
+            returned_at: when somebody registered, who may be one that was erased before.
+        """
+        email_hash = self._vault.fingerprint(email) if email else b""
+        own = subject_of(email_hash=email_hash)
+        bearer = subject or own
+        seals = await self._keys.seals(
+            {*([own] if own else ()), *([bearer] if any(names.values()) else ())}, {own: returned_at} if own and returned_at else None
+        )
+        address = Address(email_hash, seals[own].seal(email, context=EMAIL_CONTEXT) or None) if own else None
+        return address, {name: (value and seals[bearer].seal(value, context=NAME_CONTEXT)) or None for name, value in names.items()}
 
 
 async def _both(graph: Graph, user_id: str, merged_user_id: str) -> tuple[str, str]:

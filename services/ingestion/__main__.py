@@ -8,6 +8,7 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import open_database
+from kit.keys.store import open_keys
 from kit.log import books
 from kit.log.append import Appender
 from kit.log.redis_log import open_log
@@ -16,7 +17,6 @@ from kit.server import run, serve
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
 from kit.telemetry import instrument, telemetry
-from kit.vault import Vault
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.servicer import IngestionServicer
@@ -24,15 +24,17 @@ from services.ingestion.servicer import IngestionServicer
 
 async def main(settings: Settings) -> None:
     """Takes events until it is told to stop. Needs the log; the database only for the books and the history."""
-    vault = Vault.from_settings(settings)
     with telemetry(settings, "ingestion"):
-        async with open_database(settings.database("ingestion"), settings.database_pool) as database:
+        async with (
+            open_database(settings.database("ingestion"), settings.database_pool) as database,
+            open_keys(settings) as keys,
+        ):
             instrument(database.engine)
             async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
                 await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
                 appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
-                servicer = IngestionServicer(settings, database.sessions, log, appender, vault)
-                data = SubjectData(database, vault, None, HOLDINGS)
+                servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
+                data = SubjectData(database, keys, None, HOLDINGS)
                 services = [
                     (add_IngestionServiceServicer_to_server, servicer),
                     (add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, database, log, Outbox(TOPIC))),

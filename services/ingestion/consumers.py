@@ -15,16 +15,17 @@ from pmp.log.v1 import log_pb2
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
+from kit.keys.store import Keys
 from kit.log import books
 from kit.log.consume import Delivery, Poison
 from kit.log.streams import is_outage
 from kit.outbox import Outbox
+from kit.persons import subject_of
 from kit.privacy import Consents, of_several
 from kit.suppression import Suppressions
-from kit.vault import Vault
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
-from services.ingestion.messages import published_message, row
+from services.ingestion.messages import EMAIL_CONTEXT, published_message, row
 from services.ingestion.repository import Events
 
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[Treatment]]]
@@ -62,13 +63,14 @@ class StoreEvents:
     Args:
         outbox: takes what is published on the topic `events`.
         enricher: finds out what an event tells.
-        vault: knows the names of erased persons again.
+        keys: seal addresses for those whose they are, and know the names of erased persons again.
         consent: asked before an event is stored; without it, all are.
     """
 
-    def __init__(self, outbox: Outbox, enricher: Enricher, vault: Vault, consent: Consent | None = None) -> None:
+    def __init__(self, outbox: Outbox, enricher: Enricher, keys: Keys, consent: Consent | None = None) -> None:
         self._outbox = outbox
-        self._vault = vault
+        self._vault = keys.vault
+        self._keys = keys
         self._enricher = enricher
         self._consent = consent
 
@@ -85,6 +87,7 @@ class StoreEvents:
         outcomes = await self._outcomes(session, received, treatments)
         decided = zip(deliveries, received, treatments, outcomes, strict=True)
         new = [(delivery, message, treatment) for delivery, message, treatment, outcome in decided if outcome == books.STORED]
+        await self._reseal([message for _, message, treatment in new if treatment is Treatment.STORE])
         now = datetime.now(UTC)
         rows: list[dict[str, Any]] = []
         records: list[log_pb2.Record] = []
@@ -105,6 +108,18 @@ class StoreEvents:
         await events.add(rows)
         await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
         return outcomes
+
+    async def _reseal(self, received: Sequence[pb.ReceivedEvent]) -> None:
+        """Seals e-mail addresses under the keys of those whose they are; an erased person's is left out."""
+        sealed = [message for message in received if message.sealed_email]
+        if not sealed:
+            return
+        opener = await self._keys.opener(message.sealed_email for message in sealed)
+        names = [subject_of(email_hash=message.email_hash) for message in sealed]
+        seals = await self._keys.seals(set(names))
+        for message, name in zip(sealed, names, strict=True):
+            email = opener.open(message.sealed_email, context=EMAIL_CONTEXT)
+            message.sealed_email = seals[name].seal(email, context=EMAIL_CONTEXT) if email else b""
 
     async def _outcomes(
         self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]

@@ -21,6 +21,8 @@ from uuid6 import uuid7
 from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.interceptors import Caller, Context, bind_facts, caller, validate
+from kit.keys.seals import Seal
+from kit.keys.store import Keys
 from kit.log import books
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
@@ -53,10 +55,15 @@ class _Rejected:
 
 
 class _Admission:
-    """Decides on the events of one call; what they have in common is made once."""
+    """Decides on the events of one call; what they have in common is made once.
 
-    def __init__(self, vault: Vault, who: Caller, bounds: rules.Bounds) -> None:
+    Args:
+        seal: seals e-mail addresses; None where no event has one.
+    """
+
+    def __init__(self, vault: Vault, seal: Seal | None, who: Caller, bounds: rules.Bounds) -> None:
         self._vault = vault
+        self._seal = seal
         self._who = who
         self._bounds = bounds
         # The caller's address is the visitor's only when it is the browser that calls.
@@ -81,7 +88,7 @@ class _Admission:
             return _Rejected(event.id, broken)
         email, received = event.email, self._received
         received.content_hash = self._vault.digest(content, purpose="event")
-        received.sealed_email = self._vault.seal(email, context=EMAIL_CONTEXT) if email else b""
+        received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if self._seal and email else b""
         received.email_hash = self._vault.fingerprint(email) if email else b""
         event_id = event.id
         if not event_id:
@@ -95,17 +102,17 @@ class _Admission:
 class IngestionServicer(IngestionServiceServicer):
     """Takes events and answers for each of them."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, log: StreamLog, appender: Appender, vault: Vault) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, log: StreamLog, appender: Appender, keys: Keys) -> None:
         self._settings = settings
         self._sessions = sessions
         self._log = log
         self._appender = appender
-        self._vault = vault
+        self._keys = keys
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         event = request.event
-        verdict = self._admission().verdict(event, validate(event))
+        verdict = (await self._admission([event])).verdict(event, validate(event))
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
             return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
@@ -117,7 +124,7 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         broken = _by_event(validate(request))
-        admission = self._admission()
+        admission = await self._admission(request.events)
         verdicts = [admission.verdict(event, broken[number]) for number, event in enumerate(request.events)]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
         rejected = len(verdicts) - len(accepted)
@@ -158,8 +165,10 @@ class IngestionServicer(IngestionServiceServicer):
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
-    def _admission(self) -> _Admission:
-        return _Admission(self._vault, caller(), rules.Bounds(time(), self._settings.site_retention, _EVENT_BYTES))
+    async def _admission(self, events: Iterable[event_pb2.Event]) -> _Admission:
+        # Few events have an address, and the others must not wait for keys.
+        seal = await self._keys.intake() if any(event.email for event in events) else None
+        return _Admission(self._keys.vault, seal, caller(), rules.Bounds(time(), self._settings.site_retention, _EVENT_BYTES))
 
 
 def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:

@@ -8,6 +8,7 @@ from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 
 from kit.database import open_database
+from kit.keys.store import open_keys
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
 from kit.log.publisher import Feed, follow
@@ -21,7 +22,6 @@ from kit.privacy import learn_rights
 from kit.server import run, work
 from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
-from kit.vault import Vault
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
 from services.ingestion.enrichment import Enricher
@@ -34,16 +34,19 @@ _FEEDS = (Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn))
 
 async def main(settings: Settings) -> None:
     """Works until it is told to stop. Replicas share the partitions."""
-    vault = Vault.from_settings(settings)
     partitions = settings.log_partitions
     with telemetry(settings, "ingestion-worker"):
-        async with open_database(settings.database("ingestion"), settings.database_pool) as database, open_log(settings.redis_url) as log:
+        async with (
+            open_database(settings.database("ingestion"), settings.database_pool) as database,
+            open_keys(settings) as keys,
+            open_log(settings.redis_url) as log,
+        ):
             instrument(database.engine)
             await log.fix_partitions(RAW_TOPIC, partitions)
             await prepare_heads(database.sessions, TOPIC, partitions)
             outbox = Outbox(TOPIC)
             relay = Relay(database.sessions, log, TOPIC, keep=settings.topic_keep)
-            enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(vault.digest, purpose="visitor"))
+            enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(keys.vault.digest, purpose="visitor"))
             trimmer = Trimmer(log, RAW_TOPIC, keep=settings.log_keep, max_bytes=settings.log_max_bytes // (2 * partitions))
 
             async def after_commit(partition: int, position: Position) -> None:
@@ -51,7 +54,7 @@ async def main(settings: Settings) -> None:
                 await trimmer.after_commit(partition, position)
 
             obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
-            store = StoreEvents(outbox, enricher, vault, obey)
+            store = StoreEvents(outbox, enricher, keys, obey)
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
             await work(
                 settings,

@@ -15,7 +15,6 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
-from kit.vault import Vault
 from services.journeys.consumers import FollowEvents, FollowPurchases
 from services.journeys.messages import TOPIC
 from services.journeys.personal import holdings, visit_pseudonym
@@ -30,12 +29,12 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    vault = Vault.from_settings(settings)
     async with open_publisher(settings, TOPIC) as publisher:
+        vault = publisher.keys.vault
         servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault)
         own = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)))
         await publisher.serve(
-            [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(vault, own)],
+            [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(own)],
             [
                 Feed("events", _EVENTS, FollowEvents(vault)),
                 Feed("gdpr", _GDPR, learn_rights),

@@ -11,7 +11,6 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
-from kit.vault import Vault
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.personal import holdings
@@ -24,13 +23,12 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
-        vault = Vault.from_settings(settings)
-        servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, vault)
+        servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, publisher.keys)
         after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
         await publisher.serve(
             [
                 (add_PurchasesServiceServicer_to_server, servicer),
-                publisher.subject_data(vault, holdings(settings.site_erased_purchases), after),
+                publisher.subject_data(holdings(settings.site_erased_purchases), after),
             ],
             [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
         )

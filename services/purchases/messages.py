@@ -17,10 +17,10 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
+from kit.keys.seals import Opener, Seal
 from kit.persons import subject_of
 from kit.rules import wrong_struct
 from kit.suppression import Suppressed
-from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
 
@@ -59,17 +59,36 @@ class Told:
     is_staff: bool
 
 
-def told(purchase: pb.Purchase, currency: str, vault: Vault) -> Told:
-    """What a purchase tells; personal values are sealed."""
+def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
+    """The names under whose keys a purchase's personal values are sealed: an address under its own, the rest under the strongest.
+
+    Args:
+        purchase: as it was told.
+        email_hash: of its e-mail address; empty for none.
+    """
+    strongest = _names(purchase.user_id, email_hash, purchase.session_id)[:1] if purchase.billing_address.fields else []
+    return {*strongest, *filter(None, [subject_of(email_hash=email_hash)])}
+
+
+def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> Told:
+    """What a purchase tells; personal values are sealed.
+
+    Args:
+        purchase: as it was told.
+        currency: its currency.
+        email_hash: of its e-mail address; empty for none.
+        seals: the keys of the names that `sealed_under` asks for.
+    """
     email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
+    strongest = _names(purchase.user_id, email_hash, purchase.session_id)[0]
     columns: dict[str, Any] = {
         "user_id": purchase.user_id,
         "session_id": purchase.session_id,
-        "email": vault.seal(email, context=EMAIL_CONTEXT) if email else b"",
-        "email_hash": vault.fingerprint(email) if email else b"",
+        "email": seals[subject_of(email_hash=email_hash)].seal(email, context=EMAIL_CONTEXT) if email else b"",
+        "email_hash": email_hash,
         "payment_method": purchase.payment_method,
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
-        "billing_data": vault.seal(_json(billing), context=BILLING_CONTEXT) if billing.fields else b"",
+        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields else b"",
         "details": MessageToDict(metadata),
     }
     return Told(
@@ -83,13 +102,7 @@ def told(purchase: pb.Purchase, currency: str, vault: Vault) -> Told:
 
 def names_in(news: Told) -> list[str]:
     """The names a purchase was told under, the strongest first."""
-    columns = news.columns
-    told_under = (
-        subject_of(user_id=columns.get("user_id", "")),
-        subject_of(email_hash=columns.get("email_hash", b"")),
-        subject_of(session_id=columns.get("session_id", "")),
-    )
-    return [name for name in told_under if name]
+    return _names(news.columns.get("user_id", ""), news.columns.get("email_hash", b""), news.columns.get("session_id", ""))
 
 
 def unsuppressed(news: Told, suppressed: Suppressed) -> Told:
@@ -165,9 +178,9 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
 
 
 def recorded_message(
-    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, vault: Vault | None = None
+    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, opener: Opener | None = None
 ) -> pb.RecordedPurchase:
-    """The order as the rpcs show it; with the billing address only where there is a vault to open it."""
+    """The order as the rpcs show it; with the billing address only where there is a key to open it."""
     message = pb.RecordedPurchase(
         purchase_id=row.id,
         order_id=row.order_id,
@@ -214,9 +227,15 @@ def recorded_message(
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
     if row.details:
         ParseDict(row.details, message.metadata)
-    if row.billing_data and vault is not None:
-        ParseDict(orjson.loads(vault.open(row.billing_data, context=BILLING_CONTEXT)), message.billing_address)
+    if opener is not None and (billing := opener.open(row.billing_data, context=BILLING_CONTEXT)):
+        ParseDict(orjson.loads(billing), message.billing_address)
     return message
+
+
+def _names(user_id: str, email_hash: bytes, session_id: str) -> list[str]:
+    """Names with their kinds, the strongest first."""
+    told_under = subject_of(user_id=user_id), subject_of(email_hash=email_hash), subject_of(session_id=session_id)
+    return [name for name in told_under if name]
 
 
 def _lines(purchase: pb.Purchase) -> Sequence[pb.PurchaseLine]:

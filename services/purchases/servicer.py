@@ -19,13 +19,14 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
+from kit.keys.seals import Opener
+from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.subjects import Row
 from kit.suppression import Suppressed, Suppressions
-from kit.vault import Vault
 from services.purchases.messages import (
     ERASED,
     Told,
@@ -34,6 +35,7 @@ from services.purchases.messages import (
     of_nobody,
     purchase_id_of,
     recorded_message,
+    sealed_under,
     told,
     unsuppressed,
 )
@@ -97,11 +99,12 @@ class Retell:
 class PurchasesServicer(PurchasesServiceServicer):
     """Keeps the shop's orders and their ledger."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, keys: Keys) -> None:
         self._settings = settings
         self._sessions = sessions
         self._topic = topic
-        self._vault = vault
+        self._vault = keys.vault
+        self._keys = keys
         # A storm of notices of one order waits here, and not with all connections in hand.
         self._together: Together[_Notice, _Recorded] = Together(sessions, self._recorded, key=lambda notice: notice.purchase_id)
 
@@ -126,7 +129,8 @@ class PurchasesServicer(PurchasesServiceServicer):
             reference=purchase.id,
             refunded_total=exact(purchase.refunded_total, currency) if purchase.HasField("refunded_total") else None,
         )
-        news = told(purchase, currency, self._vault)
+        email_hash = self._vault.fingerprint(purchase.email) if purchase.email else b""
+        news = told(purchase, currency, email_hash, await self._keys.seals(sealed_under(purchase, email_hash)))
         order, _ = await self._record(_Notice(site, purchase.order_id, lambda _: claim, purchase.source, told=news))
         return pb.TrackPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate)
 
@@ -169,7 +173,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             row = await Purchases(session).find(self._site(), request.id)
             if row is None:
                 raise NotFound(_UNKNOWN)
-            [shown] = await self._shown(session, [row], self._vault)
+            [shown] = await self._shown(session, [row], await self._keys.opener([row.billing_data]))
         return pb.GetPurchaseResponse(purchase=shown)
 
     @override
@@ -241,11 +245,11 @@ class PurchasesServicer(PurchasesServiceServicer):
         await self._topic.tell(session, [(order.row.id, changed_message(order.row, order.lines, order.entries)) for order in told])
         return recorded
 
-    async def _shown(self, session: AsyncSession, rows: Sequence[PurchaseRow], vault: Vault | None = None) -> list[pb.RecordedPurchase]:
+    async def _shown(self, session: AsyncSession, rows: Sequence[PurchaseRow], opener: Opener | None = None) -> list[pb.RecordedPurchase]:
         ids, purchases = [row.id for row in rows], Purchases(session)
         lines, entries = await purchases.lines(ids), await purchases.entries(ids)
         people = await Persons(session).people({row.subject for row in rows})
-        return [recorded_message(row, lines.get(row.id, []), entries.get(row.id, []), people.get(row.subject, ""), vault) for row in rows]
+        return [recorded_message(row, lines.get(row.id, []), entries.get(row.id, []), people.get(row.subject, ""), opener) for row in rows]
 
     def _site(self) -> str:
         """The shop that speaks: the owner of the API key. Inside the mesh it is the mesh's own shop."""

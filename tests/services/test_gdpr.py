@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
 from kit.interceptors import Boundary
+from kit.keys.store import Keys
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
@@ -37,7 +38,6 @@ from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consen
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
-from kit.vault import Vault
 from services.gdpr.audit import faults
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
@@ -68,7 +68,8 @@ def told(entry: pb.ConsentEntry) -> tuple[str, str, datetime]:
 class Gdpr:
     """The service, and the topics around it step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
+        self.keys = keys
         self.settings = settings
         self.sessions = database.sessions
         self.log = log
@@ -107,7 +108,7 @@ class Gdpr:
         """What a new process does until there is nothing to do for now; other holders are at these addresses."""
         settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
         holders, topic = Holders(settings, [TOPIC, *addresses]), StateTopic(TOPIC, self.partitions)
-        await Saga(self.sessions, topic, Vault.from_settings(settings), holders, self.log.rewrite).work()
+        await Saga(self.sessions, topic, self.keys, holders, self.log.rewrite).work()
         await self.relay(TOPIC)
 
     async def relay(self, topic: str) -> None:
@@ -152,20 +153,20 @@ class Gdpr:
 
 
 @pytest.fixture
-async def gdpr(settings: Settings, log: RedisLog) -> AsyncIterator[Gdpr]:
+async def gdpr(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Gdpr]:
     async with newest_database(settings, TOPIC) as database:
         for topic in (TOPIC, "identity"):
             await prepare_heads(database.sessions, topic, settings.log_partitions)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         port = server.add_insecure_port("127.0.0.1:0")
         settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
-        topic, vault, holders = StateTopic(TOPIC, settings.log_partitions), Vault.from_settings(settings), Holders(settings, [TOPIC])
-        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, vault, holders), server)
-        data = SubjectDataServicer(SubjectData(database, vault, topic, HOLDINGS), database, log, topic)
+        topic, holders = StateTopic(TOPIC, settings.log_partitions), Holders(settings, [TOPIC])
+        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, keys, holders), server)
+        data = SubjectDataServicer(SubjectData(database, keys, topic, HOLDINGS), database, log, topic)
         add_SubjectDataServiceServicer_to_server(data, server)
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Gdpr(settings, database, log, channel)
+            yield Gdpr(settings, database, log, channel, keys)
         await server.stop(0)
 
 

@@ -29,6 +29,8 @@ from sqlalchemy import func, select, text
 
 from kit.database import Database
 from kit.interceptors import Boundary
+from kit.keys.seals import Seal
+from kit.keys.store import Keys
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
@@ -36,7 +38,6 @@ from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic, prepare_heads
 from kit.persons import SHARED, Persons, subject_of
 from kit.settings import Settings
-from kit.vault import Vault
 from services.identity.consumers import FollowEvents, FollowPurchases
 from services.identity.models import UserRow
 from services.identity.rules import LARGEST_PERSON
@@ -55,11 +56,22 @@ def at(seconds: float) -> str:
 class Identity:
     """The service, and its feeds step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, topic: StateTopic, channels: list[grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        log: RedisLog,
+        topic: StateTopic,
+        channels: list[grpc.aio.Channel],
+        *,
+        keys: Keys,
+        seal: Seal,
+    ) -> None:
         self.database = database
         self.log = log
         self.topic = topic
-        self.vault = Vault.from_settings(settings)
+        self.vault = keys.vault
+        self._seal = seal
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
         self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
@@ -137,7 +149,7 @@ class Identity:
         message = ParseDict({"event": event, "scope": scope, **extra}, EventStored())
         if email:
             message.email_hash = self.vault.fingerprint(email)
-            message.sealed_email = b"" if history else self.vault.seal(email, context="email")
+            message.sealed_email = b"" if history else self._seal.seal(email, context="email")
         return message
 
     async def sold(self, *orders: dict[str, Any]) -> None:
@@ -153,7 +165,7 @@ class Identity:
         message = ParseDict({**base, **fields}, PurchaseChanged())
         if email:
             message.email_hash = self.vault.fingerprint(email)
-            message.sealed_email = self.vault.seal(email, context="email")
+            message.sealed_email = self._seal.seal(email, context="email")
         message.subject = subject_of(user_id=message.user_id, email_hash=message.email_hash, session_id=message.session_id)
         return message
 
@@ -177,10 +189,10 @@ class Identity:
 
 
 @asynccontextmanager
-async def replica(settings: Settings, database: Database, topic: StateTopic) -> AsyncGenerator[grpc.aio.Channel]:
+async def replica(settings: Settings, database: Database, topic: StateTopic, keys: Keys) -> AsyncGenerator[grpc.aio.Channel]:
     """One of several processes that serve one database."""
     server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-    add_IdentityServiceServicer_to_server(IdentityServicer(settings, database.sessions, topic, Vault.from_settings(settings)), server)
+    add_IdentityServiceServicer_to_server(IdentityServicer(settings, database.sessions, topic, keys), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -189,12 +201,13 @@ async def replica(settings: Settings, database: Database, topic: StateTopic) -> 
 
 
 @pytest.fixture
-async def identity(settings: Settings, log: RedisLog) -> AsyncIterator[Identity]:
+async def identity(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Identity]:
     topic = StateTopic("identity", settings.log_partitions)
     async with newest_database(settings, "identity") as database:
         await prepare_heads(database.sessions, "identity", settings.log_partitions)
-        async with replica(settings, database, topic) as one, replica(settings, database, topic) as other:
-            yield Identity(settings, database, log, topic, [one, other])
+        async with replica(settings, database, topic, keys) as one, replica(settings, database, topic, keys) as other:
+            seal = (await keys.seals(["email:others"]))["email:others"]
+            yield Identity(settings, database, log, topic, [one, other], keys=keys, seal=seal)
 
 
 def payload(method: str) -> dict[str, Any]:

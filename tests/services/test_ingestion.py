@@ -25,6 +25,7 @@ from sqlalchemy import select, text
 
 from kit.database import Database
 from kit.interceptors import Boundary
+from kit.keys.store import Keys
 from kit.log import books, dead_letters
 from kit.log.append import Appender
 from kit.log.consume import Consumer
@@ -34,7 +35,6 @@ from kit.outbox import Outbox, Relay
 from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.settings import Settings
-from kit.vault import Vault
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
 from services.ingestion.enrichment import Enricher
@@ -56,22 +56,21 @@ def event(**fields: Any) -> Event:
 class Ingestion:
     """The service, and its worker step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
-        vault = Vault.from_settings(settings)
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
         self.database = database
         self.log = log
-        self.vault = vault
+        self.keys, self.vault = keys, keys.vault
         self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = IngestionServiceStub(channel)
         self.outbox = Outbox(TOPIC)
-        self._enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(vault.digest, purpose="visitor"))
+        self._enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(keys.vault.digest, purpose="visitor"))
         self.obey(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
         self.relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
 
     def obey(self, policy: Policy) -> None:
         """Starts another worker, in a shop with this policy."""
-        store = StoreEvents(self.outbox, self._enricher, self.vault, ObeyConsent(policy))
+        store = StoreEvents(self.outbox, self._enricher, self.keys, ObeyConsent(policy))
         self.consumer = Consumer(self.database.sessions, self.log, RAW_TOPIC, store, counted=True)
 
     def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
@@ -143,19 +142,19 @@ class Ingestion:
 
 
 @pytest.fixture
-async def ingestion(settings: Settings, ingestion_database: Database) -> AsyncIterator[Ingestion]:
+async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys) -> AsyncIterator[Ingestion]:
     database = ingestion_database
     async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
         appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
-        servicer = IngestionServicer(settings, database.sessions, log, appender, Vault.from_settings(settings))
+        servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         add_IngestionServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         task = asyncio.create_task(appender.run())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Ingestion(settings, database, log, channel)
+            yield Ingestion(settings, database, log, channel, keys)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop(0)
@@ -359,7 +358,7 @@ async def test_personal_fields_are_reduced_before_the_log(ingestion: Ingestion, 
     assert row.event_data["ip_address"] == "2001:db8:1::"
     assert row.email_hash == ingestion.vault.fingerprint("ada@example.org")
     [told] = await ingestion.published()
-    assert ingestion.vault.open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
+    assert (await ingestion.keys.opener([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
 
 
 async def test_the_callers_address_is_the_visitors_only_for_a_browser(ingestion: Ingestion) -> None:

@@ -31,6 +31,7 @@ from cli.errors import CommandFailed
 from cli.rates import import_rates
 from kit.database import Database, transact
 from kit.interceptors import Boundary
+from kit.keys.store import Keys
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
@@ -38,7 +39,6 @@ from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn
 from kit.rules import PageKey
 from kit.settings import Settings
-from kit.vault import Vault
 from services.purchases.exchange import Quote
 from services.purchases.messages import EMAIL_CONTEXT, TOPIC
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
@@ -64,12 +64,14 @@ def golden(name: str) -> dict[str, Any]:
 class Shop:
     """The service, and its relay step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, topic: StateTopic) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, topic: StateTopic, *, keys: Keys
+    ) -> None:
         self.settings = settings
         self.sessions = database.sessions
         self.log = log
         self.topic = topic
-        self.vault = Vault.from_settings(settings)
+        self.keys, self.vault = keys, keys.vault
         self.stub: Any = PurchasesServiceStub(channel)
 
     def metadata(self, scope: str = "site") -> tuple[tuple[str, str], ...]:
@@ -158,17 +160,17 @@ class Shop:
 
 
 @pytest.fixture
-async def shop(settings: Settings, log: RedisLog) -> AsyncIterator[Shop]:
+async def shop(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Shop]:
     async with newest_database(settings, TOPIC) as database:
         topic = StateTopic(TOPIC, settings.log_partitions)
         await prepare_heads(database.sessions, TOPIC, settings.log_partitions)
-        servicer = PurchasesServicer(settings, database.sessions, topic, Vault.from_settings(settings))
+        servicer = PurchasesServicer(settings, database.sessions, topic, keys)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         add_PurchasesServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Shop(settings, database, log, channel, topic)
+            yield Shop(settings, database, log, channel, topic, keys=keys)
         await server.stop(0)
 
 
@@ -228,7 +230,7 @@ async def test_what_is_published_is_the_whole_truth_and_the_history_tells_the_sa
         (change_pb2.ENTRY_KIND_PARTIAL_REFUND, "1017", "-29.90", "-34.39"),
     ]
     assert told.payment_status == change_pb2.PAYMENT_STATUS_PARTIALLY_REFUNDED
-    assert shop.vault.open(told.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
+    assert (await shop.keys.opener([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
     assert told.utm_attribution.campaign == "spring"
     assert await shop.history() == [told]
 
@@ -461,7 +463,7 @@ async def test_fifty_orders_told_three_times_in_any_order_by_three_senders_are_f
 
 
 async def test_two_replicas_told_at_the_same_instant_make_one_sale(shop: Shop) -> None:
-    other = PurchasesServicer(shop.settings, shop.sessions, shop.topic, shop.vault)
+    other = PurchasesServicer(shop.settings, shop.sessions, shop.topic, shop.keys)
     server = grpc.aio.server(interceptors=[Boundary(shop.settings.mesh_token.get_secret_value())])
     add_PurchasesServiceServicer_to_server(other, server)
     port = server.add_insecure_port("127.0.0.1:0")

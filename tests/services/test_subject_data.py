@@ -18,6 +18,8 @@ from sqlalchemy import MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
+from kit.keys.seals import KeyId, Seal
+from kit.keys.store import Keys
 from kit.log import dead_letters
 from kit.log.consume import Delivery
 from kit.outbox import StateTopic, prepare_heads
@@ -47,6 +49,7 @@ DECLARED: dict[str, Sequence[Holding]] = {
     "purchases": purchases_holdings("keep"),
 }
 NUMBERS = count(1000)
+DESTROYED = Seal(KeyId(bytes(16), 1), None)
 FIXED: dict[str, Any] = {
     "currency": "EUR",
     "base_currency": "EUR",
@@ -71,7 +74,7 @@ class Person:
     def value(self, kind: Kind, subject: str) -> Any:
         return {Kind.SUBJECT: subject, Kind.USER: f"{self.name}-user", Kind.EMAIL: self.hash, Kind.SESSION: f"{self.name}-visit"}[kind]
 
-    def row(self, holding: Holding, subject: str) -> dict[str, Any]:
+    def row(self, holding: Holding, subject: str, seal: Seal = DESTROYED) -> dict[str, Any]:
         """A row of a table that is this person's by a name."""
         told = {*holding.names, *holding.personal} if not holding.goes else {column.name for column in holding.table.columns}
         row = {
@@ -79,7 +82,7 @@ class Person:
             for column in holding.table.columns
         }
         row |= {name: self.value(kind, subject) for name, kind in holding.names.items()}
-        row |= {name: VAULT.seal(json.dumps({"text": self.name}), context=context) for name, context in holding.sealed.items()}
+        row |= {name: seal.seal(json.dumps({"text": self.name}), context=context) for name, context in holding.sealed.items()}
         if holding.table.name == "events":
             row["event_data"] = {
                 "user_agent": self.name,
@@ -101,25 +104,28 @@ ADA, BOB = Person("ada-lovelace", 987654321), Person("bob", 123456789)
 
 
 @asynccontextmanager
-async def holder(settings: Settings, service: str, holdings: Sequence[Holding] = ()) -> AsyncGenerator[tuple[Database, SubjectData]]:
+async def holder(
+    settings: Settings, keys: Keys, service: str, holdings: Sequence[Holding] = ()
+) -> AsyncGenerator[tuple[Database, SubjectData]]:
     """A service's database, in which everything is known of two persons."""
     async with newest_database(settings, service) as database:
         topic = StateTopic(service, settings.log_partitions)
         await prepare_heads(database.sessions, service, settings.log_partitions)
         after = {"purchases": Retell(topic)} if service == "purchases" else None
         own = holdings or DECLARED[service]
+        seal = (await keys.seals(["email:others"]))["email:others"]
         async with database.sessions.begin() as session:
             for holding in own:
-                await _known(session, holding)
+                await _known(session, holding, seal)
             await _who_is_who(session)
-        yield database, SubjectData(database, VAULT, topic, own, after)
+        yield database, SubjectData(database, keys, topic, own, after)
 
 
-async def _known(session: AsyncSession, holding: Holding) -> None:
+async def _known(session: AsyncSession, holding: Holding, seal: Seal) -> None:
     by_subject = Kind.SUBJECT in holding.names.values()
     for person in (ADA, BOB):
         for subject in person.names if by_subject else person.names[:1]:
-            row = person.row(holding, subject)
+            row = person.row(holding, subject, seal)
             await session.execute(insert(holding.table), row)
             for part in holding.parts:
                 own = Person(person.name, person.number).row(Holding(part.table, "", "", "", {}), subject)
@@ -147,8 +153,8 @@ async def everything(database: Database) -> str:
 
 
 @pytest.mark.parametrize("service", DECLARED)
-async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings: Settings, service: str) -> None:
-    async with holder(settings, service) as (database, data):
+async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings: Settings, keys: Keys, service: str) -> None:
+    async with holder(settings, keys, service) as (database, data):
         before = await everything(database)
         assert before.count(ADA.name) > 0
         others = [line for line in before.splitlines() if BOB.name in line]
@@ -165,8 +171,8 @@ async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings:
 
 
 @pytest.mark.parametrize("service", DECLARED)
-async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Settings, service: str) -> None:
-    async with holder(settings, service) as (_, data):
+async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Settings, keys: Keys, service: str) -> None:
+    async with holder(settings, keys, service) as (_, data):
         shown = [(section, table, json.loads(record)) async for section, table, record in data.export(ADA.names)]
     counts = {holding.table.name: len(ADA.names) if Kind.SUBJECT in holding.names.values() else 1 for holding in DECLARED[service]}
     for holding in DECLARED[service]:
@@ -177,8 +183,8 @@ async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Setting
     assert BOB.name not in json.dumps(shown)
 
 
-async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: Settings) -> None:
-    async with holder(settings, "purchases", purchases_holdings("delete")) as (database, data):
+async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: Settings, keys: Keys) -> None:
+    async with holder(settings, keys, "purchases", purchases_holdings("delete")) as (database, data):
         await data.erase(ADA.names, PSEUDONYM)
         async with database.sessions() as session:
             tables: list[Table] = [part.table for part in purchases_holdings("keep")[0].parts] + [purchases_holdings("keep")[0].table]
@@ -186,8 +192,8 @@ async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: S
         assert counts == [len(BOB.names)] * len(tables)
 
 
-async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings: Settings) -> None:
-    async with holder(settings, "ingestion") as (database, data):
+async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings: Settings, keys: Keys) -> None:
+    async with holder(settings, keys, "ingestion") as (database, data):
         letters: list[tuple[Delivery, str]] = []
         for number, person in enumerate((ADA, BOB)):
             event = event_pb2.ReceivedEvent(event=event_pb2.Event(id=f"e{number}", user_id=str(person.number)))
@@ -202,8 +208,8 @@ async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings
         assert [(letter.state, bool(letter.record.payload)) for letter in found] == [("dropped", False), ("dead", True)]
 
 
-async def test_a_name_in_somebody_elses_row_is_taken_out_of_it(settings: Settings) -> None:
-    async with holder(settings, "ingestion") as (database, data):
+async def test_a_name_in_somebody_elses_row_is_taken_out_of_it(settings: Settings, keys: Keys) -> None:
+    async with holder(settings, keys, "ingestion") as (database, data):
         table = INGESTION[0].table
         row = {**BOB.row(INGESTION[0], ""), "id": "shared", "session_id": f"{ADA.name}-visit"}
         async with database.sessions.begin() as session:

@@ -24,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions
 from kit.errors import LogFull, Unavailable
+from kit.keys.store import Keys
+from kit.keys.wrapping import EnvironmentKeys
 from kit.log import books, dead_letters
 from kit.log.append import Appender, packs
 from kit.log.consume import Consumer, GapError
@@ -126,6 +128,7 @@ class World:
         self._log_backups: list[dict[tuple[str, int], Stream]] = []
         self._disk_backups: list[bytes] = []
         self._reader_backups: list[bytes] = []
+        self._keys = Keys(shop.ingestion.database, Vault(bytes(32)), EnvironmentKeys(bytes(32)))  # no event has an address
         self._enricher = Enricher(frozenset(), ZoneInfo("UTC"), lambda data: data[:8])
 
     # What goes on
@@ -366,7 +369,7 @@ class World:
             self.sessions,
             log,
             RAW_TOPIC,
-            StoreEvents(outbox, self._enricher, Vault(bytes(32)), consent),
+            StoreEvents(outbox, self._enricher, self._keys, consent),
             counted=True,
             after_commit=trimmer.after_commit,
         )

@@ -59,7 +59,15 @@ def test_secrets_are_made_once_and_kept(folder: DataFolder) -> None:
 
 def test_each_secret_is_another(folder: DataFolder) -> None:
     made = Secrets.load_or_make(folder)
-    values = [made.mesh_token, made.vault_key, *made.api_keys, *made.browser_api_keys, *made.jwt_secrets, made.redis_password]
+    values = [
+        made.mesh_token,
+        made.vault_key,
+        *made.key_encryption_keys,
+        *made.api_keys,
+        *made.browser_api_keys,
+        *made.jwt_secrets,
+        made.redis_password,
+    ]
     assert len(set(values)) == len(values)
     assert min(map(len, values)) >= 43  # 256 bits
 

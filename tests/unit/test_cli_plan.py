@@ -37,11 +37,11 @@ def test_secrets_go_only_where_they_are_needed(tmp_path: Path) -> None:
     clients = {SECRETS.api_keys[0], SECRETS.browser_api_keys[0], SECRETS.jwt_secrets[0]}
     for command in made.services:
         values = " ".join(command.environment.values())
-        assert SECRETS.vault_key in values
+        assert all(secret in values for secret in (SECRETS.vault_key, *SECRETS.key_encryption_keys))
         assert not any(secret in values for secret in clients)
     gateway = " ".join(made.gateway.environment.values())
     assert all(secret in gateway for secret in clients)
-    assert SECRETS.vault_key not in gateway
+    assert not any(secret in gateway for secret in (SECRETS.vault_key, *SECRETS.key_encryption_keys))
     assert SECRETS.redis_password not in gateway
     assert list(made.redis.environment) == ["PATH"]
     for command in (*made.services, made.gateway, made.redis):

@@ -25,13 +25,13 @@ from sqlalchemy import delete, select
 
 from kit.database import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
+from kit.keys.store import DATABASE, Keys, open_keys
 from kit.log.consume import Delivery
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.outbox import StateTopic
 from kit.persons import Persons, aliases, persons, subject_of, users
 from kit.settings import Settings
-from kit.vault import Vault
 from services.identity.consumers import FollowPurchases
 from services.identity.messages import user_changed
 from services.identity.models import Base, GraphLockRow, OrderRow, UserRow
@@ -86,11 +86,11 @@ STEPS = st.lists(
 class Shop:
     """Identity on SQLite without a network."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, keys: Keys) -> None:
         self._database = database
         topic = StateTopic("identity", settings.log_partitions)
-        self.vault = Vault.from_settings(settings)
-        self.servicer = IdentityServicer(settings, database.sessions, topic, self.vault)
+        self.vault = keys.vault
+        self.servicer = IdentityServicer(settings, database.sessions, topic, keys)
         self._follow = FollowPurchases(topic, self.vault)
 
     async def forget(self) -> None:
@@ -191,14 +191,16 @@ def shop(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = Settings(
         mesh_token=SecretStr("the mesh's own"),
         vault_key=SecretStr("A" * 43 + "="),
+        key_encryption_keys=SecretStr("B" * 43 + "="),
         database_url=f"sqlite+aiosqlite:///{folder}/{{service}}.db",
         redis_url="redis://nowhere",
     )
-    runner.run(migrate("identity", settings.database("identity")))
-    opened = open_database(settings.database("identity"))
-    database = runner.run(opened.__aenter__())
-    yield Shop(settings, database)
-    runner.run(_closed(opened.__aexit__(None, None, None)))
+    for name in ("identity", DATABASE):
+        runner.run(migrate(name, settings.database(name)))
+    opened, opened_keys = open_database(settings.database("identity")), open_keys(settings)
+    yield Shop(settings, runner.run(opened.__aenter__()), runner.run(opened_keys.__aenter__()))
+    for each in (opened, opened_keys):
+        runner.run(_closed(each.__aexit__(None, None, None)))
 
 
 async def _closed(closing: Any) -> None:

@@ -95,7 +95,11 @@ def scoped(scope: str, *more: tuple[str, str]) -> Metadata:
 @contextmanager
 def telling(**receivers: Any) -> Generator[None]:
     settings = Settings(
-        mesh_token=SecretStr(TOKEN), vault_key=SecretStr(""), database_url="sqlite+aiosqlite://", redis_url="redis://127.0.0.1"
+        mesh_token=SecretStr(TOKEN),
+        vault_key=SecretStr(""),
+        key_encryption_keys=SecretStr(""),
+        database_url="sqlite+aiosqlite://",
+        redis_url="redis://127.0.0.1",
     )
     with telemetry(settings, "boundary-test", **receivers):
         yield

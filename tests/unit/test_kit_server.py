@@ -40,6 +40,7 @@ SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERV
 ENVIRONMENT = {
     "PMP_MESH_TOKEN": "hunter-mesh",
     "PMP_VAULT_KEY": "hunter-vault",
+    "PMP_KEY_ENCRYPTION_KEYS": "hunter-keys",
     "PMP_DATABASE_URL": "sqlite+aiosqlite:///hunter-database",
     "PMP_REDIS_URL": "redis://hunter-redis",
 }
@@ -93,6 +94,7 @@ def settings_for(port: int, **more: Any) -> Settings:
         listen=f"127.0.0.1:{port}",
         mesh_token=SecretStr("token"),
         vault_key=SecretStr(""),
+        key_encryption_keys=SecretStr(""),
         database_url="sqlite+aiosqlite://",
         redis_url="redis://127.0.0.1",
         **more,

@@ -41,7 +41,12 @@ UNSAMPLED = "00-33333333333333333333333333333333-cccccccccccccccc-00"
 
 def settings(**more: Any) -> Settings:
     return Settings(
-        mesh_token=SecretStr("token"), vault_key=SecretStr(""), database_url="sqlite+aiosqlite://", redis_url="redis://127.0.0.1", **more
+        mesh_token=SecretStr("token"),
+        vault_key=SecretStr(""),
+        key_encryption_keys=SecretStr(""),
+        database_url="sqlite+aiosqlite://",
+        redis_url="redis://127.0.0.1",
+        **more,
     )
 
 

@@ -14,6 +14,7 @@ if missing mesh-secrets; then
   create mesh-secrets \
     --from-literal=PMP_MESH_TOKEN="$(hex)" \
     --from-literal=PMP_VAULT_KEY="$(head -c 32 /dev/urandom | base64)" \
+    --from-literal=PMP_KEY_ENCRYPTION_KEYS="$(head -c 32 /dev/urandom | base64)" \
     --from-literal=PMP_DATABASE_URL="mysql+aiomysql://root:$password@mysql:3306/{service}" \
     --from-literal=PMP_REDIS_URL=redis://redis:6379
 fi

@@ -1,0 +1,62 @@
+"""`pmp keys`: the keys that wrap those of persons."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.databases import must_exist
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
+from cli.local_secrets import add_key, key_encryption_keys, vault_key
+from kit.database import open_database
+from kit.errors import Unavailable
+from kit.keys.store import DATABASE, Keys
+from kit.keys.wrapping import EnvironmentKeys
+from kit.vault import Vault
+
+
+async def new(folder: DataFolder, url: str) -> None:
+    """Makes a key that wraps from the next start of the mesh on. The one before goes on unwrapping; older ones are forgotten.
+
+    Raises:
+        CommandFailed: keys are still wrapped by an older one, or the database refuses.
+    """
+    async with _keys(folder, url) as keys:
+        stale = await keys.stale()
+    if stale:
+        raise CommandFailed(f"{stale} keys are wrapped by an older one: run `pmp keys rotate` first")
+    add_key(folder)
+
+
+async def rotate(folder: DataFolder, url: str, console: Console) -> int:
+    """Wraps every person's key by the newest key while the mesh goes on; says how many it were.
+
+    Raises:
+        CommandFailed: a key is wrapped by one that is not given, or the database refuses.
+    """
+    done = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    async with _keys(folder, url) as keys:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("keys", total=await keys.stale())
+            async for some in keys.rewrap():
+                done += some
+                progress.advance(task, some)
+    return done
+
+
+@asynccontextmanager
+async def _keys(folder: DataFolder, url: str) -> AsyncGenerator[Keys]:
+    own = url.replace("{service}", DATABASE)
+    must_exist(own, DATABASE)
+    wrapping = EnvironmentKeys(*map(b64decode, key_encryption_keys(folder).split(",")))
+    try:
+        async with open_database(own, pool=1) as database:
+            yield Keys(database, Vault(b64decode(vault_key(folder))), wrapping)
+    except Unavailable as error:
+        raise CommandFailed(str(error)) from error

@@ -1,0 +1,98 @@
+"""What a sealed value looks like, and how it is made and opened.
+
+Format: a version byte (2), 16 bytes that stand for the key's owner, the key's generation as two bytes (big endian), a nonce
+of 12 bytes, then ciphertext and tag of AES-256-GCM. All that comes before the nonce, and the context, are authenticated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kit.errors import MeshError
+
+KEY_BYTES: Final = 32
+OWNER_BYTES: Final = 16
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+_VERSION: Final = b"\x02"
+_HEAD_BYTES: Final = len(_VERSION) + OWNER_BYTES + 2
+
+
+class Unsealable(MeshError):  # noqa: N818 (errors are nouns)
+    """The sealed value was changed, or belongs to another context."""
+
+
+class KeyId(NamedTuple):
+    """Which key."""
+
+    owner: bytes
+    """16 bytes that stand for a name."""
+    generation: int
+    """1, but for somebody who came back after an erasure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A key that values are sealed under.
+
+    Args:
+        key: None when it was destroyed.
+    """
+
+    id: KeyId
+    key: AESGCM | None
+
+    def seal(self, plain: str, *, context: str) -> bytes:
+        """The text sealed: 47 bytes longer than in UTF-8, opens in the same context only.
+
+        Empty when the key was destroyed: nothing may be kept of this person.
+        """
+        if self.key is None:
+            return b""
+        head, nonce = _VERSION + self.id.owner + self.id.generation.to_bytes(2, "big"), os.urandom(_NONCE_BYTES)
+        return head + nonce + self.key.encrypt(nonce, plain.encode(), head + context.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """The keys of some sealed values.
+
+    Args:
+        keys: those that were not destroyed.
+    """
+
+    keys: Mapping[KeyId, AESGCM]
+
+    def open(self, sealed: bytes | None, *, context: str) -> str:
+        """The text that was sealed in this context; empty for nothing, and when its key was destroyed.
+
+        Raises:
+            Unsealable: It was changed, or is of another context.
+        """
+        key = self.keys.get(key_id(sealed)) if sealed else None
+        if not sealed or key is None:
+            return ""
+        head, nonce, body = sealed[:_HEAD_BYTES], sealed[_HEAD_BYTES:][:_NONCE_BYTES], sealed[_HEAD_BYTES + _NONCE_BYTES :]
+        try:
+            return key.decrypt(nonce, body, head + context.encode()).decode()
+        except InvalidTag:
+            message = "the sealed value does not open here"
+            raise Unsealable(message) from None
+
+
+def key_id(sealed: bytes) -> KeyId:
+    """The key that a value is sealed under.
+
+    Raises:
+        Unsealable: It is no sealed value.
+    """
+    if sealed[:1] != _VERSION or len(sealed) < _HEAD_BYTES + _NONCE_BYTES + _TAG_BYTES:
+        message = "not a sealed value"
+        raise Unsealable(message)
+    return KeyId(sealed[1 : 1 + OWNER_BYTES], int.from_bytes(sealed[1 + OWNER_BYTES : _HEAD_BYTES], "big"))

@@ -1,0 +1,70 @@
+"""`pmp keys`: the key that wraps persons' keys is changed, and nobody's data is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.__main__ import app
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from kit.database import open_database
+from kit.keys.store import DATABASE, Keys
+from kit.keys.wrapping import EnvironmentKeys
+from kit.vault import Vault
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    folder = DataFolder(tmp_path)
+    folder.create()
+    Secrets.load_or_make(folder)
+    assert CliRunner().invoke(app, ["migrate", "--data", str(tmp_path)]).exit_code == 0
+    return folder
+
+
+def pmp(folder: DataFolder, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["keys", *arguments, "--data", str(folder.path)])
+
+
+def started(folder: DataFolder, *sealed: bytes) -> tuple[list[bytes], list[str]]:
+    """What a mesh that is started now seals for three persons, and what it opens of what was sealed before."""
+
+    async def work() -> tuple[list[bytes], list[str]]:
+        secrets = Secrets.load(folder)
+        wrapping = EnvironmentKeys(*map(b64decode, secrets.key_encryption_keys))
+        async with open_database(folder.database_url().replace("{service}", DATABASE)) as database:
+            keys = Keys(database, Vault(b64decode(secrets.vault_key)), wrapping)
+            opener = await keys.opener(sealed)
+            made = [seal.seal(name, context="c") for name, seal in (await keys.seals(["user:1", "user:2", "user:3"])).items()]
+            return made, [opener.open(value, context="c") for value in sealed]
+
+    return asyncio.run(work())
+
+
+def test_what_was_sealed_opens_through_every_step_of_a_rotation(folder: DataFolder) -> None:
+    first = Secrets.load(folder).key_encryption_keys
+    values, _ = started(folder)
+    assert pmp(folder, "new").stdout == "a new key is made: restart the mesh, then run `pmp keys rotate`\n"
+    second = Secrets.load(folder).key_encryption_keys
+    assert second[1:] == first
+    assert folder.secrets.stat().st_mode & 0o777 == 0o600
+    assert started(folder, *values)[1] == ["user:1", "user:2", "user:3"]
+    refused = pmp(folder, "new")
+    assert (refused.exit_code, Secrets.load(folder).key_encryption_keys) == (1, second)
+    assert "3 keys are wrapped by an older one: run `pmp keys rotate` first" in refused.stderr
+    assert pmp(folder, "rotate").stdout == "3 keys are wrapped anew; all of them are wrapped by the newest key\n"
+    assert pmp(folder, "rotate").stdout == "0 keys are wrapped anew; all of them are wrapped by the newest key\n"
+    assert pmp(folder, "new").exit_code == 0
+    assert Secrets.load(folder).key_encryption_keys[1:] == second[:1], "the first key is of no use any more"
+    assert started(folder, *values)[1] == ["user:1", "user:2", "user:3"]
+
+
+def test_a_folder_without_a_mesh_is_told(tmp_path: Path) -> None:
+    refused = pmp(DataFolder(tmp_path), "rotate")
+    assert refused.exit_code == 1
+    assert "run `pmp up` first" in refused.stderr

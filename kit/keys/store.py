@@ -57,7 +57,7 @@ class _Key(NamedTuple):
 
     generation: int
     cipher: AESGCM | None
-    destroyed_at: datetime | None
+    """None when it was destroyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Keys:
         self._intake_keep = intake_keep
         self._clock = clock
         self._cache: TTLCache[bytes, Sequence[_Key], datetime] = TTLCache(_CACHED, _CACHED_FOR, clock)
-        self._make: Together[Sequence[_Birth], None] = Together(database.sessions, self._made)
+        self._make: Together[Sequence[_Birth], Sequence[Mapping[str, Any]]] = Together(database.sessions, self._made)
         self._intake: _Intake | None = None
 
     async def seals(self, names: Collection[str], returned: Mapping[str, datetime] | None = None) -> Mapping[str, Seal]:
@@ -117,17 +117,14 @@ class Keys:
             Unavailable: the database of keys does not answer.
         """
         owners, returned_at = {name: self._owner(name) for name in names}, {self._owner(name): at for name, at in (returned or {}).items()}
-        for owner in returned_at:
-            self._cache.pop(owner, None)
-        known = await self._known(owners.values())
-        lacking = [owner for owner in dict.fromkeys(owners.values()) if _lacks(known[owner], returned_at.get(owner))]
+        known = await self._known({*owners.values()} - returned_at.keys())
+        # Who registers is hardly ever known: that is not looked up first.
+        lacking = [owner for owner in dict.fromkeys(owners.values()) if not known.get(owner)]
         if lacking:
             births = [_Birth(owner, await self._wrapping.wrap(secrets.token_bytes(KEY_BYTES)), returned_at.get(owner)) for owner in lacking]
             with _outages():
-                await self._make(births)
-            for owner in lacking:
-                self._cache.pop(owner, None)
-            known = {**known, **await self._known(lacking)}
+                rows = await self._make(births)
+            known |= await self._opened(rows)
         newest = {name: known[owner][-1] for name, owner in owners.items()}
         return {name: Seal(KeyId(owners[name], key.generation), key.cipher) for name, key in newest.items()}
 
@@ -242,38 +239,45 @@ class Keys:
         """The keys of some owners, oldest generation first; read where they were not lately."""
         known = {owner: found for owner in owners if (found := self._cache.get(owner)) is not None}
         unread = sorted({owner.hex() for owner in owners if owner not in known})
-        read: dict[bytes, list[_Key]] = defaultdict(list)
+        rows: list[Any] = []
         for start in range(0, len(unread), _AT_ONCE):
             query = select(keys).where(keys.c.owner.in_(unread[start : start + _AT_ONCE])).order_by(keys.c.owner, keys.c.generation)
             with _outages():
                 async with self._database.sessions() as session:
                     await session.connection(execution_options=READING)
-                    rows = (await session.execute(query)).all()
-            for row in rows:
-                cipher = AESGCM(await self._wrapping.unwrap(row.wrapped, row.wrapped_by)) if row.wrapped else None
-                read[bytes.fromhex(row.owner)].append(_Key(row.generation, cipher, row.destroyed_at))
-        self._cache.update(read)
-        return {**dict.fromkeys(owners, ()), **known, **read}
+                    rows += (await session.execute(query)).mappings().all()
+        return known | await self._opened(rows)
 
-    async def _made(self, session: AsyncSession, wanted: Sequence[Sequence[_Birth]]) -> Sequence[None]:
-        """Makes keys. Should another process make the same one, this is done again, and finds it."""
+    async def _opened(self, rows: Iterable[Mapping[str, Any]]) -> dict[bytes, Sequence[_Key]]:
+        """Keys as rows have them, by owner; remembered."""
+        read: dict[bytes, list[_Key]] = defaultdict(list)
+        for row in rows:
+            cipher = AESGCM(await self._wrapping.unwrap(row["wrapped"], row["wrapped_by"])) if row["wrapped"] else None
+            read[bytes.fromhex(row["owner"])].append(_Key(row["generation"], cipher))
+        self._cache.update(read)
+        return dict(read)
+
+    async def _made(self, session: AsyncSession, wanted: Sequence[Sequence[_Birth]]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """Makes keys that are lacking; answers all generations of each. Done again, and found, when another process makes one meanwhile."""
         births = {birth.owner.hex(): birth for some in wanted for birth in some}
-        query = select(keys.c.owner, keys.c.generation, keys.c.destroyed_at).where(keys.c.owner.in_(sorted(births)))
-        newest = {row.owner: row for row in await session.execute(query.order_by(keys.c.generation))}
+        query = select(keys).where(keys.c.owner.in_(sorted(births))).order_by(keys.c.generation)
+        rows: list[Any] = [*(await session.execute(query)).mappings()]
+        newest = {row["owner"]: row for row in rows}
         made = [
             {
                 "owner": owner,
-                "generation": newest[owner].generation + 1 if owner in newest else 1,
+                "generation": newest[owner]["generation"] + 1 if owner in newest else 1,
                 "wrapped": birth.wrapped,
                 "wrapped_by": self._wrapping.current,
                 "created_at": self._clock(),
             }
             for owner, birth in sorted(births.items())
-            if owner not in newest or _is_back(newest[owner].destroyed_at, birth.returned_at)
+            if owner not in newest or _is_back(newest[owner]["destroyed_at"], birth.returned_at)
         ]
         if made:
             await session.execute(insert(keys), made)
-        return [None] * len(wanted)
+        rows += made
+        return [[row for row in rows if row["owner"] in owners] for owners in ({birth.owner.hex() for birth in some} for some in wanted)]
 
     async def _expire(self, today: date) -> None:
         """Takes away the keys of days long past: what was sealed under them on arrival is stored, under its person's key, or lost."""
@@ -298,10 +302,6 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
 
 def _intake_name(day: date) -> str:
     return f"intake:{day.isoformat()}"
-
-
-def _lacks(known: Sequence[_Key], returned_at: datetime | None) -> bool:
-    return not known or _is_back(known[-1].destroyed_at, returned_at)
 
 
 def _is_back(destroyed_at: datetime | None, returned_at: datetime | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, bindparam, delete, false, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, bindparam, delete, false, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from typing_extensions import override
@@ -112,6 +112,8 @@ class Holding:
     """Further columns about the person, and what an erasure makes of them."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
     """Columns that are sealed, and in which context."""
+    internal: Collection[str] = ()
+    """Columns of the mesh's own bookkeeping, which are not shown."""
     goes: bool = False
     """An erased row is deleted; else it stays without the person."""
     each_name: bool = False
@@ -171,21 +173,23 @@ class SubjectData:
         self._holdings = (*holdings, *SHARED)
         self._after = after or {}
 
-    async def export(self, names: Sequence[str]) -> AsyncIterator[tuple[str, str, bytes]]:
-        """Section, table and JSON of each row."""
+    async def export(self, names: Sequence[str], sections: Collection[str] = ()) -> AsyncIterator[tuple[str, str, bytes]]:
+        """Section, table and JSON of each row, table by table; of these sections alone where some are given."""
         for holding in self._holdings:
-            if not holding.section:
+            if not holding.section or (sections and holding.section not in sections):
                 continue
+            table, owned = holding.table, _owned(holding, names)
+            shown = [column for column in table.columns if column.name not in holding.internal]
             async with self._sessions() as session:
                 await session.connection(execution_options=READING)
-                rows = await session.stream(select(holding.table).where(_owned(holding, names)).execution_options(yield_per=_AT_ONCE))
+                rows = await session.stream(select(*shown).where(owned).execution_options(yield_per=_AT_ONCE))
                 async for some in rows.mappings().partitions():
                     opener = await self._keys.opener(row[name] for row in some for name in holding.sealed)
                     for row in some:
-                        yield holding.section, holding.table.name, _json(holding, row, opener)
-                    for part in holding.parts:
-                        async for row in self._part(part, _ids(holding.table, some)):
-                            yield holding.section, part.table.name, row
+                        yield holding.section, table.name, _json(holding, row, opener)
+            for part in holding.parts:
+                async for row in self._part(part, select(*table.primary_key).where(owned)):
+                    yield holding.section, part.table.name, row
 
     async def count(self, names: Sequence[str]) -> Mapping[str, int]:
         """How many rows an erasure would find, by table."""
@@ -246,10 +250,12 @@ class SubjectData:
         await self._topic.forget(session, [key for key, message in told if message is None])
         await self._topic.tell(session, [(key, message) for key, message in told if message is not None])
 
-    async def _part(self, part: Part, ids: Sequence[Any]) -> AsyncIterator[bytes]:
+    async def _part(self, part: Part, ids: Select[Any]) -> AsyncIterator[bytes]:
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
-            for row in (await session.execute(select(part.table).where(part.table.c[part.key].in_(ids)))).mappings():
+            query = select(part.table).where(part.table.c[part.key].in_(ids))
+            rows = await session.stream(query.execution_options(yield_per=_AT_ONCE))
+            async for row in rows.mappings():
                 yield _dumped(_readable(row))
 
     async def _letters(self, session: AsyncSession, names: Sequence[str]) -> list[int]:
@@ -286,7 +292,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     @override
     async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:
-        async for section, table, record in self._data.export(request.names):
+        async for section, table, record in self._data.export(request.names, request.sections):
             yield pb.ExportResponse(section=section, table=table, record=record.decode())
 
     @override

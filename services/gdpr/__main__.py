@@ -1,4 +1,4 @@
-"""Serves the rpcs of gdpr, follows who is who, and erases: `python -m services gdpr`."""
+"""Serves the rpcs of gdpr, follows who is who, erases and exports: `python -m services gdpr`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
 from kit.server import run
 from kit.settings import Settings
+from services.gdpr.archive import Archives
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.saga import Holders, Saga
@@ -29,11 +30,12 @@ async def main(settings: Settings) -> None:
         keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
         saga = Saga(publisher.sessions, publisher.topic, keys, holders, publisher.log.rewrite)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders)
+        archives = Archives(publisher.sessions, keys, holders, settings.site_name)
+        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders, archives)
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],
-            [lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1))],
+            [lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1)), archives.sweep],
         )
 
 

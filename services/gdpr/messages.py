@@ -38,7 +38,12 @@ def suppression_told(change: change_pb2.SuppressionChanged) -> tuple[str, change
     return f"suppression {change.digest.hex()}", change_pb2.GdprChanged(suppression=change)
 
 
-def request_message(row: RequestRow, steps: Iterable[StepRow]) -> pb.SubjectRequest:
+def download_message(request_id: str, token: str, expires_at: datetime) -> pb.Download:
+    """A link to an archive."""
+    return pb.Download(path=f"/api/v1/gdpr/requests/{request_id}/archive?token={token}", expires_at=_timestamp(expires_at))
+
+
+def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Download | None = None) -> pb.SubjectRequest:
     """A request as it stands."""
     return pb.SubjectRequest(
         id=row.id,
@@ -49,6 +54,7 @@ def request_message(row: RequestRow, steps: Iterable[StepRow]) -> pb.SubjectRequ
         due_at=_timestamp(row.due_at),
         finished_at=_timestamp(row.finished_at) if row.finished_at else None,
         receipt=pb.Receipt(document=row.receipt, signature=row.signature or "") if row.receipt else None,
+        download=download,
         steps=[
             pb.RequestStep(
                 name=step.name,

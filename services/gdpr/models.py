@@ -46,15 +46,15 @@ class RequestRow(Base):
 
     id: Mapped[str] = mapped_column(Id(36), primary_key=True)
     kind: Mapped[str] = mapped_column(Id(16))
-    """erasure."""
+    """erasure or export."""
     state: Mapped[str] = mapped_column(Id(16))
     """running or done."""
     client: Mapped[str] = mapped_column(String(100))
     """The calling system that asked."""
     pseudonym: Mapped[str] = mapped_column(Id(40))
-    """Stands for the person in rows that stay: drawn at random, so that it leads back to nobody."""
+    """Stands for the person in rows that stay: drawn at random, so that it leads back to nobody. Empty for an export."""
     names: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The names of the person, sealed; NULL once it is done."""
+    """The names of the person, sealed; NULL once it is done, and for an export."""
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -62,6 +62,27 @@ class RequestRow(Base):
     """What was done, as JSON."""
     signature: Mapped[str | None] = mapped_column(String(128))
     """The mesh's own under the receipt, in hex."""
+
+
+class ArchiveLinkRow(Base):
+    """A link to the archive of a person. It goes when it was used or has expired, and with it all that says whose it is."""
+
+    __tablename__ = "archive_links"
+    __table_args__ = (
+        UniqueConstraint("request_id", name="uq_archive_links_request_id"),
+        Index("idx_archive_links_expires_at", "expires_at"),
+    )
+
+    owner: Mapped[str] = mapped_column(Id(32), primary_key=True)
+    """Keyed digest, in hex, of who asked: the calling system, and the user that its token was made for."""
+    asked_for: Mapped[str] = mapped_column(Id(32), primary_key=True)
+    """Keyed digest, in hex, of whom it is about: asked for again, the same link is valid anew."""
+    request_id: Mapped[str] = mapped_column(Id(36))
+    name: Mapped[bytes] = mapped_column(LargeBinary(1000))
+    """The name that was asked for, sealed; what else the person is called is looked up when the archive is fetched."""
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """A fetch holds the link until then. No two have the same time: who holds it knows it by that."""
 
 
 class AuditRow(Base):

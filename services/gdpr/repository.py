@@ -8,18 +8,18 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
 from pmp.gdpr.v1 import change_pb2
-from sqlalchemy import ColumnElement, Table, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from kit.database import upsert
+from kit.database import changed, upsert
 from kit.persons import Persons, persons
 from kit.rules import PageKey
 from kit.suppression import Suppressions, digest
 from kit.vault import Vault
 from services.gdpr.audit import Link, Receipt, link
 from services.gdpr.messages import suppressed_message
-from services.gdpr.models import AuditRow, ConsentRow, RequestRow, StepRow, SuppressedRow
+from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow, RequestRow, StepRow, SuppressedRow
 from services.gdpr.rules import RUNNING, WAITING, Told
 
 _SUPPRESSED: Final = cast("Table", SuppressedRow.__table__)
@@ -153,6 +153,42 @@ class Requests:
             self._session.add(
                 StepRow(request_id=request.id, number=number, name=name, state=WAITING, failures=0, error="", tables={}, places=[])
             )
+
+
+class ArchiveLinks:
+    """Links to archives, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def get(self, request_id: str) -> ArchiveLinkRow | None:
+        """The link of a request."""
+        return await self._session.scalar(select(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id))
+
+    async def of(self, owner: str, asked_for: str) -> ArchiveLinkRow | None:
+        """The link that somebody has to the archive of a person."""
+        return await self._session.get(ArchiveLinkRow, (owner, asked_for))
+
+    async def take(self, request_id: str, now: datetime, until: datetime) -> bool:
+        """Holds a link that nobody holds; says whether it does."""
+        free = or_(ArchiveLinkRow.held_until.is_(None), ArchiveLinkRow.held_until < now)
+        own = update(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, free)
+        return bool(await changed(self._session, own.values(held_until=until)))
+
+    async def hold(self, request_id: str, held: datetime, until: datetime | None) -> bool:
+        """Holds a link on, or lets it go; says whether the caller still held it."""
+        own = update(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, ArchiveLinkRow.held_until == held)
+        return bool(await changed(self._session, own.values(held_until=until)))
+
+    async def remove(self, request_id: str, held: datetime) -> bool:
+        """Removes a link that was used; says whether the caller still held it."""
+        own = delete(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, ArchiveLinkRow.held_until == held)
+        return bool(await changed(self._session, own))
+
+    async def expire(self, now: datetime) -> int:
+        """Removes links that have expired and are not held; says how many."""
+        free = or_(ArchiveLinkRow.held_until.is_(None), ArchiveLinkRow.held_until < now)
+        return await changed(self._session, delete(ArchiveLinkRow).where(ArchiveLinkRow.expires_at < now, free))
 
 
 def _of(who: Somebody) -> ColumnElement[bool]:

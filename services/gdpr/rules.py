@@ -24,6 +24,15 @@ WAITING: Final = "waiting"
 ERASURE: Final = "erasure"
 """A request to forget a person."""
 
+EXPORT: Final = "export"
+"""A request to see what is held of a person."""
+
+LINK_LASTS: Final = timedelta(minutes=15)
+"""How long a link to an archive is valid."""
+
+HOLD: Final = timedelta(minutes=1)
+"""How long a fetch holds its link without a word."""
+
 DUE: Final = timedelta(days=30)
 """How long the law gives for a request: one month."""
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import grpc
@@ -37,6 +39,7 @@ _log = structlog.get_logger(__name__)
 
 _NAMES_AT_ONCE: Final = 1000
 _CALL_SECONDS: Final = 120.0
+_EXPORT_SECONDS: Final = 900.0
 _IDLE_SECONDS: Final = 2.0
 _SOON: Final = timedelta(milliseconds=200)
 _OVERDUE: Final = timedelta(minutes=10)
@@ -117,6 +120,48 @@ class Holders:
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{holder} answers {error.code().name}") from None
         return whole
+
+    async def answer(self) -> None:
+        """Returns when all of them answer.
+
+        Raises:
+            Unavailable: one does not.
+        """
+        await asyncio.gather(*(self.erase(holder, dry_run=True) for holder in self.names))
+
+    async def export(self, holder: str, names: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
+        """What a holder has for a section of somebody's archive: table by table, each row once.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        if len(names) <= _NAMES_AT_ONCE:
+            async with aclosing(self._exported(holder, names, section)) as rows:
+                async for row in rows:
+                    yield row
+            return
+        # More names than it takes at once: each portion of them is asked for anew, table by table.
+        portions = [names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)]
+        tables = dict.fromkeys([row.table for some in portions async for row in self._exported(holder, some, section)])
+        for table in tables:
+            shown = set[bytes]()
+            for some in portions:
+                async with aclosing(self._exported(holder, some, section)) as rows:
+                    async for row in rows:
+                        digest = blake2b(row.record.encode(), digest_size=16).digest()
+                        if row.table == table and digest not in shown:
+                            shown.add(digest)
+                            yield row
+
+    async def _exported(self, holder: str, names: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
+        try:
+            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
+                stub: Any = SubjectDataServiceStub(channel)
+                request = pb.ExportRequest(names=names, sections=[section])
+                async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
+                    yield row
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"{holder} answers {error.code().name}") from None
 
 
 class Saga:

@@ -1,13 +1,16 @@
-"""The rpcs of gdpr: choices are told and looked up, erasures are asked for."""
+"""The rpcs of gdpr: choices are told and looked up, erasures and exports are asked for."""
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from google.api.httpbody_pb2 import HttpBody
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceServicer
@@ -20,21 +23,24 @@ from kit.errors import NotFound
 from kit.interceptors import Context, bind_facts, caller
 from kit.keys.store import Keys
 from kit.outbox import StateTopic
-from kit.persons import Persons
+from kit.persons import Persons, subject_of
 from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
+from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.messages import (
+    NAMES_CONTEXT,
     changed_message,
+    download_message,
     entry_message,
     request_message,
     state_message,
     suppression_told,
     tables_message,
 )
-from services.gdpr.models import RequestRow
-from services.gdpr.repository import Audit, ConsentHistory, Requests, Somebody
-from services.gdpr.rules import DUE, ERASURE, RUNNING, choices, erasure_steps, subject_named
+from services.gdpr.models import ArchiveLinkRow, RequestRow
+from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Requests, Somebody
+from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING, choices, erasure_steps, subject_named
 from services.gdpr.saga import Holders, sealed
 
 _PAGE: Final = 100
@@ -53,12 +59,13 @@ class _Done(NamedTuple):
 class GdprServicer(GdprServiceServicer):
     """Keeps people's choices."""
 
-    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders) -> None:
+    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders, archives: Archives) -> None:
         self._sessions = sessions
         self._topic = topic
         self._vault = keys.vault
         self._keys = keys
         self._holders = holders
+        self._archives = archives
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
@@ -143,10 +150,75 @@ class GdprServicer(GdprServiceServicer):
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             requests = Requests(session, self._vault)
-            row = await requests.get(request.id)
+            row, link = await requests.get(request.id), await ArchiveLinks(session).get(request.id)
             if row is None or (not caller().internal and caller().client != row.client):
                 raise NotFound("id: there is no such request")
-            return pb.GetSubjectRequestResponse(request=request_message(row, await requests.steps(row.id)))
+            return pb.GetSubjectRequestResponse(request=request_message(row, await requests.steps(row.id), self._download(link)))
+
+    @override
+    async def ExportUserData(self, request: pb.ExportUserDataRequest, context: Context) -> pb.ExportUserDataResponse:
+        subject = subject_of(email_hash=self._vault.fingerprint(request.email)) if request.email else subject_named(request.id)
+        owner, client = self._owner(), caller().client
+        # A key of its own would outlive the link by far.
+        name = (await self._keys.intake()).seal(subject, context=NAMES_CONTEXT)
+
+        async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
+            requests, links, now = Requests(session, self._vault), ArchiveLinks(session), datetime.now(UTC)
+            asked_for = self._digest(await Persons(session).person(subject) or subject, "archive person")
+            link = await links.of(owner, asked_for)
+            row = await requests.get(link.request_id) if link and link.expires_at > now else None
+            if link is not None and row is not None:
+                link.expires_at = now + LINK_LASTS
+                return request_message(row, (), self._download(link)), False
+            if link is not None:
+                await session.delete(link)
+                await session.flush()
+            id_ = str(uuid7())
+            row = RequestRow(
+                id=id_, kind=EXPORT, state=DONE, client=client, pseudonym="", requested_at=now, due_at=now + DUE, finished_at=now
+            )
+            link = ArchiveLinkRow(owner=owner, asked_for=asked_for, request_id=id_, name=name, expires_at=now + LINK_LASTS)
+            session.add_all([row, link])
+            await session.flush()
+            asked = {"action": f"{row.kind} asked", "request": id_, "client": client, "requested_at": now.isoformat()}
+            await Audit(session).append(asked)
+            return request_message(row, (), self._download(link)), True
+
+        told, is_new = await transact(self._sessions, work)
+        bind_facts(request=told.id, new=is_new)
+        return pb.ExportUserDataResponse(success=True, request=told)
+
+    @override
+    async def DownloadArchive(self, request: pb.DownloadArchiveRequest, context: Context) -> AsyncIterator[HttpBody]:
+        if not hmac.compare_digest(request.token.encode(), self._token(request.id).encode()):
+            raise NotFound(NO_LINK)
+        headers = (("content-disposition", f'attachment; filename="personal-data-{request.id}.json"'), ("cache-control", "no-store"))
+        size = 0
+        async with aclosing(self._archives.fetch(request.id)) as portions:
+            async for portion in portions:
+                if not size:
+                    # Not before there is something to send: what goes wrong until then is answered as an error.
+                    await context.send_initial_metadata(headers)
+                size += len(portion)
+                yield HttpBody(content_type="application/json", data=portion)
+        bind_facts(request=request.id, bytes=size)
+
+    def _download(self, link: ArchiveLinkRow | None) -> pb.Download | None:
+        """A link as it is shown to whoever asked for it."""
+        if link is None or link.owner != self._owner() or link.expires_at <= datetime.now(UTC):
+            return None
+        return download_message(link.request_id, self._token(link.request_id), link.expires_at)
+
+    def _token(self, request_id: str) -> str:
+        """What nobody can guess, and nobody else can use."""
+        return self._digest(f"{request_id} {self._owner()}", "archive link")
+
+    def _owner(self) -> str:
+        """Stands for who calls."""
+        return self._digest(f"{caller().client}\n{caller().user}", "archive owner")
+
+    def _digest(self, text: str, purpose: str) -> str:
+        return self._vault.digest(text.encode(), purpose=purpose).hex()
 
     async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
         async with self._sessions() as session:

@@ -27,6 +27,7 @@ HOLDINGS: Final = (
         names={"id": Kind.USER},
         personal=nothing("wordpress_id", "email", "email_hash", "first_name", "last_name", "utm_attribution", "preferences", "field_times"),
         sealed={"email": EMAIL_CONTEXT, "first_name": NAME_CONTEXT, "last_name": NAME_CONTEXT},
+        internal=("field_times",),
         goes=True,
         told=_forgotten("user", "id"),
     ),

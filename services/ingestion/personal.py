@@ -26,5 +26,6 @@ HOLDINGS: Final = (
         kept="the site's retention (`PMP_SITE_RETENTION`), then deleted",
         names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal={**pages("page_url", "referrer"), "event_data": _counted},
+        internal=("processed", "scope", "topic_partition", "topic_position", "topic_ordinal"),
     ),
 )

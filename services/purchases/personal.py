@@ -18,6 +18,7 @@ HOLDINGS: Final = (
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal=nothing("email", "billing_data", "metadata"),
         sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
+        internal=("lines_fixed",),
         parts=(
             Part(LineRow, "purchase_id"),
             Part(EntryRow, "purchase_id"),

@@ -38,6 +38,7 @@ from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consen
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
+from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ConsentRow
@@ -161,7 +162,8 @@ async def gdpr(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[G
         port = server.add_insecure_port("127.0.0.1:0")
         settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
         topic, holders = StateTopic(TOPIC, settings.log_partitions), Holders(settings, [TOPIC])
-        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, keys, holders), server)
+        archives = Archives(database.sessions, keys, holders, settings.site_name)
+        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, keys, holders, archives), server)
         data = SubjectDataServicer(SubjectData(database, keys, topic, HOLDINGS), database, log, topic)
         add_SubjectDataServiceServicer_to_server(data, server)
         await server.start()

@@ -17,6 +17,7 @@ from kit.log import tables
 from kit.privacy import person_consents
 from kit.subjects import SHARED, Holding
 from kit.vault import Vault
+from services.gdpr.archive import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py"))
@@ -48,7 +49,9 @@ def test_what_leads_to_a_person_is_declared(service: str) -> None:
     declared = _declared(service)
     assert {table.name: found for table in metadata.sorted_tables if (found := _uncovered(table, declared))} == {}
     assert {holding.table.name for holding in declared} <= metadata.tables.keys()
-    assert all({*holding.names, *holding.personal, *holding.sealed} <= set(holding.table.c.keys()) for holding in declared)
+    assert all(
+        {*holding.names, *holding.personal, *holding.sealed, *holding.internal} <= set(holding.table.c.keys()) for holding in declared
+    )
 
 
 def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
@@ -60,6 +63,18 @@ def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
 def test_a_service_with_a_database_shows_and_erases_what_it_holds(service: str) -> None:
     main = (ROOT / "services" / service / "__main__.py").read_text()
     assert "publisher.subject_data(" in main or "add_SubjectDataServiceServicer_to_server" in main
+
+
+def test_an_archive_explains_each_part_and_shows_each_table_once() -> None:
+    shown = [
+        (holding.section, table) for service in SERVICES for holding in _declared(service) if holding.section for table in _tables(holding)
+    ]
+    assert {section for section, _ in shown} == set(SECTIONS)
+    assert len(shown) == len(set(shown)), "two services have a table of one name"
+
+
+def _tables(holding: Holding) -> list[str]:
+    return [holding.table.name, *(part.table.name for part in holding.parts)]
 
 
 def test_the_documentation_says_what_is_kept_of_persons() -> None:

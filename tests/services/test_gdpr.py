@@ -22,11 +22,12 @@ from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_t
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 from sqlalchemy.event import listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
+from kit.errors import Conflict
 from kit.interceptors import Boundary
 from kit.keys.store import Keys
 from kit.log.consume import Consumer
@@ -41,9 +42,9 @@ from kit.subjects import SubjectData, SubjectDataServicer
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
 from services.gdpr.messages import TOPIC
-from services.gdpr.models import ConsentRow
+from services.gdpr.models import ArchiveLinkRow, ConsentRow
 from services.gdpr.personal import HOLDINGS
-from services.gdpr.repository import Audit, ConsentHistory, Somebody
+from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebody
 from services.gdpr.saga import Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
@@ -78,8 +79,8 @@ class Gdpr:
         self._token = ("x-pmp-mesh-token", settings.mesh_token.get_secret_value())
         self._stub: Any = GdprServiceStub(channel)
 
-    def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
-        return (self._token, ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
+    def _metadata(self, scope: str, client: str = "shop") -> tuple[tuple[str, str], ...]:
+        return (self._token, ("x-pmp-client", client), ("x-pmp-scope", scope))
 
     async def update(self, id_: str, *, scope: str = "site", **consent: Any) -> pb.UpdateConsentResponse:
         request = ParseDict({"id": id_, "consent": consent}, pb.UpdateConsentRequest())
@@ -101,6 +102,27 @@ class Gdpr:
 
     async def erase(self, id_: str, *, scope: str = "site", dry_run: bool = False) -> pb.EraseUserDataResponse:
         return await self._stub.EraseUserData(pb.EraseUserDataRequest(id=id_, dry_run=dry_run), metadata=self._metadata(scope))
+
+    async def export(self, id_: str) -> pb.SubjectRequest:
+        return (await self._stub.ExportUserData(pb.ExportUserDataRequest(id=id_), metadata=self._metadata("site"))).request
+
+    async def download(self, request: pb.SubjectRequest, *, client: str = "shop") -> dict[str, Any]:
+        """The archive that the link of a request leads to."""
+        asked = pb.DownloadArchiveRequest(id=request.id, token=request.download.path.partition("token=")[2])
+        return json.loads(
+            b"".join([part.data async for part in self._stub.DownloadArchive(asked, metadata=self._metadata("site", client))])
+        )
+
+    def archives(self) -> Archives:
+        """Those of another process."""
+        return Archives(self.sessions, Vault.from_settings(self.settings), Holders(self.settings, [TOPIC]), "shop")
+
+    async def done(self) -> list[str]:
+        """What the audit log says was done."""
+        async with self.sessions() as session:
+            chain = await Audit(session).chain()
+        assert faults(chain, [], lambda _document, _signature: False) == []
+        return [json.loads(each.entry)["action"] for each in chain]
 
     async def request(self, id_: str) -> pb.SubjectRequest:
         return (await self._stub.GetSubjectRequest(pb.GetSubjectRequestRequest(id=id_), metadata=self._metadata("site"))).request
@@ -399,6 +421,60 @@ async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:
         assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await gdpr.request("019aaaaa-0000-7000-8000-000000000000")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_archive_holds_all_of_somebody_with_thousands_of_names_once(gdpr: Gdpr) -> None:
+    names = [f"session:s{number}" for number in range(2500)]
+    same = {"purpose": ANALYTICS, "granted": True, "source": "form", "policy_version": "1", "client": "shop", "recorded_at": NOON}
+    async with gdpr.sessions.begin() as session:
+        await session.execute(insert(persons), [{"subject": name, "person_id": "u1"} for name in names])
+        await session.execute(insert(ConsentRow), [{"subject": name, "decided_at": NOON, **same} for name in [*names, "session:other"]])
+    shown = (await gdpr.download(await gdpr.export("session:s7")))["consents"]["consents"]
+    assert sorted(row["subject"] for row in shown) == sorted(names)
+
+
+async def test_whoever_asks_at_the_same_time_has_one_link_and_one_of_many_fetches_it(gdpr: Gdpr) -> None:
+    await gdpr.update("42", analytics_tracking=True)
+    asked = await asyncio.gather(*(gdpr.export("42") for _ in range(5)))
+    assert len({request.id for request in asked}) == 1
+    answers = await asyncio.gather(*(gdpr.download(asked[0]) for _ in range(5)), return_exceptions=True)
+    refused = [answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert set(refused) <= {grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.NOT_FOUND}
+    assert len(refused) == 4
+    assert await gdpr.done() == ["export asked", "export done"]
+
+
+async def test_another_calling_system_fetches_nothing(gdpr: Gdpr) -> None:
+    request = await gdpr.export("42")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await gdpr.download(request, client="another-shop")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    assert (await gdpr.download(request))["complete"]
+
+
+async def test_a_fetch_that_was_taken_for_dead_does_not_end(gdpr: Gdpr) -> None:
+    request = await gdpr.export("42")
+    slow = gdpr.archives().fetch(request.id)
+    await anext(slow)
+    with pytest.raises(Conflict):
+        await anext(gdpr.archives().fetch(request.id))
+    async with gdpr.sessions.begin() as session:
+        await session.execute(update(ArchiveLinkRow).values(held_until=NOON))
+    assert (await gdpr.download(request))["complete"]
+    with pytest.raises(Conflict):
+        await anext(slow)
+    assert await gdpr.done() == ["export asked", "export done"]
+
+
+async def test_a_link_that_expires_takes_with_it_whose_it_was(gdpr: Gdpr) -> None:
+    request = await gdpr.export("42")
+    async with gdpr.sessions.begin() as session:
+        assert await ArchiveLinks(session).expire(datetime.now(UTC)) == 0
+        assert await ArchiveLinks(session).expire(request.download.expires_at.ToDatetime(UTC) + timedelta(seconds=1)) == 1
+    assert not (await gdpr.request(request.id)).HasField("download")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await gdpr.download(request)
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 

@@ -27,7 +27,7 @@ from sqlalchemy.event import listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
-from kit.errors import Conflict
+from kit.errors import Conflict, Unavailable
 from kit.interceptors import Boundary
 from kit.keys.store import Keys
 from kit.log.consume import Consumer
@@ -113,9 +113,10 @@ class Gdpr:
             b"".join([part.data async for part in self._stub.DownloadArchive(asked, metadata=self._metadata("site", client))])
         )
 
-    def archives(self) -> Archives:
-        """Those of another process."""
-        return Archives(self.sessions, Vault.from_settings(self.settings), Holders(self.settings, [TOPIC]), "shop")
+    def archives(self, **addresses: str) -> Archives:
+        """Those of another process; other holders are at these addresses."""
+        settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
+        return Archives(self.sessions, Vault.from_settings(settings), Holders(settings, [TOPIC, *addresses]), "shop")
 
     async def done(self) -> list[str]:
         """What the audit log says was done."""
@@ -465,6 +466,13 @@ async def test_a_fetch_that_was_taken_for_dead_does_not_end(gdpr: Gdpr) -> None:
     with pytest.raises(Conflict):
         await anext(slow)
     assert await gdpr.done() == ["export asked", "export done"]
+
+
+async def test_while_a_holder_is_down_there_is_no_archive_and_the_link_stays(gdpr: Gdpr) -> None:
+    request = await gdpr.export("42")
+    with pytest.raises(Unavailable, match="ingestion answers UNAVAILABLE"):
+        await anext(gdpr.archives(ingestion="127.0.0.1:1").fetch(request.id))
+    assert (await gdpr.download(request))["complete"]
 
 
 async def test_a_link_that_expires_takes_with_it_whose_it_was(gdpr: Gdpr) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -171,10 +171,10 @@ class SubjectData:
         self._holdings = (*holdings, *SHARED)
         self._after = after or {}
 
-    async def export(self, names: Sequence[str]) -> AsyncIterator[tuple[str, str, bytes]]:
-        """Section, table and JSON of each row."""
+    async def export(self, names: Sequence[str], sections: Collection[str] = ()) -> AsyncIterator[tuple[str, str, bytes]]:
+        """Section, table and JSON of each row; of these sections alone where some are given."""
         for holding in self._holdings:
-            if not holding.section:
+            if not holding.section or (sections and holding.section not in sections):
                 continue
             async with self._sessions() as session:
                 await session.connection(execution_options=READING)
@@ -286,7 +286,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     @override
     async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:
-        async for section, table, record in self._data.export(request.names):
+        async for section, table, record in self._data.export(request.names, request.sections):
             yield pb.ExportResponse(section=section, table=table, record=record.decode())
 
     @override

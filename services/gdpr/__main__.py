@@ -13,6 +13,7 @@ from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
 from kit.server import run
 from kit.settings import Settings
+from services.gdpr.calls import Calls
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.saga import Holders, Saga
@@ -28,8 +29,9 @@ async def main(settings: Settings) -> None:
     async with open_publisher(settings, TOPIC) as publisher:
         keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
-        saga = Saga(publisher.sessions, publisher.topic, keys, holders, publisher.log.rewrite)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders)
+        calls = Calls(settings)
+        saga = Saga(publisher.sessions, publisher.topic, keys, holders, calls=calls, rewrite=publisher.log.rewrite)
+        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders, calls.systems)
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -20,7 +20,7 @@ from kit.errors import NotFound
 from kit.interceptors import Context, bind_facts, caller
 from kit.keys.store import Keys
 from kit.outbox import StateTopic
-from kit.persons import Persons
+from kit.persons import Persons, subject_of
 from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
@@ -34,7 +34,7 @@ from services.gdpr.messages import (
 )
 from services.gdpr.models import RequestRow
 from services.gdpr.repository import Audit, ConsentHistory, Requests, Somebody
-from services.gdpr.rules import DUE, ERASURE, RUNNING, choices, erasure_steps, subject_named
+from services.gdpr.rules import DONE, DUE, ERASURE, RUNNING, choices, erasure_steps, subject_named
 from services.gdpr.saga import Holders, sealed
 
 _PAGE: Final = 100
@@ -51,14 +51,19 @@ class _Done(NamedTuple):
 
 
 class GdprServicer(GdprServiceServicer):
-    """Keeps people's choices."""
+    """Keeps people's choices, and takes requests about their data.
 
-    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders) -> None:
+    Args:
+        systems: what else is told whom to forget.
+    """
+
+    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders, systems: Collection[str] = ()) -> None:
         self._sessions = sessions
         self._topic = topic
         self._vault = keys.vault
         self._keys = keys
         self._holders = holders
+        self._systems = systems
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
@@ -103,7 +108,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def EraseUserData(self, request: pb.EraseUserDataRequest, context: Context) -> pb.EraseUserDataResponse:
-        subject, client = subject_named(request.id), caller().client
+        subject, client = self._subject(request.id, request.email), caller().client
         if request.dry_run:
             return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(subject))
 
@@ -112,7 +117,10 @@ class GdprServicer(GdprServiceServicer):
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
             requests, now = Requests(session, self._vault), datetime.now(UTC)
             names = await requests.names(subject)
-            known = await requests.of_name(subject) or await requests.holding(names)
+            known = await requests.of_name(subject)
+            if known is None or (known.state == DONE and len(names) > 1):
+                # The address of somebody who was erased leads to whoever registers under it afterwards.
+                known = await requests.holding(names)
             if known is not None:
                 return request_message(known, await requests.steps(known.id)), False
             row = RequestRow(
@@ -125,7 +133,7 @@ class GdprServicer(GdprServiceServicer):
                 requested_at=now,
                 due_at=now + DUE,
             )
-            requests.add(row, erasure_steps(self._holders.names))
+            requests.add(row, erasure_steps(self._holders.names, self._systems))
             await session.flush()
             asked = {"action": f"{row.kind} asked", "request": row.id, "client": client, "requested_at": now.isoformat()}
             await Audit(session).append(asked)
@@ -147,6 +155,9 @@ class GdprServicer(GdprServiceServicer):
             if row is None or (not caller().internal and caller().client != row.client):
                 raise NotFound("id: there is no such request")
             return pb.GetSubjectRequestResponse(request=request_message(row, await requests.steps(row.id)))
+
+    def _subject(self, id_: str, email: str) -> str:
+        return subject_of(email_hash=self._vault.fingerprint(email)) if email else subject_named(id_)
 
     async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
         async with self._sessions() as session:

@@ -199,7 +199,7 @@ class PMP_Analytics_Plugin
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
-            new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
+            new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::way_to_finish()),
             new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
             $backfill,
             new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),

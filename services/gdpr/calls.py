@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
@@ -17,6 +17,8 @@ TYPE: Final = "person.erased"
 """What a call is about."""
 
 _SECONDS: Final = 10.0
+_REST: Final = timedelta(seconds=30)
+"""For so long a system that did not answer is left alone: other requests would wait for it, one after the other."""
 
 
 class Calls:
@@ -25,6 +27,7 @@ class Calls:
     def __init__(self, settings: Settings) -> None:
         self._addresses = {name: str(url) for name, url in settings.site_erasure_calls.items()}
         self._webhook = Webhook(settings.site_erasure_secret.get_secret_value()) if settings.site_erasure_secret else None
+        self._resting: dict[str, datetime] = {}
         self.systems = sorted(self._addresses)
 
     async def tell(self, system: str, request_id: str, whom: Mapping[str, Any]) -> None:
@@ -36,6 +39,8 @@ class Calls:
         if self._webhook is None or system not in self._addresses:
             raise Unavailable(f"{system} is not in the settings")
         call, now = f"{request_id}-{system}", datetime.now(UTC)
+        if system in self._resting and now < self._resting[system]:
+            raise Unavailable(f"{system} did not answer a moment ago")
         body = orjson.dumps({"type": TYPE, "timestamp": now.isoformat(), "data": {"request": request_id, **whom}})
         headers = {
             "content-type": "application/json",
@@ -48,6 +53,7 @@ class Calls:
             async with httpx.AsyncClient(timeout=_SECONDS) as client:
                 answer = await client.post(self._addresses[system], content=body, headers=headers)
         except httpx.TransportError as error:
+            self._resting[system] = datetime.now(UTC) + _REST
             raise Unavailable(f"{system} does not answer: {type(error).__name__}") from None
         if not answer.is_success:
             raise Unavailable(f"{system} answers {answer.status_code}")

@@ -62,8 +62,11 @@ async def test_every_answer_but_a_success_is_a_failure(receiver: Receiver, statu
 
 
 async def test_a_system_that_is_down_or_was_taken_out_of_the_settings_is_named(receiver: Receiver) -> None:
+    down = calls(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Unavailable, match=r"^crm does not answer: ConnectError$"):
-        await calls(f"http://127.0.0.1:{free_port()}").tell("crm", "r1", ADA)
+        await down.tell("crm", "r1", ADA)
+    with pytest.raises(Unavailable, match=r"^crm did not answer a moment ago$"):
+        await down.tell("crm", "r2", ADA)  # nobody waits for it again and again
     with pytest.raises(Unavailable, match=r"^shop is not in the settings$"):
         await calls(receiver.url).tell("shop", "r1", ADA)
 

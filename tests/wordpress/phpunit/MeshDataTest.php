@@ -19,8 +19,9 @@ final class MeshDataTest extends SiteTestCase
 
     public function test_a_guest_is_erased_by_an_address_that_stands_in_no_path(): void
     {
+        $steps = [['name' => 'suppress'], ['name' => 'erase purchases', 'tables' => [['table' => 'purchases', 'rows' => '2']]]];
         $this->answer('POST /api/v1/users/erase', ['id' => self::ID, 'state' => 'running']);
-        $this->answer('/api/v1/gdpr/requests/' . self::ID, ['id' => self::ID, 'state' => 'done']);
+        $this->answer('/api/v1/gdpr/requests/' . self::ID, ['id' => self::ID, 'state' => 'done', 'steps' => $steps]);
 
         $result = $this->erased(1);
 
@@ -59,7 +60,8 @@ final class MeshDataTest extends SiteTestCase
         self::assertFalse($this->erased(2)['done'], 'the mesh works on it though it does not answer');
         $this->mesh->mood = 'up';
         $this->answer('/api/v1/gdpr/requests/' . self::ID, ['id' => self::ID, 'state' => 'done']);
-        self::assertTrue($this->erased(3)['items_removed']);
+        $result = $this->erased(3);
+        self::assertSame([false, true], [$result['items_removed'], $result['done']], 'it held nothing');
 
         $asked = array_filter($this->mesh->calls, static fn (array $call): bool => $call['method'] === 'POST');
         self::assertCount(1, $asked);
@@ -116,6 +118,7 @@ final class MeshDataTest extends SiteTestCase
                 'analytics_data' => ['events' => [['id' => 'e1', 'data' => ['device' => 'phone']], ['id' => 'e2', 'bot' => false]]],
                 'purchase_history' => ['purchases' => [['amount' => '199.00', 'is_test' => false]]],
                 'email_data' => [],
+                'complete' => true,
             ];
         }
 
@@ -143,6 +146,9 @@ final class MeshDataTest extends SiteTestCase
         $this->answer('/api/v1/gdpr/requests/' . self::ID, ['id' => self::ID, 'state' => 'done', 'download' => ['path' => '/api/v1/gone']]);
 
         self::assertInstanceOf(WP_Error::class, $this->exported(1));
+
+        $this->mesh->known['/api/v1/gone'] = ['wordpress_data' => ['users' => [['email' => self::ADA]]]];
+        self::assertInstanceOf(WP_Error::class, $this->exported(1), 'it broke off');
     }
 
     public function test_an_export_is_waited_for(): void

@@ -76,7 +76,8 @@ final class MeshData implements Registerable
         foreach ($progress->requests as $request) {
             $path = (string) ($request['download']['path'] ?? '');
             $reply = $this->client->call('GET', $path, '', Scope::Site, self::ARCHIVE_SECONDS, self::MAX_ARCHIVE_BYTES);
-            if ($reply->status !== 200 || $reply->body === null) {
+            // Only a whole archive says so, at its end.
+            if ($reply->status !== 200 || ($reply->body['complete'] ?? false) !== true) {
                 return $this->not_exported($reply->reason());
             }
             $archive->add($reply->body);
@@ -101,7 +102,7 @@ final class MeshData implements Registerable
         if ($progress->is_done) {
             /* translators: %s: ids of requests. */
             $text = __('PMP Analytics: the mesh has erased this person (%s).', 'pmp-analytics');
-            return $this->erased(removed: true, retained: false, messages: [sprintf($text, $progress->ids())]);
+            return $this->erased(removed: $progress->rows() > 0, retained: false, messages: [sprintf($text, $progress->ids())]);
         }
         if ($progress->is_late) {
             /* translators: %s: ids of requests. */

@@ -23,6 +23,20 @@ final class Progress
     }
 
     /**
+     * How many rows went.
+     */
+    public function rows(): int
+    {
+        $rows = 0;
+        foreach ($this->requests as $request) {
+            foreach (array_column($request['steps'] ?? [], 'tables') as $tables) {
+                $rows += array_sum(array_map(intval(...), array_column((array) $tables, 'rows')));
+            }
+        }
+        return $rows;
+    }
+
+    /**
      * For people, who may look them up in the mesh.
      */
     public function ids(): string

@@ -37,7 +37,7 @@ final class SubjectRequests
 
     public function export(string $email, int $page): Progress
     {
-        return $this->follow('export', $email, $page, static fn (int $id): array => ['POST', "/api/v1/users/{$id}/export", '{}']);
+        return $this->follow('export', $email, $page, static fn (int $id): array => ['POST', "/api/v1/users/{$id}/export", '']);
     }
 
     /**

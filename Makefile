@@ -57,9 +57,7 @@ bench: setup ## Measure, and write bench/results
 	$(BIN)/python -m bench $(BENCH)
 
 plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
-	@mkdir -p dist
-	@rm -f dist/pmp-analytics.zip
-	@$(BIN)/python -m zipfile --create dist/pmp-analytics.zip wordpress/pmp-analytics
+	@PYTHON=$(CURDIR)/$(BIN)/python wordpress/build dist
 	@echo dist/pmp-analytics.zip
 
 wordpress: setup ## Open a WordPress shop with its own mesh on this machine (Ctrl-C stops it)

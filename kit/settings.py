@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,50}$")]
+"""Names a system that is no part of the mesh."""
 
 
 class Settings(BaseSettings):
@@ -99,6 +104,12 @@ class Settings(BaseSettings):
     site_erased_purchases: Literal["keep", "delete"] = "keep"
     """What becomes of an erased person's purchases: kept under a pseudonym, as tax law asks, or deleted."""
 
+    site_erasure_calls: dict[SystemName, HttpUrl] = {}
+    """Addresses of other systems, by name, as JSON: each is told whom to forget. By https, or in a private network."""
+
+    site_erasure_secret: SecretStr | None = None
+    """Signs these calls: `whsec_` and 24 to 64 bytes in base64, shared with the systems. Required when there are any."""
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -113,6 +124,21 @@ class Settings(BaseSettings):
             message = "not a timezone of the IANA database, such as Europe/Berlin"
             raise ValueError(message) from error
 
+    @field_validator("site_erasure_calls")
+    @classmethod
+    def _kept_secret(cls, calls: Mapping[str, HttpUrl]) -> Mapping[str, HttpUrl]:
+        if any(url.scheme != "https" and not _is_private(url.host or "") for url in calls.values()):
+            message = "not https, and not in a private network: personal data would be read on the way"
+            raise ValueError(message)
+        return calls
+
+    @model_validator(mode="after")
+    def _calls_are_signed(self) -> Self:
+        if self.site_erasure_calls and self.site_erasure_secret is None:
+            message = "site_erasure_secret is required with site_erasure_calls"
+            raise ValueError(message)
+        return self
+
     def database(self, service: str) -> str:
         """URL of a service's own database."""
         return self.database_url.replace("{service}", service)
@@ -120,3 +146,11 @@ class Settings(BaseSettings):
     def address(self, service: str) -> str:
         """Address of another service."""
         return self.service_addresses.get(service) or self.service_address.replace("{service}", service)
+
+
+def _is_private(host: str) -> bool:
+    """True for an address of this machine or of a private network, or for a name that only such a network knows."""
+    try:
+        return ip_address(host.strip("[]")).is_private
+    except ValueError:
+        return "." not in host

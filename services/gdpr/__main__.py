@@ -14,6 +14,7 @@ from kit.persons import learn
 from kit.server import run
 from kit.settings import Settings
 from services.gdpr.archive import Archives
+from services.gdpr.calls import Calls
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.saga import Holders, Saga
@@ -29,9 +30,10 @@ async def main(settings: Settings) -> None:
     async with open_publisher(settings, TOPIC) as publisher:
         keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
-        saga = Saga(publisher.sessions, publisher.topic, keys, holders, publisher.log.rewrite)
+        calls = Calls(settings)
+        saga = Saga(publisher.sessions, publisher.topic, keys, holders, calls=calls, rewrite=publisher.log.rewrite)
         archives = Archives(publisher.sessions, keys, holders, settings.site_name)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders, archives)
+        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders, archives=archives, systems=calls.systems)
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],

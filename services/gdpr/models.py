@@ -55,6 +55,8 @@ class RequestRow(Base):
     """Stands for the person in rows that stay: drawn at random, so that it leads back to nobody. Empty for an export."""
     names: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The names of the person, sealed; NULL once it is done, and for an export."""
+    contacts: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The person's e-mail addresses, sealed, for systems that know no other name; NULL without any, and once it is done."""
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

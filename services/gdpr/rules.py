@@ -41,6 +41,7 @@ NAMES: Final = "names"
 ERASE: Final = "erase"
 PURGE: Final = "purge"
 REWRITE: Final = "rewrite"
+CALL: Final = "call"
 KEYS: Final = "keys"
 
 _LONGEST_WAIT: Final = timedelta(minutes=1)
@@ -63,15 +64,32 @@ class Told:
     policy_version: str
 
 
-def erasure_steps(holders: Iterable[str]) -> list[str]:
+def erasure_steps(holders: Iterable[str], systems: Iterable[str] = ()) -> list[str]:
     """What an erasure takes, in this order.
 
     Every holder obeys (suppress), all names are known (names), every holder has erased what it had read by then and what
-    came meanwhile (erase), what it published and received is out of the log (purge), and out of the log's file (rewrite). With
-    the keys of all names (keys) go the copies that nobody can look for, as in backups.
+    came meanwhile (erase), what it published and received is out of the log (purge), and out of the log's file (rewrite), and
+    every other system was told (call). With the keys of all names (keys) go the copies that nobody can look for, as in backups.
     """
     each = sorted(holders)
-    return [SUPPRESS, NAMES, *(f"{ERASE} {holder}" for holder in each), *(f"{PURGE} {holder}" for holder in each), REWRITE, KEYS]
+    by_holder = [f"{what} {holder}" for what in (ERASE, PURGE) for holder in each]
+    return [SUPPRESS, NAMES, *by_holder, REWRITE, *(f"{CALL} {system}" for system in sorted(systems)), KEYS]
+
+
+def whom(names: Iterable[str], emails: Iterable[str]) -> dict[str, list[str]]:
+    """Whom another system is to forget, by the names that it may know."""
+    told: dict[str, list[str]] = {each: [] for each in ("wordpress", "user", "session", "anonymous")}
+    for name in sorted(names):
+        kind, _, value = name.partition(":")
+        if kind in told:
+            told[kind].append(value)
+    return {
+        "wordpress_user_ids": told["wordpress"],
+        "user_ids": told["user"],
+        "session_ids": told["session"],
+        "anonymous_ids": told["anonymous"],
+        "emails": sorted(emails),
+    }
 
 
 def pause(failures: int) -> timedelta:

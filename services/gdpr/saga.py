@@ -30,14 +30,17 @@ from kit.log.consume import happens
 from kit.outbox import StateTopic
 from kit.settings import Settings
 from services.gdpr.audit import canonical
+from services.gdpr.calls import Calls
 from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import DONE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
+from services.gdpr.rules import CALL, DONE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
 
 _log = structlog.get_logger(__name__)
 
 _NAMES_AT_ONCE: Final = 1000
+_WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
+"""Sections of an export in which somebody's e-mail addresses stand in clear."""
 _CALL_SECONDS: Final = 120.0
 _EXPORT_SECONDS: Final = 900.0
 _IDLE_SECONDS: Final = 2.0
@@ -153,11 +156,25 @@ class Holders:
                             shown.add(digest)
                             yield row
 
-    async def _exported(self, holder: str, names: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
+    async def addresses(self, names: Sequence[str]) -> set[str]:
+        """E-mail addresses of somebody, as the holders know them.
+
+        Raises:
+            Unavailable: a holder does not answer.
+        """
+        found: set[str] = set()
+        for holder in self.names:
+            for start in range(0, len(names), _NAMES_AT_ONCE):
+                async with aclosing(self._exported(holder, names[start : start + _NAMES_AT_ONCE], *_WITH_ADDRESSES)) as rows:
+                    async for row in rows:
+                        found.add(orjson.loads(row.record).get("email") or "")
+        return found - {""}
+
+    async def _exported(self, holder: str, names: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
         try:
             async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
                 stub: Any = SubjectDataServiceStub(channel)
-                request = pb.ExportRequest(names=names, sections=[section])
+                request = pb.ExportRequest(names=names, sections=sections)
                 async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
                     yield row
         except grpc.aio.AioRpcError as error:
@@ -168,6 +185,7 @@ class Saga:
     """Works on requests.
 
     Args:
+        calls: tells other systems.
         rewrite: takes what was trimmed out of the log's file.
     """
 
@@ -177,6 +195,8 @@ class Saga:
         topic: StateTopic,
         keys: Keys,
         holders: Holders,
+        *,
+        calls: Calls,
         rewrite: Callable[[], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
@@ -184,6 +204,7 @@ class Saga:
         self._vault = keys.vault
         self._keys = keys
         self._holders = holders
+        self._calls = calls
         self._rewrite = rewrite
         self._asked = asyncio.Event()
 
@@ -248,14 +269,17 @@ class Saga:
 
     async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
         what, _, holder = step.name.partition(" ")
-        names = await self._names(request)
+        names = await self._opened(request.names)
         if not names and what != KEYS:
             raise Unavailable("the key of the request is lost")
         if what == SUPPRESS:
             return await self._obeyed()
         places = {each.name: _known(each) for each in steps}
         if what == NAMES:
-            return await self._gather(request, names, places[SUPPRESS])
+            progress = await self._gather(request, names, places[SUPPRESS])
+            if progress.done and any(each.name.startswith(CALL) for each in steps):
+                await self._keep_contacts(request.id, names)
+            return progress
         if what == ERASE:
             answer = await self._holders.erase(holder, names, request.pseudonym)
             done = not answer.tables.total() and reached(answer.read, places[SUPPRESS])
@@ -265,7 +289,10 @@ class Saga:
             return _Progress(not answer.entries_left and not answer.tables.total(), answer.tables)
         if what == KEYS:
             return await self._destroy(request, names)
-        await self._rewrite()
+        if what == CALL:
+            await self._calls.tell(holder, request.id, whom(names, await self._opened(request.contacts)))
+        else:
+            await self._rewrite()
         return _Progress(done=True)
 
     async def _obeyed(self) -> _Progress:
@@ -303,15 +330,26 @@ class Saga:
 
         return _Progress(done=not await transact(self._sessions, more))
 
+    async def _keep_contacts(self, request_id: str, names: Sequence[str]) -> None:
+        """Other systems may know the person by its addresses alone; no holder has them in the end."""
+        addresses = await self._holders.addresses(names)
+
+        async def keep(session: AsyncSession) -> None:
+            row = await Requests(session, self._vault).get(request_id)
+            if row is not None and addresses:
+                row.contacts = await sealed(self._keys, request_id, addresses)
+
+        await transact(self._sessions, keep)
+
     async def _destroy(self, request: RequestRow, names: Sequence[str]) -> _Progress:
         """Destroys the keys of all names, and with them the request's own: when there is none, that was done before."""
         destroyed = await self._keys.destroy([*names, _own_name(request.id)], request.requested_at) if names else 0
         return _Progress(await self._keys.scrub(), {DATABASE: destroyed} if destroyed else {})
 
-    async def _names(self, request: RequestRow) -> Sequence[str]:
-        """The names of a request's person; none once the key they are sealed under is destroyed."""
-        names = (await self._keys.opener([request.names])).open(request.names, context=NAMES_CONTEXT)
-        return orjson.loads(names) if names else []
+    async def _opened(self, texts: bytes | None) -> Sequence[str]:
+        """The names or addresses of a request's person; none once the key they are sealed under is destroyed."""
+        opened = (await self._keys.opener([texts])).open(texts, context=NAMES_CONTEXT)
+        return orjson.loads(opened) if opened else []
 
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
@@ -341,15 +379,15 @@ class Saga:
             head = await Audit(session).append({"action": f"{row.kind} done", **facts})
             receipt = canonical({**facts, "audit_head": head})
             row.receipt, row.signature = receipt, self._vault.sign(receipt.encode()).hex()
-            row.state, row.finished_at, row.names = DONE, now, None
+            row.state, row.finished_at, row.names, row.contacts = DONE, now, None, None
             await session.flush()
             _log.info("request done", request=request_id, kind=row.kind)
 
 
-async def sealed(keys: Keys, request_id: str, names: Collection[str]) -> bytes:
-    """Names as a request keeps them: under a key of its own."""
+async def sealed(keys: Keys, request_id: str, texts: Collection[str]) -> bytes:
+    """Names or addresses as a request keeps them: under a key of its own."""
     own = _own_name(request_id)
-    return (await keys.seals([own]))[own].seal(orjson.dumps(sorted(names)).decode(), context=NAMES_CONTEXT)
+    return (await keys.seals([own]))[own].seal(orjson.dumps(sorted(texts)).decode(), context=NAMES_CONTEXT)
 
 
 def _own_name(request_id: str) -> str:

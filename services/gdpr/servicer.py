@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -57,15 +57,30 @@ class _Done(NamedTuple):
 
 
 class GdprServicer(GdprServiceServicer):
-    """Keeps people's choices."""
+    """Keeps people's choices, and takes requests about their data.
 
-    def __init__(self, sessions: Sessions, topic: StateTopic, keys: Keys, holders: Holders, archives: Archives) -> None:
+    Args:
+        archives: shows what is held of somebody.
+        systems: what else is told whom to forget.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        topic: StateTopic,
+        keys: Keys,
+        holders: Holders,
+        *,
+        archives: Archives,
+        systems: Collection[str] = (),
+    ) -> None:
         self._sessions = sessions
         self._topic = topic
         self._vault = keys.vault
         self._keys = keys
         self._holders = holders
         self._archives = archives
+        self._systems = systems
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
@@ -110,7 +125,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def EraseUserData(self, request: pb.EraseUserDataRequest, context: Context) -> pb.EraseUserDataResponse:
-        subject, client = subject_named(request.id), caller().client
+        subject, client = self._subject(request.id, request.email), caller().client
         if request.dry_run:
             return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(subject))
 
@@ -119,7 +134,10 @@ class GdprServicer(GdprServiceServicer):
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
             requests, now = Requests(session, self._vault), datetime.now(UTC)
             names = await requests.names(subject)
-            known = await requests.of_name(subject) or await requests.holding(names)
+            known = await requests.of_name(subject)
+            if known is None or (known.state == DONE and len(names) > 1):
+                # The address of somebody who was erased leads to whoever registers under it afterwards.
+                known = await requests.holding(names)
             if known is not None:
                 return request_message(known, await requests.steps(known.id)), False
             row = RequestRow(
@@ -132,7 +150,7 @@ class GdprServicer(GdprServiceServicer):
                 requested_at=now,
                 due_at=now + DUE,
             )
-            requests.add(row, erasure_steps(self._holders.names))
+            requests.add(row, erasure_steps(self._holders.names, self._systems))
             await session.flush()
             asked = {"action": f"{row.kind} asked", "request": row.id, "client": client, "requested_at": now.isoformat()}
             await Audit(session).append(asked)
@@ -157,7 +175,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def ExportUserData(self, request: pb.ExportUserDataRequest, context: Context) -> pb.ExportUserDataResponse:
-        subject = subject_of(email_hash=self._vault.fingerprint(request.email)) if request.email else subject_named(request.id)
+        subject = self._subject(request.id, request.email)
         owner, client = self._owner(), caller().client
         # A key of its own would outlive the link by far.
         name = (await self._keys.intake()).seal(subject, context=NAMES_CONTEXT)
@@ -219,6 +237,9 @@ class GdprServicer(GdprServiceServicer):
 
     def _digest(self, text: str, purpose: str) -> str:
         return self._vault.digest(text.encode(), purpose=purpose).hex()
+
+    def _subject(self, id_: str, email: str) -> str:
+        return subject_of(email_hash=self._vault.fingerprint(email)) if email else subject_named(id_)
 
     async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
         async with self._sessions() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.mesh import Mesh, running
+from tests.receiver import SECRET, Receiver, receiving
 from tests.servers import until
 
 API = "/api/v1"
@@ -27,8 +29,16 @@ DONE_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+def crm() -> Iterator[Receiver]:
+    """Another system that knows her."""
+    with receiving() as crm:
+        yield crm
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, crm: Receiver) -> Iterator[Mesh]:
+    calls = {"PMP_SITE_ERASURE_CALLS": json.dumps({"crm": crm.url}), "PMP_SITE_ERASURE_SECRET": SECRET}
+    with running(tmp_path_factory.mktemp("mesh"), environment=calls) as mesh:
         yield mesh
 
 
@@ -149,6 +159,15 @@ def shown(mesh: Mesh, request: str) -> dict[str, Any]:
 
 def test_nothing_is_left_that_leads_to_an_erased_person(mesh: Mesh, erased: list[str]) -> None:
     assert places(mesh, [*NAMES, *erased, WORDPRESS]) == []
+
+
+def test_another_system_was_told_by_the_names_it_may_know(mesh: Mesh, erased: list[str], crm: Receiver) -> None:
+    told = crm.told[0]["data"]
+    assert set(SESSIONS) <= set(told["session_ids"])
+    assert (told["wordpress_user_ids"], told["emails"]) == ([WORDPRESS], [EMAIL, SECOND_EMAIL])
+    assert set(erased) <= set(told["user_ids"])
+    request = call(mesh, "POST", "users/erase", {"email": SECOND_EMAIL})["request"]
+    assert (crm.ids[0], request["state"]) == (f"{request['id']}-crm", "done"), "an address in a body names her as well"
 
 
 def test_figures_stay(mesh: Mesh, erased: list[str]) -> None:

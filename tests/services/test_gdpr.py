@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -22,6 +22,7 @@ from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_t
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
+from pydantic import HttpUrl, SecretStr
 from sqlalchemy import insert, text, update
 from sqlalchemy.event import listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,13 +35,14 @@ from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.persons import learn, persons
+from kit.persons import learn, persons, subject_of
 from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
+from services.gdpr.calls import Calls
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ArchiveLinkRow, ConsentRow
 from services.gdpr.personal import HOLDINGS
@@ -48,6 +50,7 @@ from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebo
 from services.gdpr.saga import Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
+from tests.receiver import SECRET, Receiver, receiving
 
 PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -100,8 +103,9 @@ class Gdpr:
             if not token:
                 return found
 
-    async def erase(self, id_: str, *, scope: str = "site", dry_run: bool = False) -> pb.EraseUserDataResponse:
-        return await self._stub.EraseUserData(pb.EraseUserDataRequest(id=id_, dry_run=dry_run), metadata=self._metadata(scope))
+    async def erase(self, id_: str = "", *, email: str = "", scope: str = "site", dry_run: bool = False) -> pb.EraseUserDataResponse:
+        request = pb.EraseUserDataRequest(id=id_, email=email, dry_run=dry_run)
+        return await self._stub.EraseUserData(request, metadata=self._metadata(scope))
 
     async def export(self, id_: str) -> pb.SubjectRequest:
         return (await self._stub.ExportUserData(pb.ExportUserDataRequest(id=id_), metadata=self._metadata("site"))).request
@@ -116,7 +120,7 @@ class Gdpr:
     def archives(self, **addresses: str) -> Archives:
         """Those of another process; other holders are at these addresses."""
         settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
-        return Archives(self.sessions, Vault.from_settings(settings), Holders(settings, [TOPIC, *addresses]), "shop")
+        return Archives(self.sessions, self.keys, Holders(settings, [TOPIC, *addresses]), "shop")
 
     async def done(self) -> list[str]:
         """What the audit log says was done."""
@@ -132,7 +136,7 @@ class Gdpr:
         """What a new process does until there is nothing to do for now; other holders are at these addresses."""
         settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
         holders, topic = Holders(settings, [TOPIC, *addresses]), StateTopic(TOPIC, self.partitions)
-        await Saga(self.sessions, topic, self.keys, holders, self.log.rewrite).work()
+        await Saga(self.sessions, topic, self.keys, holders, calls=Calls(settings), rewrite=self.log.rewrite).work()
         await self.relay(TOPIC)
 
     async def relay(self, topic: str) -> None:
@@ -177,7 +181,16 @@ class Gdpr:
 
 
 @pytest.fixture
-async def gdpr(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Gdpr]:
+def system() -> Iterator[Receiver]:
+    """What else is told whom to forget."""
+    with receiving() as system:
+        yield system
+
+
+@pytest.fixture
+async def gdpr(settings: Settings, log: RedisLog, keys: Keys, system: Receiver) -> AsyncIterator[Gdpr]:
+    calls = {"crm": HttpUrl(system.url)}
+    settings = settings.model_copy(update={"site_erasure_calls": calls, "site_erasure_secret": SecretStr(SECRET)})
     async with newest_database(settings, TOPIC) as database:
         for topic in (TOPIC, "identity"):
             await prepare_heads(database.sessions, topic, settings.log_partitions)
@@ -186,7 +199,8 @@ async def gdpr(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[G
         settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
         topic, holders = StateTopic(TOPIC, settings.log_partitions), Holders(settings, [TOPIC])
         archives = Archives(database.sessions, keys, holders, settings.site_name)
-        add_GdprServiceServicer_to_server(GdprServicer(database.sessions, topic, keys, holders, archives), server)
+        servicer = GdprServicer(database.sessions, topic, keys, holders, archives=archives, systems=settings.site_erasure_calls)
+        add_GdprServiceServicer_to_server(servicer, server)
         data = SubjectDataServicer(SubjectData(database, keys, topic, HOLDINGS), database, log, topic)
         add_SubjectDataServiceServicer_to_server(data, server)
         await server.start()
@@ -413,6 +427,45 @@ async def test_a_holder_that_is_down_is_waited_for_and_named(gdpr: Gdpr) -> None
     (step, *others) = (await gdpr.request(request)).steps
     assert (step.state, step.failures, step.error) == ("waiting", 1, "ingestion answers UNAVAILABLE")
     assert {other.state for other in others} == {"waiting"}
+
+
+async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, system: Receiver) -> None:
+    await gdpr.identify(link("wordpress:42", "u1"), link("session:s1", "u1"))
+    system.status = 503
+    request = (await gdpr.erase("42")).request.id
+    steps: dict[str, pb.RequestStep] = {}
+    while not steps or not steps["call crm"].failures:
+        await gdpr.work()
+        steps = {step.name: step for step in (await gdpr.request(request)).steps}
+    assert (steps["rewrite"].state, steps["call crm"].state, steps["call crm"].error) == ("done", "waiting", "crm answers 503")
+    system.status = 204
+    while (await gdpr.request(request)).state != "done":
+        await gdpr.work()
+    assert set(system.ids) == {f"{request}-crm"}
+    assert (system.told[-1]["data"]["wordpress_user_ids"], system.told[-1]["data"]["session_ids"]) == (["42"], ["s1"])
+
+
+async def test_somebody_without_an_account_is_erased_by_an_address_and_whoever_has_it_next_as_well(gdpr: Gdpr) -> None:
+    vault = gdpr.keys.vault
+    subject = subject_of(email_hash=vault.fingerprint("ada@example.org"))
+    await gdpr.identify(link(subject, "u1"), link("session:s1", "u1"))
+    request = (await gdpr.erase(email="Ada@Example.ORG")).request.id
+    assert (await gdpr.erase("session:s1")).request.id == request
+    while (await gdpr.request(request)).state != "done":
+        await gdpr.work()
+    assert (await gdpr.erase(email="ada@example.org")).request.id == request, "nobody else has it"
+    await gdpr.identify(link(subject, "u2"), link("session:s2", "u2"))
+    again = (await gdpr.erase(email="ada@example.org")).request.id
+    assert again != request
+    assert (await gdpr.erase("session:s2")).request.id == again
+
+
+async def test_a_request_is_for_one_name(gdpr: Gdpr) -> None:
+    refused: list[dict[str, Any]] = [{}, {"id_": "42", "email": "ada@example.org"}, {"email": "nobody"}]
+    for names in refused:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await gdpr.erase(**names)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:

@@ -19,8 +19,12 @@ TOP_LEVEL = {
     *(".ci", ".gitignore", "CONTRIBUTING.md", "Makefile", "README.md", "buf.yaml", "pyproject.toml", "requirements.lock", "skaffold.yaml"),
     *("bench", "cli", "deploy", "docs", "gateway", "kit", "protos", "services", "tests", "wordpress"),
 }
-SERVICE_MODULES = {"__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "saga", "archive", "migrations"}
-"""A saga is work over several services that outlives its process; an archive is gathered from several services while it is read."""
+SERVICE_MODULES = {
+    *("__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "migrations"),
+    *("saga", "archive", "calls"),
+}
+"""A saga is work over several services that outlives its process; an archive is gathered from several services while it is read; calls
+go to systems outside of the mesh."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|outbox|server)")
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")

@@ -17,9 +17,8 @@ import typer
 
 from cli.folder import DataFolder
 from cli.welcome import command_line
-from tests.e2e.mesh import running
-from tests.servers import PrivateMariaDb, free_port
-from tests.wordpress.local import PAGES, shop_on
+from tests.servers import PrivateMariaDb
+from tests.wordpress.local import PAGES, open_shop
 
 _DELIVERY_SECONDS = 2.0
 
@@ -38,12 +37,12 @@ def main() -> None:
         server = PrivateMariaDb(folder / "mariadb")
         try:
             server.install()
-            with running(folder / "mesh") as mesh, shop_on(mesh, folder, server, free_port()) as shop:
+            with open_shop(folder, server) as shop:
                 pages = "\n".join(f"  {what:<13} {shop.home}{path}" for what, path in PAGES.items())
-                pmp = command_line(DataFolder(mesh.data))
+                pmp = command_line(DataFolder(shop.mesh.data))
                 typer.echo(
                     f"The shop is open:\n{pages}\n  admin         {shop.home}/wp-login.php (admin, admin)\n"
-                    f"Its mesh is at {mesh.url}. See what arrives with `{pmp} books`. Ctrl-C stops everything.",
+                    f"Its mesh is at {shop.mesh.url}. See what arrives with `{pmp} books`. Ctrl-C stops everything.",
                 )
                 # What WP-Cron does in a site that people visit.
                 while not stopped.wait(_DELIVERY_SECONDS):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from base64 import b64encode
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +14,8 @@ import httpx
 
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
-from tests.e2e.mesh import Mesh
-from tests.servers import PrivateMariaDb
+from tests.e2e.mesh import Mesh, running
+from tests.servers import PrivateMariaDb, free_port
 from tests.wordpress.sites import add_pages, build_site, served, wordpress_6_5
 
 PAGES = {"landing page": "/", "lead page": "/free-guide/", "pricing": "/pricing/", "checkout": "/checkout/"}
@@ -35,8 +38,19 @@ class Shop:
 
 
 @contextmanager
-def shop_on(mesh: Mesh, folder: Path, server: PrivateMariaDb, port: int) -> Generator[Shop]:
-    """A shop connected to a mesh, served until the block ends."""
+def open_shop(folder: Path, server: PrivateMariaDb) -> Generator[Shop]:
+    """A shop and a mesh that call each other, until the block ends."""
+    port = free_port()
+    home = f"http://127.0.0.1:{port}"
+    shared = "whsec_" + b64encode(os.urandom(32)).decode()
+    calls = {"wordpress": f"{home}/wp-json/pmp/v1/erasures"}
+    environment = {"PMP_SITE_ERASURE_CALLS": json.dumps(calls), "PMP_SITE_ERASURE_SECRET": shared}
+    with running(folder / "mesh", environment=environment) as mesh, _shop_on(mesh, folder, server, port, shared) as shop:
+        yield shop
+
+
+@contextmanager
+def _shop_on(mesh: Mesh, folder: Path, server: PrivateMariaDb, port: int, shared: str) -> Generator[Shop]:
     secrets = Secrets.load(DataFolder(mesh.data))
     home = f"http://127.0.0.1:{port}"
     site = build_site(
@@ -47,6 +61,7 @@ def shop_on(mesh: Mesh, folder: Path, server: PrivateMariaDb, port: int) -> Gene
         PMP_ANALYTICS_GATEWAY_URL=mesh.url,
         PMP_ANALYTICS_API_KEY=secrets.api_keys[0],
         PMP_ANALYTICS_JWT_SECRET=secrets.jwt_secrets[0],
+        PMP_ANALYTICS_ERASURE_SECRET=shared,
     )
     add_pages(site, home)
     with served(site, port, home) as visitor:

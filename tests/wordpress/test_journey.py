@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,9 +12,10 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.e2e.mesh import Mesh, running
-from tests.servers import PrivateMariaDb, free_port, until
-from tests.wordpress.local import Shop, shop_on
+from tests.e2e.mesh import Mesh
+from tests.servers import PrivateMariaDb, until
+from tests.wordpress.local import Shop, open_shop
+from tests.wordpress.privacy_tools import PrivacyTools
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -27,8 +29,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def shop(mariadb_server: PrivateMariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("shop")
-    with running(folder / "mesh") as mesh, shop_on(mesh, folder, mariadb_server, free_port()) as shop:
+    with open_shop(tmp_path_factory.mktemp("shop"), mariadb_server) as shop:
         yield shop
 
 
@@ -37,7 +38,7 @@ async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop
     page = await visitor.new_page()
     await page.goto(f"{shop.home}/?utm_source=newsletter&utm_medium=email&utm_campaign=spring")
     assert "PMP Course" in await page.title()
-    await page.evaluate("() => { pmp.consent = 'granted' }")
+    await _agrees(page)
     await _answered(page)
     await page.fill("#lead-email", "test@example.com")
     await page.click("#download-btn")
@@ -92,7 +93,8 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
             answer = await page.goto(f"{shop.home}{path}")
             assert answer is not None
             served.append(await answer.body())
-            await page.evaluate("() => { pmp.consent = 'granted' }")
+            if path == "/":
+                await _agrees(page)
             await _answered(page)
         scripts = "performance.getEntriesByType('resource').filter((each) => each.initiatorType === 'script')"
         blocking: list[tuple[str, str]] = await page.evaluate(f"() => {scripts}.map((each) => [each.name, each.renderBlockingStatus])")
@@ -109,6 +111,36 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
         return {event["session_id"] for event in _events(shop.mesh) if event["event_type"] == "view_pricing"}
 
     until(lambda: sessions <= known())
+
+
+def test_who_is_erased_by_wordpress_is_erased_in_the_mesh_which_tells_wordpress(shop: Shop) -> None:
+    buyer = {"billing_first_name": "Eve", "billing_last_name": "Holt", "billing_email": "eve@example.com", "product_id": "101"}
+    [order] = re.findall(r"(\d+)", shop.visitor.post("/checkout/", data=buyer).headers["location"].removeprefix(shop.home))
+
+    def sold() -> list[tuple[str, bool]]:
+        """Whose the order is in the mesh, and whether nobody knows the address."""
+        shop.deliver()
+        return [
+            row[1:] for row in _rows(shop.mesh, "purchases", "SELECT order_id, subject, email IS NULL FROM purchases") if row[0] == order
+        ]
+
+    until(sold)
+    [(subject, _)] = sold()
+
+    [said] = PrivacyTools(shop.visitor).erase("eve@example.com")
+
+    [request] = re.findall(r"[0-9a-f-]{36}", said)
+    steps = {step["name"]: step for step in _get(shop.mesh, f"gdpr/requests/{request}").json()["request"]["steps"]}
+    assert (steps["call wordpress"]["state"], steps["call wordpress"]["failures"]) == ("done", 0)
+    [(pseudonym, is_forgotten)] = sold()
+    assert (subject.partition(":")[0], pseudonym.partition(":")[0], bool(is_forgotten)) == ("wordpress", "erased", True)
+    assert _rows(shop.mesh, "gdpr", "SELECT count(*) FROM subject_requests") == [(1,)], "neither side sets off the other again"
+
+
+async def _agrees(page: Page) -> None:
+    """Says yes to the banner, which goes."""
+    await page.click("[data-pmp-banner] [data-pmp-consent=granted]")
+    await page.wait_for_selector("[data-pmp-banner]", state="hidden")
 
 
 async def _answered(page: Page) -> None:
@@ -138,7 +170,11 @@ def _purchases(shop: Shop) -> list[Json]:
     return _get(shop.mesh, "purchases", "read", user_id=_BUYER).json()["purchases"]
 
 
+def _rows(mesh: Mesh, service: str, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{mesh.data}/{service}.db?mode=ro", uri=True)) as database:
+        return database.execute(query).fetchall()
+
+
 def _events(mesh: Mesh) -> list[Json]:
-    with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
-        rows = database.execute("SELECT event_type, session_id, page_url FROM events ORDER BY timestamp, id").fetchall()
+    rows = _rows(mesh, "ingestion", "SELECT event_type, session_id, page_url FROM events ORDER BY timestamp, id")
     return [dict(zip(("event_type", "session_id", "page_url"), row, strict=True)) for row in rows]

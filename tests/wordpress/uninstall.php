@@ -15,6 +15,8 @@ require_once ABSPATH . 'wp-admin/includes/plugin.php';
 $plugin = 'pmp-analytics/pmp-analytics.php';
 update_option('pmp_analytics', ['api_key' => 'k3y']);
 add_user_meta(1, 'pmp_enrolled_7', '1', true);
+set_transient('pmp_asked_erase', ['ids' => []], HOUR_IN_SECONDS);
+set_transient('pmp_erasure_1', '1', HOUR_IN_SECONDS);
 PMP_Analytics_Plugin::instance()->track_user_action('anything');
 deactivate_plugins($plugin);
 uninstall_plugin($plugin);

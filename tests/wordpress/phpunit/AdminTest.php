@@ -60,6 +60,8 @@ final class AdminTest extends SiteTestCase
         self::assertSame(['consent' => 'assumed', 'excluded_roles' => ['author']], $kept);
         self::assertSame(['excluded_roles' => []], $this->page->sanitize(['consent' => 'x', 'excluded_roles' => ['']]));
         self::assertSame([], $this->page->sanitize([]));
+        self::assertSame(['erases_with_the_mesh' => true], $this->page->sanitize(['erases_with_the_mesh' => '1']));
+        self::assertSame(['erases_with_the_mesh' => false], $this->page->sanitize(['erases_with_the_mesh' => '0']));
 
         update_option(PMP_Config::OPTION, $kept);
         self::assertStringContainsString('value="author" checked=', $this->shown());

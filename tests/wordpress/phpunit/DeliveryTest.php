@@ -8,12 +8,15 @@ use PMP\Analytics\Delivery\AfterResponse;
 use PMP\Analytics\Delivery\Backoff;
 use PMP\Analytics\Delivery\Batches;
 use PMP\Analytics\Delivery\Lease;
+use PMP\Analytics\Delivery\Overdue;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Scope;
 use ActionScheduler_Double;
+use Closure;
+use PMP_Event_Queue;
 use WP_CLI;
 
 final class DeliveryTest extends SiteTestCase
@@ -386,7 +389,7 @@ final class DeliveryTest extends SiteTestCase
             $order[] = 'answered, ' . count($this->mesh->calls) . ' calls';
             return true;
         };
-        $after = new AfterResponse($this->queue, $this->drainer(), $finish);
+        $after = $this->after_response($finish);
 
         $after->deliver();
         self::assertSame([], $order, 'a request that recorded nothing ends as it would');
@@ -397,9 +400,30 @@ final class DeliveryTest extends SiteTestCase
         self::assertSame(['a'], $this->mesh->deliveries);
     }
 
+    public function test_what_is_overdue_goes_behind_the_next_answer_though_nothing_was_recorded(): void
+    {
+        $of_another_request = new PMP_Event_Queue(null, $this->clock);
+        $of_another_request->add($this->event('a'));
+        $after = $this->after_response(static fn (): bool => true);
+
+        $after->deliver();
+        self::assertSame([], $this->mesh->calls, 'cron has its time');
+
+        $this->clock->move(301);
+        $this->mesh->mood = 'down';
+        $after->deliver();
+        $after->deliver();
+        self::assertCount(1, $this->mesh->calls, 'a mesh that is down is left alone');
+
+        $this->mesh->mood = 'up';
+        $this->clock->move(60);
+        $after->deliver();
+        self::assertSame(['a'], $this->mesh->deliveries);
+    }
+
     public function test_where_no_response_can_be_ended_early_nothing_is_sent(): void
     {
-        $after = new AfterResponse($this->queue, $this->drainer(), null);
+        $after = $this->after_response(null);
         $this->add_events(['a']);
 
         $after->deliver();
@@ -478,5 +502,13 @@ final class DeliveryTest extends SiteTestCase
     private function batch_sizes(): array
     {
         return array_map(static fn (array $call): int => count($call['body']['events']), $this->mesh->calls);
+    }
+
+    /**
+     * @param Closure(): bool|null $finish
+     */
+    private function after_response(?Closure $finish): AfterResponse
+    {
+        return new AfterResponse($this->queue, $this->drainer(), new Overdue($this->queue, $this->drainer()), $finish);
     }
 }

@@ -20,7 +20,7 @@ final class Mesh
     /** @var list<string> Ids of events that were accepted, repetitions too. */
     public array $deliveries = [];
 
-    /** @var array<string, array<string, mixed>> What it answers to who asks, by path; it knows nothing else. */
+    /** @var array<string, array<string, mixed>> What it answers, by path or by method and path; it knows nothing else. */
     public array $known = [];
 
     /**
@@ -73,7 +73,11 @@ final class Mesh
             'gone' => $this->response(404, $this->status(5, 'no such path')),
             'throttled' => $this->response(429, $this->status(8, 'too many'), ['retry-after' => '120']),
             'broken' => $this->response(500, $this->status(13, 'internal')),
-            default => $arguments['method'] === 'GET' ? $this->tell($path) : $this->take($path, $body),
+            default => match (true) {
+                $arguments['method'] === 'GET' => $this->tell($path),
+                isset($this->known["{$arguments['method']} {$path}"]) => $this->tell("{$arguments['method']} {$path}"),
+                default => $this->take($path, $body),
+            },
         };
     }
 

@@ -30,6 +30,11 @@ final class MovedClock extends Clock
         return $this->now;
     }
 
+    public function wait(float $seconds): void
+    {
+        $this->move($seconds);
+    }
+
     public function move(float $seconds): void
     {
         $this->now += $seconds;

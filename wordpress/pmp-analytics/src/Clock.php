@@ -16,4 +16,12 @@ class Clock
     {
         return microtime(true);
     }
+
+    /**
+     * Nothing happens for so many seconds. Only wp-admin waits.
+     */
+    public function wait(float $seconds): void
+    {
+        usleep((int) ($seconds * 1_000_000));
+    }
 }

@@ -35,6 +35,7 @@ class PMP_API_Client
      * @param string $path    Begins with a slash.
      * @param string $json    Body; empty for none.
      * @param int    $seconds How long to wait for the answer to a small body.
+     * @param int    $max_bytes How much of an answer is read; a longer one is cut, and no JSON any more.
      */
     public function call(
         string $method,
@@ -42,6 +43,7 @@ class PMP_API_Client
         string $json = '',
         Scope $scope = Scope::Site,
         int $seconds = self::TIMEOUT_SECONDS,
+        int $max_bytes = self::MAX_ANSWER_BYTES,
     ): Reply {
         if (! $this->config->is_complete()) {
             return new Reply(0, null, 'The gateway is not set up.');
@@ -57,7 +59,7 @@ class PMP_API_Client
             // A redirect would carry the key to wherever it points.
             'redirection' => 0,
             'sslverify' => true,
-            'limit_response_size' => self::MAX_ANSWER_BYTES,
+            'limit_response_size' => $max_bytes,
             'user-agent' => 'pmp-analytics',
             'headers' => $json === '' ? $headers : $headers + ['Content-Type' => 'application/json'],
         ];

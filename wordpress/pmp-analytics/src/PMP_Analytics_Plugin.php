@@ -28,13 +28,17 @@ use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\PurchasePayload;
+use PMP\Analytics\Privacy\MeshData;
 use PMP\Analytics\Privacy\PersonalData;
+use PMP\Analytics\Privacy\SiteErasers;
+use PMP\Analytics\Privacy\SubjectRequests;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
 use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
+use PMP\Analytics\Rest\ErasuresRoute;
 use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\TrackerScript;
 
@@ -190,11 +194,12 @@ class PMP_Analytics_Plugin
     {
         $overdue = new Overdue($this->event_queue, $this->drainer);
         $rates = RateLimit::of_this_site();
+        $personal_data = new PersonalData($this->event_queue, $this->order_reader);
         $backfill = new Backfill($this->event_queue, $this->orders, $this->clock);
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
-            new AfterResponse($this->event_queue, $this->drainer, AfterResponse::way_to_finish()),
+            new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::way_to_finish()),
             new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
             $backfill,
             new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
@@ -207,7 +212,9 @@ class PMP_Analytics_Plugin
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
-            new PersonalData($this->event_queue, $this->order_reader),
+            $personal_data,
+            new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),
+            new ErasuresRoute($this->config, $personal_data, new SiteErasers($this->clock), $this->clock),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
             new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client, $backfill),
         ];

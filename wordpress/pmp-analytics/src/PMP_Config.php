@@ -14,6 +14,8 @@ class PMP_Config
         'api_key' => '',
         'jwt_secret' => '',
         'excluded_roles' => ['administrator', 'editor', 'shop_manager'],
+        'erasure_secret' => '',
+        'erases_with_the_mesh' => false,
         'consent' => 'required',
         'max_waiting' => 100_000,
     ];
@@ -22,6 +24,7 @@ class PMP_Config
         'gateway_url' => 'PMP_ANALYTICS_GATEWAY_URL',
         'api_key' => 'PMP_ANALYTICS_API_KEY',
         'jwt_secret' => 'PMP_ANALYTICS_JWT_SECRET',
+        'erasure_secret' => 'PMP_ANALYTICS_ERASURE_SECRET',
     ];
 
     /**
@@ -46,6 +49,22 @@ class PMP_Config
     public function jwt_secret(): string
     {
         return $this->text('jwt_secret');
+    }
+
+    /**
+     * Shared with the mesh, which signs its calls with it: `whsec_` and base64; empty while it may not call.
+     */
+    public function erasure_secret(): string
+    {
+        return $this->text('erasure_secret');
+    }
+
+    /**
+     * True when WordPress's own erasers run as well when the mesh erases somebody.
+     */
+    public function erases_with_the_mesh(): bool
+    {
+        return (bool) $this->value('erases_with_the_mesh');
     }
 
     /**

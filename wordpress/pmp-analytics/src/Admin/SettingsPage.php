@@ -58,11 +58,15 @@ final class SettingsPage implements Registerable
             'gateway_url' => __('Address of the gateway', 'pmp-analytics'),
             'api_key' => __('API key', 'pmp-analytics'),
             'jwt_secret' => __('Shared secret', 'pmp-analytics'),
+            'erasure_secret' => __('Secret of erasures', 'pmp-analytics'),
         ];
         foreach ($fields as $name => $label) {
             $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
             add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
         }
+        $field = ['label_for' => 'pmp-erases-with-the-mesh'];
+        $label = __('When the mesh erases somebody', 'pmp-analytics');
+        add_settings_field('erases', $label, [$this, 'show_erases'], self::SLUG, 'gateway', $field);
         add_settings_section('visitors', __('Visitors', 'pmp-analytics'), '__return_null', self::SLUG);
         $field = ['label_for' => 'pmp-consent'];
         add_settings_field('consent', __('Consent', 'pmp-analytics'), [$this, 'show_consent'], self::SLUG, 'visitors', $field);
@@ -81,11 +85,14 @@ final class SettingsPage implements Registerable
         if (isset($input['gateway_url'])) {
             $kept['gateway_url'] = esc_url_raw(trim((string) $input['gateway_url']), ['http', 'https']);
         }
-        foreach (['api_key', 'jwt_secret'] as $name) {
+        foreach (['api_key', 'jwt_secret', 'erasure_secret'] as $name) {
             $value = trim((string) ($input[$name] ?? ''));
             if ($value !== '') {
                 $kept[$name] = $value;
             }
+        }
+        if (isset($input['erases_with_the_mesh'])) {
+            $kept['erases_with_the_mesh'] = rest_sanitize_boolean($input['erases_with_the_mesh']);
         }
         if (in_array($input['consent'] ?? '', ['required', 'assumed'], true)) {
             $kept['consent'] = $input['consent'];
@@ -95,6 +102,21 @@ final class SettingsPage implements Registerable
             $kept['excluded_roles'] = array_values(array_intersect(array_keys(wp_roles()->roles), $input['excluded_roles']));
         }
         return $kept;
+    }
+
+    public function show_erases(): void
+    {
+        $name = PMP_Config::OPTION . '[erases_with_the_mesh]';
+        echo '<input type="hidden" name="' . esc_attr($name) . '" value="0">';
+        printf(
+            '<label><input id="pmp-erases-with-the-mesh" type="checkbox" name="%s" value="1"%s> %s</label>',
+            esc_attr($name),
+            checked($this->config->erases_with_the_mesh(), true, false),
+            esc_html__('run the erasers of WordPress and WooCommerce as well', 'pmp-analytics'),
+        );
+        echo '<p class="description">';
+        esc_html_e('What this plugin holds of them is erased in any case, if the secret of erasures is set.', 'pmp-analytics');
+        echo '</p>';
     }
 
     public function show_consent(): void

@@ -9,8 +9,9 @@ use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 
 /**
- * Delivers what a request recorded when its visitor has the whole answer. Where the server can't end a response before
- * the request, nothing is delivered here: somebody would wait.
+ * Delivers what a request recorded, or what is overdue, when its visitor has the whole answer: also where no browser may tell
+ * anything, and so none asks for overdue messages. Where the server can't end a response before the request, nothing is
+ * delivered here: somebody would wait.
  */
 final class AfterResponse implements Registerable
 {
@@ -22,6 +23,7 @@ final class AfterResponse implements Registerable
     public function __construct(
         private readonly PMP_Event_Queue $queue,
         private readonly Drainer $drainer,
+        private readonly Overdue $overdue,
         private readonly ?Closure $finish,
     ) {
     }
@@ -36,7 +38,7 @@ final class AfterResponse implements Registerable
 
     public function deliver(): void
     {
-        if ($this->queue->recorded() === [] || $this->finish === null) {
+        if ($this->finish === null || $this->queue->recorded() === [] && ! $this->overdue->is_on()) {
             return;
         }
         if (session_status() === PHP_SESSION_ACTIVE) {

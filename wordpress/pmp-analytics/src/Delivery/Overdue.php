@@ -7,8 +7,9 @@ namespace PMP\Analytics\Delivery;
 use PMP_Event_Queue;
 
 /**
- * Whether something should have gone long ago, because neither cron nor the end of a response delivers here. Then a browser
- * is asked to have it delivered behind its visitor's back: no page, beacon or checkout waits.
+ * Whether something should have gone long ago, because cron does not run here. Then the end of any response delivers it, where
+ * a response can be ended early, or a browser is asked to have it delivered behind its visitor's back: no page, beacon or
+ * checkout waits.
  */
 final class Overdue
 {

@@ -6,9 +6,10 @@ namespace PMP\Analytics\Privacy;
 
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
+use WP_User;
 
 /**
- * Somebody, by all the names that messages have for them: an e-mail address, an account, orders, and the visits that belong
+ * Somebody, by all the names that messages have for them: e-mail addresses, accounts, orders, and the visits that belong
  * to one of these.
  */
 final class Person
@@ -16,15 +17,36 @@ final class Person
     /** @var array<string, true> Ids of visits and of browsers. */
     private array $visits = [];
 
-    private readonly string $email;
+    /** @var list<string> */
+    private array $orders = [];
+
+    /** @var list<string> */
+    public readonly array $emails;
 
     /**
-     * @param int         $user_id 0 for somebody without an account.
-     * @param list<string> $orders Numbers of orders.
+     * @param list<string> $emails
+     * @param list<int>    $user_ids Accounts, which need not be there any more.
      */
-    public function __construct(string $email, private readonly int $user_id, private readonly array $orders)
+    public function __construct(array $emails, public readonly array $user_ids)
     {
-        $this->email = strtolower($email);
+        $this->emails = array_values(array_unique(array_map(strtolower(...), $emails)));
+    }
+
+    /**
+     * Whoever goes by an e-mail address, with the account that has it.
+     */
+    public static function with_email(string $email): self
+    {
+        $user = get_user_by('email', $email);
+        return new self([$email], $user instanceof WP_User ? [$user->ID] : []);
+    }
+
+    /**
+     * @param list<string> $numbers
+     */
+    public function ordered(array $numbers): void
+    {
+        $this->orders = $numbers;
     }
 
     public function visited(string $session_id): void
@@ -65,8 +87,8 @@ final class Person
     {
         $user_ids = [$payload['user_id'] ?? '', $payload['wordpress_id'] ?? '', $message->kind === Kind::Profile ? $message->target : ''];
         $order = $message->kind === Kind::Refund ? $message->target : $payload['order_id'] ?? '';
-        return strtolower((string) ($payload['email'] ?? '')) === $this->email
-            || $this->user_id > 0 && in_array((string) $this->user_id, $user_ids, true)
+        return in_array(strtolower((string) ($payload['email'] ?? '')), $this->emails, true)
+            || array_intersect(array_map(strval(...), $this->user_ids), $user_ids) !== []
             || in_array($order, $this->orders, true);
     }
 

@@ -11,15 +11,14 @@ use PMP\Analytics\Queue\StoredMessage;
 use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 use WC_Order;
-use WP_User;
 
 /**
  * Tools > Export and Erase Personal Data: what this plugin holds of somebody. That is what waits in the outbox, the visit kept on
- * an order, and which enrolments were told. What the mesh holds is the mesh's to show and to erase.
+ * an order, and which enrolments were told. For what the mesh holds MeshData asks the mesh.
  */
 final class PersonalData implements Registerable
 {
-    private const ID = 'pmp-analytics';
+    public const ID = 'pmp-analytics';
 
     /** What a sale that waits is without its buyer: money counts whoever paid it. */
     private const IMPERSONAL = [
@@ -65,14 +64,15 @@ final class PersonalData implements Registerable
      */
     public function export(string $email): array
     {
+        $person = Person::with_email($email);
         $items = [];
-        foreach ($this->messages_of($email) as $message) {
+        foreach ($this->messages_of($person) as $message) {
             $items[] = $this->item("{$message->kind->value}-{$message->number}", [
                 __('Kind', 'pmp-analytics') => $message->kind->value,
                 __('Waits to be told', 'pmp-analytics') => $message->json,
             ]);
         }
-        foreach ($this->orders_of($email) as $order) {
+        foreach ($this->orders_of($person) as $order) {
             $visit = $this->reader->visit($order);
             if ($visit !== []) {
                 $items[] = $this->item("order-{$order->get_id()}", [
@@ -81,11 +81,13 @@ final class PersonalData implements Registerable
                 ]);
             }
         }
-        foreach (Enrollments::told_of($this->user_id($email)) as $course_id => $time) {
-            $items[] = $this->item("course-{$course_id}", [
-                __('Course', 'pmp-analytics') => get_the_title($course_id) ?: (string) $course_id,
-                __('Enrolment told', 'pmp-analytics') => gmdate('c', $time),
-            ]);
+        foreach ($person->user_ids as $user_id) {
+            foreach (Enrollments::told_of($user_id) as $course_id => $time) {
+                $items[] = $this->item("course-{$course_id}", [
+                    __('Course', 'pmp-analytics') => get_the_title($course_id) ?: (string) $course_id,
+                    __('Enrolment told', 'pmp-analytics') => gmdate('c', $time),
+                ]);
+            }
         }
         return ['data' => $items, 'done' => true];
     }
@@ -95,21 +97,36 @@ final class PersonalData implements Registerable
      */
     public function erase(string $email): array
     {
+        $forgotten = $this->forget(Person::with_email($email));
+        $message = __('PMP Analytics: amounts of sales that wait are told without their buyer.', 'pmp-analytics');
+        return [
+            'items_removed' => $forgotten['found'],
+            'items_retained' => $forgotten['kept'],
+            'messages' => $forgotten['kept'] ? [$message] : [],
+            'done' => true,
+        ];
+    }
+
+    /**
+     * Erases what the plugin holds of somebody, and tells nobody.
+     *
+     * @return array{found: bool, kept: bool} Whether there was something, and whether something of it is still told.
+     */
+    public function forget(Person $person): array
+    {
         $found = false;
         $kept = false;
-        foreach ($this->messages_of($email) as $message) {
+        foreach ($this->messages_of($person) as $message) {
             $found = true;
             $kept = $this->erase_message($message) || $kept;
         }
-        foreach ($this->orders_of($email) as $order) {
+        foreach ($this->orders_of($person) as $order) {
             $found = $this->reader->forget_visit($order) || $found;
         }
-        $found = Enrollments::forget($this->user_id($email)) || $found;
-        $messages = $found ? [__('PMP Analytics: what the mesh was told before is erased in the mesh.', 'pmp-analytics')] : [];
-        if ($kept) {
-            $messages[] = __('PMP Analytics: amounts of sales that wait are told without their buyer.', 'pmp-analytics');
+        foreach ($person->user_ids as $user_id) {
+            $found = Enrollments::forget($user_id) || $found;
         }
-        return ['items_removed' => $found, 'items_retained' => $kept, 'messages' => $messages, 'done' => true];
+        return ['found' => $found, 'kept' => $kept];
     }
 
     public function suggest_policy(): void
@@ -155,11 +172,10 @@ final class PersonalData implements Registerable
     /**
      * @return list<StoredMessage>
      */
-    private function messages_of(string $email): array
+    private function messages_of(Person $person): array
     {
-        $orders = $this->orders_of($email);
-        $numbers = array_map(static fn (WC_Order $order): string => (string) $order->get_id(), $orders);
-        $person = new Person($email, $this->user_id($email), $numbers);
+        $orders = $this->orders_of($person);
+        $person->ordered(array_map(static fn (WC_Order $order): string => (string) $order->get_id(), $orders));
         foreach ($orders as $order) {
             $person->visited((string) ($this->reader->visit($order)['session_id'] ?? ''));
         }
@@ -179,23 +195,13 @@ final class PersonalData implements Registerable
     /**
      * @return list<WC_Order>
      */
-    private function orders_of(string $email): array
+    private function orders_of(Person $person): array
     {
-        if (! function_exists('wc_get_orders')) {
+        $customer = [...$person->emails, ...$person->user_ids];
+        if ($customer === [] || ! function_exists('wc_get_orders')) {
             return [];
         }
-        $user_id = $this->user_id($email);
-        return array_values(wc_get_orders([
-            'type' => 'shop_order',
-            'limit' => -1,
-            'customer' => $user_id > 0 ? [$email, $user_id] : [$email],
-        ]));
-    }
-
-    private function user_id(string $email): int
-    {
-        $user = get_user_by('email', $email);
-        return $user instanceof WP_User ? $user->ID : 0;
+        return array_values(wc_get_orders(['type' => 'shop_order', 'limit' => -1, 'customer' => $customer]));
     }
 
     /**

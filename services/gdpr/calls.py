@@ -1,0 +1,59 @@
+"""Tells other systems whom to forget: webhooks, signed as Standard Webhooks has it (https://www.standardwebhooks.com)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx
+import orjson
+from standardwebhooks import Webhook
+
+from kit.errors import Unavailable
+from kit.settings import Settings
+
+TYPE: Final = "person.erased"
+"""What a call is about."""
+
+_SECONDS: Final = 10.0
+_REST: Final = timedelta(seconds=30)
+"""For so long a system that did not answer is left alone: other requests would wait for it, one after the other."""
+
+
+class Calls:
+    """Systems outside of the mesh that know its persons."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._addresses = {name: str(url) for name, url in settings.site_erasure_calls.items()}
+        self._webhook = Webhook(settings.site_erasure_secret.get_secret_value()) if settings.site_erasure_secret else None
+        self._resting: dict[str, datetime] = {}
+        self.systems = sorted(self._addresses)
+
+    async def tell(self, system: str, request_id: str, whom: Mapping[str, Any]) -> None:
+        """Tells a system whom to forget. It knows by the id of the call that it was told before.
+
+        Raises:
+            Unavailable: it did not take it, or is not known any more.
+        """
+        if self._webhook is None or system not in self._addresses:
+            raise Unavailable(f"{system} is not in the settings")
+        call, now = f"{request_id}-{system}", datetime.now(UTC)
+        if system in self._resting and now < self._resting[system]:
+            raise Unavailable(f"{system} did not answer a moment ago")
+        body = orjson.dumps({"type": TYPE, "timestamp": now.isoformat(), "data": {"request": request_id, **whom}})
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "pmp-mesh",
+            "webhook-id": call,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(call, now, body.decode()),
+        }
+        try:
+            async with httpx.AsyncClient(timeout=_SECONDS) as client:
+                answer = await client.post(self._addresses[system], content=body, headers=headers)
+        except httpx.TransportError as error:
+            self._resting[system] = datetime.now(UTC) + _REST
+            raise Unavailable(f"{system} does not answer: {type(error).__name__}") from None
+        if not answer.is_success:
+            raise Unavailable(f"{system} answers {answer.status_code}")

@@ -1,0 +1,116 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Rest;
+
+use PMP\Analytics\Api\Webhook;
+use PMP\Analytics\Clock;
+use PMP\Analytics\Privacy\Person;
+use PMP\Analytics\Privacy\PersonalData;
+use PMP\Analytics\Privacy\SiteErasers;
+use PMP\Analytics\Registerable;
+use PMP_Config;
+use WP_Error;
+use WP_REST_Request;
+use WP_REST_Response;
+use WP_User;
+
+/**
+ * POST pmp/v1/erasures: the mesh has erased somebody, and what this site holds of them goes, too. Nothing here calls the mesh.
+ *
+ * What is not done in time is answered with 503; the mesh calls again, and it goes on from there.
+ */
+final class ErasuresRoute implements Registerable
+{
+    public const PATH = '/erasures';
+
+    /** The mesh waits for ten. */
+    private const SECONDS = 8.0;
+
+    private const MAX_BYTES = 1 << 20;
+
+    private const DONE = 'pmp_erasure_';
+
+    public function __construct(
+        private readonly PMP_Config $config,
+        private readonly PersonalData $data,
+        private readonly SiteErasers $erasers,
+        private readonly Clock $clock,
+    ) {
+    }
+
+    public function register(): void
+    {
+        add_action('rest_api_init', [$this, 'add_route']);
+    }
+
+    public function add_route(): void
+    {
+        register_rest_route(CollectRoute::SPACE, self::PATH, [
+            'methods' => 'POST',
+            'callback' => [$this, 'erase'],
+            'permission_callback' => [$this, 'is_signed'],
+        ]);
+    }
+
+    public function is_signed(WP_REST_Request $request): bool|WP_Error
+    {
+        $is_signed = $this->webhook($request)->is_signed($this->config->erasure_secret(), $this->clock->now());
+        return $is_signed ?: new WP_Error('pmp_unsigned', 'Only the mesh may call this.', ['status' => 401]);
+    }
+
+    public function erase(WP_REST_Request $request): WP_REST_Response
+    {
+        $done = self::DONE . hash('sha256', $this->webhook($request)->id);
+        if (get_transient($done) !== false) {
+            return new WP_REST_Response(['success' => true, 'duplicate' => true]);
+        }
+        $body = $request->get_body();
+        $told = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 8) : null;
+        if (! is_array($told) || ($told['type'] ?? '') !== 'person.erased' || ! is_array($told['data'] ?? null)) {
+            return Refusal::of(400, 3, 'The body is {"type": "person.erased", "data": {...}}.');
+        }
+        $until = $this->clock->now() + self::SECONDS;
+        $person = $this->person($told['data']);
+        $this->data->forget($person);
+        if ($this->config->erases_with_the_mesh()) {
+            foreach ($person->emails as $email) {
+                if (! $this->erasers->run($email, $until)) {
+                    return Refusal::of(503, 14, 'Not everything is erased yet.');
+                }
+            }
+        }
+        set_transient($done, '1', DAY_IN_SECONDS);
+        return new WP_REST_Response(['success' => true, 'duplicate' => false]);
+    }
+
+    /**
+     * @param array<mixed> $data
+     */
+    private function person(array $data): Person
+    {
+        $names = static fn (string $field): array => array_values(array_filter((array) ($data[$field] ?? []), is_string(...)));
+        $user_ids = array_values(array_filter(array_map(intval(...), array_filter($names('wordpress_user_ids'), ctype_digit(...)))));
+        $emails = array_values(array_filter($names('emails'), is_email(...)));
+        foreach ($user_ids as $user_id) {
+            $user = get_userdata($user_id);
+            if ($user instanceof WP_User && $user->user_email !== '') {
+                $emails[] = $user->user_email;
+            }
+        }
+        $person = new Person($emails, $user_ids);
+        array_map($person->visited(...), [...$names('session_ids'), ...$names('anonymous_ids')]);
+        return $person;
+    }
+
+    private function webhook(WP_REST_Request $request): Webhook
+    {
+        return new Webhook(
+            (string) $request->get_header('webhook-id'),
+            (string) $request->get_header('webhook-timestamp'),
+            (string) $request->get_header('webhook-signature'),
+            $request->get_body(),
+        );
+    }
+}

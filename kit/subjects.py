@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, bindparam, delete, false, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, bindparam, delete, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from typing_extensions import override
@@ -28,7 +28,7 @@ from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
-from kit.log.tables import books, offsets, outbox_heads
+from kit.log.tables import books, erased_rows, offsets, outbox_heads
 from kit.log.tables import dead_letters as letters
 from kit.outbox import Outbox, StateTopic
 from kit.persons import aliases, persons, subject_of, users
@@ -200,20 +200,37 @@ class SubjectData:
             counts[letters.name] = len(await self._letters(session, names))
         return counts
 
-    async def erase(self, names: Sequence[str], pseudonym: str) -> Mapping[str, int]:
-        """Erases in portions, each in a transaction of its own; says how many rows by table."""
+    async def erase(self, names: Sequence[str], pseudonym: str, task: str = "") -> Mapping[str, int]:
+        """Erases in portions, each in a transaction of its own, and counts them under the task; says how many rows by table."""
         counts: dict[str, int] = {}
         for holding in self._holdings:
             name = holding.table.name
 
             async def work(session: AsyncSession, holding: Holding = holding) -> int:
-                return await self._erase(session, holding, names, pseudonym)
+                found = await self._erase(session, holding, names, pseudonym)
+                await _count(session, task, holding.table, found)
+                return found
 
             counts[name] = 0
             while found := await transact(self._sessions, work):
                 counts[name] += found
-        counts[letters.name] = await transact(self._sessions, lambda session: self._drop(session, names))
+
+        async def drop(session: AsyncSession) -> int:
+            found = await self._drop(session, names)
+            await _count(session, task, letters, found)
+            return found
+
+        counts[letters.name] = await transact(self._sessions, drop)
         return counts
+
+    async def erased(self, task: str) -> Mapping[str, int]:
+        """How many rows went under a task, by table: each once, whatever died on the way."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            rows = await session.execute(
+                select(erased_rows.c.table_name, erased_rows.c["count"].label("count_")).where(erased_rows.c.task == task)
+            )
+            return {row.table_name: row.count_ for row in rows}
 
     async def _erase(self, session: AsyncSession, holding: Holding, names: Sequence[str], pseudonym: str) -> int:
         if holding.erase is not None:
@@ -296,13 +313,13 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         if request.dry_run:
             counts = await self._data.count(request.names)
         else:
-            counts = await self._data.erase(request.names, request.pseudonym)
+            counts = await self._data.erase(request.names, request.pseudonym, request.task)
             self._outbox.wake()
             left = await self._purge(request.purge_through)
         written = await self._written()
         bind_facts(rows=sum(counts.values()), entries_left=left)
-        found = [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
-        return pb.EraseResponse(tables=found, read=read, written=written, entries_left=left)
+        total = await self._data.erased(request.task)
+        return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
 
     async def _read(self) -> list[pb.Place]:
         async with self._database.sessions() as session:
@@ -420,6 +437,18 @@ def _emptied(holding: Holding, row: Row, pseudonym: str) -> dict[str, Any]:
     """The columns that lead to the person, as they are to be."""
     names = {name: pseudonym if kind is Kind.SUBJECT else None for name, kind in holding.names.items()}
     return {**names, **{name: becomes(row) for name, becomes in holding.personal.items()}}
+
+
+async def _count(session: AsyncSession, task: str, table: Table, rows: int) -> None:
+    if not (task and rows):
+        return
+    own = (erased_rows.c.task == task, erased_rows.c.table_name == table.name)
+    if not await changed(session, update(erased_rows).where(*own).values(count=erased_rows.c["count"] + rows)):
+        await session.execute(insert(erased_rows).values(task=task, table_name=table.name, count=rows))
+
+
+def _counts(counts: Mapping[str, int]) -> list[pb.TableCount]:
+    return [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
 
 
 def _ids(table: Table, rows: Iterable[Row] | Sequence[RowMapping]) -> list[Any]:

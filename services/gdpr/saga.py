@@ -61,6 +61,9 @@ class Answer:
     """What a holder answered."""
 
     tables: Counter[str] = field(default_factory=Counter[str])
+    """What went now, or would go."""
+    total: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What went under the task so far."""
     read: dict[Place, str] = field(default_factory=dict[Place, str])
     written: dict[Place, str] = field(default_factory=dict[Place, str])
     entries_left: int = 0
@@ -72,6 +75,7 @@ class _Progress:
 
     done: bool
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What went in all tries."""
     places: Mapping[Place, str] = field(default_factory=dict[Place, str])
 
 
@@ -93,10 +97,11 @@ class Holders:
         names: Sequence[str] = (),
         pseudonym: str = "",
         *,
+        task: str = "",
         dry_run: bool = False,
         through: Mapping[Place, str] | None = None,
     ) -> Answer:
-        """Erases names at a holder, or asks how far it is.
+        """Erases names at a holder, which counts what goes under the task, or asks how far it is.
 
         Raises:
             Unavailable: it does not answer.
@@ -108,11 +113,12 @@ class Holders:
                 stub: Any = SubjectDataServiceStub(channel)
                 for start in range(0, max(1, len(names)), _NAMES_AT_ONCE):
                     some = names[start : start + _NAMES_AT_ONCE]
-                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, dry_run=dry_run, purge_through=purge)
+                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
                     answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
                     whole.tables.update({each.table: each.rows for each in answer.tables})
                     # What was read before the first portion was erased is what counts.
                     whole.read = whole.read or _places(answer.read)
+                    whole.total = {each.table: each.rows for each in answer.total}
                     whole.written, whole.entries_left = _places(answer.written), answer.entries_left
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{holder} answers {error.code().name}") from None
@@ -203,7 +209,7 @@ class Saga:
 
     async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
         what, _, holder = step.name.partition(" ")
-        names = await self._names(request)
+        names, task = await self._names(request), f"{request.id} {step.name}"
         if not names and what != KEYS:
             raise Unavailable("the key of the request is lost")
         if what == SUPPRESS:
@@ -212,12 +218,12 @@ class Saga:
         if what == NAMES:
             return await self._gather(request, names, places[SUPPRESS])
         if what == ERASE:
-            answer = await self._holders.erase(holder, names, request.pseudonym)
+            answer = await self._holders.erase(holder, names, request.pseudonym, task=task)
             done = not answer.tables.total() and reached(answer.read, places[SUPPRESS])
-            return _Progress(done, answer.tables, answer.written if done else {})
+            return _Progress(done, answer.total, answer.written if done else {})
         if what == PURGE:
-            answer = await self._holders.erase(holder, names, request.pseudonym, through=places[f"{ERASE} {holder}"])
-            return _Progress(not answer.entries_left and not answer.tables.total(), answer.tables)
+            answer = await self._holders.erase(holder, names, request.pseudonym, task=task, through=places[f"{ERASE} {holder}"])
+            return _Progress(not answer.entries_left and not answer.tables.total(), answer.total)
         if what == KEYS:
             return await self._destroy(request, names)
         await self._rewrite()
@@ -271,7 +277,7 @@ class Saga:
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
         row.started_at, row.error = row.started_at or now, ""
-        row.tables = dict(Counter(row.tables) + Counter(progress.tables))
+        row.tables = dict(progress.tables)
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
             row.places = [[topic, partition, position] for (topic, partition), position in sorted(progress.places.items())]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -23,7 +24,7 @@ from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChang
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 from sqlalchemy import insert, text
-from sqlalchemy.event import listens_for, remove
+from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
@@ -71,6 +72,7 @@ class Gdpr:
     def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
         self.keys = keys
         self.settings = settings
+        self.engine = database.engine
         self.sessions = database.sessions
         self.log = log
         self.partitions = settings.log_partitions
@@ -340,7 +342,30 @@ async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -
             assert not whole, (statement, plan)
 
 
-async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
+class Killed(BaseException):
+    """The end of a process, which catches nothing and writes nothing any more."""
+
+
+@contextmanager
+def dying(gdpr: Gdpr) -> Generator[set[tuple[str, Any]]]:
+    """A process that has done a step, or a request, dies before it has written so, each time once; holds what it died at."""
+    deaths: set[tuple[str, Any]] = set()
+
+    def die(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith(("UPDATE request_steps", "UPDATE subject_requests")) and "done" in parameters:
+            death = (statement.split()[1], parameters[-1])
+            if death not in deaths:
+                deaths.add(death)
+                raise Killed
+
+    listen(gdpr.engine.sync_engine, "before_cursor_execute", die)
+    try:
+        yield deaths
+    finally:
+        remove(gdpr.engine.sync_engine, "before_cursor_execute", die)
+
+
+async def test_an_erasure_that_dies_after_every_step_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
     await gdpr.update("session:s1", analytics_tracking=True)
     await gdpr.update("u1", marketing_emails=True)
     await gdpr.update("somebody-else", marketing_emails=True)
@@ -348,14 +373,20 @@ async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
     answers = await asyncio.gather(*(gdpr.erase(name) for name in ("42", "u1", "u2", "session:s1")))
     (request,) = {answer.request.id for answer in answers}
     seen: list[list[str]] = []
-    while (shown := await gdpr.request(request)).state != "done":
-        seen.append([step.state for step in shown.steps])
-        assert len(seen) < 5000
-        await gdpr.work()
-    assert [step.state for step in shown.steps] == ["done"] * len(shown.steps)
+    with dying(gdpr) as deaths:
+        while (shown := await gdpr.request(request)).state != "done":
+            seen.append([step.state for step in shown.steps])
+            assert len(seen) < 5000
+            with suppress(Killed):
+                await gdpr.work()
+    assert len(deaths) == len(shown.steps) + 1
+    assert [(step.state, step.failures) for step in shown.steps] == [("done", 0)] * len(shown.steps)
     assert all(sorted(several) == several for several in seen), "one step after the other"
     tables = {table.table: table.rows for step in shown.steps for table in step.tables}
     assert (tables["consents"], tables["person_consents"]) == (2, 2)
+    async with gdpr.sessions() as session:
+        entries = [json.loads(each.entry)["action"] for each in await Audit(session).chain()]
+        assert (entries, len(await Audit(session).receipts())) == (["erasure asked", "erasure done"], 1)
     assert (await gdpr.erase("42")).request == shown
     assert [change.consent.subject for change in await gdpr.changes() if change.HasField("consent")] == ["user:somebody-else"]
     held = [change.suppression.digest for change in await gdpr.changes() if change.HasField("suppression")]

@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
-from sqlalchemy import ColumnElement, RowMapping, Table, and_, bindparam, delete, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, delete, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from typing_extensions import override
 
-from kit.database import READING, Database, changed, transact
+from kit.database import READING, Database, changed, transact, upsert
 from kit.interceptors import Context, bind_facts
 from kit.keys.seals import Opener
 from kit.keys.store import Keys
@@ -235,7 +235,7 @@ class SubjectData:
     async def _erase(self, session: AsyncSession, holding: Holding, names: Sequence[str], pseudonym: str) -> int:
         if holding.erase is not None:
             return await holding.erase(session, names, pseudonym)
-        table, keys = holding.table, [column.name for column in holding.table.primary_key]
+        table = holding.table
         query = select(table).where(_owned(holding, names)).order_by(*table.primary_key).limit(_AT_ONCE).with_for_update()
         rows: list[Row] = [dict(row) for row in (await session.execute(query)).mappings()]
         if not rows:
@@ -247,10 +247,8 @@ class SubjectData:
             await session.execute(delete(table).where(_among(table, rows)))
         else:
             rows = [{**row, **_emptied(holding, row, pseudonym)} for row in rows]
-            written = [name for name in (*holding.names, *holding.personal) if name not in keys]
-            statement = update(table).where(*(table.c[key] == bindparam(f"old_{key}") for key in keys))
-            values = [{f"old_{key}": row[key] for key in keys} | {f"new_{name}": row[name] for name in written} for row in rows]
-            await session.execute(statement.values({name: bindparam(f"new_{name}") for name in written}), values)
+            # The rows are there: so written they all go in one statement, while each UPDATE is a round trip.
+            await upsert(session, table, rows, changing=(*holding.names, *holding.personal))
         await self._tell(session, holding, rows)
         if table.name in self._after:
             await self._after[table.name](session, rows)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WrongSetting(ValueError):  # noqa: N818 (errors are nouns)
+    """A setting is wrong in a way that only the service sees. Its text is for the operator."""
 
 
 class Settings(BaseSettings):
@@ -87,6 +91,9 @@ class Settings(BaseSettings):
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused, and deleted."""
 
+    site_retention_tables: dict[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")], Annotated[timedelta, Field(gt=timedelta(0))]] = {}
+    """How long rows of a table are kept, as JSON by service and table: `{"journeys.user_journeys": "P730D"}`."""
+
     site_log_retention: timedelta = timedelta(days=90)
     """How long it is kept what became of each delivery of an event."""
 
@@ -112,6 +119,10 @@ class Settings(BaseSettings):
         except (ZoneInfoNotFoundError, ValueError) as error:
             message = "not a timezone of the IANA database, such as Europe/Berlin"
             raise ValueError(message) from error
+
+    def kept(self, table: str) -> timedelta:
+        """How long rows of a table, named with its service, are kept: what is older when it comes is refused."""
+        return self.site_retention_tables.get(table, self.site_retention)
 
     def database(self, service: str) -> str:
         """URL of a service's own database."""

@@ -96,6 +96,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Ages:
+    """How the rows of a table grow old."""
+
+    column: str
+    """The time that says how old a row is."""
+    by: str = ""
+    """A column in whose order they do so, where there is no index of the time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
     """A table that holds something of persons."""
 
@@ -120,6 +130,8 @@ class Holding:
     told: Tell | None = None
     erase: Custom | None = None
     """Where rows can't be erased one by one."""
+    ages: Ages | None = None
+    """Where rows may be deleted once they are too old."""
 
     @property
     def table(self) -> Table:
@@ -130,6 +142,8 @@ class Holding:
 _WHO: Final = "who is who, so that visits and orders find their person"
 LONG: Final = "until the person is erased"
 """How long most is kept."""
+SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
+"""How long what grows old is kept."""
 
 SHARED: Final = (
     Holding(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
@@ -244,7 +258,7 @@ class SubjectData:
         for part in holding.parts:
             await _erase_part(session, part, ids, goes=holding.goes)
         if holding.goes:
-            await session.execute(delete(table).where(_among(table, rows)))
+            await session.execute(delete(table).where(among(table, rows)))
         else:
             rows = [{**row, **_emptied(holding, row, pseudonym)} for row in rows]
             # The rows are there: so written they all go in one statement, while each UPDATE is a round trip.
@@ -454,7 +468,8 @@ def _ids(table: Table, rows: Iterable[Row] | Sequence[RowMapping]) -> list[Any]:
     return [row[key.name] for row in rows]
 
 
-def _among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
+def among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
+    """Says of rows of a table whether they are these."""
     keys = list(table.primary_key)
     if len(keys) == 1:
         return keys[0].in_(_ids(table, rows))

@@ -27,17 +27,20 @@ from kit.keys.store import DATABASE, Keys
 from kit.log.consume import happens
 from kit.outbox import StateTopic
 from kit.settings import Settings
+from kit.telemetry import MetricName, meter
+from kit.vault import Vault
 from services.gdpr.audit import canonical
 from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import DONE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
+from services.gdpr.rules import DONE, DUE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached
 
 _log = structlog.get_logger(__name__)
 
 _NAMES_AT_ONCE: Final = 1000
 _CALL_SECONDS: Final = 120.0
 _IDLE_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 15.0
 _SOON: Final = timedelta(milliseconds=200)
 _OVERDUE: Final = timedelta(minutes=10)
 
@@ -75,7 +78,7 @@ class _Progress:
 
     done: bool
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What went in all tries."""
+    """What went in all tries, of tables where anything did."""
     places: Mapping[Place, str] = field(default_factory=dict[Place, str])
 
 
@@ -277,7 +280,7 @@ class Saga:
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
         row.started_at, row.error = row.started_at or now, ""
-        row.tables = dict(progress.tables)
+        row.tables = {**row.tables, **progress.tables}
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
             row.places = [[topic, partition, position] for (topic, partition), position in sorted(progress.places.items())]
@@ -305,6 +308,35 @@ class Saga:
             row.state, row.finished_at, row.names = DONE, now, None
             await session.flush()
             _log.info("request done", request=request_id, kind=row.kind)
+
+
+class Deadlines:
+    """Gauges of what the law and people wait for. Every replica tells the same."""
+
+    def __init__(self, sessions: Sessions, vault: Vault) -> None:
+        self._sessions = sessions
+        self._vault = vault
+        self._left = meter().create_gauge(
+            MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none."
+        )
+        self._steps = meter().create_gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
+
+    async def run(self) -> None:
+        """Looks every 15 seconds, until cancelled."""
+        while True:
+            try:
+                await self.look(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
+                _log.warning("deadlines not looked at", error=type(error).__name__)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self, now: datetime) -> None:
+        """Sets the gauges."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            due_at, steps = await Requests(session, self._vault).waiting(now - _OVERDUE)
+        self._left.set((due_at - now if due_at else DUE).total_seconds())
+        self._steps.set(steps)
 
 
 async def sealed(keys: Keys, request_id: str, names: Collection[str]) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +20,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
@@ -25,6 +29,7 @@ from pmp.log.v1 import log_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 from sqlalchemy import insert, text
 from sqlalchemy.event import listen, listens_for, remove
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
@@ -39,12 +44,15 @@ from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consen
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
+from kit.telemetry import MetricName, telemetry
+from kit.vault import Vault
 from services.gdpr.audit import faults
+from services.gdpr.audit import link as link_behind
 from services.gdpr.messages import TOPIC
-from services.gdpr.models import ConsentRow
+from services.gdpr.models import AuditRow, ConsentRow
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.repository import Audit, ConsentHistory, Somebody
-from services.gdpr.saga import Holders, Saga
+from services.gdpr.saga import Deadlines, Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 
@@ -395,6 +403,19 @@ async def test_an_erasure_that_dies_after_every_step_goes_on_from_what_is_writte
     assert (answer.success, states(answer.consent)) == (True, ("unknown",) * 3)
 
 
+def test_a_service_that_is_not_there_keeps_gdpr_from_starting() -> None:
+    told = {
+        "MESH_TOKEN": "token",
+        "VAULT_KEY": "key",
+        "DATABASE_URL": "none",
+        "REDIS_URL": "none",
+        "SITE_RETENTION_TABLES": '{"shop.x": "P1D"}',
+    }
+    environment = {**os.environ, **{f"PMP_{name}": value for name, value in told.items()}}
+    ran = subprocess.run([sys.executable, "-m", "services", "gdpr"], env=environment, check=False, capture_output=True, text=True)
+    assert (ran.returncode, "there is no service shop" in ran.stderr) == (2, True), ran.stderr
+
+
 async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_another(gdpr: Gdpr) -> None:
     requests = {(await each).request.id for each in asyncio.as_completed([gdpr.erase(f"{number}") for number in range(1, 6)])}
     async with gdpr.sessions() as session:
@@ -402,6 +423,18 @@ async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_an
     assert faults(chain, [], lambda _document, _signature: False) == []
     assert {json.loads(each.entry)["request"] for each in chain} == requests
     assert len(chain) == 5
+
+
+async def test_no_two_entries_of_the_audit_log_can_follow_the_same_one(gdpr: Gdpr) -> None:
+    async with gdpr.sessions.begin() as session:
+        for number in range(2):
+            await Audit(session).append({"action": f"{number}"})
+    async with gdpr.sessions() as session:
+        first, second = await Audit(session).chain()
+    for rival in (link_behind(first, {"action": "rival"}), link_behind(None, {"action": "rival"})):
+        with pytest.raises(IntegrityError):
+            async with gdpr.sessions.begin() as session:
+                await session.execute(insert(AuditRow), rival._replace(number=second.number + 1)._asdict())
 
 
 async def test_a_count_of_what_would_go_leaves_no_trace(gdpr: Gdpr) -> None:
@@ -419,6 +452,24 @@ async def test_a_holder_that_is_down_is_waited_for_and_named(gdpr: Gdpr) -> None
     (step, *others) = (await gdpr.request(request)).steps
     assert (step.state, step.failures, step.error) == ("waiting", 1, "ingestion answers UNAVAILABLE")
     assert {other.state for other in others} == {"waiting"}
+
+
+async def test_operators_see_how_long_the_law_gives_and_what_does_not_end(gdpr: Gdpr) -> None:
+    reader, now = InMemoryMetricReader(), datetime.now(UTC)
+    with telemetry(gdpr.settings, TOPIC, readers=[reader]):
+        deadlines = Deadlines(gdpr.sessions, Vault.from_settings(gdpr.settings))
+
+        async def seen(at_: datetime) -> tuple[float, float]:
+            await deadlines.look(at_)
+            metrics: Any = reader.get_metrics_data()
+            points = {metric.name: metric.data.data_points[0].value for metric in metrics.resource_metrics[0].scope_metrics[0].metrics}
+            return points[MetricName.REQUEST_LEFT] / 86400, points[MetricName.STEPS_OVERDUE]
+
+        assert await seen(now) == (30, 0)
+        await gdpr.erase("42")
+        await gdpr.work(ingestion="127.0.0.1:1")
+        assert await seen(now + timedelta(minutes=9)) == (pytest.approx(30, abs=0.1), 0)
+        assert await seen(now + timedelta(days=29)) == (pytest.approx(1, abs=0.1), 1)
 
 
 async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:

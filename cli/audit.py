@@ -24,5 +24,10 @@ async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
     vault = Vault(b64decode(vault_key))
     async with service_sessions("gdpr", url) as sessions, sessions() as session:
         await session.connection(execution_options=READING)
-        chain, receipts = await Audit(session).chain(), await Audit(session).receipts()
-    return len(chain), faults(chain, receipts, lambda document, signature: vault.is_signed(document.encode(), bytes.fromhex(signature)))
+        audit = Audit(session)
+        chain, receipts, requests = await audit.chain(), await audit.receipts(), await audit.requests()
+
+    def is_signed(document: str, signature: str) -> bool:
+        return vault.is_signed(document.encode(), bytes.fromhex(signature))
+
+    return len(chain), faults(chain, receipts, is_signed, requests)

@@ -193,11 +193,11 @@ async def changed(session: AsyncSession, statement: Update | Delete) -> int:
     return cast("CursorResult[Any]", result).rowcount
 
 
-async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Inserts rows; where there is one of the same primary key, changes the columns that are given. The rows stay locked."""
+async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]], changing: Sequence[str] = ()) -> None:
+    """Inserts rows; where there is one of the same primary key, changes the columns named, or all that are given. The rows stay locked."""
     if not rows:
         return
-    await session.execute(_upsert(table, tuple(rows[0]), session.get_bind().dialect.name), rows)
+    await session.execute(_upsert(table, tuple(changing or rows[0]), session.get_bind().dialect.name), rows)
 
 
 @cache

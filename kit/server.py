@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
-from kit.settings import Settings
+from kit.settings import Settings, WrongSetting
 from kit.telemetry import describe, log_to_stdout
 
 Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
@@ -104,6 +104,9 @@ def run(main: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
         uvloop.run(_main(main, settings))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except WrongSetting as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
     except Exception as error:  # noqa: BLE001  (the default would print texts that may hold personal values)
         _log.critical("died", exc_info=error)
         sys.exit(1)

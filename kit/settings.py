@@ -15,6 +15,10 @@ SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,5
 """Names a system that is no part of the mesh."""
 
 
+class WrongSetting(ValueError):  # noqa: N818 (errors are nouns)
+    """A setting is wrong in a way that only the service sees. Its text is for the operator."""
+
+
 class Settings(BaseSettings):
     """What an operator may set. Secrets have no defaults; `OTEL_*` belongs to the OpenTelemetry SDK."""
 
@@ -92,6 +96,9 @@ class Settings(BaseSettings):
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused, and deleted."""
 
+    site_retention_tables: dict[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z_]+$")], Annotated[timedelta, Field(gt=timedelta(0))]] = {}
+    """How long rows of a table are kept, as JSON by service and table: `{"journeys.user_journeys": "P730D"}`."""
+
     site_log_retention: timedelta = timedelta(days=90)
     """How long it is kept what became of each delivery of an event."""
 
@@ -138,6 +145,10 @@ class Settings(BaseSettings):
             message = "site_erasure_secret is required with site_erasure_calls"
             raise ValueError(message)
         return self
+
+    def kept(self, table: str) -> timedelta:
+        """How long rows of a table, named with its service, are kept: what is older when it comes is refused."""
+        return self.site_retention_tables.get(table, self.site_retention)
 
     def database(self, service: str) -> str:
         """URL of a service's own database."""

@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
-from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, bindparam, delete, false, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, delete, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 from typing_extensions import override
 
-from kit.database import READING, Database, changed, transact
+from kit.database import READING, Database, changed, transact, upsert
 from kit.interceptors import Context, bind_facts
 from kit.keys.seals import Opener
 from kit.keys.store import Keys
@@ -28,7 +28,7 @@ from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
-from kit.log.tables import books, offsets, outbox_heads
+from kit.log.tables import books, erased_rows, offsets, outbox_heads
 from kit.log.tables import dead_letters as letters
 from kit.outbox import Outbox, StateTopic
 from kit.persons import aliases, persons, subject_of, users
@@ -96,6 +96,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Ages:
+    """How the rows of a table grow old."""
+
+    column: str
+    """The time that says how old a row is."""
+    by: str = ""
+    """A column in whose order they do so, where there is no index of the time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Holding:
     """A table that holds something of persons."""
 
@@ -122,6 +132,8 @@ class Holding:
     told: Tell | None = None
     erase: Custom | None = None
     """Where rows can't be erased one by one."""
+    ages: Ages | None = None
+    """Where rows may be deleted once they are too old."""
 
     @property
     def table(self) -> Table:
@@ -132,6 +144,8 @@ class Holding:
 _WHO: Final = "who is who, so that visits and orders find their person"
 LONG: Final = "until the person is erased"
 """How long most is kept."""
+SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
+"""How long what grows old is kept."""
 
 SHARED: Final = (
     Holding(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
@@ -204,25 +218,42 @@ class SubjectData:
             counts[letters.name] = len(await self._letters(session, names))
         return counts
 
-    async def erase(self, names: Sequence[str], pseudonym: str) -> Mapping[str, int]:
-        """Erases in portions, each in a transaction of its own; says how many rows by table."""
+    async def erase(self, names: Sequence[str], pseudonym: str, task: str = "") -> Mapping[str, int]:
+        """Erases in portions, each in a transaction of its own, and counts them under the task; says how many rows by table."""
         counts: dict[str, int] = {}
         for holding in self._holdings:
             name = holding.table.name
 
             async def work(session: AsyncSession, holding: Holding = holding) -> int:
-                return await self._erase(session, holding, names, pseudonym)
+                found = await self._erase(session, holding, names, pseudonym)
+                await _count(session, task, holding.table, found)
+                return found
 
             counts[name] = 0
             while found := await transact(self._sessions, work):
                 counts[name] += found
-        counts[letters.name] = await transact(self._sessions, lambda session: self._drop(session, names))
+
+        async def drop(session: AsyncSession) -> int:
+            found = await self._drop(session, names)
+            await _count(session, task, letters, found)
+            return found
+
+        counts[letters.name] = await transact(self._sessions, drop)
         return counts
+
+    async def erased(self, task: str) -> Mapping[str, int]:
+        """How many rows went under a task, by table: each once, whatever died on the way."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            rows = await session.execute(
+                select(erased_rows.c.table_name, erased_rows.c["count"].label("count_")).where(erased_rows.c.task == task)
+            )
+            return {row.table_name: row.count_ for row in rows}
 
     async def _erase(self, session: AsyncSession, holding: Holding, names: Sequence[str], pseudonym: str) -> int:
         if holding.erase is not None:
             return await holding.erase(session, names, pseudonym)
-        table, keys = holding.table, [column.name for column in holding.table.primary_key]
+        table = holding.table
         query = select(table).where(_owned(holding, names)).order_by(*table.primary_key).limit(_AT_ONCE).with_for_update()
         rows: list[Row] = [dict(row) for row in (await session.execute(query)).mappings()]
         if not rows:
@@ -231,13 +262,11 @@ class SubjectData:
         for part in holding.parts:
             await _erase_part(session, part, ids, goes=holding.goes)
         if holding.goes:
-            await session.execute(delete(table).where(_among(table, rows)))
+            await session.execute(delete(table).where(among(table, rows)))
         else:
             rows = [{**row, **_emptied(holding, row, pseudonym)} for row in rows]
-            written = [name for name in (*holding.names, *holding.personal) if name not in keys]
-            statement = update(table).where(*(table.c[key] == bindparam(f"old_{key}") for key in keys))
-            values = [{f"old_{key}": row[key] for key in keys} | {f"new_{name}": row[name] for name in written} for row in rows]
-            await session.execute(statement.values({name: bindparam(f"new_{name}") for name in written}), values)
+            # The rows are there: so written they all go in one statement, while each UPDATE is a round trip.
+            await upsert(session, table, rows, changing=(*holding.names, *holding.personal))
         await self._tell(session, holding, rows)
         if table.name in self._after:
             await self._after[table.name](session, rows)
@@ -302,13 +331,13 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         if request.dry_run:
             counts = await self._data.count(request.names)
         else:
-            counts = await self._data.erase(request.names, request.pseudonym)
+            counts = await self._data.erase(request.names, request.pseudonym, request.task)
             self._outbox.wake()
             left = await self._purge(request.purge_through)
         written = await self._written()
         bind_facts(rows=sum(counts.values()), entries_left=left)
-        found = [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
-        return pb.EraseResponse(tables=found, read=read, written=written, entries_left=left)
+        total = await self._data.erased(request.task)
+        return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
 
     async def _read(self) -> list[pb.Place]:
         async with self._database.sessions() as session:
@@ -428,12 +457,25 @@ def _emptied(holding: Holding, row: Row, pseudonym: str) -> dict[str, Any]:
     return {**names, **{name: becomes(row) for name, becomes in holding.personal.items()}}
 
 
+async def _count(session: AsyncSession, task: str, table: Table, rows: int) -> None:
+    if not (task and rows):
+        return
+    own = (erased_rows.c.task == task, erased_rows.c.table_name == table.name)
+    if not await changed(session, update(erased_rows).where(*own).values(count=erased_rows.c["count"] + rows)):
+        await session.execute(insert(erased_rows).values(task=task, table_name=table.name, count=rows))
+
+
+def _counts(counts: Mapping[str, int]) -> list[pb.TableCount]:
+    return [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
+
+
 def _ids(table: Table, rows: Iterable[Row] | Sequence[RowMapping]) -> list[Any]:
     (key, *_) = table.primary_key
     return [row[key.name] for row in rows]
 
 
-def _among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
+def among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
+    """Says of rows of a table whether they are these."""
     keys = list(table.primary_key)
     if len(keys) == 1:
         return keys[0].in_(_ids(table, rows))

@@ -62,6 +62,8 @@ class MetricName(StrEnum):
     OUTBOX_PENDING = "pmp.outbox.pending"
     DEAD_LETTERS = "pmp.dead_letters"
     BOOKS = "pmp.books"
+    REQUEST_LEFT = "pmp.gdpr.request.left"
+    STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
     POOL_USED = "db.client.connection.count"
 
 

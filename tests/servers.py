@@ -9,8 +9,9 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import redis
@@ -84,6 +85,8 @@ class PrivateRedis(PrivateServer):
             "dir": self.folder,
             "appendonly": "yes",
             "appendfsync": "always",
+            # Else a rewritten file keeps bytes of what was trimmed.
+            "aof-use-rdb-preamble": "no",
             "save": "",
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",
@@ -130,6 +133,18 @@ class PrivateMariaDb(PrivateServer):
 
     def ping(self) -> None:
         pymysql.connect(host="127.0.0.1", port=self.port, user="root").close()
+
+    def query(self, database: str, sql: str) -> list[tuple[Any, ...]]:
+        """Rows of a database."""
+        with pymysql.connect(host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True) as connection:
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def dump(self, databases: Iterable[str]) -> bytes:
+        """What a backup of databases holds, as it is."""
+        where = ["--no-defaults", "--host=127.0.0.1", f"--port={self.port}", "--user=root", "--single-transaction", "--databases"]
+        return subprocess.run([_found("mariadb-dump"), *where, *databases], check=True, capture_output=True).stdout
 
 
 def until(holds: Callable[[], object], seconds: float = 60.0) -> None:

@@ -20,6 +20,7 @@ from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
+from kit.retention import Retention, expiries
 from kit.server import Background, Service, serve
 from kit.settings import Settings
 from kit.subjects import After, Holding, SubjectData, SubjectDataServicer
@@ -58,6 +59,14 @@ class Publisher:
         """
         data = SubjectData(self._database, self.keys, self.topic, holdings, after)
         return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
+
+    def retention(self, holdings: Sequence[Holding]) -> Background:
+        """What deletes rows of the service that are too old.
+
+        Raises:
+            WrongSetting: the settings name a table of this service that does not grow old.
+        """
+        return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic).run
 
     async def serve(self, services: Sequence[Service], feeds: Sequence[Feed], background: Sequence[Background] = ()) -> None:
         """Serves rpcs, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone."""

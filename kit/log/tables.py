@@ -39,6 +39,15 @@ books = Table(
 )
 """What became of the messages received in an hour."""
 
+erased_rows = Table(
+    "erased_rows",
+    _metadata,
+    Column("task", Id(128), primary_key=True),
+    Column("table_name", Id(64), primary_key=True),
+    Column("count", BigInteger),
+)
+"""How many rows went under a task; moves in the transaction in which they go."""
+
 log_counters = Table(
     "log_counters",
     _metadata,

@@ -12,12 +12,12 @@ from kit.log.leases import Leases
 from kit.log.publisher import Feed, open_publisher
 from kit.persons import learn
 from kit.server import run
-from kit.settings import Settings
+from kit.settings import Settings, WrongSetting
 from services.gdpr.archive import Archives
 from services.gdpr.calls import Calls
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
-from services.gdpr.saga import Holders, Saga
+from services.gdpr.saga import Deadlines, Holders, Saga
 from services.gdpr.servicer import GdprServicer
 
 _HOLDERS = sorted(path.parent.name for path in Path(services.__path__[0]).glob("*/models.py"))
@@ -27,6 +27,7 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
+    _check(settings)
     async with open_publisher(settings, TOPIC) as publisher:
         keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
@@ -37,8 +38,24 @@ async def main(settings: Settings) -> None:
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],
-            [lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1)), archives.sweep],
+            [
+                publisher.retention(HOLDINGS),
+                Deadlines(publisher.sessions, keys.vault).run,
+                lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1)),
+                archives.sweep,
+            ],
         )
+
+
+def _check(settings: Settings) -> None:
+    """Each service knows its own tables; that there is no such service nobody else sees.
+
+    Raises:
+        WrongSetting: how long is kept is set for a service that is not there.
+    """
+    if unknown := {name.partition(".")[0] for name in settings.site_retention_tables} - set(_HOLDERS):
+        message = f"PMP_SITE_RETENTION_TABLES: there is no service {min(unknown)} with tables; there are {', '.join(_HOLDERS)}"
+        raise WrongSetting(message)
 
 
 run(main)

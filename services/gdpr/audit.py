@@ -44,8 +44,10 @@ def canonical(facts: Mapping[str, Any]) -> str:
     return orjson.dumps(facts, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def faults(chain: Sequence[Link], receipts: Iterable[Receipt], is_signed: Callable[[str, str], bool]) -> list[str]:
-    """What is wrong with a chain and the receipts that go with it; empty when nothing is."""
+def faults(
+    chain: Sequence[Link], receipts: Iterable[Receipt], is_signed: Callable[[str, str], bool], requests: Iterable[str] = ()
+) -> list[str]:
+    """What is wrong with a chain, the receipts that go with it and the requests that it tells of; empty when nothing is."""
     found: list[str] = []
     last: Link | None = None
     for each in chain:
@@ -61,7 +63,9 @@ def faults(chain: Sequence[Link], receipts: Iterable[Receipt], is_signed: Callab
             found.append("a receipt is not signed by this mesh, or was changed")
         elif orjson.loads(receipt.document)["audit_head"] not in known:
             found.append(f"the entry of request {orjson.loads(receipt.document)['request']} is missing")
-    return found
+    # One that is not done has no receipt yet: its own entry may be the tail that somebody cut.
+    told = "\n".join(each.entry for each in chain)
+    return found + [f"no entry tells of request {request}" for request in requests if f'"{request}"' not in told]
 
 
 def _hash(number: int, entry: str, prev_hash: str) -> str:

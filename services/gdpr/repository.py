@@ -90,6 +90,10 @@ class Audit:
         """All entries, oldest first."""
         return [_link(row) for row in await self._session.scalars(select(AuditRow).order_by(AuditRow.number))]
 
+    async def requests(self) -> Sequence[str]:
+        """All requests there are."""
+        return (await self._session.scalars(select(RequestRow.id).order_by(RequestRow.id))).all()
+
     async def receipts(self) -> Sequence[Receipt]:
         """The receipts of all requests that are done."""
         query = select(RequestRow.receipt, RequestRow.signature).where(RequestRow.receipt.is_not(None))
@@ -98,6 +102,14 @@ class Audit:
 
 def _link(row: AuditRow) -> Link:
     return Link(row.number, row.entry, row.prev_hash, row.hash)
+
+
+class Waiting(NamedTuple):
+    """What of requests is not done."""
+
+    due_at: datetime | None
+    """When the first one is due; None when there is none."""
+    steps: int
 
 
 class Requests:
@@ -119,6 +131,13 @@ class Requests:
         """Requests that are not done, oldest first."""
         query = select(RequestRow).where(RequestRow.state == RUNNING).order_by(RequestRow.requested_at, RequestRow.id)
         return (await self._session.scalars(query)).all()
+
+    async def waiting(self, since: datetime) -> Waiting:
+        """When the request is due that is due first, and how many steps have been tried since before a time."""
+        due = select(func.min(RequestRow.due_at)).where(RequestRow.state == RUNNING)
+        steps = select(func.count()).select_from(StepRow).join(RequestRow, RequestRow.id == StepRow.request_id)
+        steps = steps.where(RequestRow.state == RUNNING, StepRow.state == WAITING, StepRow.started_at < since)
+        return Waiting(await self._session.scalar(due), await self._session.scalar(steps) or 0)
 
     async def names(self, subject: str) -> Sequence[str]:
         """All names of the person that a name leads to."""

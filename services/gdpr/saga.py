@@ -29,12 +29,14 @@ from kit.keys.store import DATABASE, Keys
 from kit.log.consume import happens
 from kit.outbox import StateTopic
 from kit.settings import Settings
+from kit.telemetry import MetricName, meter
+from kit.vault import Vault
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
 from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import CALL, DONE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
+from services.gdpr.rules import CALL, DONE, DUE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +46,7 @@ _WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
 _CALL_SECONDS: Final = 120.0
 _EXPORT_SECONDS: Final = 900.0
 _IDLE_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 15.0
 _SOON: Final = timedelta(milliseconds=200)
 _OVERDUE: Final = timedelta(minutes=10)
 
@@ -67,6 +70,9 @@ class Answer:
     """What a holder answered."""
 
     tables: Counter[str] = field(default_factory=Counter[str])
+    """What went now, or would go."""
+    total: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What went under the task so far."""
     read: dict[Place, str] = field(default_factory=dict[Place, str])
     written: dict[Place, str] = field(default_factory=dict[Place, str])
     entries_left: int = 0
@@ -78,6 +84,7 @@ class _Progress:
 
     done: bool
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What went in all tries, of tables where anything did."""
     places: Mapping[Place, str] = field(default_factory=dict[Place, str])
 
 
@@ -99,10 +106,11 @@ class Holders:
         names: Sequence[str] = (),
         pseudonym: str = "",
         *,
+        task: str = "",
         dry_run: bool = False,
         through: Mapping[Place, str] | None = None,
     ) -> Answer:
-        """Erases names at a holder, or asks how far it is.
+        """Erases names at a holder, which counts what goes under the task, or asks how far it is.
 
         Raises:
             Unavailable: it does not answer.
@@ -114,11 +122,12 @@ class Holders:
                 stub: Any = SubjectDataServiceStub(channel)
                 for start in range(0, max(1, len(names)), _NAMES_AT_ONCE):
                     some = names[start : start + _NAMES_AT_ONCE]
-                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, dry_run=dry_run, purge_through=purge)
+                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
                     answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
                     whole.tables.update({each.table: each.rows for each in answer.tables})
                     # What was read before the first portion was erased is what counts.
                     whole.read = whole.read or _places(answer.read)
+                    whole.total = {each.table: each.rows for each in answer.total}
                     whole.written, whole.entries_left = _places(answer.written), answer.entries_left
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{holder} answers {error.code().name}") from None
@@ -269,7 +278,7 @@ class Saga:
 
     async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
         what, _, holder = step.name.partition(" ")
-        names = await self._opened(request.names)
+        names, task = await self._opened(request.names), f"{request.id} {step.name}"
         if not names and what != KEYS:
             raise Unavailable("the key of the request is lost")
         if what == SUPPRESS:
@@ -281,12 +290,12 @@ class Saga:
                 await self._keep_contacts(request.id, names)
             return progress
         if what == ERASE:
-            answer = await self._holders.erase(holder, names, request.pseudonym)
+            answer = await self._holders.erase(holder, names, request.pseudonym, task=task)
             done = not answer.tables.total() and reached(answer.read, places[SUPPRESS])
-            return _Progress(done, answer.tables, answer.written if done else {})
+            return _Progress(done, answer.total, answer.written if done else {})
         if what == PURGE:
-            answer = await self._holders.erase(holder, names, request.pseudonym, through=places[f"{ERASE} {holder}"])
-            return _Progress(not answer.entries_left and not answer.tables.total(), answer.tables)
+            answer = await self._holders.erase(holder, names, request.pseudonym, task=task, through=places[f"{ERASE} {holder}"])
+            return _Progress(not answer.entries_left and not answer.tables.total(), answer.total)
         if what == KEYS:
             return await self._destroy(request, names)
         if what == CALL:
@@ -354,7 +363,7 @@ class Saga:
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
         row.started_at, row.error = row.started_at or now, ""
-        row.tables = dict(Counter(row.tables) + Counter(progress.tables))
+        row.tables = {**row.tables, **progress.tables}
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
             row.places = [[topic, partition, position] for (topic, partition), position in sorted(progress.places.items())]
@@ -382,6 +391,35 @@ class Saga:
             row.state, row.finished_at, row.names, row.contacts = DONE, now, None, None
             await session.flush()
             _log.info("request done", request=request_id, kind=row.kind)
+
+
+class Deadlines:
+    """Gauges of what the law and people wait for. Every replica tells the same."""
+
+    def __init__(self, sessions: Sessions, vault: Vault) -> None:
+        self._sessions = sessions
+        self._vault = vault
+        self._left = meter().create_gauge(
+            MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none."
+        )
+        self._steps = meter().create_gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
+
+    async def run(self) -> None:
+        """Looks every 15 seconds, until cancelled."""
+        while True:
+            try:
+                await self.look(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
+                _log.warning("deadlines not looked at", error=type(error).__name__)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self, now: datetime) -> None:
+        """Sets the gauges."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            due_at, steps = await Requests(session, self._vault).waiting(now - _OVERDUE)
+        self._left.set((due_at - now if due_at else DUE).total_seconds())
+        self._steps.set(steps)
 
 
 async def sealed(keys: Keys, request_id: str, texts: Collection[str]) -> bytes:

@@ -32,6 +32,7 @@ async def main(settings: Settings) -> None:
                 Feed("gdpr", _GDPR, learn_rights),
                 Feed("purchases", _PURCHASES, FollowPurchases(topic, vault)),
             ],
+            [publisher.retention(HOLDINGS)],
         )
 
 

@@ -117,6 +117,7 @@ class CampaignRow(Base):
     """The first campaign seen with a subject: joins whom it leads to, also afterwards."""
 
     __tablename__ = "session_campaigns"
+    __table_args__ = (Index("idx_session_campaigns_at", "at"),)
 
     subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.subjects import LONG, Holding, Kind, Row, Tell, nothing
+from kit.subjects import LONG, SET, Ages, Holding, Kind, Row, Tell, nothing
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 
@@ -71,9 +71,10 @@ HOLDINGS: Final = (
         CampaignRow,
         section="analytics_data",
         why="the campaign that led to a person's first visit",
-        kept=LONG,
+        kept=SET,
         names={"subject": Kind.SUBJECT},
         personal=nothing("utm"),
         goes=True,
+        ages=Ages("at"),
     ),
 )

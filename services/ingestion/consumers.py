@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, cast
 
-import structlog
 from google.protobuf.message import DecodeError
 from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, transact
 from kit.keys.store import Keys
 from kit.log import books
 from kit.log.consume import Delivery, Poison
-from kit.log.streams import is_outage
 from kit.outbox import Outbox
 from kit.persons import subject_of
 from kit.privacy import Consents, of_several
+from kit.retention import Expiry, expiries
+from kit.settings import Settings
+from kit.subjects import Ages
 from kit.suppression import Suppressions
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, published_message, row
+from services.ingestion.models import ProcessingRow
+from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
 
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[Treatment]]]
 """Says of each event how its person allows that it is kept, read in the storing transaction."""
 
-_logger = structlog.get_logger(__name__)
-_LOOK_SECONDS = 600.0
-_PORTION = 500
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
 
@@ -139,36 +138,10 @@ class StoreEvents:
         return outcomes
 
 
-class Retention:
-    """Deletes what is older than it may be kept, a little at a time, so that nobody waits for it.
-
-    Args:
-        events: how long events are kept.
-        log: how long it is kept what became of each delivery.
-    """
-
-    def __init__(self, sessions: Sessions, *, events: timedelta, log: timedelta) -> None:
-        self._sessions = sessions
-        self._events = events
-        self._log = log
-
-    async def run(self) -> None:
-        """Looks every ten minutes, until cancelled."""
-        while True:
-            try:
-                await self.look(datetime.now(UTC))
-            except Exception as error:
-                _logger.warning("nothing expired", error=type(error).__name__, exc_info=not is_outage(error))
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def look(self, now: datetime) -> int:
-        """Deletes all that is too old, in portions; says how many rows that were."""
-        gone = 0
-        while some := await transact(self._sessions, lambda session: Events(session).expire(now - self._events, _PORTION)):
-            gone += some
-        while some := await transact(self._sessions, lambda session: Events(session).expire_log(now - self._log, _PORTION)):
-            gone += some
-        return gone
+def growing_old(settings: Settings) -> list[Expiry]:
+    """The tables whose rows are deleted in time: events, and what became of deliveries, of which the books keep the figures."""
+    deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
+    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries]
 
 
 def _received(delivery: Delivery) -> pb.ReceivedEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.subjects import Holding, Kind, Row, pages
+from kit.subjects import Ages, Holding, Kind, Row, pages
 from services.ingestion.consent import NAMING
 from services.ingestion.models import EventRow
 
@@ -23,9 +23,10 @@ HOLDINGS: Final = (
         EventRow,
         section="analytics_data",
         why="what visitors do on the site, for reports and for automation",
-        kept="the site's retention (`PMP_SITE_RETENTION`), then deleted",
+        kept="the site's retention (`PMP_SITE_RETENTION`), or as long as `PMP_SITE_RETENTION_TABLES` says; then deleted",
         names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal={**pages("page_url", "referrer"), "event_data": _counted},
         internal=("processed", "scope", "topic_partition", "topic_position", "topic_ordinal"),
+        ages=Ages("timestamp"),
     ),
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import changed
 from services.ingestion.models import EventRow, ProcessingRow
 
 
@@ -36,18 +34,6 @@ class Events:
     async def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes down what became of deliveries."""
         await self._session.execute(insert(ProcessingRow.__table__), rows)  # pyright: ignore[reportArgumentType]
-
-    async def expire(self, before: datetime, limit: int) -> int:
-        """Deletes some of the events that happened before a time; says how many."""
-        old = select(EventRow.id).where(EventRow.timestamp < before).order_by(EventRow.timestamp).limit(limit)
-        ids = (await self._session.scalars(old)).all()
-        return await changed(self._session, delete(EventRow).where(EventRow.id.in_(ids))) if ids else 0
-
-    async def expire_log(self, before: datetime, limit: int) -> int:
-        """Deletes some of what was written down of deliveries before a time; says how many. The books keep the figures."""
-        oldest = select(ProcessingRow.id, ProcessingRow.processed_at).order_by(ProcessingRow.id).limit(limit)
-        ids = [row.id for row in await self._session.execute(oldest) if row.processed_at < before]
-        return await changed(self._session, delete(ProcessingRow).where(ProcessingRow.id.in_(ids))) if ids else 0
 
     async def published(self, partition: int, after: int, limit: int) -> Sequence[EventRow]:
         """Events of a partition of the topic behind a position: those of at least one position, and of each position all."""

@@ -168,7 +168,7 @@ class IngestionServicer(IngestionServiceServicer):
     async def _admission(self, events: Iterable[event_pb2.Event]) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
         seal = await self._keys.intake() if any(event.email for event in events) else None
-        return _Admission(self._keys.vault, seal, caller(), rules.Bounds(time(), self._settings.site_retention, _EVENT_BYTES))
+        return _Admission(self._keys.vault, seal, caller(), rules.Bounds(time(), self._settings.kept("ingestion.events"), _EVENT_BYTES))
 
 
 def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:

@@ -19,11 +19,12 @@ from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
 from kit.persons import learn
 from kit.privacy import learn_rights
+from kit.retention import Retention
 from kit.server import run, work
 from kit.settings import Settings
 from kit.telemetry import instrument, telemetry
 from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
+from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 
@@ -64,7 +65,7 @@ async def main(settings: Settings) -> None:
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
                     Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=[feed.topic for feed in _FEEDS]).run,
-                    Retention(database.sessions, events=settings.site_retention, log=settings.site_log_retention).run,
+                    Retention(settings, "ingestion", database.sessions, growing_old(settings)).run,
                     *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
                 ],
             )

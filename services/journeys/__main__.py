@@ -41,6 +41,7 @@ async def main(settings: Settings) -> None:
                 Feed("identity", _IDENTITY, learn),
                 Feed("purchases", _PURCHASES, FollowPurchases(vault)),
             ],
+            [publisher.retention(own)],
         )
 
 

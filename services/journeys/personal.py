@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from kit.subjects import LONG, Custom, Holding, Kind, Row, nothing, pages
+from kit.subjects import LONG, SET, Ages, Custom, Holding, Kind, Row, nothing, pages
 from kit.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
@@ -31,19 +31,21 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             TouchpointRow,
             section="journeys",
             why="how people come to buy",
-            kept=LONG,
+            kept=SET,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
             personal={**pages("page_url"), **nothing("metadata")},
             told=_touchpoint,
+            ages=Ages("timestamp"),
         ),
         Holding(
             ConversionRow,
             section="journeys",
             why="goals that people reach",
-            kept=LONG,
+            kept=SET,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
             personal={**pages("page_url"), **nothing("metadata")},
             told=conversion_recorded,
+            ages=Ages("timestamp"),
         ),
         Holding(
             OrderRow,
@@ -57,10 +59,11 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             SessionRow,
             section="journeys",
             why="where visits came from",
-            kept=LONG,
+            kept=SET,
             names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
             each_name=True,
             erase=erase_visits,
+            ages=Ages("started_at"),
         ),
     )
 

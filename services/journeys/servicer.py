@@ -45,7 +45,7 @@ class JourneysServicer(JourneysServiceServicer):
         if who.scope == "track" and told.user_id and told.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, self._settings.site_retention),
+            wrong_time("touchpoint.timestamp", told.timestamp, self._settings.kept("journeys.user_journeys")),
             wrong_struct("touchpoint.metadata", told.metadata),
         )
         content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
@@ -74,7 +74,7 @@ class JourneysServicer(JourneysServiceServicer):
         told = request.conversion
         currency = told.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, self._settings.site_retention),
+            wrong_time("conversion.timestamp", told.timestamp, self._settings.kept("journeys.conversions")),
             wrong_struct("conversion.metadata", told.metadata),
             rules.wrong_currency("conversion.currency", currency),
         )

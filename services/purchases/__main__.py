@@ -24,13 +24,11 @@ async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
         servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, publisher.keys)
-        after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
+        own, after = holdings(settings.site_erased_purchases), {PurchaseRow.__tablename__: Retell(publisher.topic)}
         await publisher.serve(
-            [
-                (add_PurchasesServiceServicer_to_server, servicer),
-                publisher.subject_data(holdings(settings.site_erased_purchases), after),
-            ],
+            [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
             [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
+            [publisher.retention(own)],
         )
 
 

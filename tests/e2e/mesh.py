@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Mesh:
         self.environment = {**os.environ, **environment, "PMP_DATA": str(data)}
         self.client = httpx.Client(timeout=30)
         self._credentials: dict[tuple[str, str], dict[str, str]] = {}
+        self._restarted: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def state(self) -> dict[str, Any]:
@@ -44,8 +45,37 @@ class Mesh:
         return next(process["pid"] for process in self.state["processes"] if process["name"] == name)
 
     def kill(self, name: str) -> None:
-        """Ends one part at once; the supervisor starts it again."""
-        os.kill(self.pid(name), signal.SIGKILL)
+        """Ends one part at once; the supervisor starts it again, unless it rests."""
+        if (own := self._restarted.get(name)) is not None:
+            own.kill()
+            own.wait()
+        else:
+            os.kill(self.pid(name), signal.SIGKILL)
+
+    @contextmanager
+    def unattended(self) -> Generator[Callable[[str], None]]:
+        """The supervisor rests: what dies stays dead until it is started again by what this gives."""
+        mesh = self.state
+        started: list[subprocess.Popen[bytes]] = []
+        parts = {process["name"]: Path(f"/proc/{process['pid']}") for process in mesh["processes"]}
+        commands = {name: (path / "cmdline").read_text().split("\0")[:-1] for name, path in parts.items()}
+        environments = {name: (path / "environ").read_text().split("\0")[:-1] for name, path in parts.items()}
+
+        def start(name: str) -> None:
+            environment = dict(variable.split("=", 1) for variable in environments[name])
+            with (self.data / "logs" / f"{name}.log").open("ab") as log:
+                started.append(subprocess.Popen(commands[name], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+            self._restarted[name] = started[-1]
+
+        os.kill(mesh["supervisor_pid"], signal.SIGSTOP)
+        try:
+            yield start
+        finally:
+            self._restarted.clear()
+            for process in started:
+                process.kill()
+                process.wait()
+            os.kill(mesh["supervisor_pid"], signal.SIGCONT)
 
     def pmp(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs the command line on this mesh."""

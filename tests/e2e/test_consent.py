@@ -101,6 +101,14 @@ def stored(mesh: Mesh) -> list[tuple[datetime, bool]]:
     return [(datetime.fromisoformat(received).replace(tzinfo=UTC), _leads(*columns)) for received, *columns in rows]
 
 
+def touched(mesh: Mesh) -> list[datetime]:
+    """When the person did what is in its journey."""
+    with closing(sqlite3.connect(f"file:{mesh.data}/journeys.db?mode=ro", uri=True)) as database:
+        names = (USER, VISIT, f"%:{USER}", f"%{VISIT}")
+        query = "SELECT timestamp FROM user_journeys WHERE user_id = ? OR session_id = ? OR subject LIKE ? OR subject LIKE ?"
+        return [datetime.fromisoformat(at).replace(tzinfo=UTC) for (at,) in database.execute(query, names)]
+
+
 def _leads(user_id: str | None, session_id: str | None, event_data: str, email_hash: bytes | None) -> bool:
     return bool(user_id or session_id or email_hash or USER in event_data or "user_agent" in json.loads(event_data))
 
@@ -128,6 +136,8 @@ def test_consent_withdrawn_under_load_is_obeyed_within_seconds(mesh: Mesh) -> No
     late = [leads for received, leads in rows if received >= obeyed_at]
     assert len(late) >= RATE
     assert not any(late)
+    assert touched(mesh)
+    assert max(touched(mesh)) < obeyed_at
 
 
 def test_the_history_of_what_was_chosen_is_shown(mesh: Mesh) -> None:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from tests.e2e.mesh import Mesh, running
+from tests.e2e.person import Person, another_visitor, asked, call, event, known, now, order
 from tests.receiver import SECRET, Receiver, receiving
 from tests.servers import until
 
 API = "/api/v1"
-WORDPRESS = "7311973119731"
-EMAIL = "ada.lovelace@analytical.example"
-SECOND_EMAIL = "countess@analytical.example"
-SESSIONS = ["visit-of-ada-1815", "visit-of-ada-1852"]
-NAMES = [EMAIL, SECOND_EMAIL, "Lovelace", "Dorset Street", *SESSIONS]
+ADA = Person(
+    id="ada",
+    wordpress="7311973119731",
+    last_name="Lovelace",
+    street="12 Dorset Street",
+    emails=["ada.lovelace@analytical.example", "countess@analytical.example"],
+    sessions=["visit-of-ada-1815", "visit-of-ada-1852"],
+)
+WORDPRESS, EMAIL, SESSIONS = ADA.wordpress, ADA.emails[0], ADA.sessions
 EVENTS, ORDERS = 300, 4
 DONE_SECONDS = 60
 
@@ -40,68 +43,6 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, crm: Receiver) -> Iterator[Me
     calls = {"PMP_SITE_ERASURE_CALLS": json.dumps({"crm": crm.url}), "PMP_SITE_ERASURE_SECRET": SECRET}
     with running(tmp_path_factory.mktemp("mesh"), environment=calls) as mesh:
         yield mesh
-
-
-def call(mesh: Mesh, method: str, path: str, body: Any = None, *, scope: str = "site") -> Any:
-    answer = mesh.client.request(method, f"{mesh.url}{API}/{path}", json=body, headers=mesh.credentials(scope))
-    assert answer.status_code == 200, (path, answer.text)
-    return answer.json()
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
-def event(id_: str, **fields: Any) -> dict[str, Any]:
-    return {"id": id_, "event_type": "page_view", "timestamp": now(), **fields}
-
-
-def order(number: int, **who: str) -> dict[str, Any]:
-    line = {"product_id": "c1", "product_name": "Course", "product_type": "course", "amount": 10}
-    fields = {"order_id": f"{number}", "timestamp": now(), "amount": 10, "currency": "USD", "payment_status": "completed", "lines": [line]}
-    return {**fields, "id": f"order-{number}-completed", "billing_address": {"street": "12 Dorset Street"}, **who}
-
-
-@contextmanager
-def another_visitor(mesh: Mesh) -> Generator[list[str]]:
-    """Somebody else is on the site meanwhile."""
-    left, sent = Event(), list[str]()
-
-    def visit() -> None:
-        for number in count():
-            if left.wait(0.05):
-                return
-            call(mesh, "POST", "events/track", event(f"bob-{number}", user_id="99", session_id="visit-of-bob"))
-            sent.append(f"bob-{number}")
-
-    thread = Thread(target=visit)
-    thread.start()
-    try:
-        yield sent
-    finally:
-        left.set()
-        thread.join(30)
-
-
-def known(mesh: Mesh) -> list[str]:
-    """A person with events, orders, two merged users, a subscription, touchpoints and choices; answers her users."""
-    registration = {"wordpress_id": WORDPRESS, "email": EMAIL, "last_name": "Lovelace", "session_id": SESSIONS[0], "timestamp": now()}
-    user = call(mesh, "POST", "users/register", registration)["user_id"]
-    second = call(mesh, "POST", "users/register", {"email": SECOND_EMAIL, "session_id": SESSIONS[1], "timestamp": now()})["user_id"]
-    call(mesh, "POST", f"users/{user}/merge", {"merged_user_id": second, "reason": "Lovelace told so"}, scope="admin")
-    events = [
-        event(f"ada-{n}", user_id=WORDPRESS if n % 2 else "", session_id=SESSIONS[n % 2], user_agent="Firefox") for n in range(EVENTS)
-    ]
-    call(mesh, "POST", "events/batch", {"events": events})
-    call(mesh, "POST", "events/track", event("ada-lead", event_type="lead_capture", email=EMAIL, session_id=SESSIONS[0]))
-    for number in range(ORDERS):
-        who = {"user_id": WORDPRESS} if number % 2 else {"email": SECOND_EMAIL, "session_id": SESSIONS[1]}
-        call(mesh, "POST", "purchases/track", order(number, **who))
-    touchpoint = {"session_id": SESSIONS[0], "touchpoint": "phone", "action": "call", "timestamp": now()}
-    call(mesh, "POST", "journey/touchpoint", {"id": "ada-call", **touchpoint})
-    call(mesh, "POST", "conversions/track", {"id": "ada-goal", "conversion_type": "lead", "email": EMAIL, "timestamp": now()})
-    call(mesh, "PUT", f"users/session:{SESSIONS[0]}/consent", {"analytics_tracking": True})
-    return [user, second]
 
 
 def rows(mesh: Mesh, service: str, query: str) -> list[tuple[Any, ...]]:
@@ -127,7 +68,7 @@ def places(mesh: Mesh, names: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def erased(mesh: Mesh) -> list[str]:
     """The users of a person who was erased while somebody else was on the site, and while gdpr died."""
-    users = known(mesh)
+    users = known(mesh, ADA, events=EVENTS, orders=ORDERS)
     until(lambda: followed(mesh), 60)
     with another_visitor(mesh) as sent:
         would_go = call(mesh, "DELETE", f"users/{WORDPRESS}/data?dry_run=true")["would_go"]
@@ -135,10 +76,10 @@ def erased(mesh: Mesh) -> list[str]:
         request = call(mesh, "DELETE", f"users/{WORDPRESS}/data")["request"]
         mesh.kill("gdpr")
         until(lambda: again(mesh)["id"] == request["id"])
-        until(lambda: shown(mesh, request["id"])["state"] == "done", DONE_SECONDS)
+        until(lambda: asked(mesh, request["id"])["state"] == "done", DONE_SECONDS)
     mesh.drained()
     assert rows(mesh, "ingestion", "SELECT count(*) FROM events WHERE user_id = '99'") == [(len(sent),)]
-    steps = shown(mesh, request["id"])["steps"]
+    steps = asked(mesh, request["id"])["steps"]
     assert {step["state"] for step in steps} == {"done"}
     events = sum(
         int(table["rows"]) for step in steps if step["name"] == "erase ingestion" for table in step["tables"] if table["table"] == "events"
@@ -153,20 +94,16 @@ def again(mesh: Mesh) -> dict[str, Any]:
     return answer.json()["request"] if answer.status_code == 200 else {"id": ""}
 
 
-def shown(mesh: Mesh, request: str) -> dict[str, Any]:
-    return call(mesh, "GET", f"gdpr/requests/{request}")["request"]
-
-
 def test_nothing_is_left_that_leads_to_an_erased_person(mesh: Mesh, erased: list[str]) -> None:
-    assert places(mesh, [*NAMES, *erased, WORDPRESS]) == []
+    assert places(mesh, [*ADA.names, *erased]) == []
 
 
 def test_another_system_was_told_by_the_names_it_may_know(mesh: Mesh, erased: list[str], crm: Receiver) -> None:
     told = crm.told[0]["data"]
     assert set(SESSIONS) <= set(told["session_ids"])
-    assert (told["wordpress_user_ids"], told["emails"]) == ([WORDPRESS], [EMAIL, SECOND_EMAIL])
+    assert (told["wordpress_user_ids"], told["emails"]) == ([WORDPRESS], [*ADA.emails])
     assert set(erased) <= set(told["user_ids"])
-    request = call(mesh, "POST", "users/erase", {"email": SECOND_EMAIL})["request"]
+    request = call(mesh, "POST", "users/erase", {"email": ADA.emails[1]})["request"]
     assert (crm.ids[0], request["state"]) == (f"{request['id']}-crm", "done"), "an address in a body names her as well"
 
 
@@ -184,8 +121,8 @@ def test_what_comes_late_or_again_is_suppressed_and_accounted_for(mesh: Mesh, er
     call(mesh, "POST", "events/track", event("ada-lead-late", event_type="lead_capture", email=EMAIL))
     books = mesh.drained()
     assert (books["suppressed"] - before["suppressed"], books["stored"] - before["stored"], books["balanced"]) == (3, 0, True)
-    call(mesh, "POST", "purchases/track", order(1, user_id=WORDPRESS))
-    call(mesh, "POST", "purchases/track", order(77, user_id=WORDPRESS, email=EMAIL))
+    call(mesh, "POST", "purchases/track", order("ada-1", user_id=WORDPRESS))
+    call(mesh, "POST", "purchases/track", order("ada-77", user_id=WORDPRESS, email=EMAIL))
     assert rows(
         mesh, "purchases", "SELECT count(*) FROM purchases WHERE user_id IS NOT NULL OR email_hash IS NOT NULL OR billing_data IS NOT NULL"
     ) == [(0,)]
@@ -220,7 +157,7 @@ def test_only_a_new_registration_brings_somebody_back_and_nothing_of_before(mesh
 def test_the_receipt_and_the_audit_log_prove_it_and_a_change_is_found(mesh: Mesh, erased: list[str]) -> None:
     receipt = again(mesh)["receipt"]
     assert "erase purchases" in receipt["document"]
-    assert not any(name in receipt["document"] for name in [*NAMES, *erased, WORDPRESS])
+    assert not any(name in receipt["document"] for name in [*ADA.names, *erased])
     assert mesh.pmp("audit", "verify").stdout == "2 entries, 0 faults\n"
     with closing(sqlite3.connect(Path(mesh.data) / "gdpr.db", timeout=30)) as database, database:
         database.execute("DELETE FROM audit_log WHERE number = 2")

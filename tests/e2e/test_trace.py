@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent import futures
 from datetime import UTC, datetime
-from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
 from tests.e2e.mesh import running
+from tests.e2e.spans import receiving
 from tests.servers import until
 
 PERSONAL = ("ada@example.org", "203.0.113.77", "visitor-42", "secret-session")
 
 
-class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it is sent, as (service, name, trace, span, parent) and as text."""
-
-    def __init__(self) -> None:
-        self.spans: list[tuple[str, str, bytes, bytes, bytes]] = []
-        self.text = ""
-
-    def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002 (as the service has it)
-        self.text += str(request)
-        for resource in request.resource_spans:
-            service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
-            for scope in resource.scope_spans:
-                self.spans.extend((service, span.name, span.trace_id, span.span_id, span.parent_span_id) for span in scope.spans)
-        return ExportTraceServiceResponse()
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[Receiver, str]]:
-    received = Receiver()
-    server: Any = grpc.server(futures.ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(received, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield received, f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
-
-
-def test_one_event_is_one_trace_from_the_gateway_to_the_topic(
-    receiver: tuple[Receiver, str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    received, endpoint = receiver
+def test_one_event_is_one_trace_from_the_gateway_to_the_topic(tmp_path_factory: pytest.TempPathFactory) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    with running(tmp_path_factory.mktemp("traced"), environment=environment) as mesh:
+    with receiving() as (received, environment), running(tmp_path_factory.mktemp("traced"), environment=environment) as mesh:
         event = {
             "event_type": "page_view",
             "timestamp": datetime.now(UTC).isoformat(),

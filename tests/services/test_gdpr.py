@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -16,6 +20,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
@@ -24,7 +29,8 @@ from pmp.log.v1 import log_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 from pydantic import HttpUrl, SecretStr
 from sqlalchemy import insert, text, update
-from sqlalchemy.event import listens_for, remove
+from sqlalchemy.event import listen, listens_for, remove
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
@@ -40,14 +46,16 @@ from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consen
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects import SubjectData, SubjectDataServicer
+from kit.telemetry import MetricName, telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
+from services.gdpr.audit import link as link_behind
 from services.gdpr.calls import Calls
 from services.gdpr.messages import TOPIC
-from services.gdpr.models import ArchiveLinkRow, ConsentRow
+from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebody
-from services.gdpr.saga import Holders, Saga
+from services.gdpr.saga import Deadlines, Holders, Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 from tests.receiver import SECRET, Receiver, receiving
@@ -76,6 +84,7 @@ class Gdpr:
     def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
         self.keys = keys
         self.settings = settings
+        self.engine = database.engine
         self.sessions = database.sessions
         self.log = log
         self.partitions = settings.log_partitions
@@ -379,7 +388,30 @@ async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -
             assert not whole, (statement, plan)
 
 
-async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
+class Killed(BaseException):
+    """The end of a process, which catches nothing and writes nothing any more."""
+
+
+@contextmanager
+def dying(gdpr: Gdpr) -> Generator[set[tuple[str, Any]]]:
+    """A process that has done a step, or a request, dies before it has written so, each time once; holds what it died at."""
+    deaths: set[tuple[str, Any]] = set()
+
+    def die(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith(("UPDATE request_steps", "UPDATE subject_requests")) and "done" in parameters:
+            death = (statement.split()[1], parameters[-1])
+            if death not in deaths:
+                deaths.add(death)
+                raise Killed
+
+    listen(gdpr.engine.sync_engine, "before_cursor_execute", die)
+    try:
+        yield deaths
+    finally:
+        remove(gdpr.engine.sync_engine, "before_cursor_execute", die)
+
+
+async def test_an_erasure_that_dies_after_every_step_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
     await gdpr.update("session:s1", analytics_tracking=True)
     await gdpr.update("u1", marketing_emails=True)
     await gdpr.update("somebody-else", marketing_emails=True)
@@ -387,20 +419,39 @@ async def test_an_erasure_goes_on_from_what_is_written_down(gdpr: Gdpr) -> None:
     answers = await asyncio.gather(*(gdpr.erase(name) for name in ("42", "u1", "u2", "session:s1")))
     (request,) = {answer.request.id for answer in answers}
     seen: list[list[str]] = []
-    while (shown := await gdpr.request(request)).state != "done":
-        seen.append([step.state for step in shown.steps])
-        assert len(seen) < 5000
-        await gdpr.work()
-    assert [step.state for step in shown.steps] == ["done"] * len(shown.steps)
+    with dying(gdpr) as deaths:
+        while (shown := await gdpr.request(request)).state != "done":
+            seen.append([step.state for step in shown.steps])
+            assert len(seen) < 5000
+            with suppress(Killed):
+                await gdpr.work()
+    assert len(deaths) == len(shown.steps) + 1
+    assert [(step.state, step.failures) for step in shown.steps] == [("done", 0)] * len(shown.steps)
     assert all(sorted(several) == several for several in seen), "one step after the other"
     tables = {table.table: table.rows for step in shown.steps for table in step.tables}
     assert (tables["consents"], tables["person_consents"]) == (2, 2)
+    async with gdpr.sessions() as session:
+        entries = [json.loads(each.entry)["action"] for each in await Audit(session).chain()]
+        assert (entries, len(await Audit(session).receipts())) == (["erasure asked", "erasure done"], 1)
     assert (await gdpr.erase("42")).request == shown
     assert [change.consent.subject for change in await gdpr.changes() if change.HasField("consent")] == ["user:somebody-else"]
     held = [change.suppression.digest for change in await gdpr.changes() if change.HasField("suppression")]
     assert len(set(held)) == 4
     answer = await gdpr.update("session:s1", analytics_tracking=True)
     assert (answer.success, states(answer.consent)) == (True, ("unknown",) * 3)
+
+
+def test_a_service_that_is_not_there_keeps_gdpr_from_starting() -> None:
+    told = {
+        "MESH_TOKEN": "token",
+        "VAULT_KEY": "key",
+        "DATABASE_URL": "none",
+        "REDIS_URL": "none",
+        "SITE_RETENTION_TABLES": '{"shop.x": "P1D"}',
+    }
+    environment = {**os.environ, **{f"PMP_{name}": value for name, value in told.items()}}
+    ran = subprocess.run([sys.executable, "-m", "services", "gdpr"], env=environment, check=False, capture_output=True, text=True)
+    assert (ran.returncode, "there is no service shop" in ran.stderr) == (2, True), ran.stderr
 
 
 async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_another(gdpr: Gdpr) -> None:
@@ -410,6 +461,18 @@ async def test_entries_of_the_audit_log_that_come_at_the_same_time_follow_one_an
     assert faults(chain, [], lambda _document, _signature: False) == []
     assert {json.loads(each.entry)["request"] for each in chain} == requests
     assert len(chain) == 5
+
+
+async def test_no_two_entries_of_the_audit_log_can_follow_the_same_one(gdpr: Gdpr) -> None:
+    async with gdpr.sessions.begin() as session:
+        for number in range(2):
+            await Audit(session).append({"action": f"{number}"})
+    async with gdpr.sessions() as session:
+        first, second = await Audit(session).chain()
+    for rival in (link_behind(first, {"action": "rival"}), link_behind(None, {"action": "rival"})):
+        with pytest.raises(IntegrityError):
+            async with gdpr.sessions.begin() as session:
+                await session.execute(insert(AuditRow), rival._replace(number=second.number + 1)._asdict())
 
 
 async def test_a_count_of_what_would_go_leaves_no_trace(gdpr: Gdpr) -> None:
@@ -466,6 +529,24 @@ async def test_a_request_is_for_one_name(gdpr: Gdpr) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await gdpr.erase(**names)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_operators_see_how_long_the_law_gives_and_what_does_not_end(gdpr: Gdpr) -> None:
+    reader, now = InMemoryMetricReader(), datetime.now(UTC)
+    with telemetry(gdpr.settings, TOPIC, readers=[reader]):
+        deadlines = Deadlines(gdpr.sessions, gdpr.keys.vault)
+
+        async def seen(at_: datetime) -> tuple[float, float]:
+            await deadlines.look(at_)
+            metrics: Any = reader.get_metrics_data()
+            points = {metric.name: metric.data.data_points[0].value for metric in metrics.resource_metrics[0].scope_metrics[0].metrics}
+            return points[MetricName.REQUEST_LEFT] / 86400, points[MetricName.STEPS_OVERDUE]
+
+        assert await seen(now) == (30, 0)
+        await gdpr.erase("42")
+        await gdpr.work(ingestion="127.0.0.1:1")
+        assert await seen(now + timedelta(minutes=9)) == (pytest.approx(30, abs=0.1), 0)
+        assert await seen(now + timedelta(days=29)) == (pytest.approx(1, abs=0.1), 1)
 
 
 async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:

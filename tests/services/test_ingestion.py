@@ -34,9 +34,10 @@ from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay
 from kit.persons import learn
 from kit.privacy import learn_rights
+from kit.retention import Retention
 from kit.settings import Settings
 from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, Retention, StoreEvents
+from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow
@@ -541,13 +542,14 @@ async def test_a_batch_of_none_or_of_too_many_is_refused(ingestion: Ingestion) -
         assert "events" in refusal(raised.value)
 
 
-async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_balance(ingestion: Ingestion) -> None:
+async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_balance(ingestion: Ingestion, settings: Settings) -> None:
     for number in range(3):
         await ingestion.track(event(id=f"e{number}", timestamp=datetime.now(UTC).isoformat()))
     await ingestion.drain()
-    retention = Retention(ingestion.database.sessions, events=timedelta(days=2), log=timedelta(days=1))
+    settings = settings.model_copy(update={"site_retention": timedelta(days=2), "site_log_retention": timedelta(days=1)})
+    retention = Retention(settings, "ingestion", ingestion.database.sessions, growing_old(settings))
     now = datetime.now(UTC)
-    gone = [await retention.look(now + timedelta(days=days)) for days in (0, 1.5, 2.5, 3)]
+    gone = [sum((await retention.look(now + timedelta(days=days))).values()) for days in (0, 1.5, 2.5, 3)]
     assert gone == [0, 3, 3, 0], "first what became of the deliveries, then the events"
     assert await ingestion.rows() == []
     accounting = await ingestion.accounting()

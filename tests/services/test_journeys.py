@@ -28,7 +28,7 @@ from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from sqlalchemy import delete, select
 from sqlalchemy.event import listens_for, remove
 
-from kit.database import Database, upsert
+from kit.database import Database, Sessions, upsert
 from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
@@ -36,11 +36,13 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic
 from kit.persons import learn, persons, subject_of
-from kit.settings import Settings
+from kit.retention import Retention, expiries
+from kit.settings import Settings, WrongSetting
 from kit.vault import Vault
 from services.journeys import models
 from services.journeys.consumers import FollowEvents, FollowPurchases
 from services.journeys.messages import TOPIC, event_row, glimpse, order_row
+from services.journeys.personal import holdings
 from services.journeys.repository import Orders, Touchpoints
 from services.journeys.servicer import JourneysServicer
 from tests.conftest import newest_database
@@ -212,6 +214,12 @@ class Journeys:
         async with self.database.sessions() as session:
             rows = (await session.execute(select(table).order_by(*table.primary_key))).mappings().all()
         return [{name: value for name, value in row.items() if name != "created_at"} for row in rows]
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """With what a test sets beside."""
+    return settings.model_copy(update=getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -748,6 +756,49 @@ async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None
     assert await scanned(journeys.database, "SELECT * FROM user_journeys WHERE medium = 'email'", ())
     for statement, parameters in own:
         assert await scanned(journeys.database, statement, parameters) == [], statement
+
+
+SHORT = {
+    "site_retention_tables": {f"journeys.{table}": timedelta(days=10) for table in ("user_journeys", "conversions", "journey_sessions")}
+}
+
+
+@pytest.mark.parametrize("settings", [SHORT], indirect=True)
+async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_again(journeys: Journeys, settings: Settings) -> None:
+    for number in range(3):
+        told = {"id": f"old-{number}", "timestamp": ago(days=9).isoformat()}
+        await journeys.touch(touchpoint(**told))
+        await journeys.convert(conversion(**told))
+        await journeys.touch(touchpoint(id=f"new-{number}", session_id="s2"))
+    await journeys.published()
+    tables = expiries(holdings(VAULT, erase_visits))
+    topic = StateTopic(TOPIC, settings.log_partitions)
+    retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic)
+    assert not any((await retention.look(NOW)).values())
+    assert await retention.look(NOW + timedelta(days=2)) == {"user_journeys": 3, "conversions": 3, "journey_sessions": 1}
+    assert [row["id"] for row in await journeys.rows()] == ["new-0", "new-1", "new-2"]
+    assert await journeys.rows(models.conversions) == []
+    assert [row["session"] for row in await journeys.rows(models.sessions)] == ["session:s2"]
+    assert {change.touchpoint.id for change in await journeys.history()} == {"new-0", "new-1", "new-2"}
+    for call in (
+        journeys.touch(touchpoint(timestamp=ago(days=11).isoformat())),
+        journeys.convert(conversion(timestamp=ago(days=11).isoformat())),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match="older than the site's retention"):
+            await call
+
+
+def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
+    wrong = settings.model_copy(
+        update={"site_retention_tables": {"journeys.journey_orders": timedelta(days=1), "identity.x": timedelta(days=1)}}
+    )
+    with pytest.raises(WrongSetting, match=r"journeys\.journey_orders does not grow old"):
+        Retention(wrong, "journeys", Sessions(), expiries(holdings(VAULT, erase_visits)))
+
+
+async def erase_visits(*_arguments: Any) -> int:
+    """Nobody is erased here."""
+    raise AssertionError
 
 
 async def scanned(database: Database, statement: str, parameters: Any) -> list[Fields]:

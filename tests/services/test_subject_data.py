@@ -160,12 +160,13 @@ async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings:
         others = [line for line in before.splitlines() if BOB.name in line]
         expected = await data.count(ADA.names)
         assert await everything(database) == before, "a count changes nothing"
-        erased = await data.erase(ADA.names, PSEUDONYM)
+        erased = await data.erase(ADA.names, PSEUDONYM, "task")
         assert erased == expected
         after = await everything(database)
         assert [line for line in after.splitlines() if ADA.name in line or str(ADA.number) in line] == []
         assert [line for line in after.splitlines() if BOB.name in line and not line.startswith("topic_state")] == others
-        assert not any((await data.erase(ADA.names, PSEUDONYM)).values()), "once is enough"
+        assert not any((await data.erase(ADA.names, PSEUDONYM, "task")).values()), "once is enough"
+        assert await data.erased("task") == {table: count for table, count in erased.items() if count}
         stay = [holding for holding in DECLARED[service] if not holding.goes]
         assert all(PSEUDONYM in after for holding in stay if "subject" in holding.names)
 

@@ -17,11 +17,13 @@ import yaml
 from gateway.settings import GatewaySettings
 from kit.server import LIVENESS
 from kit.settings import Settings
+from kit.telemetry import MetricName
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 TOOLS = Path(sys.executable).parent
 OVERLAYS = ("local", "production")
+ALERTS = "mesh-alerts"
 SETTINGS = {"mesh": Settings, "gateway": GatewaySettings}
 NOBODY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 UNPRIVILEGED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
@@ -75,8 +77,9 @@ def _image(container: Manifest) -> str:
 
 
 def _settings(overlay: str) -> dict[str, str]:
-    """What the ConfigMap of an overlay sets."""
-    return {name: value for one in _of(overlay, "ConfigMap") for name, value in one["data"].items()}
+    """What the ConfigMap of an overlay sets; the other one is for Prometheus."""
+    settings = [one["data"] for one in _of(overlay, "ConfigMap") if one["metadata"]["name"] != ALERTS]
+    return {name: value for data in settings for name, value in data.items()}
 
 
 def _environment(container: Manifest) -> dict[str, str]:
@@ -216,6 +219,17 @@ def _made_secrets(folder: Path) -> dict[str, dict[str, str]]:
             literals = [argument.removeprefix("--from-literal=").partition("=") for argument in call[6:]]
             made[call[5]] = {key: value for key, _, value in literals}
     return made
+
+
+def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_broken() -> None:
+    (rendered,) = [one["data"] for one in _of("production", "ConfigMap") if one["metadata"]["name"] == ALERTS]
+    rules = [rule for group in yaml.safe_load(rendered["alerts.yaml"])["groups"] for rule in group["rules"]]
+    assert all(rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"} for rule in rules)
+    measured = {f"{name.replace('.', '_')}{unit}" for name in MetricName for unit in ("", "_seconds", "_bytes")}
+    asked = {name for rule in rules for name in re.findall(r"\bpmp_\w+(?=[ {])", rule["expr"])}
+    assert {f"pmp_{name}" for name in ("books", "log_lag", "dead_letters", "gdpr_steps_overdue")} <= asked <= measured
+    left = [int(days) for rule in rules for days in re.findall(r"pmp_gdpr_request_left_seconds < (\d+) \* 86400", rule["expr"])]
+    assert left == [7, 2]
 
 
 @every_pod_of_ours

@@ -49,6 +49,7 @@ def test_what_leads_to_a_person_is_declared(service: str) -> None:
     declared = _declared(service)
     assert {table.name: found for table in metadata.sorted_tables if (found := _uncovered(table, declared))} == {}
     assert {holding.table.name for holding in declared} <= metadata.tables.keys()
+    assert all(bool(holding.ages) == ("PMP_SITE_RETENTION_TABLES" in holding.kept) for holding in declared)
     assert all(
         {*holding.names, *holding.personal, *holding.sealed, *holding.internal} <= set(holding.table.c.keys()) for holding in declared
     )

@@ -8,7 +8,7 @@ from alembic import op
 from kit.database import MYSQL, Id, UtcDateTime
 
 revision = "gdpr_0005"
-down_revision = "gdpr_0003"
+down_revision = "gdpr_0004"
 branch_labels = None
 depends_on = None
 

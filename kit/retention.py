@@ -1,0 +1,98 @@
+"""Deletes rows that are older than they may be kept, a little at a time, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from sqlalchemy import Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database import Sessions, transact
+from kit.log.streams import is_outage
+from kit.outbox import StateTopic
+from kit.settings import Settings, WrongSetting
+from kit.subjects import Ages, Holding, Row, Tell, among
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS: Final = 600.0
+_PORTION: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A table whose rows grow old."""
+
+    table: Table
+    ages: Ages
+    kept: timedelta | None = None
+    """How long, where the settings say nothing; None for ever."""
+    told: Tell | None = None
+    """What the service's topic told of a row, and tells no more once it is gone."""
+
+
+def expiries(holdings: Sequence[Holding], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
+    """Those of a service's tables that grow old, with how long they are kept by themselves."""
+    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told) for each in holdings if each.ages]
+
+
+class Retention:
+    """Looks after the tables of a service.
+
+    Args:
+        settings: `site_retention_tables` goes before what the tables say themselves.
+        topic: what the service publishes, if it keeps its history.
+
+    Raises:
+        WrongSetting: they name a table of this service that is not there or does not grow old.
+    """
+
+    def __init__(
+        self, settings: Settings, service: str, sessions: Sessions, tables: Sequence[Expiry], topic: StateTopic | None = None
+    ) -> None:
+        set_ = {name.partition(".")[2]: kept for name, kept in settings.site_retention_tables.items() if name.startswith(f"{service}.")}
+        if unknown := set_.keys() - {each.table.name for each in tables}:
+            known = ", ".join(f"{service}.{each.table.name}" for each in tables) or "none"
+            message = f"PMP_SITE_RETENTION_TABLES: {service}.{min(unknown)} does not grow old; of {service} these do: {known}"
+            raise WrongSetting(message)
+        self._sessions = sessions
+        self._topic = topic
+        self._kept = [(each, kept) for each in tables if (kept := set_.get(each.table.name, each.kept)) is not None]
+
+    async def run(self) -> None:
+        """Looks every ten minutes, until cancelled."""
+        while True:
+            try:
+                await self.look(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
+                _log.warning("nothing expired", error=type(error).__name__, exc_info=not is_outage(error))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self, now: datetime) -> Mapping[str, int]:
+        """Deletes all that is too old, in portions, each in a transaction of its own; says how many rows by table."""
+        gone: dict[str, int] = {}
+        for each, kept in self._kept:
+
+            async def work(session: AsyncSession, each: Expiry = each, before: datetime = now - kept) -> int:
+                return await self._expire(session, each, before)
+
+            gone[each.table.name] = 0
+            while some := await transact(self._sessions, work):
+                gone[each.table.name] += some
+        return gone
+
+    async def _expire(self, session: AsyncSession, each: Expiry, before: datetime) -> int:
+        oldest = select(each.table).order_by(each.table.c[each.ages.by or each.ages.column]).limit(_PORTION)
+        if not each.ages.by:
+            oldest = oldest.where(each.table.c[each.ages.column] < before)
+        rows: list[Row] = [dict(row) for row in (await session.execute(oldest)).mappings() if row[each.ages.column] < before]
+        if rows:
+            await session.execute(delete(each.table).where(among(each.table, rows)))
+        if self._topic is not None and each.told is not None:
+            await self._topic.forget(session, [tell[0] for row in rows if (tell := each.told(row)) is not None])
+        return len(rows)

@@ -57,9 +57,10 @@ def wrong_time(field: str, timestamp: Timestamp, retention: timedelta, now: floa
     `now` is in seconds since 1970; the clock's when not given.
     """
     now = time() if now is None else now
-    if timestamp.seconds > now + _AHEAD_SECONDS:
+    seconds = timestamp.seconds
+    if seconds > now + _AHEAD_SECONDS:
         return Violation(field, f"{field} is more than 24 hours ahead")
-    if timestamp.seconds < now - retention.total_seconds():
+    if seconds < now - retention.total_seconds():
         return Violation(field, f"{field} is older than the site's retention")
     return None
 

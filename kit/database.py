@@ -88,9 +88,10 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        value = value.astimezone(UTC).replace(tzinfo=None)
-        # The driver would format it field by field, which takes longer than the rest of the row.
-        return value.isoformat(" ", "microseconds") if dialect.name == "mysql" else value
+        if dialect.name == "mysql":
+            # The driver would format it field by field, which takes longer than the rest of the row.
+            return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+        return value.astimezone(UTC).replace(tzinfo=None)
 
     @override
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -357,6 +358,10 @@ def _literal(value: object) -> str:
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if isinstance(value, bytes):
         return f"x'{value.hex()}'"
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(int(value))
     return str(escape_item(value, "utf8mb4"))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
 from pmp.ingestion.v1 import event_pb2 as pb
 
+from kit.rules import plain
 from services.ingestion.models import EventRow
 
 RAW_TOPIC: Final = "intake"
@@ -20,17 +23,17 @@ EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed."""
 
 _DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control")
+_UTM_FIELDS: Final = tuple(pb.UtmParameters.DESCRIPTOR.fields_by_name)
+_ENRICHMENT_FIELDS: Final = tuple(pb.Enrichment.DESCRIPTOR.fields_by_name)
 
 
 def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
     """The row of an event, but for its place in the topic."""
     event = received.event
-    data: dict[str, Any] = {name: value for name in _DATA_FIELDS if (value := getattr(event, name))}
+    data = _filled(event, _DATA_FIELDS)
     if event.HasField("metadata"):
-        data["metadata"] = MessageToDict(event.metadata)
-    data["enrichment"] = {field.name: value for field, value in enrichment.ListFields()}
-    data["enrichment"]["channel"] = pb.Channel.Name(enrichment.channel)
-    utm = event.utm_parameters
+        data["metadata"] = plain(event.metadata)
+    data["enrichment"] = _filled(enrichment, _ENRICHMENT_FIELDS) | {"channel": pb.Channel.Name(enrichment.channel)}
     return {
         "id": event.id,
         "timestamp": event.timestamp.ToDatetime(UTC),
@@ -42,7 +45,7 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
         "source": event.source or None,
         "page_url": event.page_url or None,
         "referrer": event.referrer or None,
-        "utm_parameters": {field.name: value for field, value in utm.ListFields()} if event.HasField("utm_parameters") else None,
+        "utm_parameters": _filled(event.utm_parameters, _UTM_FIELDS) if event.HasField("utm_parameters") else None,
         "event_data": data,
         "email_hash": received.email_hash or None,
         "content_hash": received.content_hash,
@@ -52,6 +55,11 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
         "client": received.client,
         "scope": received.scope,
     }
+
+
+def _filled(message: Message, names: Iterable[str]) -> dict[str, Any]:
+    """Those of some fields that are not empty."""
+    return {name: value for name in names if (value := getattr(message, name))}
 
 
 def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> pb.EventStored:

@@ -14,7 +14,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import orjson
@@ -89,8 +89,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if dialect.name == "mysql":
-            # The driver would format it field by field, which takes longer than the rest of the row.
-            return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+            return _utc_text(value)
         return value.astimezone(UTC).replace(tzinfo=None)
 
     @override
@@ -342,6 +341,12 @@ def _is_closed_transport(error: BaseException) -> bool:
     uvloop then raises a RuntimeError, which neither driver makes an error of its own; asyncio's loop ignores such a write.
     """
     return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
+
+
+@lru_cache(4096)
+def _utc_text(value: datetime) -> str:
+    """A time as SQL. Many rows of a statement have the same, and the driver would format each field by field."""
+    return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _json(value: object) -> str:

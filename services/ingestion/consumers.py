@@ -25,7 +25,7 @@ from kit.privacy import Consents, of_several
 from kit.suppression import Suppressions
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
-from services.ingestion.messages import EMAIL_CONTEXT, published_message, row
+from services.ingestion.messages import EMAIL_CONTEXT, moment, published_message, row
 from services.ingestion.repository import Events
 
 Names: TypeAlias = tuple[str, ...]
@@ -186,7 +186,7 @@ def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison
     return {
         "event_id": message.event.id,
         "outcome": books.DEAD_LETTERED if isinstance(outcome, Poison) else outcome,
-        "received_at": message.received_at.ToDatetime(UTC),
+        "received_at": moment(message.received_at),
         "processed_at": now,
         "log_position": f"{delivery.partition}/{delivery.position}/{delivery.ordinal}",
     }

@@ -7,8 +7,9 @@ from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import isfinite
 from time import time
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -57,9 +58,10 @@ def wrong_time(field: str, timestamp: Timestamp, retention: timedelta, now: floa
     `now` is in seconds since 1970; the clock's when not given.
     """
     now = time() if now is None else now
-    if timestamp.seconds > now + _AHEAD_SECONDS:
+    seconds = timestamp.seconds
+    if seconds > now + _AHEAD_SECONDS:
         return Violation(field, f"{field} is more than 24 hours ahead")
-    if timestamp.seconds < now - retention.total_seconds():
+    if seconds < now - retention.total_seconds():
         return Violation(field, f"{field} is older than the site's retention")
     return None
 
@@ -72,6 +74,34 @@ def wrong_struct(field: str, struct: Struct) -> Violation | None:
     if may_nest(serialised, STRUCT_DEPTH) and deeper(struct, STRUCT_DEPTH):
         return Violation(field, f"{field} is deeper than {STRUCT_DEPTH} levels")
     return None
+
+
+def plain(struct: Struct) -> dict[str, Any]:
+    """Free-form data as JSON has it; protobuf's own MessageToDict takes three times as long.
+
+    Raises:
+        ValueError: a number in it is infinite or none, which JSON does not have.
+    """
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value" if isfinite(value.number_value):
+            return value.number_value
+        case "number_value":
+            message = "JSON has no such number"
+            raise ValueError(message)
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return plain(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case _:
+            return None
 
 
 def page_token(at: datetime, id_: object) -> str:

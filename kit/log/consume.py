@@ -10,9 +10,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -37,8 +36,7 @@ _LONGEST_WAIT: Final = 5.0
 _PACE_SECONDS: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One message as it lies in the log."""
 
     topic: str
@@ -296,7 +294,8 @@ async def happens(event: asyncio.Event, seconds: float) -> bool:
 
 def _deliveries(topic: str, partition: int, entry: Entry) -> list[Delivery]:
     records = pb.Pack.FromString(entry.pack).records
-    return [Delivery(topic, partition, str(entry.position), ordinal, entry.hour, record) for ordinal, record in enumerate(records)]
+    position = str(entry.position)
+    return [Delivery(topic, partition, position, ordinal, entry.hour, record) for ordinal, record in enumerate(records)]
 
 
 def _unbroken(entries: Sequence[Entry]) -> Sequence[Entry]:

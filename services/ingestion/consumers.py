@@ -25,13 +25,16 @@ from kit.subjects import Ages
 from kit.suppression import Suppressions
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
-from services.ingestion.messages import EMAIL_CONTEXT, published_message, row
+from services.ingestion.messages import EMAIL_CONTEXT, moment, published_message, row
 from services.ingestion.models import ProcessingRow
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
 
-Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent]], Awaitable[Sequence[Treatment]]]
-"""Says of each event how its person allows that it is kept, read in the storing transaction."""
+Names: TypeAlias = tuple[str, ...]
+"""The subjects of an event, the strongest first."""
+
+Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Names]], Awaitable[Sequence[Treatment]]]
+"""Says of each event, with its names, how its person allows that it is kept, read in the storing transaction."""
 
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
@@ -46,9 +49,8 @@ class ObeyConsent:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    async def __call__(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent]) -> Sequence[Treatment]:
+    async def __call__(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], named: Sequence[Names]) -> Sequence[Treatment]:
         """What becomes of each event. Two queries for all of them."""
-        named = [subjects(message) for message in received]
         consents = await Consents(session).of({subject for names in named for subject in names})
         decided = {
             names: self._policy.treatment(of_several([consents[subject] for subject in names]).analytics_tracking) for names in set(named)
@@ -76,8 +78,9 @@ class StoreEvents:
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
         received = [_received(delivery) for delivery in deliveries]
-        suppressed = await Suppressions(session).of(self._vault, {name for message in received for name in subjects(message)})
-        treatments = await self._consent(session, received) if self._consent else [Treatment.STORE] * len(received)
+        named = [subjects(message) for message in received]
+        suppressed = await Suppressions(session).of(self._vault, {name for names in named for name in names})
+        treatments = await self._consent(session, received, named) if self._consent else [Treatment.STORE] * len(received)
         treatments = [
             Treatment.DROP if is_suppressed(message, suppressed) else treatment
             for message, treatment in zip(received, treatments, strict=True)
@@ -156,7 +159,7 @@ def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison
     return {
         "event_id": message.event.id,
         "outcome": books.DEAD_LETTERED if isinstance(outcome, Poison) else outcome,
-        "received_at": message.received_at.ToDatetime(UTC),
+        "received_at": moment(message.received_at),
         "processed_at": now,
         "log_position": f"{delivery.partition}/{delivery.position}/{delivery.ordinal}",
     }

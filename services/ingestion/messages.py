@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2 as pb
 
+from kit.rules import plain
 from services.ingestion.models import EventRow
 
 RAW_TOPIC: Final = "intake"
@@ -19,21 +24,32 @@ TOPIC: Final = "events"
 EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control")
+_UTM_FIELDS: Final = tuple(pb.UtmParameters.DESCRIPTOR.fields_by_name)
+_ENRICHMENT_FIELDS: Final = tuple(pb.Enrichment.DESCRIPTOR.fields_by_name)
+
+
+def moment(timestamp: Timestamp) -> datetime:
+    """A time as Python has it, in UTC. Made once for events that were received together: protobuf's own takes four times as long."""
+    return _moment(timestamp.seconds, timestamp.nanos // 1000)
+
+
+@lru_cache(4096)
+def _moment(seconds: int, microseconds: int) -> datetime:
+    return _EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
 
 
 def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
     """The row of an event, but for its place in the topic."""
     event = received.event
-    data: dict[str, Any] = {name: value for name in _DATA_FIELDS if (value := getattr(event, name))}
+    data = _filled(event, _DATA_FIELDS)
     if event.HasField("metadata"):
-        data["metadata"] = MessageToDict(event.metadata)
-    data["enrichment"] = {field.name: value for field, value in enrichment.ListFields()}
-    data["enrichment"]["channel"] = pb.Channel.Name(enrichment.channel)
-    utm = event.utm_parameters
+        data["metadata"] = plain(event.metadata)
+    data["enrichment"] = _filled(enrichment, _ENRICHMENT_FIELDS) | {"channel": pb.Channel.Name(enrichment.channel)}
     return {
         "id": event.id,
-        "timestamp": event.timestamp.ToDatetime(UTC),
+        "timestamp": moment(event.timestamp),
         "user_id": event.user_id or None,
         "session_id": event.session_id or None,
         "event_type": event.event_type,
@@ -42,29 +58,36 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
         "source": event.source or None,
         "page_url": event.page_url or None,
         "referrer": event.referrer or None,
-        "utm_parameters": {field.name: value for field, value in utm.ListFields()} if event.HasField("utm_parameters") else None,
+        "utm_parameters": _filled(event.utm_parameters, _UTM_FIELDS) if event.HasField("utm_parameters") else None,
         "event_data": data,
         "email_hash": received.email_hash or None,
         "content_hash": received.content_hash,
         "processed": True,
-        "received_at": received.received_at.ToDatetime(UTC),
+        "received_at": moment(received.received_at),
         "created_at": now,
         "client": received.client,
         "scope": received.scope,
     }
 
 
+def _filled(message: Message, names: Iterable[str]) -> dict[str, Any]:
+    """Those of some fields that are not empty."""
+    return {name: value for name in names if (value := getattr(message, name))}
+
+
 def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> pb.EventStored:
     """The event as the topic tells it when it was stored."""
-    return pb.EventStored(
-        event=received.event,
-        received_at=received.received_at,
-        enrichment=enrichment,
+    message = pb.EventStored(
         sealed_email=received.sealed_email,
         email_hash=received.email_hash,
         client=received.client,
         scope=received.scope,
     )
+    # The constructor would serialise each and parse it again.
+    message.event.CopyFrom(received.event)
+    message.received_at.CopyFrom(received.received_at)
+    message.enrichment.CopyFrom(enrichment)
+    return message
 
 
 def stored_message(stored: EventRow) -> pb.EventStored:

@@ -33,12 +33,14 @@ def violations(event: Event, size: int, bounds: Bounds) -> list[Violation]:
         size: its size in bytes.
         bounds: those of the call.
     """
-    found = [
-        Violation("", f"the event is larger than {bounds.max_bytes} bytes") if size > bounds.max_bytes else None,
-        wrong_time("timestamp", event.timestamp, bounds.retention, bounds.now) if event.HasField("timestamp") else None,
-        wrong_struct("metadata", event.metadata) if event.HasField("metadata") else None,
-    ]
-    return [violation for violation in found if violation]
+    found: list[Violation] = []
+    if size > bounds.max_bytes:
+        found.append(Violation("", f"the event is larger than {bounds.max_bytes} bytes"))
+    if event.HasField("timestamp") and (wrong := wrong_time("timestamp", event.timestamp, bounds.retention, bounds.now)):
+        found.append(wrong)
+    if event.HasField("metadata") and (wrong := wrong_struct("metadata", event.metadata)):
+        found.append(wrong)
+    return found
 
 
 def reduce(event: Event, address: str) -> None:

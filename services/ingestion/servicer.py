@@ -83,9 +83,9 @@ class _Admission:
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
         content = event.SerializeToString(deterministic=True)
-        broken = [*broken, *rules.violations(event, len(content), self._bounds)]
-        if broken:
-            return _Rejected(event.id, broken)
+        wrong = rules.violations(event, len(content), self._bounds)
+        if broken or wrong:
+            return _Rejected(event.id, [*broken, *wrong])
         email, received = event.email, self._received
         received.content_hash = self._vault.digest(content, purpose="event")
         received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if self._seal and email else b""
@@ -125,17 +125,19 @@ class IngestionServicer(IngestionServiceServicer):
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         broken = _by_event(validate(request))
         admission = await self._admission(request.events)
-        verdicts = [admission.verdict(event, broken[number]) for number, event in enumerate(request.events)]
+        verdicts = [admission.verdict(event, broken.get(number, ())) for number, event in enumerate(request.events)]
         accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
         rejected = len(verdicts) - len(accepted)
         await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
         bind_facts(accepted=len(accepted), rejected=rejected)
         response = pb.TrackEventsResponse(success=not rejected, accepted=len(accepted), rejected=rejected)
         for verdict in verdicts:
+            result = response.results.add()
+            result.event_id = verdict.event_id
             if isinstance(verdict, _Accepted):
-                response.results.add(success=True, event_id=verdict.event_id)
+                result.success = True
             else:
-                response.results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+                result.violations.extend(map(_event_violation, verdict.violations))
         return response
 
     @override

@@ -362,7 +362,9 @@ class World:
         )
         outbox = Outbox(TOPIC)
 
-        async def consent(_session: AsyncSession, events: Sequence[pb.ReceivedEvent]) -> Sequence[Treatment]:
+        async def consent(
+            _session: AsyncSession, events: Sequence[pb.ReceivedEvent], _named: Sequence[tuple[str, ...]]
+        ) -> Sequence[Treatment]:
             return [Treatment.DROP if received.event.id.endswith("suppressed") else Treatment.STORE for received in events]
 
         consumer = Consumer(

@@ -6,12 +6,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from google.protobuf.json_format import ParseDict
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes
 
-from kit.rules import deeper, may_nest, scrubbed
+from kit.rules import deeper, may_nest, plain, scrubbed
 from services.ingestion.rules import network
 
 
@@ -101,3 +101,16 @@ def test_a_received_event_is_the_same_around_an_event_that_is_serialised_already
     }
     written = ReceivedEventBytes(event=event.SerializeToString(), **rest)
     assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(event=event, **rest)
+
+
+def test_free_form_data_becomes_what_protobuf_itself_makes_of_it() -> None:
+    data: dict[str, Any] = {"text": "a", "number": -2.5, "yes": True, "none": None, "list": [1, [], {"deep": [None, False]}], "empty": {}}
+    struct = ParseDict(data, Struct())
+    struct.fields["unset"].CopyFrom(Value())
+    assert plain(struct) == MessageToDict(struct) == {**data, "unset": None}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_lacks_has_no_plain_form(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON has no such number"):
+        plain(Struct(fields={"list": Value(list_value=ListValue(values=[Value(number_value=number)]))}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
+from re import fullmatch
 from typing import Annotated, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -141,8 +142,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _calls_are_signed(self) -> Self:
-        if self.site_erasure_calls and self.site_erasure_secret is None:
-            message = "site_erasure_secret is required with site_erasure_calls"
+        secret = self.site_erasure_secret.get_secret_value() if self.site_erasure_secret else ""
+        if self.site_erasure_calls and not fullmatch(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}", secret):
+            message = "site_erasure_calls needs site_erasure_secret: whsec_ and 24 to 64 bytes in base64"
             raise ValueError(message)
         return self
 

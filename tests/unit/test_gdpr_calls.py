@@ -82,6 +82,7 @@ def test_what_is_told_is_read_by_nobody_on_the_way(url: str) -> None:
         {"site_erasure_calls": {"crm": "http://shop.example/forget"}, "site_erasure_secret": SECRET},
         {"site_erasure_calls": {"crm": "http://203.0.114.7/forget"}, "site_erasure_secret": SECRET},
         {"site_erasure_calls": {"crm": "https://shop.example/forget"}},
+        {"site_erasure_calls": {"crm": "https://shop.example/forget"}, "site_erasure_secret": "correct horse battery staple correct"},
         {"site_erasure_calls": {"C R M": "https://shop.example/forget"}, "site_erasure_secret": SECRET},
     ],
 )

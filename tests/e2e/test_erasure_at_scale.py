@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,11 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import redis
+from pydantic import SecretStr
 
+from cli.folder import DataFolder
+from cli.local_secrets import Secrets
+from kit.keys.store import open_keys
+from kit.settings import Settings
+from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
+from services.purchases.messages import BILLING_CONTEXT
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import Person, another_visitor, asked, call, known
 from tests.e2e.spans import Receiver, receiving
@@ -41,6 +49,8 @@ FEW_EVENTS = 1200
 EVENTS, ORDERS = int(os.environ.get("PMP_ERASED_EVENTS", "2000")), 20
 """What is promised holds for 10000 events, too."""
 SUPPRESSED, ERASED = timedelta(seconds=5), timedelta(seconds=60)
+Sealed: TypeAlias = tuple[str, bytes]
+"""A context, and what is sealed in it."""
 SERVICES = ("gdpr", "identity", "ingestion", "journeys", "purchases")
 
 
@@ -94,8 +104,8 @@ def would_go(shop: Shop, person: Person) -> Counter[str]:
 
 
 def went(request: Mapping[str, Any]) -> Counter[str]:
-    """Rows that an erasure took, by service and table."""
-    return sum((_rows(step) for step in request["steps"]), Counter[str]())
+    """Rows that an erasure took of those it would find, by service and table."""
+    return sum((_rows(step) for step in request["steps"] if step["name"].startswith(("erase ", "purge "))), Counter[str]())
 
 
 def _rows(step: Mapping[str, Any]) -> Counter[str]:
@@ -128,6 +138,33 @@ def in_redis(server: PrivateRedis) -> str:
         return "\n".join(f"{key} {readers[client.type(key)](key)}" for key in client.scan_iter(count=1000))
 
 
+def sealed(shop: Shop) -> list[Sealed]:
+    """What is sealed in the databases, with its context."""
+    users = shop.query("identity", "SELECT email, last_name FROM users WHERE email IS NOT NULL")
+    bills = shop.query("purchases", "SELECT billing_data FROM purchases WHERE billing_data IS NOT NULL")
+    addresses = [(EMAIL_CONTEXT, email) for email, _ in users] + [(NAME_CONTEXT, name) for _, name in users if name]
+    return addresses + [(BILLING_CONTEXT, bill) for (bill,) in bills]
+
+
+def opened(shop: Shop, values: list[Sealed]) -> list[str]:
+    """What whoever has the database of keys and all secrets of the mesh makes of sealed values."""
+    secrets = Secrets.load(DataFolder(shop.mesh.data))
+    settings = Settings(
+        mesh_token=SecretStr(""),
+        vault_key=SecretStr(secrets.vault_key),
+        key_encryption_keys=SecretStr(",".join(secrets.key_encryption_keys)),
+        database_url=shop.mariadb.url.replace("{service}", "scale_{service}"),
+        redis_url=shop.redis.url,
+    )
+
+    async def all_of_them() -> list[str]:
+        async with open_keys(settings) as keys:
+            opener = await keys.opener(value for _, value in values)
+            return [opener.open(value, context=context) for context, value in values]
+
+    return asyncio.run(all_of_them())
+
+
 @dataclass(frozen=True)
 class Erased:
     """An erasure that is done."""
@@ -135,8 +172,10 @@ class Erased:
     users: list[str]
     request: dict[str, Any]
     would_go: Counter[str]
-    before: bytes
-    """A backup from before."""
+    sealed: list[Sealed]
+    """What a backup from before holds of the person's address, name and bills."""
+    clear: list[str]
+    """The same as whoever had all keys could read it before."""
     led: set[str]
     """Where something led to the person before."""
 
@@ -146,13 +185,14 @@ def erased(shop: Shop) -> Erased:
     """One of much, while somebody else is on the site."""
     mesh = shop.mesh
     users = settled(shop, ADA, events=EVENTS, orders=ORDERS)
-    found, before, led = would_go(shop, ADA), shop.backup(), {place.partition(": ")[0] for place in leads(shop, ADA.names)}
+    found, led, backup = would_go(shop, ADA), {place.partition(": ")[0] for place in leads(shop, ADA.names)}, sealed(shop)
+    clear = opened(shop, backup)
     with another_visitor(mesh) as sent:
         request = call(mesh, "DELETE", f"users/{ADA.wordpress}/data")["request"]["id"]
         until(lambda: asked(mesh, request)["state"] == "done", ERASED.total_seconds() * 2)
     mesh.drained()
     assert shop.query("ingestion", "SELECT count(*) FROM events WHERE user_id = '99'") == [(len(sent),)]
-    return Erased(users, asked(mesh, request), found, before, led)
+    return Erased(users, asked(mesh, request), found, backup, clear, led)
 
 
 def test_somebody_of_whom_much_is_known_is_erased_in_time_and_counted(erased: Erased) -> None:
@@ -168,6 +208,12 @@ def test_somebody_of_whom_much_is_known_is_erased_in_time_and_counted(erased: Er
 def test_nothing_is_left_in_databases_log_and_telemetry(shop: Shop, erased: Erased) -> None:
     assert leads(shop, [*ADA.names, *erased.users]) == []
     assert {"databases", "Redis"} < erased.led, "what is searched is where something was"
+
+
+def test_what_a_backup_holds_sealed_can_be_opened_by_nobody_any_more(shop: Shop, erased: Erased) -> None:
+    assert {ADA.emails[0], ADA.last_name} < set(erased.clear)
+    assert len([text for text in erased.clear if ADA.street in text]) == ORDERS
+    assert opened(shop, erased.sealed) == [""] * len(erased.sealed)
 
 
 def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everything_once(shop: Shop, erased: Erased) -> None:

@@ -20,10 +20,12 @@ from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.retention import Retention, expiries
 from kit.server import Background, Service, serve
 from kit.settings import Settings
-from kit.subjects import After, Holding, SubjectData, SubjectDataServicer
+from kit.subjects.data import SubjectData
+from kit.subjects.holdings import After, Holding
+from kit.subjects.retention import Retention, expiries
+from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 
 

@@ -15,7 +15,8 @@ from kit.log.redis_log import open_log
 from kit.outbox import Outbox
 from kit.server import run, serve
 from kit.settings import Settings
-from kit.subjects import SubjectData, SubjectDataServicer
+from kit.subjects.data import SubjectData
+from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.personal import HOLDINGS

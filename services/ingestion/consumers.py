@@ -19,9 +19,9 @@ from kit.log.consume import Delivery, Poison
 from kit.outbox import Outbox
 from kit.persons import subject_of
 from kit.privacy import Consents, of_several
-from kit.retention import Expiry, expiries
 from kit.settings import Settings
-from kit.subjects import Ages
+from kit.subjects.holdings import Ages
+from kit.subjects.retention import Expiry, expiries
 from kit.suppression import Suppressions
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.subjects import Ages, Holding, Kind, Row, pages
+from kit.subjects.holdings import Ages, Holding, Kind, Row, pages
 from services.ingestion.consent import NAMING
 from services.ingestion.models import EventRow
 

@@ -19,9 +19,9 @@ from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
 from kit.persons import learn
 from kit.privacy import learn_rights
-from kit.retention import Retention
 from kit.server import run, work
 from kit.settings import Settings
+from kit.subjects.retention import Retention
 from kit.telemetry import instrument, telemetry
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from kit.subjects import LONG, SET, Ages, Custom, Holding, Kind, Row, nothing, pages
+from kit.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, nothing, pages
 from kit.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow

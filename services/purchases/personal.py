@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Literal
 
-from kit.subjects import Holding, Kind, Part, nothing
+from kit.subjects.holdings import Holding, Kind, Part, nothing
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 

@@ -25,7 +25,7 @@ from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
-from kit.subjects import Row
+from kit.subjects.holdings import Row
 from kit.suppression import Suppressed, Suppressions
 from services.purchases.messages import (
     ERASED,

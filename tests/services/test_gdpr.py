@@ -45,7 +45,8 @@ from kit.persons import learn, persons, subject_of
 from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
 from kit.rules import PageKey
 from kit.settings import Settings
-from kit.subjects import SubjectData, SubjectDataServicer
+from kit.subjects.data import SubjectData
+from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import MetricName, telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults

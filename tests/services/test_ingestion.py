@@ -34,8 +34,8 @@ from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay
 from kit.persons import learn
 from kit.privacy import learn_rights
-from kit.retention import Retention
 from kit.settings import Settings
+from kit.subjects.retention import Retention
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher

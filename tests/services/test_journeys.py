@@ -36,8 +36,8 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic
 from kit.persons import learn, persons, subject_of
-from kit.retention import Retention, expiries
 from kit.settings import Settings, WrongSetting
+from kit.subjects.retention import Retention, expiries
 from kit.vault import Vault
 from services.journeys import models
 from services.journeys.consumers import FollowEvents, FollowPurchases

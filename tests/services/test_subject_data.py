@@ -25,7 +25,8 @@ from kit.log.consume import Delivery
 from kit.outbox import StateTopic, prepare_heads
 from kit.persons import aliases, persons, users
 from kit.settings import Settings
-from kit.subjects import Holding, Kind, SubjectData
+from kit.subjects.data import SubjectData
+from kit.subjects.holdings import Holding, Kind
 from kit.vault import Vault
 from services.gdpr.personal import HOLDINGS as GDPR
 from services.identity.personal import HOLDINGS as IDENTITY

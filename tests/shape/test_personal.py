@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, Table
 from kit import persons
 from kit.log import tables
 from kit.privacy import person_consents
-from kit.subjects import SHARED, Holding
+from kit.subjects.holdings import SHARED, Holding
 from kit.vault import Vault
 from services.gdpr.archive import SECTIONS
 

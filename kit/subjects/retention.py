@@ -16,7 +16,8 @@ from kit.database import Sessions, transact
 from kit.log.streams import is_outage
 from kit.outbox import StateTopic
 from kit.settings import Settings, WrongSetting
-from kit.subjects import Ages, Holding, Row, Tell, among
+from kit.subjects.data import among
+from kit.subjects.holdings import Ages, Holding, Row, Tell
 
 _log = structlog.get_logger(__name__)
 

@@ -1,167 +1,31 @@
-"""What a service holds of persons, declared once: what is exported, what an erasure leaves, and what is documented follow from it."""
+"""Shows and erases what a service holds of persons, as it has declared it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import Enum
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final
 
 import orjson
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from pmp.privacy.v1 import privacy_pb2 as pb
-from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
 from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, delete, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase
-from typing_extensions import override
 
 from kit.database import READING, Database, changed, transact, upsert
-from kit.interceptors import Context, bind_facts
 from kit.keys.seals import Opener
 from kit.keys.store import Keys
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
-from kit.log.redis_log import RedisLog
-from kit.log.streams import Position
-from kit.log.tables import books, erased_rows, offsets, outbox_heads
 from kit.log.tables import dead_letters as letters
-from kit.outbox import Outbox, StateTopic
-from kit.persons import aliases, persons, subject_of, users
-from kit.privacy import person_consents
-from kit.rules import without_query
+from kit.log.tables import erased_rows
+from kit.outbox import StateTopic
+from kit.persons import subject_of
+from kit.subjects.holdings import SHARED, After, Holding, Kind, Part, Row
 
 _AT_ONCE: Final = 500
-_RAW: Final = select(books.c.topic).distinct()
-"""Topics of which the service keeps books: raw logs, which have no history to fall back on."""
-
-
-class Kind(Enum):
-    """How a column says whose a row is."""
-
-    SUBJECT = "subject"
-    """A name with its kind."""
-    USER = "user"
-    """A user's id as it was told."""
-    EMAIL = "email"
-    """The keyed hash of an address."""
-    SESSION = "session"
-    """A visit's id."""
-
-
-Entity: TypeAlias = Table | type[DeclarativeBase]
-"""A table, or its model."""
-Row: TypeAlias = Mapping[str, Any]
-Becomes: TypeAlias = Callable[[Row], Any]
-"""What a column of an erased row becomes."""
-Tell: TypeAlias = Callable[[Row], tuple[str, Message | None] | None]
-"""What the service's topic has to tell of an erased row: its key and a message, or none to forget the key; None where it tells nothing."""
-After: TypeAlias = Callable[[AsyncSession, Sequence[Row]], Awaitable[None]]
-"""Does in the same transaction what follows from rows having been erased. They are given as they are now, or were when they are gone."""
-Custom: TypeAlias = Callable[[AsyncSession, Sequence[str], str], Awaitable[int]]
-"""Erases names, for which the pseudonym stands, from a table in a way of its own; says how many rows that were."""
-
-
-def nothing(*columns: str) -> dict[str, Becomes]:
-    """Columns of which nothing is left."""
-    return dict.fromkeys(columns, lambda _row: None)
-
-
-def pages(*columns: str) -> dict[str, Becomes]:
-    """Addresses of which query and fragment go."""
-
-    def page(column: str) -> Becomes:
-        return lambda row: without_query(row[column]) if row[column] else None
-
-    return {column: page(column) for column in columns}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A table whose rows belong to rows of another."""
-
-    entity: Entity
-    key: str
-    """The column that names them."""
-    personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
-
-    @property
-    def table(self) -> Table:
-        """The table."""
-        return _table(self.entity)
-
-
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """How the rows of a table grow old."""
-
-    column: str
-    """The time that says how old a row is."""
-    by: str = ""
-    """A column in whose order they do so, where there is no index of the time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """A table that holds something of persons."""
-
-    entity: Entity
-    section: str
-    """The part of an export that its rows belong to; empty for what only tells who is who, and is not shown."""
-    why: str
-    """What it is kept for."""
-    kept: str
-    """How long."""
-    names: Mapping[str, Kind]
-    """The columns that lead to a person, the strongest first: the first that is filled decides whose a row is."""
-    personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
-    """Further columns about the person, and what an erasure makes of them."""
-    sealed: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Columns that are sealed, and in which context."""
-    internal: Collection[str] = ()
-    """Columns of the mesh's own bookkeeping, which are not shown."""
-    goes: bool = False
-    """An erased row is deleted; else it stays without the person."""
-    each_name: bool = False
-    """Every one of the names makes a row the person's: it tells of both."""
-    parts: Sequence[Part] = ()
-    told: Tell | None = None
-    erase: Custom | None = None
-    """Where rows can't be erased one by one."""
-    ages: Ages | None = None
-    """Where rows may be deleted once they are too old."""
-
-    @property
-    def table(self) -> Table:
-        """The table."""
-        return _table(self.entity)
-
-
-_WHO: Final = "who is who, so that visits and orders find their person"
-LONG: Final = "until the person is erased"
-"""How long most is kept."""
-SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
-"""How long what grows old is kept."""
-
-SHARED: Final = (
-    Holding(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
-    Holding(aliases, "", _WHO, LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, goes=True, each_name=True),
-    Holding(users, "", _WHO, LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, goes=True, each_name=True),
-    Holding(
-        person_consents,
-        "",
-        "what the person allows, checked when something is stored",
-        LONG,
-        {"subject": Kind.SUBJECT},
-        nothing(*(column.name for column in person_consents.c if column.name != "subject")),
-        goes=True,
-    ),
-)
-"""What every service keeps of persons beside its own tables."""
 
 
 class SubjectData:
@@ -306,74 +170,6 @@ class SubjectData:
         return len(found)
 
 
-class SubjectDataServicer(SubjectDataServiceServicer):
-    """The rpcs of `SubjectData`, and the service's part of the log.
-
-    Args:
-        outbox: that of the topic the service publishes.
-    """
-
-    def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox) -> None:
-        self._data = data
-        self._database = database
-        self._log = log
-        self._outbox = outbox
-
-    @override
-    async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:
-        async for section, table, record in self._data.export(request.names, request.sections):
-            yield pb.ExportResponse(section=section, table=table, record=record.decode())
-
-    @override
-    async def Erase(self, request: pb.EraseRequest, context: Context) -> pb.EraseResponse:
-        # Looked at first: what was read by then is erased as well.
-        read, left = await self._read(), 0
-        if request.dry_run:
-            counts = await self._data.count(request.names)
-        else:
-            counts = await self._data.erase(request.names, request.pseudonym, request.task)
-            self._outbox.wake()
-            left = await self._purge(request.purge_through)
-        written = await self._written()
-        bind_facts(rows=sum(counts.values()), entries_left=left)
-        total = await self._data.erased(request.task)
-        return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
-
-    async def _read(self) -> list[pb.Place]:
-        async with self._database.sessions() as session:
-            await session.connection(execution_options=READING)
-            rows = await session.execute(select(offsets))
-            return [pb.Place(topic=row.topic, partition=row.partition, position=row.position) for row in rows]
-
-    async def _written(self) -> list[pb.Place]:
-        async with self._database.sessions() as session:
-            await session.connection(execution_options=READING)
-            heads = select(outbox_heads).where(outbox_heads.c.topic == self._outbox.topic, outbox_heads.c.position > 0)
-            rows = (await session.execute(heads)).all()
-            raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
-        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Position(row.position, 0))) for row in rows]
-        received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
-        return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
-
-    async def _purge(self, places: Iterable[pb.Place]) -> int:
-        """Takes entries up to these places out of what the service published, and of the raw log it has read."""
-        sessions, left = self._database.sessions, 0
-        async with sessions() as session:
-            await session.connection(execution_options=READING)
-            raw = set(await session.scalars(_RAW))
-            read = {(row.topic, row.partition): Position.parse(row.position) for row in await session.execute(select(offsets))}
-        asked = False
-        for place in places:
-            asked, through = True, Position.parse(place.position)
-            if place.topic == self._outbox.topic:
-                left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
-            elif place.topic in raw:
-                behind = read.get((place.topic, place.partition), Position(0, 0))
-                await self._log.trim(place.topic, place.partition, min(through, behind))
-                left += behind < through
-        return left if left or not asked else int(not await self._database.scrub())
-
-
 def names_in(kind: str, payload: bytes) -> set[str]:
     """The names of persons in a message of the log, by the words that all contracts use for them."""
     try:
@@ -393,10 +189,6 @@ def _names_in(message: Message) -> Iterable[str]:
             yield value
         elif isinstance(value, Message):
             yield from _names_in(value)
-
-
-def _table(entity: Entity) -> Table:
-    return entity if isinstance(entity, Table) else cast("Table", entity.__table__)
 
 
 def _values(kind: Kind, names: Iterable[str]) -> list[Any]:
@@ -463,10 +255,6 @@ async def _count(session: AsyncSession, task: str, table: Table, rows: int) -> N
     own = (erased_rows.c.task == task, erased_rows.c.table_name == table.name)
     if not await changed(session, update(erased_rows).where(*own).values(count=erased_rows.c["count"] + rows)):
         await session.execute(insert(erased_rows).values(task=task, table_name=table.name, count=rows))
-
-
-def _counts(counts: Mapping[str, int]) -> list[pb.TableCount]:
-    return [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
 
 
 def _ids(table: Table, rows: Iterable[Row] | Sequence[RowMapping]) -> list[Any]:

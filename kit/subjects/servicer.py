@@ -1,0 +1,94 @@
+"""The rpcs of what a service holds of persons, and its part of the log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Final
+
+from pmp.privacy.v1 import privacy_pb2 as pb
+from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
+from sqlalchemy import select
+from typing_extensions import override
+
+from kit.database import READING, Database
+from kit.interceptors import Context, bind_facts
+from kit.log.redis_log import RedisLog
+from kit.log.streams import Position
+from kit.log.tables import books, offsets, outbox_heads
+from kit.outbox import Outbox
+from kit.subjects.data import SubjectData
+
+_RAW: Final = select(books.c.topic).distinct()
+"""Topics of which the service keeps books: raw logs, which have no history to fall back on."""
+
+
+class SubjectDataServicer(SubjectDataServiceServicer):
+    """The rpcs of `SubjectData`, and the service's part of the log.
+
+    Args:
+        outbox: that of the topic the service publishes.
+    """
+
+    def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox) -> None:
+        self._data = data
+        self._database = database
+        self._log = log
+        self._outbox = outbox
+
+    @override
+    async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:
+        async for section, table, record in self._data.export(request.names, request.sections):
+            yield pb.ExportResponse(section=section, table=table, record=record.decode())
+
+    @override
+    async def Erase(self, request: pb.EraseRequest, context: Context) -> pb.EraseResponse:
+        # Looked at first: what was read by then is erased as well.
+        read, left = await self._read(), 0
+        if request.dry_run:
+            counts = await self._data.count(request.names)
+        else:
+            counts = await self._data.erase(request.names, request.pseudonym, request.task)
+            self._outbox.wake()
+            left = await self._purge(request.purge_through)
+        written = await self._written()
+        bind_facts(rows=sum(counts.values()), entries_left=left)
+        total = await self._data.erased(request.task)
+        return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
+
+    async def _read(self) -> list[pb.Place]:
+        async with self._database.sessions() as session:
+            await session.connection(execution_options=READING)
+            rows = await session.execute(select(offsets))
+            return [pb.Place(topic=row.topic, partition=row.partition, position=row.position) for row in rows]
+
+    async def _written(self) -> list[pb.Place]:
+        async with self._database.sessions() as session:
+            await session.connection(execution_options=READING)
+            heads = select(outbox_heads).where(outbox_heads.c.topic == self._outbox.topic, outbox_heads.c.position > 0)
+            rows = (await session.execute(heads)).all()
+            raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
+        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Position(row.position, 0))) for row in rows]
+        received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
+        return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
+
+    async def _purge(self, places: Iterable[pb.Place]) -> int:
+        """Takes entries up to these places out of what the service published, and of the raw log it has read."""
+        sessions, left = self._database.sessions, 0
+        async with sessions() as session:
+            await session.connection(execution_options=READING)
+            raw = set(await session.scalars(_RAW))
+            read = {(row.topic, row.partition): Position.parse(row.position) for row in await session.execute(select(offsets))}
+        asked = False
+        for place in places:
+            asked, through = True, Position.parse(place.position)
+            if place.topic == self._outbox.topic:
+                left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
+            elif place.topic in raw:
+                behind = read.get((place.topic, place.partition), Position(0, 0))
+                await self._log.trim(place.topic, place.partition, min(through, behind))
+                left += behind < through
+        return left if left or not asked else int(not await self._database.scrub())
+
+
+def _counts(counts: Mapping[str, int]) -> list[pb.TableCount]:
+    return [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]

@@ -1,13 +1,18 @@
-"""Tools > Erase Personal Data of a site, as its administrator's browser works it: one eraser after the other, page by page."""
+"""Tools > Export and Erase Personal Data of a site, as its administrator's browser works them: one part after the other, page by page."""
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import zipfile
 from typing import Any, Final
 
 import httpx
 
 _PAGES: Final = 100
+
+Json = dict[str, Any]
 
 
 class PrivacyTools:
@@ -24,32 +29,41 @@ class PrivacyTools:
 
     def erase(self, email: str) -> list[str]:
         """Erases somebody; answers what the administrator is told."""
-        page = self._visitor.get("/wp-admin/erase-personal-data.php")
-        form = {
-            "action": "add_remove_personal_data_request",
-            "type_of_action": "remove_personal_data",
+        return [message for page in self._work("remove", "erase", "eraser", email) for message in page["messages"]]
+
+    def export(self, email: str) -> Json:
+        """What the file shows that somebody is sent: items by group."""
+        *_, last = self._work("export", "export", "exporter", email)
+        file = zipfile.ZipFile(io.BytesIO(self._visitor.get(last["url"]).content))
+        [(_, groups)] = json.loads(file.read("export.json")).items()
+        return {name: list(group["items"].values()) for name, group in groups.items()}
+
+    def _work(self, kind: str, verb: str, part: str, email: str) -> list[Json]:
+        """Asks for it, without a mail to confirm it, and works all its pages; answers what each said."""
+        address = f"/wp-admin/{verb}-personal-data.php"
+        asked = {
+            "action": f"add_{kind}_personal_data_request",
+            "type_of_action": f"{kind}_personal_data",
             "username_or_email_for_privacy_request": email,
-            "_wpnonce": _found(r'name="_wpnonce" value="(\w+)"', page),
+            "_wpnonce": _found(r'name="_wpnonce" value="(\w+)"', self._visitor.get(address)),
         }
-        # Without a mail to confirm it.
-        self._visitor.post("/wp-admin/erase-personal-data.php", data=form)
-        page = self._visitor.get("/wp-admin/erase-personal-data.php")
-        erasers = int(_found(r'data-erasers-count="(\d+)"', page))
-        request = {"id": _found(r'data-request-id="(\d+)"', page), "security": _found(r'data-nonce="(\w+)"', page)}
-        said: list[str] = []
-        for eraser in range(1, erasers + 1):
-            said += self._run({"action": "wp-privacy-erase-personal-data", "eraser": str(eraser), **request})
+        self._visitor.post(address, data=asked)
+        listed = self._visitor.get(address)
+        request = {"id": _found(r'data-request-id="(\d+)"', listed), "security": _found(r'data-nonce="(\w+)"', listed)}
+        said: list[Json] = []
+        for number in range(1, int(_found(rf'data-{part}s-count="(\d+)"', listed)) + 1):
+            said += self._pages({"action": f"wp-privacy-{verb}-personal-data", part: str(number), **request})
         return said
 
-    def _run(self, request: dict[str, str]) -> list[str]:
-        said: list[str] = []
+    def _pages(self, call: dict[str, str]) -> list[Json]:
+        said: list[Json] = []
         for page in range(1, _PAGES):
-            answer: dict[str, Any] = self._visitor.post("/wp-admin/admin-ajax.php", data={**request, "page": str(page)}).json()
+            answer: Json = self._visitor.post("/wp-admin/admin-ajax.php", data={**call, "page": str(page)}).json()
             assert answer["success"], answer
-            said += answer["data"]["messages"]
-            if answer["data"]["done"]:
+            said.append(answer["data"])
+            if said[-1]["done"]:
                 return said
-        message = f"{request} does not end"
+        message = f"{call} does not end"
         raise AssertionError(message)
 
 

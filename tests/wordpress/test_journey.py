@@ -113,7 +113,7 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
     until(lambda: sessions <= known())
 
 
-def test_who_is_erased_by_wordpress_is_erased_in_the_mesh_which_tells_wordpress(shop: Shop) -> None:
+def test_wordpress_shows_and_erases_what_the_mesh_holds_which_tells_wordpress_of_the_erasure(shop: Shop) -> None:
     buyer = {"billing_first_name": "Eve", "billing_last_name": "Holt", "billing_email": "eve@example.com", "product_id": "101"}
     [order] = re.findall(r"(\d+)", shop.visitor.post("/checkout/", data=buyer).headers["location"].removeprefix(shop.home))
 
@@ -127,14 +127,23 @@ def test_who_is_erased_by_wordpress_is_erased_in_the_mesh_which_tells_wordpress(
     until(sold)
     [(subject, _)] = sold()
 
-    [said] = PrivacyTools(shop.visitor).erase("eve@example.com")
+    tools = PrivacyTools(shop.visitor)
+    shown = {
+        group: {row["name"]: row["value"] for item in items for row in item} for group, items in tools.export("eve@example.com").items()
+    }
+    assert shown["pmp-analytics-mesh-wordpress_data"]["email"] == "eve@example.com"
+    assert shown["pmp-analytics-mesh-purchase_history"]["order_id"] == order
+
+    [said] = tools.erase("eve@example.com")
 
     [request] = re.findall(r"[0-9a-f-]{36}", said)
     steps = {step["name"]: step for step in _get(shop.mesh, f"gdpr/requests/{request}").json()["request"]["steps"]}
     assert (steps["call wordpress"]["state"], steps["call wordpress"]["failures"]) == ("done", 0)
     [(pseudonym, is_forgotten)] = sold()
     assert (subject.partition(":")[0], pseudonym.partition(":")[0], bool(is_forgotten)) == ("wordpress", "erased", True)
-    assert _rows(shop.mesh, "gdpr", "SELECT count(*) FROM subject_requests") == [(1,)], "neither side sets off the other again"
+    assert _rows(shop.mesh, "gdpr", "SELECT count(*) FROM subject_requests WHERE kind = 'erasure'") == [(1,)], (
+        "neither side sets off the other again"
+    )
 
 
 async def _agrees(page: Page) -> None:

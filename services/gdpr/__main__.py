@@ -15,9 +15,11 @@ from kit.server import run
 from kit.settings import Settings, WrongSetting
 from services.gdpr.archive import Archives
 from services.gdpr.calls import Calls
+from services.gdpr.deadlines import Deadlines
+from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
 from services.gdpr.personal import HOLDINGS
-from services.gdpr.saga import Deadlines, Holders, Saga
+from services.gdpr.saga import Saga
 from services.gdpr.servicer import GdprServicer
 
 _HOLDERS = sorted(path.parent.name for path in Path(services.__path__[0]).glob("*/models.py"))

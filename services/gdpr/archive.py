@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Sessions, transact
 from kit.errors import Conflict, NotFound
 from kit.keys.store import Keys
+from services.gdpr.holders import Holders
 from services.gdpr.messages import NAMES_CONTEXT
 from services.gdpr.repository import ArchiveLinks, Audit, Requests
 from services.gdpr.rules import HOLD
-from services.gdpr.saga import Holders
 
 _log = structlog.get_logger(__name__)
 

@@ -33,6 +33,9 @@ LINK_LASTS: Final = timedelta(minutes=15)
 HOLD: Final = timedelta(minutes=1)
 """How long a fetch holds its link without a word."""
 
+OVERDUE: Final = timedelta(minutes=10)
+"""How long a step may be tried before somebody is to look at it."""
+
 DUE: Final = timedelta(days=30)
 """How long the law gives for a request: one month."""
 

@@ -7,20 +7,13 @@ should two, for a moment, they do the same.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import grpc
-import grpc.aio
 import orjson
 import structlog
-from pmp.privacy.v1 import privacy_pb2 as pb
-from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, transact
@@ -28,27 +21,18 @@ from kit.errors import Unavailable
 from kit.keys.store import DATABASE, Keys
 from kit.log.consume import happens
 from kit.outbox import StateTopic
-from kit.settings import Settings
-from kit.telemetry import MetricName, meter
-from kit.vault import Vault
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
+from services.gdpr.holders import Holders
 from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import CALL, DONE, DUE, ERASE, KEYS, NAMES, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
+from services.gdpr.rules import CALL, DONE, ERASE, KEYS, NAMES, OVERDUE, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
 
 _log = structlog.get_logger(__name__)
 
-_NAMES_AT_ONCE: Final = 1000
-_WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
-"""Sections of an export in which somebody's e-mail addresses stand in clear."""
-_CALL_SECONDS: Final = 120.0
-_EXPORT_SECONDS: Final = 900.0
 _IDLE_SECONDS: Final = 2.0
-_LOOK_SECONDS: Final = 15.0
 _SOON: Final = timedelta(milliseconds=200)
-_OVERDUE: Final = timedelta(minutes=10)
 
 
 class Leases(Protocol):
@@ -65,19 +49,6 @@ class Leases(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Answer:
-    """What a holder answered."""
-
-    tables: Counter[str] = field(default_factory=Counter[str])
-    """What went now, or would go."""
-    total: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What went under the task so far."""
-    read: dict[Place, str] = field(default_factory=dict[Place, str])
-    written: dict[Place, str] = field(default_factory=dict[Place, str])
-    entries_left: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Progress:
     """How a try of a step ended."""
@@ -86,108 +57,6 @@ class _Progress:
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
     """What went in all tries, of tables where anything did."""
     places: Mapping[Place, str] = field(default_factory=dict[Place, str])
-
-
-class Holders:
-    """The services that hold something of persons.
-
-    Args:
-        names: the services.
-    """
-
-    def __init__(self, settings: Settings, names: Collection[str]) -> None:
-        self.names = sorted(names)
-        self._addresses = {name: settings.address(name) for name in names}
-        self._metadata = (("x-pmp-mesh-token", settings.mesh_token.get_secret_value()),)
-
-    async def erase(
-        self,
-        holder: str,
-        names: Sequence[str] = (),
-        pseudonym: str = "",
-        *,
-        task: str = "",
-        dry_run: bool = False,
-        through: Mapping[Place, str] | None = None,
-    ) -> Answer:
-        """Erases names at a holder, which counts what goes under the task, or asks how far it is.
-
-        Raises:
-            Unavailable: it does not answer.
-        """
-        purge = [pb.Place(topic=topic, partition=partition, position=at) for (topic, partition), at in (through or {}).items()]
-        whole = Answer()
-        try:
-            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
-                stub: Any = SubjectDataServiceStub(channel)
-                for start in range(0, max(1, len(names)), _NAMES_AT_ONCE):
-                    some = names[start : start + _NAMES_AT_ONCE]
-                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
-                    answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-                    whole.tables.update({each.table: each.rows for each in answer.tables})
-                    # What was read before the first portion was erased is what counts.
-                    whole.read = whole.read or _places(answer.read)
-                    whole.total = {each.table: each.rows for each in answer.total}
-                    whole.written, whole.entries_left = _places(answer.written), answer.entries_left
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"{holder} answers {error.code().name}") from None
-        return whole
-
-    async def answer(self) -> None:
-        """Returns when all of them answer.
-
-        Raises:
-            Unavailable: one does not.
-        """
-        await asyncio.gather(*(self.erase(holder, dry_run=True) for holder in self.names))
-
-    async def export(self, holder: str, names: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
-        """What a holder has for a section of somebody's archive: table by table, each row once.
-
-        Raises:
-            Unavailable: it does not answer.
-        """
-        if len(names) <= _NAMES_AT_ONCE:
-            async with aclosing(self._exported(holder, names, section)) as rows:
-                async for row in rows:
-                    yield row
-            return
-        # More names than it takes at once: each portion of them is asked for anew, table by table.
-        portions = [names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)]
-        tables = dict.fromkeys([row.table for some in portions async for row in self._exported(holder, some, section)])
-        for table in tables:
-            shown = set[bytes]()
-            for some in portions:
-                async with aclosing(self._exported(holder, some, section)) as rows:
-                    async for row in rows:
-                        digest = blake2b(row.record.encode(), digest_size=16).digest()
-                        if row.table == table and digest not in shown:
-                            shown.add(digest)
-                            yield row
-
-    async def addresses(self, names: Sequence[str]) -> set[str]:
-        """E-mail addresses of somebody, as the holders know them.
-
-        Raises:
-            Unavailable: a holder does not answer.
-        """
-        found: set[str] = set()
-        for holder in self.names:
-            for start in range(0, len(names), _NAMES_AT_ONCE):
-                async with aclosing(self._exported(holder, names[start : start + _NAMES_AT_ONCE], *_WITH_ADDRESSES)) as rows:
-                    async for row in rows:
-                        found.add(orjson.loads(row.record).get("email") or "")
-        return found - {""}
-
-    async def _exported(self, holder: str, names: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
-        try:
-            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
-                stub: Any = SubjectDataServiceStub(channel)
-                request = pb.ExportRequest(names=names, sections=sections)
-                async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
-                    yield row
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"{holder} answers {error.code().name}") from None
 
 
 class Saga:
@@ -272,7 +141,7 @@ class Saga:
             _log.warning("step failed", request=request_id, step=step.name, failures=step.failures + 1, error=type(error).__name__)
             await transact(self._sessions, lambda session, error=error: self._failed(session, step, error))
             return False
-        if not progress.done and step.started_at is not None and now > step.started_at + _OVERDUE:
+        if not progress.done and step.started_at is not None and now > step.started_at + OVERDUE:
             _log.warning("step overdue", request=request_id, step=step.name)
         return await transact(self._sessions, lambda session: self._progressed(session, step, progress))
 
@@ -393,35 +262,6 @@ class Saga:
             _log.info("request done", request=request_id, kind=row.kind)
 
 
-class Deadlines:
-    """Gauges of what the law and people wait for. Every replica tells the same."""
-
-    def __init__(self, sessions: Sessions, vault: Vault) -> None:
-        self._sessions = sessions
-        self._vault = vault
-        self._left = meter().create_gauge(
-            MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none."
-        )
-        self._steps = meter().create_gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
-
-    async def run(self) -> None:
-        """Looks every 15 seconds, until cancelled."""
-        while True:
-            try:
-                await self.look(datetime.now(UTC))
-            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
-                _log.warning("deadlines not looked at", error=type(error).__name__)
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def look(self, now: datetime) -> None:
-        """Sets the gauges."""
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
-            due_at, steps = await Requests(session, self._vault).waiting(now - _OVERDUE)
-        self._left.set((due_at - now if due_at else DUE).total_seconds())
-        self._steps.set(steps)
-
-
 async def sealed(keys: Keys, request_id: str, texts: Collection[str]) -> bytes:
     """Names or addresses as a request keeps them: under a key of its own."""
     own = _own_name(request_id)
@@ -434,10 +274,6 @@ def _own_name(request_id: str) -> str:
 
 async def _same(session: AsyncSession, step: StepRow) -> StepRow:
     return await session.get_one(StepRow, (step.request_id, step.number), populate_existing=True)
-
-
-def _places(places: Sequence[pb.Place]) -> dict[Place, str]:
-    return {(place.topic, place.partition): place.position for place in places}
 
 
 def _known(step: StepRow) -> dict[Place, str]:

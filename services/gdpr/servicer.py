@@ -28,6 +28,7 @@ from kit.privacy import Consents
 from kit.rules import check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
 from services.gdpr.archive import NO_LINK, Archives
+from services.gdpr.holders import Holders
 from services.gdpr.messages import (
     NAMES_CONTEXT,
     changed_message,
@@ -41,7 +42,7 @@ from services.gdpr.messages import (
 from services.gdpr.models import ArchiveLinkRow, RequestRow
 from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Requests, Somebody
 from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING, choices, erasure_steps, subject_named
-from services.gdpr.saga import Holders, sealed
+from services.gdpr.saga import sealed
 
 _PAGE: Final = 100
 # Shops bring choices of many years: one may be as old as its person.

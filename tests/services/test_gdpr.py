@@ -52,11 +52,13 @@ from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
 from services.gdpr.audit import link as link_behind
 from services.gdpr.calls import Calls
+from services.gdpr.deadlines import Deadlines
+from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow
 from services.gdpr.personal import HOLDINGS
 from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebody
-from services.gdpr.saga import Deadlines, Holders, Saga
+from services.gdpr.saga import Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 from tests.receiver import SECRET, Receiver, receiving

@@ -21,10 +21,10 @@ TOP_LEVEL = {
 }
 SERVICE_MODULES = {
     *("__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "migrations"),
-    *("saga", "archive", "calls"),
+    *("saga", "holders", "archive", "calls", "deadlines"),
 }
-"""A saga is work over several services that outlives its process; an archive is gathered from several services while it is read; calls
-go to systems outside of the mesh."""
+"""A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
+while it is read; calls go to systems outside of the mesh; deadlines are told to operators."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|outbox|server)")
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")

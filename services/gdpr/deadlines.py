@@ -1,0 +1,48 @@
+"""Tells operators what the law and people wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from kit.database import READING, Sessions
+from kit.telemetry import MetricName, meter
+from kit.vault import Vault
+from services.gdpr.repository import Requests
+from services.gdpr.rules import DUE, OVERDUE
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS: Final = 15.0
+
+
+class Deadlines:
+    """Gauges of what the law and people wait for. Every replica tells the same."""
+
+    def __init__(self, sessions: Sessions, vault: Vault) -> None:
+        self._sessions = sessions
+        self._vault = vault
+        self._left = meter().create_gauge(
+            MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none."
+        )
+        self._steps = meter().create_gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
+
+    async def run(self) -> None:
+        """Looks every 15 seconds, until cancelled."""
+        while True:
+            try:
+                await self.look(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
+                _log.warning("deadlines not looked at", error=type(error).__name__)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self, now: datetime) -> None:
+        """Sets the gauges."""
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            due_at, steps = await Requests(session, self._vault).waiting(now - OVERDUE)
+        self._left.set((due_at - now if due_at else DUE).total_seconds())
+        self._steps.set(steps)

@@ -216,6 +216,7 @@ def test_what_a_backup_holds_sealed_can_be_opened_by_nobody_any_more(shop: Shop,
     assert opened(shop, erased.sealed) == [""] * len(erased.sealed)
 
 
+@pytest.mark.timeout(400)  # it starts some twenty processes one after the other
 def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everything_once(shop: Shop, erased: Erased) -> None:
     mesh = shop.mesh
     settled(shop, GRACE, events=FEW_EVENTS, orders=1)

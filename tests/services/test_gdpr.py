@@ -448,6 +448,7 @@ def test_a_service_that_is_not_there_keeps_gdpr_from_starting() -> None:
     told = {
         "MESH_TOKEN": "token",
         "VAULT_KEY": "key",
+        "KEY_ENCRYPTION_KEYS": "key",
         "DATABASE_URL": "none",
         "REDIS_URL": "none",
         "SITE_RETENTION_TABLES": '{"shop.x": "P1D"}',

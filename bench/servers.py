@@ -25,6 +25,7 @@ from cli.folder import DataFolder
 from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, free_ports
 from cli.processes import Command, last_lines, spawn
+from kit.keys.store import DATABASE
 from kit.migrate import migrate
 
 START_SECONDS = 60.0
@@ -73,7 +74,7 @@ class Mesh:
 
 
 async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
-    """A mesh on an empty folder and a migrated database, by default on SQLite in the folder."""
+    """A mesh on an empty folder and migrated databases of events and keys, by default on SQLite in the folder."""
     data = DataFolder(folder)
     data.create()
     secrets = Secrets.load_or_make(data)
@@ -81,7 +82,8 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
     [port] = free_ports(1)
     plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, {**environment(), **LIMITS})
     own = url.replace("{service}", "ingestion")
-    await migrate("ingestion", own)
+    for name in ("ingestion", DATABASE):
+        await migrate(name, url.replace("{service}", name))
     return Mesh(plan, own, secrets)
 
 

@@ -52,6 +52,11 @@ class PrivateServer(ABC):
             else:
                 return
 
+    def hang(self) -> None:
+        """Lets the process stand still: connections stay, and nothing is answered."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the process at once, or as the signal says, and waits until it is gone."""
         if self._process is not None:

@@ -10,6 +10,7 @@ The keys of a partition share a hash tag, so that a Redis Cluster keeps them tog
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,6 +26,7 @@ from typing_extensions import override
 
 from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, Position, StreamLog, reconcile, refusal
 
+_ANSWER_SECONDS: Final = 10.0
 _REWRITE_LOOKS: Final = 200
 _REWRITE_SECONDS: Final = 0.05
 
@@ -203,11 +205,13 @@ class RedisLog(StreamLog):
                 self._reconciled = self._connections.made
             await connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
-            for _ in commands:
-                try:
-                    answers.append(await connection.read_response())
-                except ResponseError as error:
-                    answers.append(error)
+            # One timer for all answers: the client's own would be set anew for each.
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                for _ in commands:
+                    try:
+                        answers.append(await connection.read_response(timeout=math.inf))
+                    except ResponseError as error:
+                        answers.append(error)
         except BaseException:
             # Some answers are still under way: nobody else may read them.
             await connection.disconnect(nowait=True)
@@ -305,7 +309,7 @@ async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 5,
-        "socket_timeout": 10,
+        "socket_timeout": _ANSWER_SECONDS,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
     }

@@ -193,6 +193,20 @@ async def test_without_redis_the_caller_is_told_to_try_again(tmp_path: Path) -> 
         server.kill()
 
 
+async def test_a_redis_that_hangs_is_waited_for_ten_seconds(tmp_path: Path) -> None:
+    server = PrivateRedis(tmp_path)
+    server.start()
+    try:
+        async with open_log(server.url) as log, running(appender(log)) as intake:
+            await intake.append([("user", record("before"))])
+            server.hang()
+            async with asyncio.timeout(30):
+                with pytest.raises(Unavailable, match="try again with the same id"):
+                    await intake.append([("user", record("lost")), ("another", record("too"))])
+    finally:
+        server.kill()
+
+
 async def test_while_the_database_is_away_a_new_connection_takes_nothing() -> None:
     async def floors() -> Any:
         raise OperationalError("SELECT", {}, ConnectionRefusedError())

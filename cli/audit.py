@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
-
 from cli.databases import service_sessions
+from cli.errors import CommandFailed
 from kit.database import READING
-from kit.vault import Vault
+from kit.vault import InvalidKey, Vault
 from services.gdpr.audit import faults
 from services.gdpr.repository import Audit
 
@@ -19,9 +18,12 @@ async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
         vault_key: PMP_VAULT_KEY of the mesh, whose signature the receipts have.
 
     Raises:
-        CommandFailed: there is no such database, or it refuses.
+        CommandFailed: the key is none, there is no such database, or it refuses.
     """
-    vault = Vault(b64decode(vault_key))
+    try:
+        vault = Vault.parse(vault_key)
+    except InvalidKey as error:
+        raise CommandFailed(str(error)) from error
     async with service_sessions("gdpr", url) as sessions, sessions() as session:
         await session.connection(execution_options=READING)
         audit = Audit(session)

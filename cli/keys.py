@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -17,7 +16,7 @@ from kit.database import open_database
 from kit.errors import Unavailable
 from kit.keys.store import DATABASE, Keys
 from kit.keys.wrapping import EnvironmentKeys
-from kit.vault import Vault
+from kit.vault import InvalidKey, Vault
 
 
 async def new(folder: DataFolder, url: str) -> None:
@@ -54,9 +53,9 @@ async def rotate(folder: DataFolder, url: str, console: Console) -> int:
 async def _keys(folder: DataFolder, url: str) -> AsyncGenerator[Keys]:
     own = url.replace("{service}", DATABASE)
     must_exist(own, DATABASE)
-    wrapping = EnvironmentKeys(*map(b64decode, key_encryption_keys(folder).split(",")))
     try:
+        vault, wrapping = Vault.parse(vault_key(folder)), EnvironmentKeys.parse(key_encryption_keys(folder))
         async with open_database(own, pool=1) as database:
-            yield Keys(database, Vault(b64decode(vault_key(folder))), wrapping)
-    except Unavailable as error:
+            yield Keys(database, vault, wrapping)
+    except (InvalidKey, Unavailable) as error:
         raise CommandFailed(str(error)) from error

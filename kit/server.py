@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
+from kit.log.streams import is_outage
 from kit.settings import Settings, WrongSetting
 from kit.telemetry import describe, log_to_stdout
 
@@ -128,6 +129,16 @@ async def _main(main: Callable[[Settings], Coroutine[Any, Any, None]], settings:
 def _forgotten(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
     """Logs an error nobody awaited; asyncio's own handler would print the exception's text."""
     _log.error("unhandled", what=context["message"], exc_info=context.get("exception"))
+
+
+async def regularly(look: Check, seconds: float, complaint: str, **facts: object) -> None:
+    """Looks every so many seconds, until cancelled. What goes wrong is a line in the log with this complaint and these facts."""
+    while True:
+        try:
+            await look()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next look may succeed)
+            _log.warning(complaint, **facts, error=type(error).__name__, exc_info=not is_outage(error))
+        await asyncio.sleep(seconds)
 
 
 def _complaints(error: ValidationError | SettingsError) -> Iterator[str]:

@@ -46,8 +46,17 @@ class Vault:
         Raises:
             InvalidKey: It is not 32 bytes in base64.
         """
+        return cls.parse(settings.vault_key.get_secret_value())
+
+    @classmethod
+    def parse(cls, text: str) -> Vault:
+        """The vault of a key as PMP_VAULT_KEY has it.
+
+        Raises:
+            InvalidKey: It is not 32 bytes in base64.
+        """
         try:
-            return cls(b64decode(settings.vault_key.get_secret_value(), validate=True))
+            return cls(b64decode(text, validate=True))
         except (Base64Error, ValueError, InvalidKey):
             message = "PMP_VAULT_KEY is not 32 bytes in base64"
             raise InvalidKey(message) from None

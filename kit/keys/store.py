@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Database, Id, Together, UtcDateTime, changed, open_database, transact
 from kit.errors import Unavailable
-from kit.keys.seals import KEY_BYTES, OWNER_BYTES, KeyId, Opener, Seal, key_id
+from kit.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
 from kit.keys.wrapping import EnvironmentKeys, Wrapping
 from kit.settings import Settings
 from kit.telemetry import instrument
@@ -233,7 +233,7 @@ class Keys:
 
     def _owner(self, name: str) -> bytes:
         """What stands for a name: 16 bytes."""
-        return self.vault.digest(name.encode(), purpose="key owner")[:OWNER_BYTES]
+        return self.vault.digest(name.encode(), purpose="key owner")
 
     async def _known(self, owners: Collection[bytes]) -> dict[bytes, Sequence[_Key]]:
         """The keys of some owners, oldest generation first; read where they were not lately."""

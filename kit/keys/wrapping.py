@@ -65,8 +65,17 @@ class EnvironmentKeys:
         Raises:
             InvalidKey: they are not 32 bytes in base64 each.
         """
+        return cls.parse(settings.key_encryption_keys.get_secret_value())
+
+    @classmethod
+    def parse(cls, text: str) -> EnvironmentKeys:
+        """The keys as PMP_KEY_ENCRYPTION_KEYS has them.
+
+        Raises:
+            InvalidKey: they are not 32 bytes in base64 each.
+        """
         try:
-            return cls(*(b64decode(key, validate=True) for key in settings.key_encryption_keys.get_secret_value().split(",")))
+            return cls(*(b64decode(key, validate=True) for key in text.split(",")))
         except (Base64Error, ValueError, InvalidKey):
             message = "PMP_KEY_ENCRYPTION_KEYS is not 32 bytes in base64, or several such keys with commas between them"
             raise InvalidKey(message) from None

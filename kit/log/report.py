@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,8 +11,9 @@ from sqlalchemy import select
 from kit.database import READING, Sessions
 from kit.log import books, dead_letters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Position, is_outage
+from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads
+from kit.server import regularly
 from kit.telemetry import Attribute, MetricName, meter
 
 _log = structlog.get_logger(__name__)
@@ -49,13 +49,7 @@ class Report:
 
     async def run(self) -> None:
         """Looks every 15 seconds, until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except Exception as error:  # noqa: BLE001 (telling of the work must not end it)
-                expected = is_outage(error)
-                _log.warning("no report", error=type(error).__name__, exc_info=not expected)
-            await asyncio.sleep(_EVERY_SECONDS)
+        await regularly(self.look, _EVERY_SECONDS, "no report")
 
     async def look(self) -> None:
         """Sets the gauges; logs an error when the books do not balance."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-import structlog
-
 from kit.log.books import prune_counters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position, is_log_outage
-
-_log = structlog.get_logger(__name__)
+from kit.log.streams import START, Position
+from kit.server import regularly
 
 _EVERY_SECONDS: Final = 1.0
 _TOPIC_SECONDS: Final = 10.0
@@ -67,13 +63,12 @@ class TopicTrimmer:
 
     async def run(self) -> None:
         """Looks every ten seconds, until cancelled."""
-        while True:
-            try:
-                for partition in range(self._partitions):
-                    await self.look(partition)
-            except Exception as error:  # noqa: BLE001 (a topic that grows is no reason to end)
-                _log.warning("topic not trimmed", topic=self._topic, error=type(error).__name__, exc_info=not is_log_outage(error))
-            await asyncio.sleep(_TOPIC_SECONDS)
+
+        async def look() -> None:
+            for partition in range(self._partitions):
+                await self.look(partition)
+
+        await regularly(look, _TOPIC_SECONDS, "topic not trimmed", topic=self._topic)
 
     async def look(self, partition: int) -> None:
         """Trims a partition that is too large to nine tenths of what it may be. Its newest entry stays."""

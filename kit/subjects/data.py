@@ -106,7 +106,9 @@ class SubjectData:
         return counts
 
     async def erased(self, task: str) -> Mapping[str, int]:
-        """How many rows went under a task, by table: each once, whatever died on the way."""
+        """How many rows went under a task, by table: each once, whatever died on the way. None under no task."""
+        if not task:
+            return {}
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             rows = await session.execute(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import structlog
 from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
-from kit.log.streams import is_outage
 from kit.outbox import StateTopic
+from kit.server import regularly
 from kit.settings import Settings, WrongSetting
 from kit.subjects.data import among
 from kit.subjects.holdings import Ages, Holding, Row, Tell
-
-_log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 600.0
 _PORTION: Final = 500
@@ -67,12 +63,7 @@ class Retention:
 
     async def run(self) -> None:
         """Looks every ten minutes, until cancelled."""
-        while True:
-            try:
-                await self.look(datetime.now(UTC))
-            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
-                _log.warning("nothing expired", error=type(error).__name__, exc_info=not is_outage(error))
-            await asyncio.sleep(_LOOK_SECONDS)
+        await regularly(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "nothing expired")
 
     async def look(self, now: datetime) -> Mapping[str, int]:
         """Deletes all that is too old, in portions, each in a transaction of its own; says how many rows by table."""

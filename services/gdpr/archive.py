@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,18 +9,16 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
-import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
 from kit.errors import Conflict, NotFound
 from kit.keys.store import Keys
+from kit.server import regularly
 from services.gdpr.holders import Holders
 from services.gdpr.messages import NAMES_CONTEXT
 from services.gdpr.repository import ArchiveLinks, Audit, Requests
 from services.gdpr.rules import HOLD
-
-_log = structlog.get_logger(__name__)
 
 SECTIONS: Final = {
     "wordpress_data": "The account: its profile, the names under which the site knows the person, and accounts that were merged with it.",
@@ -90,12 +87,11 @@ class Archives:
 
     async def sweep(self) -> None:
         """Forgets whom expired links were for, until cancelled."""
-        while True:
-            try:
-                await transact(self._sessions, lambda session: ArchiveLinks(session).expire(datetime.now(UTC)))
-            except Exception as error:  # noqa: BLE001 (the database may be down: it is tried again)
-                _log.warning("links not swept", error=type(error).__name__)
-            await asyncio.sleep(_SWEEP_SECONDS)
+
+        async def expire(session: AsyncSession) -> int:
+            return await ArchiveLinks(session).expire(datetime.now(UTC))
+
+        await regularly(lambda: transact(self._sessions, expire), _SWEEP_SECONDS, "links not swept")
 
     async def _begin(self, session: AsyncSession, request_id: str) -> _Fetch:
         links, requests, now = ArchiveLinks(session), Requests(session, self._keys.vault), datetime.now(UTC)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-import structlog
-
 from kit.database import READING, Sessions
+from kit.server import regularly
 from kit.telemetry import MetricName, meter
 from kit.vault import Vault
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
-
-_log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 15.0
 
@@ -32,12 +28,7 @@ class Deadlines:
 
     async def run(self) -> None:
         """Looks every 15 seconds, until cancelled."""
-        while True:
-            try:
-                await self.look(datetime.now(UTC))
-            except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
-                _log.warning("deadlines not looked at", error=type(error).__name__)
-            await asyncio.sleep(_LOOK_SECONDS)
+        await regularly(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "deadlines not looked at")
 
     async def look(self, now: datetime) -> None:
         """Sets the gauges."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -69,20 +69,15 @@ class Holders:
         """
         purge = [pb.Place(topic=topic, partition=partition, position=at) for (topic, partition), at in (through or {}).items()]
         whole = Answer()
-        try:
-            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
-                stub: Any = SubjectDataServiceStub(channel)
-                for start in range(0, max(1, len(names)), _NAMES_AT_ONCE):
-                    some = names[start : start + _NAMES_AT_ONCE]
-                    request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
-                    answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-                    whole.tables.update({each.table: each.rows for each in answer.tables})
-                    # What was read before the first portion was erased is what counts.
-                    whole.read = whole.read or _places(answer.read)
-                    whole.total = {each.table: each.rows for each in answer.total}
-                    whole.written, whole.entries_left = _places(answer.written), answer.entries_left
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"{holder} answers {error.code().name}") from None
+        async with self._asked(holder) as stub:
+            for some in _portions(names) or [()]:
+                request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
+                answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                whole.tables.update({each.table: each.rows for each in answer.tables})
+                # What was read before the first portion was erased is what counts.
+                whole.read = whole.read or _places(answer.read)
+                whole.total = {each.table: each.rows for each in answer.total}
+                whole.written, whole.entries_left = _places(answer.written), answer.entries_left
         return whole
 
     async def answer(self) -> None:
@@ -99,13 +94,13 @@ class Holders:
         Raises:
             Unavailable: it does not answer.
         """
-        if len(names) <= _NAMES_AT_ONCE:
+        portions = _portions(names)
+        if len(portions) == 1:
             async with aclosing(self._exported(holder, names, section)) as rows:
                 async for row in rows:
                     yield row
             return
         # More names than it takes at once: each portion of them is asked for anew, table by table.
-        portions = [names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)]
         tables = dict.fromkeys([row.table for some in portions async for row in self._exported(holder, some, section)])
         for table in tables:
             shown = set[bytes]()
@@ -125,21 +120,35 @@ class Holders:
         """
         found: set[str] = set()
         for holder in self.names:
-            for start in range(0, len(names), _NAMES_AT_ONCE):
-                async with aclosing(self._exported(holder, names[start : start + _NAMES_AT_ONCE], *_WITH_ADDRESSES)) as rows:
+            for some in _portions(names):
+                async with aclosing(self._exported(holder, some, *_WITH_ADDRESSES)) as rows:
                     async for row in rows:
                         found.add(orjson.loads(row.record).get("email") or "")
         return found - {""}
 
     async def _exported(self, holder: str, names: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
+        async with self._asked(holder) as stub:
+            request = pb.ExportRequest(names=names, sections=sections)
+            async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
+                yield row
+
+    @asynccontextmanager
+    async def _asked(self, holder: str) -> AsyncGenerator[Any]:
+        """The rpcs of a holder.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
         try:
             async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
-                stub: Any = SubjectDataServiceStub(channel)
-                request = pb.ExportRequest(names=names, sections=sections)
-                async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
-                    yield row
+                yield SubjectDataServiceStub(channel)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{holder} answers {error.code().name}") from None
+
+
+def _portions(names: Sequence[str]) -> list[Sequence[str]]:
+    """As many names as a holder takes at once, and so on; nothing of none."""
+    return [names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)]
 
 
 def _places(places: Sequence[pb.Place]) -> dict[Place, str]:

@@ -86,6 +86,15 @@ class Audit:
         await self._session.execute(insert(AuditRow), new._asdict())
         return new.hash
 
+    async def asked(self, request: RequestRow) -> None:
+        """Adds an entry for a request that was made now.
+
+        Raises:
+            IntegrityError: another transaction added one meanwhile.
+        """
+        told = {"request": request.id, "client": request.client, "requested_at": request.requested_at.isoformat()}
+        await self.append({"action": f"{request.kind} asked", **told})
+
     async def chain(self) -> Sequence[Link]:
         """All entries, oldest first."""
         return [_link(row) for row in await self._session.scalars(select(AuditRow).order_by(AuditRow.number))]

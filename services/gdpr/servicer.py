@@ -153,8 +153,7 @@ class GdprServicer(GdprServiceServicer):
             )
             requests.add(row, erasure_steps(self._holders.names, self._systems))
             await session.flush()
-            asked = {"action": f"{row.kind} asked", "request": row.id, "client": client, "requested_at": now.isoformat()}
-            await Audit(session).append(asked)
+            await Audit(session).asked(row)
             changes = await requests.suppress(row.id, names, now)
             await self._topic.tell(session, [suppression_told(change) for change in changes])
             return request_message(row, await requests.steps(row.id)), True
@@ -199,8 +198,7 @@ class GdprServicer(GdprServiceServicer):
             link = ArchiveLinkRow(owner=owner, asked_for=asked_for, request_id=id_, name=name, expires_at=now + LINK_LASTS)
             session.add_all([row, link])
             await session.flush()
-            asked = {"action": f"{row.kind} asked", "request": id_, "client": client, "requested_at": now.isoformat()}
-            await Audit(session).append(asked)
+            await Audit(session).asked(row)
             return request_message(row, (), self._download(link)), True
 
         told, is_new = await transact(self._sessions, work)

@@ -64,6 +64,13 @@ def test_what_was_sealed_opens_through_every_step_of_a_rotation(folder: DataFold
     assert started(folder, *values)[1] == ["user:1", "user:2", "user:3"]
 
 
+@pytest.mark.parametrize(("command", "variable"), [("keys rotate", "PMP_KEY_ENCRYPTION_KEYS"), ("audit verify", "PMP_VAULT_KEY")])
+def test_a_key_of_the_environment_that_is_none_is_told(folder: DataFolder, command: str, variable: str) -> None:
+    refused = CliRunner().invoke(app, [*command.split(), "--data", str(folder.path)], env={variable: "garbage"})
+    assert refused.exit_code == 1
+    assert f"{variable} is not 32 bytes in base64" in " ".join(refused.stderr.split())
+
+
 def test_a_folder_without_a_mesh_is_told(tmp_path: Path) -> None:
     refused = pmp(DataFolder(tmp_path), "rotate")
     assert refused.exit_code == 1

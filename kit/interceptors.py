@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -25,7 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
-from kit.telemetry import Attribute, MetricName, describe, meter, span, traceparent
+from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
     from protovalidate import Violation as BrokenRule
@@ -160,6 +161,31 @@ def _violation(broken: BrokenRule) -> Violation:
     return Violation(path, proto.message or proto.rule_id)
 
 
+class _Ended(NamedTuple):
+    """What is told of a call."""
+
+    call: _Call
+    code: grpc.StatusCode
+    seconds: float
+    time: datetime
+    trace: str
+
+    def line(self) -> dict[str, Any]:
+        """The facts of its log line."""
+        call = self.call
+        return {
+            **call.facts,
+            "method": call.method.name,
+            "status": self.code.name,
+            "duration_ms": round(self.seconds * 1000, 3),
+            "client": call.caller.client,
+            "scope": "internal" if call.caller.internal else call.caller.scope,
+            "trace": self.trace,
+            "request_id": call.request_id,
+            "time": self.time,
+        }
+
+
 class _Outcome(NamedTuple):
     """How an rpc ends."""
 
@@ -179,6 +205,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._token = mesh_token.encode()
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
+        self._ended = Lingering(self._tell_of)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
@@ -241,30 +268,26 @@ class Boundary(grpc.aio.ServerInterceptor):
         return hmac.compare_digest(token.encode(), self._token)
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
-        seconds = perf_counter() - call.started
-        self._duration.record(seconds, call.method.labels(code))
+        ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
         if current.is_recording():
             current.set_attribute(Attribute.RPC_STATUS, code.name)
             current.set_attribute(Attribute.CLIENT, call.caller.client)
             current.set_attribute(Attribute.SCOPE, call.caller.scope)
             if code in _FAULTS:
                 current.set_status(StatusCode.ERROR)
-        line: dict[str, Any] = {
-            **call.facts,
-            "method": call.method.name,
-            "status": code.name,
-            "duration_ms": round(seconds * 1000, 3),
-            "client": call.caller.client,
-            "scope": "internal" if call.caller.internal else call.caller.scope,
-            "trace": traceparent()[3:35],
-            "request_id": call.request_id,
-        }
         if code not in _FAULTS:
-            self._log.info("call", **line)
-        elif code is grpc.StatusCode.UNAVAILABLE:
-            self._log.warning("call", error=describe(fault) if fault else "", **line)
+            self._ended.add(ended)
+            return
+        self._duration.record(ended.seconds, call.method.labels(code))
+        if code is grpc.StatusCode.UNAVAILABLE:
+            self._log.warning("call", error=describe(fault) if fault else "", **ended.line())
         else:
-            self._log.error("call", exc_info=fault, **line)
+            self._log.error("call", exc_info=fault, **ended.line())
+
+    def _tell_of(self, calls: Sequence[_Ended]) -> None:
+        for ended in calls:
+            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+            self._log.info("call", **ended.line())
 
 
 def _respond(inner: Handler) -> _Respond | None:

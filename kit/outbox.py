@@ -61,7 +61,7 @@ class Outbox:
 
     async def spread(self, session: AsyncSession, records: Mapping[int, Sequence[pb.Record]]) -> Mapping[int, Sequence[int]]:
         """Writes the messages of several partitions as `add` does, in as few statements as for one."""
-        packed = {partition: packs(messages) for partition, messages in sorted(records.items())}
+        packed = {partition: packs([record.SerializeToString() for record in messages]) for partition, messages in sorted(records.items())}
         first = await self._put(session, {partition: [pack for pack, _ in some] for partition, some in packed.items()})
         return {
             partition: [position for position, (_, count) in enumerate(some, first[partition]) for _ in range(count)]

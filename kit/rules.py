@@ -17,6 +17,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.errors import InvalidRequest, Violation
 
+ANY_AGE: Final = timedelta(days=36_500)
+"""Longer ago than anything that a shop tells of, and within what databases hold."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
 
@@ -41,6 +43,19 @@ class PageKey(NamedTuple, Generic[_Id]):
     id: _Id
 
 
+class Period(NamedTuple):
+    """Times that the clock allows, in seconds since 1970: made once for all that one call tells."""
+
+    earliest: float
+    latest: float
+
+    @classmethod
+    def of(cls, retention: timedelta) -> Period:
+        """From the beginning of the retention to 24 hours ahead."""
+        now = time()
+        return cls(now - retention.total_seconds(), now + _AHEAD_SECONDS)
+
+
 def check(*violations: Violation | None) -> None:
     """Passes when there is no violation.
 
@@ -52,16 +67,12 @@ def check(*violations: Violation | None) -> None:
         raise InvalidRequest(found)
 
 
-def wrong_time(field: str, timestamp: Timestamp, retention: timedelta, now: float | None = None) -> Violation | None:
-    """What is wrong with the time at which something happened: more than 24 hours ahead, or older than the retention.
-
-    `now` is in seconds since 1970; the clock's when not given.
-    """
-    now = time() if now is None else now
+def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation | None:
+    """What is wrong with the time at which something happened: more than 24 hours ahead, or older than the retention."""
     seconds = timestamp.seconds
-    if seconds > now + _AHEAD_SECONDS:
+    if seconds > allowed.latest:
         return Violation(field, f"{field} is more than 24 hours ahead")
-    if seconds < now - retention.total_seconds():
+    if seconds < allowed.earliest:
         return Violation(field, f"{field} is older than the site's retention")
     return None
 

@@ -21,7 +21,8 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from weakref import WeakSet
 
 import orjson
 import structlog
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
     from kit.settings import Settings
+
+
+_Item = TypeVar("_Item")
 
 
 class SpanName(StrEnum):
@@ -97,6 +101,7 @@ _SCOPE = "pmp"
 _LINGER_SECONDS = 0.02
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _process = _Process()
+_lingering: WeakSet[Lingering[Any]] = WeakSet()
 _incoming: ContextVar[str] = ContextVar("traceparent", default="")
 
 
@@ -123,7 +128,13 @@ def telemetry(
         stack.callback(_restore, *before)
         _measure(stack, settings, resource, readers)
         _trace(stack, resource, exporters)
+        stack.callback(_end_lingering)
         yield
+
+
+def _end_lingering() -> None:
+    for lingering in list(_lingering):
+        lingering.flush()
 
 
 def _restore(tracer: Tracer | None, meter: Meter) -> None:
@@ -340,37 +351,65 @@ def log_to_stdout(level: str) -> Callable[[], None]:
     return stdout.flush
 
 
-class _Stdout:
-    """Writes lines to stdout, those of an event loop's next moment together.
+class Lingering(Generic[_Item]):
+    """Gathers what need not be done at once, so that what an event loop's next moment brings is done together.
 
-    Each write gives the interpreter's lock away, which costs more than the line. What matters (`warning` and above) goes out at once.
+    Done between one call and the next, it costs several times as much: its code has left the processor's caches by then.
+    When `telemetry` ends, nothing lingers any more.
+
+    Args:
+        do: does it, with one item or more.
     """
 
-    def __init__(self) -> None:
-        self._descriptor = sys.__stdout__.fileno() if sys.__stdout__ else 1
-        self._lines: list[bytes] = []
+    def __init__(self, do: Callable[[Sequence[_Item]], None]) -> None:
+        self._do = do
+        self._items: list[_Item] = []
         self._lock = Lock()
-        atexit.register(self.flush)
+        _lingering.add(self)
 
-    def info(self, line: bytes) -> None:
+    def add(self, item: _Item) -> None:
+        """Takes an item; without an event loop it does not linger."""
         with self._lock:
-            self._lines.append(line)
-            first = len(self._lines) == 1
+            self._items.append(item)
+            first = len(self._items) == 1
         if first:
             try:
                 asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.flush)
             except RuntimeError:
                 self.flush()
 
-    def error(self, line: bytes) -> None:
+    def flush(self) -> None:
+        """Does what has lingered until now."""
         with self._lock:
-            self._lines.append(line)
+            items, self._items = self._items, []
+            if items:
+                self._do(items)
+
+
+class _Stdout:
+    """Writes lines to stdout, those that linger together: each write gives the interpreter's lock away, which costs more than the line.
+
+    What matters (`warning` and above) goes out at once.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = sys.__stdout__.fileno() if sys.__stdout__ else 1
+        self._lines: Lingering[bytes] = Lingering(self._write)
+        atexit.register(self.flush)
+
+    def info(self, line: bytes) -> None:
+        self._lines.add(line)
+
+    def error(self, line: bytes) -> None:
+        self._lines.add(line)
         self.flush()
 
     def flush(self) -> None:
-        with self._lock, suppress(OSError):  # nobody reads any more, or the disk is full: no reason to fail a call
-            lines, self._lines = self._lines, []
-            rest = memoryview(b"".join(line + b"\n" for line in lines))
+        self._lines.flush()
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        rest = memoryview(b"".join(line + b"\n" for line in lines))
+        with suppress(OSError):  # nobody reads any more, or the disk is full: no reason to fail a call
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
 
@@ -390,8 +429,9 @@ def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
 
 
 def _complete(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Adds the time, and puts frames in the place of an exception."""
-    line["time"] = datetime.now(UTC)
+    """Adds the time, unless the line tells of an earlier one, and puts frames in the place of an exception."""
+    if "time" not in line:
+        line["time"] = datetime.now(UTC)
     if "exc_info" in line:
         error = _exception(line.pop("exc_info"))
         if error is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -27,10 +27,15 @@ _RECORD_FRAME = 6
 
 @dataclass(slots=True)
 class _Request:
-    records: Sequence[tuple[int, pb.Record]]
+    records: Mapping[int, Sequence[bytes]]
     rejected: int
     size: int
     done: asyncio.Future[None]
+
+    @property
+    def partitions(self) -> list[int]:
+        """Where it is written; what is only counted has to be written somewhere, too."""
+        return list(self.records) or [0]
 
 
 class Appender:
@@ -61,10 +66,12 @@ class Appender:
         self._arrived = asyncio.Event()
         self._full = False
 
-    async def append(self, records: Sequence[tuple[str, pb.Record]], *, rejected: int = 0) -> None:
-        """Appends messages, each with the key that chooses its partition; returns when they are durable.
+    async def append(self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0) -> None:
+        """Appends messages; returns when they are durable.
 
-        `rejected` messages of the same call are only counted.
+        Args:
+            records: serialised `pmp.log.v1.Record`s, each with the key that chooses its partition.
+            rejected: messages of the same call that are only counted.
 
         Raises:
             LogFull: the log takes nothing now; nothing was kept.
@@ -73,9 +80,12 @@ class Appender:
         if self._full and records:
             message = "the log is full; try again later"
             raise LogFull(message)
-        keyed = [(partition_of(key, self._partitions), record) for key, record in records]
-        size = sum(len(record.payload) for _, record in keyed)
-        request = _Request(keyed, rejected, size, asyncio.get_running_loop().create_future())
+        of_partitions: dict[int, list[bytes]] = defaultdict(list)
+        size = 0
+        for key, record in records:
+            of_partitions[partition_of(key, self._partitions)].append(record)
+            size += len(record)
+        request = _Request(of_partitions, rejected, size, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._arrived.set()
         with span(SpanName.APPEND, kind=SpanKind.PRODUCER):
@@ -126,7 +136,7 @@ class Appender:
         for verdict in {type(v): v for v in failed.values()}.values():
             _log.warning("append refused", topic=self._topic, error=type(verdict).__name__, partitions=len(failed))
         for request in group:
-            broken = next((failed[p] for p in self._touched(request) if p in failed), None)
+            broken = next((failed[partition] for partition in request.partitions if partition in failed), None)
             if broken is None:
                 if not request.done.done():
                     request.done.set_result(None)
@@ -135,19 +145,16 @@ class Appender:
 
     def _appends(self, group: Sequence[_Request]) -> list[Append]:
         hour = int(self._clock() // 3600)
-        records: dict[int, list[pb.Record]] = defaultdict(list)
-        counters: dict[int, dict[str, int]] = defaultdict(lambda: {"received": 0, "rejected": 0})
+        records: dict[int, list[bytes]] = defaultdict(list)
+        rejected: dict[int, int] = defaultdict(int)
         for request in group:
-            for partition, record in request.records:
-                records[partition].append(record)
-                counters[partition]["received"] += 1
-            if request.rejected:
-                counters[self._touched(request)[0]]["received"] += request.rejected
-                counters[self._touched(request)[0]]["rejected"] += request.rejected
-        return [Append(partition, packs(records[partition]), hour, counts) for partition, counts in counters.items()]
-
-    def _touched(self, request: _Request) -> list[int]:
-        return [partition for partition, _ in request.records] or [0]
+            for partition, some in request.records.items():
+                records[partition] += some
+            rejected[request.partitions[0]] += request.rejected
+        return [
+            Append(partition, packs(records[partition]), hour, _counts(len(records[partition]), rejected[partition]))
+            for partition in records.keys() | rejected.keys()
+        ]
 
     async def _watch(self) -> None:
         """Keeps `_full` true while the log uses more memory than it may."""
@@ -163,21 +170,25 @@ class Appender:
             await asyncio.sleep(_GAUGE_SECONDS)
 
 
-def packs(records: Sequence[pb.Record]) -> list[tuple[bytes, int]]:
-    """Serialises messages as packs of at most 512 KiB, with the number of messages in each."""
+def packs(records: Sequence[bytes]) -> list[tuple[bytes, int]]:
+    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB, with the number of messages in each."""
     result: list[tuple[bytes, int]] = []
-    pack: list[pb.Record] = []
+    pack: list[bytes] = []
     size = 0
     for record in records:
-        length = record.ByteSize() + _RECORD_FRAME
+        length = len(record) + _RECORD_FRAME
         if pack and size + length > PACK_BYTES:
-            result.append((pb.Pack(records=pack).SerializeToString(), len(pack)))
+            result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
             pack, size = [], 0
         pack.append(record)
         size += length
     if pack:
-        result.append((pb.Pack(records=pack).SerializeToString(), len(pack)))
+        result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
     return result
+
+
+def _counts(taken: int, rejected: int) -> dict[str, int]:
+    return {"received": taken + rejected, "rejected": rejected}
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -7,7 +7,7 @@ import hmac
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from google.api.httpbody_pb2 import HttpBody
@@ -25,7 +25,7 @@ from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
 from kit.privacy import Consents
-from kit.rules import check, page_key, page_token, wrong_time
+from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
 from kit.suppression import Suppressions
 from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.holders import Holders
@@ -46,7 +46,6 @@ from services.gdpr.saga import sealed
 
 _PAGE: Final = 100
 # Shops bring choices of many years: one may be as old as its person.
-_ANY_AGE: Final = timedelta(days=36_500)
 
 
 class _Done(NamedTuple):
@@ -101,7 +100,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def UpdateConsent(self, request: pb.UpdateConsentRequest, context: Context) -> pb.UpdateConsentResponse:
-        check(wrong_time("consent.timestamp", request.consent.timestamp, _ANY_AGE))
+        check(wrong_time("consent.timestamp", request.consent.timestamp, Period.of(ANY_AGE)))
         subject, client, now = subject_named(request.id), caller().client, datetime.now(UTC)
         told = choices(request.consent, now)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
 
 from google.protobuf.json_format import MessageToDict
@@ -20,7 +20,7 @@ from kit.interceptors import Context, bind_facts
 from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
-from kit.rules import check, wrong_struct, wrong_time
+from kit.rules import ANY_AGE, Period, check, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.suppression import Suppressed
 from services.identity import rules
@@ -34,7 +34,6 @@ _Work: TypeAlias = Callable[[Graph, Suppressed], Awaitable[tuple[str, bool]]]
 _IDENTIFY = "identify"
 _MERGE = "merge"
 # Shops bring customers of many years: a time may be as old as they are.
-_ANY_AGE = timedelta(days=36_500)
 
 
 class _Change(NamedTuple):
@@ -273,7 +272,7 @@ def _at(timestamp: Timestamp) -> datetime:
 
 
 def _wrong(field: str, timestamp: Timestamp) -> Violation | None:
-    return wrong_time(field, timestamp, _ANY_AGE)
+    return wrong_time(field, timestamp, Period.of(ANY_AGE))
 
 
 def _wrong_lists(user: pb.Registration | pb.UserUpdate) -> list[Violation | None]:

@@ -77,7 +77,7 @@ class StoreEvents:
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
-        received = [_received(delivery) for delivery in deliveries]
+        received = [self._received(delivery) for delivery in deliveries]
         named = [subjects(message) for message in received]
         suppressed = await Suppressions(session).of(self._vault, {name for names in named for name in names})
         treatments = await self._consent(session, received, named) if self._consent else [Treatment.STORE] * len(received)
@@ -110,6 +110,20 @@ class StoreEvents:
         await events.add(rows)
         await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
         return outcomes
+
+    def _received(self, delivery: Delivery) -> pb.ReceivedEvent:
+        try:
+            message = pb.ReceivedEvent.FromString(delivery.record.payload)
+        except DecodeError:
+            reason = f"not a {delivery.record.type}"
+            raise Poison(reason) from None
+        event = message.event
+        # Before the caller's network comes in: who tells an event again may be in another one by then.
+        content = event.SerializeToString(deterministic=True) + message.email_hash
+        message.content_hash = self._vault.digest(content, purpose="event")
+        if message.address and not event.ip_address:
+            event.ip_address = message.address
+        return message
 
     async def _reseal(self, received: Sequence[pb.ReceivedEvent]) -> None:
         """Seals e-mail addresses under the keys of those whose they are; an erased person's is left out."""
@@ -145,14 +159,6 @@ def growing_old(settings: Settings) -> list[Expiry]:
     """The tables whose rows are deleted in time: events, and what became of deliveries, of which the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
     return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries]
-
-
-def _received(delivery: Delivery) -> pb.ReceivedEvent:
-    try:
-        return pb.ReceivedEvent.FromString(delivery.record.payload)
-    except DecodeError:
-        message = f"not a {delivery.record.type}"
-        raise Poison(message) from None
 
 
 def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:

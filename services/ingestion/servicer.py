@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from time import time, time_ns
+from time import time_ns
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2
@@ -26,6 +26,7 @@ from kit.keys.store import Keys
 from kit.log import books
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
+from kit.rules import Period
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from kit.vault import Vault
@@ -37,6 +38,8 @@ _HISTORY_ROWS = 500
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
+# With what is filled in: an id, a platform.
+_KEPT_BYTES = _EVENT_BYTES + 64
 _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
 
@@ -44,7 +47,7 @@ _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 class _Accepted:
     event_id: str
     key: str
-    record: log_pb2.Record
+    record: bytes
 
 
 @dataclass(slots=True)
@@ -61,42 +64,45 @@ class _Admission:
         seal: seals e-mail addresses; None where no event has one.
     """
 
-    def __init__(self, vault: Vault, seal: Seal | None, who: Caller, bounds: rules.Bounds) -> None:
+    def __init__(self, vault: Vault, seal: Seal | None, who: Caller, allowed: Period) -> None:
         self._vault = vault
         self._seal = seal
         self._who = who
-        self._bounds = bounds
+        self._allowed = allowed
         # The caller's address is the visitor's only when it is the browser that calls.
-        self._address = who.address if who.scope == "track" else ""
-        self._traceparent = traceparent()
-        self._received = event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope)
-        self._received.received_at.FromMicroseconds(time_ns() // 1000)
+        address = rules.network(who.address) if who.scope == "track" else ""
+        self._received = event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address)
+        now = time_ns()
+        self._received.received_at.seconds, self._received.received_at.nanos = now // 10**9, now % 10**9 // 1000 * 1000
+        self._record = log_pb2.Record(type=_RECEIVED, traceparent=traceparent())
 
-    def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> _Accepted | _Rejected:
+    def verdict(self, event: event_pb2.Event, email: str, broken: Sequence[Violation]) -> _Accepted | _Rejected:
         """Whether an event may come in, as what; the event is reduced to what the mesh keeps if it may.
 
         Args:
             event: as the client sent it; changed in place.
+            email: its address.
             broken: the rules of its proto that it breaks.
         """
         who = self._who
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
-        content = event.SerializeToString(deterministic=True)
-        wrong = rules.violations(event, len(content), self._bounds)
+        wrong = rules.violations(event, self._allowed)
         if broken or wrong:
             return _Rejected(event.id, [*broken, *wrong])
-        email, received = event.email, self._received
-        received.content_hash = self._vault.digest(content, purpose="event")
+        received, record = self._received, self._record
         received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if self._seal and email else b""
         received.email_hash = self._vault.fingerprint(email) if email else b""
-        event_id = event.id
-        if not event_id:
-            event_id = event.id = str(uuid7())
-        rules.reduce(event, self._address)
-        received.event = event.SerializeToString()
-        record = log_pb2.Record(type=_RECEIVED, payload=received.SerializeToString(), traceparent=self._traceparent)
-        return _Accepted(event_id, event.user_id or event.session_id or event_id, record)
+        told_id = event.id
+        event_id = told_id or str(uuid7())
+        if not told_id:
+            event.id = event_id
+        rules.reduce(event)
+        received.event = content = event.SerializeToString()
+        if len(content) > _KEPT_BYTES:
+            return _Rejected(told_id, [Violation("", f"the event is larger than {_EVENT_BYTES} bytes")])
+        record.payload = received.SerializeToString()
+        return _Accepted(event_id, event.user_id or event.session_id or event_id, record.SerializeToString())
 
 
 class IngestionServicer(IngestionServiceServicer):
@@ -112,7 +118,8 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         event = request.event
-        verdict = (await self._admission([event])).verdict(event, validate(event))
+        email = event.email
+        verdict = (await self._admission(with_email=bool(email))).verdict(event, email, validate(event))
         if isinstance(verdict, _Accepted):
             await self._appender.append([(verdict.key, verdict.record)])
             return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
@@ -124,20 +131,22 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         broken = _by_event(validate(request))
-        admission = await self._admission(request.events)
-        verdicts = [admission.verdict(event, broken.get(number, ())) for number, event in enumerate(request.events)]
-        accepted = [verdict for verdict in verdicts if isinstance(verdict, _Accepted)]
-        rejected = len(verdicts) - len(accepted)
-        await self._appender.append([(verdict.key, verdict.record) for verdict in accepted], rejected=rejected)
-        bind_facts(accepted=len(accepted), rejected=rejected)
-        response = pb.TrackEventsResponse(success=not rejected, accepted=len(accepted), rejected=rejected)
-        for verdict in verdicts:
-            result = response.results.add()
-            result.event_id = verdict.event_id
+        emails = [event.email for event in request.events]
+        admission = await self._admission(with_email=any(emails))
+        response = pb.TrackEventsResponse()
+        results = response.results
+        records: list[tuple[str, bytes]] = []
+        for number, (event, email) in enumerate(zip(request.events, emails, strict=True)):
+            verdict = admission.verdict(event, email, broken.get(number, ()))
             if isinstance(verdict, _Accepted):
-                result.success = True
+                records.append((verdict.key, verdict.record))
+                results.add(success=True, event_id=verdict.event_id)
             else:
-                result.violations.extend(map(_event_violation, verdict.violations))
+                results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+        response.accepted, response.rejected = len(records), len(results) - len(records)
+        response.success = not response.rejected
+        await self._appender.append(records, rejected=response.rejected)
+        bind_facts(accepted=response.accepted, rejected=response.rejected)
         return response
 
     @override
@@ -167,10 +176,10 @@ class IngestionServicer(IngestionServiceServicer):
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
-    async def _admission(self, events: Iterable[event_pb2.Event]) -> _Admission:
+    async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
-        seal = await self._keys.intake() if any(event.email for event in events) else None
-        return _Admission(self._keys.vault, seal, caller(), rules.Bounds(time(), self._settings.kept("ingestion.events"), _EVENT_BYTES))
+        seal = await self._keys.intake() if with_email else None
+        return _Admission(self._keys.vault, seal, caller(), Period.of(self._settings.kept("ingestion.events")))
 
 
 def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:

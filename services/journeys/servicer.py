@@ -19,7 +19,7 @@ from kit.errors import Conflict, Forbidden, NotFound
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
-from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
+from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.suppression import Suppressions
 from kit.vault import Vault
@@ -45,7 +45,7 @@ class JourneysServicer(JourneysServiceServicer):
         if who.scope == "track" and told.user_id and told.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, self._settings.kept("journeys.user_journeys")),
+            wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
             wrong_struct("touchpoint.metadata", told.metadata),
         )
         content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
@@ -74,7 +74,7 @@ class JourneysServicer(JourneysServiceServicer):
         told = request.conversion
         currency = told.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, self._settings.kept("journeys.conversions")),
+            wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
             wrong_struct("conversion.metadata", told.metadata),
             rules.wrong_currency("conversion.currency", currency),
         )

@@ -23,7 +23,7 @@ from kit.keys.seals import Opener
 from kit.keys.store import Keys
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
-from kit.rules import check, page_key, page_token, wrong_struct, wrong_time
+from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.subjects.holdings import Row
 from kit.suppression import Suppressed, Suppressions
@@ -263,7 +263,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         return told.ToDatetime(UTC)
 
     def _wrong_time(self, field: str, told: Timestamp) -> Violation | None:
-        return wrong_time(field, told, self._settings.site_retention)
+        return wrong_time(field, told, Period.of(self._settings.site_retention))
 
 
 def _unsuppressed(order: Order, news: Told, suppressed: Suppressed) -> Told:

@@ -74,17 +74,18 @@ class Ingestion:
         store = StoreEvents(self.outbox, self._enricher, self.keys, ObeyConsent(policy))
         self.consumer = Consumer(self.database.sessions, self.log, RAW_TOPIC, store, counted=True)
 
-    def _metadata(self, scope: str, user: str) -> tuple[tuple[str, str], ...]:
+    def _metadata(self, scope: str, user: str, address: str = "198.51.100.9") -> tuple[tuple[str, str], ...]:
         return (
             ("x-pmp-mesh-token", self._token),
             ("x-pmp-client", "shop"),
             ("x-pmp-scope", scope),
             ("x-pmp-user", user),
-            ("x-pmp-address", "198.51.100.9"),
+            ("x-pmp-address", address),
         )
 
-    async def track(self, fields: Event, *, scope: str = "site", user: str = "") -> pb.TrackEventResponse:
-        return await self._stub.TrackEvent(ParseDict({"event": fields}, pb.TrackEventRequest()), metadata=self._metadata(scope, user))
+    async def track(self, fields: Event, *, scope: str = "site", user: str = "", **caller: str) -> pb.TrackEventResponse:
+        request = ParseDict({"event": fields}, pb.TrackEventRequest())
+        return await self._stub.TrackEvent(request, metadata=self._metadata(scope, user, **caller))
 
     async def track_all(self, events: Sequence[Event], *, scope: str = "site", user: str = "") -> pb.TrackEventsResponse:
         return await self._stub.TrackEvents(ParseDict({"events": events}, pb.TrackEventsRequest()), metadata=self._metadata(scope, user))
@@ -256,6 +257,36 @@ async def test_another_content_under_a_known_id_is_set_aside(ingestion: Ingestio
     assert letter.reason == "another event is stored under this id"
     answer = await ingestion.accounting()
     assert (answer.total.received, answer.total.stored, answer.total.dead_lettered, answer.balanced) == (2, 1, 1, True)
+
+
+async def test_who_tells_an_event_again_from_another_network_tells_a_duplicate(ingestion: Ingestion) -> None:
+    told = event()
+    await ingestion.track(told, scope="track", address="198.51.100.9")
+    await ingestion.track(told, scope="track", address="203.0.113.9")
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert row.event_data["ip_address"] == "198.51.100.0"
+    total = (await ingestion.accounting()).total
+    assert (total.stored, total.duplicate, total.dead_lettered) == (1, 1, 0)
+
+
+async def test_another_address_under_a_known_id_is_another_content(ingestion: Ingestion) -> None:
+    told = event()
+    for more in ({"email": "ada@example.org"}, {"email": "ADA@example.org"}, {"email": "bob@example.org"}, {}):
+        await ingestion.track({**told, **more})
+    await ingestion.drain()
+    total = (await ingestion.accounting()).total
+    assert (total.stored, total.duplicate, total.dead_lettered) == (1, 1, 2)
+
+
+async def test_an_event_that_is_too_large_leaves_nothing_to_its_neighbour(ingestion: Ingestion) -> None:
+    wide = "https://shop.example/" + "€" * 4000
+    large = event(id="b", page_url=wide, referrer=wide, metadata={"text": "x" * 16_000}, email="ada@example.org")
+    answer = await ingestion.track_all([event(id="a"), large, event(id="c")])
+    assert [result.success for result in answer.results] == [True, False, True]
+    assert [violation.description for violation in answer.results[1].violations] == ["the event is larger than 32768 bytes"]
+    await ingestion.drain()
+    assert [(row.id, row.email_hash) for row in await ingestion.rows()] == [("a", None), ("c", None)]
 
 
 async def test_ids_differ_by_case(ingestion: Ingestion) -> None:

@@ -312,7 +312,7 @@ class World:
                     break
         self.clients -= 1
 
-    async def _call(self, host: _Host, records: Sequence[tuple[str, log_pb2.Record]], rejected: int) -> bool:
+    async def _call(self, host: _Host, records: Sequence[tuple[str, bytes]], rejected: int) -> bool:
         assert host.appender is not None
         actor = host.actor
         call = asyncio.create_task(host.appender.append(records, rejected=rejected))
@@ -347,12 +347,12 @@ class World:
         return requests
 
     @staticmethod
-    def _record(event_id: str, content: str) -> log_pb2.Record:
+    def _record(event_id: str, content: str) -> bytes:
         event = pb.Event(id=event_id, event_type="page_view", platform="wordpress", source=content)
         event.timestamp.FromSeconds(_HOUR * 3600)
-        received = pb.ReceivedEvent(event=event, content_hash=content.encode(), client="shop", scope="site")
+        received = pb.ReceivedEvent(event=event, client="shop", scope="site")
         received.received_at.FromSeconds(_HOUR * 3600)
-        return log_pb2.Record(type=received.DESCRIPTOR.full_name, payload=received.SerializeToString())
+        return log_pb2.Record(type=received.DESCRIPTOR.full_name, payload=received.SerializeToString()).SerializeToString()
 
     async def _worker(self, _host: _Host) -> None:
         log = WatchedLog(self.truth, self.scheduler.pause)
@@ -446,7 +446,9 @@ class World:
         for position, group in groupby(rows, key=lambda row: row.topic_position):
             stored = [stored_message(row) for row in group]
             records = [log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString()) for message in stored]
-            entries.extend(Entry(Position(position, 0), pack, count, 0) for pack, count in packs(records))
+            entries.extend(
+                Entry(Position(position, 0), pack, count, 0) for pack, count in packs([record.SerializeToString() for record in records])
+            )
         return entries
 
     def _expect(self, error: Exception) -> None:

@@ -33,7 +33,9 @@ def record(text: str) -> pb.Record:
 
 async def append(log: StreamLog, *texts: str, partition: int = 0, hour: int = HOUR) -> None:
     """Appends messages as one group."""
-    [verdict] = await log.append(TOPIC, [Append(partition, packs([record(text) for text in texts]), hour, {"received": len(texts)})])
+    [verdict] = await log.append(
+        TOPIC, [Append(partition, packs([record(text).SerializeToString() for text in texts]), hour, {"received": len(texts)})]
+    )
     assert verdict is None
 
 

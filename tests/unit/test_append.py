@@ -24,8 +24,8 @@ PARTITIONS = 4
 HOUR = 490_000
 
 
-def record(text: str) -> pb.Record:
-    return pb.Record(type="pmp.Test", payload=text.encode())
+def record(text: str) -> bytes:
+    return pb.Record(type="pmp.Test", payload=text.encode()).SerializeToString()
 
 
 async def _nothing() -> int:
@@ -108,7 +108,7 @@ async def test_rejected_events_are_counted_and_not_kept(log: RedisLog) -> None:
 async def test_traces_and_types_ride_along(log: RedisLog) -> None:
     sent = pb.Record(type="pmp.Test", payload=b"x", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
     async with running(appender(log)) as intake:
-        await intake.append([("user", sent)])
+        await intake.append([("user", sent.SerializeToString())])
     [entry] = [e for p in range(PARTITIONS) for e in await log.read(TOPIC, p, START, limit=9, block_ms=0)]
     assert list(pb.Pack.FromString(entry.pack).records) == [sent]
     assert (entry.messages, entry.hour) == (1, HOUR)
@@ -116,7 +116,7 @@ async def test_traces_and_types_ride_along(log: RedisLog) -> None:
 
 def test_a_pack_holds_at_most_512_kib() -> None:
     records = [pb.Record(type="pmp.Test", payload=bytes(100_000)) for _ in range(13)]
-    made = packs(records)
+    made = packs([each.SerializeToString() for each in records])
     assert sum(count for _, count in made) == 13
     assert all(len(pack) <= PACK_BYTES for pack, _ in made)
     assert [count for _, count in made] == [5, 5, 3]
@@ -124,7 +124,7 @@ def test_a_pack_holds_at_most_512_kib() -> None:
 
 
 def test_many_small_messages_still_fit_a_pack() -> None:
-    made = packs([pb.Record(type="t", payload=b"") for _ in range(40_000)])
+    made = packs([pb.Record(type="t", payload=b"").SerializeToString()] * 40_000)
     assert all(len(pack) <= PACK_BYTES for pack, _ in made)
     assert sum(count for _, count in made) == 40_000
 
@@ -132,7 +132,7 @@ def test_many_small_messages_still_fit_a_pack() -> None:
 async def test_a_group_that_is_too_big_is_split_and_nobody_is_forgotten() -> None:
     log = memory()
     intake = appender(log)
-    big = pb.Record(type="t", payload=bytes(1_500_000))
+    big = pb.Record(type="t", payload=bytes(1_500_000)).SerializeToString()
     calls = [asyncio.create_task(intake.append([("user", big)])) for _ in range(3)]
     await asyncio.sleep(0)
     for steps in range(1, 4):

@@ -27,7 +27,7 @@ async def letters(database: Database) -> list[dead_letters.DeadLetter]:
 
 
 def entry(position: int, *texts: str) -> Entry:
-    [(pack, messages)] = packs([record(text) for text in texts])
+    [(pack, messages)] = packs([record(text).SerializeToString() for text in texts])
     return Entry(Position(position, 0), pack, messages, 0)
 
 
@@ -35,7 +35,7 @@ async def published(log: MemoryLog, *positions: int) -> None:
     """Entries of a topic, wherever the head is, without a word about holes."""
     stream = log.server.stream(TOPIC, 0)
     for position in positions:
-        [(pack, messages)] = packs([record(f"m{position}")])
+        [(pack, messages)] = packs([record(f"m{position}").SerializeToString()])
         stream.add(Position(position, 0), pack, messages, 0)
 
 
@@ -195,7 +195,7 @@ async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(inge
 async def test_a_gap_that_a_relay_left_in_a_stream_is_filled_from_the_history(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, 1, 2)
-    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packs([record("m6")])[0][0], 1)])
+    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packs([record("m6").SerializeToString()])[0][0], 1)])
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(6))
     while await consumer.step(0):
         pass

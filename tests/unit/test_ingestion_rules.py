@@ -98,6 +98,7 @@ def test_a_received_event_is_the_same_around_an_event_that_is_serialised_already
         "email_hash": b"h",
         "client": "shop",
         "scope": "site",
+        "address": "203.0.113.0",
     }
     written = ReceivedEventBytes(event=event.SerializeToString(), **rest)
     assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(event=event, **rest)

@@ -18,7 +18,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -37,6 +37,7 @@ from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, MeshError, 
 from kit.interceptors import Boundary, Caller, bind_facts, caller, validate
 from kit.settings import Settings
 from kit.telemetry import Attribute, MetricName, telemetry, traceparent
+from tests.servers import until
 
 if TYPE_CHECKING:
     from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceAsyncStub
@@ -546,15 +547,21 @@ async def test_each_call_is_measured_by_method_and_status() -> None:
         for _ in range(3):
             await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
         await refusal(stub.TrackEvent(pb.TrackEventRequest()))
-        data = reader.get_metrics_data()
-    assert data is not None
-    (metric,) = [metric for metric in data.resource_metrics[0].scope_metrics[0].metrics if metric.name == MetricName.CALL_DURATION]
-    counts = {
+        expected = {"NOT_FOUND": 3, "UNAUTHENTICATED": 1}
+        await asyncio.to_thread(until, lambda: counted(reader) == expected, 5.0)
+
+
+def counted(reader: InMemoryMetricReader) -> dict[object, int]:
+    """How many calls of TrackEvent were measured, by their status."""
+    data = reader.get_metrics_data()
+    metrics: Sequence[Metric] = data.resource_metrics[0].scope_metrics[0].metrics if data else ()
+    return {
         point.attributes[Attribute.RPC_STATUS]: point.count
+        for metric in metrics
+        if metric.name == MetricName.CALL_DURATION
         for point in metric.data.data_points
         if isinstance(point, HistogramDataPoint) and point.attributes and point.attributes[Attribute.RPC_METHOD] == f"{SERVICE}/TrackEvent"
     }
-    assert counts == {"NOT_FOUND": 3, "UNAUTHENTICATED": 1}
 
 
 async def spans_of(servicer: Script, *, metadata: Metadata = (("traceparent", TRACEPARENT),)) -> Sequence[ReadableSpan]:

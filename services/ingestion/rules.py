@@ -27,7 +27,7 @@ def violations(event: Event, allowed: Period) -> list[Violation]:
     in_time = allowed.earliest <= timestamp.seconds <= allowed.latest
     if not in_time and event.HasField("timestamp") and (wrong := wrong_time("timestamp", timestamp, allowed)):
         found.append(wrong)
-    if event.HasField("metadata") and (wrong := wrong_struct("metadata", event.metadata)):
+    if wrong := wrong_struct("metadata", event.metadata):
         found.append(wrong)
     return found
 

@@ -13,7 +13,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer
-from pmp.log.v1 import log_pb2
 from pmp.options.v1 import options_pb2
 from typing_extensions import override
 from uuid6 import uuid7
@@ -44,13 +43,6 @@ _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
 
 @dataclass(slots=True)
-class _Accepted:
-    event_id: str
-    key: str
-    record: bytes
-
-
-@dataclass(slots=True)
 class _Rejected:
     event_id: str
     violations: Sequence[Violation]
@@ -71,13 +63,14 @@ class _Admission:
         self._allowed = allowed
         # The caller's address is the visitor's only when it is the browser that calls.
         address = rules.network(who.address) if who.scope == "track" else ""
-        self._received = event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address)
-        now = time_ns()
-        self._received.received_at.seconds, self._received.received_at.nanos = now // 10**9, now % 10**9 // 1000 * 1000
-        self._record = log_pb2.Record(type=_RECEIVED, traceparent=traceparent())
+        self._record = event_pb2.ReceivedRecord(
+            type=_RECEIVED,
+            payload=event_pb2.ReceivedEventBytes(received_at=_now(), client=who.client, scope=who.scope, address=address),
+            traceparent=traceparent(),
+        )
 
-    def verdict(self, event: event_pb2.Event, email: str, broken: Sequence[Violation]) -> _Accepted | _Rejected:
-        """Whether an event may come in, as what; the event is reduced to what the mesh keeps if it may.
+    def verdict(self, event: event_pb2.Event, email: str, broken: Sequence[Violation]) -> bytes | _Rejected:
+        """The event's record if it may come in; then the event is reduced to what the mesh keeps, and has an id.
 
         Args:
             event: as the client sent it; changed in place.
@@ -90,19 +83,17 @@ class _Admission:
         wrong = rules.violations(event, self._allowed)
         if broken or wrong:
             return _Rejected(event.id, [*broken, *wrong])
-        received, record = self._received, self._record
+        received = self._record.payload
         received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if self._seal and email else b""
         received.email_hash = self._vault.fingerprint(email) if email else b""
         told_id = event.id
-        event_id = told_id or str(uuid7())
         if not told_id:
-            event.id = event_id
+            event.id = str(uuid7())
         rules.reduce(event)
         received.event = content = event.SerializeToString()
         if len(content) > _KEPT_BYTES:
             return _Rejected(told_id, [Violation("", f"the event is larger than {_EVENT_BYTES} bytes")])
-        record.payload = received.SerializeToString()
-        return _Accepted(event_id, event.user_id or event.session_id or event_id, record.SerializeToString())
+        return self._record.SerializeToString()
 
 
 class IngestionServicer(IngestionServiceServicer):
@@ -120,9 +111,9 @@ class IngestionServicer(IngestionServiceServicer):
         event = request.event
         email = event.email
         verdict = (await self._admission(with_email=bool(email))).verdict(event, email, validate(event))
-        if isinstance(verdict, _Accepted):
-            await self._appender.append([(verdict.key, verdict.record)])
-            return pb.TrackEventResponse(success=True, event_id=verdict.event_id)
+        if isinstance(verdict, bytes):
+            await self._appender.append([(_key(event), verdict)])
+            return pb.TrackEventResponse(success=True, event_id=event.id)
         await self._appender.append([], rejected=1)
         if verdict.forbidden:
             raise Forbidden(verdict.violations[0].description)
@@ -138,9 +129,9 @@ class IngestionServicer(IngestionServiceServicer):
         records: list[tuple[str, bytes]] = []
         for number, (event, email) in enumerate(zip(request.events, emails, strict=True)):
             verdict = admission.verdict(event, email, broken.get(number, ()))
-            if isinstance(verdict, _Accepted):
-                records.append((verdict.key, verdict.record))
-                results.add(success=True, event_id=verdict.event_id)
+            if isinstance(verdict, bytes):
+                records.append((_key(event), verdict))
+                results.add(success=True, event_id=event.id)
             else:
                 results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
         response.accepted, response.rejected = len(records), len(results) - len(records)
@@ -180,6 +171,17 @@ class IngestionServicer(IngestionServiceServicer):
         # Few events have an address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
         return _Admission(self._keys.vault, seal, caller(), Period.of(self._settings.kept("ingestion.events")))
+
+
+def _now() -> Timestamp:
+    """To the microsecond: the history would not be what the topic told, finer than what databases keep."""
+    seconds, nanos = divmod(time_ns(), 10**9)
+    return Timestamp(seconds=seconds, nanos=nanos // 1000 * 1000)
+
+
+def _key(event: event_pb2.Event) -> str:
+    """What chooses the event's partition: its person's events stay in their order."""
+    return event.user_id or event.session_id or event.id
 
 
 def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:

@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes
+from pmp.ingestion.v1.event_pb2 import Event, ReceivedEvent, ReceivedEventBytes, ReceivedRecord
+from pmp.log.v1.log_pb2 import Record
 
 from kit.rules import deeper, may_nest, plain, scrubbed
 from services.ingestion.rules import network
@@ -102,6 +103,12 @@ def test_a_received_event_is_the_same_around_an_event_that_is_serialised_already
     }
     written = ReceivedEventBytes(event=event.SerializeToString(), **rest)
     assert ReceivedEvent.FromString(written.SerializeToString()) == ReceivedEvent(event=event, **rest)
+
+
+def test_a_record_of_the_log_is_the_same_around_a_received_event_that_is_serialised_with_it() -> None:
+    received = ReceivedEventBytes(event=Event(id="e1").SerializeToString(), client="shop")
+    written = ReceivedRecord(type="t", payload=received, traceparent="p")
+    assert Record.FromString(written.SerializeToString()) == Record(type="t", payload=received.SerializeToString(), traceparent="p")
 
 
 def test_free_form_data_becomes_what_protobuf_itself_makes_of_it() -> None:

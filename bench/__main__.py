@@ -55,7 +55,7 @@ class Size:
 
 FULL = Size(
     (Load(1, 64, 2), Load(100, 16, 1)),
-    rounds=5,
+    rounds=9,
     worker_events=60_000,
     steady_per_second=1000,
     steady_seconds=10,

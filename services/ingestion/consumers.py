@@ -23,6 +23,7 @@ from kit.settings import Settings
 from kit.subjects.holdings import Ages
 from kit.subjects.retention import Expiry, expiries
 from kit.suppression import Suppressions
+from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, moment, published_message, row
@@ -118,11 +119,10 @@ class StoreEvents:
             reason = f"not a {delivery.record.type}"
             raise Poison(reason) from None
         event = message.event
-        # Before the caller's network comes in: who tells an event again may be in another one by then.
         content = event.SerializeToString(deterministic=True) + message.email_hash
         message.content_hash = self._vault.digest(content, purpose="event")
-        if message.address and not event.ip_address:
-            event.ip_address = message.address
+        # After the hash: who tells an event again may be in another network by then.
+        rules.complete(event, message.address)
         return message
 
     async def _reseal(self, received: Sequence[pb.ReceivedEvent]) -> None:

@@ -42,10 +42,6 @@ def reduce(event: Event) -> None:
     user_id, address = event.user_id, event.ip_address
     if user_id.startswith("0") and user_id.isdecimal() and user_id.isascii():
         event.user_id = str(int(user_id))  # rows of a person are found by its id
-    # Finer than what databases keep: the history would not be what the topic told.
-    timestamp = event.timestamp
-    if finer := timestamp.nanos % 1000:
-        timestamp.nanos -= finer
     if address:
         event.ip_address = network(address)
     page_url, referrer = event.page_url, event.referrer
@@ -53,8 +49,20 @@ def reduce(event: Event) -> None:
         event.page_url = kept
     if (kept := scrubbed(referrer)) != referrer:
         event.referrer = kept
-    if not event.platform:
-        event.platform = "wordpress"
+
+
+def complete(event: Event, address: str) -> None:
+    """Fills in what the client left out.
+
+    Args:
+        event: as it lies in the log; changed in place.
+        address: the network of the browser that called; empty when a server did.
+    """
+    event.ip_address = event.ip_address or address
+    event.platform = event.platform or "wordpress"
+    # Finer than what databases keep: the history would not be what the topic told.
+    if finer := event.timestamp.nanos % 1000:
+        event.timestamp.nanos -= finer
 
 
 @lru_cache(4096)

@@ -37,7 +37,7 @@ _HISTORY_ROWS = 500
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
-# With what is filled in: an id, a platform.
+# With an id that the client left out.
 _KEPT_BYTES = _EVENT_BYTES + 64
 _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 

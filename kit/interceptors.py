@@ -162,7 +162,7 @@ def _violation(broken: BrokenRule) -> Violation:
 
 
 class _Ended(NamedTuple):
-    """What is told of a call."""
+    """What is told of a call once it has ended: nothing adds to its facts any more."""
 
     call: _Call
     code: grpc.StatusCode
@@ -205,7 +205,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._token = mesh_token.encode()
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
-        self._ended = Lingering(self._tell_of)
+        self._ended = Lingering(self._tell_ended)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
@@ -278,15 +278,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         if code not in _FAULTS:
             self._ended.add(ended)
             return
+        self._ended.flush()  # what came before a fault helps to understand it
         self._duration.record(ended.seconds, call.method.labels(code))
         if code is grpc.StatusCode.UNAVAILABLE:
             self._log.warning("call", error=describe(fault) if fault else "", **ended.line())
         else:
             self._log.error("call", exc_info=fault, **ended.line())
 
-    def _tell_of(self, calls: Sequence[_Ended]) -> None:
+    def _tell_ended(self, calls: Sequence[_Ended]) -> None:
         for ended in calls:
             self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+        for ended in calls:
             self._log.info("call", **ended.line())
 
 

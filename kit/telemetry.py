@@ -93,15 +93,16 @@ class Attribute(StrEnum):
 class _Process:
     """The telemetry of this process: replaced by `telemetry`, off outside of it."""
 
-    tracer: Tracer | None = None
-    meter: Meter = NoOpMeter("pmp")
+    def __init__(self) -> None:
+        self.tracer: Tracer | None = None
+        self.meter: Meter = NoOpMeter("pmp")
+        self.lingering: WeakSet[Lingering[Any]] = WeakSet()
 
 
 _SCOPE = "pmp"
 _LINGER_SECONDS = 0.02
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
 _process = _Process()
-_lingering: WeakSet[Lingering[Any]] = WeakSet()
 _incoming: ContextVar[str] = ContextVar("traceparent", default="")
 
 
@@ -133,7 +134,7 @@ def telemetry(
 
 
 def _end_lingering() -> None:
-    for lingering in list(_lingering):
+    for lingering in list(_process.lingering):
         lingering.flush()
 
 
@@ -358,25 +359,29 @@ class Lingering(Generic[_Item]):
     When `telemetry` ends, nothing lingers any more.
 
     Args:
-        do: does it, with one item or more.
+        do: does it, with one item or more, under a lock: it must not fail, nor add to what it does.
     """
 
     def __init__(self, do: Callable[[Sequence[_Item]], None]) -> None:
         self._do = do
         self._items: list[_Item] = []
         self._lock = Lock()
-        _lingering.add(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        _process.lingering.add(self)
 
     def add(self, item: _Item) -> None:
         """Takes an item; without an event loop it does not linger."""
         with self._lock:
             self._items.append(item)
             first = len(self._items) == 1
-        if first:
-            try:
-                asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.flush)
-            except RuntimeError:
-                self.flush()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if first or loop is not self._loop:  # a loop that ended took its timers with it
+            self._loop = loop
+            loop.call_later(_LINGER_SECONDS, self.flush)
 
     def flush(self) -> None:
         """Does what has lingered until now."""

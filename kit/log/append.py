@@ -150,7 +150,8 @@ class Appender:
         for request in group:
             for partition, some in request.records.items():
                 records[partition] += some
-            rejected[request.partitions[0]] += request.rejected
+            if request.rejected:
+                rejected[request.partitions[0]] += request.rejected
         return [
             Append(partition, packs(records[partition]), hour, _counts(len(records[partition]), rejected[partition]))
             for partition in records.keys() | rejected.keys()

@@ -45,7 +45,6 @@ from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING,
 from services.gdpr.saga import sealed
 
 _PAGE: Final = 100
-# Shops bring choices of many years: one may be as old as its person.
 
 
 class _Done(NamedTuple):

@@ -33,7 +33,6 @@ _Work: TypeAlias = Callable[[Graph, Suppressed], Awaitable[tuple[str, bool]]]
 """Changes the graph; answers the user it was about, and whether that was the case that the rpc tells apart."""
 _IDENTIFY = "identify"
 _MERGE = "merge"
-# Shops bring customers of many years: a time may be as old as they are.
 
 
 class _Change(NamedTuple):

@@ -95,7 +95,7 @@ def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb
     """
     kept = pb.ReceivedEvent()
     kept.CopyFrom(received)
-    for name in ("sealed_email", "email_hash"):
+    for name in ("sealed_email", "email_hash", "address"):
         kept.ClearField(name)
     event = kept.event
     for name in ("user_id", "session_id", "ip_address", "user_agent", "metadata"):

@@ -45,7 +45,7 @@ class EventRow(Base):
     """What the brief's columns don't hold: title, user agent, network, privacy signal, metadata, and the `enrichment` found for them."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """Keyed hash of the client's message: another content under the same id is not the same event."""
+    """Keyed hash of what the client told, as far as it is kept: another content under the same id is not the same event."""
     processed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Enriched, stored and handed to the topic: all in one transaction, so that a stored row is a processed one."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)

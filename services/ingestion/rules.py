@@ -1,4 +1,4 @@
-"""What may come in, and what of it may go on: pure decisions about one event before it reaches the log."""
+"""What may come in, and what of it may go on: pure decisions about one event, before it reaches the log and behind it."""
 
 from __future__ import annotations
 

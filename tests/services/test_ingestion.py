@@ -289,6 +289,38 @@ async def test_an_event_that_is_too_large_leaves_nothing_to_its_neighbour(ingest
     assert [(row.id, row.email_hash) for row in await ingestion.rows()] == [("a", None), ("c", None)]
 
 
+async def test_an_address_is_sealed_with_its_own_event_alone(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id="a", email="ada@example.org"), event(id="b"), event(id="c", email="bob@example.org")])
+    await ingestion.drain()
+    hashes = {row.id: row.email_hash for row in await ingestion.rows()}
+    assert hashes == {
+        "a": ingestion.vault.fingerprint("ada@example.org"),
+        "b": None,
+        "c": ingestion.vault.fingerprint("bob@example.org"),
+    }
+
+
+async def test_one_person_written_in_two_ways_tells_a_duplicate(ingestion: Ingestion) -> None:
+    told = event()
+    await ingestion.track({**told, "user_id": "7"})
+    await ingestion.track({**told, "user_id": "007"})
+    await ingestion.drain()
+    assert [row.user_id for row in await ingestion.rows()] == ["7"]
+    assert (await ingestion.accounting()).total.duplicate == 1
+
+
+async def test_a_time_finer_than_databases_keep_is_told_as_it_is_kept(ingestion: Ingestion) -> None:
+    told = event(timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z"))
+    await ingestion.track(told)
+    await ingestion.track(told)
+    await ingestion.drain()
+    [published] = await ingestion.published()
+    [history] = await ingestion.history()
+    assert published.event.timestamp.nanos == 123_456_000
+    assert list(history.events) == [published]
+    assert (await ingestion.accounting()).total.duplicate == 1
+
+
 async def test_ids_differ_by_case(ingestion: Ingestion) -> None:
     await ingestion.track_all([event(id="Abc"), event(id="abc"), event(id="ABC")])
     await ingestion.drain()

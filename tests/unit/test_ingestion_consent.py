@@ -16,6 +16,7 @@ PERSONAL = pb.ReceivedEvent(
     sealed_email=b"sealed",
     email_hash=b"\xab",
     content_hash=b"hash",
+    address="203.0.113.0",
 )
 
 

@@ -61,6 +61,8 @@ def test_a_url_that_names_nobody_stays_as_it_is(url: str) -> None:
         ("https://s.example/#email=ada@example.org", "https://s.example/#email=redacted"),
         ("https://s.example/#/ada@example.org", "https://s.example/#/redacted"),
         ("https://[bad?email=ada@example.org", "https://[bad"),
+        ("https://s.example/?ada%40example.org&a=%20b+c", "https://s.example/?redacted&a=%20b+c"),
+        ("https://s.example/?email=x&q=€&€=%E2%82%AC", "https://s.example/?email=redacted&q=€&€=%E2%82%AC"),
     ],
 )
 def test_what_names_a_person_is_gone_from_a_url(url: str, kept: str) -> None:

@@ -526,6 +526,21 @@ async def test_a_call_is_one_line_with_its_facts_and_nothing_personal(capfd: pyt
     assert not [personal for personal in (PERSONAL, "user-4711", "192.0.2.7", TOKEN) if personal in output]
 
 
+async def test_a_faults_line_comes_behind_those_of_the_calls_before_it(capfd: pytest.CaptureFixture[str]) -> None:
+    turns = iter(range(2))
+
+    async def act(_context: Context) -> None:
+        if next(turns):
+            raise ValueError
+
+    async with served(Script(act)) as stub:
+        await stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL)
+        await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
+        lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line["status"] for line in lines] == ["OK", "INTERNAL"]
+    assert lines[0]["time"] < lines[1]["time"]
+
+
 async def test_facts_of_one_call_stay_out_of_its_neighbours(capfd: pytest.CaptureFixture[str]) -> None:
     both = asyncio.Barrier(2)
     numbers = iter(range(2))

@@ -37,7 +37,7 @@ _HISTORY_ROWS = 500
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
-# An event is measured as it is kept, since measuring it twice costs a tenth of its way: with an id that the client left out.
+# An event is measured as it is kept, here with an id that the client left out: measured as it was sent, it would be serialised twice.
 _KEPT_BYTES = _EVENT_BYTES + 64
 _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 

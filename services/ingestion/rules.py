@@ -22,10 +22,7 @@ def violations(event: Event, allowed: Period) -> list[Violation]:
         allowed: when it may have happened.
     """
     found: list[Violation] = []
-    timestamp = event.timestamp
-    # Looked at here before it is asked: of all that an event costs, calls of functions are a tenth.
-    in_time = allowed.earliest <= timestamp.seconds <= allowed.latest
-    if not in_time and event.HasField("timestamp") and (wrong := wrong_time("timestamp", timestamp, allowed)):
+    if (wrong := wrong_time("timestamp", event.timestamp, allowed)) and event.HasField("timestamp"):
         found.append(wrong)
     if wrong := wrong_struct("metadata", event.metadata):
         found.append(wrong)

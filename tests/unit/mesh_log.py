@@ -31,11 +31,14 @@ def record(text: str) -> pb.Record:
     return pb.Record(type="pmp.Test", payload=text.encode())
 
 
+def packed(*texts: str) -> list[tuple[bytes, int]]:
+    """Messages as they are in the log."""
+    return packs([record(text).SerializeToString() for text in texts])
+
+
 async def append(log: StreamLog, *texts: str, partition: int = 0, hour: int = HOUR) -> None:
     """Appends messages as one group."""
-    [verdict] = await log.append(
-        TOPIC, [Append(partition, packs([record(text).SerializeToString() for text in texts]), hour, {"received": len(texts)})]
-    )
+    [verdict] = await log.append(TOPIC, [Append(partition, packed(*texts), hour, {"received": len(texts)})])
     assert verdict is None
 
 

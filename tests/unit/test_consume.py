@@ -12,13 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
 from kit.log import dead_letters, positions
-from kit.log.append import packs
 from kit.log.consume import Consumer, Delivery, GapError, Poison
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Entry, Position
 from tests.simulation.memory_log import MemoryLog
-from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, record, store, stored
+from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, packed, store, stored
 
 
 async def letters(database: Database) -> list[dead_letters.DeadLetter]:
@@ -27,7 +26,7 @@ async def letters(database: Database) -> list[dead_letters.DeadLetter]:
 
 
 def entry(position: int, *texts: str) -> Entry:
-    [(pack, messages)] = packs([record(text).SerializeToString() for text in texts])
+    [(pack, messages)] = packed(*texts)
     return Entry(Position(position, 0), pack, messages, 0)
 
 
@@ -35,7 +34,7 @@ async def published(log: MemoryLog, *positions: int) -> None:
     """Entries of a topic, wherever the head is, without a word about holes."""
     stream = log.server.stream(TOPIC, 0)
     for position in positions:
-        [(pack, messages)] = packs([record(f"m{position}").SerializeToString()])
+        [(pack, messages)] = packed(f"m{position}")
         stream.add(Position(position, 0), pack, messages, 0)
 
 
@@ -195,7 +194,7 @@ async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(inge
 async def test_a_gap_that_a_relay_left_in_a_stream_is_filled_from_the_history(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, 1, 2)
-    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packs([record("m6").SerializeToString()])[0][0], 1)])
+    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packed("m6")[0][0], 1)])
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(6))
     while await consumer.step(0):
         pass

@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
-.PHONY: help setup up test check format lock bench plugin wordpress clean
+.PHONY: help setup up test check format lock bench referrers plugin wordpress clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -55,6 +55,9 @@ lock: ## Resolve the dependencies anew
 bench: setup ## Measure, and write bench/results
 	@tests/packages
 	$(BIN)/python -m bench $(BENCH)
+
+referrers: setup ## Bring the list of referring sites up to date
+	$(BIN)/python -m tests.referrers
 
 plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
 	@PYTHON=$(CURDIR)/$(BIN)/python wordpress/build dist

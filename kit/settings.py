@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     """Name of the shop: the owner of the API key."""
 
     site_hosts: frozenset[str] = frozenset()
-    """Host names of the shop itself as a JSON list: pages there are never a source of traffic."""
+    """Host names of the shop itself as a JSON list, `*.shop.example` for all below a domain: pages there are never a source of traffic."""
 
     site_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
     """ISO 4217 code of the currency in which figures are summed up."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import crawleruseragents
@@ -16,6 +16,8 @@ from google.protobuf.struct_pb2 import Struct
 from pmp.ingestion.v1 import event_pb2 as pb
 from ua_parser import parse_os, parse_user_agent
 
+from services.ingestion.traffic import SiteHosts, traffic
+
 Digest = Callable[[bytes], bytes]
 """Keyed hash that can't be turned back."""
 
@@ -23,35 +25,6 @@ _CURRENCIES: Final = frozenset(currency.code for currency in iso4217.Currency)
 _COURSE: Final = re.compile(r"/courses?/([^/]+)")
 _TABLET: Final = re.compile(r"iPad|Tablet|PlayBook|Silk(?!.*Mobile)|Android(?!.*Mobile)")
 _MOBILE: Final = re.compile(r"Mobi|iPhone|iPod|Android|Windows Phone")
-
-# Any label of a referrer's host, but for the last, that names one of these.
-# fmt: off
-_SEARCH: Final = frozenset({
-    "google", "bing", "duckduckgo", "yahoo", "ecosia", "baidu", "yandex", "startpage", "qwant", "brave", "naver", "seznam", "kagi",
-    "perplexity",
-})
-_SOCIAL: Final = frozenset({
-    "facebook", "instagram", "linkedin", "lnkd", "twitter", "pinterest", "reddit", "youtube", "tiktok", "whatsapp", "telegram", "threads",
-    "snapchat", "xing", "vk", "tumblr", "quora", "mastodon", "bsky",
-})
-# Buyers come back from these: they never brought one.
-_PAYMENT: Final = frozenset({
-    "paypal", "stripe", "klarna", "mollie", "adyen", "braintreegateway", "squareup", "authorize", "razorpay", "paddle", "amazonpay", "payu",
-    "sofort", "worldpay", "cardinalcommerce", "2checkout", "afterpay", "affirm",
-})
-# fmt: on
-_SOCIAL_HOSTS: Final = {"x.com": "x", "t.co": "x", "fb.com": "facebook", "youtu.be": "youtube", "t.me": "telegram", "wa.me": "whatsapp"}
-_NOT_SEARCH: Final = frozenset({"mail", "accounts", "docs", "drive", "classroom", "calendar"})
-_CLICK_IDS: Final = {"gclid": ("google", "cpc"), "msclkid": ("bing", "cpc"), "fbclid": ("facebook", "social"), "ttclid": ("tiktok", "cpc")}
-
-
-class Traffic(NamedTuple):
-    """How a visit found the site."""
-
-    channel: pb.Channel.ValueType
-    source: str = ""
-    medium: str = ""
-    campaign: str = ""
 
 
 class _Agent(NamedTuple):
@@ -65,13 +38,13 @@ class Enricher:
     """Finds out what an event tells.
 
     Args:
-        site_hosts: host names of the shop itself.
+        site_hosts: host names of the shop itself, `*.shop.example` for all below a domain.
         timezone: where the shop's day begins.
         digest: hash for visitors that are known by nothing but their network and browser.
     """
 
     def __init__(self, site_hosts: frozenset[str], timezone: ZoneInfo, digest: Digest) -> None:
-        self._site_hosts = frozenset(host.lower() for host in site_hosts)
+        self._site_hosts = SiteHosts(site_hosts)
         self._timezone = timezone
         self._digest = digest
 
@@ -104,20 +77,6 @@ class Enricher:
         return "v-" + self._digest(f"{day}|{event.ip_address}|{event.user_agent}".encode()).hex()
 
 
-def traffic(page_url: str, referrer: str, utm: pb.UtmParameters, site_hosts: frozenset[str]) -> Traffic:
-    """How a visit found the site: campaign parameters win over click ids, these over the referrer."""
-    query = _query(page_url)
-    source = utm.source or query.get("utm_source", "")
-    medium = utm.medium or query.get("utm_medium", "")
-    campaign = utm.campaign or query.get("utm_campaign", "")
-    if source or medium or campaign:
-        return Traffic(pb.CHANNEL_CAMPAIGN, source, medium, campaign)
-    for parameter, (network, kind) in _CLICK_IDS.items():
-        if parameter in query:
-            return Traffic(pb.CHANNEL_CAMPAIGN, network, kind)
-    return _referral(_host(referrer), _host(page_url), site_hosts)
-
-
 def course_of(page_url: str) -> str:
     """The course whose page this is, by its name in the address."""
     found = _COURSE.search(_path(page_url))
@@ -127,23 +86,6 @@ def course_of(page_url: str) -> str:
 def currency_of(code: str) -> str:
     """The ISO 4217 code, or empty when it is none."""
     return code.upper() if code.upper() in _CURRENCIES else ""
-
-
-@lru_cache(4096)
-def _referral(host: str, own: str, site_hosts: frozenset[str]) -> Traffic:
-    if not host:
-        return Traffic(pb.CHANNEL_DIRECT)
-    bare = host.removeprefix("www.")
-    labels = frozenset(bare.split(".")[:-1])
-    if bare == own.removeprefix("www.") or host in site_hosts or bare in site_hosts or labels & _PAYMENT:
-        return Traffic(pb.CHANNEL_INTERNAL)
-    engine = next(iter(labels & _SEARCH), "")
-    if engine and not labels & _NOT_SEARCH:
-        return Traffic(pb.CHANNEL_SEARCH, engine, "search")
-    social = _SOCIAL_HOSTS.get(bare) or next(iter(labels & _SOCIAL), "")
-    if social:
-        return Traffic(pb.CHANNEL_SOCIAL, social, "social")
-    return Traffic(pb.CHANNEL_REFERRAL, bare, "referral")
 
 
 @lru_cache(8192)
@@ -161,22 +103,6 @@ def _agent(user_agent: str) -> _Agent:
 
 
 @lru_cache(4096)
-def _query(url: str) -> dict[str, str]:
-    try:
-        return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-    except ValueError:
-        return {}
-
-
-@lru_cache(4096)
-def _host(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""
-
-
-@lru_cache(4096)
 def _path(url: str) -> str:
     try:
         return urlsplit(url).path
@@ -189,4 +115,7 @@ def _text(metadata: Struct, name: str) -> str:
     value = metadata.fields.get(name)
     if value is None:
         return ""
-    return f"{value.number_value:g}" if value.HasField("number_value") else value.string_value
+    if not value.HasField("number_value"):
+        return value.string_value
+    number = value.number_value
+    return str(int(number)) if number.is_integer() else repr(number)

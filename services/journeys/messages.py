@@ -14,6 +14,7 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.persons import subject_of
+from kit.referrers import campaign_name, source_name
 from kit.rules import scrubbed
 from kit.suppression import Suppressed
 from services.journeys import rules
@@ -27,7 +28,7 @@ CLIENT: Final = "client"
 _NOBODY: Final = "event:"
 _LONGEST_NAME: Final = 255
 _CHANNELS: Final = {value: name.removeprefix("CHANNEL_").lower() for name, value in event_pb2.Channel.items() if value}
-_OUTSIDE: Final = frozenset({"direct", "campaign", "search", "social", "referral"})
+_OUTSIDE: Final = frozenset({"direct", "campaign", "search", "email", "social", "referral"})
 
 Row = dict[str, Any]
 
@@ -76,9 +77,9 @@ def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_h
         "stage": told.stage or rules.stage_of(told.action, told.page_url),
         "touchpoint": told.touchpoint,
         "timestamp": told.timestamp.ToDatetime(UTC),
-        "source": told.source or None,
-        "medium": told.medium or None,
-        "campaign": told.campaign or None,
+        "source": _bounded(source_name(told.source)),
+        "medium": _bounded(campaign_name(told.medium).lower()),
+        "campaign": _bounded(campaign_name(told.campaign)),
         "page_url": scrubbed(told.page_url) or None,
         "action_taken": told.action,
         "value_generated": rules.amount(told.value, currency) if told.HasField("value") else Decimal(0),
@@ -148,9 +149,9 @@ def purchase_row(order: purchases_pb.PurchaseChanged, row: Row, now: datetime) -
         "stage": rules.PURCHASE,
         "touchpoint": "order",
         "timestamp": row["paid_at"],
-        "source": utm.source or None,
-        "medium": utm.medium or None,
-        "campaign": utm.campaign or None,
+        "source": _bounded(source_name(utm.source)),
+        "medium": _bounded(campaign_name(utm.medium).lower()),
+        "campaign": _bounded(campaign_name(utm.campaign)),
         "page_url": None,
         "action_taken": "purchase",
         "value_generated": row["net"] or Decimal(0),
@@ -185,7 +186,7 @@ def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashe
         "value": rules.amount(told.value, currency) if told.HasField("value") else None,
         "currency": currency,
         "email_hash": hashes["email"] or None,
-        "source": told.source or None,
+        "source": _bounded(source_name(told.source)),
         "page_url": scrubbed(told.page_url) or None,
         "utm_parameters": {field.name: value for field, value in utm.ListFields()} if told.HasField("utm_parameters") else None,
         "metadata": MessageToDict(told.metadata) if told.HasField("metadata") else None,

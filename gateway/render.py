@@ -27,6 +27,7 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
 from gateway.settings import BROWSER, GatewaySettings, split_address
+from kit.settings import mesh_tokens
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"
@@ -208,7 +209,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "user_rate": settings.rate_user_per_hour,
             "cors": cors if settings.cors_origins else None,
             # Envoy reads `%` in header values as a command.
-            "mesh_token": settings.mesh_token.get_secret_value().replace("%", "%%"),
+            "mesh_token": mesh_tokens(settings.mesh_token)[0].replace("%", "%%"),
             "routes": [
                 *(_rest_route(patterns["rest"], rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),

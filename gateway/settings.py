@@ -8,6 +8,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kit.settings import MeshToken
+
 BROWSER = "browser"
 """Owner of every browser key, as services see it in `x-pmp-client`."""
 
@@ -65,8 +67,8 @@ class GatewaySettings(BaseSettings):
     gateway_timeout_seconds: float = Field(default=15.0, gt=0, le=25)
     """Longest time a call may take, except those that answer with a stream."""
 
-    mesh_token: SecretStr
-    """The mesh's own credential, which every call to a service carries."""
+    mesh_token: MeshToken
+    """The mesh's own credential, which every call to a service carries; of two, the first."""
 
     api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
     """Keys of the shop's servers; two are valid at once while they rotate."""

@@ -199,10 +199,15 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
     text goes nowhere.
+
+    Args:
+        mesh_token: the mesh's own credential.
+        rotating: another one that is accepted as well.
     """
 
-    def __init__(self, mesh_token: str) -> None:
+    def __init__(self, mesh_token: str, rotating: str | None = None) -> None:
         self._token = mesh_token.encode()
+        self._rotating = self._token if rotating is None else rotating.encode()
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
         self._ended = Lingering(self._tell_ended)
@@ -265,7 +270,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
 
     def _knows(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._token)
+        sent = token.encode()
+        return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])

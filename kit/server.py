@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
 from kit.log.streams import is_outage
-from kit.settings import Settings, WrongSetting
+from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry import describe, log_to_stdout
 
 Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
@@ -68,7 +68,7 @@ async def serve(
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
     state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[Boundary(*mesh_tokens(settings.mesh_token))], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
     await _tell(state, [LIVENESS], serving=True)

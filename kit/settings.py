@@ -6,14 +6,32 @@ from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from re import fullmatch
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,50}$")]
 """Names a system that is no part of the mesh."""
+
+
+def mesh_tokens(setting: SecretStr) -> tuple[str, ...]:
+    """The credentials in `mesh_token`: the first one is sent, each of them is accepted."""
+    return tuple(setting.get_secret_value().split(","))
+
+
+def _one_or_two(setting: SecretStr) -> SecretStr:
+    tokens = mesh_tokens(setting)
+    if len(tokens) > _MOST_TOKENS or not all(tokens):
+        message = "one credential, or two with a comma between them while they rotate"
+        raise ValueError(message)
+    return setting
+
+
+_MOST_TOKENS: Final = 2
+MeshToken: TypeAlias = Annotated[SecretStr, AfterValidator(_one_or_two)]
+"""The mesh's own credential; while it rotates, two."""
 
 
 class WrongSetting(ValueError):  # noqa: N818 (errors are nouns)
@@ -40,8 +58,8 @@ class Settings(BaseSettings):
     drain_delay_seconds: float = 0.0
     """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
 
-    mesh_token: SecretStr
-    """The mesh's own credential: a service port refuses callers without it."""
+    mesh_token: MeshToken
+    """The mesh's own credential, without which a service port refuses a caller; after a comma, another that is accepted too."""
 
     vault_key: SecretStr
     """32 bytes in base64 from which the keys for keyed hashes and for signatures are derived. It never changes."""

@@ -76,7 +76,8 @@ class Publisher:
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
         relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
-        report = Report(self.sessions, log, partitions, topic=self._name, follows=[feed.topic for feed in feeds])
+        follows = [feed.topic for feed in feeds]
+        report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
         await serve(
             settings,
             services=services,

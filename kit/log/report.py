@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final
 
 import structlog
 from sqlalchemy import select
 
 from kit.database import READING, Sessions
+from kit.gauges import Ages, Gauge
 from kit.log import books, dead_letters
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads
 from kit.server import regularly
-from kit.telemetry import Attribute, MetricName, meter
+from kit.telemetry import Attribute, MetricName
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 15.0
+_LOG: Final = "log"
+_DATABASE: Final = "database"
 
 
 class Report:
     """Gauges of what a service publishes, follows and keeps books of. Every replica tells the same.
 
     Args:
+        max_bytes: memory of the log above which intake stops.
         topic: what it publishes.
         raw: the raw log it keeps books of, if it does.
         follows: topics of others that it follows.
+        clock: seconds, by which figures grow old.
     """
 
     def __init__(
-        self, sessions: Sessions, log: RedisLog, partitions: int, *, topic: str, raw: str | None = None, follows: Sequence[str] = ()
+        self,
+        sessions: Sessions,
+        log: RedisLog,
+        partitions: int,
+        *,
+        max_bytes: int,
+        topic: str,
+        raw: str | None = None,
+        follows: Sequence[str] = (),
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._sessions = sessions
         self._log = log
@@ -39,23 +55,29 @@ class Report:
         self._topic = topic
         self._raw = raw
         self._follows = follows
-        self._lag = meter().create_gauge(
-            MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed."
-        )
-        self._bytes = meter().create_gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.")
-        self._outbox = meter().create_gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.")
-        self._dead = meter().create_gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that nobody has decided on.")
-        self._books = meter().create_gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.")
+        self._max_bytes = max_bytes
+        self._ages = Ages(_LOG, _DATABASE, clock=clock)
+        self._lag = Gauge(MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed.", clock)
+        self._bytes = Gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.", clock)
+        self._limit = Gauge(MetricName.LOG_LIMIT, "By", "Memory of the log above which intake stops.", clock)
+        self._outbox = Gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.", clock)
+        self._dead = Gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that nobody has decided on.", clock)
+        self._books = Gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.", clock)
 
     async def run(self) -> None:
-        """Looks every 15 seconds, until cancelled."""
-        await regularly(self.look, _EVERY_SECONDS, "no report")
+        """Looks every 15 seconds, until cancelled. While the database is down or hangs, the log is looked at all the same."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(regularly(self.look_at_log, _EVERY_SECONDS, "no report", of=_LOG))
+            group.create_task(regularly(self.look_at_database, _EVERY_SECONDS, "no report", of=_DATABASE))
 
-    async def look(self) -> None:
-        """Sets the gauges; logs an error when the books do not balance."""
+    async def look_at_log(self) -> None:
+        """Sets the gauges that the log alone decides."""
         self._bytes.set(await self._log.used_bytes())
-        if self._raw is not None:
-            await self._look_at_books(self._raw)
+        self._limit.set(self._max_bytes)
+        self._ages.read(_LOG)
+
+    async def look_at_database(self) -> None:
+        """Sets the gauges that take the database, most of them together with the log; logs an error when the books do not balance."""
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             self._dead.set(await dead_letters.count(session))
@@ -69,11 +91,14 @@ class Report:
                 (row.topic, row.partition): Position.parse(row.position).ms
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
             }
+        self._ages.read(_DATABASE)
         published = await self._heads(self._topic)
         self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
         for topic in self._follows:
             heads = await self._heads(topic)
             self._lag.set(sum(max(0, heads[p] - read.get((topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})
+        if self._raw is not None:
+            await self._look_at_books(self._raw)
 
     async def _look_at_books(self, raw: str) -> None:
         total = books.Account()

@@ -56,6 +56,15 @@ async def main(settings: Settings) -> None:
 
             obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
             store = StoreEvents(outbox, enricher, keys, obey)
+            report = Report(
+                database.sessions,
+                log,
+                partitions,
+                max_bytes=settings.log_max_bytes,
+                topic=TOPIC,
+                raw=RAW_TOPIC,
+                follows=[feed.topic for feed in _FEEDS],
+            )
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
             await work(
                 settings,
@@ -64,7 +73,7 @@ async def main(settings: Settings) -> None:
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
-                    Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=[feed.topic for feed in _FEEDS]).run,
+                    report.run,
                     Retention(settings, "ingestion", database.sessions, growing_old(settings)).run,
                     *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
                 ],

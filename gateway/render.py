@@ -185,7 +185,8 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
     if settings.metrics_port:
         clusters.append(_fill(patterns["admin"], {"host": admin_host, "port": admin_port}))
         metrics = _fill(patterns["metrics"], {"host": host, "port": settings.metrics_port})
-    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in settings.cors_origins]})
+    origins = settings.origins()
+    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in origins]})
     return _fill(
         base["config"],
         {
@@ -207,7 +208,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
-            "cors": cors if settings.cors_origins else None,
+            "cors": cors if origins else None,
             # Envoy reads `%` in header values as a command.
             "mesh_token": mesh_tokens(settings.mesh_token)[0].replace("%", "%%"),
             "routes": [

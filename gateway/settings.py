@@ -85,8 +85,11 @@ class GatewaySettings(BaseSettings):
     rate_site_per_second: int = Field(default=2000, ge=1)
     """Requests a second of all `site` and `admin` tokens together."""
 
-    cors_origins: list[str] = []
-    """Origins whose pages may call the gateway; `*` for all."""
+    site_hosts: frozenset[str] = frozenset()
+    """Host names of the shop itself as a JSON list."""
+
+    cors_origins: list[str] | None = None
+    """Origins whose pages may call the gateway, `*` for all; not given, those of the shop: https and `site_hosts`."""
 
     site_name: str = Field(default="shop", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Name of the shop: the owner of the server keys, as services see it in `x-pmp-client`."""
@@ -116,6 +119,10 @@ class GatewaySettings(BaseSettings):
         if len(set(keys)) < len(keys):
             raise ValueError("each API key has one owner")
         return self
+
+    def origins(self) -> list[str]:
+        """Origins whose pages may call the gateway."""
+        return sorted(f"https://{host}" for host in self.site_hosts) if self.cors_origins is None else self.cors_origins
 
     def address(self, service: str) -> str:
         """Address of a service, `host:port`."""

@@ -68,7 +68,13 @@ class Settings(BaseSettings):
     """32 bytes in base64 that persons' keys are wrapped by; after it, with commas, older ones until `pmp keys rotate` has run."""
 
     database_url: str
-    """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`."""
+    """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`.
+
+    Each service may have an account of its own, which reads and adds keys in the database of persons' keys, too.
+    """
+
+    subject_keys_url: str | None = None
+    """SQLAlchemy URL of the database of persons' keys; not given, `database_url` with `subject_keys` for `{service}`."""
 
     database_pool: int = Field(default=8, ge=1)
     """Most connections one process holds to its database."""
@@ -111,6 +117,9 @@ class Settings(BaseSettings):
 
     site_timezone: ZoneInfo = ZoneInfo("UTC")
     """Where the shop's day begins."""
+
+    site_rates_url: HttpUrl | None = None
+    """Where exchange rates are fetched every day, in the European Central Bank's layout; not given, nobody fetches any."""
 
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused, and deleted."""

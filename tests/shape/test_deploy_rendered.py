@@ -34,7 +34,7 @@ Manifest = dict[str, Any]
 """A Kubernetes object, as YAML has it."""
 
 
-def render(overlay: str, hosts: str = 'PMP_SITE_HOSTS=["shop.example", "www.shop.example"]', *components: str) -> str:
+def render(overlay: str, *components: str, hosts: str = 'PMP_SITE_HOSTS=["shop.example", "www.shop.example"]') -> str:
     """An overlay as it is applied: production after its operator has named the shop's hosts, and further components if wanted.
 
     Raises:

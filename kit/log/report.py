@@ -11,8 +11,8 @@ import structlog
 from sqlalchemy import select
 
 from kit.database import READING, Sessions
-from kit.gauges import Ages, Gauge
 from kit.log import books, dead_letters
+from kit.log.gauges import Ages, Gauge
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads

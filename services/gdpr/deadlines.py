@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kit.database import READING, Sessions
-from kit.gauges import Gauge
+from kit.log.gauges import Gauge
 from kit.server import regularly
 from kit.telemetry import MetricName
 from kit.vault import Vault

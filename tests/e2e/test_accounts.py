@@ -27,6 +27,8 @@ from cli.ports import LOOPBACK, free_ports
 from tests.servers import PrivateMariaDb
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "components" / "accounts" / "accounts.sh"
+pytestmark = pytest.mark.timeout(400)  # the setup is a dozen starts of Python
+
 DENIED = {1044, 1142}
 DESTROYED = "SELECT * FROM subject_keys.subject_keys WHERE wrapped IS NULL AND destroyed_at IS NOT NULL"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from time import monotonic
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic, time
 from typing import Final
 
 import structlog
@@ -35,6 +35,7 @@ class Report:
         raw: the raw log it keeps books of, if it does.
         follows: topics of others that it follows.
         clock: seconds, by which figures grow old.
+        with_books: does what the books of the moment ask for.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Report:
         raw: str | None = None,
         follows: Sequence[str] = (),
         clock: Callable[[], float] = monotonic,
+        with_books: Callable[[Mapping[int, books.Account]], Awaitable[None]] | None = None,
     ) -> None:
         self._sessions = sessions
         self._log = log
@@ -55,6 +57,8 @@ class Report:
         self._topic = topic
         self._raw = raw
         self._follows = follows
+        self._with_books = with_books
+        self._folded = 0
         self._max_bytes = max_bytes
         self._ages = Ages(_LOG, _DATABASE, clock=clock)
         self._lag = Gauge(MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed.", clock)
@@ -102,7 +106,8 @@ class Report:
 
     async def _look_at_books(self, raw: str) -> None:
         total = books.Account()
-        for account in (await books.accounts(self._sessions, self._log, raw, self._partitions)).values():
+        accounts = await books.accounts(self._sessions, self._log, raw, self._partitions)
+        for account in accounts.values():
             total.add(account)
         for name in total.__slots__:
             self._books.set(getattr(total, name), {Attribute.ACCOUNT: name})
@@ -110,6 +115,13 @@ class Report:
         if total.missing:
             _log.error("books do not balance", topic=raw, missing=total.missing)
         self._lag.set(total.pending, {Attribute.TOPIC: raw})
+        if self._with_books is not None:
+            await self._with_books(accounts)
+        hour = int(time() // 3600)
+        if hour != self._folded:
+            for partition in range(self._partitions):
+                await books.fold_counters(self._sessions, self._log, raw, partition)
+            self._folded = hour
 
     async def _heads(self, topic: str) -> dict[int, int]:
         return {partition: (await self._log.head(topic, partition)).ms for partition in range(self._partitions)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
 from google.protobuf.message import DecodeError
@@ -27,7 +27,7 @@ from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, moment, published_message, row
-from services.ingestion.models import ProcessingRow
+from services.ingestion.models import ProcessingRow, ReceiptRow
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
 
@@ -37,6 +37,7 @@ Names: TypeAlias = tuple[str, ...]
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Names]], Awaitable[Sequence[Treatment]]]
 """Says of each event, with its names, how its person allows that it is kept, read in the storing transaction."""
 
+_RECEIPTS_KEPT = timedelta(days=30)
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
 
@@ -156,9 +157,10 @@ class StoreEvents:
 
 
 def growing_old(settings: Settings) -> list[Expiry]:
-    """The tables whose rows are deleted in time: events, and what became of deliveries, of which the books keep the figures."""
+    """The tables whose rows are deleted in time: events, what became of deliveries, and what was lost; the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
-    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries]
+    receipts = Expiry(cast("Table", ReceiptRow.__table__), Ages("last_at"), _RECEIPTS_KEPT)
+    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries, receipts]
 
 
 def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:

@@ -72,3 +72,25 @@ class ProcessingRow(Base):
     processed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     log_position: Mapped[str] = mapped_column(String(64))
     """Partition, entry and place in the raw log."""
+
+
+class ReceiptRow(Base):
+    """Events of one sender that one process put into the log in about a second: kept until it is known what became of them."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("idx_lost", "lost", "hour"),)
+
+    writer: Mapped[str] = mapped_column(Id(32), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """Counts the receipts of a writer."""
+    partition: Mapped[int] = mapped_column(Integer)
+    hour: Mapped[int] = mapped_column(Integer)
+    """In whose account they are received, in hours since 1970."""
+    client: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(16))
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    events: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
+    """A line for each call: when it was received, in microseconds since 1970, and the ids of its events."""
+    lost: Mapped[bool] = mapped_column(Boolean, default=False)
+    """These were looked for, and only those are left that were not found."""

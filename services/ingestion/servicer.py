@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time_ns
@@ -23,17 +23,19 @@ from kit.interceptors import Caller, Context, bind_facts, caller, validate
 from kit.keys.seals import Seal
 from kit.keys.store import Keys
 from kit.log import books
+from kit.log.account import Sender
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
 from kit.rules import Period
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from kit.vault import Vault
-from services.ingestion import rules
+from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
-from services.ingestion.repository import Events
+from services.ingestion.repository import Events, Receipts
 
 _HISTORY_ROWS = 500
+_NAMED_IDS = 1000
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
@@ -68,7 +70,9 @@ class _Admission:
             payload=event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address),
             traceparent=traceparent(),
         )
-        self._record.payload.received_at.FromMicroseconds(time_ns() // 1000)
+        received = time_ns() // 1000
+        self._record.payload.received_at.FromMicroseconds(received)
+        self.sender = Sender(who.client, who.scope, received)
 
     def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> bytes | _Rejected:
         """The event's record if it may come in; the event is reduced to what the mesh keeps, and has an id.
@@ -111,9 +115,10 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         event = request.event
-        verdict = (await self._admission(with_email=bool(event.email))).verdict(event, validate(event))
+        admission = await self._admission(with_email=bool(event.email))
+        verdict = admission.verdict(event, validate(event))
         if isinstance(verdict, bytes):
-            await self._appender.append([(_key(event), verdict)])
+            await self._appender.append([(_key(event), verdict)], ids=[event.id], sender=admission.sender)
             return pb.TrackEventResponse(success=True, event_id=event.id)
         await self._appender.append([], rejected=1)
         if verdict.forbidden:
@@ -127,16 +132,18 @@ class IngestionServicer(IngestionServiceServicer):
         response = pb.TrackEventsResponse()
         results = response.results
         records: list[tuple[str, bytes]] = []
+        ids: list[str] = []
         for number, event in enumerate(request.events):
             verdict = admission.verdict(event, broken.get(number, ()))
             if isinstance(verdict, bytes):
                 records.append((_key(event), verdict))
+                ids.append(event.id)
                 results.add(success=True, event_id=event.id)
             else:
                 results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
         response.accepted, response.rejected = len(records), len(results) - len(records)
         response.success = not response.rejected
-        await self._appender.append(records, rejected=response.rejected)
+        await self._appender.append(records, rejected=response.rejected, ids=ids, sender=admission.sender)
         bind_facts(accepted=response.accepted, rejected=response.rejected)
         return response
 
@@ -153,6 +160,7 @@ class IngestionServicer(IngestionServiceServicer):
             total=_account(total),
             hours=[pb.HourlyAccount(hour=Timestamp(seconds=hour * 3600), account=_account(account)) for hour, account in chosen.items()],
             balanced=all(account.balanced for account in chosen.values()),
+            lost=await self._lost(chosen) if any(account.missing for account in chosen.values()) else (),
         )
 
     @override
@@ -166,6 +174,11 @@ class IngestionServicer(IngestionServiceServicer):
                 return
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
+
+    async def _lost(self, hours: Collection[int]) -> Sequence[pb.LostEvents]:
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            return [_lost_events(each) for each in losses.ranges(await Receipts(session).lost(hours))]
 
     async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
@@ -201,5 +214,12 @@ def _event_violation(violation: Violation) -> pb.EventViolation:
     return pb.EventViolation(field=violation.field, description=violation.description)
 
 
+def _lost_events(loss: losses.Range) -> pb.LostEvents:
+    message = pb.LostEvents(client=loss.client, scope=loss.scope, count=len(loss.ids), event_ids=loss.ids[:_NAMED_IDS])
+    getattr(message, "from").FromMicroseconds(loss.first)  # a keyword of Python
+    message.to.FromMicroseconds(loss.last)
+    return message
+
+
 def _account(account: books.Account) -> pb.Account:
-    return pb.Account(**{name: getattr(account, name) for name in account.__slots__})
+    return pb.Account(**{name: getattr(account, name) for name in account.__slots__}, missing=account.missing)

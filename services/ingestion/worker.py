@@ -26,6 +26,7 @@ from kit.telemetry import instrument, telemetry
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
+from services.ingestion.losses import Losses
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
@@ -66,6 +67,9 @@ async def main(settings: Settings) -> None:
                 follows=[feed.topic for feed in _FEEDS],
             )
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
+            losses = Losses(database.sessions, log, RAW_TOPIC, partitions)
+            follows = [feed.topic for feed in _FEEDS]
+            report = Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=follows, with_books=losses.look)
             await work(
                 settings,
                 checks={"database": database.check, "log": log.check},

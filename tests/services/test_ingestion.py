@@ -27,6 +27,7 @@ from kit.database import Database
 from kit.interceptors import Boundary
 from kit.keys.store import Keys
 from kit.log import books, dead_letters
+from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
@@ -148,7 +149,8 @@ async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys
     database = ingestion_database
     async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
-        appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
+        account = Account(database.sessions, RAW_TOPIC, keep_receipts)
+        appender = Appender(log, RAW_TOPIC, settings.log_partitions, account, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
         servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         add_IngestionServiceServicer_to_server(servicer, server)

@@ -40,8 +40,10 @@ from kit.subjects.retention import Retention
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
+from services.ingestion.losses import Losses
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
-from services.ingestion.models import EventRow, ProcessingRow
+from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
+from services.ingestion.repository import keep_receipts
 from services.ingestion.servicer import IngestionServicer
 
 Event = dict[str, Any]
@@ -58,8 +60,12 @@ def event(**fields: Any) -> Event:
 class Ingestion:
     """The service, and its worker step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys, account: Account
+    ) -> None:
         self.database = database
+        self.account = account
+        self.losses = Losses(database.sessions, log, RAW_TOPIC, settings.log_partitions)
         self.log = log
         self.keys, self.vault = keys, keys.vault
         self.partitions = settings.log_partitions
@@ -93,6 +99,16 @@ class Ingestion:
 
     async def accounting(self, **fields: Any) -> pb.GetAccountingResponse:
         return await self._stub.GetAccounting(ParseDict(fields, pb.GetAccountingRequest()), metadata=self._metadata("read", ""))
+
+    async def look_for_losses(self) -> pb.GetAccountingResponse:
+        """What the report does a few times; answers the books after it."""
+        for _ in range(3):
+            await self.losses.look(await books.accounts(self.database.sessions, self.log, RAW_TOPIC, self.partitions))
+        return await self.accounting()
+
+    async def receipts(self) -> Sequence[ReceiptRow]:
+        async with self.database.sessions() as session:
+            return (await session.scalars(select(ReceiptRow))).all()
 
     async def history(self, after: int = 0) -> list[pb.ListEventsResponse]:
         found: list[pb.ListEventsResponse] = []
@@ -158,7 +174,7 @@ async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys
         await server.start()
         task = asyncio.create_task(appender.run())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Ingestion(settings, database, log, channel, keys)
+            yield Ingestion(settings, database, log, channel, keys, account)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop(0)
@@ -573,6 +589,63 @@ async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     assert not (await ingestion.accounting(**{"from": tomorrow})).hours
     assert (await ingestion.accounting(to=tomorrow)).total == after.total
+
+
+async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_again(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id=f"safe-{number}", session_id=f"s{number}") for number in range(20)])
+    await ingestion.drain()
+    began = datetime.now(UTC)
+    for half in (range(5), range(5, 9)):
+        await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in half])
+        await ingestion.track(event(id=f"lost-browser-{half[0]}"), scope="track")
+        await ingestion.account.write()
+        await ingestion.log.redis.flushall()
+    await ingestion.track(event(id="later"))
+    await ingestion.drain()
+    books = await ingestion.look_for_losses()
+    assert (books.total.received, books.total.stored, books.total.missing, books.balanced) == (32, 21, 11, False)
+    named = {(each.client, each.scope): each for each in books.lost}
+    assert named.keys() == {("shop", "site"), ("shop", "track")}
+    assert sorted(named["shop", "site"].event_ids) == [f"lost-{number}" for number in range(9)]
+    assert sorted(named["shop", "track"].event_ids) == ["lost-browser-0", "lost-browser-5"]
+    for each in books.lost:
+        assert each.count == len(each.event_ids)
+        assert began <= getattr(each, "from").ToDatetime(UTC) <= each.to.ToDatetime(UTC) <= datetime.now(UTC)
+    assert len(await ingestion.receipts()) == sum(row.lost for row in await ingestion.receipts())
+
+    await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in range(9)])
+    await ingestion.drain()
+    halfway = await ingestion.look_for_losses()
+    assert (halfway.total.missing, halfway.total.recovered, halfway.balanced) == (2, 9, False)
+    assert [(each.scope, each.count) for each in halfway.lost] == [("track", 2)]
+    for number in (0, 5):
+        await ingestion.track(event(id=f"lost-browser-{number}"), scope="track")
+    await ingestion.drain()
+    healed = await ingestion.look_for_losses()
+    assert (healed.total.received, healed.total.stored, healed.total.recovered, healed.total.missing) == (43, 32, 11, 0)
+    assert healed.balanced
+    assert not healed.lost
+    assert await ingestion.receipts() == []
+
+
+async def test_a_lost_repetition_of_a_stored_event_is_not_to_be_sent_again(ingestion: Ingestion) -> None:
+    await ingestion.track(event())
+    await ingestion.drain()
+    await ingestion.track(event())
+    await ingestion.account.write()
+    await ingestion.log.redis.flushall()
+    books = await ingestion.look_for_losses()
+    assert (books.total.received, books.total.stored, books.total.recovered, books.balanced) == (2, 1, 1, True)
+
+
+async def test_receipts_stay_until_their_events_are_processed(ingestion: Ingestion) -> None:
+    await ingestion.track_all([event(id=f"e{number}", session_id=f"s{number}") for number in range(20)])
+    await ingestion.account.write()
+    await ingestion.look_for_losses()
+    assert await ingestion.receipts() != []
+    await ingestion.drain()
+    await ingestion.look_for_losses()
+    assert await ingestion.receipts() == []
 
 
 async def test_every_delivery_can_be_explained(ingestion: Ingestion) -> None:

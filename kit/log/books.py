@@ -35,7 +35,7 @@ REJECTED: Final = "rejected"
 
 _COUNTED: Final = (RECEIVED, REJECTED)
 _ATTEMPTS: Final = 10
-_OLD_HOURS: Final = 3
+_OLD_HOURS: Final = 24
 """After so many hours no counter of the log moves any more."""
 _SETTLED_HOURS: Final = 7 * 24
 """After so many hours nobody writes counters down any more, however long the database was away."""

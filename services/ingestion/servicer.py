@@ -160,7 +160,7 @@ class IngestionServicer(IngestionServiceServicer):
             total=_account(total),
             hours=[pb.HourlyAccount(hour=Timestamp(seconds=hour * 3600), account=_account(account)) for hour, account in chosen.items()],
             balanced=all(account.balanced for account in chosen.values()),
-            lost=await self._lost(chosen) if any(account.missing for account in chosen.values()) else (),
+            lost=await self._lost([hour for hour, account in chosen.items() if account.missing]),
         )
 
     @override
@@ -176,6 +176,8 @@ class IngestionServicer(IngestionServiceServicer):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
 
     async def _lost(self, hours: Collection[int]) -> Sequence[pb.LostEvents]:
+        if not hours:
+            return ()
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             return [_lost_events(each) for each in losses.ranges(await Receipts(session).lost(hours))]

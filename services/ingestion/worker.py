@@ -65,11 +65,9 @@ async def main(settings: Settings) -> None:
                 topic=TOPIC,
                 raw=RAW_TOPIC,
                 follows=[feed.topic for feed in _FEEDS],
+                with_books=Losses(database.sessions, log, RAW_TOPIC, partitions).look,
             )
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
-            losses = Losses(database.sessions, log, RAW_TOPIC, partitions)
-            follows = [feed.topic for feed in _FEEDS]
-            report = Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=follows, with_books=losses.look)
             await work(
                 settings,
                 checks={"database": database.check, "log": log.check},

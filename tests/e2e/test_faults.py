@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -70,6 +75,59 @@ async def _load(mesh: Mesh, name: str, *, during: Callable[[], object]) -> list[
         await trouble
         await asyncio.wait_for(asyncio.gather(*tasks), 90)
     return answered
+
+
+def _lose(mesh: Mesh, server: PrivateRedis) -> None:
+    """Redis is flushed twice, and comes back with an older file, while nobody stores what it holds."""
+    worker = mesh.pid("ingestion-worker")
+    file, older = server.folder / "appendonlydir", server.folder / "older"
+    shutil.copytree(file, older)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            for _ in range(2):
+                # What was answered up to a second ago is written down.
+                time.sleep(1.5)
+                client.flushall()
+        time.sleep(1.5)
+        server.kill()
+        shutil.rmtree(file)
+        older.rename(file)
+        server.start()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+def _named(mesh: Mesh) -> list[dict[str, Any]]:
+    """What the command line says is to be sent again."""
+    return json.loads(mesh.pmp("books", "--json", check=False).stdout)["lost"]
+
+
+async def test_a_redis_that_loses_what_it_has_confirmed_can_not_hide_it(
+    mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb
+) -> None:
+    answered = await _load(mesh, "lossy", during=lambda: _lose(mesh, redis_of_mesh))
+    assert mesh.drained()["balanced"] is False
+    lost = sorted(set(answered) - set(_stored(mariadb_server)))
+    assert lost
+    # Of what was not confirmed and sent again the first sending may be lost as well: it is told once that is seen.
+    until(lambda: mesh.books()["missing"] == len(lost), 90)
+    # The answer names a thousand ids of each stretch of time.
+    until(lambda: sum(each["count"] for each in _named(mesh)) == len(lost), 90)
+    assert {each["scope"] for each in _named(mesh)} == {"site"}
+    assert {event_id for each in _named(mesh) for event_id in each["event_ids"]} <= set(lost)
+    refused = mesh.pmp("books", "--lost", check=False)
+    assert (refused.returncode, "more are missing" in refused.stdout) == (1, False)
+    assert "books do not balance" in (mesh.data / "logs" / "ingestion-worker.log").read_text()
+
+    headers = {**mesh.credentials("site", "1"), "content-type": "application/json"}
+    again = [{"id": event_id, "event_type": "page_view", "timestamp": "2026-11-19T00:00:00Z"} for event_id in lost]
+    for first in range(0, len(again), 500):
+        body = {"events": again[first : first + 500]}
+        assert mesh.client.post(f"{mesh.url}/api/v1/events/batch", headers=headers, json=body).json()["success"]
+    until(lambda: mesh.books()["balanced"], 90)
+    assert mesh.books()["recovered"] >= len(lost)
+    assert set(answered) <= set(_stored(mariadb_server))
 
 
 def _stored(server: PrivateMariaDb) -> list[str]:

@@ -60,11 +60,8 @@ def event(**fields: Any) -> Event:
 class Ingestion:
     """The service, and its worker step by step."""
 
-    def __init__(
-        self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys, account: Account
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
         self.database = database
-        self.account = account
         self.losses = Losses(database.sessions, log, RAW_TOPIC, settings.log_partitions)
         self.log = log
         self.keys, self.vault = keys, keys.vault
@@ -161,11 +158,16 @@ class Ingestion:
 
 
 @pytest.fixture
-async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys) -> AsyncIterator[Ingestion]:
+def account(ingestion_database: Database) -> Account:
+    """What the service writes down of what it appends."""
+    return Account(ingestion_database.sessions, RAW_TOPIC, keep_receipts)
+
+
+@pytest.fixture
+async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys, account: Account) -> AsyncIterator[Ingestion]:
     database = ingestion_database
     async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
-        account = Account(database.sessions, RAW_TOPIC, keep_receipts)
         appender = Appender(log, RAW_TOPIC, settings.log_partitions, account, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
         servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
@@ -174,7 +176,7 @@ async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys
         await server.start()
         task = asyncio.create_task(appender.run())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Ingestion(settings, database, log, channel, keys, account)
+            yield Ingestion(settings, database, log, channel, keys)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.stop(0)
@@ -591,14 +593,14 @@ async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -
     assert (await ingestion.accounting(to=tomorrow)).total == after.total
 
 
-async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_again(ingestion: Ingestion) -> None:
+async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_again(ingestion: Ingestion, account: Account) -> None:
     await ingestion.track_all([event(id=f"safe-{number}", session_id=f"s{number}") for number in range(20)])
     await ingestion.drain()
     began = datetime.now(UTC)
     for half in (range(5), range(5, 9)):
         await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in half])
         await ingestion.track(event(id=f"lost-browser-{half[0]}"), scope="track")
-        await ingestion.account.write()
+        await account.write()
         await ingestion.log.redis.flushall()
     await ingestion.track(event(id="later"))
     await ingestion.drain()
@@ -628,19 +630,19 @@ async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_ag
     assert await ingestion.receipts() == []
 
 
-async def test_a_lost_repetition_of_a_stored_event_is_not_to_be_sent_again(ingestion: Ingestion) -> None:
+async def test_a_lost_repetition_of_a_stored_event_is_not_to_be_sent_again(ingestion: Ingestion, account: Account) -> None:
     await ingestion.track(event())
     await ingestion.drain()
     await ingestion.track(event())
-    await ingestion.account.write()
+    await account.write()
     await ingestion.log.redis.flushall()
     books = await ingestion.look_for_losses()
     assert (books.total.received, books.total.stored, books.total.recovered, books.balanced) == (2, 1, 1, True)
 
 
-async def test_receipts_stay_until_their_events_are_processed(ingestion: Ingestion) -> None:
+async def test_receipts_stay_until_their_events_are_processed(ingestion: Ingestion, account: Account) -> None:
     await ingestion.track_all([event(id=f"e{number}", session_id=f"s{number}") for number in range(20)])
-    await ingestion.account.write()
+    await account.write()
     await ingestion.look_for_losses()
     assert await ingestion.receipts() != []
     await ingestion.drain()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
@@ -10,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.settings import MeshToken
 
+SOCKET_PATH_BYTES = 107
+"""The longest path of a Unix socket on Linux."""
 BROWSER = "browser"
 """Owner of every browser key, as services see it in `x-pmp-client`."""
 
@@ -31,9 +32,9 @@ def _address(value: str) -> str:
     return value
 
 
-def _loopback(value: str) -> str:
-    if not ip_address(split_address(value)[0]).is_loopback:
-        raise ValueError("Envoy's admin interface can stop the gateway and shows its secrets: it listens on loopback only")
+def _socket_path(value: str) -> str:
+    if not value.startswith("/") or len(value.encode()) > SOCKET_PATH_BYTES:
+        raise ValueError(f"expected the absolute path of a Unix socket, at most {SOCKET_PATH_BYTES} bytes long")
     return value
 
 
@@ -52,11 +53,17 @@ class GatewaySettings(BaseSettings):
     gateway_listen: Address = "0.0.0.0:8080"
     """Address and port for REST and gRPC."""
 
-    gateway_admin: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:9901"
-    """Address and port of Envoy's admin interface, on loopback."""
+    gateway_admin: Annotated[str, AfterValidator(_socket_path)] = "/run/pmp/gateway.sock"
+    """Unix socket of Envoy's admin interface, for the gateway's own user."""
 
     metrics_port: int = Field(default=0, ge=0)
-    """Port of the Prometheus endpoint; 0 serves none."""
+    """Port for those who watch the gateway: `/metrics`, `/healthz`, `/readyz`, however many connections callers hold; 0 serves none."""
+
+    metrics_host: str = ""
+    """Address of that port; none, the one the gateway listens on."""
+
+    gateway_max_connections: int = Field(default=10_000, ge=10)
+    """Connections of callers at once; at most half of the files that the process may open."""
 
     gateway_concurrency: int = Field(default=1, ge=1)
     """Envoy's worker threads: one carries about 7000 requests a second."""

@@ -38,6 +38,9 @@ LIVENESS = "liveness"
 _CHECK_SECONDS = 1.0
 """Between two rounds of checks; also the most a check may take."""
 
+_FAILURES = 3
+"""So many failures of a check in a row make a process that served unready: one slow answer under load is no outage."""
+
 _YOUNG_OBJECTS = 10_000
 """So many new objects make the collector look for cycles: what one batch holds until it is answered is some thousands, and no garbage."""
 
@@ -212,9 +215,11 @@ def _signals() -> Generator[asyncio.Task[bool]]:
 async def _watch(state: _Health, names: Sequence[str], checks: Mapping[str, Check]) -> None:
     """Makes health follow the checks, and says in the log what changed."""
     known: Mapping[str, str] | None = None
+    failures = dict.fromkeys(checks, _FAILURES)
     while True:
         reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
-        failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}
+        failures = {name: failures[name] + 1 if reason else 0 for name, reason in zip(checks, reasons, strict=True)}
+        failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if failures[name] >= _FAILURES}
         await _tell(state, names, serving=not failing)
         if known is None or known.keys() != failing.keys():
             (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)

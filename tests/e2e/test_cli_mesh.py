@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -91,6 +92,14 @@ def test_a_browser_may_track_and_nothing_else(mesh: Mesh) -> None:
 def test_what_is_secret_is_private(mesh: Mesh) -> None:
     files = [mesh.data / name for name in ("secrets.json", "mesh.json", "redis/redis.conf", "logs/ingestion.log", "logs/gateway.log")]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_no_port_of_the_gateway_is_envoys_admin_interface(mesh: Mesh) -> None:
+    ports = {each.laddr.port for each in psutil.Process(mesh.pid("gateway")).net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    assert len(ports) == 2
+    for path in ("config_dump", "quitquitquit", "stats", "clusters"):
+        assert {httpx.post(f"http://127.0.0.1:{port}/{path}").status_code for port in ports} <= {401, 404}
+    assert stat.filemode((mesh.data / "gateway.sock").stat().st_mode) == "srw-------"
 
 
 def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:

@@ -71,7 +71,8 @@ async def serve(
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
     state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    server = grpc.aio.server(interceptors=[Boundary(*mesh_tokens(settings.mesh_token))], options=_OPTIONS)
+    boundary = Boundary(*mesh_tokens(settings.mesh_token), timezone=settings.site_timezone)
+    server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
     await _tell(state, [LIVENESS], serving=True)

@@ -70,6 +70,7 @@ class MetricName(StrEnum):
     REPORT_AGE = "pmp.report.age"
     REQUEST_LEFT = "pmp.gdpr.request.left"
     STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
+    BODY_FAULTS = "pmp.body.faults"
     POOL_USED = "db.client.connection.count"
 
 
@@ -89,6 +90,7 @@ class Attribute(StrEnum):
     DB_SYSTEM = "db.system.name"
     DB_STATEMENT = "db.query.text"
     DB_NAME = "db.namespace"
+    FAULT = "pmp.fault"
     POOL = "db.client.connection.pool.name"
     ERROR = "error.type"
 

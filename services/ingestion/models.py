@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, ColumnElement, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.database import Id, Serial, UtcDateTime
+from kit.idempotency import KEY_LENGTH, id_of
 
 
 class Base(DeclarativeBase):
@@ -16,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class EventRow(Base):
-    """One event, stored once. `id` is the client's idempotency key."""
+    """One event, stored once."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -30,7 +32,8 @@ class EventRow(Base):
         Index("idx_topic_position", "topic_partition", "topic_position"),
     )
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column("id", Id(KEY_LENGTH), primary_key=True)
+    """The idempotency key: the client's id in the key space of its class."""
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
     user_id: Mapped[str | None] = mapped_column(Id)
     session_id: Mapped[str | None] = mapped_column(Id)
@@ -45,7 +48,8 @@ class EventRow(Base):
     """What the brief's columns don't hold: title, user agent, network, privacy signal, metadata, and the `enrichment` found for them."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """Keyed hash of what the client told, as far as it is kept: another content under the same id is not the same event."""
+    """Keyed hash of what the origin says, as far as it is kept, behind the versions by which it was made: another content under the same
+    key is not the same event. 16 bytes, without versions, are from before browsers had a key space of their own."""
     processed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Enriched, stored and handed to the topic: all in one transaction, so that a stored row is a processed one."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -57,6 +61,16 @@ class EventRow(Base):
     topic_ordinal: Mapped[int] = mapped_column(Integer)
     """Where the event was published: entry of the topic, and place in it. Its history reads in the same order."""
 
+    @hybrid_property
+    def id(self) -> str:
+        """The client's id; in SQL, the key."""
+        return id_of(self.key)
+
+    @id.inplace.expression  # noqa: A003  (the decorator of the property above)
+    @classmethod
+    def _id(cls) -> ColumnElement[str]:
+        return cls.__table__.c.id
+
 
 class ProcessingRow(Base):
     """What became of one delivery of an event: every figure of the books can be explained from here."""
@@ -65,7 +79,8 @@ class ProcessingRow(Base):
     __table_args__ = (Index("idx_event_id", "event_id"),)
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
-    event_id: Mapped[str] = mapped_column(Id)
+    event_id: Mapped[str] = mapped_column(Id(KEY_LENGTH))
+    """The idempotency key."""
     outcome: Mapped[str] = mapped_column(String(32))
     """stored, duplicate, suppressed or dead_lettered."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, cast
 
-from sqlalchemy import Table, delete, func, insert, select, tuple_
+from sqlalchemy import Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
@@ -21,6 +21,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AT_ONCE: Final = 500
 _RECEIPTS: Final = cast("Table", ReceiptRow.__table__)
 
+_AS_RECEIVED: Final = frozenset({"id", "content_hash", "received_at", "created_at"})
+
 
 class Events:
     """The event store within one transaction."""
@@ -28,10 +30,15 @@ class Events:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def known(self, ids: Collection[str]) -> Mapping[str, bytes]:
-        """Content hashes of those ids that are stored."""
-        rows = await self._session.execute(select(EventRow.id, EventRow.content_hash).where(EventRow.id.in_(sorted(ids))))
-        return {row.id: row.content_hash for row in rows}
+    async def known(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        """Content hashes of those keys that are stored."""
+        rows = await self._session.execute(select(EventRow.key, EventRow.content_hash).where(EventRow.key.in_(sorted(keys))))
+        return {row.key: row.content_hash for row in rows}
+
+    async def named(self, keys: Collection[str]) -> Sequence[EventRow]:
+        """The stored events of these keys, locked."""
+        query = select(EventRow).where(EventRow.key.in_(sorted(keys))).order_by(EventRow.key).with_for_update()
+        return (await self._session.scalars(query)).all()
 
     async def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Stores new events, in the order of their ids: two transactions that share some wait for each other, and never in a circle.
@@ -41,6 +48,12 @@ class Events:
         """
         if rows:
             await self._session.execute(insert(EventRow.__table__), sorted(rows, key=lambda row: row["id"]))  # pyright: ignore[reportArgumentType]
+
+    async def change(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes stored events anew, but for what says what was received, and when."""
+        for row in sorted(rows, key=lambda row: row["id"]):
+            changed = {name: value for name, value in row.items() if name not in _AS_RECEIVED}
+            await self._session.execute(update(EventRow).where(EventRow.key == row["id"]).values(changed))
 
     async def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes down what became of deliveries."""

@@ -19,7 +19,8 @@ from uuid6 import uuid7
 
 from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.interceptors import Caller, Context, bind_facts, caller, validate
+from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
+from kit.json_body.notes import Notes
 from kit.keys.seals import Seal
 from kit.keys.store import Keys
 from kit.log import books
@@ -32,10 +33,12 @@ from kit.telemetry import traceparent
 from kit.vault import Vault
 from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
+from services.ingestion.reading import Reading
 from services.ingestion.repository import Events, Receipts
 
 _HISTORY_ROWS = 500
 _NAMED_IDS = 1000
+_NOTHING = Notes()
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
@@ -67,7 +70,7 @@ class _Admission:
         address = rules.network(who.address) if who.scope == "track" else ""
         self._record = event_pb2.ReceivedRecord(
             type=_RECEIVED,
-            payload=event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address),
+            payload=event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address, reduction=rules.REDUCTION),
             traceparent=traceparent(),
         )
         received = time_ns() // 1000
@@ -84,11 +87,17 @@ class _Admission:
         who = self._who
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
+        is_passed_on = event.HasField("context")
+        if who.scope == "track" and is_passed_on:
+            return _Rejected(event.id, [Violation("context", "a track token passes on nothing")], forbidden=True)
         wrong = rules.violations(event, self._allowed)
         if broken or wrong:
             return _Rejected(event.id, [*broken, *wrong])
         received = self._record.payload
         received.sealed_email = received.email_hash = b""
+        received.from_browser = is_passed_on or who.scope == "track"
+        if is_passed_on:
+            rules.fold(event)
         if self._seal and (email := event.email):
             received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT)
             received.email_hash = self._vault.fingerprint(email)
@@ -111,15 +120,20 @@ class IngestionServicer(IngestionServiceServicer):
         self._log = log
         self._appender = appender
         self._keys = keys
+        self._reading = Reading(settings.site_timezone)
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
+        notes = self._reading.event(request)
         event = request.event
         admission = await self._admission(with_email=bool(event.email))
-        verdict = admission.verdict(event, validate(event))
+        verdict = admission.verdict(event, notes.broken(validate(event)))
         if isinstance(verdict, bytes):
             await self._appender.append([(_key(event), verdict)], ids=[event.id], sender=admission.sender)
-            return pb.TrackEventResponse(success=True, event_id=event.id)
+            answer = pb.TrackEventResponse(success=True, event_id=event.id)
+            if notes.is_remarkable:
+                remark(notes, answer)
+            return answer
         await self._appender.append([], rejected=1)
         if verdict.forbidden:
             raise Forbidden(verdict.violations[0].description)
@@ -127,20 +141,24 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
+        told = self._reading.events(request)
         broken = _by_event(validate(request))
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
-        response = pb.TrackEventsResponse()
+        response = pb.TrackEventsResponse(ignored_fields=told.ignored)
         results = response.results
         records: list[tuple[str, bytes]] = []
         ids: list[str] = []
         for number, event in enumerate(request.events):
-            verdict = admission.verdict(event, broken.get(number, ()))
+            notes = told.notes.get(number, _NOTHING)
+            verdict = admission.verdict(event, notes.broken(broken.get(number, ())))
             if isinstance(verdict, bytes):
                 records.append((_key(event), verdict))
                 ids.append(event.id)
-                results.add(success=True, event_id=event.id)
+                result = results.add(success=True, event_id=event.id)
             else:
-                results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+                result = results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+            if notes is not _NOTHING:
+                remark(notes, result)
         response.accepted, response.rejected = len(records), len(results) - len(records)
         response.success = not response.rejected
         await self._appender.append(records, rejected=response.rejected, ids=ids, sender=admission.sender)

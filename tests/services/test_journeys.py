@@ -25,7 +25,7 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.event import listens_for, remove
 
 from kit.database import Database, Sessions, upsert
@@ -700,7 +700,7 @@ async def test_what_is_repeated_behind_the_log_in_is_the_same_and_learns_who_it_
 
 async def test_an_event_that_was_filled_in_is_the_same_touchpoint(journeys: Journeys) -> None:
     await journeys.happen(event("e1", "page_view", NOW, session="s1"))
-    again = event("e1", "page_view", NOW, session="s1", user_id="42")
+    again = event("e1", "page_view", NOW, session="s1", user="42")
     again.is_update = True
     await journeys.happen(again, again)
     [row] = await journeys.rows()

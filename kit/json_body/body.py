@@ -31,15 +31,16 @@ class JsonBody:
         self._reader = JsonReader(cast("Descriptor", of), timezone, _OWN)
 
     def read(self, request: Any, notes: Notes) -> None:
-        """Reads the body into the request, if it came with one. What the path says wins.
+        """Reads the body into the request, if it came with one that is not empty. What the path says wins.
 
         Raises:
             InvalidRequest: the body is no JSON.
         """
-        if not request.HasField("json_body"):
-            return
-        body = parse(request.json_body.data)
+        sent: bytes = request.json_body.data
         request.ClearField("json_body")
+        if not sent:
+            return
+        body = parse(sent)
         if self._field:
             request.ClearField(self._field)
             into = getattr(request, self._field)

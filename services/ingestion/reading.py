@@ -46,7 +46,7 @@ class Reading:
             InvalidRequest: it is no JSON.
         """
         notes = Notes()
-        if request.HasField("json_body"):
+        if request.json_body.data:
             body = parse(request.json_body.data)
             request.ClearField("event")
             self._fill(request.event, body, notes, strict=request.strict)
@@ -58,7 +58,7 @@ class Reading:
         Raises:
             InvalidRequest: it is no JSON, no object, or has no list of events.
         """
-        if not request.HasField("json_body"):
+        if not request.json_body.data:
             return Batch()
         body = parse(request.json_body.data)
         request.ClearField("json_body")

@@ -92,7 +92,9 @@ class _Admission:
             return _Rejected(event.id, [Violation("context", "a track token passes on nothing")], forbidden=True)
         wrong = rules.violations(event, self._allowed)
         if broken or wrong:
-            return _Rejected(event.id, [*broken, *wrong])
+            # What is no id may be anything.
+            told_id = "" if any(violation.field == "id" for violation in broken) else event.id
+            return _Rejected(told_id, [*broken, *wrong])
         received = self._record.payload
         received.sealed_email = received.email_hash = b""
         received.from_browser = is_passed_on or who.scope == "track"

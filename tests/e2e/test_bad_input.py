@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -12,9 +12,11 @@ from urllib.parse import quote
 import grpc
 import jwt
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
+from tests.e2e import marked
 from tests.e2e.mesh import Mesh, running
 
 TRACK = "/api/v1/events/track"
@@ -123,6 +125,32 @@ def test_an_order_keeps_the_number_that_the_shop_gave_it(mesh: Mesh, site: dict[
         assert (shown["order_id"], shown["purchase_id"], shown["amount"]) == (str(number), answer["purchase_id"], 10)
         paid_back = {"reference": 1, "amount": 4, "refunded_total": 4}
         assert mesh.client.post(f"{path}/refunds", headers=site, json=paid_back).json()["booked_amount"] == 4
+
+
+@pytest.mark.parametrize("rpc", marked.rpcs(), ids=lambda rpc: rpc.name)
+def test_no_refusal_repeats_what_was_sent(mesh: Mesh, rpc: MethodDescriptor) -> None:
+    headers = {**mesh.credentials("admin"), "content-type": "application/json"}
+    refusals = 0
+    for call in marked.rest(rpc):
+        answer = mesh.client.request(call.verb, mesh.url + call.path, headers=headers, content=call.body)
+        assert answer.status_code < 500, (call.what, answer.text)
+        refusals += answer.status_code >= 400
+        if answer.status_code >= 400 or rpc.name == "TrackEvents":
+            assert marked.MARKER.lower() not in f"{answer.text}{answer.headers}".lower(), call.what
+    metadata = tuple((name.lower(), value) for name, value in mesh.credentials("admin").items())
+    with grpc.insecure_channel(mesh.url.removeprefix("http://")) as channel:
+        path = f"/{rpc.containing_service.full_name}/{rpc.name}"
+        call_native: Callable[..., bytes] = channel.unary_unary(path)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        for what, request in marked.native(rpc):
+            try:
+                call_native(request, metadata=metadata)
+            except grpc.RpcError as refusal:
+                refusals += 1
+                error: Any = refusal
+                assert error.code() not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, what
+                trailers = b"".join(value if isinstance(value, bytes) else value.encode() for _, value in error.trailing_metadata())
+                assert marked.MARKER.lower().encode() not in (trailers + error.details().encode()).lower(), what
+    assert refusals or rpc.name == "GetAccounting"
 
 
 def test_too_much_is_a_413(mesh: Mesh, site: dict[str, str]) -> None:

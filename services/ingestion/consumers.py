@@ -214,7 +214,7 @@ def growing_old(settings: Settings) -> list[Expiry]:
 
 def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:
     return {
-        "event_id": key(message),
+        "event_id": message.event.id,
         "outcome": books.DEAD_LETTERED if isinstance(outcome, Poison) else outcome,
         "received_at": moment(message.received_at),
         "processed_at": now,

@@ -79,8 +79,7 @@ class ProcessingRow(Base):
     __table_args__ = (Index("idx_event_id", "event_id"),)
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
-    event_id: Mapped[str] = mapped_column(Id(KEY_LENGTH))
-    """The idempotency key."""
+    event_id: Mapped[str] = mapped_column(Id)
     outcome: Mapped[str] = mapped_column(String(32))
     """stored, duplicate, suppressed or dead_lettered."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)

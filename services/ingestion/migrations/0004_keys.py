@@ -6,14 +6,13 @@ from alembic import op
 
 from kit.database import Id
 
-revision = "ingestion_0003"
-down_revision = "ingestion_0002"
+revision = "ingestion_0004"
+down_revision = "ingestion_0003"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    """Widens the columns. SQLite does not bound texts."""
+    """Widens the column. SQLite does not bound texts."""
     if op.get_bind().dialect.name == "mysql":
         op.alter_column("events", "id", existing_type=Id(), type_=Id(256), existing_nullable=False)
-        op.alter_column("event_processing_log", "event_id", existing_type=Id(), type_=Id(256), existing_nullable=False)

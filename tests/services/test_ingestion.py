@@ -760,7 +760,8 @@ async def test_a_batch_has_a_verdict_for_each_element_by_its_position(ingestion:
 async def test_a_single_event_is_read_as_one_of_a_batch(ingestion: Ingestion) -> None:
     answer = await ingestion.post_one(event(id=7, metadata=[], total=1, ip_address="x"))
     assert (answer.event_id, [*answer.ignored_fields], [fault.field for fault in answer.faults]) == ("7", ["total"], ["ip_address"])
-    for body in (event(timestamp="yesterday"), None, [], b"{", b""):
+    bodies: list[Any] = [event(timestamp="yesterday"), None, [], b"{", b""]
+    for body in bodies:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await ingestion.post_one(body)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -776,7 +777,10 @@ async def test_who_asks_for_strictness_is_refused_what_would_only_be_reported(in
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("body", [{"events": {}}, {"events": None}, {}, [event()], {"events": []}, {"events": [{}] * 501}, None])
+NO_BATCHES: list[Any] = [{"events": {}}, {"events": None}, {}, [event()], {"events": []}, {"events": [{}] * 501}, None]
+
+
+@pytest.mark.parametrize("body", NO_BATCHES)
 async def test_a_body_without_a_list_of_events_is_refused(ingestion: Ingestion, body: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await ingestion.post(body)

@@ -197,8 +197,13 @@ class StoreEvents:
 
 
 def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:
-    """Takes what a repetition adds, which is then as good as whoever carried it; says whether there was something."""
-    if known.event.session_id != repetition.event.session_id or not rules.fill_in(known.event, repetition.event):
+    """Takes what a repetition adds, which is then as good as whoever carried it; says whether there was something.
+
+    A browser alone adds nothing to what a server vouches for.
+    """
+    if known.event.session_id != repetition.event.session_id or (repetition.scope == "track" and known.scope != "track"):
+        return False
+    if not rules.fill_in(known.event, repetition.event):
         return False
     if known.scope == "track":
         known.client, known.scope = repetition.client, repetition.scope

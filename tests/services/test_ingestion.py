@@ -908,6 +908,18 @@ async def test_nothing_is_added_to_an_event_that_is_nobodys(ingestion: Ingestion
     assert ((await ingestion.accounting()).total.duplicate, await ingestion.letters()) == (1, [])
 
 
+async def test_a_browser_alone_adds_nothing_to_what_a_server_vouches_for(ingestion: Ingestion) -> None:
+    told = event()
+    await ingestion.track({**told, "context": {}})
+    await ingestion.drain()
+    await ingestion.track({**told, "user_id": "7"}, scope="track", user="7")
+    await ingestion.drain()
+    assert [row.user_id for row in await ingestion.rows()] == [None]
+    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.drain()
+    assert [(row.user_id, row.scope) for row in await ingestion.rows()] == [("7", "site")]
+
+
 async def test_who_denied_is_not_added_to_an_event(ingestion: Ingestion) -> None:
     await ingestion.choose("wordpress:7", granted=False)
     told = event(context={})

@@ -765,7 +765,7 @@ async def test_a_single_event_is_read_as_one_of_a_batch(ingestion: Ingestion) ->
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await ingestion.post_one(body)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert (await ingestion.accounting()).total.rejected == 3, "of what is no JSON, nobody knows that it was an event"
+    assert (await ingestion.accounting()).total.rejected == 4, "of what is no JSON, nobody knows that it was an event"
 
 
 async def test_who_asks_for_strictness_is_refused_what_would_only_be_reported(ingestion: Ingestion) -> None:

@@ -106,8 +106,7 @@ class _Method:
         self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
         self.applies_rules = facts[options.applies_rules]
         self.body = None if self.applies_rules or not facts[options.body] else JsonBody(descriptor, timezone)
-        if facts[options.body]:
-            self.max_request_bytes += _ENVELOPE_BYTES
+        self.envelope_bytes = _ENVELOPE_BYTES if facts[options.body] else 0
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -356,18 +355,25 @@ def _admit(call: _Call) -> None:
 
 
 def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
-    if len(raw) > method.max_request_bytes:
-        raise InvalidRequest([Violation("", f"the request is larger than {method.max_request_bytes} bytes")])
+    bound = method.max_request_bytes
+    if len(raw) > bound + method.envelope_bytes:
+        raise _too_large(bound)
     try:
-        request = parse(raw)
+        request: Any = parse(raw)
     except DecodeError:
         raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+    if len(raw) > bound and not request.HasField("json_body"):
+        raise _too_large(bound)
     if method.body is not None:
         method.body.read(request, notes)
     broken = () if method.applies_rules else notes.broken(validate(request))
     if broken:
         raise InvalidRequest(broken)
     return request
+
+
+def _too_large(bound: int) -> InvalidRequest:
+    return InvalidRequest([Violation("", f"the request is larger than {bound} bytes")])
 
 
 def _cancelled(context: Context) -> grpc.StatusCode:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -26,6 +27,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
+from kit.nobody import forget_nobody
+from kit.scrubbing import Scrubber
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ class _Method:
         self.scopes = _SCOPES.get(facts[options.access], frozenset())
         self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
         self.applies_rules = facts[options.applies_rules]
+        # What only asks must not ask for everybody when it asks for nobody; what services tell each other came in before.
+        self.tells = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -195,7 +200,7 @@ class _Outcome(NamedTuple):
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Lets an rpc in (credential, access, size, rules), and tells of it: span, metric, one log line, status.
+    """Lets an rpc in (credential, access, size, rules, nothing of persons in its texts), and tells of it: span, metric, log line, status.
 
     An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
     text goes nowhere.
@@ -203,9 +208,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     Args:
         mesh_token: the mesh's own credential.
         rotating: another one that is accepted as well.
+        scrubber: takes out of requests what names persons; not of those whose rules the servicer applies itself.
     """
 
-    def __init__(self, mesh_token: str, rotating: str | None = None) -> None:
+    def __init__(self, mesh_token: str, rotating: str | None = None, *, scrubber: Scrubber | None = None) -> None:
+        self._scrubber = scrubber or Scrubber()
         self._token = mesh_token.encode()
         self._rotating = self._token if rotating is None else rotating.encode()
         self._handlers: dict[str, Handler] = {}
@@ -247,7 +254,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
                     _admit(call)
-                    answer = await respond(_checked(method, parse, raw), context)
+                    answer = await respond(self._checked(method, parse, raw), context)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
                 except grpc.aio.AbortError as error:
                     outcome, fault = _Outcome(context.code()), error
@@ -272,6 +279,24 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _knows(self, token: str) -> bool:
         sent = token.encode()
         return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
+
+    def _checked(self, method: _Method, parse: Callable[[bytes], Message], raw: bytes) -> Message:
+        if len(raw) > method.max_request_bytes:
+            raise InvalidRequest([Violation("", f"the request is larger than {method.max_request_bytes} bytes")])
+        try:
+            request = parse(raw)
+        except DecodeError:
+            raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+        if method.applies_rules:
+            return request
+        if method.tells:
+            forget_nobody(request)
+        if broken := validate(request):
+            raise InvalidRequest(broken)
+        if method.tells:
+            # Behind the rules: a text may be longer without what it hid.
+            self._scrubber.scrub(request)
+        return request
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
@@ -321,19 +346,6 @@ def _admit(call: _Call) -> None:
     if not call.caller.internal and call.caller.scope not in call.method.scopes:
         message = "the token's scope does not open this method"
         raise Forbidden(message)
-
-
-def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes) -> Message:
-    if len(raw) > method.max_request_bytes:
-        raise InvalidRequest([Violation("", f"the request is larger than {method.max_request_bytes} bytes")])
-    try:
-        request = parse(raw)
-    except DecodeError:
-        raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
-    broken = () if method.applies_rules else validate(request)
-    if broken:
-        raise InvalidRequest(broken)
-    return request
 
 
 def _cancelled(context: Context) -> grpc.StatusCode:

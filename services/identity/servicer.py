@@ -97,7 +97,7 @@ class IdentityServicer(IdentityServiceServicer):
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             leads = await Persons(session).people(visit)
-        return pb.IdentifyUserResponse(success=all(leads.get(name) == root for name in visit), user_id=root)
+        return pb.IdentifyUserResponse(success=bool(visit) and all(leads.get(name) == root for name in visit), user_id=root)
 
     @override
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:

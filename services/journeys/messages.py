@@ -15,7 +15,6 @@ from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.persons import subject_of
 from kit.referrers import campaign_name, source_name
-from kit.rules import scrubbed
 from kit.suppression import Suppressed
 from services.journeys import rules
 
@@ -80,7 +79,7 @@ def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_h
         "source": _bounded(source_name(told.source)),
         "medium": _bounded(campaign_name(told.medium).lower()),
         "campaign": _bounded(campaign_name(told.campaign)),
-        "page_url": scrubbed(told.page_url) or None,
+        "page_url": told.page_url or None,
         "action_taken": told.action,
         "value_generated": rules.amount(told.value, currency) if told.HasField("value") else Decimal(0),
         "time_spent": told.time_spent,
@@ -187,7 +186,7 @@ def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashe
         "currency": currency,
         "email_hash": hashes["email"] or None,
         "source": _bounded(source_name(told.source)),
-        "page_url": scrubbed(told.page_url) or None,
+        "page_url": told.page_url or None,
         "utm_parameters": {field.name: value for field, value in utm.ListFields()} if told.HasField("utm_parameters") else None,
         "metadata": MessageToDict(told.metadata) if told.HasField("metadata") else None,
         "content_hash": hashes["content"],

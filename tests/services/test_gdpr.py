@@ -666,6 +666,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("42", {"analytics_tracking": True, "policy_version": "a b"}, "consent.policy_version"),
     ("42", {"analytics_tracking": True, "timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "consent.timestamp"),
     ("", {"analytics_tracking": True}, "id"),
+    *((nobody, {"analytics_tracking": True}, "id") for nobody in ("0", "000", "null", "undefined", "session:NaN", "anonymous:-")),
     ("ada@example.org", {"analytics_tracking": True}, "id"),
     ("session:", {"analytics_tracking": True}, "id"),
     ("wordpress:42", {"analytics_tracking": True}, "id"),
@@ -684,6 +685,14 @@ async def test_a_broken_rule_names_its_field_and_nothing_is_kept(gdpr: Gdpr) -> 
         assert Status.FromString(details).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
         assert field in {violation.field for violation in bad.field_violations}
     assert await gdpr.published() == {}
+
+
+async def test_nobody_is_erased_exported_or_asked_for(gdpr: Gdpr) -> None:
+    for nobody in ("0", "None", "session:undefined", "00000000-0000-0000-0000-000000000000"):
+        for call in (gdpr.erase(nobody), gdpr.erase(nobody, dry_run=True), gdpr.export(nobody), gdpr.get(nobody)):
+            with pytest.raises(grpc.aio.AioRpcError, match="id stands for nobody"):
+                await call
+    assert await gdpr.done() == []
 
 
 async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr) -> None:

@@ -20,7 +20,9 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from kit.keys.seals import Opener, Seal
 from kit.persons import subject_of
 from kit.rules import wrong_struct
+from kit.subjects.words import OTHER, PAYMENTS, listed
 from kit.suppression import Suppressed
+from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
 
@@ -37,7 +39,6 @@ ERASED: Final = "erased:"
 """Kind of the names that stand for erased persons."""
 
 _COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
-_IMPERSONAL: Final = frozenset({"payment_method", "utm_attribution"})
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -45,6 +46,11 @@ _LARGEST_ID: Final = 2**63 - 1
 def purchase_id_of(site: str, order_id: str) -> str:
     """The purchase of a shop's order: whoever asks, and whenever. An order's number has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
+
+
+def reference_pseudonym(vault: Vault, reference: str) -> str:
+    """What stands for a notice's own number in an erased person's order: told again, it is known again. Empty for none."""
+    return f"erased-{vault.digest(reference.encode(), purpose='reference').hex()}" if reference else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,18 @@ def unsuppressed(news: Told, suppressed: Suppressed) -> Told:
 
 def of_nobody(news: Told) -> Told:
     """A purchase without its person."""
-    return replace(news, columns={name: value for name, value in news.columns.items() if name in _IMPERSONAL})
+    paid_by = news.columns.get("payment_method")
+    return replace(news, columns={"payment_method": listed(paid_by, PAYMENTS) or OTHER} if paid_by else {})
+
+
+def is_erased(subject: str | None, news: Told | None) -> bool:
+    """True for an order of an erased person.
+
+    Args:
+        subject: whom it belongs to so far; None for one that is new.
+        news: what a notice tells of it, without erased persons.
+    """
+    return subject.startswith(ERASED) if subject else news is not None and not names_in(news)
 
 
 def joined(known: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:

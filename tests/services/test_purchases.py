@@ -263,6 +263,18 @@ async def test_a_guest_is_known_by_e_mail_and_visit(shop: Shop) -> None:
     assert (await shop.get()).user_id == "7"
 
 
+@pytest.mark.parametrize("nobody", ["0", "null", "[object Object]", " "])
+async def test_an_order_of_nobodys_id_reaches_its_buyer_by_what_else_names_it(shop: Shop, nobody: str) -> None:
+    await shop.track(purchase(user_id=nobody, email="Ada@example.org", session_id="undefined"))
+    shown = await shop.get()
+    assert (shown.user_id, shown.session_id) == ("", "")
+    [change] = await shop.published()
+    assert change.subject == f"email:{shop.vault.fingerprint('ada@example.org').hex()}"
+    with pytest.raises(grpc.aio.AioRpcError, match="user_id, email or session_id is required"):
+        await shop.track(purchase(order_id="2", user_id=nobody))
+    assert await shop.orders(user_id="0" if nobody == "0" else "null") == [], "nobody's orders are not everybody's"
+
+
 @pytest.mark.parametrize(
     ("currency", "told", "kept"),
     [("USD", 19.99, "19.99"), ("USD", "19.99", "19.99"), ("jpy", 1999.5, "2000"), ("KWD", 1.2345, "1.235"), ("EUR", 2.675, "2.68")],

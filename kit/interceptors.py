@@ -27,7 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
-from kit.nobody import forget_nobody
+from kit.nobody import NOBODY, forget_nobody
 from kit.scrubbing import Scrubber
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
@@ -290,11 +290,12 @@ class Boundary(grpc.aio.ServerInterceptor):
         if method.applies_rules:
             return request
         if method.tells:
-            forget_nobody(request)
+            forget_nobody(request, NOBODY)
         if broken := validate(request):
             raise InvalidRequest(broken)
         if method.tells:
-            # Behind the rules: a text may be longer without what it hid.
+            # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
+            forget_nobody(request)
             self._scrubber.scrub(request)
         return request
 

@@ -18,6 +18,8 @@ _WORDS: Final = frozenset(
 )
 _LONGEST: Final = max(map(len, _WORDS))
 _ZEROS: Final = re.compile(r"[\s0._:-]*")
+NOBODY: Final = "0"
+"""An id that names nobody, as WordPress has it of whoever is not logged in."""
 _IDS: Final = frozenset({"user_id", "session_id", "anonymous_id"})
 """What all contracts call the ids by which somebody is told of."""
 
@@ -27,18 +29,30 @@ def names_nobody(id_: str) -> bool:
     return (len(id_) <= _LONGEST and id_.strip().casefold() in _WORDS) or _ZEROS.fullmatch(id_) is not None
 
 
-def forget_nobody(request: Message) -> None:
-    """Empties those ids of a request that name nobody; changes it in place."""
-    ids, messages, several = _parts(request.DESCRIPTOR)
-    for name in ids:
-        if (id_ := getattr(request, name)) and names_nobody(id_):
-            request.ClearField(name)
+def forget_nobody(request: Message, instead: str = "") -> None:
+    """Empties those ids of what a request tells that name nobody; changes it in place.
+
+    The request's own ids say whom it asks for, and stay: asked for nobody, it must not be about everybody.
+
+    Args:
+        request: as it came.
+        instead: what ids become that are no ids at all, such as `[object Object]`, so that rules may still be applied.
+    """
+    _, messages, several = _parts(request.DESCRIPTOR)
     for name in messages:
         if request.HasField(name):
-            forget_nobody(getattr(request, name))
+            _forget(getattr(request, name), instead)
     for name in several:
         for each in getattr(request, name):
-            forget_nobody(each)
+            _forget(each, instead)
+
+
+def _forget(told: Message, instead: str) -> None:
+    ids, _, _ = _parts(told.DESCRIPTOR)
+    for name in ids:
+        if (id_ := getattr(told, name)) and names_nobody(id_):
+            setattr(told, name, instead)
+    forget_nobody(told, instead)
 
 
 @cache

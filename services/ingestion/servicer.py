@@ -119,7 +119,7 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         event = request.event
-        forget_nobody(event)
+        forget_nobody(request)
         admission = await self._admission(with_email=bool(event.email))
         verdict = admission.verdict(event, validate(event))
         if isinstance(verdict, bytes):

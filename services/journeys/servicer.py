@@ -15,7 +15,7 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.database import READING, Sessions, transact
-from kit.errors import Conflict, Forbidden, NotFound
+from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
@@ -47,6 +47,7 @@ class JourneysServicer(JourneysServiceServicer):
         check(
             wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
             wrong_struct("touchpoint.metadata", told.metadata),
+            None if told.user_id or told.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
         content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
         told_row = messages.client_row(told, told.id or str(uuid7()), self._settings.site_currency, content_hash, datetime.now(UTC))
@@ -76,6 +77,7 @@ class JourneysServicer(JourneysServiceServicer):
         check(
             wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
             wrong_struct("conversion.metadata", told.metadata),
+            None if told.user_id or told.email or told.session_id else Violation("conversion", "user_id, email or session_id is required"),
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {

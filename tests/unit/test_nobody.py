@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pmp.ingestion.v1.ingestion_pb2 import TrackEventsRequest
 from pmp.journeys.v1.journeys_pb2 import TrackConversionRequest
+from pmp.purchases.v1.purchases_pb2 import ListPurchasesRequest
 
 from kit.nobody import forget_nobody, names_nobody
 from kit.persons import subject_of
@@ -42,6 +43,9 @@ def test_a_request_tells_of_nobody_where_its_ids_name_nobody() -> None:
     request = ParseDict({"events": events}, TrackEventsRequest())
     forget_nobody(request)
     assert request == ParseDict({"events": [{"id": "e1", "session_id": "s1"}, {"user_id": "42"}]}, TrackEventsRequest())
+    asked = ListPurchasesRequest(user_id="0")
+    forget_nobody(asked)
+    assert asked.user_id == "0", "nobody's are not everybody's"
     conversion = ParseDict({"conversion": {"user_id": "[object Object]", "session_id": "NaN", "source": "null"}}, TrackConversionRequest())
     forget_nobody(conversion)
     assert conversion == ParseDict({"conversion": {"source": "null"}}, TrackConversionRequest())

@@ -91,7 +91,7 @@ class Marks:
                 self._fill(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name), own)
 
     def _value(self, field: FieldDescriptor, path: str) -> Any:
-        fixed = self._fixed.get(f"{field.containing_type.name}.{field.name}", self._fixed.get(field.name))
+        fixed = self._fixed.get(".".join(field.full_name.split(".")[-2:]), self._fixed.get(field.name))
         if fixed is not None:
             return fixed
         if field.type == FieldDescriptor.TYPE_STRING:

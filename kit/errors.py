@@ -52,4 +52,4 @@ class LogFull(MeshError):  # noqa: N818
 
 
 class Unavailable(MeshError):  # noqa: N818
-    """Something the call needs is down; nothing was kept: UNAVAILABLE."""
+    """Something the call needs is down; nothing was kept, or what was is kept once if the call is repeated: UNAVAILABLE."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -29,6 +30,8 @@ from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
 from kit.json_body.body import JsonBody
 from kit.json_body.notes import Notes
+from kit.nobody import NOBODY, forget_nobody
+from kit.scrubbing import Scrubber
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
@@ -107,6 +110,8 @@ class _Method:
         self.applies_rules = facts[options.applies_rules]
         self.body = None if self.applies_rules or not facts[options.body] else JsonBody(descriptor, timezone)
         self.envelope_bytes = _ENVELOPE_BYTES if facts[options.body] else 0
+        # What only asks must not ask for everybody when it asks for nobody; what services tell each other came in before.
+        self.tells = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -218,7 +223,7 @@ class _Outcome(NamedTuple):
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Lets an rpc in (credential, access, size, rules), and tells of it: span, metric, one log line, status.
+    """Lets an rpc in (credential, access, size, rules, nothing of persons in its texts), and tells of it: span, metric, log line, status.
 
     An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
     text goes nowhere.
@@ -227,9 +232,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         mesh_token: the mesh's own credential.
         rotating: another one that is accepted as well.
         timezone: the shop's: where times in JSON bodies are local that have no zone.
+        scrubber: takes out of requests what names persons; not of those whose rules the servicer applies itself.
     """
 
-    def __init__(self, mesh_token: str, rotating: str | None = None, *, timezone: tzinfo = UTC) -> None:
+    def __init__(self, mesh_token: str, rotating: str | None = None, *, timezone: tzinfo = UTC, scrubber: Scrubber | None = None) -> None:
+        self._scrubber = scrubber or Scrubber()
         self._token = mesh_token.encode()
         self._rotating = self._token if rotating is None else rotating.encode()
         self._timezone = timezone
@@ -276,7 +283,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 try:
                     _admit(call)
                     notes = Notes()
-                    answer = await respond(_checked(method, parse, raw, notes), context)
+                    answer = await respond(self._checked(method, parse, raw, notes), context)
                     if notes.is_remarkable:
                         remark(notes, answer)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
@@ -303,6 +310,30 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _knows(self, token: str) -> bool:
         sent = token.encode()
         return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
+
+    def _checked(self, method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
+        bound = method.max_request_bytes
+        if len(raw) > bound + method.envelope_bytes:
+            raise _too_large(bound)
+        try:
+            request: Any = parse(raw)
+        except DecodeError:
+            raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+        if len(raw) > bound and not request.HasField("json_body"):
+            raise _too_large(bound)
+        if method.applies_rules:
+            return request
+        if method.body is not None:
+            method.body.read(request, notes)
+        if method.tells:
+            forget_nobody(request, NOBODY)
+        if broken := notes.broken(validate(request)):
+            raise InvalidRequest(broken)
+        if method.tells:
+            # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
+            forget_nobody(request)
+            self._scrubber.scrub(request)
+        return request
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
@@ -352,24 +383,6 @@ def _admit(call: _Call) -> None:
     if not call.caller.internal and call.caller.scope not in call.method.scopes:
         message = "the token's scope does not open this method"
         raise Forbidden(message)
-
-
-def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
-    bound = method.max_request_bytes
-    if len(raw) > bound + method.envelope_bytes:
-        raise _too_large(bound)
-    try:
-        request: Any = parse(raw)
-    except DecodeError:
-        raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
-    if len(raw) > bound and not request.HasField("json_body"):
-        raise _too_large(bound)
-    if method.body is not None:
-        method.body.read(request, notes)
-    broken = () if method.applies_rules else notes.broken(validate(request))
-    if broken:
-        raise InvalidRequest(broken)
-    return request
 
 
 def _too_large(bound: int) -> InvalidRequest:

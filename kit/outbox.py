@@ -150,6 +150,12 @@ class StateTopic(Outbox):
                 rows[key] = {"topic": self.topic, "key": key, **place, "payload": records[partition][ordinal].payload}
         await upsert(session, topic_state, [rows[key] for key in sorted(rows)])
 
+    async def places(self, session: AsyncSession, keys: Iterable[str]) -> Mapping[int, int]:
+        """Up to which position of which partitions the newest messages of these keys are published; of a key without any, none."""
+        own = (topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys)))
+        query = select(topic_state.c.partition, func.max(topic_state.c.position).label("last")).where(*own)
+        return {row.partition: row.last for row in await session.execute(query.group_by(topic_state.c.partition))}
+
     async def forget(self, session: AsyncSession, keys: Iterable[str]) -> None:
         """Takes keys out of the history, in the caller's transaction: whoever starts there does not learn of them."""
         await session.execute(delete(topic_state).where(topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys))))
@@ -195,6 +201,40 @@ class Relay:
         self._keep = keep
         self._published: dict[int, int] = {}
         """Up to where all that was committed is in the stream, as far as this relay has seen."""
+        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def publish(self, places: Mapping[int, int], seconds: float) -> bool:
+        """Publishes what was committed up to a position of each partition, whoever holds their leases; False when that took too long.
+
+        Whoever answers only then has told what outlives it. What is not published in time is published later all the same.
+
+        Raises:
+            HeadBehindError: the stream is ahead of the database.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                for partition, position in sorted(places.items()):
+                    await self._reach(partition, position)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _reach(self, partition: int, position: int) -> None:
+        wait = 0.0
+        # One after the other: what the first one publishes is most often what the others wait for.
+        async with self._turns[partition]:
+            while True:
+                # What was known before the database was restored says nothing of positions that were given since.
+                self._published.pop(partition, None)
+                try:
+                    await self.step(partition)
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                if self._published.get(partition, -1) >= position:
+                    return
+                await asyncio.sleep(wait)
+                wait = min(0.5, max(0.01, wait * 2))
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
         """Publishes the partitions it holds leases for, until cancelled. A partition that fails waits by itself."""

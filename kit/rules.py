@@ -1,16 +1,13 @@
-"""What a proto can't say of requests: times the clock allows, bounds of free-form data, URLs that name nobody, tokens of pages."""
+"""What a proto can't say of requests: times the clock allows, bounds of free-form data, tokens of pages."""
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from math import isfinite
 from time import time
 from typing import Any, Final, Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,9 +28,6 @@ _STRUCT_TAG: Final = b"*"
 """Field 5 of google.protobuf.Value, length-delimited."""
 _LIST_TAG: Final = b"2"
 """Field 6 of google.protobuf.Value, length-delimited."""
-_REDACTED: Final = "redacted"
-_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
-_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 class PageKey(NamedTuple, Generic[_Id]):
@@ -139,43 +133,9 @@ def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
         raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
 
 
-@lru_cache(4096)
-def scrubbed(url: str) -> str:
-    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
-    if not any(mark in url for mark in ("?", "@", "#", "%40")):
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
-    return urlunsplit(
-        (
-            parts.scheme,
-            parts.netloc.rpartition("@")[2],
-            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
-            _scrubbed_query(parts.query),
-            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
-        )
-    )
-
-
 def without_query(url: str) -> str:
     """An address without query and fragment."""
     return url.partition("#")[0].partition("?")[0]
-
-
-def _scrubbed_query(query: str) -> str:
-    return "&".join(map(_scrubbed_pair, query.split("&")))
-
-
-def _scrubbed_pair(pair: str) -> str:
-    """One parameter; as it was written, if it names nobody."""
-    written, mark, value = pair.partition("=")
-    name = unquote_plus(written)
-    if _PERSONAL_VALUE.search(name):
-        return _REDACTED + mark
-    personal = value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(unquote_plus(value)))
-    return f"{written}={_REDACTED}" if personal else pair
 
 
 def may_nest(serialised: bytes, levels: int) -> bool:

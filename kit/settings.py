@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     site_hosts: frozenset[str] = frozenset()
     """Host names of the shop itself as a JSON list, `*.shop.example` for all below a domain: pages there are never a source of traffic."""
 
+    site_url_parameters: frozenset[str] = frozenset()
+    """Parameters of URLs that keep their values as a JSON list, beside those that are known to name nobody: `["s", "voucher"]`."""
+
     site_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
     """ISO 4217 code of the currency in which figures are summed up."""
 

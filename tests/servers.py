@@ -57,6 +57,11 @@ class PrivateServer(ABC):
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """Lets a process that stands still go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the process at once, or as the signal says, and waits until it is gone."""
         if self._process is not None:

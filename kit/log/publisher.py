@@ -48,6 +48,7 @@ class Publisher:
         self.topic = StateTopic(name, settings.log_partitions)
         self.log = log
         self.keys = keys
+        self.relay = Relay(database.sessions, log, name, keep=settings.topic_keep)
         self._settings = settings
         self._name = name
         self._database = database
@@ -75,7 +76,6 @@ class Publisher:
         settings, log, topic = self._settings, self.log, self.topic
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
-        relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
         follows = [feed.topic for feed in feeds]
         report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
         await serve(
@@ -83,7 +83,7 @@ class Publisher:
             services=services,
             checks={"database": self._database.check},
             background=[
-                lambda: relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
+                lambda: self.relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
                 TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
                 report.run,
                 *(partial(follow, settings, self._name, self._database, log, feed, after_commit=self._committed) for feed in feeds),

@@ -45,14 +45,15 @@ _ACTIONS: Final = {
         lesson_completed quiz_start quiz_started quiz_complete quiz_completed certificate certificate_earned
     """,
 }
-_STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
+STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
+"""The stage that an action shows."""
 _CONSIDERED_PATH: Final = re.compile(r"/(pricing(?=/|$)|products?/|courses?/)")
 
 
 @lru_cache(8192)
 def stage_of(action: str, page_url: str) -> str:
     """The stage that an action shows, or else the page on which it happened. That somebody has bought, only a paid order shows."""
-    known = _STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
+    known = STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
     if known:
         return known
     return CONSIDERATION if _CONSIDERED_PATH.search(_path(page_url)) else AWARENESS

@@ -15,7 +15,7 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.database import READING, Sessions, transact
-from kit.errors import Conflict, Forbidden, NotFound
+from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
@@ -50,6 +50,7 @@ class JourneysServicer(JourneysServiceServicer):
         check(
             wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
             wrong_struct("touchpoint.metadata", told.metadata),
+            None if told.user_id or told.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
         content_hash = versioned(self._vault.digest(messages.touchpoint_content(told), purpose="touchpoint"), _CONTENT)
         id_ = told.id or str(uuid7())
@@ -87,6 +88,7 @@ class JourneysServicer(JourneysServiceServicer):
         check(
             wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
             wrong_struct("conversion.metadata", told.metadata),
+            None if told.user_id or told.email or told.session_id else Violation("conversion", "user_id, email or session_id is required"),
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {

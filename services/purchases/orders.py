@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kit.persons import subject_of
 from services.purchases.ledger import Balance, bookings
-from services.purchases.messages import ERASED, Told, joined, purchase_id_of, wordpress_order_id
+from services.purchases.messages import Told, joined, purchase_id_of, subject_without, wordpress_order_id
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.rules import PAID, Claim, State, Status, facts_of, state
@@ -142,7 +142,7 @@ class Order:
         values["details"] = joined(row.details, details) if row.details and details else row.details or details
         values["is_test"], values["is_staff"] = row.is_test or told.is_test, row.is_staff or told.is_staff
         named = subject_of(user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or "")
-        values["subject"] = named or row.subject or f"{ERASED}{row.id}"
+        values["subject"] = named or row.subject or subject_without(row.id, erased=told.erased)
         # The day of the order says which rate is pinned with the sale: from then on it stays.
         if not self._balance.is_paid:
             values["timestamp"] = min(row.timestamp or told.timestamp, told.timestamp)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -26,15 +26,17 @@ from kit.persons import Persons, subject_of
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.subjects.holdings import Row
+from kit.subjects.words import OTHER, SENDERS, listed
 from kit.suppression import Suppressed, Suppressions
 from services.purchases.messages import (
-    ERASED,
     Told,
     changed_message,
+    is_erased,
     names_in,
     of_nobody,
     purchase_id_of,
     recorded_message,
+    reference_pseudonym,
     sealed_under,
     told,
     unsuppressed,
@@ -234,11 +236,15 @@ class PurchasesServicer(PurchasesServiceServicer):
             if row.id in seen:
                 raise _ToldTwice
             seen.add(row.id)
-            before, claim = row.refunded_amount, notice.claim(order)
-            order.tell(claim, notice.told and _unsuppressed(order, notice.told, suppressed))
+            before, claim, source, reason = row.refunded_amount, notice.claim(order), notice.source, notice.reason
+            news = notice.told and _unsuppressed(order, notice.told, suppressed)
+            if is_erased(row.subject, news):
+                claim = replace(claim, reference=reference_pseudonym(self._vault, claim.reference))
+                source, reason = source and (listed(source, SENDERS) or OTHER), ""
+            order.tell(claim, news)
             rate = await rates.rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
             entries = order.book(claim, rate, now)
-            await purchases.add(order, entries, order.notice(claim, notice.source, notice.reason, now), now)
+            await purchases.add(order, entries, order.notice(claim, source, reason, now), now)
             recorded.append(_Recorded(order, max(NOTHING, row.refunded_amount - before)))
         await purchases.flush()
         told = [order for order, _ in recorded if order.changed]
@@ -268,7 +274,7 @@ class PurchasesServicer(PurchasesServiceServicer):
 
 def _unsuppressed(order: Order, news: Told, suppressed: Suppressed) -> Told:
     """What a notice tells, but of nobody who was erased: the sale counts, whoever it was."""
-    return of_nobody(news) if (order.row.subject or "").startswith(ERASED) else unsuppressed(news, suppressed)
+    return of_nobody(news) if is_erased(order.row.subject, None) else unsuppressed(news, suppressed)
 
 
 async def _subjects(session: AsyncSession, user_id: str) -> Sequence[str]:

@@ -856,3 +856,13 @@ async def scanned(database: Database, statement: str, parameters: Any) -> list[F
     if is_sqlite:
         return [{**step} for step in plan if re.match(r"SCAN (?!anon_1)", step["detail"])]
     return [{**step} for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
+
+
+async def test_what_is_told_of_nobodys_id_is_the_visits_and_of_nobody_at_all_is_refused(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint(user_id="0"))
+    with pytest.raises(grpc.aio.AioRpcError, match="nothing is known of this user"):
+        await journeys.journey("0")
+    for refused in (journeys.touch(touchpoint(user_id="null", session_id="0")), journeys.convert(conversion(session_id="undefined"))):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await refused
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

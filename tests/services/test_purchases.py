@@ -39,12 +39,14 @@ from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn
 from kit.rules import PageKey
 from kit.settings import Settings
+from kit.subjects.data import SubjectData
 from services.purchases.exchange import Quote
 from services.purchases.messages import EMAIL_CONTEXT, TOPIC
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.orders import new_row
+from services.purchases.personal import holdings
 from services.purchases.repository import Filter, Rates, choice
-from services.purchases.servicer import PurchasesServicer
+from services.purchases.servicer import PurchasesServicer, Retell
 from tests.conftest import newest_database
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
@@ -69,6 +71,7 @@ class Shop:
     ) -> None:
         self.settings = settings
         self.sessions = database.sessions
+        self.database = database
         self.log = log
         self.topic = topic
         self.keys, self.vault = keys, keys.vault
@@ -261,6 +264,38 @@ async def test_a_guest_is_known_by_e_mail_and_visit(shop: Shop) -> None:
     await shop.track(purchase(user_id="7", session_id="s1"))
     assert (await shop.published())[-1].subject in {"wordpress:7", "session:s2"}
     assert (await shop.get()).user_id == "7"
+
+
+async def test_a_refund_of_an_erased_order_counts_once_whenever_it_is_told_and_nothing_of_it_stays(shop: Shop) -> None:
+    await shop.track(purchase(id="lovelace-1", payment_method="Lovelace's wallet", utm_parameters={"campaign": "lovelace"}))
+    await shop.refund("1", "refund-of-lovelace", 10, reason="Lovelace asked", source="lovelace")
+    after = {"purchases": Retell(shop.topic)}
+    data = SubjectData(shop.database, shop.keys, shop.topic, holdings(shop.vault, "keep"), after)
+    await data.erase(["wordpress:42"], "erased:" + "0" * 32)
+    told = [("refund-of-lovelace", 10), ("second-of-lovelace", 5)] * 2
+    answers = [await shop.refund("1", reference, amount, reason="Lovelace asked", source="lovelace") for reference, amount in told]
+    assert [answer.duplicate for answer in answers] == [True, False, True, True]
+    assert (await shop.get()).refunded_amount == 15
+    async with shop.sessions() as session:
+        tables = (PurchaseRow, EntryRow, NoticeRow)
+        kept = repr([tuple(row) for table in tables for row in await session.execute(select(*table.__table__.columns))])
+    assert "lovelace" not in kept.casefold()
+    assert "lovelace" not in str(await shop.history()).casefold()
+
+
+@pytest.mark.parametrize("nobody", ["0", "null", "[object Object]", " "])
+async def test_an_order_of_nobodys_id_reaches_its_buyer_by_what_else_names_it(shop: Shop, nobody: str) -> None:
+    await shop.track(purchase(user_id=nobody, email="Ada@example.org", session_id="undefined"))
+    shown = await shop.get()
+    assert (shown.user_id, shown.session_id) == ("", "")
+    [change] = await shop.published()
+    assert change.subject == f"email:{shop.vault.fingerprint('ada@example.org').hex()}"
+    billed = {"street": "12 Dorset Street"}
+    await shop.track(purchase(order_id="2", user_id=nobody, billing_address=billed))
+    assert ((await shop.get("2")).user_id, (await shop.get("2")).paid_amount) == ("", 100), "the sale counts, whosever it is"
+    await shop.track(purchase(order_id="2", user_id=nobody, email="Ada@example.org"))
+    assert (await shop.published())[-1].subject == change.subject
+    assert await shop.orders(user_id="0" if nobody == "0" else "null") == [], "nobody's orders are not everybody's"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,28 @@ async def test_a_relay_that_was_overtaken_publishes_nothing_of_what_it_had_in_ha
     assert await published(log) == [(1, ["a"]), (2, ["b"])]
 
 
+async def test_what_is_asked_for_is_published_whoever_holds_the_lease_and_by_one_for_all(ingestion_database: Database) -> None:
+    log = memory_log()
+    own = relay(ingestion_database, log)
+    for number in range(20):
+        await commit(ingestion_database, f"{number}", partition=1)
+    asked = [own.publish({1: position}, 5) for position in (20, 3, 20)]
+    assert await asyncio.gather(*asked, relay(ingestion_database, log).publish({1: 20, 0: 0}, 5)) == [True] * 4
+    assert await published(log, 1) == [(number + 1, [f"{number}"]) for number in range(20)]
+
+
+async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(ingestion_database: Database) -> None:
+    log = memory_log()
+    await commit(ingestion_database, "a")
+    own = relay(ingestion_database, log)
+    assert not await own.publish({0: 2}, 0.2), "nothing was committed there yet"
+    await commit(ingestion_database, "b")
+    assert await own.publish({0: 2}, 5)
+    await go_back(ingestion_database, 1)
+    with pytest.raises(HeadBehindError, match="the topic is at position 2, the database at 1"):
+        await own.publish({0: 2}, 5)
+
+
 async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion_database: Database, log: RedisLog) -> None:
     for text in ("a", "b", "c"):
         await commit(ingestion_database, text)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import grpc
 import structlog
@@ -25,7 +26,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
-from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
+from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Overloaded, Unauthenticated, Unavailable, Violation
+from kit.overload import BUSY, Limit, expect
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Respond: TypeAlias = Callable[[Message, Context], Awaitable[Message | None]]
+_Answer: TypeAlias = Callable[["_Call", bytes, Context], Awaitable[Message | None]]
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 """Probes and tools: no credential, no span, no line. They tell nothing but the contract."""
@@ -53,6 +56,7 @@ _STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 _RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTED: "5", grpc.StatusCode.UNAVAILABLE: "1"}
@@ -66,6 +70,12 @@ _MAX_VIOLATIONS_BYTES = 1536
 """Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
 _MAX_WORDS = 200
 """Characters of a violation's field and of its description in an answer."""
+
+_LEFT = 0.2
+"""Part of its time that a call has left when it is begun: with less, it and those behind it would be answered to nobody."""
+
+_REFUSALS_SECONDS = 1.0
+"""Calls that are refused for want of time in this time share one line of the log: writing each would take what is lacking."""
 
 _SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
@@ -91,8 +101,9 @@ class Caller:
 class _Method:
     """What is the same for all calls of one rpc."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limit: Limit) -> None:
         self.name = path.removeprefix("/")
+        self.limit = limit
         self.attributes = {Attribute.RPC_METHOD.value: self.name}
         descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
         facts = descriptor.GetOptions().Extensions
@@ -112,7 +123,7 @@ class _Method:
 class _Call:
     """What is known of the current rpc."""
 
-    __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started")
+    __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started", "timeout")
 
     def __init__(self, method: _Method, metadata: Mapping[str, Any], *, admitted: bool) -> None:
         self.method = method
@@ -122,6 +133,8 @@ class _Call:
         self.admitted = admitted
         self.caller = Caller(client, scope, user, address, internal=admitted and not (client or scope or user or address))
         self.request_id = metadata.get("x-request-id", "")
+        self.timeout: str = metadata.get("x-pmp-timeout", "0")
+        """Seconds that the gateway waits for it, from when it sent it here."""
         self.facts: dict[str, Any] = {}
 
 
@@ -203,14 +216,18 @@ class Boundary(grpc.aio.ServerInterceptor):
     Args:
         mesh_token: the mesh's own credential.
         rotating: another one that is accepted as well.
+        most_calls: calls of one rpc that are under way at once, at most.
+        slow_seconds: while calls of an rpc take longer, fewer of them are under way at once, and the others refused.
     """
 
-    def __init__(self, mesh_token: str, rotating: str | None = None) -> None:
+    def __init__(self, mesh_token: str, rotating: str | None = None, *, most_calls: int = 1024, slow_seconds: float = 5.0) -> None:
         self._token = mesh_token.encode()
         self._rotating = self._token if rotating is None else rotating.encode()
+        self._limits = most_calls, slow_seconds
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
         self._ended = Lingering(self._tell_ended)
+        self._refused = Lingering(self._tell_refused, _REFUSALS_SECONDS)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
@@ -227,7 +244,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             inner = await continuation(handler_call_details)
             if inner is None or path.startswith(_OPEN):
                 return inner
-            handler = self._handlers[path] = self._guard(_Method(path), inner)
+            handler = self._handlers[path] = self._guard(_Method(path, Limit(*self._limits)), inner)
         _metadata.set(handler_call_details.invocation_metadata)
         return handler
 
@@ -238,6 +255,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             message = f"{method.name} streams requests: the boundary does not know how to check them"
             raise TypeError(message)
 
+        answer_to = _in_time(method, inner, respond, parse)
+
         async def guarded(raw: bytes, context: Context) -> Message | None:
             metadata: dict[str, Any] = dict(_metadata.get())
             call = _Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
@@ -247,7 +266,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
                     _admit(call)
-                    answer = await respond(_checked(method, parse, raw), context)
+                    answer = await answer_to(call, raw, context)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
                 except grpc.aio.AbortError as error:
                     outcome, fault = _Outcome(context.code()), error
@@ -281,6 +300,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             current.set_attribute(Attribute.SCOPE, call.caller.scope)
             if code in _FAULTS:
                 current.set_status(StatusCode.ERROR)
+        if isinstance(fault, Overloaded):
+            self._refused.add(ended)
+            return
         if code not in _FAULTS:
             self._ended.add(ended)
             return
@@ -297,6 +319,12 @@ class Boundary(grpc.aio.ServerInterceptor):
         for ended in calls:
             self._log.info("call", **ended.line())
 
+    def _tell_refused(self, calls: Sequence[_Ended]) -> None:
+        for ended in calls:
+            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+        for method, count in Counter(ended.call.method.name for ended in calls).items():
+            self._log.warning("calls refused", method=method, calls=count)
+
 
 def _respond(inner: Handler) -> _Respond | None:
     """The servicer's method as one coroutine, whether it answers once or streams."""
@@ -312,6 +340,26 @@ def _respond(inner: Handler) -> _Respond | None:
                 await context.write(answer)
 
     return stream
+
+
+def _in_time(method: _Method, inner: Handler, respond: _Respond, parse: Callable[[bytes], Message]) -> _Answer:
+    """Answers calls that are let in, those of which that there is time for."""
+
+    async def answer(call: _Call, raw: bytes, context: Context) -> Message | None:
+        # A stream lasts as long as its reader likes; what the mesh asks of itself is little, and others wait for it.
+        if inner.response_streaming or call.caller.internal:
+            return await respond(_checked(method, parse, raw), context)
+        left = cast("float | None", context.time_remaining())  # the stubs know deadlines only
+        if left is not None and left < float(call.timeout) * _LEFT:
+            raise Overloaded(BUSY)
+        method.limit.begin()
+        try:
+            expect(left)
+            return await respond(_checked(method, parse, raw), context)
+        finally:
+            method.limit.end(call.started, perf_counter())
+
+    return answer
 
 
 def _admit(call: _Call) -> None:

@@ -58,7 +58,7 @@ async def serve(
     """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
 
     Args:
-        settings: `listen`, `mesh_token`, `drain_delay_seconds` and `drain_seconds`.
+        settings: `listen`, `mesh_token`, `most_calls`, `slow_call_seconds`, `drain_delay_seconds` and `drain_seconds`.
         services: What is served, inside of the boundary.
         checks: What must be up for the rpcs to work, by name: grpc.health.v1 says NOT_SERVING while one of them fails.
         background: Consumers and relays, which run as long as the process serves.
@@ -68,7 +68,8 @@ async def serve(
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
     state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    server = grpc.aio.server(interceptors=[Boundary(*mesh_tokens(settings.mesh_token))], options=_OPTIONS)
+    boundary = Boundary(*mesh_tokens(settings.mesh_token), most_calls=settings.most_calls, slow_seconds=settings.slow_call_seconds)
+    server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
     await _tell(state, [LIVENESS], serving=True)

@@ -32,6 +32,8 @@ from kit.telemetry import Attribute, SpanName, span, traceparent
 
 _log = structlog.get_logger(__name__)
 
+_PACK_MESSAGES: Final = 128
+"""An entry is the least that a consumer applies in one transaction."""
 _ROWS: Final = 16
 _PRUNE_ROWS: Final = 1000
 # Whoever commits wakes the relay of its own process; what a dead process left behind waits this long at most.
@@ -61,7 +63,10 @@ class Outbox:
 
     async def spread(self, session: AsyncSession, records: Mapping[int, Sequence[pb.Record]]) -> Mapping[int, Sequence[int]]:
         """Writes the messages of several partitions as `add` does, in as few statements as for one."""
-        packed = {partition: packs([record.SerializeToString() for record in messages]) for partition, messages in sorted(records.items())}
+        packed = {
+            partition: packs([record.SerializeToString() for record in messages], _PACK_MESSAGES)
+            for partition, messages in sorted(records.items())
+        }
         first = await self._put(session, {partition: [pack for pack, _ in some] for partition, some in packed.items()})
         return {
             partition: [position for position, (_, count) in enumerate(some, first[partition]) for _ in range(count)]
@@ -238,7 +243,7 @@ class Relay:
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
         """Publishes the partitions it holds leases for, until cancelled. A partition that fails waits by itself."""
-        renew_at = prune_at = look_at = 0.0
+        renew_at = prune_at = 0.0
         held: set[int] = set()
         waits: dict[int, float] = {}
         not_before: dict[int, float] = {}
@@ -247,9 +252,9 @@ class Relay:
             while True:
                 if loop.time() >= renew_at:
                     held, renew_at = await leases.tick(), loop.time() + leases.interval
-                pruning, looking, more = loop.time() >= prune_at, loop.time() >= look_at, False
+                pruning, more = loop.time() >= prune_at, False
                 # What was restored, here or in the stream, is behind without anything having been committed.
-                for partition in sorted(held if pruning or looking else await self._behind(held)):
+                for partition in sorted(held if pruning else await self._behind(held)):
                     if loop.time() < not_before.get(partition, 0.0):
                         continue
                     try:
@@ -265,8 +270,6 @@ class Relay:
                         self._complain(partition, error, waits[partition])
                 if pruning:
                     prune_at = loop.time() + _PRUNE_SECONDS
-                if looking:
-                    look_at = loop.time() + _POLL_SECONDS
                 if not more:
                     await outbox.woken(min([_POLL_SECONDS, *waits.values()]))
         finally:
@@ -343,7 +346,7 @@ class Relay:
         head = await self._log.head(self._topic, partition)
         # The newest entry stays: by it a consumer that is behind sees that it is, and a relay that the database is the one it knew.
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position < head.ms)
-        async with self._sessions.begin() as session:
+        async with self._sessions.turns.follower(), self._sessions.begin() as session:
             old = (*own, outbox.c.created_at < datetime.now(UTC) - self._keep)
             oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()
             last = await session.scalar(select(func.max(oldest.c.position)))

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     drain_delay_seconds: float = 0.0
     """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
 
+    most_calls: int = Field(default=1024, ge=8)
+    """Calls of one rpc that are under way at once, at most; what comes on top is refused with `retry-after`."""
+
+    slow_call_seconds: float = Field(default=5.0, gt=0)
+    """While calls of an rpc take longer than this, fewer of them are under way at once."""
+
     mesh_token: MeshToken
     """The mesh's own credential, without which a service port refuses a caller; after a comma, another that is accepted too."""
 

@@ -213,14 +213,14 @@ class Appender:
             await asyncio.sleep(_GAUGE_SECONDS)
 
 
-def packs(records: Sequence[bytes]) -> list[tuple[bytes, int]]:
-    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB, with the number of messages in each."""
+def packs(records: Sequence[bytes], most: int | None = None) -> list[tuple[bytes, int]]:
+    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB and so many messages, with the number of messages in each."""
     result: list[tuple[bytes, int]] = []
     pack: list[bytes] = []
     size = 0
     for record in records:
         length = len(record) + _RECORD_FRAME
-        if pack and size + length > PACK_BYTES:
+        if pack and (size + length > PACK_BYTES or len(pack) == most):
             result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
             pack, size = [], 0
         pack.append(record)

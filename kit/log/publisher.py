@@ -112,11 +112,17 @@ async def follow(
 
 
 @asynccontextmanager
-async def open_publisher(settings: Settings, name: str) -> AsyncGenerator[Publisher]:
-    """Opens what a service of this name works with, and tells of it; closes it at the end."""
+async def open_publisher(settings: Settings, name: str, *, one_writer: bool = False) -> AsyncGenerator[Publisher]:
+    """Opens what a service of this name works with, and tells of it; closes it at the end.
+
+    Args:
+        settings: the databases, keys and log to open.
+        name: whose they are.
+        one_writer: all of its write transactions take the same lock.
+    """
     with telemetry(settings, name):
         async with (
-            open_database(settings.database(name), settings.database_pool) as database,
+            open_database(settings.database(name), settings.database_pool, one_writer=one_writer) as database,
             open_keys(settings) as keys,
             open_log(settings.redis_url) as log,
         ):

@@ -95,7 +95,7 @@ class SubjectData:
                 return found
 
             counts[name] = 0
-            while found := await transact(self._sessions, work):
+            while found := await transact(self._sessions, work, follows=True):
                 counts[name] += found
 
         async def drop(session: AsyncSession) -> int:
@@ -103,7 +103,7 @@ class SubjectData:
             await _count(session, task, letters, found)
             return found
 
-        counts[letters.name] = await transact(self._sessions, drop)
+        counts[letters.name] = await transact(self._sessions, drop, follows=True)
         return counts
 
     async def erased(self, task: str) -> Mapping[str, int]:

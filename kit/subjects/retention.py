@@ -74,7 +74,7 @@ class Retention:
                 return await self._expire(session, each, before)
 
             gone[each.table.name] = 0
-            while some := await transact(self._sessions, work):
+            while some := await transact(self._sessions, work, follows=True):
                 gone[each.table.name] += some
         return gone
 

@@ -27,6 +27,7 @@ from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from sqlalchemy import delete, select, update
 from sqlalchemy.event import listens_for, remove
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import Database, Sessions, upsert
 from kit.idempotency import id_of, key_of
@@ -839,7 +840,7 @@ def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
         update={"site_retention_tables": {"journeys.journey_orders": timedelta(days=1), "identity.x": timedelta(days=1)}}
     )
     with pytest.raises(WrongSetting, match=r"journeys\.journey_orders does not grow old"):
-        Retention(wrong, "journeys", Sessions(), expiries(holdings(VAULT, erase_visits)))
+        Retention(wrong, "journeys", Sessions(create_async_engine("sqlite+aiosqlite://")), expiries(holdings(VAULT, erase_visits)))
 
 
 async def erase_visits(*_arguments: Any) -> int:

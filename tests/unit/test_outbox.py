@@ -53,6 +53,15 @@ async def go_back(database: Database, position: int) -> None:
         await session.execute(update(outbox_heads).values(position=position))
 
 
+async def test_an_entry_holds_no_more_than_a_consumer_applies_at_once(ingestion_database: Database) -> None:
+    texts = [f"{number}" for number in range(300)]
+    positions = await commit(ingestion_database, *texts)
+    assert (positions[0], positions[127], positions[128], positions[-1]) == (1, 1, 2, 3)
+    log = memory_log()
+    await drain(relay(ingestion_database, log))
+    assert [len(each) for _, each in await published(log)] == [128, 128, 44]
+
+
 async def test_positions_are_consecutive_under_concurrent_transactions(ingestion_database: Database) -> None:
     await prepare_heads(ingestion_database.sessions, TOPIC, 2)
 

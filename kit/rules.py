@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.errors import InvalidRequest, Violation
+from kit.settings import Settings
 
 ANY_AGE: Final = timedelta(days=36_500)
 """Shops bring customers and choices of many years: these may be as old as their person, and databases still hold them."""
@@ -48,12 +49,29 @@ class Period(NamedTuple):
 
     earliest: float
     latest: float
+    age: timedelta
+    """How old something may be."""
+    setting: str
+    """What says so; empty where it is the mesh itself."""
 
     @classmethod
-    def of(cls, retention: timedelta) -> Period:
-        """From the beginning of the retention to 24 hours ahead."""
+    def of(cls, age: timedelta, setting: str = "") -> Period:
+        """From so long ago to 24 hours ahead."""
         now = time()
-        return cls(now - retention.total_seconds(), now + _AHEAD_SECONDS)
+        return cls(now - age.total_seconds(), now + _AHEAD_SECONDS, age, setting)
+
+    @classmethod
+    def kept(cls, settings: Settings, table: str, *, as_events: bool = False) -> Period:
+        """As long as rows of a table are kept: at any age, where the settings do not say how long.
+
+        Args:
+            settings: `site_retention_tables` goes first.
+            table: named with its service.
+            as_events: else its rows are kept as long as events.
+        """
+        if (kept := settings.site_retention_tables.get(table)) is not None:
+            return cls.of(kept, f"PMP_SITE_RETENTION_TABLES, {table}")
+        return cls.of(settings.site_retention, "PMP_SITE_RETENTION") if as_events else cls.of(ANY_AGE)
 
 
 def check(*violations: Violation | None) -> None:
@@ -73,7 +91,10 @@ def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation |
     if seconds > allowed.latest:
         return Violation(field, f"{field} is more than 24 hours ahead")
     if seconds < allowed.earliest:
-        return Violation(field, f"{field} is older than the site's retention")
+        days = allowed.age.days
+        if not allowed.setting:
+            return Violation(field, f"{field} is more than {days // 365} years ago")
+        return Violation(field, f"{field} is older than the site's retention ({allowed.setting}: {days} days)")
     return None
 
 

@@ -205,7 +205,7 @@ class IngestionServicer(IngestionServiceServicer):
     async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
-        return _Admission(self._keys.vault, seal, caller(), Period.of(self._settings.kept("ingestion.events")))
+        return _Admission(self._keys.vault, seal, caller(), Period.kept(self._settings, "ingestion.events", as_events=True))
 
 
 def _key(event: event_pb2.Event) -> str:

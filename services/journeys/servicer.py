@@ -48,7 +48,7 @@ class JourneysServicer(JourneysServiceServicer):
         if who.scope == "track" and told.user_id and told.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
+            wrong_time("touchpoint.timestamp", told.timestamp, Period.kept(self._settings, "journeys.user_journeys", as_events=True)),
             wrong_struct("touchpoint.metadata", told.metadata),
         )
         content_hash = versioned(self._vault.digest(messages.touchpoint_content(told), purpose="touchpoint"), _CONTENT)
@@ -85,7 +85,7 @@ class JourneysServicer(JourneysServiceServicer):
         told = request.conversion
         currency = told.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
+            wrong_time("conversion.timestamp", told.timestamp, Period.kept(self._settings, "journeys.conversions")),
             wrong_struct("conversion.metadata", told.metadata),
             rules.wrong_currency("conversion.currency", currency),
         )

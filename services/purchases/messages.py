@@ -40,11 +40,21 @@ _COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
 _IMPERSONAL: Final = frozenset({"payment_method", "utm_attribution"})
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
+_NAMED: Final = 5
+"""Version of the UUIDs that are made of names."""
 
 
 def purchase_id_of(site: str, order_id: str) -> str:
     """The purchase of a shop's order: whoever asks, and whenever. A site's name has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
+
+
+def may_be_ordered(name: str) -> bool:
+    """False for a purchase id: only shops' own numbers become orders."""
+    try:
+        return UUID(name).version != _NAMED
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=change_pb2.PaymentStatus.Value(f"PAYMENT_STATUS_{row.payment_status.upper()}"),
         user_id=row.user_id or "",
         session_id=row.session_id or "",
@@ -167,6 +178,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
                 amount=_text(entry.amount, row.currency),
                 base_amount=_text(entry.base_amount, row.base_currency),
                 timestamp=_timestamp(entry.timestamp),
+                reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
             )
             for entry in entries
         ],
@@ -186,6 +198,7 @@ def recorded_message(
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=row.payment_status,
         user_id=row.user_id or "",
         person_id=person_id,
@@ -218,6 +231,7 @@ def recorded_message(
                 base_amount=_number(entry.base_amount),
                 timestamp=_timestamp(entry.timestamp),
                 booked_at=_timestamp(entry.booked_at),
+                reason=entry.reason,
             )
             for entry in entries
         ],

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from kit.database import upsert
 from kit.log.tables import outbox_heads
@@ -19,7 +20,7 @@ from services.purchases.messages import TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.money import PAR, Rate
 from services.purchases.orders import Order
-from services.purchases.rules import Claim, NoticeKind, Status
+from services.purchases.rules import Claim, NoticeKind, Reason, Status
 
 _RATES: Table = cast("Table", RateRow.__table__)
 
@@ -31,6 +32,8 @@ class Filter:
     subjects: Collection[str] | None = None
     status: str | None = None
     product_id: str | None = None
+    date: str = "order"
+    """Of which date the period is: of the order, its sale, or an entry of its ledger."""
     since: datetime | None = None
     until: datetime | None = None
     """Orders of this time are left out."""
@@ -120,6 +123,10 @@ class Purchases:
         """How many paid orders have no rate."""
         return await self._session.scalar(select(func.count()).where(PurchaseRow.base_net_amount.is_(None))) or 0
 
+    async def count_notices(self, purchase_id: str) -> int:
+        """How many notices there are of an order."""
+        return await self._session.scalar(select(func.count()).where(NoticeRow.purchase_id == purchase_id)) or 0
+
     async def partitions(self) -> int:
         """Into how many partitions the topic is cut; 0 when the service has never run."""
         return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
@@ -167,7 +174,7 @@ def choice(chosen: Filter, behind: PageKey[str] | None, limit: int) -> Select[Pu
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [PurchaseRow.currency != ""]
     if not chosen.include_excluded:
         conditions += [PurchaseRow.is_test.is_(False), PurchaseRow.is_staff.is_(False)]
     if chosen.subjects is not None:
@@ -176,11 +183,17 @@ def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
         conditions.append(PurchaseRow.payment_status == chosen.status)
     if chosen.product_id is not None:
         conditions.append(PurchaseRow.id.in_(select(LineRow.purchase_id).where(LineRow.product_id == chosen.product_id)))
-    if chosen.since is not None:
-        conditions.append(PurchaseRow.timestamp >= chosen.since)
-    if chosen.until is not None:
-        conditions.append(PurchaseRow.timestamp < chosen.until)
-    return conditions
+    if chosen.date == "entry":
+        booked = _period(EntryRow.timestamp, chosen)
+        return [*conditions, PurchaseRow.id.in_(select(EntryRow.purchase_id).where(*booked))]
+    if chosen.date == "sale":
+        return [*conditions, PurchaseRow.sold_at.is_not(None), *_period(PurchaseRow.sold_at, chosen)]
+    return [*conditions, *_period(PurchaseRow.timestamp, chosen)]
+
+
+def _period(time: InstrumentedAttribute[Any], chosen: Filter) -> list[ColumnElement[bool]]:
+    since = [] if chosen.since is None else [time >= chosen.since]
+    return since if chosen.until is None else [*since, time < chosen.until]
 
 
 def _claim(row: NoticeRow) -> Claim:
@@ -192,4 +205,9 @@ def _claim(row: NoticeRow) -> Claim:
         at=row.timestamp,
         reference=row.reference,
         refunded_total=row.refunded_total,
+        source=row.source,
+        reported_at=row.reported_at,
+        paid_at=row.paid_at,
+        reason=Reason(row.reason) if row.kind == NoticeKind.PURCHASE and row.reason else None,
+        deleted=row.deleted,
     )

@@ -6,7 +6,7 @@ dates. All of it follows from the set of what was told: the order of arrival and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +15,21 @@ from typing import Any, Final, NamedTuple
 
 from services.purchases.ledger import EntryKind, Step
 from services.purchases.money import NOTHING
-from services.purchases.rules import PAID, Claim, Facts, NoticeKind, Reason, State, Status, covered, facts_of, state, status_by
+from services.purchases.rules import (
+    PAID,
+    Claim,
+    Facts,
+    NoticeKind,
+    Reason,
+    Refunded,
+    State,
+    Status,
+    covered,
+    facts_of,
+    state,
+    status_by,
+    takes_all,
+)
 
 _STATUSES: Final = list(Status)
 
@@ -98,7 +112,7 @@ def stands(claims: Sequence[Claim]) -> tuple[State, Sequence[Step] | None]:
         sold_at=sold_at,
     )
     back = _back(claims, facts, newest, known, lead)
-    disputed = len(reports) < len(told) or _contradicted(reports, facts, claims)
+    disputed = len(reports) < len(told) or _contradicted(reports, facts)
     stand = _state(_with(facts, lead, is_paid=is_paid), known, back.due, disputed=disputed)
     return stand, list(_steps(sorted([*sales, *back.changes], key=lambda change: (change.at, change.back != NOTHING))))
 
@@ -175,19 +189,20 @@ def _back(claims: Sequence[Claim], facts: Facts, newest: Mapping[str, datetime],
     refunds = _refunds(claim for claim in told if claim.source in sources)
     totals = [_Total(_read_at(c), c.deleted, c.refunded_total) for c in claims if takes_back(c) and c.refunded_total is not None]
     base = max(totals, default=None)
-    alive = {reference: refund for reference, refund in refunds.items() if refund.at and not refund.deleted_at}
-    own = named = sum((refund.amount for refund in alive.values()), NOTHING)
+    alive = [refund for refund in refunds.values() if refund.at and not refund.deleted_at]
+    own = named = sum((refund.amount for refund in alive), NOTHING)
     if base is not None:
-        own = base.total + sum((r.amount for r in alive.values() if r.read_at and r.read_at > base.at), NOTHING)
-    others = [c for c in told if c.source not in sources and (base is None or _read_at(c) > base.at)]
-    due = max(own + _on_top(facts_of(others), own), facts.refunded_total if base is None else NOTHING)
-    whole, taken = _taken(claims, facts, lead), (lead is not None and lead.status is Status.CHARGED_BACK) or facts.charged_back
+        own = base.total + sum((each.amount for each in alive if each.read_at and each.read_at > base.at), NOTHING)
+    others = facts_of(claim for claim in told if claim.source not in sources).refunds
+    later = {reference: each for reference, each in others.items() if base is None or (each.at and each.at > base.at)}
+    due = max(own + _on_top(later.values(), own), facts.refunded_total if base is None else NOTHING)
+    whole, taken = _taken(claims, lead, newest), (lead is not None and lead.status is Status.CHARGED_BACK) or facts.charged_back
     changes = list(chain.from_iterable(_told(reference, refund, sold_at) for reference, refund in refunds.items()))
     if base is not None and own != named:
         changes.append(_rest(base.at, own - named, sold_at))
     if due != own:
-        last = max(others, key=_version, default=None)
-        changes.append(_rest(_read_at(last) if last else sold_at, due - own, sold_at, last.reference if last else ""))
+        last = max(((each.at or sold_at, reference) for reference, each in later.items()), default=(sold_at, ""))
+        changes.append(_rest(last[0], due - own, sold_at, last[1]))
     paid = known.paid_amount
     if whole is not None and known.is_paid and paid > due:
         kind = EntryKind.CHARGEBACK if taken else EntryKind.REFUND
@@ -197,32 +212,33 @@ def _back(claims: Sequence[Claim], facts: Facts, newest: Mapping[str, datetime],
 
 
 def _refunds(claims: Iterable[Claim]) -> Mapping[str, _Refund]:
-    """Refunds as they were read last. One that was deleted stays so."""
+    """Refunds as they were read last; of what nobody dated, the largest. One that was deleted stays so."""
     refunds: dict[str, _Refund] = {}
-    for claim in sorted(claims, key=_version):
+    for claim in sorted(claims, key=lambda claim: (claim.reported_at is not None, _version(claim))):
         refund, at = refunds.setdefault(claim.reference, _Refund()), claim.at or _read_at(claim)
         if claim.deleted:
             refund.deleted_at = min(at, refund.deleted_at or at)
-        else:
-            refund.amount, refund.at, refund.read_at = claim.amount or NOTHING, min(at, refund.at or at), _read_at(claim)
+            continue
+        amount, dated = claim.amount or NOTHING, claim.reported_at is not None
+        refund.amount = amount if dated else max(amount, refund.amount)
+        refund.at = min(at, refund.at or at)
+        refund.read_at = _read_at(claim) if dated else refund.at
     return refunds
 
 
-def _on_top(facts: Facts, known: Decimal) -> Decimal:
+def _on_top(refunds: Collection[Refunded], known: Decimal) -> Decimal:
     """What others tell beyond what is known already: by their totals, or without one."""
-    totals = [(max(known, each.total - each.amount), each.total) for each in facts.refunds.values() if each.total is not None]
-    loose = sum((each.amount for each in facts.refunds.values() if each.total is None), NOTHING)
+    totals = [(max(known, each.total - each.amount), each.total) for each in refunds if each.total is not None]
+    loose = sum((each.amount for each in refunds if each.total is None), NOTHING)
     return covered((start, stop) for start, stop in totals if stop > known) + loose
 
 
-def _taken(claims: Sequence[Claim], facts: Facts, lead: Claim | None) -> Claim | None:
+def _taken(claims: Iterable[Claim], lead: Claim | None, newest: Mapping[str, datetime]) -> Claim | None:
     """What says that all of it went back; None where nothing does."""
-    if lead is not None and (lead.status is Status.CHARGED_BACK or (lead.status is Status.REFUNDED and not lead.refunded_total)):
+    if lead is not None and takes_all(lead):
         return lead
-    if not (facts.charged_back or facts.refunded_whole):
-        return None
-    said = [c for c in claims if not takes_back(c) and c.status in (Status.CHARGED_BACK, Status.REFUNDED)]
-    return min(said, key=_version)
+    said = (c for c in claims if c.kind is not NoticeKind.REFUND and takes_all(c) and not takes_back(c) and not _replaced(c, newest))
+    return min(said, key=_version, default=None)
 
 
 def _told(reference: str, refund: _Refund, sold_at: datetime | None) -> Iterator[_Change]:
@@ -261,18 +277,17 @@ def _steps(changes: Iterable[_Change]) -> Iterator[Step]:
             yield Step(change.at, kind, amount, change.reference, change.reason)
 
 
-def _contradicted(reports: Sequence[Claim], facts: Facts, claims: Iterable[Claim]) -> bool:
+def _contradicted(reports: Sequence[Claim], facts: Facts) -> bool:
     """Somebody else says what the source of the newest report never said, or says of a paid order that the payment failed since."""
     lead = reports[-1]
     own = [report for report in reports if report.source == lead.source]
     amounts = {(report.amount, report.currency) for report in own}
-    was_paid = lead.status is Status.PENDING or any(_is_paid(report, facts) or report.paid_at for report in own)
+    was_paid = lead.status is Status.PENDING or any(report.status in PAID or report.paid_at for report in own)
     others = {report.source: report for report in reports if report.source != lead.source}
     paid = [(each.amount, each.currency) for each in others.values() if each.status in PAID]
     if facts.fixed:
         paid.append((facts.amount, facts.currency))
-    said = [claim for claim in claims if claim.kind is NoticeKind.STATUS and claim.source != lead.source]
-    failed = any(claim.status is Status.FAILED and _read_at(claim) > _read_at(lead) for claim in said)
+    failed = facts.failed_at is not None and facts.failed_at > _read_at(lead)
     return (
         facts.conflicting
         or not amounts.issuperset(paid)
@@ -286,7 +301,7 @@ def _with(facts: Facts, lead: Claim, *, is_paid: bool) -> Facts:
     return Facts(
         paid=is_paid,
         failed=lead.status is Status.FAILED,
-        refunded_whole=facts.refunded_whole or (lead.status is Status.REFUNDED and not lead.refunded_total),
+        refunded_whole=facts.refunded_whole or (lead.status is Status.REFUNDED and takes_all(lead)),
         charged_back=facts.charged_back or lead.status is Status.CHARGED_BACK,
     )
 

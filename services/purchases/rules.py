@@ -137,6 +137,8 @@ class Refunded:
     amount: Decimal
     total: Decimal | None
     """What was paid back until then, itself included; None when nobody said."""
+    at: datetime | None = None
+    """When it was told to have happened, at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,12 @@ class Facts:
     paid_at: datetime | None = None
     """The earliest time that was told."""
     failed: bool = False
+    failed_at: datetime | None = None
+    """The latest time at which a provider said so."""
     refunded_whole: bool = False
     charged_back: bool = False
+    taken_at: datetime | None = None
+    """The earliest time at which all of it was said to have gone back."""
     conflicting: bool = False
     """A paid notice told another amount than the one that counts."""
     refunded_total: Decimal = NOTHING
@@ -173,7 +179,9 @@ class Facts:
             paid=facts.paid or claims_payment,
             paid_at=min(filter(None, (facts.paid_at, claim.at if _tells_when_paid(claim) else None)), default=None),
             failed=facts.failed or claim.status is Status.FAILED,
+            failed_at=max(filter(None, (facts.failed_at, claim.at if _tells_of_failure(claim) else None)), default=None),
             refunded_whole=facts.refunded_whole or (claim.status is Status.REFUNDED and not claim.refunded_total),
+            taken_at=min(filter(None, (facts.taken_at, claim.at if takes_all(claim) else None)), default=None),
             charged_back=facts.charged_back or claim.status is Status.CHARGED_BACK,
             refunded_total=max(facts.refunded_total, total or NOTHING),
         )
@@ -264,6 +272,15 @@ def status_by(facts: Facts, paid: Decimal, refunded: Decimal) -> Status:
     return Status.PARTIALLY_REFUNDED if refunded else Status.COMPLETED
 
 
+def takes_all(claim: Claim) -> bool:
+    """It says that all of the money went back."""
+    return claim.status is Status.CHARGED_BACK or (claim.status is Status.REFUNDED and not claim.refunded_total)
+
+
+def _tells_of_failure(claim: Claim) -> bool:
+    return claim.kind is NoticeKind.STATUS and claim.status is Status.FAILED
+
+
 def _tells_when_paid(claim: Claim) -> bool:
     """A purchase's notice has the time of its payment; that of a refund or chargeback is of something later."""
     return claim.status is Status.COMPLETED or (claim.kind is NoticeKind.PURCHASE and claim.status in PAID)
@@ -273,9 +290,10 @@ def _joined(known: Refunded | None, claim: Claim) -> Refunded:
     """The larger amount, since a refund may be told before it has one; the smaller total, since later refunds are in the larger."""
     amount, total = claim.amount or NOTHING, claim.refunded_total
     if known is None:
-        return Refunded(amount, total)
+        return Refunded(amount, total, claim.at)
     totals = [each for each in (known.total, total) if each is not None]
-    return Refunded(max(known.amount, amount), min(totals, default=None))
+    times = [each for each in (known.at, claim.at) if each is not None]
+    return Refunded(max(known.amount, amount), min(totals, default=None), min(times, default=None))
 
 
 def covered(stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:

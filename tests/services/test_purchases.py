@@ -40,7 +40,7 @@ from kit.persons import learn
 from kit.rules import PageKey
 from kit.settings import Settings
 from services.purchases.exchange import Quote
-from services.purchases.messages import EMAIL_CONTEXT, TOPIC
+from services.purchases.messages import EMAIL_CONTEXT, TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.orders import new_row
 from services.purchases.repository import Filter, Rates, choice
@@ -649,7 +649,7 @@ BROKEN: list[tuple[Message, str, str]] = [
     (pb.TrackPurchaseRequest(), "purchase", "required"),
     (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(amount=1)), "refund.reference", "required"),
     (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", amount=-1)), "refund.amount", "greater than or equal"),
-    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", timestamp=Timestamp(seconds=1))), "refund.timestamp", "retention"),
+    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", amount=1, timestamp=Timestamp(seconds=1))), "refund.timestamp", "retention"),
     (pb.UpdatePaymentStatusRequest(id="1"), "payment_status", "required"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="gone"), "payment_status", "none of pending"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid", timestamp=Timestamp(seconds=1)), "timestamp", "retention"),
@@ -674,11 +674,12 @@ async def test_a_broken_rule_names_its_field_and_keeps_nothing(shop: Shop) -> No
 
 
 async def test_what_there_is_not_is_not_found(shop: Shop) -> None:
-    refund = pb.Refund(reference="17", amount=1)
+    refund, purchase_id = pb.Refund(reference="17", amount=1), purchase_id_of("shop", "404")
     for request in (
         pb.GetPurchaseRequest(id="404"),
-        pb.RefundPurchaseRequest(id="404", refund=refund),
-        pb.UpdatePaymentStatusRequest(id="404", payment_status="paid"),
+        pb.GetPurchaseRequest(id=purchase_id),
+        pb.RefundPurchaseRequest(id=purchase_id, refund=refund),
+        pb.UpdatePaymentStatusRequest(id=purchase_id, payment_status="paid"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await shop.call(request)
@@ -690,7 +691,7 @@ async def test_what_there_is_not_is_not_found(shop: Shop) -> None:
     ("request_", "scopes"),
     [
         (ParseDict({"purchase": purchase()}, pb.TrackPurchaseRequest()), {"site", "admin", "internal"}),
-        (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="17")), {"site", "admin", "internal"}),
+        (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="17", amount=1)), {"site", "admin", "internal"}),
         (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid"), {"site", "admin", "internal"}),
         (pb.GetPurchaseRequest(id="1"), {"site", "admin", "internal"}),
         (pb.ListPurchasesRequest(), {"read", "admin", "internal"}),

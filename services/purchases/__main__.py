@@ -15,6 +15,7 @@ from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.personal import holdings
 from services.purchases.servicer import PurchasesServicer, Retell
+from services.purchases.waiting import Waiting
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
@@ -28,7 +29,7 @@ async def main(settings: Settings) -> None:
         await publisher.serve(
             [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
             [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
-            [publisher.retention(own)],
+            [publisher.retention(own), Waiting(publisher.sessions).run],
         )
 
 

@@ -81,7 +81,7 @@ def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
 
 
 def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> Told:
-    """What a purchase tells; personal values are sealed.
+    """What a purchase tells; personal values are sealed. An address of nobody is left out: nobody's key would open it.
 
     Args:
         purchase: as it was told.
@@ -90,7 +90,7 @@ def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping
         seals: the keys of the names that `sealed_under` asks for.
     """
     email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
-    strongest = _names(purchase.user_id, email_hash, purchase.session_id)[0]
+    strongest = next(iter(_names(purchase.user_id, email_hash, purchase.session_id)), "")
     columns: dict[str, Any] = {
         "user_id": purchase.user_id,
         "session_id": purchase.session_id,
@@ -98,7 +98,7 @@ def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping
         "email_hash": email_hash,
         "payment_method": purchase.payment_method,
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
-        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields else b"",
+        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields and strongest else b"",
         "details": MessageToDict(metadata),
     }
     return Told(

@@ -21,6 +21,9 @@ _PRICE: Final = frozenset({"rate", "base_net_amount"})
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount")
 
 
+AWAITED: Final = "waiting"
+"""Stands for the status of an order that is not known yet."""
+
 WAITING: Final = "waiting:"
 """Kind of the names that stand for orders of which nothing but notices is known."""
 
@@ -87,7 +90,7 @@ class Order:
         row, known = self.row, self._claims
         self._claims = [*known, claim]
         self.is_news = claim not in known if takes_back(claim) else _adds(known, self._claims)
-        row.subject, row.currency, row.payment_status, row.amount = f"{WAITING}{row.id}", "", Status.PENDING.value, NOTHING
+        row.subject, row.currency, row.payment_status, row.amount = f"{WAITING}{row.id}", "", AWAITED, NOTHING
         row.timestamp, row.disputed, row.base_net_amount = row.timestamp or now, False, NOTHING
 
     def tell(self, claim: Claim, told: Told | None = None) -> None:

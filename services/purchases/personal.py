@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, Literal
 
-from kit.subjects.holdings import Holding, Kind, Part, nothing
+from kit.subjects.holdings import Ages, Holding, Kind, Part, nothing
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 
@@ -14,11 +14,13 @@ HOLDINGS: Final = (
         PurchaseRow,
         section="purchase_history",
         why="what was sold, for the shop's books and its figures",
-        kept="as long as tax law asks; after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
+        kept="as long as tax law asks, or as long as `PMP_SITE_RETENTION_TABLES` says; "
+        "after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal=nothing("email", "billing_data", "metadata"),
         sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
-        internal=("lines_fixed",),
+        internal=("lines_fixed", "ordered_on"),
+        ages=Ages("timestamp", key="id"),
         parts=(
             Part(LineRow, "purchase_id"),
             Part(EntryRow, "purchase_id"),

@@ -36,6 +36,9 @@ BILLING_CONTEXT: Final = "billing"
 ERASED: Final = "erased:"
 """Kind of the names that stand for erased persons."""
 
+NOBODY: Final = "nobody:"
+"""Kind of the names that stand for buyers of whom nothing is known yet."""
+
 _COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
 _IMPERSONAL: Final = frozenset({"payment_method", "utm_attribution"})
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
@@ -67,6 +70,8 @@ class Told:
     lines: Sequence[Mapping[str, Any]]
     is_test: bool
     is_staff: bool
+    names_nobody: bool = False
+    """The shop anonymised it."""
 
 
 def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
@@ -107,6 +112,7 @@ def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping
         lines=[_line(line, currency) for line in _lines(purchase)],
         is_test=purchase.is_test,
         is_staff=purchase.is_staff,
+        names_nobody=not strongest,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kit.persons import subject_of
 from services.purchases.ledger import Balance, EntryKind, Step, bookings, numbered, restated
-from services.purchases.messages import ERASED, Told, joined, purchase_id_of, wordpress_order_id
+from services.purchases.messages import ERASED, NOBODY, Told, joined, purchase_id_of, wordpress_order_id
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 from services.purchases.money import NOTHING, Rate, entries_in_base, exact, in_base
 from services.purchases.reports import stands, takes_back
@@ -185,8 +185,8 @@ class Order:
         for flag in ("is_test", "is_staff"):
             values[flag] = getattr(told, flag) or (getattr(row, flag) and not newest)
         named = subject_of(user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or "")
-        own = "" if (row.subject or "").startswith(WAITING) else row.subject
-        values["subject"] = named or own or f"{ERASED}{row.id}"
+        own = "" if (row.subject or "").startswith((WAITING, NOBODY)) else row.subject
+        values["subject"] = named or own or f"{NOBODY if told.names_nobody else ERASED}{row.id}"
         # The day of the order says which rate is pinned with the sale: from then on it stays.
         if not row.is_known:
             values["timestamp"] = told.timestamp

@@ -1,13 +1,16 @@
-"""What a proto can't say of requests: times the clock allows, bounds of free-form data, URLs that name nobody, tokens of pages."""
+"""What a proto can't say of requests: times, currencies, bounds of free-form data, URLs that name nobody, tokens of pages."""
 
 from __future__ import annotations
 
+import csv
 import re
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from decimal import Decimal
+from functools import cache, lru_cache
 from math import isfinite
+from pathlib import Path
 from time import time
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
@@ -22,6 +25,23 @@ ANY_AGE: Final = timedelta(days=36_500)
 """Shops bring customers and choices of many years: these may be as old as their person, and databases still hold them."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
+
+
+def _currencies() -> Mapping[str, str]:
+    """The lines of `currencies.csv`. They are only ever added to: amounts that are kept were rounded by them.
+
+    They are ISO 4217's codes of today (`iso`), those that were withdrawn (`withdrawn`: from Unicode CLDR's list; the two decimals
+    of most lose nothing where prices had fewer), and those in which WooCommerce sells beside them (`woocommerce`).
+    """
+    with (Path(__file__).parent / "currencies.csv").open(newline="") as file:
+        return {row["code"]: row["decimals"] for row in csv.DictReader(file)}
+
+
+_CURRENCIES: Final = _currencies()
+CURRENCIES: Final = frozenset(_CURRENCIES)
+"""Codes of currencies, and of gold, funds and tests, in which nobody pays."""
+DECIMALS: Final = {code: int(decimals) for code, decimals in _CURRENCIES.items() if decimals}
+"""Digits of the minor unit by code, of those in which one can pay, or could once: 2 of USD, 0 of JPY."""
 
 _Id = TypeVar("_Id")
 
@@ -72,6 +92,16 @@ class Period(NamedTuple):
         if (kept := settings.site_retention_tables.get(table)) is not None:
             return cls.of(kept, f"PMP_SITE_RETENTION_TABLES, {table}")
         return cls.of(settings.site_retention, "PMP_SITE_RETENTION") if as_events else cls.of(ANY_AGE)
+
+
+@cache
+def minor_unit(currency: str) -> Decimal:
+    """The smallest amount of a currency in which one can pay: 0.01 of USD, 1 of JPY.
+
+    Raises:
+        KeyError: there is no such currency.
+    """
+    return Decimal(1).scaleb(-DECIMALS[currency])
 
 
 def check(*violations: Violation | None) -> None:

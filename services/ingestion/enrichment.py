@@ -15,7 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from pmp.ingestion.v1 import event_pb2 as pb
 from ua_parser import parse_os, parse_user_agent
 
-from kit.currencies import CODES
+from kit.rules import CURRENCIES
 from services.ingestion.traffic import SiteHosts, traffic
 
 Digest = Callable[[bytes], bytes]
@@ -84,7 +84,7 @@ def course_of(page_url: str) -> str:
 
 def currency_of(code: str) -> str:
     """The ISO 4217 code, or empty when it is none."""
-    return code.upper() if code.upper() in CODES else ""
+    return code.upper() if code.upper() in CURRENCIES else ""
 
 
 @lru_cache(8192)

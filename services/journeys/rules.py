@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from kit.currencies import CODES, DECIMALS
 from kit.errors import Violation
+from kit.rules import CURRENCIES, DECIMALS
 
 AWARENESS: Final = "awareness"
 INTEREST: Final = "interest"
@@ -103,7 +103,7 @@ def minor_unit(currency: str) -> Decimal:
     Raises:
         ValueError: there is no such currency.
     """
-    if currency not in CODES:
+    if currency not in CURRENCIES:
         raise ValueError(currency)
     return Decimal(1).scaleb(-min(DECIMALS.get(currency, 4), 4))
 

@@ -11,11 +11,11 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
+from services.purchases.deadlines import Waiting
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.personal import holdings
 from services.purchases.servicer import PurchasesServicer, Retell
-from services.purchases.waiting import Waiting
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]

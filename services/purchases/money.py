@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Final, NamedTuple
 
-from kit.currencies import DECIMALS, minor_unit
+from kit.rules import DECIMALS, minor_unit
 
 _DIGITS: Final = 60  # those of an amount times those of a rate, and room
 NOTHING: Final = Decimal(0)

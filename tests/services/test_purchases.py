@@ -41,6 +41,7 @@ from kit.persons import learn
 from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects.retention import Retention, expiries
+from services.purchases.deadlines import PATIENCE, Waiting
 from services.purchases.exchange import Quote
 from services.purchases.messages import EMAIL_CONTEXT, TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
@@ -48,7 +49,6 @@ from services.purchases.orders import new_row
 from services.purchases.personal import HOLDINGS
 from services.purchases.repository import Filter, Rates, choice
 from services.purchases.servicer import MOST_WAITING, PurchasesServicer
-from services.purchases.waiting import PATIENCE, Waiting
 from tests.conftest import newest_database
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"

@@ -159,7 +159,12 @@ async def _all(several: list[Any], call: Callable[[Any], Awaitable[None]]) -> No
 
     async def send(each: Any) -> None:
         async with sending:
-            await call(each)
+            while True:
+                try:
+                    return await call(each)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
 
     await asyncio.gather(*(send(each) for each in several))
 

@@ -13,7 +13,7 @@ from services.purchases.ledger import Balance, EntryKind, Step, bookings, number
 from services.purchases.messages import ERASED, NOBODY, Told, joined, purchase_id_of, wordpress_order_id
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 from services.purchases.money import NOTHING, Rate, entries_in_base, exact, in_base
-from services.purchases.reports import stands, takes_back
+from services.purchases.reports import stands
 from services.purchases.rules import PAID, Claim, NoticeKind, Reason, State, Status, facts_of
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
@@ -89,7 +89,7 @@ class Order:
         """Takes in a notice of an order that is not known yet."""
         row, known = self.row, self._claims
         self._claims = [*known, claim]
-        self.is_news = claim not in known if takes_back(claim) else _adds(known, self._claims)
+        self.is_news = claim not in known if claim.takes_back else _adds(known, self._claims)
         row.subject, row.currency, row.payment_status, row.amount = f"{WAITING}{row.id}", "", AWAITED, NOTHING
         row.timestamp, row.disputed, row.base_net_amount = row.timestamp or now, False, NOTHING
 
@@ -99,7 +99,7 @@ class Order:
         currency = self.row.currency or claim.currency
         before = stands(_in(currency, known))[0].paid_back if known else NOTHING
         self._claims = _in(currency, [*known, claim])
-        self.is_news = claim not in known if takes_back(claim) else _adds(known, self._claims)
+        self.is_news = claim not in known if claim.takes_back else _adds(known, self._claims)
         now, self._steps = stands(self._claims)
         if told is not None:
             is_newest = claim.reported_at is not None and not any(c.reported_at and c.reported_at > claim.reported_at for c in known)
@@ -235,7 +235,7 @@ def _priced_in(currency: str, claim: Claim) -> Claim:
 
 def _adds(known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
     """A notice that takes nothing back adds to the facts."""
-    before, after = (facts_of(claim for claim in some if not takes_back(claim)) for some in (known, claims))
+    before, after = (facts_of(claim for claim in some if not claim.takes_back) for some in (known, claims))
     return before != after
 
 

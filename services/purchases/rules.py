@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from services.purchases.money import NOTHING
 
@@ -60,6 +60,7 @@ _WORDS: Final[Mapping[str, Status]] = {
     **dict.fromkeys(("cancelled", "canceled"), Status.FAILED),
     **dict.fromkeys(("chargeback", "dispute", "disputed"), Status.CHARGED_BACK),
 }
+_STATUSES: Final = list(Status)
 PAID: Final = frozenset({Status.COMPLETED, Status.REFUNDED, Status.PARTIALLY_REFUNDED, Status.CHARGED_BACK})
 """What only a paid order can be: whoever says one of these says that the order was paid."""
 
@@ -128,6 +129,25 @@ class Claim:
     """Why the order stands so."""
     deleted: bool = False
     """The shop deleted the refund."""
+
+    @property
+    def takes_back(self) -> bool:
+        """It may take something back that was told before."""
+        return self.reported_at is not None or self.deleted
+
+    @property
+    def read_at(self) -> datetime:
+        """When its source knew it."""
+        at = self.reported_at or self.at
+        assert at is not None  # noqa: S101 (whatever is told has a time)
+        return at
+
+    @property
+    def version(self) -> tuple[Any, ...]:
+        """Sorts claims by when they were made, and those of one time, too, whatever came first."""
+        total = NOTHING if self.refunded_total is None else self.refunded_total
+        status = -1 if self.status is None else _STATUSES.index(self.status)
+        return (self.read_at, self.deleted, status, self.amount or NOTHING, total, self.source, self.reference)
 
 
 @dataclass(frozen=True, slots=True)

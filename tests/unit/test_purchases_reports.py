@@ -57,6 +57,10 @@ def refund(day: float, reference: str, amount: float, total: float | None, *, de
     return Claim(NoticeKind.REFUND, None, Decimal(str(amount)), "USD", at(day), reference, told, source, at(day), deleted=deleted)
 
 
+def told_by_webhook(status: Status, day: int) -> Claim:
+    return Claim(NoticeKind.STATUS, status, None, "USD", at(day), f"e{day}", source="webhook")
+
+
 class Book:
     """One order, as the tables keep it between two notices."""
 
@@ -253,7 +257,7 @@ reports = st.builds(
 )
 refunds = st.builds(refund, st.integers(1, 20), st.sampled_from(["r1", "r2", "r3"]), money, st.none() | money, deleted=st.booleans())
 statuses = st.builds(
-    lambda status, day: Claim(NoticeKind.STATUS, status, None, "USD", at(day), f"e{day}", source="webhook"),
+    told_by_webhook,
     st.sampled_from(Status),
     st.integers(1, 20),
 )

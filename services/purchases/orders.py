@@ -73,7 +73,7 @@ class Order:
     @property
     def is_duplicate(self) -> bool:
         """The notice told nothing that anybody would want to know: no change, and no money that went back that was not known."""
-        return not (self.changed - _PRICE or self._tells_of_refund)
+        return not (self.is_news if self.waiting else self.changed - _PRICE or self._tells_of_refund)
 
     @property
     def awaits_rate(self) -> bool:

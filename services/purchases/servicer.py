@@ -168,7 +168,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         return pb.RefundPurchaseResponse(
             success=True,
             purchase_id=order.row.id,
-            duplicate=order.is_duplicate and not order.is_news if order.waiting else order.is_duplicate,
+            duplicate=order.is_duplicate,
             booked_amount=float(booked),
             waiting=order.waiting > 0,
         )

@@ -642,7 +642,7 @@ KEPT = {"site_retention_tables": {"purchases.purchases": timedelta(days=1095)}}
 
 BROKEN: list[tuple[Message, str, str]] = [
     (ParseDict({"purchase": purchase(order_id="")}, pb.TrackPurchaseRequest()), "purchase.order_id", "required"),
-    (ParseDict({"purchase": purchase(order_id="a@b.example")}, pb.TrackPurchaseRequest()), "purchase.order_id", "pattern"),
+    (ParseDict({"purchase": purchase(order_id=" 1")}, pb.TrackPurchaseRequest()), "purchase.order_id", "pattern"),
     (ParseDict({"purchase": purchase(amount=None)}, pb.TrackPurchaseRequest()), "purchase.amount", "required"),
     (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a")), "refund", "amount is required"),
     (ParseDict({"purchase": purchase(paid_at="2001-01-01T00:00:00Z")}, pb.TrackPurchaseRequest()), "purchase.paid_at", "1095 days"),

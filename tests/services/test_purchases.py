@@ -674,7 +674,7 @@ BROKEN: list[tuple[Message, str, str]] = [
     (pb.UpdatePaymentStatusRequest(id="1"), "payment_status", "required"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="gone"), "payment_status", "none of pending"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid", timestamp=Timestamp(seconds=1)), "timestamp", "retention"),
-    (pb.GetPurchaseRequest(id="a b"), "id", "pattern"),
+    (pb.GetPurchaseRequest(id=" a b"), "id", "pattern"),
     (pb.ListPurchasesRequest(page_size=501), "page_size", "500"),
     (pb.ListPurchasesRequest(payment_status="gone"), "payment_status", "in"),
     (pb.ListPurchasesRequest(page_token="nonsense"), "page_token", "next_page_token"),

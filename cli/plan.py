@@ -130,8 +130,6 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     redis_port, gateway_metrics_port, *ports = free_ports(2 + 2 * len(parts))
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
-    # The demo's events are of 2024, and it has to work for years.
-    environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
     # Programs are found by the installed package, never by the folder `pmp` was called in.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
     environment = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -18,10 +18,13 @@ from kit.database import READING, Sessions, transact
 from kit.outbox import StateTopic
 from services.purchases.exchange import MalformedRates, Quote, read_rates
 from services.purchases.messages import TOPIC, changed_message
+from services.purchases.models import PurchaseRow
 from services.purchases.repository import Purchases, Rates
 
-SOURCE = "ECB"
+SOURCE = "file"
 """Where the rates come from, as the table says it."""
+SHOWN = 20
+"""Orders without a rate that are named."""
 CHUNK = 5_000
 """Rates that are written in one transaction: the service goes on between two."""
 BATCH = 200
@@ -33,12 +36,12 @@ class Priced:
     """What became of paid orders that had no rate."""
 
     priced: int = 0
-    without: int = 0
-    """There is still no rate for the day of the order."""
+    without: list[PurchaseRow] = field(default_factory=list[PurchaseRow])
+    """There is still no rate for the day of these."""
 
 
 def read_file(path: Path) -> list[Quote]:
-    """The rates in a file of the European Central Bank, as CSV or zipped.
+    """The rates in a file, as CSV or zipped.
 
     Raises:
         CommandFailed: the file can't be read, or something is wrong with it.
@@ -66,7 +69,16 @@ async def import_rates(path: Path, url: str, console: Console) -> None:
     first, last = min(quote.day for quote in quotes), max(quote.day for quote in quotes)
     console.print(f"{len(quotes):,} rates from {first} to {last}; {outcome.priced:,} orders that had none are priced.")
     if outcome.without:
-        console.print(f"{outcome.without:,} paid orders still have no rate: their day or their currency is not in the file.")
+        console.print(f"{len(outcome.without):,} paid orders still have no rate: their day or their currency is not in the file.")
+        for row in outcome.without[:SHOWN]:
+            console.print(f"  order {row.order_id} of {_day(row)} in {row.currency}", highlight=False, markup=False)
+        if len(outcome.without) > SHOWN:
+            console.print(f"  and {len(outcome.without) - SHOWN:,} more, in {', '.join(sorted({row.currency for row in outcome.without}))}")
+
+
+def _day(row: PurchaseRow) -> date:
+    """The day whose rate an order has."""
+    return row.ordered_on or row.timestamp.date()
 
 
 async def _store(sessions: Sessions, quotes: Sequence[Quote], progress: Progress) -> None:
@@ -90,23 +102,26 @@ async def _price(sessions: Sessions, progress: Progress) -> Priced:
     outcome, topic, after = Priced(), StateTopic(TOPIC, partitions or 1), ""
     while True:
 
-        async def work(session: AsyncSession, after: str = after) -> tuple[int, int, str]:
+        async def work(session: AsyncSession, after: str = after) -> tuple[int, list[PurchaseRow], str]:
             orders = await Purchases(session).unpriced(after, BATCH)
+            rates = await Rates(session).rates([(_day(row), row.currency, row.base_currency) for row in (order.row for order in orders)])
             priced: list[tuple[str, Message]] = []
-            for order in orders:
+            without: list[PurchaseRow] = []
+            for order, rate in zip(orders, rates, strict=True):
                 row = order.row
-                rate = await Rates(session).rate(row.timestamp.date(), row.currency, row.base_currency)
-                if rate is not None:
+                if rate is None:
+                    without.append(row)
+                else:
                     order.price(rate)
                     row.updated_at = datetime.now(UTC)
                     priced.append((row.id, changed_message(row, order.lines, order.entries)))
             await session.flush()
             await topic.tell(session, priced)
-            return len(priced), len(orders), orders[-1].row.id if orders else ""
+            return len(priced), without, orders[-1].row.id if orders else ""
 
-        priced, seen, after = await transact(sessions, work)
-        if not seen:
+        priced, without, after = await transact(sessions, work)
+        if not after:
             return outcome
         outcome.priced += priced
-        outcome.without += seen - priced
-        progress.advance(task, seen)
+        outcome.without += without
+        progress.advance(task, priced + len(without))

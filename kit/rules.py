@@ -1,11 +1,15 @@
-"""What a proto can't say of requests: times the clock allows, bounds of free-form data, tokens of pages."""
+"""What a proto can't say of requests: times, currencies, bounds of free-form data, tokens of pages."""
 
 from __future__ import annotations
 
+import csv
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
 from math import isfinite
+from pathlib import Path
 from time import time
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -13,11 +17,29 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.errors import InvalidRequest, Violation
+from kit.settings import Settings
 
 ANY_AGE: Final = timedelta(days=36_500)
 """Shops bring customers and choices of many years: these may be as old as their person, and databases still hold them."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
+
+
+def _currencies() -> Mapping[str, str]:
+    """The lines of `currencies.csv`. They are only ever added to: amounts that are kept were rounded by them.
+
+    They are ISO 4217's codes of today (`iso`), those that were withdrawn (`withdrawn`: from Unicode CLDR's list; the two decimals
+    of most lose nothing where prices had fewer), and those in which WooCommerce sells beside them (`woocommerce`).
+    """
+    with (Path(__file__).parent / "currencies.csv").open(newline="") as file:
+        return {row["code"]: row["decimals"] for row in csv.DictReader(file)}
+
+
+_CURRENCIES: Final = _currencies()
+CURRENCIES: Final = frozenset(_CURRENCIES)
+"""Codes of currencies, and of gold, funds and tests, in which nobody pays."""
+DECIMALS: Final = {code: int(decimals) for code, decimals in _CURRENCIES.items() if decimals}
+"""Digits of the minor unit by code, of those in which one can pay, or could once: 2 of USD, 0 of JPY."""
 
 _Id = TypeVar("_Id")
 
@@ -42,12 +64,39 @@ class Period(NamedTuple):
 
     earliest: float
     latest: float
+    age: timedelta
+    """How old something may be."""
+    setting: str
+    """What says so; empty where it is the mesh itself."""
 
     @classmethod
-    def of(cls, retention: timedelta) -> Period:
-        """From the beginning of the retention to 24 hours ahead."""
+    def of(cls, age: timedelta, setting: str = "") -> Period:
+        """From so long ago to 24 hours ahead."""
         now = time()
-        return cls(now - retention.total_seconds(), now + _AHEAD_SECONDS)
+        return cls(now - age.total_seconds(), now + _AHEAD_SECONDS, age, setting)
+
+    @classmethod
+    def kept(cls, settings: Settings, table: str, *, as_events: bool = False) -> Period:
+        """As long as rows of a table are kept: at any age, where the settings do not say how long.
+
+        Args:
+            settings: `site_retention_tables` goes first.
+            table: named with its service.
+            as_events: else its rows are kept as long as events.
+        """
+        if (kept := settings.site_retention_tables.get(table)) is not None:
+            return cls.of(kept, f"PMP_SITE_RETENTION_TABLES, {table}")
+        return cls.of(settings.site_retention, "PMP_SITE_RETENTION") if as_events else cls.of(ANY_AGE)
+
+
+@cache
+def minor_unit(currency: str) -> Decimal:
+    """The smallest amount of a currency in which one can pay: 0.01 of USD, 1 of JPY.
+
+    Raises:
+        KeyError: there is no such currency.
+    """
+    return Decimal(1).scaleb(-DECIMALS[currency])
 
 
 def check(*violations: Violation | None) -> None:
@@ -67,7 +116,10 @@ def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation |
     if seconds > allowed.latest:
         return Violation(field, f"{field} is more than 24 hours ahead")
     if seconds < allowed.earliest:
-        return Violation(field, f"{field} is older than the site's retention")
+        days = allowed.age.days
+        if not allowed.setting:
+            return Violation(field, f"{field} is more than {days // 365} years ago")
+        return Violation(field, f"{field} is older than the site's retention ({allowed.setting}: {days} days)")
     return None
 
 

@@ -184,10 +184,6 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return self
 
-    def kept(self, table: str) -> timedelta:
-        """How long rows of a table, named with its service, are kept: what is older when it comes is refused."""
-        return self.site_retention_tables.get(table, self.site_retention)
-
     def database(self, service: str) -> str:
         """URL of a service's own database."""
         return self.database_url.replace("{service}", service)

@@ -80,6 +80,8 @@ class Ages:
     """The time that says how old a row is."""
     by: str = ""
     """A column in whose order they do so, where there is no index of the time."""
+    key: str = ""
+    """The column that is the key of what the service's topic told of them, where that is forgotten with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,8 @@ class IngestionServicer(IngestionServiceServicer):
     async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
-        return _Admission(self._keys.vault, self._scrubber, seal, caller(), Period.of(self._settings.kept("ingestion.events")))
+        allowed = Period.kept(self._settings, "ingestion.events", as_events=True)
+        return _Admission(self._keys.vault, self._scrubber, seal, caller(), allowed)
 
 
 def _key(event: event_pb2.Event) -> str:

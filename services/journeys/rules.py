@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from iso4217 import Currency
-
 from kit.errors import Violation
+from kit.rules import CURRENCIES, DECIMALS
 
 AWARENESS: Final = "awareness"
 INTEREST: Final = "interest"
@@ -100,13 +99,14 @@ def _said_at(glimpse: Glimpse) -> tuple[datetime, str]:
 
 @lru_cache
 def minor_unit(currency: str) -> Decimal:
-    """The smallest amount of a currency by ISO 4217: 0.01 of USD, 1 of JPY; 0.0001 where the standard names none.
+    """The smallest amount of a currency that is kept: 0.01 of USD, 1 of JPY; 0.0001 where it has none, or a smaller one.
 
     Raises:
         ValueError: there is no such currency.
     """
-    exponent = Currency(currency).exponent
-    return Decimal(1).scaleb(-min(4 if exponent is None else exponent, 4))
+    if currency not in CURRENCIES:
+        raise ValueError(currency)
+    return Decimal(1).scaleb(-min(DECIMALS.get(currency, 4), 4))
 
 
 def wrong_currency(field: str, currency: str) -> Violation | None:

@@ -66,7 +66,7 @@ class JourneysServicer(JourneysServiceServicer):
         if who.scope == "track" and told.user_id and told.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
+            wrong_time("touchpoint.timestamp", told.timestamp, Period.kept(self._settings, "journeys.user_journeys", as_events=True)),
             wrong_struct("touchpoint.metadata", told.metadata),
             None if told.user_id or told.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
@@ -103,7 +103,7 @@ class JourneysServicer(JourneysServiceServicer):
         told = request.conversion
         currency = told.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
+            wrong_time("conversion.timestamp", told.timestamp, Period.kept(self._settings, "journeys.conversions")),
             wrong_struct("conversion.metadata", told.metadata),
             None if told.user_id or told.email or told.session_id else Violation("conversion", "user_id, email or session_id is required"),
             rules.wrong_currency("conversion.currency", currency),

@@ -11,6 +11,7 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
+from services.purchases.deadlines import Waiting
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.personal import holdings
@@ -29,7 +30,7 @@ async def main(settings: Settings) -> None:
         await publisher.serve(
             [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
             [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
-            [publisher.retention(own)],
+            [publisher.retention(own), Waiting(publisher.sessions).run],
         )
 
 

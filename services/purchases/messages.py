@@ -39,11 +39,13 @@ ERASED: Final = "erased:"
 """Kind of the names that stand for erased persons."""
 
 NOBODY: Final = "purchase:"
-"""Kind of the names of orders that name nobody, as a shop's till has them."""
+"""Kind of the names of orders that name nobody: sold over the counter, or anonymised by the shop."""
 
 _COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
+_NAMED: Final = 5
+"""Version of the UUIDs that are made of names."""
 
 
 def purchase_id_of(site: str, order_id: str) -> str:
@@ -54,6 +56,14 @@ def purchase_id_of(site: str, order_id: str) -> str:
 def reference_pseudonym(vault: Vault, reference: str) -> str:
     """What stands for a notice's own number in an erased person's order: told again, it is known again. Empty for none."""
     return f"erased-{vault.digest(reference.encode(), purpose='reference').hex()}" if reference else ""
+
+
+def may_be_ordered(name: str) -> bool:
+    """False for a purchase id: only shops' own numbers become orders."""
+    try:
+        return UUID(name).version != _NAMED
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
 
 
 def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> Told:
-    """What a purchase tells; personal values are sealed.
+    """What a purchase tells; personal values are sealed. An address of nobody is left out: nobody's key would open it.
 
     Args:
         purchase: as it was told.
@@ -164,6 +174,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=change_pb2.PaymentStatus.Value(f"PAYMENT_STATUS_{row.payment_status.upper()}"),
         user_id=row.user_id or "",
         session_id=row.session_id or "",
@@ -194,6 +205,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
                 amount=_text(entry.amount, row.currency),
                 base_amount=_text(entry.base_amount, row.base_currency),
                 timestamp=_timestamp(entry.timestamp),
+                reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
             )
             for entry in entries
         ],
@@ -213,6 +225,7 @@ def recorded_message(
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=row.payment_status,
         user_id=row.user_id or "",
         person_id=person_id,
@@ -245,6 +258,7 @@ def recorded_message(
                 base_amount=_number(entry.base_amount),
                 timestamp=_timestamp(entry.timestamp),
                 booked_at=_timestamp(entry.booked_at),
+                reason=entry.reason,
             )
             for entry in entries
         ],

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from kit.subjects.holdings import Becomes, Holding, Kind, Part, Row, Stays, nothing
+from kit.subjects.holdings import Ages, Becomes, Holding, Kind, Part, Row, Stays, nothing
 from kit.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from kit.vault import Vault
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT, reference_pseudonym
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
+from services.purchases.rules import Reason
+
+
+def _reason(row: Row) -> str:
+    """Why an order stands so, which is one of the contract's words; what somebody wrote about a refund goes."""
+    return row["reason"] if row["reason"] in set(Reason) else ""
 
 
 def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, ...]:
@@ -30,7 +36,8 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, 
         PurchaseRow,
         section="purchase_history",
         why="what was sold, for the shop's books and its figures",
-        kept="as long as tax law asks; after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
+        kept="as long as tax law asks, or as long as `PMP_SITE_RETENTION_TABLES` says; "
+        "after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal={**nothing("email", "billing_data", "metadata", "utm_attribution"), **word("payment_method", PAYMENTS, otherwise=OTHER)},
         stays={
@@ -43,14 +50,15 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, 
             "base_currency": Stays.WORD,
         },
         sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
-        internal=("lines_fixed",),
+        internal=("lines_fixed", "ordered_on"),
+        ages=Ages("timestamp", key="id"),
         parts=(
             Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, **products}),
             Part(EntryRow, "purchase_id", referred, {**ids, "kind": Stays.WORD}),
             Part(
                 NoticeRow,
                 "purchase_id",
-                {**referred, "reason": lambda _row: "", **word("source", SENDERS, otherwise=OTHER)},
+                {**referred, "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
                 {"purchase_id": Stays.ID, **dict.fromkeys(("kind", "status", "currency", "changed"), Stays.WORD)},
             ),
         ),

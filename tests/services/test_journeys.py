@@ -835,6 +835,13 @@ async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_aga
             await call
 
 
+async def test_conversions_have_no_retention_of_events(journeys: Journeys) -> None:
+    await journeys.convert(conversion(timestamp=ago(days=4000).isoformat()))
+    assert len(await journeys.rows(models.conversions)) == 1
+    with pytest.raises(grpc.aio.AioRpcError, match="PMP_SITE_RETENTION: 1095 days"):
+        await journeys.touch(touchpoint(timestamp=ago(days=1200).isoformat()))
+
+
 def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
     wrong = settings.model_copy(
         update={"site_retention_tables": {"journeys.journey_orders": timedelta(days=1), "identity.x": timedelta(days=1)}}

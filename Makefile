@@ -17,7 +17,7 @@ help: ## Say what there is
 setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
 
 .venv/.packages: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "pmp-mesh needs Python 3.11 to 3.14")'
 	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.*'

@@ -20,7 +20,7 @@ from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import gateway_ready, redis_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
@@ -118,8 +118,8 @@ def checked_redis_url(url: str) -> str:
     return url
 
 
-def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: Mapping[str, str] = os.environ) -> Plan:
-    """Chooses free ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
+def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Ports, environ: Mapping[str, str] = os.environ) -> Plan:
+    """Takes ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
 
     Raises:
         CommandFailed: no ports are free, or a setting is not what it must be.
@@ -127,8 +127,8 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     names = service_names()
     workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
     parts = [(name, "service") for name in names] + [(name, "worker") for name in workers]
-    redis_port, gateway_metrics_port, *ports = free_ports(2 + 2 * len(parts))
-    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
+    redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(parts))
+    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, own, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # The demo's events are of 2024, and it has to work for years.
     environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
@@ -142,7 +142,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
         "PMP_REDIS_URL": redis_url,
     }
     commands: list[Command] = []
-    for (name, kind), port, metrics_port in zip(parts, ports, ports[len(parts) :], strict=False):
+    for (name, kind), port, metrics_port in zip(parts, own, own[len(parts) :], strict=False):
         address = f"{LOOPBACK}:{port}"
         is_worker = kind == "worker"
         commands.append(

@@ -63,6 +63,7 @@ class SupervisedProcess:
         """How often it died."""
         self._changed = changed
         self._say = say
+        self._unasked = False
         self._ending = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -74,8 +75,8 @@ class SupervisedProcess:
             self.state.restarts = self.deaths
             try:
                 death = describe_exit(await self._run_once())
-            except OSError as error:
-                death = f"can't be started ({error})"
+            except Exception as error:  # noqa: BLE001 (whatever is wrong with one process, the others go on)
+                death = f"can't be started ({type(error).__name__}: {error})"
             if self._ending.is_set():
                 break
             self._update("restarting", None)
@@ -128,12 +129,21 @@ class SupervisedProcess:
 
     async def _watch_readiness(self) -> None:
         started = time.monotonic()
-        while not await self.command.ready():  # noqa: ASYNC110 (another process sets no event here)
+        while not await self._is_ready():  # noqa: ASYNC110 (another process sets no event here)
             await asyncio.sleep(POLL_SECONDS)
         if self.deaths:
             self._say(f"{self.command.name} is ready again after {time.monotonic() - started:.1f} s")
         self._update("ready", self.state.pid)
         self.was_ready.set()
+
+    async def _is_ready(self) -> bool:
+        try:
+            return await self.command.ready()
+        except Exception as error:  # noqa: BLE001 (who can't be asked now is asked again)
+            if not self._unasked:
+                self._say(f"{self.command.name} can't be asked whether it is ready ({type(error).__name__}: {error})")
+            self._unasked = True
+            return False
 
     async def _pause(self, seconds: float) -> None:
         try:

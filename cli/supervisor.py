@@ -18,7 +18,7 @@ from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
 from cli.plan import Options, Plan, make_plan
-from cli.ports import is_free
+from cli.ports import Ports
 from cli.processes import Command, SupervisedProcess, last_lines, spawn
 from cli.readiness import redis_ready
 from cli.state import MeshState
@@ -43,11 +43,11 @@ async def run_mesh(options: Options, folder: DataFolder) -> None:
         message = "the program setpriv is missing: install the package util-linux (version 2.33 or later)"
         raise CommandFailed(message)
     folder.create()
-    with folder.lock():
-        if not is_free(options.host, options.port):
+    with folder.lock(), Ports() as ports:
+        if not ports.hold(options.host, options.port):
             message = f"port {options.port} is in use by another program: stop it, or choose another port with --port"
             raise CommandFailed(message)
-        plan = make_plan(options, folder, Secrets.load_or_make(folder))
+        plan = make_plan(options, folder, Secrets.load_or_make(folder), ports)
         supervisor = Supervisor(options, plan, folder)
         try:
             await supervisor.run(started)

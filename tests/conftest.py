@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -21,6 +21,7 @@ from kit.migrate import migrate
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout
 from kit.vault import Vault
+from tests import logs
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 _keys_urls: dict[str, str] = {}
@@ -36,6 +37,20 @@ _CHROMIUM_FLAGS = [
     "--host-resolver-rules=MAP shop.example 127.0.0.1",
 ]
 log_to_stdout("warning")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    logs.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whoever looks at a failure sees what the processes said meanwhile: their folders may be gone by then."""
+    report = yield
+    if report.failed:
+        logs.attach(report)
+    return report
 
 
 @pytest.fixture(scope="session")

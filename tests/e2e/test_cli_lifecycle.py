@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
 from cli.plan import service_names
-from tests.e2e.mesh import PMP, Mesh
+from tests import logs
+from tests.e2e.mesh import PMP, Mesh, says_ready
 from tests.servers import free_port, until
 
 SECONDS = 60
@@ -34,6 +35,8 @@ class Up:
         self.mesh = Mesh(data, {})
         data.mkdir(exist_ok=True)
         self.output = data / "up.log"
+        logs.follow(self.output)
+        logs.follow(data / "logs")
         with self.output.open("wb") as output:
             command = [PMP, "up", "--port", str(free_port()), *arguments]
             self.process = subprocess.Popen(command, env=self.mesh.environment, stdout=output, stderr=output)
@@ -42,7 +45,7 @@ class Up:
         return self.output.read_text()
 
     def ready(self) -> Mesh:
-        until(lambda: self.process.poll() is not None or "ready in" in self.said(), SECONDS)
+        until(lambda: self.process.poll() is not None or says_ready(self.said()), SECONDS)
         assert self.process.poll() is None, self.said()
         return self.mesh
 
@@ -62,6 +65,8 @@ def started() -> Iterator[list[Up]]:
     for up in ups:
         up.process.kill()  # its processes die with it
         up.process.wait()
+        logs.leave(up.output)
+        logs.leave(up.mesh.data / "logs")
         up.mesh.client.close()
 
 
@@ -108,6 +113,11 @@ class Shop:
 def stored(data: Path) -> set[str]:
     with closing(sqlite3.connect(data / "ingestion.db", timeout=10)) as database:
         return {event_id for (event_id,) in database.execute("SELECT id FROM events")}
+
+
+def test_a_mesh_that_could_not_start_is_not_taken_for_a_ready_one() -> None:
+    assert says_ready("12:00:00 redis is ready again after 0.1 s\n12:00:01 ready in 5.9 s\n\nThe mesh is ready at")
+    assert not says_ready("pmp: gateway does not start; the end of gateway.log:\ncannot bind '127.0.0.1:8080': Address already in use\n")
 
 
 def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> None:

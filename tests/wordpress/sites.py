@@ -19,6 +19,7 @@ from string import Template
 import httpx
 import pymysql
 
+from tests import logs
 from tests.servers import PrivateMariaDb, until
 
 _numbers = count(1)
@@ -120,6 +121,7 @@ def served(site: Path, port: int, home: str = "https://shop.example") -> Generat
     # As sites that are visited have it: compiled code is kept.
     cached = ["-d", "opcache.enable_cli=1"]
     command = [program("php"), *cached, "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"]
+    logs.follow(site.parent / "php.log")
     with (site.parent / "php.log").open("wb") as log:
         # A group of its own: the workers are its children.
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -137,6 +139,7 @@ def served(site: Path, port: int, home: str = "https://shop.example") -> Generat
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+        logs.leave(site.parent / "php.log")
 
 
 def run(command: list[str | Path], site: Path, **environment: str) -> None:

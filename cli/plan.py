@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import services
+from cli.disk import Disk
 from cli.embedded_redis import executable, max_memory, write_configuration
 from cli.envoy_drain import drain
 from cli.errors import CommandFailed
@@ -28,6 +29,8 @@ from kit.settings import Settings
 
 SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
+REDIS_LONGEST_PAUSE = 5.0
+"""Seconds: nothing is taken without Redis, and one that finds its disk still full costs little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Plan:
     """Environment of services, workers and migrations, but for their own ports."""
     redis: Command | None
     """The embedded Redis; none with a Redis of one's own."""
+    disk: Disk | None
+    """The disk of the embedded Redis."""
     services: tuple[Command, ...]
     """Services and workers."""
     gateway: Command
@@ -141,6 +146,9 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         "PMP_DATABASE_URL": options.database_url,
         "PMP_REDIS_URL": redis_url,
     }
+    disk = None if options.redis_url else Disk(folder=folder.redis, least_bytes=_whole_number(environ, "log_disk_min_bytes"))
+    if disk is not None:
+        environment["PMP_LOG_DISK"] = str(disk.folder)
     commands: list[Command] = []
     for (name, kind), port, metrics_port in zip(parts, own, own[len(parts) :], strict=False):
         address = f"{LOOPBACK}:{port}"
@@ -163,13 +171,14 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         log_partitions=_whole_number(environ, "log_partitions"),
         service_addresses=addresses,
         environment=environment,
-        redis=None if options.redis_url else _redis(folder, secrets, redis_port, redis_url, environ),
+        redis=None if disk is None else _redis(folder, secrets, redis_port, redis_url, environ, disk=disk),
+        disk=disk,
         services=tuple(commands),
         gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
     )
 
 
-def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str]) -> Command:
+def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str], *, disk: Disk) -> Command:
     configuration = folder.redis / "redis.conf"
     write_configuration(
         configuration,
@@ -186,6 +195,8 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: M
         log=folder.log("redis"),
         address=f"{LOOPBACK}:{port}",
         ready=partial(redis_ready, url),
+        longest_pause=REDIS_LONGEST_PAUSE,
+        why=lambda: disk.describe() if disk.is_low() else "",
     )
 
 

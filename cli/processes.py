@@ -16,7 +16,7 @@ from cli.state import Kind, ProcessState, State
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is started again; doubled each time."""
 LONGEST_PAUSE = 30.0
-"""Seconds the pause grows to."""
+"""Seconds the pause grows to, where a process does not say otherwise."""
 STEADY_SECONDS = 20.0
 """A process that ran this long starts over with the first pause."""
 POLL_SECONDS = 0.2
@@ -47,6 +47,10 @@ class Command:
     """What to do before it is told to end."""
     grace_seconds: float = 15.0
     """How long it may take to end by itself."""
+    longest_pause: float = LONGEST_PAUSE
+    """Seconds the pause before it is started again grows to."""
+    why: Callable[[], str] | None = None
+    """What may have ended it, where that can be seen; else nothing."""
 
 
 class SupervisedProcess:
@@ -83,9 +87,10 @@ class SupervisedProcess:
             self.deaths += 1
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = FIRST_PAUSE
-            self._say(f"{self.command.name} {death}; starting it again in {pause:g} s")
+            reason = self.command.why() if self.command.why is not None else ""
+            self._say(f"{self.command.name} {death}{f' ({reason})' if reason else ''}; starting it again in {pause:g} s")
             await self._pause(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, self.command.longest_pause)
         self._update("stopped", None)
 
     def end(self) -> None:

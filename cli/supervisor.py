@@ -28,6 +28,8 @@ READY_SECONDS = 10.0
 """After this long, what is not ready is named."""
 FATAL_DEATHS = 3
 """A process that dies this often before it was ever ready ends the start: what is wrong won't pass by itself."""
+DISK_SECONDS = 10.0
+"""Pause between two looks at the disk."""
 POLL_SECONDS = 0.05
 """Pause between two looks at the processes while the mesh starts."""
 
@@ -42,7 +44,9 @@ async def run_mesh(options: Options, folder: DataFolder) -> None:
     if shutil.which("setpriv") is None:
         message = "the program setpriv is missing: install the package util-linux (version 2.33 or later)"
         raise CommandFailed(message)
-    folder.create()
+    opened = folder.create()
+    if opened:
+        _print(f"other users could read {len(opened)} files and folders of {folder.path}: they are closed now")
     with folder.lock(), Ports() as ports:
         if not ports.hold(options.host, options.port):
             message = f"port {options.port} is in use by another program: stop it, or choose another port with --port"
@@ -74,14 +78,15 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._signalled)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             loop.add_signal_handler(signal.SIGHUP, self._signalled)
-        rotation = asyncio.create_task(rotate_forever(self._folder.logs))
+        chores = [asyncio.create_task(rotate_forever(self._folder.logs)), asyncio.create_task(self._watch_disk())]
         try:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
                 _print(welcome(self._plan.url, self._folder))
                 await self._until_stopped()
         finally:
-            rotation.cancel()
+            for chore in chores:
+                chore.cancel()
             await self._drain()
 
     async def _start(self, started: float) -> None:
@@ -136,6 +141,15 @@ class Supervisor:
         if status != 0:
             raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))
 
+    async def _watch_disk(self) -> None:
+        """Says when the disk is nearly full, and when it has room again."""
+        low = False
+        while self._plan.disk is not None:
+            if self._plan.disk.is_low() != low:
+                low = not low
+                self._say(self._plan.disk.describe())
+            await asyncio.sleep(DISK_SECONDS)
+
     async def _drain(self) -> None:
         """Ends the gateway, then services and workers, then Redis, so that each still has what it needs to finish."""
         for kinds in (("gateway",), ("service", "worker"), ("redis",)):
@@ -185,6 +199,7 @@ class Supervisor:
             database_url=self._options.database_url,
             redis_url=self._plan.redis_url,
             log_partitions=self._plan.log_partitions,
+            disk=self._plan.disk,
             service_addresses=self._plan.service_addresses,
             processes=[process.state for process in self._processes],
         )

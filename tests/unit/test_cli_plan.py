@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.disk import Disk
 from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
@@ -84,6 +85,14 @@ def test_a_redis_of_ones_own_is_not_started(tmp_path: Path) -> None:
     made = plan(tmp_path, redis_url="redis://elsewhere:6379")
     assert made.redis is None
     assert {command.environment["PMP_REDIS_URL"] for command in made.services} == {"redis://elsewhere:6379"}
+
+
+def test_the_services_see_the_disk_of_the_redis_that_the_mesh_runs(tmp_path: Path) -> None:
+    made = plan(tmp_path, {"PMP_LOG_DISK_MIN_BYTES": "1000"})
+    assert {command.environment["PMP_LOG_DISK"] for command in made.services} == {str(tmp_path / "redis")}
+    assert made.disk == Disk(folder=tmp_path / "redis", least_bytes=1000)
+    elsewhere = plan(tmp_path, redis_url="redis://elsewhere:6379")
+    assert (elsewhere.disk, "PMP_LOG_DISK" in elsewhere.environment) == (None, False)
 
 
 @pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("::1", "http://[::1]:8080")])

@@ -62,6 +62,17 @@ async def test_a_process_that_dies_is_started_again_with_growing_pauses(tmp_path
     assert last_lines(tmp_path / "log") == ["once"] * 2
 
 
+async def test_what_ended_a_process_is_told_and_its_pauses_grow_no_longer_than_it_says(tmp_path: Path, said: list[str]) -> None:
+    command = replace(shell("exit 1", tmp_path / "log", is_never_ready), longest_pause=0.6, why=lambda: "the disk is full")
+    part = SupervisedProcess(command, lambda: None, said.append)
+    run = asyncio.create_task(part.run())
+    while len(said) < 3:  # noqa: ASYNC110 (nobody sets an event)
+        await asyncio.sleep(0.01)
+    part.end()
+    await run
+    assert said == [f"part ended with exit status 1 (the disk is full); starting it again in {pause} s" for pause in ("0.5", "0.6", "0.6")]
+
+
 async def test_a_process_ends_when_it_is_told(tmp_path: Path, said: list[str]) -> None:
     part = SupervisedProcess(
         shell("trap 'echo drained; exit 0' TERM; while :; do sleep 0.05; done", tmp_path / "log"), lambda: None, said.append

@@ -266,7 +266,13 @@ def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
 
 @rates.command("import")
 def import_rates(
-    file: Annotated[Path, typer.Argument(help="eurofxref-hist.csv of the European Central Bank, or the zip file it comes in.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            envvar="PMP_SITE_RATES_URL",
+            help="eurofxref-hist.csv of the European Central Bank, or the zip file it comes in: a file or its URL.",
+        ),
+    ],
     data: Data = DATA,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -277,7 +283,7 @@ def import_rates(
     from cli.folder import DataFolder
     from cli.rates import import_rates as load
 
-    asyncio.run(load(file, find_database_url(DataFolder(data), database_url), Console()))
+    asyncio.run(load(source, find_database_url(DataFolder(data), database_url), Console()))
 
 
 if __name__ == "__main__":

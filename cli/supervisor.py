@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import typer
 
+from cli.daily_rates import DailyRates
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
@@ -83,6 +84,7 @@ class Supervisor:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
                 _print(welcome(self._plan.url, self._folder))
+                chores.append(asyncio.create_task(DailyRates(self._plan.environment, self._folder.log("rates"), self._say).run()))
                 await self._until_stopped()
         finally:
             for chore in chores:

@@ -34,7 +34,7 @@ up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 test: setup ## Check and test everything against real servers
 	@tests/packages
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(TEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TEST)
 
 check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/ruff format --check --quiet .

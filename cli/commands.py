@@ -20,6 +20,8 @@ class Commands(TyperGroup):
 
     @override
     def invoke(self, ctx: Any) -> Any:
+        # Else gRPC tells the terminal each time that a service says goodbye.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         before = os.umask(0o077)
         try:
             return super().invoke(ctx)

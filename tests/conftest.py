@@ -21,7 +21,7 @@ from kit.migrate import migrate
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout
 from kit.vault import Vault
-from tests import logs
+from tests import logs, order
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 _keys_urls: dict[str, str] = {}
@@ -37,6 +37,19 @@ _CHROMIUM_FLAGS = [
     "--host-resolver-rules=MAP shop.example 127.0.0.1",
 ]
 log_to_stdout("warning")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="Write down what each module takes, for the order of the next run.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(order.Recorder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.sort(items)
 
 
 @pytest.hookimpl(tryfirst=True)

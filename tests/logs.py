@@ -54,11 +54,10 @@ def begin() -> None:
 
 def attach(report: pytest.TestReport) -> None:
     """Adds what was written since the test began to its report."""
-    for log in list(_known):
-        for each in _files(log):
-            lines = _since(each, _known.get(each, 0)).splitlines()
-            if lines:
-                report.sections.append((f"{each} (its last {min(len(lines), LINES)} lines)", "\n".join(lines[-LINES:])))
+    for each in sorted({file for log in _known for file in _files(log)}):
+        lines = _since(each, _known.get(each, 0)).splitlines()
+        if lines:
+            report.sections.append((f"{each} (its last {min(len(lines), LINES)} lines)", "\n".join(lines[-LINES:])))
 
 
 def _files(log: Path) -> Iterator[Path]:

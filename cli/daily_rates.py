@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cli.processes import last_lines, spawn
+from cli.processes import last_lines, run_to_end
 
 PUBLISHED = timedelta(hours=15, minutes=30)
 """Time of day, UTC, by which the European Central Bank has published the day's rates, in summer and in winter."""
@@ -48,13 +48,7 @@ class DailyRates:
             await _sleep_until(next_publication(now) if done else now + RETRY)
 
     async def _import(self) -> bool:
-        process = await spawn((sys.executable, "-m", "cli", "rates", "import"), self._environment, self._log)
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
+        status = await run_to_end((sys.executable, "-m", "cli", "rates", "import"), self._environment, self._log)
         said = " ".join(last_lines(self._log, 1))
         self._say(f"exchange rates: {said}" if status == 0 else f"exchange rates were not imported, the next try is in an hour: {said}")
         return status == 0

@@ -181,6 +181,17 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
         os.close(descriptor)
 
 
+async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> int:
+    """Runs a process as `spawn` starts it; its exit status. When the caller is cancelled, the process is killed."""
+    process = await spawn(argv, environment, log)
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+
+
 def describe_exit(status: int) -> str:
     """How a process ended, in words, from its status as `subprocess` tells it."""
     if status >= 0:

@@ -20,7 +20,7 @@ from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
 from cli.plan import Options, Plan, make_plan
 from cli.ports import Ports
-from cli.processes import Command, SupervisedProcess, last_lines, spawn
+from cli.processes import Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
 from cli.state import MeshState
 from cli.welcome import welcome
@@ -133,14 +133,7 @@ class Supervisor:
     async def _migrate(self) -> None:
         """Brings every database to its newest version, in a process of its own: what migrations load is gone afterwards."""
         log = self._folder.log("migrate")
-        process = await spawn((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log)
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        if status != 0:
+        if await run_to_end((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log) != 0:
             raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))
 
     async def _watch_disk(self) -> None:

@@ -150,6 +150,7 @@ def test_a_user_without_rights_gets_no_secret_and_no_person(mesh: Mesh) -> None:
     mesh.drained()
     kept = json.loads((mesh.data / "secrets.json").read_text())
     secrets = {value for secret in kept.values() for value in ([secret] if isinstance(secret, str) else secret)}
+    running_before = [process["pid"] for process in mesh.state["processes"]]
     supervisor = psutil.Process(mesh.state["supervisor_pid"])
     processes = [supervisor, *supervisor.children(recursive=True)]
     listening = [
@@ -177,7 +178,7 @@ def test_a_user_without_rights_gets_no_secret_and_no_person(mesh: Mesh) -> None:
     assert [where for where in got if where.startswith((str(mesh.data), "/proc")) and not where.endswith(("/cmdline", "/mounts"))] == []
     assert [where for where, text in got.items() if where.startswith("socket") and text] == []
     assert mesh.pmp("status").returncode == 0, "nothing that it asked for was done"
-    assert [process for process in processes if not process.is_running()] == []
+    assert [process["pid"] for process in mesh.state["processes"]] == running_before
 
 
 def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:

@@ -11,7 +11,7 @@ from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan, service_names
-from cli.ports import Ports
+from cli.ports import LOOPBACK, Ports
 
 SECRETS = Secrets.generate()
 

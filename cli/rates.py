@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import httpx
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,6 +28,10 @@ SHOWN = 20
 """Orders without a rate that are named."""
 CHUNK = 5_000
 """Rates that are written in one transaction: the service goes on between two."""
+FETCH_SECONDS = 60.0
+"""Longest wait for a part of an answer."""
+LARGEST_BYTES = 64 * 2**20
+"""What is larger is no file of exchange rates."""
 BATCH = 200
 """Orders that are priced in one transaction."""
 
@@ -40,27 +45,43 @@ class Priced:
     """There is still no rate for the day of these."""
 
 
-def read_file(path: Path) -> list[Quote]:
-    """The rates in a file, as CSV or zipped.
+def read_source(source: str | Path) -> list[Quote]:
+    """The rates in a file, as CSV or zipped, on this machine or behind a URL.
 
     Raises:
         CommandFailed: the file can't be read, or something is wrong with it.
     """
     try:
-        return read_rates(path.read_bytes())
-    except OSError as error:
-        raise CommandFailed(f"{path} can't be read: {error.strerror}") from error
+        return read_rates(_fetch(str(source)) if str(source).startswith(("https://", "http://")) else Path(source).read_bytes())
+    except (OSError, httpx.HTTPError) as error:
+        raise CommandFailed(f"{source} can't be read: {error}") from error
     except MalformedRates as error:
-        raise CommandFailed(f"{path} is no file of exchange rates, nothing was loaded: {error}") from error
+        raise CommandFailed(f"{source} is no file of exchange rates, nothing was loaded: {error}") from error
 
 
-async def import_rates(path: Path, url: str, console: Console) -> None:
-    """Loads a file of rates and prices the paid orders that had none.
+def _fetch(url: str) -> bytes:
+    """What a URL answers, of which the history of all rates is a tenth.
+
+    Raises:
+        httpx.HTTPError: nothing, an error, or more than that.
+    """
+    content = bytearray()
+    with httpx.stream("GET", url, timeout=FETCH_SECONDS, follow_redirects=True) as answer:
+        answer.raise_for_status()
+        for part in answer.iter_bytes():
+            content += part
+            if len(content) > LARGEST_BYTES:
+                raise httpx.DecodingError(f"it is larger than {LARGEST_BYTES // 2**20} MiB")
+    return bytes(content)
+
+
+async def import_rates(source: str | Path, url: str, console: Console) -> None:
+    """Loads a file of rates, or what a URL answers, and prices the paid orders that had none.
 
     Raises:
         CommandFailed: the file is malformed, in which case nothing is loaded, or the database refuses.
     """
-    quotes = read_file(path)
+    quotes = read_source(source)
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with service_sessions(TOPIC, url) as sessions:
         with Progress(*columns, console=console) as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from re import fullmatch
 from typing import Annotated, Final, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -93,6 +94,12 @@ class Settings(BaseSettings):
 
     log_max_bytes: int = Field(default=268_435_456, ge=1_048_576)
     """Memory of Redis above which intake stops with 429: at most 60 % of its maxmemory, so that a full log drains."""
+
+    log_disk: Path | None = None
+    """A folder on the disk of Redis, where that is a disk of this machine: `pmp up` sets it for the Redis it runs."""
+
+    log_disk_min_bytes: int = Field(default=536_870_912, ge=0)
+    """Free bytes of that disk below which intake stops with 429: about twice `log_max_bytes`, so that a full log drains."""
 
     log_keep: timedelta = timedelta(hours=1)
     """How long processed entries stay in the raw log, for a database that is restored."""

@@ -64,6 +64,7 @@ class MetricName(StrEnum):
     LOG_LAG = "pmp.log.lag"
     LOG_BYTES = "pmp.log.bytes"
     LOG_LIMIT = "pmp.log.limit"
+    LOG_DISK_FREE = "pmp.log.disk.free"
     OUTBOX_PENDING = "pmp.outbox.pending"
     DEAD_LETTERS = "pmp.dead_letters"
     BOOKS = "pmp.books"

@@ -25,8 +25,8 @@ from cli.folder import DataFolder
 from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports, free_ports
 from cli.processes import Command, last_lines, spawn
-from kit.keys.store import DATABASE
 from kit.migrate import migrate
+from kit.people.keys.store import DATABASE
 
 START_SECONDS = 60.0
 """Longest wait for a server."""

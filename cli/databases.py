@@ -15,7 +15,7 @@ from cli.folder import DataFolder
 from cli.plan import checked_database_url, databases
 from cli.state import running_mesh
 from kit.database import Sessions, open_database
-from kit.keys.store import DATABASE
+from kit.people.keys.store import DATABASE
 
 
 def find_database_url(folder: DataFolder, chosen: str | None) -> str:

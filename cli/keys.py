@@ -14,9 +14,9 @@ from cli.folder import DataFolder
 from cli.local_secrets import add_key, key_encryption_keys, vault_key
 from kit.database import open_database
 from kit.errors import Unavailable
-from kit.keys.store import DATABASE, Keys
-from kit.keys.wrapping import EnvironmentKeys
-from kit.vault import InvalidKey, Vault
+from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.vault import InvalidKey, Vault
 
 
 async def new(folder: DataFolder, url: str) -> None:

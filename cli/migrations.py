@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.databases import checked_service, url_of
 from cli.errors import CommandFailed
 from cli.plan import databases
-from kit.keys.store import DATABASE
 from kit.migrate import migrate
+from kit.people.keys.store import DATABASE
 
 
 def migrate_databases(service: str | None, url: str) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""What every service of the mesh shares. Knows no service and no word of the shop's business."""
+"""What every service of the mesh shares. Of the shop it knows its persons (`people`) and what its visits and sums are called."""

@@ -31,8 +31,8 @@ from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Overloaded, Unauthenticated, Unavailable, Violation
 from kit.json_body.body import JsonBody
 from kit.json_body.notes import Notes
-from kit.nobody import NOBODY, forget_nobody
 from kit.overload import BUSY, Limit, expect
+from kit.people.nobody import NOBODY, forget_nobody
 from kit.scrubbing import Scrubber
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 

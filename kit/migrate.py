@@ -20,12 +20,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import open_database
-from kit.keys.store import DATABASE, database_url
+from kit.people.keys.store import DATABASE, database_url
 from kit.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KIT = _ROOT / "kit" / "migrations"
-_KEYS = _ROOT / "kit" / "keys" / "migrations"
+_KEYS = _ROOT / "kit" / "people" / "keys" / "migrations"
 _LOCK_SECONDS = 120
 _LOOK_SECONDS = 1
 # The account may not, with the database or with a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html

@@ -13,14 +13,14 @@ from sqlalchemy import delete, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import Database, open_database
-from kit.keys.store import DATABASE, Keys
-from kit.keys.store import keys as subject_keys
-from kit.keys.wrapping import EnvironmentKeys
 from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
+from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import keys as subject_keys
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.vault import Vault
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout
-from kit.vault import Vault
 from tests import logs, order
 from tests.servers import PrivateMariaDb, PrivateRedis
 

@@ -11,7 +11,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import Database, Sessions, open_database
-from kit.keys.store import Keys, open_keys
 from kit.log.consume import Consumer, Handler
 from kit.log.history import remote_history
 from kit.log.leases import Leases
@@ -20,12 +19,13 @@ from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
+from kit.people.keys.store import Keys, open_keys
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.holdings import After, Holding
+from kit.people.subjects.retention import Retention, expiries
+from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import Background, Service, serve
 from kit.settings import Settings, mesh_tokens
-from kit.subjects.data import SubjectData
-from kit.subjects.holdings import After, Holding
-from kit.subjects.retention import Retention, expiries
-from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 
 

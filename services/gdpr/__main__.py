@@ -10,7 +10,7 @@ from pmp.identity.v1 import identity_pb2
 import services
 from kit.log.leases import Leases
 from kit.log.publisher import Feed, open_publisher
-from kit.persons import learn
+from kit.people.persons import learn
 from kit.server import run
 from kit.settings import Settings, WrongSetting
 from services.gdpr.archive import Archives

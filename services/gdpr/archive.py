@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
 from kit.errors import Conflict, NotFound
-from kit.keys.store import Keys
+from kit.people.keys.store import Keys
 from kit.server import regularly
 from services.gdpr.holders import Holders
 from services.gdpr.messages import NAMES_CONTEXT

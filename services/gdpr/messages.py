@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1 import change_pb2
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
-from kit.privacy import PURPOSES
+from kit.people.privacy import PURPOSES
 from services.gdpr.models import ConsentRow, RequestRow, StepRow
 
 TOPIC: Final = "gdpr"

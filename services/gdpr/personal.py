@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.subjects.holdings import Holding, Kind, Row
+from kit.people.subjects.holdings import Holding, Kind, Row
 from services.gdpr.models import ConsentRow
 
 

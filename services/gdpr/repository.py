@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from kit.database import changed, upsert
-from kit.persons import Persons, persons
+from kit.people.persons import Persons, persons
+from kit.people.suppression import Suppressions, digest
+from kit.people.vault import Vault
 from kit.rules import PageKey
-from kit.suppression import Suppressions, digest
-from kit.vault import Vault
 from services.gdpr.audit import Link, Receipt, link
 from services.gdpr.messages import suppressed_message
 from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow, RequestRow, StepRow, SuppressedRow

@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
 from kit.errors import InvalidRequest, Violation
-from kit.persons import subject_of
-from kit.privacy import PURPOSES
+from kit.people.persons import subject_of
+from kit.people.privacy import PURPOSES
 
 RUNNING: Final = "running"
 """State of a request that is not done."""

@@ -21,12 +21,12 @@ from uuid6 import uuid7
 from kit.database import READING, Sessions, transact
 from kit.errors import NotFound, Unavailable
 from kit.interceptors import Context, bind_facts, caller
-from kit.keys.store import Keys
 from kit.outbox import Relay, StateTopic
-from kit.persons import Persons, subject_of
-from kit.privacy import Consents
+from kit.people.keys.store import Keys
+from kit.people.persons import Persons, subject_of
+from kit.people.privacy import Consents
+from kit.people.suppression import Suppressions, digest
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
-from kit.suppression import Suppressions, digest
 from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.holders import Holders
 from services.gdpr.messages import (

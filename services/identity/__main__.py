@@ -8,7 +8,7 @@ from pmp.ingestion.v1 import ingestion_pb2
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.log.publisher import Feed, open_publisher
-from kit.privacy import learn_rights
+from kit.people.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
 from services.identity.consumers import FollowEvents, FollowPurchases

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume import Delivery, Poison
 from kit.outbox import StateTopic
-from kit.persons import Persons
-from kit.vault import Vault
+from kit.people.persons import Persons
+from kit.people.vault import Vault
 from services.identity.graph import Graph
 from services.identity.profiles import fill_in, take_address
 from services.identity.repository import Identities

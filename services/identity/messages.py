@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
-from kit.keys.seals import Opener
+from kit.people.keys.seals import Opener
 from services.identity.models import LinkRow, SubscriptionRow, UserRow
 from services.identity.rules import combined
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.subjects.holdings import LONG, SET, Ages, Holding, Kind, Row, Stays, Tell, nothing
+from kit.people.subjects.holdings import LONG, SET, Ages, Holding, Kind, Row, Stays, Tell, nothing
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 

@@ -10,9 +10,9 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from kit.errors import Conflict
-from kit.persons import subject_of
+from kit.people.persons import subject_of
+from kit.people.suppression import Suppressed
 from kit.rules import check, wrong_struct
-from kit.suppression import Suppressed
 from services.identity import rules
 from services.identity.graph import Graph
 from services.identity.models import UserRow

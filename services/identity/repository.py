@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from kit.database import upsert
-from kit.persons import persons
-from kit.suppression import Suppressed, Suppressions
-from kit.vault import Vault
+from kit.people.persons import persons
+from kit.people.suppression import Suppressed, Suppressions
+from kit.people.vault import Vault
 from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 from services.identity.rules import Campaign, Order
 

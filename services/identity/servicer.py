@@ -17,12 +17,12 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
-from kit.keys.store import Keys
 from kit.outbox import StateTopic
-from kit.persons import Persons, subject_of
+from kit.people.keys.store import Keys
+from kit.people.persons import Persons, subject_of
+from kit.people.suppression import Suppressed
 from kit.rules import ANY_AGE, Period, check, wrong_struct, wrong_time
 from kit.settings import Settings
-from kit.suppression import Suppressed
 from services.identity import rules
 from services.identity.graph import Graph, weak_subjects
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT, person

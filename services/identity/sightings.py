@@ -13,8 +13,8 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.idempotency import is_browsers
-from kit.persons import subject_of
-from kit.suppression import Suppressed
+from kit.people.persons import subject_of
+from kit.people.suppression import Suppressed
 from services.identity.profiles import Address, Subscription
 from services.identity.rules import Campaign, wordpress_id
 

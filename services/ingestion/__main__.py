@@ -8,17 +8,17 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database import open_database
-from kit.keys.store import open_keys
 from kit.log import books
 from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.disk import LogDisk
 from kit.log.redis_log import open_log
 from kit.outbox import Outbox
+from kit.people.keys.store import open_keys
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import run, serve
 from kit.settings import Settings
-from kit.subjects.data import SubjectData
-from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.personal import HOLDINGS

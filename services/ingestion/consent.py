@@ -9,10 +9,10 @@ from typing import Final, Literal
 
 from pmp.ingestion.v1 import event_pb2 as pb
 
-from kit.persons import subject_of
-from kit.privacy import Choice
+from kit.people.persons import subject_of
+from kit.people.privacy import Choice
+from kit.people.suppression import Suppressed
 from kit.rules import without_query
-from kit.suppression import Suppressed
 
 NAMING: Final = ("visitor", "session")
 """What enrichment finds out that leads to a person."""

@@ -14,16 +14,16 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.idempotency import is_browsers, is_versioned, may_be_same, versioned
-from kit.keys.store import Keys
 from kit.log import books
 from kit.log.consume import Delivery, Poison
 from kit.outbox import Outbox
-from kit.persons import subject_of
-from kit.privacy import Consents, of_several
+from kit.people.keys.store import Keys
+from kit.people.persons import subject_of
+from kit.people.privacy import Consents, of_several
+from kit.people.subjects.holdings import Ages
+from kit.people.subjects.retention import Expiry, expiries
+from kit.people.suppression import Suppressions
 from kit.settings import Settings
-from kit.subjects.holdings import Ages
-from kit.subjects.retention import Expiry, expiries
-from kit.suppression import Suppressions
 from kit.telemetry import traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed

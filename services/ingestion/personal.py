@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.subjects.holdings import Ages, Holding, Kind, Row, Stays, nothing
-from kit.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS, SENDERS, SOURCES, SYSTEMS, listed, word
+from kit.people.subjects.holdings import Ages, Holding, Kind, Row, Stays, nothing
+from kit.people.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS, SENDERS, SOURCES, SYSTEMS, listed, word
 from services.ingestion.models import EventRow
 
 _FOUND: Final = {"browser": BROWSERS, "os": SYSTEMS, "traffic_source": SOURCES, "traffic_medium": MEDIA}

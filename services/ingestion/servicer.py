@@ -21,18 +21,18 @@ from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
 from kit.json_body.notes import Notes
-from kit.keys.seals import Seal
-from kit.keys.store import Keys
 from kit.log import books
 from kit.log.account import Sender
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
-from kit.nobody import forget_nobody
+from kit.people.keys.seals import Seal
+from kit.people.keys.store import Keys
+from kit.people.nobody import forget_nobody
+from kit.people.vault import Vault
 from kit.rules import Period
 from kit.scrubbing import Scrubber
 from kit.settings import Settings
 from kit.telemetry import traceparent
-from kit.vault import Vault
 from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
 from services.ingestion.reading import Reading

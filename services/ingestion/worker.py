@@ -8,7 +8,6 @@ from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 
 from kit.database import open_database
-from kit.keys.store import open_keys
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
 from kit.log.publisher import Feed, follow
@@ -17,11 +16,12 @@ from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer, Trimmer
 from kit.outbox import Outbox, Relay, prepare_heads
-from kit.persons import learn
-from kit.privacy import learn_rights
+from kit.people.keys.store import open_keys
+from kit.people.persons import learn
+from kit.people.privacy import learn_rights
+from kit.people.subjects.retention import Retention
 from kit.server import run, work
 from kit.settings import Settings
-from kit.subjects.retention import Retention
 from kit.telemetry import instrument, telemetry
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old

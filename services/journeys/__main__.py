@@ -11,8 +11,8 @@ from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_ser
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.log.publisher import Feed, open_publisher
-from kit.persons import learn
-from kit.privacy import learn_rights
+from kit.people.persons import learn
+from kit.people.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
 from services.journeys.consumers import FollowEvents, FollowPurchases

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
-from kit.persons import subject_of
+from kit.people.persons import subject_of
 from services.journeys.markov import removal_effects
 from services.journeys.rules import DIRECT, Glimpse, earliest
 

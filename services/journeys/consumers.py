@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume import Delivery, Poison
 from kit.log.streams import Position
-from kit.persons import subject_of
-from kit.suppression import Suppressions
-from kit.vault import Vault
+from kit.people.persons import subject_of
+from kit.people.suppression import Suppressions
+from kit.people.vault import Vault
 from services.journeys.messages import (
     EVENT,
     Row,

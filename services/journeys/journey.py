@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from kit.persons import subject_of
+from kit.people.persons import subject_of
 from services.journeys.messages import ORDER, order_touchpoint_id
 from services.journeys.rules import PURCHASE, RETENTION, STAGES
 

@@ -15,9 +15,9 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.idempotency import id_of, is_browsers
-from kit.persons import subject_of
+from kit.people.persons import subject_of
+from kit.people.suppression import Suppressed
 from kit.referrers import campaign_name, source_name
-from kit.suppression import Suppressed
 from services.journeys import rules
 
 TOPIC: Final = "journeys"

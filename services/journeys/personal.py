@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from kit.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, Stays, nothing
-from kit.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
-from kit.vault import Vault
+from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, Stays, nothing
+from kit.people.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
+from kit.people.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
 

@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, de
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
-from kit.persons import persons
-from kit.subjects.words import MEDIA, SOURCES, listed
+from kit.people.persons import persons
+from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, sessions, touchpoints
 from services.journeys.rules import Glimpse, earliest
 

@@ -21,11 +21,11 @@ from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
-from kit.persons import Persons, subject_of
+from kit.people.persons import Persons, subject_of
+from kit.people.suppression import Suppressions
+from kit.people.vault import Vault
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
-from kit.suppression import Suppressions
-from kit.vault import Vault
 from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps, visits

@@ -7,8 +7,8 @@ from pmp.identity.v1 import identity_pb2
 from pmp.purchases.v1.purchases_pb2_grpc import add_PurchasesServiceServicer_to_server
 
 from kit.log.publisher import Feed, open_publisher
-from kit.persons import learn
-from kit.privacy import learn_rights
+from kit.people.persons import learn
+from kit.people.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
 from services.purchases.deadlines import Waiting

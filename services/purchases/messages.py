@@ -17,12 +17,12 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
-from kit.keys.seals import Opener, Seal
-from kit.persons import subject_of
+from kit.people.keys.seals import Opener, Seal
+from kit.people.persons import subject_of
+from kit.people.subjects.words import OTHER, PAYMENTS, listed
+from kit.people.suppression import Suppressed
+from kit.people.vault import Vault
 from kit.rules import wrong_struct
-from kit.subjects.words import OTHER, PAYMENTS, listed
-from kit.suppression import Suppressed
-from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from kit.persons import subject_of
+from kit.people.persons import subject_of
 from services.purchases.ledger import Balance, EntryKind, Step, bookings, numbered, restated
 from services.purchases.messages import NOBODY, Told, joined, purchase_id_of, subject_without, wordpress_order_id
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from kit.subjects.holdings import Ages, Becomes, Holding, Kind, Part, Row, Stays, nothing
-from kit.subjects.words import OTHER, PAYMENTS, SENDERS, word
-from kit.vault import Vault
+from kit.people.subjects.holdings import Ages, Becomes, Holding, Kind, Part, Row, Stays, nothing
+from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
+from kit.people.vault import Vault
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT, reference_pseudonym
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
 from services.purchases.rules import Reason
@@ -54,7 +54,7 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, 
         ages=Ages("timestamp", key="id"),
         parts=(
             Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, **products}),
-            Part(EntryRow, "purchase_id", referred, {**ids, "kind": Stays.WORD}),
+            Part(EntryRow, "purchase_id", referred, {**ids, "kind": Stays.WORD, "reason": Stays.WORD}),
             Part(
                 NoticeRow,
                 "purchase_id",

@@ -21,15 +21,15 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
-from kit.keys.seals import Opener
-from kit.keys.store import Keys
 from kit.outbox import StateTopic
-from kit.persons import Persons, subject_of
+from kit.people.keys.seals import Opener
+from kit.people.keys.store import Keys
+from kit.people.persons import Persons, subject_of
+from kit.people.subjects.holdings import Row
+from kit.people.subjects.words import OTHER, SENDERS, listed
+from kit.people.suppression import Suppressed, Suppressions
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
-from kit.subjects.holdings import Row
-from kit.subjects.words import OTHER, SENDERS, listed
-from kit.suppression import Suppressed, Suppressions
 from services.purchases.messages import (
     Told,
     changed_message,

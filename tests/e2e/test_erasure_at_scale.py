@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
-from kit.keys.store import open_keys
+from kit.people.keys.store import open_keys
 from kit.settings import Settings
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.purchases.messages import BILLING_CONTEXT

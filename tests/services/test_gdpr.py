@@ -36,18 +36,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Database, Sessions, transact
 from kit.errors import Conflict, Unavailable
 from kit.interceptors import Boundary
-from kit.keys.store import Keys
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.persons import learn, persons, subject_of
-from kit.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
+from kit.people.keys.store import Keys
+from kit.people.persons import learn, persons, subject_of
+from kit.people.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.servicer import SubjectDataServicer
+from kit.people.suppression import digest
 from kit.rules import PageKey
 from kit.settings import Settings
-from kit.subjects.data import SubjectData
-from kit.subjects.servicer import SubjectDataServicer
-from kit.suppression import digest
 from kit.telemetry import MetricName, telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults

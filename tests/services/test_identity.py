@@ -29,14 +29,14 @@ from sqlalchemy import func, select, text
 
 from kit.database import Database
 from kit.interceptors import Boundary
-from kit.keys.seals import Seal
-from kit.keys.store import Keys
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic, prepare_heads
-from kit.persons import SHARED, Persons, subject_of
+from kit.people.keys.seals import Seal
+from kit.people.keys.store import Keys
+from kit.people.persons import SHARED, Persons, subject_of
 from kit.settings import Settings
 from services.identity.consumers import FollowEvents, FollowPurchases
 from services.identity.models import UserRow

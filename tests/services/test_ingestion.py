@@ -26,7 +26,6 @@ from sqlalchemy import select, text, update
 
 from kit.database import Database
 from kit.interceptors import Boundary
-from kit.keys.store import Keys
 from kit.log import books, dead_letters
 from kit.log.account import Account
 from kit.log.append import Appender
@@ -34,10 +33,11 @@ from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay
-from kit.persons import learn
-from kit.privacy import learn_rights
+from kit.people.keys.store import Keys
+from kit.people.persons import learn
+from kit.people.privacy import learn_rights
+from kit.people.subjects.retention import Retention
 from kit.settings import Settings
-from kit.subjects.retention import Retention
 from services.ingestion import rules
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old

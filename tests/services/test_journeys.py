@@ -37,10 +37,10 @@ from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic
-from kit.persons import learn, persons, subject_of
+from kit.people.persons import learn, persons, subject_of
+from kit.people.subjects.retention import Retention, expiries
+from kit.people.vault import Vault
 from kit.settings import Settings, WrongSetting
-from kit.subjects.retention import Retention, expiries
-from kit.vault import Vault
 from services.journeys import models
 from services.journeys.consumers import FollowEvents, FollowPurchases
 from services.journeys.messages import TOPIC, event_row, glimpse, order_row

@@ -32,16 +32,16 @@ from cli.errors import CommandFailed
 from cli.rates import import_rates
 from kit.database import Database, transact
 from kit.interceptors import Boundary
-from kit.keys.store import Keys
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.outbox import Relay, StateTopic, prepare_heads
-from kit.persons import learn
+from kit.people.keys.store import Keys
+from kit.people.persons import learn
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.retention import Retention, expiries
 from kit.rules import PageKey
 from kit.settings import Settings
-from kit.subjects.data import SubjectData
-from kit.subjects.retention import Retention, expiries
 from services.purchases.deadlines import PATIENCE, Waiting
 from services.purchases.exchange import Quote
 from services.purchases.messages import EMAIL_CONTEXT, TOPIC, purchase_id_of

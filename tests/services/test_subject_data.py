@@ -18,16 +18,16 @@ from sqlalchemy import MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database
-from kit.keys.seals import KeyId, Seal
-from kit.keys.store import Keys
 from kit.log import dead_letters
 from kit.log.consume import Delivery
 from kit.outbox import StateTopic, prepare_heads
-from kit.persons import aliases, persons, users
+from kit.people.keys.seals import KeyId, Seal
+from kit.people.keys.store import Keys
+from kit.people.persons import aliases, persons, users
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.holdings import Holding, Kind
+from kit.people.vault import Vault
 from kit.settings import Settings
-from kit.subjects.data import SubjectData
-from kit.subjects.holdings import Holding, Kind
-from kit.vault import Vault
 from services.gdpr.personal import HOLDINGS as GDPR
 from services.identity.personal import HOLDINGS as IDENTITY
 from services.ingestion.personal import HOLDINGS as INGESTION

@@ -21,10 +21,11 @@ TOP_LEVEL = {
 }
 SERVICE_MODULES = {
     *("__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "migrations"),
-    *("saga", "holders", "archive", "calls", "deadlines"),
+    *("saga", "holders", "archive", "calls", "deadlines", "losses"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
-while it is read; calls go to systems outside of the mesh; deadlines are told to operators."""
+while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
+log lost that the service had answered for."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|outbox|server)")
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
@@ -120,8 +121,8 @@ def _imports(module: Path) -> set[str]:
 
 def test_the_kit_stays_small() -> None:
     modules = {path.stem for path in (ROOT / "kit").iterdir() if path.suffix == ".py" or path.is_dir()}
-    # Three of them are for privacy: what is held of persons, who was erased, and their keys are the same in every service.
-    # One names the sources of traffic, which events, touchpoints and orders have in common.
+    # One of them, `people`, is a package of what is the same of persons in every service. Another names the sources of traffic, which
+    # events, touchpoints and orders have in common.
     assert len(modules - {"__init__", "__pycache__", "migrations"}) <= 17
 
 

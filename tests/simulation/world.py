@@ -24,8 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions
 from kit.errors import LogFull, Unavailable
-from kit.keys.store import Keys
-from kit.keys.wrapping import EnvironmentKeys
 from kit.log import books, dead_letters
 from kit.log.account import Sender
 from kit.log.append import Appender, packs
@@ -34,7 +32,9 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Entry, Position, is_outage
 from kit.log.trim import Trimmer
 from kit.outbox import HeadBehindError, Outbox, Relay
-from kit.vault import Vault
+from kit.people.keys.store import Keys
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.vault import Vault
 from services.ingestion.consent import Treatment
 from services.ingestion.consumers import StoreEvents
 from services.ingestion.enrichment import Enricher

@@ -16,10 +16,10 @@ from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from kit.database import open_database
-from kit.keys.store import DATABASE, Keys, open_keys
-from kit.keys.wrapping import EnvironmentKeys
+from kit.people.keys.store import DATABASE, Keys, open_keys
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.vault import Vault
 from kit.settings import Settings
-from kit.vault import Vault
 
 
 @pytest.fixture

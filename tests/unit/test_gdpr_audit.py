@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.vault import Vault
+from kit.people.vault import Vault
 from services.gdpr.audit import Link, Receipt, canonical, faults, link
 
 VAULT = Vault(bytes(range(32)))

@@ -25,12 +25,12 @@ from sqlalchemy import delete, select
 
 from kit.database import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
-from kit.keys.store import DATABASE, Keys, open_keys
 from kit.log.consume import Delivery
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.outbox import StateTopic
-from kit.persons import Persons, aliases, persons, subject_of, users
+from kit.people.keys.store import DATABASE, Keys, open_keys
+from kit.people.persons import Persons, aliases, persons, subject_of, users
 from kit.settings import Settings
 from services.identity.consumers import FollowPurchases
 from services.identity.messages import user_changed

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from pmp.ingestion.v1 import event_pb2 as pb
 
-from kit.privacy import Choice
+from kit.people.privacy import Choice
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, subjects
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import InvalidRequest
+from kit.people.subjects.words import ACTIONS
 from kit.rules import page_key, page_token
-from kit.subjects.words import ACTIONS
 from services.journeys.journey import Part, Purchase, stages, visits
 from services.journeys.rules import STAGE_OF, Glimpse, amount, earliest, stage_of, wrong_currency
 

@@ -15,13 +15,13 @@ from sqlalchemy import select, text
 
 from kit.database import Database, open_database
 from kit.errors import Unavailable
-from kit.keys.seals import KeyId, Opener, Seal, Unsealable
-from kit.keys.store import DATABASE, Keys
-from kit.keys.store import keys as table
-from kit.keys.wrapping import EnvironmentKeys
 from kit.migrate import migrate
+from kit.people.keys.seals import KeyId, Opener, Seal, Unsealable
+from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import keys as table
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.vault import InvalidKey
 from kit.settings import Settings
-from kit.vault import InvalidKey
 
 ADA, BOB = "email:ada", "user:bob"
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))

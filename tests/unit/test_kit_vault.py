@@ -7,8 +7,8 @@ from base64 import b64encode
 import pytest
 from pydantic import SecretStr
 
+from kit.people.vault import InvalidKey, Vault
 from kit.settings import Settings
-from kit.vault import InvalidKey, Vault
 
 KEY = bytes(range(32))
 

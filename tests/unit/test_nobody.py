@@ -10,8 +10,8 @@ from pmp.ingestion.v1.ingestion_pb2 import TrackEventsRequest
 from pmp.journeys.v1.journeys_pb2 import TrackConversionRequest
 from pmp.purchases.v1.purchases_pb2 import ListPurchasesRequest
 
-from kit.nobody import forget_nobody, names_nobody
-from kit.persons import subject_of
+from kit.people.nobody import forget_nobody, names_nobody
+from kit.people.persons import subject_of
 
 NOBODY = [
     *("null", "NULL", "undefined", "None", "0", "000", "", "-", "_", "Guest", "nan", "NaN", "nil", "anonymous", "[object Object]"),

@@ -13,7 +13,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
-from kit.persons import SHARED, Persons, aliases, persons, subject_of, users
+from kit.people.persons import SHARED, Persons, aliases, persons, subject_of, users
 from kit.settings import Settings
 from tests.conftest import newest_database
 

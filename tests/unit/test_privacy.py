@@ -17,8 +17,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Sessions, transact
-from kit.persons import Persons
-from kit.privacy import Choice, Consent, Consents, in_force, of_one, of_several
+from kit.people.persons import Persons
+from kit.people.privacy import Choice, Consent, Consents, in_force, of_one, of_several
 from kit.settings import Settings
 from tests.conftest import newest_database
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from kit.subjects.holdings import Becomes, Row
+from kit.people.subjects.holdings import Becomes, Row
 
 OTHER: Final = "other"
 """Stands for a word that is in no list, where a column has to have one."""

@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Database, Id, Together, UtcDateTime, changed, open_database, transact
 from kit.errors import Unavailable
-from kit.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
-from kit.keys.wrapping import EnvironmentKeys, Wrapping
+from kit.people.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
+from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
+from kit.people.vault import Vault
 from kit.settings import Settings
 from kit.telemetry import instrument
-from kit.vault import Vault
 
 DATABASE: Final = "subject_keys"
 """Name of the database, in the place of a service's. Its backups have to be short-lived: with one, an erasure can be undone."""

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from kit.errors import Unavailable
+from kit.people.vault import InvalidKey
 from kit.settings import Settings
-from kit.vault import InvalidKey
 
 _KEY_BYTES: Final = 32
 

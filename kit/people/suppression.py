@@ -15,8 +15,8 @@ from sqlalchemy import Column, MetaData, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Id, UtcDateTime, upsert
-from kit.persons import aliases
-from kit.vault import Vault
+from kit.people.persons import aliases
+from kit.people.vault import Vault
 
 suppressions = Table("suppressions", MetaData(), Column("digest", Id(32), primary_key=True), Column("erased_at", UtcDateTime))
 """Digests of names, in hex, and when their person was erased the last time."""

@@ -16,7 +16,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import books, offsets, outbox_heads
 from kit.outbox import Outbox
-from kit.subjects.data import SubjectData
+from kit.people.subjects.data import SubjectData
 
 _RAW: Final = select(books.c.topic).distinct()
 """Topics of which the service keeps books: raw logs, which have no history to fall back on."""

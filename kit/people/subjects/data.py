@@ -16,15 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Database, changed, transact, upsert
 from kit.idempotency import id_of
-from kit.keys.seals import Opener
-from kit.keys.store import Keys
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
 from kit.log.tables import dead_letters as letters
 from kit.log.tables import erased_rows
 from kit.outbox import StateTopic
-from kit.persons import subject_of
-from kit.subjects.holdings import SHARED, After, Holding, Kind, Part, Row
+from kit.people.keys.seals import Opener
+from kit.people.keys.store import Keys
+from kit.people.persons import subject_of
+from kit.people.subjects.holdings import SHARED, After, Holding, Kind, Part, Row
 
 _AT_ONCE: Final = 500
 

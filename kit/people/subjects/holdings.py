@@ -12,8 +12,8 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from kit.persons import aliases, persons, users
-from kit.privacy import person_consents
+from kit.people.persons import aliases, persons, users
+from kit.people.privacy import person_consents
 
 
 class Kind(Enum):

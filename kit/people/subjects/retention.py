@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
 from kit.outbox import StateTopic
+from kit.people.subjects.data import among
+from kit.people.subjects.holdings import Ages, Holding, Part, Row, Tell
 from kit.server import regularly
 from kit.settings import Settings, WrongSetting
-from kit.subjects.data import among
-from kit.subjects.holdings import Ages, Holding, Part, Row, Tell
 
 _LOOK_SECONDS: Final = 600.0
 _PORTION: Final = 500

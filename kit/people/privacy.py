@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Id, UtcDateTime, upsert
 from kit.log.consume import Delivery, Poison
-from kit.persons import persons
-from kit.suppression import Suppressions
+from kit.people.persons import persons
+from kit.people.suppression import Suppressions
 
 Purpose: TypeAlias = Literal["analytics_tracking", "marketing_emails", "third_party_sharing"]
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Id, UtcDateTime, upsert
 from kit.log.consume import Delivery, Poison
-from kit.nobody import names_nobody
+from kit.people.nobody import names_nobody
 
 SHARED: Final = 5
 """More persons than this under one session or anonymous id, as in a library, and it leads to none of them."""

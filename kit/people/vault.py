@@ -1,4 +1,4 @@
-"""Keyed hashes under which personal values are found again, and signatures. What seals the values themselves is in `kit.keys`."""
+"""Keyed hashes under which personal values are found again, and signatures. What seals the values themselves is in `kit.people.keys`."""
 
 from __future__ import annotations
 

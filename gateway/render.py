@@ -198,7 +198,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
         clusters.append(_fill(patterns["admin"], {"admin": settings.gateway_admin}))
         operations = _fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
     origins = settings.origins()
-    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in origins]})
+    cors = _fill(patterns["cors"], {"origins": list(map(_origin, origins))})
     return _fill(
         base["config"],
         {
@@ -253,6 +253,12 @@ def _endpoint(address: str) -> Node:
     except ValueError:
         return {"host": host, "port": port, "discovery": "STRICT_DNS"}
     return {"host": host, "port": port, "discovery": "STATIC"}
+
+
+def _origin(origin: str) -> Node:
+    """What matches an origin; `https://*.shop.example` is that of every host below the domain."""
+    scheme, star, domain = origin.partition("://*.")
+    return {"safe_regex": {"regex": rf"{scheme}://([a-z0-9-]+\.)+{re.escape(domain)}"}} if star else {"exact": origin}
 
 
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:

@@ -96,7 +96,7 @@ class GatewaySettings(BaseSettings):
     """Requests a second of all `site` and `admin` tokens together."""
 
     site_hosts: frozenset[str] = frozenset()
-    """Host names of the shop itself as a JSON list."""
+    """Host names of the shop itself as a JSON list, `*.shop.example` for all below a domain."""
 
     cors_origins: list[str] | None = None
     """Origins whose pages may call the gateway, `*` for all; not given, those of the shop: https and `site_hosts`."""

@@ -128,7 +128,7 @@ class StoreEvents:
             reason = f"not a {delivery.record.type}"
             raise Poison(reason) from None
         event = message.event
-        content = rules.content(event) + message.email_hash
+        content = rules.content(event, from_browser=message.from_browser) + message.email_hash
         message.content_hash = versioned(self._vault.digest(content, purpose="event"), _RECIPE, message.reduction)
         # After the hash: who tells an event again may be in another network by then.
         rules.complete(event, message.address)

@@ -68,11 +68,16 @@ def fold(event: Event) -> None:
     event.ClearField("context")
 
 
-def content(event: Event) -> bytes:
-    """What makes it this event, whoever carries it: what its origin says, serialised."""
+def content(event: Event, *, from_browser: bool) -> bytes:
+    """What makes it this event, whoever carries it: what its origin says, serialised.
+
+    Args:
+        event: as it lies in the log.
+        from_browser: a browser reported it. Whoever carries it may have set its time right, by the clock of that moment.
+    """
     origin = Event()
     origin.CopyFrom(event)
-    for name in CARRIED:
+    for name in (*CARRIED, "timestamp") if from_browser else CARRIED:
         origin.ClearField(name)
     return origin.SerializeToString(deterministic=True)
 

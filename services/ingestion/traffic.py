@@ -13,7 +13,7 @@ from kit.referrers import campaign_name, host_name, is_payment, referrer, source
 
 # Parameters that networks put behind the addresses of advertisements, in the order in which they are believed: what an
 # advertisement is clicked with says more than that somebody came from the network.
-_CLICK_IDS: Final = {
+CLICK_IDS: Final = {
     "gclid": ("google", "cpc"),
     "gbraid": ("google", "cpc"),
     "wbraid": ("google", "cpc"),
@@ -73,7 +73,7 @@ def traffic(page_url: str, referring: str, utm: pb.UtmParameters, site: SiteHost
     source = source_name(utm.source) or source_name(query.get("utm_source", ""))
     medium = campaign_name(utm.medium).lower() or campaign_name(query.get("utm_medium", "")).lower()
     campaign = campaign_name(utm.campaign) or campaign_name(query.get("utm_campaign", ""))
-    clicked = next((of for parameter, of in _CLICK_IDS.items() if query.get(parameter)), None)
+    clicked = next((of for parameter, of in CLICK_IDS.items() if query.get(parameter)), None)
     referral = _referral(*_host_and_path(referring), _host_and_path(page_url)[0], site)
     if not (source or medium or campaign):
         return Traffic(pb.CHANNEL_CAMPAIGN, *clicked) if clicked else referral

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,16 @@ def test_envoy_accepts_every_optional_part(tmp_path: Path) -> None:
     rendered = config(descriptors, service_address="{service}.mesh:50051", **optional)
     (tmp_path / "envoy.yaml").write_text(rendering.as_yaml(rendered))
     assert_envoy_accepts("envoy.yaml", tmp_path)
+
+
+def test_pages_of_every_host_below_a_domain_may_call() -> None:
+    rendered = json.dumps(config(contracts(shop=[method("Sell")]), site_hosts=frozenset({"shop.example", "*.shop.example"})))
+    [cors] = re.findall(r'"allow_origin_string_match": (\[.*?\])', rendered)
+    exact, below = sorted(json.loads(cors), key=str)
+    assert exact == {"exact": "https://shop.example"}
+    pattern = below["safe_regex"]["regex"]
+    hosts = ("a.shop.example", "a.b.shop.example", "ashop.example", "a.shop-example")
+    assert [bool(re.fullmatch(pattern, f"https://{host}")) for host in hosts] == [True, True, False, False]
 
 
 def test_no_secret_stands_in_the_configuration_but_the_keys_that_envoy_hides() -> None:

@@ -10,8 +10,9 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from pmp.ingestion.v1 import event_pb2 as pb
 
+from kit.scrubbing import CLICK_PARAMETERS
 from services.ingestion.enrichment import Enricher, course_of, currency_of
-from services.ingestion.traffic import SiteHosts, Traffic, traffic
+from services.ingestion.traffic import CLICK_IDS, SiteHosts, Traffic, traffic
 
 SHOP = frozenset({"shop.example", "www.shop.example", "b\u00fccher.example", "*.kurse.example"})
 PAGE = "https://shop.example/courses/pmp-prep"
@@ -188,3 +189,7 @@ def test_the_course_is_in_the_metadata_or_in_the_address() -> None:
 
 def test_a_currency_is_kept_only_if_there_is_one() -> None:
     assert [currency_of(code) for code in ("eur", "USD", "KWD", "XYZ", "", "euro")] == ["EUR", "USD", "KWD", "", "", ""]
+
+
+def test_a_click_id_that_names_its_network_is_kept_in_addresses() -> None:
+    assert set(CLICK_IDS) <= CLICK_PARAMETERS

@@ -1,5 +1,5 @@
--- The transcoder repeats what it can't read, and that may be a person's. A caller is told the field, by its path in the
--- contract, and what belongs there; of bytes that are no JSON, the rule that they break.
+-- The transcoder repeats what it can't read of a path or a query, and that may be a person's. A caller is told the field, by its
+-- path in the contract, and what belongs there. Bodies are read, and refused, by the services.
 
 local NUMBER, WHOLE = "a number", "a whole number"
 local EXPECTED = {
@@ -15,22 +15,9 @@ local EXPECTED = {
 }
 
 -- The rule that a field breaks. Types are the last word of a complaint, whatever the value before it holds.
-local function rule(path, complaint)
-  if complaint:find("cannot start list", 1, true) then
-    return path, "a list does not belong here"
-  end
-  if complaint:find("^Repeated map key") then
-    return path, "a key is there twice"
-  end
-  local scalar = complaint:match("^invalid value Starting an object on a scalar field for type ([%w_]+)$")
-  if scalar then
-    return path == "" and scalar or path .. "." .. scalar, "an object does not belong here"
-  end
+local function rule(complaint)
   local kind = complaint:match("^invalid value .* for type ([%w_%./]+)$")
-  if kind then
-    return path, "expected " .. (EXPECTED[kind:match("[%w_]+$")] or "an object")
-  end
-  return path, "what is there does not belong here"
+  return kind and EXPECTED[kind:match("[%w_]+$")] and "expected " .. EXPECTED[kind:match("[%w_]+$")] or "what is there does not belong here"
 end
 
 -- What is told of the transcoder's message, which is escaped as in JSON.
@@ -39,12 +26,8 @@ local function told(message)
   if name then
     return name:find("^[%a_][%w_%.]*$") and "there is no parameter " .. name or "there is no such parameter"
   end
-  local path, complaint = message:match("^([%w_%.%[%]]*)[^:%s]*: (.*)$")
-  if path then
-    local field, broken = rule(path:gsub("%[$", ""), complaint)
-    return field == "" and "the body: " .. broken or field .. ": " .. broken
-  end
-  return message:match("^%u[%a ,:%[%]{}/%-8%.]*%.") or "the body is not JSON"
+  local path, complaint = message:match("^([%w_%.]+): (.*)$")
+  return path and path .. ": " .. rule(complaint) or "a parameter can't be read"
 end
 
 function envoy_on_response(handle)

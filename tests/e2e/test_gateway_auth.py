@@ -62,6 +62,7 @@ def test_service_learns_who_calls(gateway: Gateway) -> None:
         "x-pmp-scope": "track",
         "x-pmp-user": "42",
         "x-pmp-address": "127.0.0.1",
+        "x-pmp-timeout": "15",
     }
 
 

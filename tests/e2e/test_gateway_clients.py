@@ -147,22 +147,13 @@ TIME = "a time of RFC 3339 with its zone, such as 2026-11-22T10:00:00Z"
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (f"not json {PERSON}", "Unexpected token."),
-        (f'{{"user_id": {PERSON}}}', "Unexpected token."),
-        (f'{{"page_title": "a" "{PERSON}"}}', "Expected , or } after key:value pair."),
-        (f'{{"metadata": {{"x": "\\ud800 {PERSON}"}}}}', "Missing low surrogate."),
-        ('{"metadata":' + f'{{"{PERSON}":' * 200 + "1" + "}" * 201, "Message too deep."),
-        (event(timestamp=PERSON), f"event.timestamp: expected {TIME}"),
-        (event(timestamp=1764300000000), f"event.timestamp: expected {TIME}"),
-        (event(user_id=4711), "event.user_id: expected a string"),
-        (event(user_id={"a": PERSON}), "event.user_id: an object does not belong here"),
-        (event(metadata=PERSON), "event.metadata: expected an object"),
-        (event(metadata=f'" for type {PERSON}'), "event.metadata: expected an object"),
-        (event(metadata=[PERSON]), "event: a list does not belong here"),
-        (event(utm_parameters=PERSON), "event.utm_parameters: expected an object"),
-        (f'{{"metadata": {{"{PERSON}": 1, "{PERSON}": 2}}}}', "event.metadata.fields[0]: a key is there twice"),
-        (f'"{PERSON}"', "event: expected an object"),
-        (f'["{PERSON}"]', "the body: a list does not belong here"),
+        (f"not json {PERSON}", "the body is not JSON"),
+        (f'{{"user_id": {PERSON}}}', "the body is not JSON"),
+        (f'{{"page_title": "a" "{PERSON}"}}', "the body is not JSON"),
+        (event(timestamp=PERSON), "timestamp: is in no timestamp format: RFC 3339 with zone, or seconds or milliseconds since 1970"),
+        (event(user_id={"a": PERSON}), "user_id: is not a text"),
+        (f'"{PERSON}"', "is not an object"),
+        (f'["{PERSON}"]', "is not an object"),
     ],
 )
 def test_a_refusal_names_the_field_and_the_rule_and_never_the_value(gateway: Gateway, body: str, message: str) -> None:
@@ -171,9 +162,29 @@ def test_a_refusal_names_the_field_and_the_rule_and_never_the_value(gateway: Gat
     assert response.json() == {"code": 3, "message": message, "details": []}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"metadata": {{"x": "\\ud800 {PERSON}"}}}}',
+        '{"metadata":' + f'{{"{PERSON}":' * 200 + "1" + "}" * 201,
+        event(timestamp=1764300000000),
+        event(user_id=4711),
+        event(metadata=PERSON),
+        event(metadata=f'" for type {PERSON}'),
+        event(metadata=[PERSON]),
+        event(utm_parameters=PERSON),
+        f'{{"metadata": {{"{PERSON}": 1, "{PERSON}": 2}}}}',
+    ],
+)
+def test_what_can_not_be_read_of_a_body_reaches_the_service_and_is_not_repeated(gateway: Gateway, body: str) -> None:
+    response = gateway.client.post(TRACK, content=body, headers=headers())
+    assert response.status_code == 200
+    assert PERSON not in response.text
+
+
 def test_bytes_that_are_no_text_are_not_repeated(gateway: Gateway) -> None:
     response = gateway.client.post(TRACK, content=f'{{"metadata": "{PERSON}'.encode() + b'\xff"}', headers=headers())
-    assert response.json() == {"code": 3, "message": "Encountered non UTF-8 code points.", "details": []}
+    assert PERSON not in response.text
 
 
 @pytest.mark.parametrize(

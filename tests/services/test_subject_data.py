@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
 from itertools import count
@@ -56,6 +56,7 @@ FIXED: dict[str, Any] = {
     "base_currency": "EUR",
     "payment_status": "completed",
     "kind": "sale",
+    "purchase_entries.reason": "edited",
     "user_type": "lead",
     "origin": "client",
     "position": 1,
@@ -92,12 +93,21 @@ class Person:
         return row
 
     def _filled(self, column: Any, text: str) -> Any:
-        if column.name in FIXED:
-            return FIXED[column.name]
+        for name in (column.name, f"{column.table.name}.{column.name}"):
+            if name in FIXED:
+                return FIXED[name]
         if column.name == "wordpress_id":
             return self.number
         kind: Any = getattr(column.type, "impl_instance", None) or column.type
-        of = {datetime: NOON, Decimal: Decimal(7), bool: False, int: next(NUMBERS), bytes: text.encode()[:16], dict: {"text": text}}
+        of = {
+            datetime: NOON,
+            date: NOON.date(),
+            Decimal: Decimal(7),
+            bool: False,
+            int: next(NUMBERS),
+            bytes: text.encode()[:16],
+            dict: {"text": text},
+        }
         return of.get(kind.python_type, f"https://shop.example/?name={text}"[: getattr(kind, "length", None) or 200])
 
 

@@ -126,7 +126,10 @@ def test_what_a_service_has_no_room_for_is_refused_at_the_gateway(tmp_path: Path
         ThreadPoolExecutor() as pool,
     ):
         slow = [pool.submit(gateway.track, {**EVENT, "event_type": "slow"}) for _ in range(2)]
-        refused = eventually(lambda: answer if (answer := gateway.track()).status_code != 200 else None)
+        with admin(gateway) as client:
+            active = "cluster.ingestion.upstream_rq_active: 2\n"
+            eventually(lambda: active in client.get("/stats", params={"filter": "upstream_rq_active"}).text)
+        refused = gateway.track()
         # What browsers may not call has room of its own.
         assert gateway.client.get(ACCOUNTING, headers=headers("read")).status_code == 200
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")

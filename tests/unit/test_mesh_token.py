@@ -16,7 +16,7 @@ from pmp.privacy.v1 import privacy_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer, add_SubjectDataServiceServicer_to_server
 from pydantic import SecretStr, ValidationError
 
-from gateway.render import read_descriptors, render
+from gateway.render import read_descriptors, render, secrets
 from gateway.settings import GatewaySettings
 from kit.errors import Unavailable
 from kit.interceptors import Boundary
@@ -46,7 +46,8 @@ def sent_by_the_gateway(mesh_token: str) -> str:
     listener = render(settings, read_descriptors(), "mesh.binpb")["static_resources"]["listeners"][0]
     (host,) = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
     headers = {each["header"]["key"]: each["header"]["value"] for each in host["request_headers_to_add"]}
-    return headers["x-pmp-mesh-token"]
+    assert headers["x-pmp-mesh-token"] == "%ENVIRONMENT(PMP_MESH_TOKEN)%"
+    return secrets(settings)["PMP_MESH_TOKEN"]
 
 
 class Pod(IngestionServiceServicer, SubjectDataServiceServicer):

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Admin;
 
 use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Scope;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
@@ -33,7 +34,7 @@ final class OrderBox implements Registerable
 
     public function register(): void
     {
-        add_action('add_meta_boxes', [$this, 'add_box']);
+        Hook::action('add_meta_boxes', [$this, 'add_box']);
     }
 
     public function add_box(): void

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Capture;
 
+use PMP\Analytics\Hook;
 use PMP_Analytics_Plugin;
 use PMP\Analytics\Registerable;
 
@@ -18,8 +19,8 @@ final class Cart implements Registerable
 
     public function register(): void
     {
-        add_action('woocommerce_add_to_cart', [$this, 'added'], 20, 4);
-        add_action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
+        Hook::action('woocommerce_add_to_cart', [$this, 'added'], 20, 4);
+        Hook::action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
     }
 
     public function added(mixed $item, mixed $product_id = 0, mixed $quantity = 1, mixed $variation_id = 0): void
@@ -40,10 +41,8 @@ final class Cart implements Registerable
      */
     private function tell(string $action, array $metadata): void
     {
-        Guard::attempt(function () use ($action, $metadata): void {
-            if (Consent::is_given(Visit::current())) {
-                $this->plugin->track_user_action($action, ['metadata' => $metadata]);
-            }
-        });
+        if (Consent::is_given(Visit::current())) {
+            $this->plugin->track_user_action($action, ['metadata' => $metadata]);
+        }
     }
 }

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Capture;
 
+use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\PurchasePayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
@@ -40,29 +41,27 @@ final class Orders implements Registerable
 
     public function register(): void
     {
-        add_action('woocommerce_checkout_create_order', [$this, 'remember_visit'], 20);
-        add_action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_visit'], 20);
-        add_action('woocommerce_order_status_changed', [$this, 'status_changed'], 20, 4);
-        add_action('woocommerce_order_refunded', [$this, 'refunded'], 20);
-        add_action('woocommerce_new_order', [$this, 'touched'], 20);
-        add_action('woocommerce_update_order', [$this, 'touched'], 20);
-        add_action('shutdown', [$this, 'tell_touched'], 0);
-        add_action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
+        Hook::action('woocommerce_checkout_create_order', [$this, 'remember_visit'], 20);
+        Hook::action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_visit'], 20);
+        Hook::action('woocommerce_order_status_changed', [$this, 'status_changed'], 20, 4);
+        Hook::action('woocommerce_order_refunded', [$this, 'refunded'], 20);
+        Hook::action('woocommerce_new_order', [$this, 'touched'], 20);
+        Hook::action('woocommerce_update_order', [$this, 'touched'], 20);
+        Hook::action('shutdown', [$this, 'tell_touched'], 0);
+        Hook::action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
     }
 
     public function remember_visit(mixed $order): void
     {
-        Guard::attempt(function () use ($order): void {
-            $visit = Visit::current();
-            if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
-                return;
-            }
-            $this->reader->remember($order, $visit);
-            if ($order->get_id() > 0) {
-                // The block checkout's order is in the database already; the classic one is saved by whoever made it.
-                $order->save_meta_data();
-            }
-        });
+        $visit = Visit::current();
+        if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
+            return;
+        }
+        $this->reader->remember($order, $visit);
+        if ($order->get_id() > 0) {
+            // The block checkout's order is in the database already; the classic one is saved by whoever made it.
+            $order->save_meta_data();
+        }
     }
 
     /**
@@ -70,12 +69,12 @@ final class Orders implements Registerable
      */
     public function status_changed(mixed $order_id, mixed $from = '', mixed $to = '', mixed $order = null): void
     {
-        Guard::attempt(fn () => $this->tell($order instanceof WC_Order ? $order : $this->order($order_id)));
+        $this->tell($order instanceof WC_Order ? $order : $this->order($order_id));
     }
 
     public function refunded(mixed $order_id): void
     {
-        Guard::attempt(fn () => $this->tell($this->order($order_id)));
+        $this->tell($this->order($order_id));
     }
 
     /**
@@ -99,7 +98,7 @@ final class Orders implements Registerable
 
     public function tell_late(mixed $order_id): void
     {
-        Guard::attempt(fn () => $this->tell($this->order($order_id), true));
+        $this->tell($this->order($order_id), true);
     }
 
     /**

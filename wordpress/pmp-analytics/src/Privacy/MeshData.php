@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Privacy;
 
+use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Scope;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
@@ -31,9 +32,9 @@ final class MeshData implements Registerable
 
     public function register(): void
     {
-        add_filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter'], 20);
+        Hook::filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter'], 20);
         // Behind the outbox's own: what waited there is not told any more.
-        add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser'], 20);
+        Hook::filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser'], 20);
     }
 
     /**

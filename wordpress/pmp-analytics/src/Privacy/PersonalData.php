@@ -6,6 +6,7 @@ namespace PMP\Analytics\Privacy;
 
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP\Analytics\Registerable;
@@ -32,9 +33,9 @@ final class PersonalData implements Registerable
 
     public function register(): void
     {
-        add_filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter']);
-        add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
-        add_action('admin_init', [$this, 'suggest_policy']);
+        Hook::filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter']);
+        Hook::filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
+        Hook::action('admin_init', [$this, 'suggest_policy']);
     }
 
     /**

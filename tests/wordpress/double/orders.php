@@ -69,6 +69,11 @@ abstract class WC_Data
         return $this->id;
     }
 
+    public function delete(): void
+    {
+        unset(self::$kept[$this->id]);
+    }
+
     protected function field(string $name, mixed $default = ''): mixed
     {
         return $this->fields[$name] ?? $default;
@@ -185,6 +190,11 @@ class WC_Order extends WC_Data
 class WC_Order_Refund extends WC_Data
 {
     protected const TYPE = 'shop_order_refund';
+
+    public function get_parent_id(): int
+    {
+        return $this->field('parent', 0);
+    }
 
     public function get_amount(): string
     {

@@ -100,9 +100,110 @@ final class OrdersTest extends SiteTestCase
         $trace->play('php: trash');
 
         self::assertSame(
-            [['cancelled', 199.0], ['pending', 199.0], ['on-hold', 199.0], ['failed', 199.0], ['processing', 199.0]],
+            [
+                ['cancelled', 199.0],
+                ['pending', 199.0],
+                ['on-hold', 199.0],
+                ['failed', 199.0],
+                ['processing', 199.0],
+                ['cancelled', 199.0],
+            ],
             $this->told(),
         );
+    }
+
+    /**
+     * @return array<string, array{string}>
+     */
+    public static function changes(): array
+    {
+        return [
+            'WooCommerce 7.9' => ['wc7.9.0-wp6.3.1-hpos-changes.jsonl'],
+            'WooCommerce 9.4' => ['wc9.4.3-wp6.7.1-hpos-changes.jsonl'],
+            'WooCommerce 11.0' => ['wc11.0.1-wp7.1-hpos-changes.jsonl'],
+        ];
+    }
+
+    /**
+     * @dataProvider changes
+     */
+    public function test_what_a_shop_takes_back_is_reported_whoever_does_it(string $file): void
+    {
+        $trace = new Trace($file, ['total' => '33.33']);
+        $steps = [
+            'paid' => [['processing', 33.33, '']],
+            'refund of 10' => [['refund', 10.0, '10']],
+            'refund deleted in wp-admin' => [['deleted refund', null, '0']],
+            'refund of 11' => [['refund', 11.0, '11']],
+            'refund deleted by REST' => [['deleted refund', null, '0']],
+            'item added in wp-admin' => [['processing', 41.1, '']],
+            'item removed in wp-admin' => [['processing', 33.33, '']],
+            'trashed in wp-admin' => [['cancelled', 33.33, 'trashed']],
+            'restored in wp-admin' => [['processing', 33.33, '']],
+            'cancelled by REST' => [['cancelled', 33.33, '']],
+            'deleted by REST' => [['cancelled', 33.33, 'deleted']],
+        ];
+
+        foreach ($steps as $step => $expected) {
+            $before = count($this->outbox());
+            $trace->play($step);
+            self::assertEquals($expected, array_map(self::told_of(...), array_slice($this->outbox(), $before)), $step);
+        }
+    }
+
+    /**
+     * Before WooCommerce 8.1 no hook says so: it shows with the order's next report.
+     */
+    public function test_a_refund_that_another_plugin_deletes_is_reported_with_order_tables_too(): void
+    {
+        foreach (array_slice(self::changes(), 1) as [$file]) {
+            WC_Data::$kept = [];
+            $trace = new Trace($file, ['total' => '33.33']);
+            $trace->play('paid');
+            $trace->play('refund of 12');
+            $before = count($this->outbox());
+
+            $trace->play('refund deleted by PHP');
+
+            self::assertEquals([['deleted refund', null, '0']], array_map(self::told_of(...), array_slice($this->outbox(), $before)));
+        }
+    }
+
+    /**
+     * @dataProvider changes
+     */
+    public function test_an_order_that_staff_anonymises_stays_nobodys_and_its_money_is_reported(string $file): void
+    {
+        $trace = new Trace($file, ['total' => '33.33']);
+        $trace->play('another paid');
+        self::assertStringContainsString('guest@example.org', (string) wp_json_encode($this->outbox()));
+
+        foreach (['anonymised in wp-admin', 'refund of the anonymised order', 'trashed and deleted in wp-admin'] as $step) {
+            $trace->play($step);
+        }
+
+        self::assertStringNotContainsString('example.org', (string) wp_json_encode($this->outbox()));
+        self::assertStringNotContainsString('site.invalid', (string) wp_json_encode($this->outbox()));
+        self::assertEquals(
+            [['refund', 10.0, '10'], ['cancelled', 33.33, 'deleted']],
+            array_map(self::told_of(...), array_slice($this->outbox(), -2)),
+        );
+    }
+
+    public function test_a_refund_that_is_kept_by_another_plugin_stays(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '100.00']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '40.00');
+        do_action('woocommerce_order_refunded', $order->get_id());
+        $keep = static fn (): bool => false;
+        add_filter('woocommerce_pre_delete_order_refund', $keep);
+
+        self::assertFalse((new WC_Order_Refund($refund))->delete(true));
+        remove_filter('woocommerce_pre_delete_order_refund', $keep);
+        $this->end_of_request();
+
+        self::assertCount(1, $this->outbox(Kind::Refund));
     }
 
     public function test_while_the_mesh_is_away_the_checkout_works_and_each_order_arrives_once(): void
@@ -388,8 +489,7 @@ final class OrdersTest extends SiteTestCase
         (new WC_Order_Refund($first))->delete();
         do_action('woocommerce_refund_deleted', $first, $order->get_id());
         $this->end_of_request();
-        do_action('woocommerce_before_delete_order', $second, new WC_Order_Refund($second));
-        (new WC_Order_Refund($second))->delete();
+        (new WC_Order_Refund($second))->delete(true);
         $this->end_of_request();
         $this->end_of_request();
 
@@ -505,6 +605,19 @@ final class OrdersTest extends SiteTestCase
             static fn (array $message): array => [$message['payload']['payment_status'], (float) $message['payload']['amount']],
             $this->outbox(Kind::Purchase),
         );
+    }
+
+    /**
+     * @param array<string, mixed> $message
+     * @return array{string, float|null, string} What, how much, and why; of a refund, all that is paid back.
+     */
+    private static function told_of(array $message): array
+    {
+        $payload = $message['payload'];
+        if ($message['kind'] === 'purchase') {
+            return [$payload['payment_status'], (float) $payload['amount'], $payload['reason'] ?? ''];
+        }
+        return [$payload['deleted'] ? 'deleted refund' : 'refund', $payload['amount'] ?? null, (string) $payload['refunded_total']];
     }
 
     /**

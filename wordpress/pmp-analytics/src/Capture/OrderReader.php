@@ -91,7 +91,7 @@ final class OrderReader
             'reason' => $reason,
             'paid_at' => $order->get_date_paid(),
             'lines' => $this->lines($order),
-            'refunded_total' => (float) $order->get_total_refunded(),
+            'refunded_total' => $this->refunded_total($order),
             'is_test' => $this->is_test($order),
             'source' => self::SOURCE,
         ];
@@ -109,11 +109,28 @@ final class OrderReader
         return [
             'reference' => (string) $refund->get_id(),
             'amount' => abs((float) $refund->get_amount()),
-            'refunded_total' => (float) $order->get_total_refunded(),
+            'refunded_total' => $this->refunded_total($order),
             'timestamp' => $refund->get_date_created(),
             'reason' => $this->is_anonymized($order) ? '' : $refund->get_reason(),
             'source' => self::SOURCE,
         ];
+    }
+
+    /**
+     * Asked of the database: WooCommerce's own answers are cached, and outlive refunds that are deleted.
+     *
+     * @return list<WC_Order_Refund> Newest first.
+     */
+    public function refunds(WC_Order $order): array
+    {
+        $refunds = wc_get_orders(['type' => 'shop_order_refund', 'parent' => $order->get_id(), 'limit' => -1]);
+        return array_values(array_filter($refunds, static fn (mixed $refund): bool => $refund instanceof WC_Order_Refund));
+    }
+
+    public function refunded_total(WC_Order $order): float
+    {
+        $amounts = array_map(static fn (WC_Order_Refund $refund): float => abs((float) $refund->get_amount()), $this->refunds($order));
+        return (float) array_sum($amounts);
     }
 
     private function is_anonymized(WC_Order $order): bool

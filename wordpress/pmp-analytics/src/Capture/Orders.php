@@ -51,6 +51,9 @@ final class Orders implements Registerable
             Hook::action("woocommerce_{$what}_order", [$this, 'touched'], 20);
         }
         Hook::action('woocommerce_refund_deleted', [$this, 'refund_deleted'], 20, 2);
+        // Only wp-admin says the above. The data store says nothing with order tables; before WooCommerce 8.1, REST alone does.
+        Hook::filter('woocommerce_pre_delete_order_refund', [$this, 'refund_goes'], 20, 2);
+        Hook::action('woocommerce_rest_delete_shop_order_refund_object', [$this, 'refund_gone'], 20);
         Hook::action('woocommerce_before_delete_order', [$this, 'deleted'], 20, 2);
         // Where orders are posts, wp-admin's lists trash and delete them without a word from WooCommerce.
         Hook::action('trashed_post', [$this, 'post_touched'], 20);
@@ -105,13 +108,24 @@ final class Orders implements Registerable
     }
 
     /**
-     * @param mixed $order The order, or a refund: WooCommerce deletes both in the same way.
+     * @param mixed $answer Null, or what another plugin answers instead of deleting it.
      */
+    public function refund_goes(mixed $answer, mixed $refund = null): mixed
+    {
+        $this->refund_gone($refund);
+        return $answer;
+    }
+
+    public function refund_gone(mixed $refund): void
+    {
+        if ($refund instanceof WC_Order_Refund) {
+            $this->touched($refund->get_parent_id());
+        }
+    }
+
     public function deleted(mixed $order_id, mixed $order = null): void
     {
-        if ($order instanceof WC_Order_Refund) {
-            $this->touched($order->get_parent_id());
-        } elseif ($order instanceof WC_Order) {
+        if ($order instanceof WC_Order) {
             $this->tell_deleted($order);
         }
     }
@@ -137,7 +151,7 @@ final class Orders implements Registerable
         $touched = array_keys($this->touched);
         $this->touched = [];
         foreach ($touched as $order_id) {
-            Guard::attempt(fn () => $this->tell($this->order($order_id)));
+            Guard::attempt(fn () => $this->tell($this->stored_order($order_id)));
         }
     }
 
@@ -159,8 +173,9 @@ final class Orders implements Registerable
             return;
         }
         // Refunds first: a status of refunded without them would be booked without their numbers and dates.
-        $reported = $this->tell_deleted_refunds($order, $before);
-        foreach ($order->get_refunds() as $refund) {
+        $refunds = $this->reader->refunds($order);
+        $reported = $this->tell_deleted_refunds($order, $refunds, $before);
+        foreach ($refunds as $refund) {
             $reported = $this->tell_refund($order, $refund, $reported, $is_late);
         }
         $reported = $this->tell_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '');
@@ -225,15 +240,17 @@ final class Orders implements Registerable
 
     /**
      * Refunds that were reported and are not there any more, by whatever way they went.
+     *
+     * @param list<WC_Order_Refund> $refunds Those that are.
      */
-    private function tell_deleted_refunds(WC_Order $order, Reported $reported): Reported
+    private function tell_deleted_refunds(WC_Order $order, array $refunds, Reported $reported): Reported
     {
-        $there = array_map(static fn (WC_Order_Refund $refund): int => $refund->get_id(), $order->get_refunds());
+        $there = array_map(static fn (WC_Order_Refund $refund): int => $refund->get_id(), $refunds);
         foreach (array_diff($reported->refunds, $there) as $refund_id) {
             $now = $this->clock->now();
             $payload = PurchasePayload::refund([
                 'reference' => (string) $refund_id,
-                'refunded_total' => (float) $order->get_total_refunded(),
+                'refunded_total' => $this->reader->refunded_total($order),
                 'timestamp' => $now,
                 'reported_at' => $now,
                 'deleted' => true,
@@ -244,6 +261,15 @@ final class Orders implements Registerable
             }
         }
         return $reported;
+    }
+
+    /**
+     * An order as it is in the database: until version 8, WooCommerce gives out one that was trashed as it was before.
+     */
+    private function stored_order(int $order_id): ?WC_Order
+    {
+        $order = $this->order($order_id);
+        return $order === null ? null : new ($order::class)($order_id);
     }
 
     private function order(mixed $order_id): ?WC_Order

@@ -96,11 +96,16 @@ def credentials(
 
 
 @app.command()
-def books(data: Data = DATA, *, json: AsJson = False) -> None:
+def books(
+    data: Data = DATA,
+    *,
+    json: AsJson = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Show whose events the log lost, to have them sent again.")] = False,
+) -> None:
     """Show what was received and what became of it; exit 1 when it does not balance."""
     from rich.console import Console
 
-    from cli.books import fetch_books, print_books
+    from cli.books import fetch_books, print_books, print_lost
     from cli.credentials import credentials as make
     from cli.folder import DataFolder
 
@@ -108,7 +113,7 @@ def books(data: Data = DATA, *, json: AsJson = False) -> None:
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
-        print_books(Console(), answer)
+        (print_lost if lost else print_books)(Console(), answer)
     raise typer.Exit(0 if answer.balanced else 1)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from cli.errors import CommandFailed
 
 ACCOUNTING = "/api/v1/events/accounting"
 """The books' path at the gateway."""
+_RARE = ("recovered", "missing")
 PATIENCE_SECONDS = 10.0
 """How long the gateway is asked again while it is busy or down."""
 
@@ -31,7 +33,9 @@ class Account(BaseModel):
     rejected: int
     dead_lettered: int
     suppressed: int
+    recovered: int
     pending: int
+    missing: int
 
     def __sub__(self, before: Account) -> Account:
         """What was added since."""
@@ -40,7 +44,7 @@ class Account(BaseModel):
     @property
     def accounted(self) -> int:
         """The events of which it is known what became of them, or that they wait."""
-        return self.stored + self.duplicate + self.rejected + self.dead_lettered + self.suppressed + self.pending
+        return self.received - self.missing
 
 
 class HourlyAccount(BaseModel):
@@ -52,6 +56,23 @@ class HourlyAccount(BaseModel):
     """Its account."""
 
 
+class LostEvents(BaseModel):
+    """Events of one sender that the log lost, received in one stretch of time."""
+
+    client: str
+    """Name of the API key's owner."""
+    scope: str
+    """Scope of the sender's token."""
+    first: datetime = Field(alias="from")
+    """When the first was received."""
+    last: datetime = Field(alias="to")
+    """When the last was received."""
+    count: int
+    """How many they are."""
+    event_ids: list[str]
+    """Their ids; of more than a thousand the first."""
+
+
 class Books(BaseModel):
     """The books."""
 
@@ -61,6 +82,8 @@ class Books(BaseModel):
     """One account for each hour in which events were received."""
     balanced: bool
     """True when every hour accounts for all it received."""
+    lost: list[LostEvents]
+    """What is to be sent again."""
 
 
 async def fetch_books(credentials: Credentials) -> Books:
@@ -88,24 +111,46 @@ async def read_books(client: httpx.AsyncClient, credentials: Credentials) -> Boo
 
 def print_books(console: Console, books: Books) -> None:
     """Prints the hours, the total, and whether all is accounted for."""
-    table = account_table("hour")
-    for hour in books.hours:
-        table.add_row(f"{hour.hour:%Y-%m-%d %H:%M}", *cells(hour.account))
-    table.add_row("total", *cells(books.total), style="bold")
-    console.print(table)
-    console.print("[green]balanced[/]: every received event is accounted for" if books.balanced else "[red]not balanced[/]")
+    accounts = [*(hour.account for hour in books.hours), books.total]
+    names = [f"{hour.hour:%Y-%m-%d %H:%M}" for hour in books.hours]
+    console.print(account_table(accounts, "hour", [*names, "total"]))
+    if books.balanced:
+        console.print("[green]balanced[/]: every received event is accounted for")
+        return
+    console.print("[red]not balanced[/]: the log lost events that it had confirmed; `pmp books --lost` says whose")
 
 
-def account_table(*before: str, title: str | None = None) -> Table:
-    """A table of accounts, a column for each count, that fits a terminal of 80 columns."""
+def print_lost(console: Console, books: Books) -> None:
+    """Prints whose events are to be sent again."""
+    table = Table("sender", "scope", "received from", "to", "events", box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
+    for lost in books.lost:
+        table.add_row(lost.client, lost.scope, f"{lost.first:%Y-%m-%d %H:%M:%S}", f"{lost.last:%Y-%m-%d %H:%M:%S}", f"{lost.count:,}")
+    if books.lost:
+        console.print(table)
+    missing, named = books.total.missing, sum(lost.count for lost in books.lost)
+    if missing > named:
+        console.print(
+            f"{missing - named:,} more are missing of which it is not known whose they are, or not yet: see the hours in `pmp books`."
+        )
+    elif not missing:
+        console.print("Nothing is missing.")
+
+
+def account_table(accounts: Sequence[Account], column: str = "", rows: Sequence[str] = (), *, title: str | None = None) -> Table:
+    """A table of accounts, a column for each count, that fits a terminal of 80 columns while nothing was ever lost.
+
+    Args:
+        accounts: a row each.
+        title: what stands above the table.
+        column: what the rows are named by.
+        rows: their names; none for accounts without.
+    """
     table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
-    for name in before:
-        table.add_column(name, no_wrap=True)
-    for name in Account.model_fields:
+    if rows:
+        table.add_column(column, no_wrap=True)
+    names = [name for name in Account.model_fields if name not in _RARE or any(getattr(account, name) for account in accounts)]
+    for name in names:
         table.add_column(name.replace("_", "\n"), justify="right")
+    for number, account in enumerate(accounts):
+        table.add_row(*rows[number : number + 1], *(f"{getattr(account, name):,}" for name in names))
     return table
-
-
-def cells(account: Account) -> list[str]:
-    """The counts as cells of a table."""
-    return [f"{getattr(account, name):,}" for name in Account.model_fields]

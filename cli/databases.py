@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cli.folder import DataFolder
 from cli.plan import checked_database_url, databases
 from cli.state import running_mesh
 from kit.database import Sessions, open_database
+from kit.keys.store import DATABASE
 
 
 def find_database_url(folder: DataFolder, chosen: str | None) -> str:
@@ -25,6 +27,11 @@ def find_database_url(folder: DataFolder, chosen: str | None) -> str:
     if chosen:
         return checked_database_url(chosen)
     return running_mesh(folder).database_url if folder.is_locked() else folder.database_url()
+
+
+def url_of(name: str, url: str, environ: Mapping[str, str] = os.environ) -> str:
+    """URL of a service's database, or of that of persons' keys, which may be elsewhere."""
+    return (environ.get("PMP_SUBJECT_KEYS_URL") if name == DATABASE else None) or url.replace("{service}", name)
 
 
 def checked_service(service: str) -> str:

@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cli.books import Account, Books, account_table, cells, read_books
+from cli.books import Account, Books, account_table, read_books
 from cli.calls import call, connect
 from cli.clickstream import Outcome, Request, count_types, event_id, outcome, read_rows, requests
 from cli.credentials import Credentials, Scope, credentials
@@ -165,9 +165,7 @@ def _problems(tally: Tally, gained: Account, books: Books, expected: Outcome) ->
 
 
 def _print(console: Console, tally: Tally, gained: Account, stored: Counter[str], told: Counter[str]) -> None:
-    books = account_table(title="The books of this run")
-    books.add_row(*cells(gained))
-    console.print(books)
+    console.print(account_table([gained], title="The books of this run"))
     if tally.repeated:
         console.print(f"{tally.repeated:,} requests were sent again because the mesh was busy or the answer was late.")
     types = Table("event", "in the mesh", "in the clickstream", title=f"The {SHOWN} most frequent events", box=SIMPLE, show_edge=False)

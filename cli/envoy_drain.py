@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 
 from cli.plain_http import request
 
@@ -12,18 +13,19 @@ PATIENCE_SECONDS = 5.0
 """How long running calls may go on; live feeds never end by themselves."""
 POLL_SECONDS = 0.05
 """Pause between two looks at the running calls."""
-_ACTIVE = re.compile(r"^http\.(?!admin\.)[^:]*downstream_rq_active: (\d+)$", re.MULTILINE)
+_ACTIVE = re.compile(r"^http\.(?!admin\.|operations\.)[^:]*downstream_rq_active: (\d+)$", re.MULTILINE)
 
 
 async def drain(admin: str) -> None:
-    """Closes the listeners of the Envoy whose admin interface is at `admin`, and waits until its running calls are done."""
+    """Closes the listeners of the Envoy whose admin interface is the Unix socket `admin`, and waits until its running calls are done."""
+    ask = partial(request, seconds=PATIENCE_SECONDS, unix_socket=admin)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
         # From here on each answer closes its connection, and no new one is taken.
-        await request("POST", f"{admin}/healthcheck/fail", seconds=PATIENCE_SECONDS)
-        await request("POST", f"{admin}/drain_listeners", seconds=PATIENCE_SECONDS)
+        await ask("POST", "http://gateway/healthcheck/fail")
+        await ask("POST", "http://gateway/drain_listeners")
         while time.monotonic() < deadline:
-            _, stats = await request("GET", f"{admin}/stats?filter=downstream_rq_active", seconds=PATIENCE_SECONDS)
+            _, stats = await ask("GET", "http://gateway/stats?filter=downstream_rq_active")
             if not any(int(count) for count in _ACTIVE.findall(stats)):
                 return
             await asyncio.sleep(POLL_SECONDS)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.databases import must_exist
+from cli.databases import must_exist, url_of
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import add_key, key_encryption_keys, vault_key
@@ -51,7 +51,7 @@ async def rotate(folder: DataFolder, url: str, console: Console) -> int:
 
 @asynccontextmanager
 async def _keys(folder: DataFolder, url: str) -> AsyncGenerator[Keys]:
-    own = url.replace("{service}", DATABASE)
+    own = url_of(DATABASE, url)
     must_exist(own, DATABASE)
     try:
         vault, wrapping = Vault.parse(vault_key(folder)), EnvironmentKeys.parse(key_encryption_keys(folder))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.databases import checked_service
+from cli.databases import checked_service, url_of
 from cli.errors import CommandFailed
 from cli.plan import databases
 from kit.keys.store import DATABASE
@@ -22,7 +22,7 @@ def migrate_databases(service: str | None, url: str) -> Iterator[str]:
     """
     for name in [checked_service(service)] if service else [*databases(), DATABASE]:
         try:
-            asyncio.run(migrate(name, url.replace("{service}", name)))
+            asyncio.run(migrate(name, url_of(name, url)))
         except (SQLAlchemyError, OSError) as error:
             raise CommandFailed(f"the database of {name} could not be migrated: {error}") from error
         yield name

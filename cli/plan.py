@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +23,7 @@ from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, free_ports
 from cli.processes import Command
 from cli.readiness import gateway_ready, redis_ready, service_ready
+from gateway.settings import SOCKET_PATH_BYTES
 from kit.settings import Settings
 
 SERVICES = Path(services.__path__[0])
@@ -123,7 +127,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     names = service_names()
     workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
     parts = [(name, "service") for name in names] + [(name, "worker") for name in workers]
-    redis_port, admin_port, *ports = free_ports(2 + 2 * len(parts))
+    redis_port, gateway_metrics_port, *ports = free_ports(2 + 2 * len(parts))
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # The demo's events are of 2024, and it has to work for years.
@@ -161,7 +165,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
         environment=environment,
         redis=None if options.redis_url else _redis(folder, secrets, redis_port, redis_url, environ),
         services=tuple(commands),
-        gateway=_gateway(options, folder, secrets, f"{LOOPBACK}:{admin_port}", base),
+        gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
     )
 
 
@@ -185,7 +189,8 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: M
     )
 
 
-def _gateway(options: Options, folder: DataFolder, secrets: Secrets, admin: str, base: Mapping[str, str]) -> Command:
+def _gateway(options: Options, folder: DataFolder, secrets: Secrets, metrics_port: int, base: Mapping[str, str]) -> Command:
+    admin = _socket(folder, "gateway")
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Command(
         name="gateway",
@@ -195,16 +200,37 @@ def _gateway(options: Options, folder: DataFolder, secrets: Secrets, admin: str,
             **base,
             "PMP_GATEWAY_LISTEN": f"{host}:{options.port}",
             "PMP_GATEWAY_ADMIN": admin,
+            "PMP_METRICS_HOST": LOOPBACK,
+            "PMP_METRICS_PORT": str(metrics_port),
             "PMP_API_KEYS": json.dumps(secrets.api_keys),
             "PMP_BROWSER_API_KEYS": json.dumps(secrets.browser_api_keys),
             "PMP_JWT_SECRETS": json.dumps(secrets.jwt_secrets),
         },
         log=folder.log("gateway"),
         address=f"{host}:{options.port}",
-        metrics_url=f"http://{admin}/stats/prometheus",
+        metrics_url=f"http://{LOOPBACK}:{metrics_port}/metrics",
         ready=partial(gateway_ready, options.url),
-        before_end=partial(drain, f"http://{admin}"),
+        before_end=partial(drain, admin),
     )
+
+
+def _socket(folder: DataFolder, process: str) -> str:
+    """Path of a process's Unix socket: in the data folder, or where that is too long, in another one of this user alone.
+
+    Raises:
+        CommandFailed: somebody else has a folder there.
+    """
+    path = os.fsencode(folder.path / f"{process}.sock")
+    if len(path) > SOCKET_PATH_BYTES:
+        digest = hashlib.sha256(path).hexdigest()[:16]
+        private = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"pmp-{os.geteuid()}-{digest}"
+        private.mkdir(mode=0o700, exist_ok=True)
+        made = private.lstat()
+        if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & 0o077:
+            message = f"{private} must be a folder of this user alone: remove it"
+            raise CommandFailed(message)
+        path = os.fsencode(private / f"{process}.sock")
+    return os.fsdecode(path)
 
 
 def _reachable(host: str) -> str:

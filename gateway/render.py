@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,6 +28,7 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
 from gateway.settings import BROWSER, GatewaySettings, split_address
+from kit.settings import mesh_tokens
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"
@@ -40,6 +42,13 @@ OPENED_BY: Mapping[options_pb2.Access.ValueType, tuple[str, ...]] = {
     options_pb2.ACCESS_ADMIN: ("admin",),
 }
 """The token scopes that open an access."""
+
+WATCHERS = 1000
+"""Connections beside those of callers."""
+IDLE_BYTES = 16_777_216
+"""Memory of a gateway without connections."""
+CONNECTION_BYTES = 16_384
+"""Memory of a connection that waits for its next request, over HTTP/1.1; over HTTP/2 it is twice as much."""
 
 NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 """Failures in which the service has not seen the request: retried always."""
@@ -174,43 +183,48 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
     methods = rpcs(descriptors)
     services = sorted({rpc.cluster for rpc in methods})
     host, port = split_address(settings.gateway_listen)
-    admin_host, admin_port = split_address(settings.gateway_admin)
+    ready = {service: {"value": 1} for service in services}
+    probes = {"healthz": patterns["healthz"], "readyz": _fill(patterns["readyz"], {"ready": ready})}
     clusters = [_fill(patterns["cluster"], {"name": service, **_endpoint(settings.address(service))}) for service in services]
     tracing = None
     if settings.otlp_endpoint:
         clusters.append(_fill(patterns["collector"], _endpoint(urlsplit(settings.otlp_endpoint).netloc)))
         tracing = _fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
-    metrics = None
+    operations = None
     if settings.metrics_port:
-        clusters.append(_fill(patterns["admin"], {"host": admin_host, "port": admin_port}))
-        metrics = _fill(patterns["metrics"], {"host": host, "port": settings.metrics_port})
-    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in settings.cors_origins]})
+        clusters.append(_fill(patterns["admin"], {"admin": settings.gateway_admin}))
+        operations = _fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
+    origins = settings.origins()
+    cors = _fill(patterns["cors"], {"origins": [{"exact": origin} for origin in origins]})
     return _fill(
         base["config"],
         {
             "host": host,
             "port": port,
-            "admin_host": admin_host,
-            "admin_port": admin_port,
+            "admin": settings.gateway_admin,
+            "max_connections": settings.gateway_max_connections,
+            "all_connections": settings.gateway_max_connections + WATCHERS,
+            "connections_heap": IDLE_BYTES + settings.gateway_max_connections * CONNECTION_BYTES,
             "trusted_hops": settings.gateway_trusted_hops,
             "tracing": tracing,
-            "metrics": metrics,
-            "replies": [reply for row in base["replies"] for reply in _replies(patterns, *row)],
-            "ready": {service: {"value": 1} for service in services},
+            "operations": operations,
+            **probes,
+            "replies": [reply for row in base["replies"] for reply in _replies(patterns, row)],
             "credentials": _credentials(settings),
             "default_request_bytes": DEFAULT_REQUEST_BYTES,
             "largest_request_bytes": max((rpc.max_request_bytes for rpc in methods), default=DEFAULT_REQUEST_BYTES),
             "descriptors": descriptors_path,
             "services": sorted({rpc.service for rpc in methods}),
-            "jwks": _jwks(settings.jwt_secrets),
+            "refusals": (HERE / "refusals.lua").read_text(),
+            "queries": (HERE / "queries.lua").read_text(),
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
-            "cors": cors if settings.cors_origins else None,
-            # Envoy reads `%` in header values as a command.
-            "mesh_token": settings.mesh_token.get_secret_value().replace("%", "%%"),
+            "cors": cors if origins else None,
             "routes": [
-                *(_rest_route(patterns["rest"], rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
+                patterns["connect"],
+                patterns["encoded"],
+                *(_rest_route(patterns, rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
                 patterns["unknown"],
             ],
@@ -226,7 +240,7 @@ def _fill(node: Any, values: Mapping[str, Any]) -> Any:
         return {key: child for key, child in filled.items() if child is not None}
     if isinstance(node, list):
         return [child for entry in cast("list[Any]", node) if (child := _fill(entry, values)) is not None]
-    return values[node[1:]] if isinstance(node, str) and node.startswith("$") else node
+    return deepcopy(values[node[1:]]) if isinstance(node, str) and node.startswith("$") else node
 
 
 def _endpoint(address: str) -> Node:
@@ -238,9 +252,22 @@ def _endpoint(address: str) -> Node:
     return {"host": host, "port": port, "discovery": "STATIC"}
 
 
-def _replies(patterns: Node, op: str, status: int, code: int, message: str) -> list[Node]:
-    values = {"op": op, "status": status, "code": code, "message": message}
-    return [_fill(patterns["grpc_reply"], values), _fill(patterns["rest_reply"], values)]
+def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
+    """What a native and a REST caller get for a row of the table `replies`."""
+    op, status, reason, answered, code, message = row
+    when = [_fill(patterns["status"], {"op": op, "status": status})]
+    if reason:
+        when.append(_fill(patterns["because"], {"expression": f"response.code_details.startsWith({json.dumps(reason)})"}))
+    values = {
+        "answered": None if answered == status else answered,
+        "code": code,
+        "message": message,
+        "marks": patterns["marks"] if "json_transcode" in reason else None,
+    }
+    return [
+        _fill(patterns["grpc_reply"], {**values, "when": {"and_filter": {"filters": [*when, *patterns["native"]]}}}),
+        _fill(patterns["rest_reply"], {**values, "when": {"and_filter": {"filters": when}} if reason else when[0]}),
+    ]
 
 
 def _credentials(settings: GatewaySettings) -> list[Node]:
@@ -248,9 +275,11 @@ def _credentials(settings: GatewaySettings) -> list[Node]:
     return [{"key": key.get_secret_value(), "client": client} for client, keys in owners for key in keys]
 
 
-def _jwks(secrets: Sequence[SecretStr]) -> str:
-    keys = [base64.urlsafe_b64encode(secret.get_secret_value().encode()).decode().rstrip("=") for secret in secrets]
-    return json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": key} for key in keys]})
+def secrets(settings: GatewaySettings) -> dict[str, str]:
+    """The variables that Envoy finds secrets in: what stands in its configuration, its admin interface shows."""
+    keys = [base64.urlsafe_b64encode(secret.get_secret_value().encode()).decode().rstrip("=") for secret in settings.jwt_secrets]
+    jwks = {"keys": [{"kty": "oct", "alg": "HS256", "k": key} for key in keys]}
+    return {"PMP_MESH_TOKEN": mesh_tokens(settings.mesh_token)[0], "PMP_JWKS": json.dumps(jwks)}
 
 
 def _policies(methods: Sequence[Rpc]) -> Node:
@@ -287,15 +316,16 @@ def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
     )
 
 
-def _rest_route(pattern: Node, rpc: Rpc, verb: str, template: str) -> Node:
+def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
     return _fill(
-        pattern,
+        patterns["rest"],
         {
             "name": f"{verb} {template}",
             "rpc": rpc.path,
             "path": _regex(template),
             "method": verb,
             "max_request_bytes": rpc.max_request_bytes,
+            "queries": patterns["queries"] if verb == "GET" else None,
         },
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kit.settings import MeshToken
+
+SOCKET_PATH_BYTES = 107
+"""The longest path of a Unix socket on Linux."""
 BROWSER = "browser"
 """Owner of every browser key, as services see it in `x-pmp-client`."""
 
@@ -29,9 +32,9 @@ def _address(value: str) -> str:
     return value
 
 
-def _loopback(value: str) -> str:
-    if not ip_address(split_address(value)[0]).is_loopback:
-        raise ValueError("Envoy's admin interface can stop the gateway and shows its secrets: it listens on loopback only")
+def _socket_path(value: str) -> str:
+    if not value.startswith("/") or len(value.encode()) > SOCKET_PATH_BYTES:
+        raise ValueError(f"expected the absolute path of a Unix socket, at most {SOCKET_PATH_BYTES} bytes long")
     return value
 
 
@@ -50,11 +53,17 @@ class GatewaySettings(BaseSettings):
     gateway_listen: Address = "0.0.0.0:8080"
     """Address and port for REST and gRPC."""
 
-    gateway_admin: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:9901"
-    """Address and port of Envoy's admin interface, on loopback."""
+    gateway_admin: Annotated[str, AfterValidator(_socket_path)] = "/run/pmp/gateway.sock"
+    """Unix socket of Envoy's admin interface, for the gateway's own user."""
 
     metrics_port: int = Field(default=0, ge=0)
-    """Port of the Prometheus endpoint; 0 serves none."""
+    """Port for those who watch the gateway: `/metrics`, `/healthz`, `/readyz`, however many connections callers hold; 0 serves none."""
+
+    metrics_host: str = ""
+    """Address of that port; none, the one the gateway listens on."""
+
+    gateway_max_connections: int = Field(default=10_000, ge=10)
+    """Connections of callers at once; at most half of the files that the process may open."""
 
     gateway_concurrency: int = Field(default=1, ge=1)
     """Envoy's worker threads: one carries about 7000 requests a second."""
@@ -65,8 +74,8 @@ class GatewaySettings(BaseSettings):
     gateway_timeout_seconds: float = Field(default=15.0, gt=0, le=25)
     """Longest time a call may take, except those that answer with a stream."""
 
-    mesh_token: SecretStr
-    """The mesh's own credential, which every call to a service carries."""
+    mesh_token: MeshToken
+    """The mesh's own credential, which every call to a service carries; of two, the first."""
 
     api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
     """Keys of the shop's servers; two are valid at once while they rotate."""
@@ -83,8 +92,11 @@ class GatewaySettings(BaseSettings):
     rate_site_per_second: int = Field(default=2000, ge=1)
     """Requests a second of all `site` and `admin` tokens together."""
 
-    cors_origins: list[str] = []
-    """Origins whose pages may call the gateway; `*` for all."""
+    site_hosts: frozenset[str] = frozenset()
+    """Host names of the shop itself as a JSON list."""
+
+    cors_origins: list[str] | None = None
+    """Origins whose pages may call the gateway, `*` for all; not given, those of the shop: https and `site_hosts`."""
 
     site_name: str = Field(default="shop", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Name of the shop: the owner of the server keys, as services see it in `x-pmp-client`."""
@@ -114,6 +126,10 @@ class GatewaySettings(BaseSettings):
         if len(set(keys)) < len(keys):
             raise ValueError("each API key has one owner")
         return self
+
+    def origins(self) -> list[str]:
+        """Origins whose pages may call the gateway."""
+        return sorted(f"https://{host}" for host in self.site_hosts) if self.cors_origins is None else self.cors_origins
 
     def address(self, service: str) -> str:
         """Address of a service, `host:port`."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from opentelemetry.metrics import Counter
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from pmp.options.v1 import options_pb2 as options
 from protovalidate import Validator
@@ -26,6 +27,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
+from kit.json_body.body import JsonBody
+from kit.json_body.notes import Notes
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
@@ -62,6 +65,8 @@ _FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.Sta
 """Statuses that are the service's own failure, not the caller's."""
 
 _MAX_REQUEST_BYTES = 1_048_576
+_ENVELOPE_BYTES = 1024
+"""What the gateway adds to a JSON body: its content type, and what the path says."""
 _MAX_VIOLATIONS_BYTES = 1536
 """Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
 _MAX_WORDS = 200
@@ -91,7 +96,8 @@ class Caller:
 class _Method:
     """What is the same for all calls of one rpc."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, timezone: tzinfo, faults: Counter) -> None:
+        self.faults = faults
         self.name = path.removeprefix("/")
         self.attributes = {Attribute.RPC_METHOD.value: self.name}
         descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
@@ -99,6 +105,8 @@ class _Method:
         self.scopes = _SCOPES.get(facts[options.access], frozenset())
         self.max_request_bytes = facts[options.max_request_bytes] or _MAX_REQUEST_BYTES
         self.applies_rules = facts[options.applies_rules]
+        self.body = None if self.applies_rules or not facts[options.body] else JsonBody(descriptor, timezone)
+        self.envelope_bytes = _ENVELOPE_BYTES if facts[options.body] else 0
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -144,6 +152,21 @@ def bind_facts(**facts: str | float | bool | None) -> None:
     call = _current.get(None)
     if call is not None:
         call.facts.update(facts)
+
+
+def remark(notes: Notes, answer: Any) -> None:
+    """Says in an answer what was ignored or not read of the JSON body of the current rpc, and counts it.
+
+    Args:
+        notes: of the whole body, or of one item.
+        answer: has `ignored_fields` and `faults`.
+    """
+    answer.ignored_fields.extend(notes.ignored)
+    answer.faults.extend(notes.faults)
+    method = _current.get().method
+    for kind, count in (("ignored", len(notes.ignored)), ("unread", len(notes.faults))):
+        if count:
+            method.faults.add(count, {**method.attributes, Attribute.FAULT.value: kind})
 
 
 def validate(message: Message) -> list[Violation]:
@@ -199,10 +222,20 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
     text goes nowhere.
+
+    Args:
+        mesh_token: the mesh's own credential.
+        rotating: another one that is accepted as well.
+        timezone: the shop's: where times in JSON bodies are local that have no zone.
     """
 
-    def __init__(self, mesh_token: str) -> None:
+    def __init__(self, mesh_token: str, rotating: str | None = None, *, timezone: tzinfo = UTC) -> None:
         self._token = mesh_token.encode()
+        self._rotating = self._token if rotating is None else rotating.encode()
+        self._timezone = timezone
+        self._faults = meter().create_counter(
+            MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
+        )
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
         self._ended = Lingering(self._tell_ended)
@@ -222,7 +255,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             inner = await continuation(handler_call_details)
             if inner is None or path.startswith(_OPEN):
                 return inner
-            handler = self._handlers[path] = self._guard(_Method(path), inner)
+            handler = self._handlers[path] = self._guard(_Method(path, self._timezone, self._faults), inner)
         _metadata.set(handler_call_details.invocation_metadata)
         return handler
 
@@ -242,7 +275,10 @@ class Boundary(grpc.aio.ServerInterceptor):
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
                     _admit(call)
-                    answer = await respond(_checked(method, parse, raw), context)
+                    notes = Notes()
+                    answer = await respond(_checked(method, parse, raw, notes), context)
+                    if notes.is_remarkable:
+                        remark(notes, answer)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
                 except grpc.aio.AbortError as error:
                     outcome, fault = _Outcome(context.code()), error
@@ -265,7 +301,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
 
     def _knows(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._token)
+        sent = token.encode()
+        return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
@@ -317,17 +354,26 @@ def _admit(call: _Call) -> None:
         raise Forbidden(message)
 
 
-def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes) -> Message:
-    if len(raw) > method.max_request_bytes:
-        raise InvalidRequest([Violation("", f"the request is larger than {method.max_request_bytes} bytes")])
+def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
+    bound = method.max_request_bytes
+    if len(raw) > bound + method.envelope_bytes:
+        raise _too_large(bound)
     try:
-        request = parse(raw)
+        request: Any = parse(raw)
     except DecodeError:
         raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
-    broken = () if method.applies_rules else validate(request)
+    if len(raw) > bound and not request.HasField("json_body"):
+        raise _too_large(bound)
+    if method.body is not None:
+        method.body.read(request, notes)
+    broken = () if method.applies_rules else notes.broken(validate(request))
     if broken:
         raise InvalidRequest(broken)
     return request
+
+
+def _too_large(bound: int) -> InvalidRequest:
+    return InvalidRequest([Violation("", f"the request is larger than {bound} bytes")])
 
 
 def _cancelled(context: Context) -> grpc.StatusCode:

@@ -9,22 +9,27 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import open_database
-from kit.keys.store import DATABASE
+from kit.keys.store import DATABASE, database_url
 from kit.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KIT = _ROOT / "kit" / "migrations"
 _KEYS = _ROOT / "kit" / "keys" / "migrations"
 _LOCK_SECONDS = 120
+_LOOK_SECONDS = 1
+# The account may not, with the database or with a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+_DENIED = frozenset({1044, 1142})
 
 
 async def migrate(service: str, url: str) -> None:
@@ -87,10 +92,25 @@ def _upgrade(connection: Connection, folders: Sequence[Path]) -> None:
             connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pmp.', DATABASE()))"))
 
 
+async def _migrate_keys(url: str) -> None:
+    """Upgrades the database of keys, or waits for two minutes until another service, whose account may, has done it."""
+    deadline = monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            await migrate(DATABASE, url)
+        except DBAPIError as error:
+            denied = error.orig is not None and error.orig.args[:1] and error.orig.args[0] in _DENIED
+            if not denied or monotonic() > deadline:
+                raise
+        else:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
 async def _main(service: str) -> None:
     settings = Settings()  # pyright: ignore[reportCallIssue]
-    for name in (service, DATABASE):
-        await migrate(name, settings.database(name))
+    await migrate(service, settings.database(service))
+    await _migrate_keys(database_url(settings))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
 from kit.log.streams import is_outage
-from kit.settings import Settings, WrongSetting
+from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry import describe, log_to_stdout
 
 Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
@@ -37,6 +37,9 @@ LIVENESS = "liveness"
 
 _CHECK_SECONDS = 1.0
 """Between two rounds of checks; also the most a check may take."""
+
+_FAILURES = 3
+"""So many failures of a check in a row make a process that served unready: one slow answer under load is no outage."""
 
 _YOUNG_OBJECTS = 10_000
 """So many new objects make the collector look for cycles: what one batch holds until it is answered is some thousands, and no garbage."""
@@ -68,7 +71,8 @@ async def serve(
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
     state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())], options=_OPTIONS)
+    boundary = Boundary(*mesh_tokens(settings.mesh_token), timezone=settings.site_timezone)
+    server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)
     await _tell(state, [LIVENESS], serving=True)
@@ -212,9 +216,11 @@ def _signals() -> Generator[asyncio.Task[bool]]:
 async def _watch(state: _Health, names: Sequence[str], checks: Mapping[str, Check]) -> None:
     """Makes health follow the checks, and says in the log what changed."""
     known: Mapping[str, str] | None = None
+    failures = dict.fromkeys(checks, _FAILURES)
     while True:
         reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
-        failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if reason}
+        failures = {name: failures[name] + 1 if reason else 0 for name, reason in zip(checks, reasons, strict=True)}
+        failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if failures[name] >= _FAILURES}
         await _tell(state, names, serving=not failing)
         if known is None or known.keys() != failing.keys():
             (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)

@@ -6,14 +6,32 @@ from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from re import fullmatch
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,50}$")]
 """Names a system that is no part of the mesh."""
+
+
+def mesh_tokens(setting: SecretStr) -> tuple[str, ...]:
+    """The credentials in `mesh_token`: the first one is sent, each of them is accepted."""
+    return tuple(setting.get_secret_value().split(","))
+
+
+def _one_or_two(setting: SecretStr) -> SecretStr:
+    tokens = mesh_tokens(setting)
+    if len(tokens) > _MOST_TOKENS or not all(tokens):
+        message = "one credential, or two with a comma between them while they rotate"
+        raise ValueError(message)
+    return setting
+
+
+_MOST_TOKENS: Final = 2
+MeshToken: TypeAlias = Annotated[SecretStr, AfterValidator(_one_or_two)]
+"""The mesh's own credential; while it rotates, two."""
 
 
 class WrongSetting(ValueError):  # noqa: N818 (errors are nouns)
@@ -40,8 +58,8 @@ class Settings(BaseSettings):
     drain_delay_seconds: float = 0.0
     """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
 
-    mesh_token: SecretStr
-    """The mesh's own credential: a service port refuses callers without it."""
+    mesh_token: MeshToken
+    """The mesh's own credential, without which a service port refuses a caller; after a comma, another that is accepted too."""
 
     vault_key: SecretStr
     """32 bytes in base64 from which the keys for keyed hashes and for signatures are derived. It never changes."""
@@ -50,7 +68,13 @@ class Settings(BaseSettings):
     """32 bytes in base64 that persons' keys are wrapped by; after it, with commas, older ones until `pmp keys rotate` has run."""
 
     database_url: str
-    """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`."""
+    """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`.
+
+    Each service may have an account of its own, which reads and adds keys in the database of persons' keys, too.
+    """
+
+    subject_keys_url: str | None = None
+    """SQLAlchemy URL of the database of persons' keys; not given, `database_url` with `subject_keys` for `{service}`."""
 
     database_pool: int = Field(default=8, ge=1)
     """Most connections one process holds to its database."""
@@ -93,6 +117,9 @@ class Settings(BaseSettings):
 
     site_timezone: ZoneInfo = ZoneInfo("UTC")
     """Where the shop's day begins."""
+
+    site_rates_url: HttpUrl | None = None
+    """Where exchange rates are fetched every day, in the European Central Bank's layout; not given, nobody fetches any."""
 
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused, and deleted."""

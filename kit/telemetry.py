@@ -63,11 +63,14 @@ class MetricName(StrEnum):
     CALL_DURATION = "rpc.server.call.duration"
     LOG_LAG = "pmp.log.lag"
     LOG_BYTES = "pmp.log.bytes"
+    LOG_LIMIT = "pmp.log.limit"
     OUTBOX_PENDING = "pmp.outbox.pending"
     DEAD_LETTERS = "pmp.dead_letters"
     BOOKS = "pmp.books"
+    REPORT_AGE = "pmp.report.age"
     REQUEST_LEFT = "pmp.gdpr.request.left"
     STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
+    BODY_FAULTS = "pmp.body.faults"
     POOL_USED = "db.client.connection.count"
 
 
@@ -83,9 +86,11 @@ class Attribute(StrEnum):
     MESSAGES = "messaging.batch.message_count"
     POSITION = "pmp.log.position"
     ACCOUNT = "pmp.account"
+    SOURCE = "pmp.report.source"
     DB_SYSTEM = "db.system.name"
     DB_STATEMENT = "db.query.text"
     DB_NAME = "db.namespace"
+    FAULT = "pmp.fault"
     POOL = "db.client.connection.pool.name"
     ERROR = "error.type"
 

@@ -48,6 +48,11 @@ _CONNECTIONS: Final = 2
 _LOOKED_BACK: Final = 90
 
 
+def database_url(settings: Settings) -> str:
+    """URL of the database of keys."""
+    return settings.subject_keys_url or settings.database(DATABASE)
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -295,7 +300,7 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
         InvalidKey: a key in the settings is none.
     """
     vault, wrapping = Vault.from_settings(settings), EnvironmentKeys.from_settings(settings)
-    async with open_database(settings.database(DATABASE), _CONNECTIONS) as database:
+    async with open_database(database_url(settings), _CONNECTIONS) as database:
         instrument(database.engine)
         yield Keys(database, vault, wrapping, intake_keep=settings.intake_key_keep)
 

@@ -14,7 +14,8 @@ from pmp.log.v1 import log_pb2 as pb
 
 from kit.database import is_transient
 from kit.errors import LogFull, Unavailable
-from kit.log.streams import PACK_BYTES, Append, LogFullError, StreamLog, is_log_outage, partition_of
+from kit.log.account import NOBODY, Account, Sender, Share
+from kit.log.streams import PACK_BYTES, Append, LogFullError, OutOfTurnError, StreamLog, is_log_outage, partition_of
 from kit.telemetry import SpanName, span
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +29,8 @@ _RECORD_FRAME = 6
 @dataclass(slots=True)
 class _Request:
     records: Mapping[int, Sequence[bytes]]
+    ids: Mapping[int, Sequence[str]]
+    sender: Sender
     rejected: int
     size: int
     done: asyncio.Future[None]
@@ -42,6 +45,9 @@ class Appender:
     """Appends messages to the raw log so that they survive the loss of every process before the caller is answered.
 
     The books of the log move with the entries: `received` counts what callers sent, `rejected` what was refused.
+
+    Args:
+        account: of what this process appended, so that it is known also where the log loses it.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Appender:
         log: StreamLog,
         topic: str,
         partitions: int,
+        account: Account,
         *,
         max_bytes: int,
         used_bytes: Callable[[], Awaitable[int]],
@@ -58,6 +65,7 @@ class Appender:
         self._log = log
         self._topic = topic
         self._partitions = partitions
+        self._account = account
         self._max_bytes = max_bytes
         self._used_bytes = used_bytes
         self._linger = linger
@@ -66,12 +74,16 @@ class Appender:
         self._arrived = asyncio.Event()
         self._full = False
 
-    async def append(self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0) -> None:
+    async def append(
+        self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0, ids: Sequence[str] = (), sender: Sender = NOBODY
+    ) -> None:
         """Appends messages; returns when they are durable.
 
         Args:
             records: serialised `pmp.log.v1.Record`s, each with the key that chooses its partition.
             rejected: messages of the same call that are only counted.
+            ids: of the records, by which their sender knows them.
+            sender: who calls.
 
         Raises:
             LogFull: the log takes nothing now; nothing was kept.
@@ -81,11 +93,15 @@ class Appender:
             message = "the log is full; try again later"
             raise LogFull(message)
         of_partitions: dict[int, list[bytes]] = defaultdict(list)
+        ids_of_partitions: dict[int, list[str]] = defaultdict(list)
         size = 0
-        for key, record in records:
-            of_partitions[partition_of(key, self._partitions)].append(record)
+        for index, (key, record) in enumerate(records):
+            partition = partition_of(key, self._partitions)
+            of_partitions[partition].append(record)
+            if ids:
+                ids_of_partitions[partition].append(ids[index])
             size += len(record)
-        request = _Request(of_partitions, rejected, size, asyncio.get_running_loop().create_future())
+        request = _Request(of_partitions, ids_of_partitions, sender, rejected, size, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._arrived.set()
         with span(SpanName.APPEND, kind=SpanKind.PRODUCER):
@@ -94,6 +110,7 @@ class Appender:
     async def run(self) -> None:
         """Commits group after group until cancelled; a group under way is finished first."""
         gauge = asyncio.create_task(self._watch())
+        account = asyncio.create_task(self._account.run())
         try:
             while True:
                 await self._arrived.wait()
@@ -108,6 +125,8 @@ class Appender:
             gauge.cancel()
             for request in self._waiting:
                 _fail(request, Unavailable("the service is shutting down"))
+            account.cancel()
+            await asyncio.wait([account])
 
     async def step(self) -> None:
         """Commits what is waiting now."""
@@ -127,14 +146,9 @@ class Appender:
 
     async def _commit(self, group: Sequence[_Request]) -> None:
         # A caller that went away took its answer with it, not its events: they may be in its own log as sent.
-        appends = self._appends(group)
-        try:
-            verdicts = await self._log.append(self._topic, appends)
-        except Exception as error:  # noqa: BLE001 (every failure is an answer to the callers)
-            verdicts = [error] * len(appends)
-        failed = {item.partition: verdict for item, verdict in zip(appends, verdicts, strict=True) if verdict is not None}
-        for verdict in {type(v): v for v in failed.values()}.values():
-            _log.warning("append refused", topic=self._topic, error=type(verdict).__name__, partitions=len(failed))
+        failed = await self._write(self._shares(group))
+        for error in {type(e): e for e in failed.values()}.values():
+            _log.warning("append refused", topic=self._topic, error=type(error).__name__, partitions=len(failed))
         for request in group:
             broken = next((failed[partition] for partition in request.partitions if partition in failed), None)
             if broken is None:
@@ -143,19 +157,47 @@ class Appender:
             else:
                 _fail(request, _answer(broken))
 
-    def _appends(self, group: Sequence[_Request]) -> list[Append]:
+    async def _write(self, shares: Sequence[Share]) -> Mapping[int, Exception]:
+        """Appends; answers what failed, by partition. What finds the log in another state than it was left in is done once more."""
+        failed = await self._once(shares)
+        again = [share for share in shares if isinstance(failed.get(share.partition), OutOfTurnError)]
+        if again:
+            for share in again:
+                del failed[share.partition]
+            failed |= await self._once(again)
+        return failed
+
+    async def _once(self, shares: Sequence[Share]) -> dict[int, Exception]:
+        try:
+            await self._account.look_up()
+        except Exception as error:  # noqa: BLE001 (every failure is an answer to the callers)
+            return {share.partition: error for share in shares}
+        appends = [self._append(share) for share in shares]
+        try:
+            verdicts = await self._log.append(self._topic, appends)
+        except Exception as error:  # noqa: BLE001 (the same)
+            verdicts = [error] * len(shares)
+        for share, verdict in zip(shares, verdicts, strict=True):
+            self._account.settle(share, verdict)
+        return {share.partition: verdict for share, verdict in zip(shares, verdicts, strict=True) if verdict is not None}
+
+    def _append(self, share: Share) -> Append:
+        turn = self._account.turn(share)
+        return Append(share.partition, packs(share.records), share.hour, share.counters, turn)
+
+    def _shares(self, group: Sequence[_Request]) -> Sequence[Share]:
         hour = int(self._clock() // 3600)
-        records: dict[int, list[bytes]] = defaultdict(list)
-        rejected: dict[int, int] = defaultdict(int)
+        shares: dict[int, Share] = {}
         for request in group:
-            for partition, some in request.records.items():
-                records[partition] += some
+            for partition, records in request.records.items():
+                share = shares.setdefault(partition, Share(partition, hour))
+                share.records += records
+                if request.ids:
+                    share.ids.append((request.sender, request.ids[partition]))
             if request.rejected:
-                rejected[request.partitions[0]] += request.rejected
-        return [
-            Append(partition, packs(records[partition]), hour, _counts(len(records[partition]), rejected[partition]))
-            for partition in records.keys() | rejected.keys()
-        ]
+                partition = request.partitions[0]
+                shares.setdefault(partition, Share(partition, hour)).rejected += request.rejected
+        return list(shares.values())
 
     async def _watch(self) -> None:
         """Keeps `_full` true while the log uses more memory than it may."""
@@ -186,10 +228,6 @@ def packs(records: Sequence[bytes]) -> list[tuple[bytes, int]]:
     if pack:
         result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
     return result
-
-
-def _counts(taken: int, rejected: int) -> dict[str, int]:
-    return {"received": taken + rejected, "rejected": rejected}
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -1,7 +1,9 @@
 """Books that must balance: everything received is stored, or it is said what became of it.
 
 Each count moves in the transaction of what it counts. The log counts what callers sent (`received`, `rejected`), and
-the database counts what became of it; the log's counters are copied to the database, in case the log is lost.
+the database counts what became of it. Each process that appends keeps its own counters, which only grow: the log, the
+copies that the worker makes and what the process itself writes down (`kit.log.account`) may lag behind, and the highest
+is right. So a log that lost entries can't hide it.
 """
 
 from __future__ import annotations
@@ -10,26 +12,35 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import Insert, delete, func, insert, select, update
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, changed
 from kit.log import positions
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Backlog, Counters, Floor, Position, StreamLog
+from kit.log.streams import APPENDS, Backlog, Count, Counters, Position, StreamLog
 from kit.log.tables import books, log_counters, offsets
 
 STORED: Final = "stored"
 DUPLICATE: Final = "duplicate"
 SUPPRESSED: Final = "suppressed"
 DEAD_LETTERED: Final = "dead_lettered"
+RECOVERED: Final = "recovered"
 RECEIVED: Final = "received"
 REJECTED: Final = "rejected"
 
+_COUNTED: Final = (RECEIVED, REJECTED)
 _ATTEMPTS: Final = 10
-_OLD_HOURS: Final = 48
+_OLD_HOURS: Final = 24
+"""After so many hours no counter of the log moves any more."""
+_SETTLED_HOURS: Final = 7 * 24
+"""After so many hours nobody writes counters down any more, however long the database was away."""
+ALL: Final = ""
+"""Stands for all writers, in hours long past."""
 
 
 @dataclass(slots=True)
@@ -42,12 +53,14 @@ class Account:
     rejected: int = 0
     dead_lettered: int = 0
     suppressed: int = 0
+    recovered: int = 0
     pending: int = 0
 
     @property
     def missing(self) -> int:
         """What was received and can't be explained; negative when something was counted twice."""
-        return self.received - self.stored - self.duplicate - self.rejected - self.dead_lettered - self.suppressed - self.pending
+        known = self.stored + self.duplicate + self.rejected + self.dead_lettered + self.suppressed + self.recovered + self.pending
+        return self.received - known
 
     @property
     def balanced(self) -> bool:
@@ -69,36 +82,42 @@ async def move(session: AsyncSession, topic: str, partition: int, counts: Mappin
             await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
 
 
+async def raise_counters(session: AsyncSession, topic: str, partition: int, counts: Mapping[Count, int]) -> None:
+    """Writes counters down. Never lowers one: who knows less is late."""
+    rows = [
+        {"topic": topic, "partition": partition, "epoch": counter.writer, "hour": counter.hour, "name": counter.name, "count": count}
+        for counter, count in sorted(counts.items())
+        if counter.name in _COUNTED and count
+    ]
+    if rows:
+        await session.execute(_raise(session.get_bind().dialect.name), rows)
+
+
+@cache
+def _raise(dialect: str) -> Insert:
+    """Inserts counters, and raises those that are there."""
+    if dialect == "mysql":
+        theirs = mysql.insert(log_counters)
+        return theirs.on_duplicate_key_update(count=func.greatest(log_counters.c["count"], theirs.inserted["count"]))
+    ours = sqlite.insert(log_counters)
+    return ours.on_conflict_do_update(
+        index_elements=[column.name for column in log_counters.primary_key],
+        set_={"count": func.max(log_counters.c["count"], ours.excluded["count"])},
+    )
+
+
 async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Counters | None) -> None:
-    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked.
-
-    A copy never goes back: counters that do are those of a restored log, and the difference is what it lost.
-    """
-    known: Mapping[tuple[str, int], int] = copied.counts if copied and copied.epoch == live.epoch else {}
-    for (name, hour), count in live.counts.items():
-        if known.get((name, hour)) == count:
-            continue
-        identity = {"topic": topic, "partition": partition, "epoch": live.epoch, "hour": hour, "name": name}
-        where = [log_counters.c[column] == value for column, value in identity.items()]
-        higher = case((log_counters.c["count"] < count, count), else_=log_counters.c["count"])
-        moved = await changed(session, update(log_counters).where(*where).values(count=higher))
-        if moved == 0:
-            await session.execute(insert(log_counters).values(**identity, count=count))
+    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked."""
+    known: Mapping[Count, int] = copied.of_writers if copied else {}
+    await raise_counters(session, topic, partition, {c: count for c, count in live.of_writers.items() if known.get(c) != count})
 
 
-async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Floor]:
-    """What the tables know of each partition of the topic, against which a new connection to the log is checked."""
+async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Position]:
+    """How far each partition of the topic is read: a new connection to the log appends nothing in front of it."""
     async with sessions() as session:
         await session.connection(execution_options=READING)
         known = await session.execute(select(offsets.c.partition, offsets.c.position).where(offsets.c.topic == topic))
-        # Older counters may have been dropped from the log since.
-        recent = log_counters.c.hour > time.time() // 3600 - _OLD_HOURS + 1
-        columns = (log_counters.c.partition, log_counters.c.epoch, log_counters.c.name, log_counters.c.hour, log_counters.c["count"])
-        copies = await session.execute(select(*columns).where(log_counters.c.topic == topic, recent))
-        counters: dict[int, dict[str, dict[tuple[str, int], int]]] = defaultdict(lambda: defaultdict(dict))
-        for partition, epoch, name, hour, count in copies:
-            counters[partition][epoch][name, hour] = count
-        return {(topic, row.partition): Floor(Position.parse(row.position), counters[row.partition]) for row in known}
+        return {(topic, row.partition): Position.parse(row.position) for row in known}
 
 
 async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: int) -> dict[int, Account]:
@@ -118,12 +137,11 @@ async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: 
             break
         outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
     hours: dict[int, Account] = defaultdict(Account)
-    counts = dict(copies)
-    for (name, hour), count in behind.counters.counts.items():
-        place = (behind.counters.epoch, name, hour)
-        counts[place] = max(count, copies.get(place, 0))
-    for (_, name, hour), count in counts.items():
-        setattr(hours[hour], name, getattr(hours[hour], name) + count)
+    live = behind.counters.of_writers
+    for counter in live.keys() | copies.keys():
+        if counter.name in _COUNTED:
+            account, count = hours[counter.hour], max(live.get(counter, 0), copies.get(counter, 0))
+            setattr(account, counter.name, getattr(account, counter.name) + count)
     for (outcome, hour), count in outcomes.counts.items():
         setattr(hours[hour], outcome, count)
     for hour, count in behind.pending.items():
@@ -136,9 +154,7 @@ class _Outcomes(NamedTuple):
     counts: Mapping[tuple[str, int], int]
 
 
-async def _looked_up(
-    sessions: Sessions, log: StreamLog, topic: str, partition: int
-) -> tuple[_Outcomes, Mapping[tuple[str, str, int], int], Backlog]:
+async def _looked_up(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> tuple[_Outcomes, Mapping[Count, int], Backlog]:
     async with sessions.begin() as session:
         position = await positions.locked(session, topic, partition)
         own = (books.c.topic == topic, books.c.partition == partition)
@@ -148,12 +164,40 @@ async def _looked_up(
         copied = await session.execute(
             select(log_counters.c.epoch, log_counters.c.name, log_counters.c.hour, log_counters.c["count"]).where(*own)
         )
-        copies = {(epoch, name, hour): count for epoch, name, hour, count in copied}
+        copies = {Count(writer, name, hour): count for writer, name, hour, count in copied}
     return _Outcomes(position, outcomes), copies, await log.backlog(topic, partition, position)
 
 
 async def prune_counters(log: RedisLog, topic: str, partition: int) -> None:
-    """Drops the log's counters of hours long past: the database has their last value."""
+    """Drops the log's counters of hours long past, and the last numbers of writers that are gone: the database has their last value."""
+    live = (await log.counters(topic, partition)).of_writers
+    oldest = int(time.time() // 3600) - _OLD_HOURS
+    writing = {counter.writer for counter in live if counter.hour >= oldest}
+    await log.forget_counters(
+        topic,
+        partition,
+        [counter for counter in live if counter.hour < oldest and (counter.name != APPENDS or counter.writer not in writing)],
+    )
+
+
+async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition: int) -> None:
+    """Makes one of the counters of all writers, of hours of which nobody writes down anything any more."""
     live = await log.counters(topic, partition)
-    last = int(time.time() // 3600) - _OLD_HOURS
-    await log.forget_counters(topic, partition, [name for name in live.counts if name[1] < last])
+    async with sessions.begin() as session:
+        await positions.locked(session, topic, partition)
+        await copy_counters(session, topic, partition, live, None)
+    # What the log still holds would count beside the sum.
+    await prune_counters(log, topic, partition)
+    old = (
+        log_counters.c.topic == topic,
+        log_counters.c.partition == partition,
+        log_counters.c.hour < int(time.time() // 3600) - _SETTLED_HOURS,
+    )
+    async with sessions.begin() as session:
+        await positions.locked(session, topic, partition)
+        sums: dict[Count, int] = defaultdict(int)
+        columns = (log_counters.c.name, log_counters.c.hour, log_counters.c["count"])
+        for name, hour, count in await session.execute(select(*columns).where(*old)):
+            sums[Count(ALL, name, hour)] += count
+        await session.execute(delete(log_counters).where(*old, log_counters.c.epoch != ALL))
+        await raise_counters(session, topic, partition, sums)

@@ -21,7 +21,7 @@ from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.server import Background, Service, serve
-from kit.settings import Settings
+from kit.settings import Settings, mesh_tokens
 from kit.subjects.data import SubjectData
 from kit.subjects.holdings import After, Holding
 from kit.subjects.retention import Retention, expiries
@@ -76,7 +76,8 @@ class Publisher:
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
         relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
-        report = Report(self.sessions, log, partitions, topic=self._name, follows=[feed.topic for feed in feeds])
+        follows = [feed.topic for feed in feeds]
+        report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
         await serve(
             settings,
             services=services,
@@ -105,7 +106,7 @@ async def follow(
 ) -> None:
     """Applies what a topic tells to the database of the service of this name, until cancelled."""
     publisher = feed.history.containing_service.full_name.split(".")[1]
-    history = remote_history(settings.address(publisher), settings.mesh_token.get_secret_value(), feed.history)
+    history = remote_history(settings.address(publisher), mesh_tokens(settings.mesh_token)[0], feed.history)
     consumer = Consumer(database.sessions, log, feed.topic, feed.handler, history=history, after_commit=after_commit)
     await consumer.run(Leases(log.redis, feed.topic, name, settings.log_partitions))
 

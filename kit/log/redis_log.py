@@ -3,7 +3,7 @@
 The keys of a partition share a hash tag, so that a Redis Cluster keeps them together and they change together.
 
     pmp:{events.0}:log        entries: `p` the pack, `n` how many messages, `h` hour of receipt (hours since 1970)
-    pmp:{events.0}:books      counters by hour, and the `epoch` they began in
+    pmp:{events.0}:books      counters by writer and hour, and the number of each writer's last append
     pmp:{events.0}:trimmed    the last position that was trimmed away
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +23,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from typing_extensions import override
 
-from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, Position, StreamLog, reconcile, refusal
+from kit.log.streams import (
+    APPENDS,
+    START,
+    Append,
+    Backlog,
+    Count,
+    Counters,
+    Entry,
+    Floors,
+    OutOfTurnError,
+    Position,
+    StreamLog,
+    reconcile,
+    refusal,
+)
 
 _ANSWER_SECONDS: Final = 10.0
 _REWRITE_LOOKS: Final = 200
@@ -38,10 +51,12 @@ def key(topic: str, partition: int, name: str) -> str:
 
 # When memory is short Redis refuses a script's first write, and with it the whole script.
 _APPEND: Final = """
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-local packs = 4 + 2 * ARGV[3]
-for i = packs, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', 'p', ARGV[i], 'n', ARGV[i + 1], 'h', ARGV[2]) end
-for i = 4, packs - 1, 2 do redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
+local found = redis.call('HGET', KEYS[2], ARGV[1]) or '0'
+if found ~= ARGV[2] then return found end
+local packs = 6 + 2 * ARGV[5]
+for i = packs, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', 'p', ARGV[i], 'n', ARGV[i + 1], 'h', ARGV[4]) end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+for i = 6, packs - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1
 """
 
@@ -107,11 +122,6 @@ for h, n in pairs(pending) do flat[#flat + 1] = h; flat[#flat + 1] = n end
 return {redis.call('HGETALL', KEYS[2]), flat, redis.call('GET', KEYS[3]) or '0-0'}
 """
 
-_RESET: Final = """
-if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
-
 
 class _Connections:
     """Counts the connections that were made for appending, so that a new one is noticed."""
@@ -139,7 +149,6 @@ class RedisLog(StreamLog):
         self._publish: Any = redis.register_script(_PUBLISH)
         self._raise: Any = redis.register_script(_RAISE)
         self._trim: Any = redis.register_script(_TRIM)
-        self._reset: Any = redis.register_script(_RESET)
         self._backlog: Any = redis.register_script(_BACKLOG)
 
     @property
@@ -194,7 +203,11 @@ class RedisLog(StreamLog):
         commands = [_append(topic, item) for item in appends]
         async with self._free:
             answers = await self._answers(commands)
-        return [refusal(answer) if isinstance(answer, Exception) else None for answer in answers]
+        verdicts = [_verdict(answer) for answer in answers]
+        if any(isinstance(verdict, OutOfTurnError) for verdict in verdicts):
+            # It may have lost something though the connection stayed, as FLUSHALL does.
+            self._reconciled = 0
+        return verdicts
 
     async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         connection = self._connection
@@ -276,10 +289,6 @@ class RedisLog(StreamLog):
         return _counters(fields)
 
     @override
-    async def reset_counters(self, topic: str, partition: int, epoch: str) -> None:
-        await self._reset(keys=[key(topic, partition, "books")], args=[epoch])
-
-    @override
     async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
         keys = [key(topic, partition, name) for name in ("log", "books", "trimmed")]
         flat, pending, trimmed = await self._backlog(keys=keys, args=[str(after)])
@@ -289,10 +298,11 @@ class RedisLog(StreamLog):
             trimmed=Position.parse(_text(trimmed)),
         )
 
-    async def forget_counters(self, topic: str, partition: int, names: Sequence[tuple[str, int]]) -> None:
-        """Drops counters (name, hour) that are copied and can't move any more."""
-        if names:
-            await self._redis.hdel(key(topic, partition, "books"), *(f"{name}:{hour}" for name, hour in names))
+    async def forget_counters(self, topic: str, partition: int, counters: Sequence[Count]) -> None:
+        """Drops counters that are copied and can't move any more."""
+        if counters:
+            fields = [name for counter in counters for name in (_field(counter), f"{counter.name}:{counter.hour}")]
+            await self._redis.hdel(key(topic, partition, "books"), *fields)
 
     async def size_bytes(self, topic: str, partition: int) -> int:
         """Memory of one partition's stream."""
@@ -325,19 +335,33 @@ async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[
 
 
 def _append(topic: str, item: Append) -> tuple[Any, ...]:
-    books = [(f"{name}:{item.hour}", count) for name, count in item.counters.items() if count]
+    writer, after, number = item.turn
+    books = [(_field(Count(writer, name, item.hour)), count) for name, count in item.counters.items() if count]
     flat = [argument for pair in (*books, *item.packs) for argument in pair]
     keys = (key(topic, item.partition, "log"), key(topic, item.partition, "books"))
-    return ("EVAL", _APPEND, 2, *keys, secrets.token_hex(8), item.hour, len(books), *flat)
+    return ("EVAL", _APPEND, 2, *keys, _field(Count(writer, APPENDS, 0)), after, number, item.hour, len(books), *flat)
+
+
+def _verdict(answer: object) -> Exception | None:
+    if isinstance(answer, Exception):
+        return refusal(answer)
+    return OutOfTurnError(int(answer)) if isinstance(answer, bytes) else None
+
+
+def _field(counter: Count) -> str:
+    return f"{counter.writer}/{counter.name}:{counter.hour}"
 
 
 def _counters(fields: Mapping[bytes, bytes]) -> Counters:
-    counts: dict[tuple[str, int], int] = {}
+    # Counters without a writer are those of an older release, which named their life beside them.
+    unnamed = _text(fields.get(b"epoch", b""))
+    counts: dict[Count, int] = {}
     for field, value in fields.items():
-        name, _, hour = field.decode().rpartition(":")
+        path, _, hour = field.decode().rpartition(":")
+        writer, _, name = path.rpartition("/")
         if name:
-            counts[name, int(hour)] = int(value)
-    return Counters(_text(fields.get(b"epoch", b"")), counts)
+            counts[Count(writer or unnamed, name, int(hour))] = int(value)
+    return Counters(counts)
 
 
 def _text(value: bytes | str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic, time
 from typing import Final
 
 import structlog
@@ -10,28 +12,44 @@ from sqlalchemy import select
 
 from kit.database import READING, Sessions
 from kit.log import books, dead_letters
+from kit.log.gauges import Ages, Gauge
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads
 from kit.server import regularly
-from kit.telemetry import Attribute, MetricName, meter
+from kit.telemetry import Attribute, MetricName
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 15.0
+_LOG: Final = "log"
+_DATABASE: Final = "database"
 
 
 class Report:
     """Gauges of what a service publishes, follows and keeps books of. Every replica tells the same.
 
     Args:
+        max_bytes: memory of the log above which intake stops.
         topic: what it publishes.
         raw: the raw log it keeps books of, if it does.
         follows: topics of others that it follows.
+        clock: seconds, by which figures grow old.
+        with_books: does what the books of the moment ask for.
     """
 
     def __init__(
-        self, sessions: Sessions, log: RedisLog, partitions: int, *, topic: str, raw: str | None = None, follows: Sequence[str] = ()
+        self,
+        sessions: Sessions,
+        log: RedisLog,
+        partitions: int,
+        *,
+        max_bytes: int,
+        topic: str,
+        raw: str | None = None,
+        follows: Sequence[str] = (),
+        clock: Callable[[], float] = monotonic,
+        with_books: Callable[[Mapping[int, books.Account]], Awaitable[None]] | None = None,
     ) -> None:
         self._sessions = sessions
         self._log = log
@@ -39,23 +57,31 @@ class Report:
         self._topic = topic
         self._raw = raw
         self._follows = follows
-        self._lag = meter().create_gauge(
-            MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed."
-        )
-        self._bytes = meter().create_gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.")
-        self._outbox = meter().create_gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.")
-        self._dead = meter().create_gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that nobody has decided on.")
-        self._books = meter().create_gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.")
+        self._with_books = with_books
+        self._folded = 0
+        self._max_bytes = max_bytes
+        self._ages = Ages(_LOG, _DATABASE, clock=clock)
+        self._lag = Gauge(MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed.", clock)
+        self._bytes = Gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.", clock)
+        self._limit = Gauge(MetricName.LOG_LIMIT, "By", "Memory of the log above which intake stops.", clock)
+        self._outbox = Gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.", clock)
+        self._dead = Gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that nobody has decided on.", clock)
+        self._books = Gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.", clock)
 
     async def run(self) -> None:
-        """Looks every 15 seconds, until cancelled."""
-        await regularly(self.look, _EVERY_SECONDS, "no report")
+        """Looks every 15 seconds, until cancelled. While the database is down or hangs, the log is looked at all the same."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(regularly(self.look_at_log, _EVERY_SECONDS, "no report", of=_LOG))
+            group.create_task(regularly(self.look_at_database, _EVERY_SECONDS, "no report", of=_DATABASE))
 
-    async def look(self) -> None:
-        """Sets the gauges; logs an error when the books do not balance."""
+    async def look_at_log(self) -> None:
+        """Sets the gauges that the log alone decides."""
         self._bytes.set(await self._log.used_bytes())
-        if self._raw is not None:
-            await self._look_at_books(self._raw)
+        self._limit.set(self._max_bytes)
+        self._ages.read(_LOG)
+
+    async def look_at_database(self) -> None:
+        """Sets the gauges that take the database, most of them together with the log; logs an error when the books do not balance."""
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             self._dead.set(await dead_letters.count(session))
@@ -69,15 +95,19 @@ class Report:
                 (row.topic, row.partition): Position.parse(row.position).ms
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
             }
+        self._ages.read(_DATABASE)
         published = await self._heads(self._topic)
         self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
         for topic in self._follows:
             heads = await self._heads(topic)
             self._lag.set(sum(max(0, heads[p] - read.get((topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})
+        if self._raw is not None:
+            await self._look_at_books(self._raw)
 
     async def _look_at_books(self, raw: str) -> None:
         total = books.Account()
-        for account in (await books.accounts(self._sessions, self._log, raw, self._partitions)).values():
+        accounts = await books.accounts(self._sessions, self._log, raw, self._partitions)
+        for account in accounts.values():
             total.add(account)
         for name in total.__slots__:
             self._books.set(getattr(total, name), {Attribute.ACCOUNT: name})
@@ -85,6 +115,13 @@ class Report:
         if total.missing:
             _log.error("books do not balance", topic=raw, missing=total.missing)
         self._lag.set(total.pending, {Attribute.TOPIC: raw})
+        if self._with_books is not None:
+            await self._with_books(accounts)
+        hour = int(time() // 3600)
+        if hour != self._folded:
+            for partition in range(self._partitions):
+                await books.fold_counters(self._sessions, self._log, raw, partition)
+            self._folded = hour
 
     async def _heads(self, topic: str) -> dict[int, int]:
         return {partition: (await self._log.head(topic, partition)).ms for partition in range(self._partitions)}

@@ -6,6 +6,7 @@ A topic has a fixed number of partitions, each one stream of entries in the orde
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
@@ -35,6 +36,9 @@ class Position(NamedTuple):
         return cls(int(ms), int(seq or 0))
 
 
+APPENDS: Final = "appends"
+"""Name of the counter, of hour 0, that holds the number of a writer's last append."""
+
 START: Final = Position(0, 0)
 """Before the first entry."""
 
@@ -49,6 +53,17 @@ class Entry:
     hour: int
 
 
+class Turn(NamedTuple):
+    """Which append of its writer this is. It takes place once, and only where the log holds the one it follows."""
+
+    writer: str
+    """The life of a process that appends."""
+    after: int
+    """Number of the writer's last append that the log holds; 0 when it holds none."""
+    number: int
+    """Number of this append: higher than that of any before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
     """What one group commit writes to one partition, at once or not at all."""
@@ -59,27 +74,33 @@ class Append:
     hour: int
     """Hour of receipt, in hours since 1970."""
     counters: Mapping[str, int]
-    """How far the counters of that hour move."""
+    """The writer's counters of that hour, this append included: a log that lost some has the right ones again."""
+    turn: Turn
+
+
+class Count(NamedTuple):
+    """Names a counter."""
+
+    writer: str
+    name: str
+    hour: int
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
     """The counters of a partition as the log holds them."""
 
-    epoch: str
-    """Names the life of these counters: a log that lost them starts another one. Empty before the first append."""
-    counts: Mapping[tuple[str, int], int]
-    """Counts by name and hour."""
+    of_writers: Mapping[Count, int]
+    """What each writer has counted."""
 
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """What the tables know of a partition: a log that knows less was restored, wiped or failed over."""
-
-    position: Position
-    """Behind this the consumer goes on."""
-    counters: Mapping[str, Mapping[tuple[str, int], int]]
-    """Copies of the log's counters, by epoch."""
+    @property
+    def counts(self) -> Mapping[tuple[str, int], int]:
+        """Sums over the writers, by name and hour."""
+        sums: dict[tuple[str, int], int] = defaultdict(int)
+        for counter, count in self.of_writers.items():
+            if counter.name != APPENDS:
+                sums[counter.name, counter.hour] += count
+        return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +122,20 @@ class LogDownError(ConnectionError):
     """The log does not take writes now: it is starting, read-only, or its disk is full. Nothing was written."""
 
 
-Floors: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], Floor]]]
-"""Reads what the tables know, by topic and partition."""
+class OutOfTurnError(LogDownError):
+    """The log holds another append of the writer as the last: one that it did not confirm, or an older one since it lost some.
+
+    Nothing was written.
+    """
+
+    def __init__(self, found: int) -> None:
+        super().__init__("the log holds another append as the last")
+        self.found = found
+        """Number of the last append of the writer that it holds."""
+
+
+Floors: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], Position]]]
+"""Reads how far the tables have read, by topic and partition."""
 
 
 class StreamLog(Protocol):
@@ -143,29 +176,19 @@ class StreamLog(Protocol):
         """The partition's counters."""
         ...
 
-    async def reset_counters(self, topic: str, partition: int, epoch: str) -> None:
-        """Drops the counters of an epoch, so that the next append begins another one."""
-        ...
-
     async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
         """The partition's counters and what lies behind a position, in one instant."""
         ...
 
 
-async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Floor], *, now: float) -> None:
-    """Makes a log that may have been restored, wiped or failed over safe to append to.
-
-    New entries get positions behind those that were read already, and counters that went back begin a new epoch.
+async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Position], *, now: float) -> None:
+    """Makes a log that may have been restored, wiped or failed over safe to append to: new entries come behind those that were read.
 
     `now` is this process's clock, in seconds: a consumer may still hold, and commit, what it read before the log was restored, so
     that new entries come behind that too, whatever the clock of the log says.
     """
-    for (topic, partition), floor in floors.items():
-        await log.raise_head(topic, partition, max(floor.position, Position(int(now * 1000), 0)))
-        live = await log.counters(topic, partition)
-        copies = floor.counters.get(live.epoch, {})
-        if any(live.counts.get(name, 0) < count for name, count in copies.items()):
-            await log.reset_counters(topic, partition, live.epoch)
+    for (topic, partition), position in floors.items():
+        await log.raise_head(topic, partition, max(position, Position(int(now * 1000), 0)))
 
 
 def partition_of(key: str, partitions: int) -> int:

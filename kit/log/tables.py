@@ -57,7 +57,7 @@ log_counters = Table(
     Column("name", Id(32), primary_key=True),
     Column("count", BigInteger),
 )
-"""Copies of the counters that the log holds."""
+"""What each writer (`epoch`) has counted: copied from the log, and written down by the writer itself."""
 
 dead_letters = Table(
     "dead_letters",

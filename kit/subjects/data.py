@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, delete, f
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Database, changed, transact, upsert
+from kit.idempotency import id_of
 from kit.keys.seals import Opener
 from kit.keys.store import Keys
 from kit.log import dead_letters
@@ -274,7 +275,7 @@ def among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
 
 def _json(holding: Holding, row: RowMapping, opener: Opener) -> bytes:
     opened = {name: opener.open(row[name], context=context) or None for name, context in holding.sealed.items()}
-    return _dumped({**_readable(row), **opened})
+    return _dumped({**_readable(row), **opened, **{name: id_of(row[name]) for name in holding.keys}})
 
 
 def _readable(row: RowMapping) -> dict[str, Any]:

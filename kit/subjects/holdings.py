@@ -101,6 +101,8 @@ class Holding:
     """Columns that are sealed, and in which context."""
     internal: Collection[str] = ()
     """Columns of the mesh's own bookkeeping, which are not shown."""
+    keys: Collection[str] = ()
+    """Columns of idempotency keys, which are shown as the ids that clients chose."""
     goes: bool = False
     """An erased row is deleted; else it stays without the person."""
     each_name: bool = False

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kit.database import READING, Sessions
+from kit.log.gauges import Gauge
 from kit.server import regularly
-from kit.telemetry import MetricName, meter
+from kit.telemetry import MetricName
 from kit.vault import Vault
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
@@ -21,10 +22,8 @@ class Deadlines:
     def __init__(self, sessions: Sessions, vault: Vault) -> None:
         self._sessions = sessions
         self._vault = vault
-        self._left = meter().create_gauge(
-            MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none."
-        )
-        self._steps = meter().create_gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
+        self._left = Gauge(MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none.")
+        self._steps = Gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
 
     async def run(self) -> None:
         """Looks every 15 seconds, until cancelled."""

@@ -17,7 +17,7 @@ from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
 from kit.errors import Unavailable
-from kit.settings import Settings
+from kit.settings import Settings, mesh_tokens
 from services.gdpr.rules import Place
 
 _NAMES_AT_ONCE: Final = 1000
@@ -50,7 +50,7 @@ class Holders:
     def __init__(self, settings: Settings, names: Collection[str]) -> None:
         self.names = sorted(names)
         self._addresses = {name: settings.address(name) for name in names}
-        self._metadata = (("x-pmp-mesh-token", settings.mesh_token.get_secret_value()),)
+        self._metadata = (("x-pmp-mesh-token", mesh_tokens(settings.mesh_token)[0]),)
 
     async def erase(
         self,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
+from kit.idempotency import is_browsers
 from kit.persons import subject_of
 from kit.suppression import Suppressed
 from services.identity.profiles import Address, Subscription
@@ -143,7 +144,8 @@ def may_be_made(name: str) -> bool:
 
 
 def _address(stored: event_pb2.EventStored) -> Address | None:
-    if not stored.email_hash or stored.event.event_type not in _LEADS | _LISTS.keys():
+    # Somebody typed it in a browser, whoever passed it on.
+    if is_browsers(stored.key) or not stored.email_hash or stored.event.event_type not in _LEADS | _LISTS.keys():
         return None
     return Address(stored.email_hash, stored.sealed_email or None)
 

@@ -10,6 +10,7 @@ from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_se
 from kit.database import open_database
 from kit.keys.store import open_keys
 from kit.log import books
+from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.redis_log import open_log
 from kit.outbox import Outbox
@@ -20,11 +21,12 @@ from kit.subjects.servicer import SubjectDataServicer
 from kit.telemetry import instrument, telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.personal import HOLDINGS
+from services.ingestion.repository import keep_receipts
 from services.ingestion.servicer import IngestionServicer
 
 
 async def main(settings: Settings) -> None:
-    """Takes events until it is told to stop. Needs the log; the database only for the books and the history."""
+    """Takes events until it is told to stop. Needs the log; the database for the books and the history, and when the log is another."""
     with telemetry(settings, "ingestion"):
         async with (
             open_database(settings.database("ingestion"), settings.database_pool) as database,
@@ -33,7 +35,9 @@ async def main(settings: Settings) -> None:
             instrument(database.engine)
             async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
                 await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
-                appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
+                account = Account(database.sessions, RAW_TOPIC, keep_receipts)
+                partitions, most = settings.log_partitions, settings.log_max_bytes
+                appender = Appender(log, RAW_TOPIC, partitions, account, max_bytes=most, used_bytes=log.used_bytes)
                 servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
                 data = SubjectData(database, keys, None, HOLDINGS)
                 services = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
 from google.protobuf.message import DecodeError
@@ -13,6 +13,7 @@ from pmp.log.v1 import log_pb2
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.idempotency import is_browsers, is_versioned, may_be_same, versioned
 from kit.keys.store import Keys
 from kit.log import books
 from kit.log.consume import Delivery, Poison
@@ -23,11 +24,12 @@ from kit.settings import Settings
 from kit.subjects.holdings import Ages
 from kit.subjects.retention import Expiry, expiries
 from kit.suppression import Suppressions
+from kit.telemetry import traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher
-from services.ingestion.messages import EMAIL_CONTEXT, moment, published_message, row
-from services.ingestion.models import ProcessingRow
+from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_message, received_message, row
+from services.ingestion.models import ProcessingRow, ReceiptRow
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
 
@@ -36,6 +38,10 @@ Names: TypeAlias = tuple[str, ...]
 
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Names]], Awaitable[Sequence[Treatment]]]
 """Says of each event, with its names, how its person allows that it is kept, read in the storing transaction."""
+
+_RECEIPTS_KEPT = timedelta(days=30)
+_RECIPE = 1
+"""Version of how a content's hash is made: hashes of two versions say nothing about each other."""
 
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
@@ -87,7 +93,7 @@ class StoreEvents:
             for message, treatment in zip(received, treatments, strict=True)
         ]
         received = [without_suppressed(message, suppressed) for message in received]
-        outcomes = await self._outcomes(session, received, treatments)
+        outcomes, filled = await self._outcomes(session, received, treatments)
         decided = zip(deliveries, received, treatments, outcomes, strict=True)
         new = [(delivery, message, treatment) for delivery, message, treatment, outcome in decided if outcome == books.STORED]
         await self._reseal([message for _, message, treatment in new if treatment is Treatment.STORE])
@@ -100,15 +106,18 @@ class StoreEvents:
             rows.append(row(kept, found, now))
             payload = published_message(kept, found).SerializeToString()
             records.append(log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent))
+        changed = [self._filled_in(message) for message in filled]
+        records += [record for _, record in changed]
         if records:
             partition = deliveries[0].partition
             positions = await self._outbox.add(session, partition, records)
             ordinals: dict[int, int] = defaultdict(int)
-            for fields, position in zip(rows, positions, strict=True):
+            for fields, position in zip([*rows, *(fields for fields, _ in changed)], positions, strict=True):
                 fields |= {"topic_partition": partition, "topic_position": position, "topic_ordinal": ordinals[position]}
                 ordinals[position] += 1
         events = Events(session)
         await events.add(rows)
+        await events.change([fields for fields, _ in changed])
         await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
         return outcomes
 
@@ -119,8 +128,8 @@ class StoreEvents:
             reason = f"not a {delivery.record.type}"
             raise Poison(reason) from None
         event = message.event
-        content = event.SerializeToString(deterministic=True) + message.email_hash
-        message.content_hash = self._vault.digest(content, purpose="event")
+        content = rules.content(event) + message.email_hash
+        message.content_hash = versioned(self._vault.digest(content, purpose="event"), _RECIPE, message.reduction)
         # After the hash: who tells an event again may be in another network by then.
         rules.complete(event, message.address)
         return message
@@ -139,26 +148,73 @@ class StoreEvents:
 
     async def _outcomes(
         self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]
-    ) -> list[str | Poison]:
-        known = dict(await Events(session).known({message.event.id for message in received}))
+    ) -> tuple[list[str | Poison], Sequence[pb.ReceivedEvent]]:
+        """What becomes of each event, and the stored events that repetitions filled in. New ones are filled in as they are."""
+        # A browser's id may be stored without its mark, from before there was one.
+        names = [key(message) for message in received]
+        older = {message.event.id for message, name in zip(received, names, strict=True) if is_browsers(name)}
+        known = dict(await Events(session).known({*names, *older}))
+        new: dict[str, pb.ReceivedEvent] = {}
+        repeated: dict[str, list[pb.ReceivedEvent]] = defaultdict(list)
         outcomes: list[str | Poison] = []
-        for message, treatment in zip(received, treatments, strict=True):
-            stored = known.get(message.event.id)
-            if stored is not None:
-                same = stored == message.content_hash
+        for message, treatment, own in zip(received, treatments, names, strict=True):
+            id_ = message.event.id
+            name = id_ if own not in known and id_ in known and not is_versioned(known[id_]) else own
+            if name in known:
+                same = may_be_same(known[name], message.content_hash)
                 outcomes.append(books.DUPLICATE if same else Poison("another event is stored under this id"))
+                if same and treatment is Treatment.STORE:
+                    repeated[name].append(message)
             elif treatment is Treatment.DROP:
                 outcomes.append(books.SUPPRESSED)
             else:
-                known[message.event.id] = message.content_hash
+                known[name] = message.content_hash
+                if treatment is Treatment.STORE:
+                    new[name] = message
                 outcomes.append(books.STORED)
-        return outcomes
+        for name in new.keys() & repeated.keys():
+            for message in repeated.pop(name):
+                _fill_in(new[name], message)
+        return outcomes, await self._completed(session, repeated)
+
+    async def _completed(self, session: AsyncSession, repeated: Mapping[str, Sequence[pb.ReceivedEvent]]) -> Sequence[pb.ReceivedEvent]:
+        """Those stored events to which repetitions added something."""
+        completed: list[pb.ReceivedEvent] = []
+        for stored in await Events(session).named(repeated) if repeated else ():
+            known = received_message(stored)
+            # Nothing is added to an event that was stored, or has become, nobody's.
+            if stored.event_data["enrichment"].get("visitor"):
+                added = [_fill_in(known, message) for message in repeated[stored.key]]
+                if any(added):
+                    completed.append(known)
+        return completed
+
+    def _filled_in(self, message: pb.ReceivedEvent) -> tuple[dict[str, Any], log_pb2.Record]:
+        """The row of an event that was filled in, and what the topic tells of it."""
+        found = self._enricher.enrich(message.event)
+        payload = published_message(message, found, is_update=True).SerializeToString()
+        return row(message, found, datetime.now(UTC)), log_pb2.Record(type=_STORED, payload=payload, traceparent=traceparent())
+
+
+def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:
+    """Takes what a repetition adds, which is then as good as whoever carried it; says whether there was something.
+
+    A browser alone adds nothing to what a server vouches for.
+    """
+    if known.event.session_id != repetition.event.session_id or (repetition.scope == "track" and known.scope != "track"):
+        return False
+    if not rules.fill_in(known.event, repetition.event):
+        return False
+    if known.scope == "track":
+        known.client, known.scope = repetition.client, repetition.scope
+    return True
 
 
 def growing_old(settings: Settings) -> list[Expiry]:
-    """The tables whose rows are deleted in time: events, and what became of deliveries, of which the books keep the figures."""
+    """The tables whose rows are deleted in time: events, what became of deliveries, and what was lost; the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
-    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries]
+    receipts = Expiry(cast("Table", ReceiptRow.__table__), Ages("last_at"), _RECEIPTS_KEPT)
+    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries, receipts]
 
 
 def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1 import event_pb2 as pb
 
+from kit.idempotency import is_browsers, key_of
 from kit.rules import plain
 from services.ingestion.models import EventRow
 
@@ -40,6 +41,11 @@ def _moment(seconds: int, microseconds: int) -> datetime:
     return _EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
 
 
+def key(received: pb.ReceivedEvent) -> str:
+    """The event's idempotency key. Only a browser has a `track` token, also in messages that do not say whom they are from."""
+    return key_of(received.event.id, from_browser=received.from_browser or received.scope == "track")
+
+
 def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
     """The row of an event, but for its place in the topic."""
     event = received.event
@@ -48,7 +54,7 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
         data["metadata"] = plain(event.metadata)
     data["enrichment"] = _filled(enrichment, _ENRICHMENT_FIELDS) | {"channel": pb.Channel.Name(enrichment.channel)}
     return {
-        "id": event.id,
+        "id": key(received),
         "timestamp": moment(event.timestamp),
         "user_id": event.user_id or None,
         "session_id": event.session_id or None,
@@ -75,9 +81,11 @@ def _filled(message: Message, names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(message, name))}
 
 
-def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> pb.EventStored:
-    """The event as the topic tells it when it was stored."""
+def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment, *, is_update: bool = False) -> pb.EventStored:
+    """The event as the topic tells it when it was stored, or filled in."""
     message = pb.EventStored(
+        key=key(received),
+        is_update=is_update,
         sealed_email=received.sealed_email,
         email_hash=received.email_hash,
         client=received.client,
@@ -111,6 +119,7 @@ def stored_message(stored: EventRow) -> pb.EventStored:
     if "metadata" in data:
         ParseDict(data["metadata"], event.metadata)
     message = pb.EventStored(
+        key=stored.key,
         event=event,
         enrichment=ParseDict(data["enrichment"], pb.Enrichment()),
         email_hash=stored.email_hash or b"",
@@ -119,3 +128,18 @@ def stored_message(stored: EventRow) -> pb.EventStored:
     )
     message.received_at.FromDatetime(stored.received_at)
     return message
+
+
+def received_message(stored: EventRow) -> pb.ReceivedEvent:
+    """A stored event as it would come in, but for what was sealed."""
+    message = stored_message(stored)
+    received = pb.ReceivedEvent(
+        event=message.event,
+        received_at=message.received_at,
+        email_hash=message.email_hash,
+        client=message.client,
+        scope=message.scope,
+        from_browser=is_browsers(stored.key),
+    )
+    received.content_hash = stored.content_hash
+    return received

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, ColumnElement, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.database import Id, Serial, UtcDateTime
+from kit.idempotency import KEY_LENGTH, id_of
 
 
 class Base(DeclarativeBase):
@@ -16,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class EventRow(Base):
-    """One event, stored once. `id` is the client's idempotency key."""
+    """One event, stored once."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -30,7 +32,8 @@ class EventRow(Base):
         Index("idx_topic_position", "topic_partition", "topic_position"),
     )
 
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column("id", Id(KEY_LENGTH), primary_key=True)
+    """The idempotency key: the client's id in the key space of its class."""
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
     user_id: Mapped[str | None] = mapped_column(Id)
     session_id: Mapped[str | None] = mapped_column(Id)
@@ -45,7 +48,8 @@ class EventRow(Base):
     """What the brief's columns don't hold: title, user agent, network, privacy signal, metadata, and the `enrichment` found for them."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """Keyed hash of what the client told, as far as it is kept: another content under the same id is not the same event."""
+    """Keyed hash of what the origin says, as far as it is kept, behind the versions by which it was made: another content under the same
+    key is not the same event. 16 bytes, without versions, are from before browsers had a key space of their own."""
     processed: Mapped[bool] = mapped_column(Boolean, default=False)
     """Enriched, stored and handed to the topic: all in one transaction, so that a stored row is a processed one."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -56,6 +60,16 @@ class EventRow(Base):
     topic_position: Mapped[int] = mapped_column(BigInteger)
     topic_ordinal: Mapped[int] = mapped_column(Integer)
     """Where the event was published: entry of the topic, and place in it. Its history reads in the same order."""
+
+    @hybrid_property
+    def id(self) -> str:
+        """The client's id; in SQL, the key."""
+        return id_of(self.key)
+
+    @id.inplace.expression  # noqa: A003  (the decorator of the property above)
+    @classmethod
+    def _id(cls) -> ColumnElement[str]:
+        return cls.__table__.c.id
 
 
 class ProcessingRow(Base):
@@ -72,3 +86,25 @@ class ProcessingRow(Base):
     processed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     log_position: Mapped[str] = mapped_column(String(64))
     """Partition, entry and place in the raw log."""
+
+
+class ReceiptRow(Base):
+    """Events of one sender that one process put into the log in about a second: kept until it is known what became of them."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("idx_lost", "lost", "hour"),)
+
+    writer: Mapped[str] = mapped_column(Id(32), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """Counts the receipts of a writer."""
+    partition: Mapped[int] = mapped_column(Integer)
+    hour: Mapped[int] = mapped_column(Integer)
+    """In whose account they are received, in hours since 1970."""
+    client: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(16))
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    events: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
+    """A line for each call: when it was received, in microseconds since 1970, and the ids of its events."""
+    lost: Mapped[bool] = mapped_column(Boolean, default=False)
+    """These were looked for, and only those are left that were not found."""

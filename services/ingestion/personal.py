@@ -26,6 +26,7 @@ HOLDINGS: Final = (
         kept="the site's retention (`PMP_SITE_RETENTION`), or as long as `PMP_SITE_RETENTION_TABLES` says; then deleted",
         names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
         personal={**pages("page_url", "referrer"), "event_data": _counted},
+        keys=("id",),
         internal=("processed", "scope", "topic_partition", "topic_position", "topic_ordinal"),
         ages=Ages("timestamp"),
     ),

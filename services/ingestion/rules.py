@@ -11,6 +11,12 @@ from pmp.ingestion.v1.event_pb2 import Event
 from kit.errors import Violation
 from kit.rules import Period, scrubbed, wrong_struct, wrong_time
 
+REDUCTION: Final = 1
+"""Version of what `reduce` leaves of an event. Whoever changes that raises it: contents of two versions are not compared."""
+
+CARRIED: Final = ("user_id", "ip_address", "user_agent", "utm_parameters", "global_privacy_control")
+"""What an event has from whoever carries it: never compared, and filled in by a repetition."""
+
 _NETWORK_BITS: Final = {4: 24, 6: 48}
 
 
@@ -46,6 +52,52 @@ def reduce(event: Event) -> None:
         event.page_url = kept
     if (kept := scrubbed(referrer)) != referrer:
         event.referrer = kept
+
+
+def fold(event: Event) -> None:
+    """Takes what a carrier knows into the event that it passes on. Whoever is logged in, the carrier alone says.
+
+    Args:
+        event: with a context; changed in place.
+    """
+    context = event.context
+    event.user_id = context.user_id
+    event.ip_address = event.ip_address or context.ip_address
+    event.user_agent = event.user_agent or context.user_agent
+    event.global_privacy_control = event.global_privacy_control or context.global_privacy_control
+    if context.HasField("utm_parameters") and not event.HasField("utm_parameters"):
+        event.utm_parameters.CopyFrom(context.utm_parameters)
+    event.ClearField("context")
+
+
+def content(event: Event) -> bytes:
+    """What makes it this event, whoever carries it: what its origin says, serialised."""
+    origin = Event()
+    origin.CopyFrom(event)
+    for name in CARRIED:
+        origin.ClearField(name)
+    return origin.SerializeToString(deterministic=True)
+
+
+def fill_in(event: Event, repetition: Event) -> bool:
+    """Takes from a repetition what the event has not; False when it has all of it.
+
+    Args:
+        event: as it is known; changed in place.
+        repetition: the same event as another carrier reported it.
+    """
+    missing = [name for name in CARRIED if _is_given(repetition, name) and not _is_given(event, name)]
+    for name in missing:
+        if name == "utm_parameters":
+            event.utm_parameters.CopyFrom(repetition.utm_parameters)
+        else:
+            setattr(event, name, getattr(repetition, name))
+    return bool(missing)
+
+
+def _is_given(event: Event, name: str) -> bool:
+    value = getattr(event, name)
+    return bool(value.ByteSize() if name == "utm_parameters" else value)
 
 
 def complete(event: Event, address: str) -> None:

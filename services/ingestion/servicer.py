@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time_ns
@@ -19,21 +19,26 @@ from uuid6 import uuid7
 
 from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.interceptors import Caller, Context, bind_facts, caller, validate
+from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
+from kit.json_body.notes import Notes
 from kit.keys.seals import Seal
 from kit.keys.store import Keys
 from kit.log import books
+from kit.log.account import Sender
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
 from kit.rules import Period
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from kit.vault import Vault
-from services.ingestion import rules
+from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
-from services.ingestion.repository import Events
+from services.ingestion.reading import Reading
+from services.ingestion.repository import Events, Receipts
 
 _HISTORY_ROWS = 500
+_NAMED_IDS = 1000
+_NOTHING = Notes()
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
@@ -65,10 +70,12 @@ class _Admission:
         address = rules.network(who.address) if who.scope == "track" else ""
         self._record = event_pb2.ReceivedRecord(
             type=_RECEIVED,
-            payload=event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address),
+            payload=event_pb2.ReceivedEventBytes(client=who.client, scope=who.scope, address=address, reduction=rules.REDUCTION),
             traceparent=traceparent(),
         )
-        self._record.payload.received_at.FromMicroseconds(time_ns() // 1000)
+        received = time_ns() // 1000
+        self._record.payload.received_at.FromMicroseconds(received)
+        self.sender = Sender(who.client, who.scope, received)
 
     def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> bytes | _Rejected:
         """The event's record if it may come in; the event is reduced to what the mesh keeps, and has an id.
@@ -80,11 +87,19 @@ class _Admission:
         who = self._who
         if who.scope == "track" and event.user_id and event.user_id != who.user:
             return _Rejected(event.id, [Violation("user_id", "a track token speaks for its own user only")], forbidden=True)
+        is_passed_on = event.HasField("context")
+        if who.scope == "track" and is_passed_on:
+            return _Rejected(event.id, [Violation("context", "a track token passes on nothing")], forbidden=True)
         wrong = rules.violations(event, self._allowed)
         if broken or wrong:
-            return _Rejected(event.id, [*broken, *wrong])
+            # What is no id may be anything.
+            told_id = "" if any(violation.field == "id" for violation in broken) else event.id
+            return _Rejected(told_id, [*broken, *wrong])
         received = self._record.payload
         received.sealed_email = received.email_hash = b""
+        received.from_browser = is_passed_on or who.scope == "track"
+        if is_passed_on:
+            rules.fold(event)
         if self._seal and (email := event.email):
             received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT)
             received.email_hash = self._vault.fingerprint(email)
@@ -107,14 +122,20 @@ class IngestionServicer(IngestionServiceServicer):
         self._log = log
         self._appender = appender
         self._keys = keys
+        self._reading = Reading(settings.site_timezone)
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
+        notes = self._reading.event(request)
         event = request.event
-        verdict = (await self._admission(with_email=bool(event.email))).verdict(event, validate(event))
+        admission = await self._admission(with_email=bool(event.email))
+        verdict = admission.verdict(event, notes.broken(validate(event)))
         if isinstance(verdict, bytes):
-            await self._appender.append([(_key(event), verdict)])
-            return pb.TrackEventResponse(success=True, event_id=event.id)
+            await self._appender.append([(_key(event), verdict)], ids=[event.id], sender=admission.sender)
+            answer = pb.TrackEventResponse(success=True, event_id=event.id)
+            if notes.is_remarkable:
+                remark(notes, answer)
+            return answer
         await self._appender.append([], rejected=1)
         if verdict.forbidden:
             raise Forbidden(verdict.violations[0].description)
@@ -122,21 +143,27 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
+        told = self._reading.events(request)
         broken = _by_event(validate(request))
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
-        response = pb.TrackEventsResponse()
+        response = pb.TrackEventsResponse(ignored_fields=told.ignored)
         results = response.results
         records: list[tuple[str, bytes]] = []
+        ids: list[str] = []
         for number, event in enumerate(request.events):
-            verdict = admission.verdict(event, broken.get(number, ()))
+            notes = told.notes.get(number, _NOTHING)
+            verdict = admission.verdict(event, notes.broken(broken.get(number, ())))
             if isinstance(verdict, bytes):
                 records.append((_key(event), verdict))
-                results.add(success=True, event_id=event.id)
+                ids.append(event.id)
+                result = results.add(success=True, event_id=event.id)
             else:
-                results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+                result = results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
+            if notes is not _NOTHING:
+                remark(notes, result)
         response.accepted, response.rejected = len(records), len(results) - len(records)
         response.success = not response.rejected
-        await self._appender.append(records, rejected=response.rejected)
+        await self._appender.append(records, rejected=response.rejected, ids=ids, sender=admission.sender)
         bind_facts(accepted=response.accepted, rejected=response.rejected)
         return response
 
@@ -153,6 +180,7 @@ class IngestionServicer(IngestionServiceServicer):
             total=_account(total),
             hours=[pb.HourlyAccount(hour=Timestamp(seconds=hour * 3600), account=_account(account)) for hour, account in chosen.items()],
             balanced=all(account.balanced for account in chosen.values()),
+            lost=await self._lost([hour for hour, account in chosen.items() if account.missing]),
         )
 
     @override
@@ -166,6 +194,13 @@ class IngestionServicer(IngestionServiceServicer):
                 return
             for position, group in groupby(rows, key=lambda row: row.topic_position):
                 yield pb.ListEventsResponse(position=position, events=[stored_message(row) for row in group])
+
+    async def _lost(self, hours: Collection[int]) -> Sequence[pb.LostEvents]:
+        if not hours:
+            return ()
+        async with self._sessions() as session:
+            await session.connection(execution_options=READING)
+            return [_lost_events(each) for each in losses.ranges(await Receipts(session).lost(hours))]
 
     async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
@@ -201,5 +236,12 @@ def _event_violation(violation: Violation) -> pb.EventViolation:
     return pb.EventViolation(field=violation.field, description=violation.description)
 
 
+def _lost_events(loss: losses.Range) -> pb.LostEvents:
+    message = pb.LostEvents(client=loss.client, scope=loss.scope, count=len(loss.ids), event_ids=loss.ids[:_NAMED_IDS])
+    getattr(message, "from").FromMicroseconds(loss.first)  # a keyword of Python
+    message.to.FromMicroseconds(loss.last)
+    return message
+
+
 def _account(account: books.Account) -> pb.Account:
-    return pb.Account(**{name: getattr(account, name) for name in account.__slots__})
+    return pb.Account(**{name: getattr(account, name) for name in account.__slots__}, missing=account.missing)

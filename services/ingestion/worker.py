@@ -26,6 +26,7 @@ from kit.telemetry import instrument, telemetry
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
+from services.ingestion.losses import Losses
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
@@ -56,6 +57,16 @@ async def main(settings: Settings) -> None:
 
             obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
             store = StoreEvents(outbox, enricher, keys, obey)
+            report = Report(
+                database.sessions,
+                log,
+                partitions,
+                max_bytes=settings.log_max_bytes,
+                topic=TOPIC,
+                raw=RAW_TOPIC,
+                follows=[feed.topic for feed in _FEEDS],
+                with_books=Losses(database.sessions, log, RAW_TOPIC, partitions).look,
+            )
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
             await work(
                 settings,
@@ -64,7 +75,7 @@ async def main(settings: Settings) -> None:
                     lambda: consumer.run(Leases(log.redis, RAW_TOPIC, "ingestion", partitions)),
                     lambda: relay.run(Leases(log.redis, TOPIC, "relay", partitions), outbox),
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
-                    Report(database.sessions, log, partitions, topic=TOPIC, raw=RAW_TOPIC, follows=[feed.topic for feed in _FEEDS]).run,
+                    report.run,
                     Retention(settings, "ingestion", database.sessions, growing_old(settings)).run,
                     *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
                 ],

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.journeys.v1 import journeys_pb2 as pb
 
 from kit.errors import InvalidRequest, Violation
+from kit.idempotency import id_of
 from services.journeys import journey
 from services.journeys.attribution import Share
 from services.journeys.funnel import Step
@@ -73,7 +74,7 @@ def window(request: pb.GetFunnelRequest) -> timedelta | None:
 def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTouchpoint:
     """A touchpoint as a journey shows it."""
     return pb.JourneyTouchpoint(
-        id=row.id,
+        id=id_of(row.id),
         timestamp=_timestamp(row.timestamp),
         stage=journey.stage_shown(row.stage, row.origin, row.id, purchases),
         touchpoint=row.touchpoint,

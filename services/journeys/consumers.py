@@ -39,26 +39,32 @@ class FollowEvents:
         """Takes in what is new, but for what persons did who were erased."""
         stored = [_event(delivery) for delivery in deliveries]
         touchpoints = Touchpoints(session)
-        origins = {touchpoint_id: row.origin for touchpoint_id, row in (await touchpoints.known({one.event.id for one in stored})).items()}
         now = datetime.now(UTC)
         made = [event_row(one, now) for one in stored]
+        origins = {key: row.origin for key, row in (await touchpoints.known({row["id"] for row in made})).items()}
         suppressed = await Suppressions(session).of(self._vault, {name for row in made for name in names_of(row)})
-        rows: list[Row] = []
+        rows: dict[str, Row] = {}
+        updates: list[Row] = []
         outcomes: list[str | Poison] = []
         for one, row in zip(stored, made, strict=True):
-            origin = origins.get(one.event.id)
+            key = row["id"]
+            origin = origins.get(key)
             if one.enrichment.is_bot:
                 outcomes.append("bot")
-            elif origin is not None:
+            elif origin is not None and not (one.is_update and origin == EVENT):
                 outcomes.append("duplicate" if origin == EVENT else Poison("a client's touchpoint has this id"))
             elif suppressed.holds(row["subject"], row["timestamp"]):
                 outcomes.append("suppressed")
-            else:
-                origins[one.event.id] = EVENT
-                rows.append(without_suppressed(row, suppressed))
+            elif origin is None or key in rows:
+                origins[key] = EVENT
+                rows[key] = without_suppressed(row, suppressed)
                 outcomes.append("applied")
-        await touchpoints.add(rows)
-        await touchpoints.see(seen for row in rows if (seen := glimpse(row)) is not None)
+            else:
+                updates.append(without_suppressed(row, suppressed))
+                outcomes.append("applied")
+        await touchpoints.add([*rows.values()])
+        await touchpoints.put(updates)
+        await touchpoints.see(seen for row in (*rows.values(), *updates) if (seen := glimpse(row)) is not None)
         return outcomes
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
 from pmp.ingestion.v1 import event_pb2
 from pmp.journeys.v1 import change_pb2
 from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.purchases.v1 import change_pb2 as purchases_pb
 
+from kit.idempotency import id_of, is_browsers
 from kit.persons import subject_of
 from kit.referrers import campaign_name, source_name
 from kit.rules import scrubbed
@@ -27,6 +29,11 @@ ORDER: Final = "purchase"
 CLIENT: Final = "client"
 _NOBODY: Final = "event:"
 _LONGEST_NAME: Final = 255
+_CARRIED_BY_TOUCHPOINTS: Final = ("user_id", "source", "medium", "campaign")
+_CARRIED_BY_CONVERSIONS: Final = ("user_id", "email", "source", "utm_parameters")
+ADDED_TO_TOUCHPOINTS: Final = ("user_id", "source", "medium", "campaign")
+ADDED_TO_CONVERSIONS: Final = ("user_id", "email_hash", "source", "utm_parameters")
+"""Columns that a repetition fills in."""
 _CHANNELS: Final = {value: name.removeprefix("CHANNEL_").lower() for name, value in event_pb2.Channel.items() if value}
 _OUTSIDE: Final = frozenset({"direct", "campaign", "search", "email", "social", "referral"})
 
@@ -36,12 +43,13 @@ Row = dict[str, Any]
 def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
     """The touchpoint that an event is. An e-mail address names its person only where there is nothing of the visit to go by."""
     event, found = stored.event, stored.enrichment
-    trusted = not event.session_id and stored.scope != "track"
+    key = stored.key or event.id
+    trusted = not event.session_id and stored.scope != "track" and not is_browsers(key)
     subject = subject_of(
         user_id=event.user_id, email_hash=stored.email_hash if trusted else b"", session_id=event.session_id, visitor=found.visitor
     )
     return {
-        "id": event.id,
+        "id": key,
         "user_id": event.user_id or None,
         "session_id": event.session_id or None,
         "stage": rules.stage_of(event.event_type, event.page_url),
@@ -56,7 +64,7 @@ def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
         "time_spent": 0,
         "metadata": None,
         "created_at": now,
-        "subject": subject or _NOBODY + event.id,
+        "subject": subject or _NOBODY + key,
         "channel": _CHANNELS.get(found.channel, ""),
         "origin": EVENT,
         "content_hash": None,
@@ -68,10 +76,10 @@ def _bounded(name: str) -> str | None:
     return name[:_LONGEST_NAME] or None
 
 
-def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_hash: bytes, now: datetime) -> Row:
+def client_row(told: pb.Touchpoint, key: str, currency: str, content_hash: bytes, now: datetime) -> Row:
     """The touchpoint that a client told. Its value is in the shop's base currency."""
     return {
-        "id": touchpoint_id,
+        "id": key,
         "user_id": told.user_id or None,
         "session_id": told.session_id or None,
         "stage": told.stage or rules.stage_of(told.action, told.page_url),
@@ -91,6 +99,35 @@ def client_row(told: pb.Touchpoint, touchpoint_id: str, currency: str, content_h
         "origin": CLIENT,
         "content_hash": content_hash,
     }
+
+
+def touchpoint_content(told: pb.Touchpoint) -> bytes:
+    """What makes it this touchpoint, whoever carries it: not who is logged in by then, nor what the cookies say of the landing."""
+    return _content(told, _CARRIED_BY_TOUCHPOINTS)
+
+
+def conversion_content(told: pb.Conversion) -> bytes:
+    """What makes it this conversion, whoever carries it."""
+    return _content(told, _CARRIED_BY_CONVERSIONS)
+
+
+def _content(told: Message, carried: Iterable[str]) -> bytes:
+    origin = type(told)()
+    origin.CopyFrom(told)
+    for name in carried:
+        origin.ClearField(name)
+    return origin.SerializeToString(deterministic=True)
+
+
+def filled_in(known: Mapping[str, Any], told: Row, columns: Iterable[str]) -> Row:
+    """What a repetition adds to a row: those columns that it has and the row has not, and whose it is when it says who that is.
+
+    Nothing is added to a row that has become nobody's.
+    """
+    if known["session_id"] != told["session_id"]:
+        return {}
+    added = {name: told[name] for name in columns if not known[name] and told[name]}
+    return {**added, "subject": told["subject"]} if "user_id" in added else added
 
 
 def names_of(row: Row) -> tuple[str, ...]:
@@ -198,7 +235,8 @@ def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashe
 def touchpoint_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.JourneyChanged]:
     """A client's touchpoint as the topic tells it, under its key."""
     recorded = change_pb2.TouchpointRecorded(
-        id=row["id"],
+        id=id_of(row["id"]),
+        key=row["id"],
         timestamp=row["timestamp"],
         subject=row["subject"],
         user_id=row["user_id"] or "",

@@ -31,7 +31,7 @@ class TouchpointRow(Base):
     )
 
     id: Mapped[str] = mapped_column(Id(280), primary_key=True)
-    """That of the event or the client's touchpoint; of an order `purchase/<id>`, which no client can give."""
+    """The idempotency key of the event or the client's touchpoint; of an order `purchase/<id>`, which no client can give."""
     user_id: Mapped[str | None] = mapped_column(Id)
     """The user as told."""
     session_id: Mapped[str | None] = mapped_column(Id)
@@ -55,8 +55,8 @@ class TouchpointRow(Base):
     """How an event's visit found the site, in the words of the enrichment; empty for what is no event."""
     origin: Mapped[str] = mapped_column(String(16))
     """event, purchase or client."""
-    content_hash: Mapped[bytes | None] = mapped_column(LargeBinary(16))
-    """Keyed hash of what a client told: another content under the same id is not the same touchpoint."""
+    content_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    """Keyed hash of what a client told, whoever carried it, behind the version by which it was made."""
 
 
 class ConversionRow(Base):
@@ -83,7 +83,7 @@ class ConversionRow(Base):
     page_url: Mapped[str | None] = mapped_column(Text)
     utm_parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
-    content_hash: Mapped[bytes] = mapped_column(LargeBinary(16))
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

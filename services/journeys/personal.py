@@ -34,6 +34,7 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             kept=SET,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
             personal={**pages("page_url"), **nothing("metadata")},
+            keys=("id",),
             told=_touchpoint,
             ages=Ages("timestamp"),
         ),

@@ -47,6 +47,16 @@ class Touchpoints:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
+    async def told(self, keys: Collection[str]) -> _Fields | None:
+        """A client's touchpoint that is stored under one of these keys, locked."""
+        own = (touchpoints.c.id.in_(sorted(keys)), touchpoints.c.origin == "client")
+        row = (await self._session.execute(select(touchpoints).where(*own).with_for_update())).mappings().first()
+        return None if row is None else {str(name): value for name, value in row.items()}
+
+    async def change(self, table: Table, id_: str, values: _Fields) -> None:
+        """Fills in columns of a touchpoint or a conversion."""
+        await self._session.execute(update(table).where(table.c.id == id_).values(values))
+
     async def known(self, ids: Collection[str]) -> Mapping[str, _Row]:
         """Origin and content hash of those ids that are stored."""
         query = select(touchpoints.c.id, touchpoints.c.origin, touchpoints.c.content_hash).where(touchpoints.c.id.in_(sorted(ids)))
@@ -82,9 +92,11 @@ class Touchpoints:
                 seen[row.session, row.subject].append(Glimpse(*row))
         await upsert(self._session, sessions, [earliest(seen[key])._asdict() for key in keys])
 
-    async def conversion(self, conversion_id: str) -> bytes | None:
-        """Content hash of a conversion; None when it is not known."""
-        return await self._session.scalar(select(conversions.c.content_hash).where(conversions.c.id == conversion_id))
+    async def conversion(self, conversion_id: str) -> _Fields | None:
+        """A conversion, locked; None when it is not known."""
+        query = select(conversions).where(conversions.c.id == conversion_id).with_for_update()
+        row = (await self._session.execute(query)).mappings().first()
+        return None if row is None else {str(name): value for name, value in row.items()}
 
     async def add_conversion(self, row: _Fields) -> None:
         """Stores a conversion.

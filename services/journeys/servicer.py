@@ -16,6 +16,7 @@ from uuid6 import uuid7
 
 from kit.database import READING, Sessions, transact
 from kit.errors import Conflict, Forbidden, NotFound
+from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
 from kit.persons import Persons, subject_of
@@ -23,11 +24,13 @@ from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_t
 from kit.settings import Settings
 from kit.suppression import Suppressions
 from kit.vault import Vault
-from services.journeys import answers, attribution, journey, messages, rules
+from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps, visits
 
 _PAGE = 100
+_CONTENT = 1
+"""Version of what is compared of touchpoints and conversions: raised when that changes."""
 
 
 class JourneysServicer(JourneysServiceServicer):
@@ -48,26 +51,34 @@ class JourneysServicer(JourneysServiceServicer):
             wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
             wrong_struct("touchpoint.metadata", told.metadata),
         )
-        content_hash = self._vault.digest(told.SerializeToString(deterministic=True), purpose="touchpoint")
-        told_row = messages.client_row(told, told.id or str(uuid7()), self._settings.site_currency, content_hash, datetime.now(UTC))
+        content_hash = versioned(self._vault.digest(messages.touchpoint_content(told), purpose="touchpoint"), _CONTENT)
+        id_ = told.id or str(uuid7())
+        key = key_of(id_, from_browser=who.scope == "track", beside=True)
+        told_row = messages.client_row(told, key, self._settings.site_currency, content_hash, datetime.now(UTC))
 
         async def record(session: AsyncSession) -> bool:
             touchpoints = Touchpoints(session)
             row = await self._unsuppressed(session, told_row)
             if row is None:
                 return False
-            known = (await touchpoints.known([row["id"]])).get(row["id"])
-            if known is not None and known.content_hash != content_hash:
+            # Touchpoints from before there were key spaces have their plain ids.
+            known = await touchpoints.told([key, id_])
+            if known is not None and not may_be_same(known["content_hash"], content_hash):
                 raise Conflict("another touchpoint is recorded under this id")
             if known is None:
                 await touchpoints.add([row])
-                seen = messages.glimpse(row)
-                await touchpoints.see([seen] if seen else [])
-                await self._topic.tell(session, [messages.touchpoint_recorded(row)])
+            elif added := messages.filled_in(known, row, messages.ADDED_TO_TOUCHPOINTS):
+                await touchpoints.change(models.touchpoints, known["id"], added)
+                row = {**known, **added}
+            else:
+                return True
+            seen = messages.glimpse(row)
+            await touchpoints.see([seen] if seen else [])
+            await self._topic.tell(session, [messages.touchpoint_recorded(row)])
             return known is not None
 
         duplicate = await self._recorded(record)
-        return pb.TrackTouchpointResponse(success=True, event_id=told_row["id"], duplicate=duplicate)
+        return pb.TrackTouchpointResponse(success=True, event_id=id_, duplicate=duplicate)
 
     @override
     async def TrackConversion(self, request: pb.TrackConversionRequest, context: Context) -> pb.TrackConversionResponse:
@@ -79,7 +90,7 @@ class JourneysServicer(JourneysServiceServicer):
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {
-            "content": self._vault.digest(told.SerializeToString(deterministic=True), purpose="conversion"),
+            "content": versioned(self._vault.digest(messages.conversion_content(told), purpose="conversion"), _CONTENT),
             "email": self._vault.fingerprint(told.email) if told.email else b"",
         }
         told_row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
@@ -90,11 +101,16 @@ class JourneysServicer(JourneysServiceServicer):
             if row is None:
                 return False
             known = await touchpoints.conversion(row["id"])
-            if known is not None and known != hashes["content"]:
+            if known is not None and not may_be_same(known["content_hash"], hashes["content"]):
                 raise Conflict("another conversion is recorded under this id")
             if known is None:
                 await touchpoints.add_conversion(row)
-                await self._topic.tell(session, [messages.conversion_recorded(row)])
+            elif added := messages.filled_in(known, row, messages.ADDED_TO_CONVERSIONS):
+                await touchpoints.change(models.conversions, known["id"], added)
+                row = {**known, **added}
+            else:
+                return True
+            await self._topic.tell(session, [messages.conversion_recorded(row)])
             return known is not None
 
         duplicate = await self._recorded(record)
@@ -178,10 +194,9 @@ class JourneysServicer(JourneysServiceServicer):
         return messages.without_suppressed(row, suppressed)
 
     async def _recorded(self, record: Callable[[AsyncSession], Awaitable[bool]]) -> bool:
-        """Does what records something and says whether it was known; wakes the relay when there is something to publish."""
+        """Does what records something and says whether it was known; wakes the relay, which may have something to publish."""
         duplicate = await transact(self._sessions, record)
-        if not duplicate:
-            self._topic.wake()
+        self._topic.wake()
         bind_facts(duplicate=duplicate)
         return duplicate
 

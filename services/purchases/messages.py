@@ -43,7 +43,7 @@ _LARGEST_ID: Final = 2**63 - 1
 
 
 def purchase_id_of(site: str, order_id: str) -> str:
-    """The purchase of a shop's order: whoever asks, and whenever. An order's number has no slash."""
+    """The purchase of a shop's order: whoever asks, and whenever. A site's name has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
 
 

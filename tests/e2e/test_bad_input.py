@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import jwt
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
+from tests.e2e import marked
 from tests.e2e.mesh import Mesh, running
 
 TRACK = "/api/v1/events/track"
@@ -53,7 +56,7 @@ MALFORMED = {
     "not JSON": ("not json", ""),
     "a number for a text": (json.dumps(event(event_type=7)), "event_type"),
     "no time at all": (json.dumps(event(timestamp="yesterday")), "timestamp format"),
-    "PHP's empty array": (json.dumps(event(metadata=[])), "list"),
+    "a list for an id": (json.dumps(event(id=["x"])), "id"),
     "no timestamp": (json.dumps({"event_type": "page_view"}), "timestamp"),
     "no event type": (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
     "an empty event type": (json.dumps(event(event_type="")), "event_type"),
@@ -78,6 +81,76 @@ def test_a_broken_rule_comes_with_its_field_in_the_details(mesh: Mesh, site: dic
     [bad] = body["details"]
     assert bad["@type"] == "type.googleapis.com/google.rpc.BadRequest"
     assert [violation["field"] for violation in bad["field_violations"]] == ["email"]
+
+
+def accepted(mesh: Mesh, site: dict[str, str], path: str, body: Any) -> dict[str, Any]:
+    """The answer to a call that is taken."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = mesh.client.post(mesh.url + path, headers={**site, "content-type": "application/json"}, content=content)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_what_careless_senders_write_is_taken_and_said(mesh: Mesh, site: dict[str, str]) -> None:
+    before = mesh.drained()
+    local = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    single = accepted(mesh, site, TRACK, event(id=4711, metadata=[], timestamp=local, ip_address="unknown", total=1))
+    assert (single["event_id"], single["ignored_fields"]) == ("4711", ["total"])
+    assert [fault["field"] for fault in single["faults"]] == ["timestamp", "ip_address"]
+    elements = [event(id="batch-1"), None, event(id=4712, timestamp=round(time.time() * 1000)), {"event_type": "x", "timestamp": "never"}]
+    several = accepted(mesh, site, BATCH, {"events": elements})
+    assert [verdict["success"] for verdict in several["results"]] == [True, False, True, False]
+    broken = b'{"events": [{"event_type": "x", "timestamp": "' + local.encode() + b'Z", "page_title": "\\ud83d", "metadata": {"n": NaN}}]}'
+    [verdict] = accepted(mesh, site, BATCH, broken)["results"]
+    assert verdict["success"]
+    assert {fault["field"] for fault in verdict["faults"]} == {"page_title", "metadata"}
+    after = mesh.drained()
+    assert (after["stored"] - before["stored"], after["rejected"] - before["rejected"], after["balanced"]) == (4, 2, True)
+
+
+def test_strict_is_a_400_for_what_would_only_be_reported(mesh: Mesh, site: dict[str, str]) -> None:
+    for path, body in ((TRACK, event(total=1)), ("/api/v1/purchases/track", {"order_id": "strict", "total": 9.5})):
+        status, answer = refused(mesh, "POST", f"{path}?strict=true", site, json=body)
+        assert status == 400
+        assert "total" in json.dumps(answer)
+
+
+def test_an_order_keeps_the_number_that_the_shop_gave_it(mesh: Mesh, site: dict[str, str]) -> None:
+    for number in (727, "#1016", "2017/06/05-123", "WC 1016"):
+        sale = {"order_id": number, "user_id": 42, "amount": "10.00", "currency": "EUR", "timestamp": round(time.time()), "total": 9}
+        answer = accepted(mesh, site, "/api/v1/purchases/track", {**sale, "payment_status": "completed"})
+        assert (answer["duplicate"], answer["ignored_fields"]) == (False, ["total"])
+        path = mesh.url + "/api/v1/purchases/" + quote(str(number), safe="")
+        shown = mesh.client.get(path, headers=site).json()["purchase"]
+        assert (shown["order_id"], shown["purchase_id"], shown["amount"]) == (str(number), answer["purchase_id"], 10)
+        paid_back = {"reference": 1, "amount": 4, "refunded_total": 4}
+        assert mesh.client.post(f"{path}/refunds", headers=site, json=paid_back).json()["booked_amount"] == 4
+
+
+@pytest.mark.parametrize("rpc", marked.rpcs(), ids=lambda rpc: rpc.name)
+def test_no_refusal_repeats_what_was_sent(mesh: Mesh, rpc: MethodDescriptor) -> None:
+    headers = {**mesh.credentials("admin"), "content-type": "application/json"}
+    refusals = 0
+    for call in marked.rest(rpc):
+        answer = mesh.client.request(call.verb, mesh.url + call.path, headers=headers, content=call.body)
+        assert answer.status_code < 500, (call.what, answer.text)
+        refusals += answer.status_code >= 400
+        if answer.status_code >= 400 or rpc.name == "TrackEvents":
+            assert marked.MARKER.lower() not in f"{answer.text}{answer.headers}".lower(), call.what
+    metadata = tuple((name.lower(), value) for name, value in mesh.credentials("admin").items())
+    with grpc.insecure_channel(mesh.url.removeprefix("http://")) as channel:
+        path = f"/{rpc.containing_service.full_name}/{rpc.name}"
+        call_native: Callable[..., bytes] = channel.unary_unary(path)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        for what, request in marked.native(rpc):
+            try:
+                call_native(request, metadata=metadata)
+            except grpc.RpcError as refusal:
+                refusals += 1
+                error: Any = refusal
+                assert error.code() not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, what
+                trailers = b"".join(value if isinstance(value, bytes) else value.encode() for _, value in error.trailing_metadata())
+                assert marked.MARKER.lower().encode() not in (trailers + error.details().encode()).lower(), what
+    assert refusals or rpc.name == "GetAccounting"
 
 
 def test_too_much_is_a_413(mesh: Mesh, site: dict[str, str]) -> None:

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli.__main__ import app
@@ -22,6 +24,7 @@ from cli.plan import service_names
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
 
+ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
 PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
 
 
@@ -91,6 +94,14 @@ def test_what_is_secret_is_private(mesh: Mesh) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
+def test_no_port_of_the_gateway_is_envoys_admin_interface(mesh: Mesh) -> None:
+    ports = {each.laddr.port for each in psutil.Process(mesh.pid("gateway")).net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    assert len(ports) == 2
+    for path in ("config_dump", "quitquitquit", "stats", "clusters"):
+        assert {httpx.post(f"http://127.0.0.1:{port}/{path}").status_code for port in ports} <= {401, 404}
+    assert stat.filemode((mesh.data / "gateway.sock").stat().st_mode) == "srw-------"
+
+
 def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:
     address = next(process["address"] for process in mesh.state["processes"] if process["name"] == "redis")
     host, port = address.split(":")
@@ -110,6 +121,14 @@ def test_every_part_but_redis_shows_its_metrics(mesh: Mesh) -> None:
     urls = {process["name"]: process["metrics_url"] for process in mesh.state["processes"]}
     assert urls.pop("redis") is None
     assert all("# TYPE" in mesh.client.get(url).text for url in urls.values())
+
+
+def test_what_the_alerts_ask_for_is_shown_by_some_part(mesh: Mesh) -> None:
+    rules = "\n".join(rule["expr"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"])
+    asked = set(re.findall(r"\b(?:pmp|envoy)_\w+(?=[ {)[]|$)", re.sub(r"\{.*?\}", "", rules), re.MULTILINE))
+    assert {"pmp_log_limit_bytes", "pmp_report_age_seconds", "envoy_http_downstream_rq_xx"} <= asked
+    urls = [process["metrics_url"] for process in mesh.state["processes"] if process["metrics_url"]]
+    until(lambda: asked <= {re.split("[ {]", line)[0] for url in urls for line in mesh.client.get(url).text.splitlines()})
 
 
 def test_books_are_shown_and_balance(mesh: Mesh) -> None:

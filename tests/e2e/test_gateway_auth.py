@@ -204,7 +204,8 @@ def test_preflight_needs_neither_key_nor_token(gateway: Gateway) -> None:
     assert response.headers["access-control-allow-origin"] == SHOP
     assert "POST" in response.headers["access-control-allow-methods"]
     allowed = {name.strip() for name in response.headers["access-control-allow-headers"].split(",")}
-    assert allowed == {"x-api-key", "authorization", "content-type", "traceparent"}
+    of_traces = {"traceparent", "tracestate", "baggage", "sentry-trace"}
+    assert allowed == {"x-api-key", "authorization", "content-type", *of_traces}
 
 
 def test_preflight_of_a_stranger_is_not_allowed(gateway: Gateway) -> None:

@@ -105,12 +105,12 @@ def test_escaped_slash_is_part_of_a_name(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (b'{"timestamp": ', "Unexpected end"),
-        (b"not json", "Unexpected token"),
+        (b'{"timestamp": ', "not JSON"),
+        (b"not json", "not JSON"),
         (b'{"timestamp": "yesterday"}', "timestamp"),
         (b'{"event_type": 7}', "event_type"),
         (b'{"event_type": {"a": 1}}', "event_type"),
-        (b'{"metadata": []}', "list"),
+        (b"[1]", "object"),
     ],
 )
 def test_malformed_body_is_told_what_is_wrong(gateway: Gateway, body: bytes, named: str) -> None:

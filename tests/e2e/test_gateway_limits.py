@@ -12,6 +12,7 @@ from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
 from tests.gateway_probe.processes import API_KEYS, EVENT, Gateway, headers, running_gateway, running_probe, token
+from tests.shape.test_deploy_rendered import settings_of
 
 PER_HOUR = 20
 PER_SECOND = 30
@@ -24,6 +25,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
     limits = {"PMP_RATE_USER_PER_HOUR": str(PER_HOUR), "PMP_RATE_SITE_PER_SECOND": str(PER_SECOND), "PMP_GATEWAY_TRUSTED_HOPS": "1"}
     with running_probe(folder) as port, running_gateway(folder, port, **limits) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def in_production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with the settings that the production overlay renders."""
+    folder = tmp_path_factory.mktemp("production")
+    settings = {**settings_of("production"), "PMP_RATE_USER_PER_HOUR": str(PER_HOUR), "PMP_CORS_ORIGINS": ""}
+    with running_probe(folder) as port, running_gateway(folder, port, **settings) as gateway:
         yield gateway
 
 
@@ -78,6 +88,29 @@ def test_without_an_id_the_address_is_limited(gateway: Gateway) -> None:
     exhaust(gateway, anonymous("203.0.113.9"))
     assert gateway.client.post(TRACK, json=EVENT, headers=anonymous("203.0.113.9")).status_code == 429
     assert gateway.client.post(TRACK, json=EVENT, headers=anonymous("203.0.113.10")).status_code == 200
+
+
+def test_visitors_behind_the_load_balancer_of_production_have_a_limit_each(in_production: Gateway) -> None:
+    for visitor in range(1, 6):
+        exhaust(in_production, anonymous(f"203.0.113.{visitor}"))
+    assert in_production.client.post(TRACK, json=EVENT, headers=anonymous("203.0.113.1")).status_code == 429
+
+
+def test_no_address_that_a_visitor_claims_is_another_limit(in_production: Gateway) -> None:
+    """The load balancer appends the visitor's own address to whatever the visitor sent."""
+    exhaust(in_production, anonymous("203.0.113.20"))
+    for claimed in ("198.51.100.1", "198.51.100.2", "203.0.113.1, 10.0.0.1"):
+        response = in_production.client.post(TRACK, json=EVENT, headers=anonymous(f"{claimed}, 203.0.113.20"))
+        assert response.status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("origin", "open_"), [("https://shop.example", True), ("https://www.shop.example", True), ("https://evil.example", False)]
+)
+def test_the_pages_of_the_shop_alone_may_call_production(in_production: Gateway, origin: str, *, open_: bool) -> None:
+    asked = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+    response = in_production.client.options(TRACK, headers=asked)
+    assert response.headers.get("access-control-allow-origin") == (origin if open_ else None)
 
 
 def test_claimed_user_escapes_no_limit(gateway: Gateway) -> None:

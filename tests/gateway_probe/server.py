@@ -11,6 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -20,8 +21,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer, add_IngestionServiceServicer_to_server
 
+from kit.errors import InvalidRequest
+from services.ingestion.reading import Reading
+
 Context = grpc.aio.ServicerContext[object, object]
 
+READING = Reading(UTC)
 FAILURES = {
     "fail.exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "fail.internal": grpc.StatusCode.INTERNAL,
@@ -39,6 +44,12 @@ class Probe(IngestionServiceServicer):
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         """Ends as the event's type says: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else well."""
         metadata = _metadata(context)
+        try:
+            violations = READING.event(request).violations
+        except InvalidRequest as error:
+            violations = error.violations
+        if violations:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(InvalidRequest(violations)))
         kind = request.event.event_type
         self._attempts[metadata["x-request-id"]] += 1
         if kind == "slow":
@@ -52,6 +63,7 @@ class Probe(IngestionServiceServicer):
 
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:  # noqa: ARG002
         """Accepts every event."""
+        READING.events(request)
         return pb.TrackEventsResponse(success=True, accepted=len(request.events))
 
     async def GetAccounting(self, request: pb.GetAccountingRequest, context: Context) -> pb.GetAccountingResponse:  # noqa: ARG002

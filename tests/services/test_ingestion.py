@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,12 +22,13 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
 from pmp.log.v1 import log_pb2
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from kit.database import Database
 from kit.interceptors import Boundary
 from kit.keys.store import Keys
 from kit.log import books, dead_letters
+from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
@@ -36,11 +38,14 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.settings import Settings
 from kit.subjects.retention import Retention
+from services.ingestion import rules
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
+from services.ingestion.losses import Losses
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
-from services.ingestion.models import EventRow, ProcessingRow
+from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
+from services.ingestion.repository import keep_receipts
 from services.ingestion.servicer import IngestionServicer
 
 Event = dict[str, Any]
@@ -59,6 +64,7 @@ class Ingestion:
 
     def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
         self.database = database
+        self.losses = Losses(database.sessions, log, RAW_TOPIC, settings.log_partitions)
         self.log = log
         self.keys, self.vault = keys, keys.vault
         self.partitions = settings.log_partitions
@@ -90,8 +96,35 @@ class Ingestion:
     async def track_all(self, events: Sequence[Event], *, scope: str = "site", user: str = "") -> pb.TrackEventsResponse:
         return await self._stub.TrackEvents(ParseDict({"events": events}, pb.TrackEventsRequest()), metadata=self._metadata(scope, user))
 
+    async def post(self, body: Any, *, strict: bool = False, scope: str = "site", user: str = "") -> pb.TrackEventsResponse:
+        """A batch as the gateway passes it on: the JSON as it came."""
+        request = pb.TrackEventsRequest(strict=strict)
+        request.json_body.data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self._stub.TrackEvents(request, metadata=self._metadata(scope, user))
+
+    async def post_one(self, body: Any, *, strict: bool = False) -> pb.TrackEventResponse:
+        """A single event as the gateway passes it on."""
+        request = pb.TrackEventRequest(strict=strict)
+        request.json_body.data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self._stub.TrackEvent(request, metadata=self._metadata("site", ""))
+
+    async def letters(self) -> list[str]:
+        """Why messages were set aside."""
+        async with self.database.sessions() as session:
+            return [letter.reason for letter in await dead_letters.find(session)]
+
     async def accounting(self, **fields: Any) -> pb.GetAccountingResponse:
         return await self._stub.GetAccounting(ParseDict(fields, pb.GetAccountingRequest()), metadata=self._metadata("read", ""))
+
+    async def look_for_losses(self) -> pb.GetAccountingResponse:
+        """What the report does a few times; answers the books after it."""
+        for _ in range(3):
+            await self.losses.look(await books.accounts(self.database.sessions, self.log, RAW_TOPIC, self.partitions))
+        return await self.accounting()
+
+    async def receipts(self) -> Sequence[ReceiptRow]:
+        async with self.database.sessions() as session:
+            return (await session.scalars(select(ReceiptRow))).all()
 
     async def history(self, after: int = 0) -> list[pb.ListEventsResponse]:
         found: list[pb.ListEventsResponse] = []
@@ -144,11 +177,17 @@ class Ingestion:
 
 
 @pytest.fixture
-async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys) -> AsyncIterator[Ingestion]:
+def account(ingestion_database: Database) -> Account:
+    """What the service writes down of what it appends."""
+    return Account(ingestion_database.sessions, RAW_TOPIC, keep_receipts)
+
+
+@pytest.fixture
+async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys, account: Account) -> AsyncIterator[Ingestion]:
     database = ingestion_database
     async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
-        appender = Appender(log, RAW_TOPIC, settings.log_partitions, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
+        appender = Appender(log, RAW_TOPIC, settings.log_partitions, account, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
         servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         add_IngestionServiceServicer_to_server(servicer, server)
@@ -573,6 +612,63 @@ async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -
     assert (await ingestion.accounting(to=tomorrow)).total == after.total
 
 
+async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_again(ingestion: Ingestion, account: Account) -> None:
+    await ingestion.track_all([event(id=f"safe-{number}", session_id=f"s{number}") for number in range(20)])
+    await ingestion.drain()
+    began = datetime.now(UTC)
+    for half in (range(5), range(5, 9)):
+        await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in half])
+        await ingestion.track(event(id=f"lost-browser-{half[0]}"), scope="track")
+        await account.write()
+        await ingestion.log.redis.flushall()
+    await ingestion.track(event(id="later"))
+    await ingestion.drain()
+    books = await ingestion.look_for_losses()
+    assert (books.total.received, books.total.stored, books.total.missing, books.balanced) == (32, 21, 11, False)
+    named = {(each.client, each.scope): each for each in books.lost}
+    assert named.keys() == {("shop", "site"), ("shop", "track")}
+    assert sorted(named["shop", "site"].event_ids) == [f"lost-{number}" for number in range(9)]
+    assert sorted(named["shop", "track"].event_ids) == ["lost-browser-0", "lost-browser-5"]
+    for each in books.lost:
+        assert each.count == len(each.event_ids)
+        assert began <= getattr(each, "from").ToDatetime(UTC) <= each.to.ToDatetime(UTC) <= datetime.now(UTC)
+    assert len(await ingestion.receipts()) == sum(row.lost for row in await ingestion.receipts())
+
+    await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in range(9)])
+    await ingestion.drain()
+    halfway = await ingestion.look_for_losses()
+    assert (halfway.total.missing, halfway.total.recovered, halfway.balanced) == (2, 9, False)
+    assert [(each.scope, each.count) for each in halfway.lost] == [("track", 2)]
+    for number in (0, 5):
+        await ingestion.track(event(id=f"lost-browser-{number}"), scope="track")
+    await ingestion.drain()
+    healed = await ingestion.look_for_losses()
+    assert (healed.total.received, healed.total.stored, healed.total.recovered, healed.total.missing) == (43, 32, 11, 0)
+    assert healed.balanced
+    assert not healed.lost
+    assert await ingestion.receipts() == []
+
+
+async def test_a_lost_repetition_of_a_stored_event_is_not_to_be_sent_again(ingestion: Ingestion, account: Account) -> None:
+    await ingestion.track(event())
+    await ingestion.drain()
+    await ingestion.track(event())
+    await account.write()
+    await ingestion.log.redis.flushall()
+    books = await ingestion.look_for_losses()
+    assert (books.total.received, books.total.stored, books.total.recovered, books.balanced) == (2, 1, 1, True)
+
+
+async def test_receipts_stay_until_their_events_are_processed(ingestion: Ingestion, account: Account) -> None:
+    await ingestion.track_all([event(id=f"e{number}", session_id=f"s{number}") for number in range(20)])
+    await account.write()
+    await ingestion.look_for_losses()
+    assert await ingestion.receipts() != []
+    await ingestion.drain()
+    await ingestion.look_for_losses()
+    assert await ingestion.receipts() == []
+
+
 async def test_every_delivery_can_be_explained(ingestion: Ingestion) -> None:
     await ingestion.track(event())
     await ingestion.track(event(page_title="other"))
@@ -617,3 +713,219 @@ async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_
     assert await ingestion.rows() == []
     accounting = await ingestion.accounting()
     assert (accounting.total.stored, accounting.balanced) == (3, True)
+
+
+async def test_a_batch_has_a_verdict_for_each_element_by_its_position(ingestion: Ingestion) -> None:
+    now = datetime.now(UTC)
+    lone = {**event(id="surrogate"), "page_title": "\ud83d"}
+    elements: list[Any] = [
+        event(id="first"),
+        None,
+        event(id="local", timestamp=now.replace(tzinfo=None).isoformat()),
+        event(id="milliseconds", timestamp=round(now.timestamp() * 1000)),
+        event(id=12345),
+        event(id="php", metadata=[]),
+        lone,
+        "text",
+        event(id="never", timestamp="yesterday"),
+        event(id="port", ip_address="203.0.113.9:51234"),
+        event(id="where", ip_address="behind a proxy"),
+        [],
+        event(id="last", eventtype="x"),
+    ]
+    answer = await ingestion.post({"events": elements, "batchId": 7})
+    assert len(answer.results) == len(elements)
+    assert [(result.event_id if result.success else "") for result in answer.results] == [
+        *("first", "", "local", "milliseconds", "12345", "php", "surrogate", "", "", "port", "where", "", "last"),
+    ]
+    said = [{violation.field: violation.description for violation in result.violations} for result in answer.results]
+    assert said[1] == said[7] == {"": "is not an object"}
+    assert "timestamp format" in said[8]["timestamp"]
+    assert set(said[11]) == {"timestamp", "event_type"}
+    faults = [{fault.field: fault.description for fault in result.faults} for result in answer.results]
+    assert faults[2] == {"timestamp": "has no zone: taken for local time in UTC"}
+    assert set(faults[6]) == {"page_title"}
+    assert faults[10] == {"ip_address": "is not an IP address: left out"}
+    assert [*answer.results[-1].ignored_fields] == ["eventtype"]
+    assert [*answer.ignored_fields] == ["batchId"]
+    await ingestion.drain()
+    rows = {row.id: row for row in await ingestion.rows()}
+    assert set(rows) == {"first", "local", "milliseconds", "12345", "php", "surrogate", "port", "where", "last"}
+    assert (rows["port"].event_data["ip_address"], rows["where"].event_data.get("ip_address")) == ("203.0.113.0", None)
+    assert abs(rows["local"].timestamp - now) < timedelta(milliseconds=1)
+    total = (await ingestion.accounting()).total
+    assert (total.received, total.stored, total.rejected, total.dead_lettered) == (13, 9, 4, 0)
+
+
+async def test_a_single_event_is_read_as_one_of_a_batch(ingestion: Ingestion) -> None:
+    answer = await ingestion.post_one(event(id=7, metadata=[], total=1, ip_address="x"))
+    assert (answer.event_id, [*answer.ignored_fields], [fault.field for fault in answer.faults]) == ("7", ["total"], ["ip_address"])
+    bodies: list[Any] = [event(timestamp="yesterday"), None, [], b"{", b""]
+    for body in bodies:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await ingestion.post_one(body)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await ingestion.accounting()).total.rejected == 4, "of what is no JSON, nobody knows that it was an event"
+
+
+async def test_who_asks_for_strictness_is_refused_what_would_only_be_reported(ingestion: Ingestion) -> None:
+    answer = await ingestion.post({"events": [event(id="a"), event(id="b", total=1), event(id="c", ip_address="x")]}, strict=True)
+    assert [[violation.field for violation in result.violations] for result in answer.results] == [[], ["total"], ["ip_address"]]
+    for refused in (ingestion.post({"events": [event()], "more": 1}, strict=True), ingestion.post_one(event(total=1), strict=True)):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await refused
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+NO_BATCHES: list[Any] = [{"events": {}}, {"events": None}, {}, [event()], {"events": []}, {"events": [{}] * 501}, None]
+
+
+@pytest.mark.parametrize("body", NO_BATCHES)
+async def test_a_body_without_a_list_of_events_is_refused(ingestion: Ingestion, body: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await ingestion.post(body)
+    assert [*refusal(raised.value)] == ["events"]
+
+
+async def test_a_browser_and_a_server_never_take_ids_from_each_other(ingestion: Ingestion) -> None:
+    await ingestion.track(event(id="shared", page_title="browser's"), scope="track")
+    await ingestion.drain()
+    await ingestion.track(event(id="shared", page_title="server's"))
+    await ingestion.track(event(id="other", page_title="server's"), scope="admin")
+    await ingestion.track(event(id="other", page_title="browser's"), scope="track")
+    await ingestion.track(event(id="passed", page_title="x", context={}))
+    await ingestion.track(event(id="passed", page_title="server's"))
+    for scope in ("track", "site"):
+        await ingestion.track(event(id="shared", page_title="another"), scope=scope)
+    await ingestion.drain()
+    stored = sorted((row.id, row.event_data["page_title"]) for row in await ingestion.rows())
+    assert stored == [
+        ("other", "browser's"),
+        ("other", "server's"),
+        ("passed", "server's"),
+        ("passed", "x"),
+        ("shared", "browser's"),
+        ("shared", "server's"),
+    ]
+    assert await ingestion.letters() == ["another event is stored under this id"] * 2
+    published = await ingestion.published()
+    assert {message.event.id for message in published} == {"other", "passed", "shared"}
+    assert len({message.key for message in published}) == 6
+    assert {message.key: message for item in await ingestion.history() for message in item.events} == {
+        message.key: message for message in published
+    }
+
+
+async def test_a_track_token_passes_on_nothing(ingestion: Ingestion) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await ingestion.track(event(context={"user_id": "7"}), scope="track", user="7")
+    assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_an_id_stored_before_there_were_key_spaces_is_known_in_both(ingestion: Ingestion) -> None:
+    await ingestion.track(event())
+    await ingestion.drain()
+    async with ingestion.database.sessions.begin() as session:
+        await session.execute(update(EventRow).values(content_hash=b"sixteen bytes...", scope="track"))
+    await ingestion.track(event(page_title="reduced in another way"))
+    await ingestion.track(event(), scope="track")
+    await ingestion.drain()
+    total = (await ingestion.accounting()).total
+    assert (total.stored, total.duplicate, total.dead_lettered) == (1, 2, 0)
+
+
+async def test_a_release_that_reduces_events_in_another_way_still_knows_them(ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = event(page_url="https://shop.example/?a=1")
+    await ingestion.track(told)
+    await ingestion.drain()
+    monkeypatch.setattr(rules, "REDUCTION", rules.REDUCTION + 1)
+    await ingestion.track({**told, "page_url": "https://shop.example/"})
+    await ingestion.drain()
+    assert ((await ingestion.accounting()).total.duplicate, await ingestion.letters()) == (1, [])
+
+
+CARRIERS: list[tuple[Event, Event]] = [
+    ({}, {"user_id": "7"}),
+    ({"ip_address": "203.0.113.7"}, {"ip_address": "198.51.100.7", "user_agent": IPHONE}),
+    ({"utm_parameters": {"source": "news"}}, {"utm_parameters": {"source": "ads"}, "global_privacy_control": True}),
+    ({"user_id": "7"}, {"user_id": "8"}),
+    ({"context": {}}, {"context": {"user_id": "7", "ip_address": "203.0.113.7", "user_agent": IPHONE}}),
+    ({"context": {"user_id": "7"}}, {"context": {"utm_parameters": {"source": "x"}}}),
+]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("first", "then"), CARRIERS)
+async def test_an_event_is_the_same_whoever_carries_it(ingestion: Ingestion, first: Event, then: Event, *, at_once: bool) -> None:
+    told = event(page_title="PMP", metadata={"a": 1})
+    await ingestion.track({**told, **first})
+    if not at_once:
+        await ingestion.drain()
+    await ingestion.track({**told, **then})
+    await ingestion.track({**told, **first})
+    await ingestion.drain()
+    assert await ingestion.letters() == []
+    total = (await ingestion.accounting()).total
+    assert (total.stored, total.duplicate) == (1, 2)
+    [row] = await ingestion.rows()
+    said = [{**each, **each.get("context", {})} for each in (first, then)]
+    known = {name: value for each in reversed(said) for name, value in each.items()}
+    assert row.user_id == known.get("user_id")
+    assert row.utm_parameters == known.get("utm_parameters")
+    assert row.event_data.get("user_agent") == known.get("user_agent")
+    assert row.event_data.get("ip_address") == (known["ip_address"].removesuffix("7") + "0" if "ip_address" in known else None)
+    assert row.event_data.get("global_privacy_control") == known.get("global_privacy_control")
+
+
+async def test_a_repetition_that_knows_who_it_was_is_told_to_the_topic(ingestion: Ingestion) -> None:
+    told = event(context={"ip_address": "203.0.113.7"})
+    await ingestion.track(told)
+    await ingestion.drain()
+    await ingestion.track({**told, "context": {"user_id": "7", "user_agent": IPHONE}})
+    await ingestion.drain()
+    await ingestion.track({**told, "context": {"user_id": "8"}})
+    await ingestion.drain()
+    before, after = await ingestion.published()
+    assert (before.event.user_id, before.is_update, before.enrichment.visitor) == ("", False, "s1")
+    assert (after.event.user_id, after.is_update, after.enrichment.visitor, after.enrichment.device) == ("7", True, "7", "mobile")
+    assert (before.key, before.received_at) == (after.key, after.received_at)
+    [history] = [message for item in await ingestion.history() for message in item.events]
+    after.is_update = False
+    assert history == after
+    assert (await ingestion.accounting()).balanced
+
+
+async def test_nothing_is_added_to_an_event_that_is_nobodys(ingestion: Ingestion) -> None:
+    told = event()
+    await ingestion.choose("session:s1", granted=False)
+    await ingestion.track({**told, "context": {}})
+    await ingestion.drain()
+    await ingestion.choose("session:s1", 1, granted=True)
+    await ingestion.track({**told, "context": {"user_id": "7", "user_agent": IPHONE}})
+    await ingestion.drain()
+    [row] = await ingestion.rows()
+    assert (row.user_id, row.session_id, row.event_data.get("user_agent")) == (None, None, None)
+    assert ((await ingestion.accounting()).total.duplicate, await ingestion.letters()) == (1, [])
+
+
+async def test_a_browser_alone_adds_nothing_to_what_a_server_vouches_for(ingestion: Ingestion) -> None:
+    told = event()
+    await ingestion.track({**told, "context": {}})
+    await ingestion.drain()
+    await ingestion.track({**told, "user_id": "7"}, scope="track", user="7")
+    await ingestion.drain()
+    assert [row.user_id for row in await ingestion.rows()] == [None]
+    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.drain()
+    assert [(row.user_id, row.scope) for row in await ingestion.rows()] == [("7", "site")]
+
+
+async def test_who_denied_is_not_added_to_an_event(ingestion: Ingestion) -> None:
+    await ingestion.choose("wordpress:7", granted=False)
+    told = event(context={})
+    await ingestion.track(told)
+    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.drain()
+    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.drain()
+    assert [row.user_id for row in await ingestion.rows()] == [None]

@@ -25,10 +25,11 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.event import listens_for, remove
 
 from kit.database import Database, Sessions, upsert
+from kit.idempotency import id_of, key_of
 from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
@@ -213,7 +214,7 @@ class Journeys:
     async def rows(self, table: Any = models.touchpoints) -> list[Fields]:
         async with self.database.sessions() as session:
             rows = (await session.execute(select(table).order_by(*table.primary_key))).mappings().all()
-        return [{name: value for name, value in row.items() if name != "created_at"} for row in rows]
+        return [{name: id_of(value) if name == "id" else value for name, value in row.items() if name != "created_at"} for row in rows]
 
 
 @pytest.fixture
@@ -313,10 +314,8 @@ async def test_what_is_told_twice_is_recorded_once(journeys: Journeys) -> None:
 async def test_another_content_under_a_known_id_is_a_conflict(journeys: Journeys) -> None:
     await journeys.touch(touchpoint())
     await journeys.convert(conversion())
-    await journeys.happen(event("e1", "page_view", NOW, session="s1"))
     for call, fields in (
         (journeys.touch, touchpoint(action="other")),
-        (journeys.touch, touchpoint(id="e1")),
         (journeys.convert, conversion(value=1)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -652,13 +651,60 @@ async def test_a_replay_changes_nothing(journeys: Journeys) -> None:
     assert ([await journeys.rows(table) for table in tables], await journeys.journey("42")) == before
 
 
-async def test_bots_are_on_no_journey_and_an_id_of_a_client_stays_its_own(journeys: Journeys) -> None:
-    await journeys.touch(touchpoint(id="mine"))
-    await journeys.happen(event("bot", "page_view", NOW, session="s1", bot=True), event("mine", "page_view", NOW, session="s1"))
-    assert [(row["id"], row["origin"]) for row in await journeys.rows()] == [("mine", "client")]
+async def test_bots_are_on_no_journey(journeys: Journeys) -> None:
+    await journeys.happen(event("bot", "page_view", NOW, session="s1", bot=True))
+    assert await journeys.rows() == []
+
+
+async def test_touchpoints_events_browsers_and_servers_never_take_ids_from_each_other(journeys: Journeys) -> None:
+    browsers = event("mine", "page_view", NOW, session="s1")
+    browsers.key = key_of("mine", from_browser=True)
+    await journeys.touch(touchpoint(id="mine", action="by browser"), scope="track", user="42")
+    await journeys.happen(event("mine", "page_view", NOW, session="s1"), browsers)
+    await journeys.touch(touchpoint(id="mine", action="by server"))
+    assert sorted((row["id"], row["origin"], row["action_taken"]) for row in await journeys.rows()) == [
+        ("mine", "client", "by browser"),
+        ("mine", "client", "by server"),
+        ("mine", "event", "page_view"),
+        ("mine", "event", "page_view"),
+    ]
+    published = [change.touchpoint for change in await journeys.published()]
+    assert {change.id for change in published} == {"mine"}
+    assert len({change.key for change in published}) == 2
     async with journeys.database.sessions() as session:
-        [letter] = await dead_letters.find(session)
-    assert letter.reason == "a client's touchpoint has this id"
+        assert not await dead_letters.find(session)
+
+
+async def test_a_touchpoint_from_before_there_were_key_spaces_is_still_known(journeys: Journeys) -> None:
+    told = touchpoint(id="old")
+    await journeys.touch(told)
+    async with journeys.database.sessions.begin() as session:
+        await session.execute(update(models.touchpoints).values(id="old", content_hash=b"sixteen bytes..."))
+    assert (await journeys.touch(told)).duplicate
+    assert len(await journeys.rows()) == 1
+
+
+@pytest.mark.parametrize("kind", ["touch", "convert"])
+async def test_what_is_repeated_behind_the_log_in_is_the_same_and_learns_who_it_was(journeys: Journeys, kind: str) -> None:
+    tell, told = (journeys.touch, touchpoint) if kind == "touch" else (journeys.convert, conversion)
+    table = models.touchpoints if kind == "touch" else models.conversions
+    first = {**told(), "user_id": "", "session_id": "s1", "source": ""}
+    assert not (await tell(first)).duplicate
+    assert (await tell({**first, "user_id": "42", "source": "news"})).duplicate
+    assert (await tell({**first, "user_id": "43", "source": "ads"})).duplicate
+    [row] = await journeys.rows(table)
+    assert (row["user_id"], row["subject"], row["source"]) == ("42", "wordpress:42", "news")
+    changes = [change.touchpoint if kind == "touch" else change.conversion for change in await journeys.published()]
+    assert [change.user_id for change in changes] == ["", "42"]
+
+
+async def test_an_event_that_was_filled_in_is_the_same_touchpoint(journeys: Journeys) -> None:
+    await journeys.happen(event("e1", "page_view", NOW, session="s1"))
+    again = event("e1", "page_view", NOW, session="s1", user="42")
+    again.is_update = True
+    await journeys.happen(again, again)
+    [row] = await journeys.rows()
+    assert (row["user_id"], row["subject"]) == ("42", "wordpress:42")
 
 
 async def test_names_of_traffic_may_be_as_long_as_an_address(journeys: Journeys) -> None:

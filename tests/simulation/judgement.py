@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from pmp.ingestion.v1 import event_pb2 as pb
@@ -14,7 +14,7 @@ from kit.log import books
 from kit.log.streams import Entry, Position
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.memory_log import MemoryLog
-from tests.simulation.truth import Place, Truth
+from tests.simulation.truth import Appended, Place, Truth
 
 # A dead letter that was given another try is written down again.
 _LAST: Final = "FROM event_processing_log WHERE id IN (SELECT MAX(id) FROM event_processing_log GROUP BY log_position)"
@@ -112,32 +112,44 @@ class Judge:
         for outcome in (books.STORED, books.DUPLICATE, books.SUPPRESSED, books.DEAD_LETTERED):
             self._check(getattr(total, outcome) == outcomes.get(outcome, 0), f"the books say {total}, the processing log {outcomes}")
         self._check(total.pending == 0, f"{total.pending} messages are pending")
-        if self._truth.overlapped:
-            return
-        counted = self._counted()
-        twice = [place for place, times in Counter(counted).items() if times > 1]
-        self._check(not twice, f"{twice} were counted as received twice")
-        lost = sum(self._truth.raw[place].messages for place in counted if (*place, 0) not in settled)
-        accepted = total.received - total.rejected
-        done = total.stored + total.duplicate + total.suppressed + total.dead_lettered
-        self._check(accepted == done + lost, f"{total}: {accepted} accepted, {done} settled, {lost} provably lost")
+        unsettled = [(append, entry) for place, entry, append in self._truth.appended if not self._is_settled(place, entry, settled)]
+        lost = sum(entry.messages for _, entry in unsettled)
+        certain = sum(entry.messages for append, entry in unsettled if append in self._truth.written)
+        # What a writer takes not to have taken place, and a worker that held it from before a loss has settled nevertheless.
+        disowned = sum(
+            entry.messages
+            for place, entry, append in self._truth.appended
+            if append not in self._truth.known and self._is_settled(place, entry, settled)
+        )
+        missing = total.missing + total.recovered
+        if self._truth.database_restores:
+            # The log has lost nothing, and what was written down may be gone.
+            self._check(missing == lost, f"{total}: {lost} provably lost")
+        else:
+            self._check(certain - disowned <= missing <= lost, f"{total}: {certain} to {lost} provably lost, {disowned} disowned")
+            self._judge_names([append for append, _ in unsettled], settled)
         if not self._truth.log_restores and not self._truth.database_restores:
             self._check(lost == 0, f"{lost} messages were lost")
 
-    def _counted(self) -> list[Place]:
-        """The entries that the books know as received: of the log's living counters, and of the copies of those that ended."""
-        known: list[Place] = []
-        for partition, stream in self._truth.redis.streams(RAW_TOPIC).items():
-            known.extend((partition, position) for position in stream.counted)
-            copies = self._disk.ask(
-                "SELECT epoch, SUM(count) FROM log_counters WHERE topic = ? AND partition = ? AND name = 'received' GROUP BY 1",
-                RAW_TOPIC,
-                partition,
-            )
-            for epoch, received in copies:
-                if epoch != stream.epoch:
-                    known.extend((partition, position) for position in self._truth.counter_states[partition, epoch, received])
-        return known
+    def _judge_names(self, unsettled: Sequence[Appended], settled: Settled) -> None:
+        """What was lost and never sent again is named, and nothing else."""
+        known = {event_id for (event_id,) in self._disk.ask("SELECT event_id FROM event_processing_log")}
+        gone = {append: set[str]() for append in unsettled}
+        for place, entry, append in self._truth.appended:
+            if append in gone and not self._is_settled(place, entry, settled):
+                gone[append] |= {received.event.id for received in _events(entry)} - known
+        named = {
+            event_id
+            for (events,) in self._disk.ask("SELECT events FROM receipts WHERE lost")
+            for line in events.decode().splitlines()
+            for event_id in line.split(" ")[1:]
+        }
+        certain = {event_id for append, ids in gone.items() if append in self._truth.written for event_id in ids}
+        possible = {event_id for ids in gone.values() for event_id in ids}
+        self._check(certain <= named <= possible, f"{named} are named as lost, {certain} to {possible} are")
+
+    def _is_settled(self, place: Place, entry: Entry, settled: Settled) -> bool:
+        return self._truth.raw[place] is entry and (*place, 0) in settled
 
     def _check(self, holds: bool, otherwise: str) -> None:
         if not holds:

@@ -12,7 +12,22 @@ from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
-from kit.log.streams import START, Append, Backlog, Counters, Entry, Floors, LogDownError, LogFullError, Position, StreamLog, reconcile
+from kit.log.streams import (
+    APPENDS,
+    START,
+    Append,
+    Backlog,
+    Count,
+    Counters,
+    Entry,
+    Floors,
+    LogDownError,
+    LogFullError,
+    OutOfTurnError,
+    Position,
+    StreamLog,
+    reconcile,
+)
 
 Pause = Callable[[str], Awaitable[None]]
 """Waits at a named point of a call; raises what happens to the caller there."""
@@ -20,18 +35,17 @@ Pause = Callable[[str], Awaitable[None]]
 
 @dataclass(slots=True)
 class Stream:
-    """One partition. `counted` tells a test what the counters were moved for: the positions of the entries."""
+    """One partition. `kept` tells a test which entries it ever held, also where they were trimmed since."""
 
     head: Position = START
     entries: list[Entry] = field(default_factory=list[Entry])
     trimmed: Position = START
-    epoch: str = ""
-    counts: Counter[tuple[str, int]] = field(default_factory=Counter[tuple[str, int]])
-    counted: list[Position] = field(default_factory=list[Position])
+    counts: dict[Count, int] = field(default_factory=dict[Count, int])
+    kept: set[Position] = field(default_factory=set[Position])
 
     def copy(self) -> Stream:
         """The same content, independent of this one."""
-        return replace(self, entries=list(self.entries), counts=Counter(self.counts), counted=list(self.counted))
+        return replace(self, entries=list(self.entries), counts=dict(self.counts), kept=set(self.kept))
 
     def add(self, position: Position, pack: bytes, messages: int, hour: int) -> Entry:
         """Adds an entry, as XADD does.
@@ -62,7 +76,6 @@ class MemoryRedis:
         """Changes with every restart: connections of another life are broken."""
         self.read_only = False
         self._streams: dict[tuple[str, int], Stream] = {}
-        self._epochs = 0
 
     def stream(self, topic: str, partition: int) -> Stream:
         """One partition, made when it is not there."""
@@ -81,10 +94,9 @@ class MemoryRedis:
         self._streams = {place: stream.copy() for place, stream in backup.items()}
         self.life += 1
 
-    def new_epoch(self) -> str:
-        """A name that no epoch had before."""
-        self._epochs += 1
-        return f"epoch {self._epochs}"
+    def flush(self) -> None:
+        """Loses everything; connections stay."""
+        self._streams = {}
 
     def used_bytes(self) -> int:
         """Size of all packs."""
@@ -142,6 +154,8 @@ class MemoryLog(StreamLog):
                     raise ConnectionResetError("the log was started again")  # noqa: TRY301 (one way out for all that breaks)
                 verdicts.append(self._append(topic, item))
             await self._pause("append done")
+            if any(isinstance(verdict, OutOfTurnError) for verdict in verdicts):
+                self._connected = None
         except BaseException:
             self._connected = None
             raise
@@ -153,12 +167,15 @@ class MemoryLog(StreamLog):
         except (LogDownError, LogFullError) as error:
             return error
         stream = self._server.stream(topic, item.partition)
-        stream.epoch = stream.epoch or self._server.new_epoch()
+        last = Count(item.turn.writer, APPENDS, 0)
+        if stream.counts.get(last, 0) != item.turn.after:
+            return OutOfTurnError(stream.counts.get(last, 0))
         for pack, messages in item.packs:
             now = Position(self._server.now(), 0)
             entry = stream.add(now if now > stream.head else Position(stream.head.ms, stream.head.seq + 1), pack, messages, item.hour)
-            stream.counted.append(entry.position)
-        stream.counts.update({(name, item.hour): count for name, count in item.counters.items() if count})
+            stream.kept.add(entry.position)
+        stream.counts[last] = item.turn.number
+        stream.counts |= {Count(item.turn.writer, name, item.hour): count for name, count in item.counters.items() if count}
         return None
 
     @override
@@ -212,17 +229,7 @@ class MemoryLog(StreamLog):
 
     def _counters(self, topic: str, partition: int) -> Counters:
         stream = self._server.stream(topic, partition)
-        return Counters(stream.epoch, dict(stream.counts))
-
-    @override
-    async def reset_counters(self, topic: str, partition: int, epoch: str) -> None:
-        await self._pause(f"reset {topic} {partition}")
-        stream = self._server.stream(topic, partition)
-        if stream.epoch == epoch:
-            stream.epoch = ""
-            stream.counts.clear()
-            stream.counted.clear()
-        await self._pause("reset done")
+        return Counters(dict(stream.counts))
 
     @override
     async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
@@ -234,11 +241,17 @@ class MemoryLog(StreamLog):
                 pending[entry.hour] += entry.messages
         return Backlog(self._counters(topic, partition), dict(pending), stream.trimmed)
 
-    async def forget_counters(self, topic: str, partition: int, names: Sequence[tuple[str, int]]) -> None:
-        """Drops counters (name, hour)."""
+    async def forget_counters(self, topic: str, partition: int, counters: Sequence[Count]) -> None:
+        """Drops counters."""
         await self._pause(f"forget counters {topic} {partition}")
-        for name in names:
-            self._server.stream(topic, partition).counts.pop(name, None)
+        for counter in counters:
+            self._server.stream(topic, partition).counts.pop(counter, None)
+
+    async def newest(self, topic: str, partition: int) -> Position:
+        """The last entry that is there."""
+        await self._pause(f"newest {topic} {partition}")
+        entries = self._server.stream(topic, partition).entries
+        return entries[-1].position if entries else START
 
     async def size_bytes(self, topic: str, partition: int) -> int:
         """Size of one partition's packs."""

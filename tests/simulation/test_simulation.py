@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.log import positions
+from kit.log.account import Account
 from kit.log.streams import Position
 from kit.log.tables import offsets
 from kit.telemetry import log_to_stdout
@@ -125,6 +126,10 @@ async def _advance_whoever_came_first(session: AsyncSession, topic: str, partiti
     await session.execute(update(offsets).where(*own).values(position=str(new)))
 
 
+async def _write_nothing(*_arguments: object) -> None:
+    return
+
+
 @pytest.mark.skipif(_SEED is not None, reason="one seed proves nothing here")
 class TestTheSimulationItself:
     """It finds a mesh that breaks its rules."""
@@ -144,6 +149,10 @@ class TestTheSimulationItself:
 
     async def test_finds_an_appender_that_does_not_reconcile_a_restored_log(self, shop: Shop) -> None:
         assert await self._found(shop, LOG, Rules(reconciles=False), within=100)
+
+    async def test_finds_a_process_that_does_not_write_its_account_down(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Account, "_write", _write_nothing)
+        assert await self._found(shop, LOG, Rules(), within=100)
 
     async def test_is_the_same_run_for_the_same_seed(self, shop: Shop) -> None:
         traces: list[list[str]] = []

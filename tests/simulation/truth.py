@@ -8,14 +8,18 @@ from typing import Any, TypeAlias
 
 from typing_extensions import override
 
-from kit.log import books, dead_letters
-from kit.log.streams import Append, Counters, Entry, Position
+from kit.database import Sessions
+from kit.log import dead_letters
+from kit.log.account import Account, Keep, Share
+from kit.log.streams import Append, Entry, Position
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.inline_sqlite import Disk
 from tests.simulation.memory_log import MemoryLog, MemoryRedis, Pause, Stream
 
 Place: TypeAlias = tuple[int, Position]
 """Partition and position of an entry in the raw log."""
+Appended: TypeAlias = tuple[str, int, int]
+"""Writer, partition and number of an append."""
 
 
 class Truth:
@@ -40,12 +44,14 @@ class Truth:
         """Entries of the raw log that a restore threw away."""
         self.unread_lost: set[Place] = set()
         """Entries of the raw log that were trimmed, and that a restored database has to read again."""
-        self.counter_states: dict[tuple[int, str, int], list[Position]] = {}
-        """Which entries the counters stood for, by partition, epoch and count of received messages."""
+        self.appended: list[tuple[Place, Entry, Appended]] = []
+        """Every entry that ever was in the raw log, with the append that brought it; places are given again."""
+        self.known: set[Appended] = set()
+        """Appends that their writer knows to have taken place."""
+        self.written: set[Appended] = set()
+        """Those of them that it has written down in the database for certain."""
         self.log_restores = 0
         self.database_restores = 0
-        self.overlapped = False
-        """A worker held what it had read from the log while that was restored."""
         self.violations: list[str] = []
         """Which promises were broken."""
 
@@ -65,7 +71,7 @@ class Truth:
         kept: set[Place] = set()
         for (topic, partition), stream in backup.items():
             if topic == RAW_TOPIC:
-                kept |= {(partition, position) for position in stream.counted}
+                kept |= {(partition, position) for position in stream.kept}
                 kept |= {(partition, entry.position) for entry in stream.entries}
                 kept |= {place for place in self.raw if place[0] == partition and place[1] <= stream.trimmed}
         lost = self.raw.keys() - kept
@@ -132,13 +138,32 @@ class WatchedLog(MemoryLog):
 
     @override
     def _append(self, topic: str, item: Append) -> Exception | None:
+        stream = self.server.stream(topic, item.partition)
+        before = stream.entries[-1] if stream.entries else None
         verdict = super()._append(topic, item)
         self._truth.collect()
+        new = stream.entries[stream.entries.index(before) + 1 :] if before else stream.entries
+        if verdict is None:
+            append = (item.turn.writer, item.partition, item.turn.number)
+            self._truth.appended += [((item.partition, entry.position), entry, append) for entry in new]
         return verdict
 
+
+class WatchedAccount(Account):
+    """Tells the truth what it knows, and what it has written down."""
+
+    def __init__(self, truth: Truth, writer: str, sessions: Sessions, topic: str, keep: Keep) -> None:
+        super().__init__(sessions, topic, keep)
+        self.writer = writer
+        self._truth = truth
+
     @override
-    def _counters(self, topic: str, partition: int) -> Counters:
-        stream = self.server.stream(topic, partition)
-        received = sum(count for (name, _), count in stream.counts.items() if name == books.RECEIVED)
-        self._truth.counter_states[partition, stream.epoch, received] = list(stream.counted)
-        return super()._counters(topic, partition)
+    def _count(self, share: Share) -> None:
+        super()._count(share)
+        self._truth.known.add((self.writer, share.partition, share.number))
+
+    @override
+    async def write(self) -> None:
+        known = {append for append in self._truth.known if append[0] == self.writer}
+        await super().write()
+        self._truth.written |= known

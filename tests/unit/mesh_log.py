@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import insert, select
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Database
 from kit.log.append import packs
 from kit.log.consume import Delivery, Poison
-from kit.log.streams import Append, StreamLog
+from kit.log.streams import Append, StreamLog, Turn
 from services.ingestion.models import ProcessingRow
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 
@@ -36,9 +37,14 @@ def packed(*texts: str) -> list[tuple[bytes, int]]:
     return packs([record(text).SerializeToString() for text in texts])
 
 
+def group(partition: int, packs: Sequence[tuple[bytes, int]], hour: int, counters: Mapping[str, int]) -> Append:
+    """What a process appends that does so once."""
+    return Append(partition, packs, hour, counters, Turn(uuid4().hex, 0, 1))
+
+
 async def append(log: StreamLog, *texts: str, partition: int = 0, hour: int = HOUR) -> None:
     """Appends messages as one group."""
-    [verdict] = await log.append(TOPIC, [Append(partition, packed(*texts), hour, {"received": len(texts)})])
+    [verdict] = await log.append(TOPIC, [group(partition, packed(*texts), hour, {"received": len(texts)})])
     assert verdict is None
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.exc import OperationalError
 
+from kit.database import Sessions, open_database
 from kit.errors import LogFull, Unavailable
+from kit.log.account import Account
 from kit.log.append import Appender, packs
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import PACK_BYTES, START, StreamLog, partition_of
+from kit.log.tables import log_counters
 from tests.servers import PrivateRedis
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 
@@ -32,8 +35,25 @@ async def _nothing() -> int:
     return 0
 
 
-def appender(log: StreamLog, used_bytes: Callable[[], Any] = _nothing) -> Appender:
-    return Appender(log, TOPIC, PARTITIONS, max_bytes=1000, used_bytes=used_bytes, clock=lambda: HOUR * 3600.0)
+class Make(Protocol):
+    def __call__(self, log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002) -> Appender: ...
+
+
+@pytest.fixture
+async def sessions(tmp_path: Path) -> AsyncIterator[Sessions]:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path}/account.db") as database:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(log_counters.metadata.create_all)
+        yield database.sessions
+
+
+@pytest.fixture
+def appender(sessions: Sessions) -> Make:
+    def make(log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002) -> Appender:
+        account = Account(sessions, TOPIC)
+        return Appender(log, TOPIC, PARTITIONS, account, max_bytes=1000, used_bytes=used_bytes, linger=linger, clock=lambda: HOUR * 3600.0)
+
+    return make
 
 
 @asynccontextmanager
@@ -70,7 +90,7 @@ def memory(pause: Callable[[str], Any] | None = None) -> MemoryLog:
     return MemoryLog(server, pause=pause) if pause else MemoryLog(server)
 
 
-async def test_many_appends_at_once_share_few_round_trips(log: RedisLog) -> None:
+async def test_many_appends_at_once_share_few_round_trips(log: RedisLog, appender: Make) -> None:
     async with running(appender(log)) as intake:
         await asyncio.gather(*(intake.append([(f"user-{n}", record(f"event-{n}"))]) for n in range(500)))
     assert sorted(await payloads(log)) == sorted(f"event-{n}" for n in range(500))
@@ -79,14 +99,14 @@ async def test_many_appends_at_once_share_few_round_trips(log: RedisLog) -> None
     assert sum(entries) <= 3 * PARTITIONS
 
 
-async def test_events_of_one_key_keep_their_order(log: RedisLog) -> None:
+async def test_events_of_one_key_keep_their_order(log: RedisLog, appender: Make) -> None:
     async with running(appender(log)) as intake:
         for n in range(0, 30, 3):
             await intake.append([("user", record(f"{n + place:02}")) for place in range(3)])
     assert await payloads(log) == [f"{n:02}" for n in range(30)]
 
 
-async def test_a_caller_that_goes_away_does_not_end_its_group(log: RedisLog) -> None:
+async def test_a_caller_that_goes_away_does_not_end_its_group(log: RedisLog, appender: Make) -> None:
     async with running(appender(log)) as intake:
         calls = [asyncio.create_task(intake.append([(f"user-{n}", record(f"event-{n}"))])) for n in range(10)]
         await asyncio.sleep(0)
@@ -97,7 +117,7 @@ async def test_a_caller_that_goes_away_does_not_end_its_group(log: RedisLog) -> 
     assert len(await payloads(log)) == 10
 
 
-async def test_rejected_events_are_counted_and_not_kept(log: RedisLog) -> None:
+async def test_rejected_events_are_counted_and_not_kept(log: RedisLog, appender: Make) -> None:
     async with running(appender(log)) as intake:
         await intake.append([], rejected=2)
         await intake.append([("user", record("good"))], rejected=3)
@@ -105,7 +125,7 @@ async def test_rejected_events_are_counted_and_not_kept(log: RedisLog) -> None:
     assert await payloads(log) == ["good"]
 
 
-async def test_traces_and_types_ride_along(log: RedisLog) -> None:
+async def test_traces_and_types_ride_along(log: RedisLog, appender: Make) -> None:
     sent = pb.Record(type="pmp.Test", payload=b"x", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
     async with running(appender(log)) as intake:
         await intake.append([("user", sent.SerializeToString())])
@@ -129,7 +149,7 @@ def test_many_small_messages_still_fit_a_pack() -> None:
     assert sum(count for _, count in made) == 40_000
 
 
-async def test_a_group_that_is_too_big_is_split_and_nobody_is_forgotten() -> None:
+async def test_a_group_that_is_too_big_is_split_and_nobody_is_forgotten(appender: Make) -> None:
     log = memory()
     intake = appender(log)
     big = pb.Record(type="t", payload=bytes(1_500_000)).SerializeToString()
@@ -142,7 +162,7 @@ async def test_a_group_that_is_too_big_is_split_and_nobody_is_forgotten() -> Non
     await asyncio.gather(*calls)
 
 
-async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog) -> None:
+async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog, appender: Make) -> None:
     used = 2000
 
     async def used_bytes() -> int:
@@ -164,7 +184,7 @@ async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog) -
     assert await counted(log) == {"received": 2, "rejected": 1}
 
 
-async def test_a_redis_without_memory_is_a_full_log() -> None:
+async def test_a_redis_without_memory_is_a_full_log(appender: Make) -> None:
     log = memory()
     log.server.max_bytes = 0
     intake = appender(log)
@@ -176,7 +196,7 @@ async def test_a_redis_without_memory_is_a_full_log() -> None:
     assert await payloads(log) == []
 
 
-async def test_without_redis_the_caller_is_told_to_try_again(tmp_path: Path) -> None:
+async def test_without_redis_the_caller_is_told_to_try_again(tmp_path: Path, appender: Make) -> None:
     server = PrivateRedis(tmp_path)
     server.start()
     try:
@@ -193,7 +213,7 @@ async def test_without_redis_the_caller_is_told_to_try_again(tmp_path: Path) -> 
         server.kill()
 
 
-async def test_a_redis_that_hangs_is_waited_for_ten_seconds(tmp_path: Path) -> None:
+async def test_a_redis_that_hangs_is_waited_for_ten_seconds(tmp_path: Path, appender: Make) -> None:
     server = PrivateRedis(tmp_path)
     server.start()
     try:
@@ -207,7 +227,7 @@ async def test_a_redis_that_hangs_is_waited_for_ten_seconds(tmp_path: Path) -> N
         server.kill()
 
 
-async def test_while_the_database_is_away_a_new_connection_takes_nothing() -> None:
+async def test_while_the_database_is_away_a_new_connection_takes_nothing(appender: Make) -> None:
     async def floors() -> Any:
         raise OperationalError("SELECT", {}, ConnectionRefusedError())
 
@@ -220,7 +240,7 @@ async def test_while_the_database_is_away_a_new_connection_takes_nothing() -> No
         await call
 
 
-async def test_a_request_of_which_one_partition_failed_failed() -> None:
+async def test_a_request_of_which_one_partition_failed_failed(appender: Make) -> None:
     async def pause(point: str) -> None:
         if point == "append to 1":
             raise ConnectionResetError
@@ -235,8 +255,8 @@ async def test_a_request_of_which_one_partition_failed_failed() -> None:
         await both
 
 
-async def test_callers_that_wait_at_the_end_are_told(log: RedisLog) -> None:
-    intake = Appender(log, TOPIC, PARTITIONS, max_bytes=1 << 40, used_bytes=_nothing, linger=30)
+async def test_callers_that_wait_at_the_end_are_told(log: RedisLog, appender: Make) -> None:
+    intake = appender(log, linger=30)
     async with running(intake):
         call = asyncio.create_task(intake.append([("user", record("late"))]))
         await asyncio.sleep(0.01)
@@ -244,7 +264,7 @@ async def test_callers_that_wait_at_the_end_are_told(log: RedisLog) -> None:
         await call
 
 
-async def test_a_group_under_way_is_finished_before_the_end() -> None:
+async def test_a_group_under_way_is_finished_before_the_end(appender: Make) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def pause(point: str) -> None:

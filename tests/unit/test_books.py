@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 
 from kit.database import Database
 from kit.log import books
 from kit.log.books import Account
 from kit.log.consume import Consumer
-from kit.log.redis_log import RedisLog
-from kit.log.streams import Append, Counters, StreamLog
+from kit.log.redis_log import RedisLog, key
+from kit.log.streams import Count, Counters, StreamLog
 from kit.log.tables import log_counters
 from tests.simulation.memory_log import MemoryLog
-from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, memory_log, store
+from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, group, memory_log, store
 
 PARTITIONS = 2
 
@@ -28,7 +30,11 @@ async def account(database: Database, log: StreamLog) -> Account:
 async def copies(database: Database) -> dict[tuple[str, str], int]:
     async with database.sessions() as session:
         rows = await session.execute(select(log_counters.c.epoch, log_counters.c.name, log_counters.c["count"]))
-        return {(epoch, name): count for epoch, name, count in rows}
+        return {(writer, name): count for writer, name, count in rows}
+
+
+def counters(writer: str, received: int, hour: int = HOUR) -> Counters:
+    return Counters({Count(writer, "received", hour): received})
 
 
 async def copy(database: Database, live: Counters, copied: Counters | None = None) -> None:
@@ -55,7 +61,7 @@ async def test_what_is_in_the_log_is_pending_until_it_is_stored(ingestion_databa
 
 async def test_rejected_and_set_aside_messages_are_accounted_for(ingestion_database: Database, log: RedisLog) -> None:
     await append(log, "a", BAD)
-    await log.append(TOPIC, [Append(1, [], HOUR, {"received": 3, "rejected": 3})])
+    await log.append(TOPIC, [group(1, [], HOUR, {"received": 3, "rejected": 3})])
     await consumer(ingestion_database, log).step(0)
     assert await account(ingestion_database, log) == Account(received=5, stored=1, dead_lettered=1, rejected=3)
 
@@ -91,7 +97,7 @@ async def test_a_wiped_log_leaves_its_last_counts_behind_and_begins_anew(ingesti
     assert await account(ingestion_database, log) == Account(received=4, stored=4)
 
 
-async def test_counters_of_a_new_epoch_are_copied_though_they_look_the_same(ingestion_database: Database) -> None:
+async def test_counters_of_another_writer_are_copied_though_they_look_the_same(ingestion_database: Database) -> None:
     log = memory_log()
     working = consumer(ingestion_database, log)
     for texts in (("a", "b"), ("c", "d")):
@@ -117,29 +123,24 @@ async def test_what_a_restored_log_lost_is_missing_in_the_books(ingestion_databa
 
 
 async def test_a_copy_of_counters_never_goes_back(ingestion_database: Database) -> None:
-    await copy(ingestion_database, Counters("one", {("received", HOUR): 5}))
-    await copy(ingestion_database, Counters("one", {("received", HOUR): 3}))
+    await copy(ingestion_database, counters("one", 5))
+    await copy(ingestion_database, counters("one", 3))
     assert await copies(ingestion_database) == {("one", "received"): 5}
-    await copy(ingestion_database, Counters("one", {("received", HOUR): 8}))
+    await copy(ingestion_database, counters("one", 8))
     assert await copies(ingestion_database) == {("one", "received"): 8}
 
 
-async def test_counters_are_copied_when_they_changed_or_their_epoch_did(ingestion_database: Database) -> None:
-    same = {("received", HOUR): 5}
-    await copy(ingestion_database, Counters("one", same), Counters("one", same))
+async def test_counters_are_copied_when_they_changed_or_their_writer_did(ingestion_database: Database) -> None:
+    await copy(ingestion_database, counters("one", 5), counters("one", 5))
     assert await copies(ingestion_database) == {}
-    await copy(ingestion_database, Counters("two", same), Counters("one", same))
+    await copy(ingestion_database, counters("two", 5), counters("one", 5))
     assert await copies(ingestion_database) == {("two", "received"): 5}
 
 
-async def test_floors_tell_the_position_and_the_recent_counts(ingestion_database: Database, log: RedisLog) -> None:
+async def test_floors_tell_the_position(ingestion_database: Database, log: RedisLog) -> None:
     await append(log, "a")
-    await append(log, "old", hour=HOUR - 100)
     await consumer(ingestion_database, log).step(0)
-    found = await books.floors(ingestion_database.sessions, TOPIC)
-    epoch = (await log.counters(TOPIC, 0)).epoch
-    assert found[TOPIC, 0].position == await log.head(TOPIC, 0)
-    assert found[TOPIC, 0].counters == {epoch: {("received", HOUR): 1}}
+    assert await books.floors(ingestion_database.sessions, TOPIC) == {(TOPIC, 0): await log.head(TOPIC, 0)}
 
 
 async def test_counts_that_left_the_log_stay_in_the_books(ingestion_database: Database, log: RedisLog) -> None:
@@ -152,3 +153,27 @@ async def test_counts_that_left_the_log_stay_in_the_books(ingestion_database: Da
 
 async def test_an_empty_mesh_has_no_accounts(ingestion_database: Database, log: RedisLog) -> None:
     assert await books.accounts(ingestion_database.sessions, log, TOPIC, PARTITIONS) == {}
+
+
+async def test_old_counters_of_all_writers_become_one_and_the_books_stay_as_they_are(ingestion_database: Database, log: RedisLog) -> None:
+    week = 7 * 24
+    for hour in (HOUR - week - 1, HOUR - week - 1, HOUR):
+        await append(log, "a", "b", hour=hour)
+    await consumer(ingestion_database, log).step(0)
+    before = await books.accounts(ingestion_database.sessions, log, TOPIC, PARTITIONS)
+    for _ in range(2):
+        await books.fold_counters(ingestion_database.sessions, log, TOPIC, 0)
+        assert await books.accounts(ingestion_database.sessions, log, TOPIC, PARTITIONS) == before
+    found = await copies(ingestion_database)
+    assert found[books.ALL, "received"] == 4
+    assert len(found) == 2
+
+
+async def test_counters_of_an_older_release_stay_in_the_books(ingestion_database: Database, log: RedisLog) -> None:
+    fields: Any = {"epoch": "an older life", f"received:{HOUR}": 3, f"rejected:{HOUR}": 3}
+    await log.redis.hset(key(TOPIC, 0, "books"), mapping=fields)
+    await append(log, "a")
+    assert await account(ingestion_database, log) == Account(received=4, rejected=3, pending=1)
+    await consumer(ingestion_database, log).step(0)
+    await log.redis.flushall()
+    assert await account(ingestion_database, log) == Account(received=4, rejected=3, stored=1)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from base64 import b64decode
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from kit.database import open_database
-from kit.keys.store import DATABASE, Keys
+from kit.keys.store import DATABASE, Keys, open_keys
 from kit.keys.wrapping import EnvironmentKeys
+from kit.settings import Settings
 from kit.vault import Vault
 
 
@@ -29,6 +33,18 @@ def folder(tmp_path: Path) -> DataFolder:
 
 def pmp(folder: DataFolder, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["keys", *arguments, "--data", str(folder.path)])
+
+
+def settings_of(folder: DataFolder) -> Settings:
+    """What a service of a mesh on the folder is started with."""
+    secrets = Secrets.load(folder)
+    return Settings(
+        mesh_token=SecretStr(secrets.mesh_token),
+        vault_key=SecretStr(secrets.vault_key),
+        key_encryption_keys=SecretStr(",".join(secrets.key_encryption_keys)),
+        database_url=folder.database_url(),
+        redis_url="redis://127.0.0.1",
+    )
 
 
 def started(folder: DataFolder, *sealed: bytes) -> tuple[list[bytes], list[str]]:
@@ -62,6 +78,23 @@ def test_what_was_sealed_opens_through_every_step_of_a_rotation(folder: DataFold
     assert pmp(folder, "new").exit_code == 0
     assert Secrets.load(folder).key_encryption_keys[1:] == second[:1], "the first key is of no use any more"
     assert started(folder, *values)[1] == ["user:1", "user:2", "user:3"]
+
+
+def test_keys_of_another_server_are_migrated_and_rotated_there(folder: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere.db"
+    monkeypatch.setenv("PMP_SUBJECT_KEYS_URL", f"sqlite+aiosqlite:///{elsewhere}")
+    assert CliRunner().invoke(app, ["migrate", "--data", str(folder.path)]).exit_code == 0
+    settings = settings_of(folder)
+
+    async def seal() -> None:
+        async with open_keys(settings) as keys:
+            await keys.seals(["user:1"])
+
+    asyncio.run(seal())
+    with closing(sqlite3.connect(elsewhere)) as database:
+        assert database.execute("SELECT count(*) FROM subject_keys").fetchone() == (1,)
+    assert pmp(folder, "new").exit_code == 0
+    assert pmp(folder, "rotate").stdout == "1 keys are wrapped anew; all of them are wrapped by the newest key\n"
 
 
 @pytest.mark.parametrize(("command", "variable"), [("keys rotate", "PMP_KEY_ENCRYPTION_KEYS"), ("audit verify", "PMP_VAULT_KEY")])

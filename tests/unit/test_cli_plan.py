@@ -48,6 +48,26 @@ def test_secrets_go_only_where_they_are_needed(tmp_path: Path) -> None:
         assert not any(secret in " ".join(command.argv) for secret in (*clients, SECRETS.mesh_token, SECRETS.redis_password))
 
 
+def test_the_gateways_admin_interface_is_a_socket_in_the_data_folder(tmp_path: Path) -> None:
+    made = plan(tmp_path, host="0.0.0.0")
+    assert made.gateway.environment["PMP_GATEWAY_ADMIN"] == str(tmp_path / "gateway.sock")
+    metrics = made.gateway.environment["PMP_METRICS_PORT"]
+    assert made.gateway.environment["PMP_METRICS_HOST"] == LOOPBACK
+    assert made.gateway.metrics_url == f"http://{LOOPBACK}:{metrics}/metrics"
+
+
+def test_a_data_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / ("long" * 30)
+    admin = Path(plan(folder).gateway.environment["PMP_GATEWAY_ADMIN"])
+    assert admin.parent.parent == tmp_path
+    assert admin.parent.stat().st_mode & 0o777 == 0o700
+    assert plan(folder).gateway.environment["PMP_GATEWAY_ADMIN"] == str(admin)
+    admin.parent.chmod(0o755)
+    with pytest.raises(CommandFailed, match="must be a folder of this user alone"):
+        plan(folder)
+
+
 def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:
     made = plan(tmp_path, {"PATH": "/bin", "PMP_LOG_LEVEL": "debug", "PMP_MESH_TOKEN": "somebody else's", "PMP_LOG_PARTITIONS": "2"})
     assert {command.environment["PMP_LOG_LEVEL"] for command in (*made.services, made.gateway)} == {"debug"}

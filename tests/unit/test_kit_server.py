@@ -181,6 +181,25 @@ async def test_a_check_that_does_not_answer_counts_as_failed() -> None:
         await process.until(SERVING)
 
 
+async def test_a_check_has_to_fail_three_times_in_a_row(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("kit.server._CHECK_SECONDS", 0.01)
+    outcomes = iter([True, False, False, True, False, False, False])
+    asked_all = asyncio.Event()
+
+    async def check() -> None:
+        succeeds = next(outcomes, None)
+        if succeeds is None:
+            asked_all.set()
+        if succeeds is False:
+            raise ConnectionRefusedError("nobody listens")
+
+    async with running(checks={"log": check}) as process:
+        await asyncio.wait_for(asked_all.wait(), 30)
+        await process.until(SERVING)
+    told = [line["serving"] for line in lines(capfd.readouterr().out) if line["event"] == "health"]
+    assert told == [True, False, True]
+
+
 async def test_a_process_does_not_serve_before_its_checks_passed() -> None:
     gate = asyncio.Event()
     async with running(checks={"log": gate.wait}) as process:

@@ -11,9 +11,23 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kit.log.redis_log import RedisLog, open_log
-from kit.log.streams import START, Append, Floor, LogFullError, Position, StreamLog, is_outage, partition_of, reconcile
+from kit.log.streams import (
+    APPENDS,
+    START,
+    Append,
+    Count,
+    LogFullError,
+    OutOfTurnError,
+    Position,
+    StreamLog,
+    Turn,
+    is_outage,
+    partition_of,
+    reconcile,
+)
 from tests.servers import PrivateRedis
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
+from tests.unit.mesh_log import group
 
 TOPIC = "intake"
 FILL = b"x" * 65_536
@@ -56,7 +70,7 @@ async def small_log(request: pytest.FixtureRequest) -> AsyncIterator[StreamLog]:
 
 
 def one(pack: bytes, partition: int = 0, hour: int = 7, **counters: int) -> Append:
-    return Append(partition, [(pack, 1)], hour, counters or {"received": 1})
+    return group(partition, [(pack, 1)], hour, counters or {"received": 1})
 
 
 async def appended(log: StreamLog, *packs: bytes, partition: int = 0) -> list[Position]:
@@ -88,12 +102,12 @@ async def test_an_empty_log_has_nothing_and_says_so(any_log: StreamLog) -> None:
     assert await any_log.head(TOPIC, 0) == START
     assert await any_log.trimmed(TOPIC, 0) == START
     assert list(await any_log.read(TOPIC, 0, START, limit=10, block_ms=0)) == []
-    assert (await any_log.counters(TOPIC, 0)).epoch == ""
+    assert (await any_log.counters(TOPIC, 0)).of_writers == {}
     assert (await any_log.backlog(TOPIC, 0, START)).pending == {}
 
 
 async def test_an_entry_comes_back_as_it_was_appended(any_log: StreamLog) -> None:
-    await any_log.append(TOPIC, [Append(3, [(b"\x00pack\xff", 5)], 490_000, {"received": 5})])
+    await any_log.append(TOPIC, [group(3, [(b"\x00pack\xff", 5)], 490_000, {"received": 5})])
     [entry] = await any_log.read(TOPIC, 3, START, limit=10, block_ms=0)
     assert (entry.pack, entry.messages, entry.hour) == (b"\x00pack\xff", 5, 490_000)
     assert await any_log.head(TOPIC, 3) == entry.position
@@ -119,22 +133,42 @@ async def test_several_partitions_are_appended_at_once_each_with_its_counters(an
 
 
 async def test_counters_alone_make_no_entry(any_log: StreamLog) -> None:
-    await any_log.append(TOPIC, [Append(0, [], 7, {"received": 1, "rejected": 1})])
+    await any_log.append(TOPIC, [group(0, [], 7, {"received": 1, "rejected": 1})])
     assert await any_log.head(TOPIC, 0) == START
     assert (await any_log.counters(TOPIC, 0)).counts == {("received", 7): 1, ("rejected", 7): 1}
 
 
-async def test_the_epoch_stays_until_the_counters_are_reset(any_log: StreamLog) -> None:
-    await appended(any_log, b"a", b"b")
-    epoch = (await any_log.counters(TOPIC, 0)).epoch
-    await any_log.reset_counters(TOPIC, 0, "another epoch")
+def turn(after: int, number: int, received: int, writer: str = "one") -> Append:
+    return Append(0, [(b"%d" % number, 1)], 7, {"received": received}, Turn(writer, after, number))
+
+
+async def packs(log: StreamLog) -> list[bytes]:
+    return [entry.pack for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
+
+
+async def test_each_writer_has_its_counters_and_says_itself_how_far_they_are(any_log: StreamLog) -> None:
+    for item in (turn(0, 1, 5), turn(0, 7, 2, "two"), turn(1, 2, 6)):
+        assert await any_log.append(TOPIC, [item]) == [None]
+    found = await any_log.counters(TOPIC, 0)
+    assert found.of_writers == {
+        Count("one", "received", 7): 6,
+        Count("one", APPENDS, 0): 2,
+        Count("two", "received", 7): 2,
+        Count("two", APPENDS, 0): 7,
+    }
+    assert found.counts == {("received", 7): 8}
+
+
+async def test_an_append_takes_place_once_and_only_behind_the_one_it_follows(any_log: StreamLog) -> None:
+    await any_log.append(TOPIC, [turn(0, 1, 1)])
+    for late in (turn(0, 1, 1), turn(0, 2, 1), turn(2, 3, 3)):
+        [verdict] = await any_log.append(TOPIC, [late])
+        assert isinstance(verdict, OutOfTurnError)
+        assert verdict.found == 1
+        assert is_outage(verdict)
+    assert await any_log.append(TOPIC, [turn(1, 4, 2)]) == [None]
+    assert await packs(any_log) == [b"1", b"4"]
     assert (await any_log.counters(TOPIC, 0)).counts == {("received", 7): 2}
-    await any_log.reset_counters(TOPIC, 0, epoch)
-    assert (await any_log.counters(TOPIC, 0)).counts == {}
-    await appended(any_log, b"c")
-    after = await any_log.counters(TOPIC, 0)
-    assert after.counts == {("received", 7): 1}
-    assert after.epoch not in ("", epoch)
 
 
 async def test_the_head_stays_when_all_is_trimmed(any_log: StreamLog) -> None:
@@ -206,10 +240,10 @@ async def test_positions_of_many_digits_compare_as_numbers(any_log: StreamLog) -
 
 
 async def test_the_backlog_counts_what_lies_behind_a_position_by_hour(any_log: StreamLog) -> None:
-    await any_log.append(TOPIC, [Append(0, [(b"a", 2)], 7, {"received": 2})])
+    await any_log.append(TOPIC, [group(0, [(b"a", 2)], 7, {"received": 2})])
     done = await any_log.head(TOPIC, 0)
-    await any_log.append(TOPIC, [Append(0, [(b"b", 3), (b"c", 1)], 7, {"received": 4})])
-    await any_log.append(TOPIC, [Append(0, [(b"d", 5)], 8, {"received": 5})])
+    await any_log.append(TOPIC, [group(0, [(b"b", 3), (b"c", 1)], 7, {"received": 4})])
+    await any_log.append(TOPIC, [group(0, [(b"d", 5)], 8, {"received": 5})])
     behind = await any_log.backlog(TOPIC, 0, done)
     assert behind.pending == {7: 4, 8: 5}
     assert behind.counters.counts == {("received", 7): 6, ("received", 8): 5}
@@ -219,7 +253,7 @@ async def test_the_backlog_counts_what_lies_behind_a_position_by_hour(any_log: S
 
 
 async def test_the_backlog_is_exact_over_more_entries_than_it_reads_at_once(any_log: StreamLog) -> None:
-    await any_log.append(TOPIC, [Append(0, [(b"p", 1)] * 200, 7, {"received": 200})])
+    await any_log.append(TOPIC, [group(0, [(b"p", 1)] * 200, 7, {"received": 200})])
     assert (await any_log.backlog(TOPIC, 0, START)).pending == {7: 200}
 
 
@@ -265,27 +299,33 @@ async def test_a_full_log_is_trimmed_and_takes_again(small_log: StreamLog) -> No
 
 async def test_a_wiped_log_gives_positions_behind_those_that_were_read(any_log: StreamLog) -> None:
     read = Position(9_999_999_999_000, 0)
-    await reconcile(any_log, {(TOPIC, 0): Floor(read, {})}, now=0)
+    await reconcile(any_log, {(TOPIC, 0): read}, now=0)
     [position] = await appended(any_log, b"a")
     assert position > read
 
 
 async def test_a_restored_log_whose_clock_is_behind_goes_by_the_clock_of_who_appends(any_log: StreamLog) -> None:
-    await reconcile(any_log, {(TOPIC, 0): Floor(START, {})}, now=9_999_999_999)
+    await reconcile(any_log, {(TOPIC, 0): START}, now=9_999_999_999)
     [position] = await appended(any_log, b"a")
     assert position > Position(9_999_999_999_000, 0)
 
 
-async def test_counters_that_went_back_begin_another_epoch(any_log: StreamLog) -> None:
-    await appended(any_log, b"a", b"b")
-    live = await any_log.counters(TOPIC, 0)
-    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 2}})}, now=0)
-    assert (await any_log.counters(TOPIC, 0)) == live
-    await reconcile(any_log, {(TOPIC, 0): Floor(START, {live.epoch: {("received", 7): 3}})}, now=0)
-    await appended(any_log, b"c")
-    after = await any_log.counters(TOPIC, 0)
-    assert after.counts == {("received", 7): 1}
-    assert after.epoch != live.epoch
+async def test_a_log_that_is_flushed_under_a_connection_is_reconciled_before_it_takes_anything(
+    log: RedisLog, redis_server: PrivateRedis
+) -> None:
+    read = Position(9_999_999_999_000, 0)
+
+    async def floors() -> dict[tuple[str, int], Position]:
+        return {(TOPIC, 0): read}
+
+    async with open_log(redis_server.url, floors=floors) as mine:
+        await mine.append(TOPIC, [turn(0, 1, 1)])
+        await log.redis.flushall()
+        [verdict] = await mine.append(TOPIC, [turn(1, 2, 2)])
+        assert isinstance(verdict, OutOfTurnError)
+        assert await mine.append(TOPIC, [turn(verdict.found, 3, 2)]) == [None]
+        assert await mine.newest(TOPIC, 0) > read
+        assert (await mine.counters(TOPIC, 0)).counts == {("received", 7): 2}
 
 
 async def test_a_wiped_redis_is_reconciled_before_the_first_append_of_a_new_connection(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -293,8 +333,8 @@ async def test_a_wiped_redis_is_reconciled_before_the_first_append_of_a_new_conn
     server.start()
     read = Position(9_999_999_999_000, 0)
 
-    async def floors() -> dict[tuple[str, int], Floor]:
-        return {(TOPIC, 0): Floor(read, {})}
+    async def floors() -> dict[tuple[str, int], Position]:
+        return {(TOPIC, 0): read}
 
     try:
         async with open_log(server.url, floors=floors) as log:
@@ -311,7 +351,7 @@ async def test_a_wiped_redis_is_reconciled_before_the_first_append_of_a_new_conn
 
 
 async def test_nothing_is_appended_while_the_tables_can_not_be_read(redis_server: PrivateRedis) -> None:
-    async def floors() -> dict[tuple[str, int], Floor]:
+    async def floors() -> dict[tuple[str, int], Position]:
         raise TimeoutError("the database is away")
 
     async with open_log(redis_server.url, floors=floors) as log:

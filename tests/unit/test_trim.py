@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Append, Position
+from kit.log.streams import START, Position
 from kit.log.trim import TopicTrimmer, Trimmer
+from tests.unit.mesh_log import group
 
 TOPIC = "intake"
 HOUR = timedelta(hours=1)
@@ -21,7 +22,7 @@ def trimmer(log: RedisLog, *, keep: timedelta = HOUR, max_bytes: int = 1 << 30, 
 async def appended(log: RedisLog, count: int, hour: int | None = None) -> list[Position]:
     hour = int(time.time() // 3600) if hour is None else hour
     for number in range(count):
-        await log.append(TOPIC, [Append(0, [(b"pack %d" % number, 1)], hour, {"received": 1})])
+        await log.append(TOPIC, [group(0, [(b"pack %d" % number, 1)], hour, {"received": 1})])
     return [entry.position for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
 
 

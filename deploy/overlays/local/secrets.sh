@@ -9,14 +9,25 @@ create() { kubectl --namespace pmp create secret generic "$@"; }
 
 kubectl apply --filename ../../components/isolation/namespace.yaml
 if missing mesh-secrets; then
-  password=$(hex)
-  create mysql-secrets --from-literal=MYSQL_ROOT_PASSWORD="$password"
   create mesh-secrets \
     --from-literal=PMP_MESH_TOKEN="$(hex)" \
     --from-literal=PMP_VAULT_KEY="$(head -c 32 /dev/urandom | base64)" \
     --from-literal=PMP_KEY_ENCRYPTION_KEYS="$(head -c 32 /dev/urandom | base64)" \
-    --from-literal=PMP_DATABASE_URL="mysql+aiomysql://root:$password@mysql:3306/{service}" \
     --from-literal=PMP_REDIS_URL=redis://redis:6379
+fi
+if missing mysql-secrets; then
+  create mysql-secrets --from-literal=MYSQL_ROOT_PASSWORD="$(hex)"
+fi
+if missing mysql-accounts; then
+  # An account for each service, which that service's pods alone know, and MySQL.
+  set --
+  for folder in ../../services/*/; do
+    service=$(basename "$folder")
+    password=$(hex)
+    create "$service-secrets" --from-literal=PMP_DATABASE_URL="mysql+aiomysql://$service:$password@mysql:3306/{service}"
+    set -- "$@" --from-literal="$service=$password"
+  done
+  create mysql-accounts "$@"
 fi
 if missing gateway-secrets; then
   create gateway-secrets \

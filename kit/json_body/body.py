@@ -1,0 +1,58 @@
+"""The JSON body of a request, where the gateway passes it on as it came."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import Any, Final, cast
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from pmp.options.v1 import options_pb2
+
+from kit.errors import Violation
+from kit.json_body.notes import Notes
+from kit.json_body.reader import JsonReader
+from kit.json_body.values import parse
+
+_OWN: Final = frozenset({"json_body"})
+
+
+class JsonBody:
+    """Reads the JSON bodies of one rpc, which names the field that they hold by `option (pmp.options.v1.body)`.
+
+    Args:
+        method: the rpc.
+        timezone: where times without a zone are local.
+    """
+
+    def __init__(self, method: MethodDescriptor, timezone: tzinfo) -> None:
+        name: str = method.GetOptions().Extensions[options_pb2.body]
+        self._field = "" if name == "*" else name
+        of = method.input_type.fields_by_name[name].message_type if self._field else method.input_type
+        self._reader = JsonReader(cast("Descriptor", of), timezone, _OWN)
+
+    def read(self, request: Any, notes: Notes) -> None:
+        """Reads the body into the request, if it came with one that is not empty. What the path says wins.
+
+        Raises:
+            InvalidRequest: the body is no JSON.
+        """
+        sent: bytes = request.json_body.data
+        request.ClearField("json_body")
+        if not sent:
+            return
+        body = parse(sent)
+        if self._field:
+            request.ClearField(self._field)
+            into = getattr(request, self._field)
+            into.SetInParent()
+            self._reader.fill(into, body, notes)
+        else:
+            told = type(request)()
+            self._reader.fill(told, body, notes)
+            told.MergeFrom(request)
+            request.CopyFrom(told)
+        violations = notes.strict() if request.strict else notes.violations
+        notes.violations = [Violation(self._path(each.field), each.description) for each in violations]
+
+    def _path(self, within: str) -> str:
+        return f"{self._field}.{within}" if self._field and within else self._field or within

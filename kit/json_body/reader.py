@@ -1,0 +1,199 @@
+"""Reads JSON objects into messages, by tables that are made once from the messages' descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import tzinfo
+from functools import partial
+from typing import Any, Final, TypeAlias, cast
+
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
+from kit.json_body import values
+from kit.json_body.notes import Notes
+
+_Read: TypeAlias = Callable[[Any, Any, str, Notes], None]
+"""Reads a value into its field: the message, the value, the path before the field's name, notes."""
+_Convert: TypeAlias = Callable[[Any], Any]
+
+_BOUNDS: Final = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_ESSENTIAL: Final = {
+    FieldDescriptor.CPPTYPE_DOUBLE,
+    FieldDescriptor.CPPTYPE_FLOAT,
+    FieldDescriptor.CPPTYPE_BOOL,
+    FieldDescriptor.CPPTYPE_ENUM,
+}
+"""Amounts of money and choices: a record without them would say something else."""
+_NOT_AN_OBJECT: Final = "is not an object"
+
+
+class JsonReader:
+    """Reads JSON objects into messages of one type.
+
+    Args:
+        descriptor: the type.
+        timezone: where times without a zone are local.
+        without: fields that JSON does not have.
+    """
+
+    def __init__(self, descriptor: Descriptor, timezone: tzinfo, without: frozenset[str] = frozenset()) -> None:
+        self._reads: dict[str, _Read] = {}
+        for each in descriptor.fields:
+            if each.name not in without:
+                self._reads[each.name] = self._reads[each.json_name] = _read(each, timezone)
+
+    def fill(self, message: Any, value: Any, notes: Notes, path: str = "") -> None:
+        """Reads an object into a message. An empty list is one, as PHP writes it, and null is as if it were not there.
+
+        Args:
+            message: of the reader's type; changed in place.
+            value: as JSON has it.
+            notes: takes what is remarkable.
+            path: where it is; empty for the whole.
+        """
+        if not isinstance(value, dict):
+            if value != []:
+                notes.unreadable(path, _NOT_AN_OBJECT, essential=True)
+            return
+        before = f"{path}." if path else ""
+        reads = self._reads
+        for name, given in value.items():  # pyright: ignore[reportUnknownVariableType]
+            read = reads.get(name)  # pyright: ignore[reportUnknownArgumentType]
+            if read is None:
+                notes.ignore(before, name)  # pyright: ignore[reportUnknownArgumentType]
+            elif given is not None:
+                read(message, given, before, notes)
+
+
+def _read(of: FieldDescriptor, timezone: tzinfo) -> _Read:
+    if of.is_repeated:
+        return _list(of, timezone)
+    return _message(of, timezone) if of.message_type is not None else _scalar(of)
+
+
+def _scalar(of: FieldDescriptor) -> _Read:
+    name, convert, essential = of.name, _convert(of), _is_essential(of)
+
+    def read(message: Any, value: Any, path: str, notes: Notes) -> None:
+        try:
+            setattr(message, name, convert(value))
+        except ValueError as error:
+            notes.unreadable(path + name, str(error), essential=essential)
+        else:
+            if isinstance(value, values.Mended):
+                notes.note(path + name, "had characters that are none of Unicode: replaced")
+
+    def read_text(message: Any, value: Any, path: str, notes: Notes) -> None:
+        if value.__class__ is str:
+            setattr(message, name, value)
+        else:
+            read(message, value, path, notes)
+
+    return read_text if convert in {values.name, values.text} else read
+
+
+def _convert(of: FieldDescriptor) -> _Convert:
+    kind, rules = of.cpp_type, _rules(of)
+    if kind in _BOUNDS:
+        lowest, highest = _BOUNDS[kind]
+        return partial(values.integer, lowest=lowest, highest=highest)
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return partial(values.member, of=cast("EnumDescriptor", of.enum_type))
+    if kind != FieldDescriptor.CPPTYPE_STRING:
+        return values.choice if kind == FieldDescriptor.CPPTYPE_BOOL else values.number
+    if rules.string.ip or rules.string.email:
+        return values.network_address if rules.string.ip else values.email_address
+    # A name may look like a number to its sender; the type of a record does not.
+    return values.text if rules.required and not _is_identity(of) else values.name
+
+
+def _message(of: FieldDescriptor, timezone: tzinfo) -> _Read:
+    name, essential = of.name, _is_essential(of)
+    if _type(of).full_name == "google.protobuf.Timestamp":
+        return _timestamp(of, timezone)
+    fill = _fill(_type(of), timezone)
+
+    def read(message: Any, value: Any, path: str, notes: Notes) -> None:
+        if isinstance(value, dict) or value == []:
+            inner = getattr(message, name)
+            inner.SetInParent()
+            fill(inner, value, notes, path + name)
+        else:
+            notes.unreadable(path + name, _NOT_AN_OBJECT, essential=essential)
+
+    return read
+
+
+def _fill(of: Descriptor, timezone: tzinfo) -> Callable[[Any, Any, Notes, str], None]:
+    """Reads an object into a message that is there."""
+    if of.full_name == "google.protobuf.Struct":
+        return _fill_struct
+    if of.full_name.startswith("google.protobuf."):
+        message = f"how JSON writes a {of.full_name} is not known here"
+        raise TypeError(message)
+    return JsonReader(of, timezone).fill
+
+
+def _fill_struct(struct: Any, value: Mapping[str, Any], notes: Notes, path: str) -> None:
+    if value and not values.put_all(struct, value):
+        notes.note(path, "had numbers or characters that JSON does not have: left out or replaced")
+
+
+def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
+    name, essential, assumed = of.name, _is_essential(of), f"has no zone: taken for local time in {timezone}"
+
+    def read(message: Any, value: Any, path: str, notes: Notes) -> None:
+        try:
+            seconds, microseconds, is_local = values.moment(value, timezone)
+        except ValueError as error:
+            notes.unreadable(path + name, str(error), essential=essential)
+            return
+        into = getattr(message, name)
+        into.SetInParent()
+        into.seconds, into.nanos = seconds, 1000 * microseconds
+        if is_local:
+            notes.note(path + name, assumed)
+
+    return read
+
+
+def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
+    """A list of objects. One that can't be read is left out."""
+    name, essential, fill = of.name, _is_essential(of), _fill(_type(of), timezone)
+
+    def read(message: Any, value: Any, path: str, notes: Notes) -> None:
+        into = getattr(message, name)
+        if not isinstance(value, list):
+            if value != {}:
+                notes.unreadable(path + name, "is not a list", essential=essential)
+            return
+        for number, item in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            at = f"{path}{name}[{number}]"
+            if isinstance(item, dict):
+                fill(into.add(), item, notes, at)
+            else:
+                notes.unreadable(at, _NOT_AN_OBJECT, essential=essential)
+
+    return read
+
+
+def _is_essential(of: FieldDescriptor) -> bool:
+    return _rules(of).required or _is_identity(of) or of.cpp_type in _ESSENTIAL
+
+
+def _type(of: FieldDescriptor) -> Descriptor:
+    return cast("Descriptor", of.message_type)
+
+
+def _is_identity(of: FieldDescriptor) -> bool:
+    return of.name in {"id", "reference"} or of.name.endswith("_id")
+
+
+def _rules(of: FieldDescriptor) -> validate_pb2.FieldRules:
+    return of.GetOptions().Extensions[validate_pb2.field]

@@ -1,0 +1,60 @@
+"""Gauges of what is looked at every now and then: a figure that could not be read again is not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
+from typing import Final
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from kit.telemetry import Attribute, MetricName, meter
+
+_FRESH_SECONDS: Final = 60.0
+"""Some looks long: one that fails is nothing yet."""
+
+
+class Gauge:
+    """A gauge that forgets: when what sets it fails or hangs, an old figure would look like a calm one.
+
+    Args:
+        clock: seconds, as `time.monotonic` has them.
+    """
+
+    def __init__(self, name: MetricName, unit: str, description: str, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._figures: dict[frozenset[tuple[str, str]], tuple[float, float]] = {}
+        meter().create_observable_gauge(name, [self._observe], unit, description)
+
+    def set(self, figure: float, attributes: Mapping[str, str] | None = None) -> None:
+        """Shows a figure for the next minute."""
+        self._figures[frozenset((attributes or {}).items())] = self._clock(), figure
+
+    def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
+        now = self._clock()
+        for attributes, (at, figure) in list(self._figures.items()):  # another thread asks
+            if now - at <= _FRESH_SECONDS:
+                yield Observation(figure, dict(attributes))
+
+
+class Ages:
+    """A gauge of the seconds since each source of a report was read, or since this began.
+
+    Args:
+        clock: seconds, as `time.monotonic` has them.
+    """
+
+    def __init__(self, *sources: str, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._read_at = dict.fromkeys(sources, clock())
+        description = "Time since what a report is made of was last read."
+        meter().create_observable_gauge(MetricName.REPORT_AGE, [self._observe], "s", description)
+
+    def read(self, source: str) -> None:
+        """A source was read just now."""
+        self._read_at[source] = self._clock()
+
+    def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
+        now = self._clock()
+        for source, at in self._read_at.items():
+            yield Observation(now - at, {Attribute.SOURCE: source})

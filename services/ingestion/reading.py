@@ -1,0 +1,86 @@
+"""Reads events from JSON bodies: each for itself, so that one that can't be read says nothing about its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import Any, Final
+
+from pmp.ingestion.v1 import event_pb2
+from pmp.ingestion.v1 import ingestion_pb2 as pb
+
+from kit.errors import InvalidRequest, Violation
+from kit.json_body.notes import Notes
+from kit.json_body.reader import JsonReader
+from kit.json_body.values import parse
+
+_MOST: Final = 500
+"""One more than so many break the rule of the proto, which says so; the others need not be read for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was remarkable about a batch."""
+
+    notes: Mapping[int, Notes] = field(default_factory=dict[int, Notes])
+    """Of those of its events about which something was, by their number."""
+    ignored: Sequence[str] = ()
+    """Names of fields beside the events that nobody knows."""
+
+
+class Reading:
+    """Takes the JSON bodies of requests into their events. A request of a native caller is left as it is.
+
+    Args:
+        timezone: where times without a zone are local.
+    """
+
+    def __init__(self, timezone: tzinfo) -> None:
+        self._reader = JsonReader(event_pb2.Event.DESCRIPTOR, timezone)
+
+    def event(self, request: pb.TrackEventRequest) -> Notes:
+        """Reads the body of a single event.
+
+        Raises:
+            InvalidRequest: it is no JSON.
+        """
+        notes = Notes()
+        if request.json_body.data:
+            body = parse(request.json_body.data)
+            request.ClearField("event")
+            self._fill(request.event, body, notes, strict=request.strict)
+        return notes
+
+    def events(self, request: pb.TrackEventsRequest) -> Batch:
+        """Reads the body of a batch: for each element an event, whatever the element is.
+
+        Raises:
+            InvalidRequest: it is no JSON, no object, or has no list of events.
+        """
+        if not request.json_body.data:
+            return Batch()
+        body = parse(request.json_body.data)
+        request.ClearField("json_body")
+        request.ClearField("events")
+        told: Any = body.get("events") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if not isinstance(told, list):
+            raise InvalidRequest([Violation("events", "is not a list")])
+        beside = Notes()
+        for name in body:  # pyright: ignore[reportUnknownVariableType]
+            if name not in {"events", "strict"}:
+                beside.ignore("", name)  # pyright: ignore[reportUnknownArgumentType]
+        if request.strict and beside.ignored:
+            raise InvalidRequest(beside.strict())
+        found: dict[int, Notes] = {}
+        notes, add = Notes(), request.events.add
+        for number, element in enumerate(told[: _MOST + 1]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            self._fill(add(), element, notes, strict=request.strict)
+            if notes.is_remarkable:
+                found[number], notes = notes, Notes()
+        return Batch(found, beside.ignored)
+
+    def _fill(self, event: event_pb2.Event, element: Any, notes: Notes, *, strict: bool) -> None:
+        self._reader.fill(event, element, notes)
+        if strict:
+            notes.violations = [*notes.strict()]

@@ -1,0 +1,168 @@
+"""Who may call what: every rpc and every REST path of the contracts, by every credential."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import httpx
+import jwt
+import pytest
+from google.api import annotations_pb2
+from pmp.options.v1 import options_pb2
+
+from gateway.render import read_descriptors
+from tests.gateway_probe.everything import running_everything
+from tests.gateway_probe.processes import API_KEYS, BROWSER_KEY, JWT_SECRETS, Gateway, running_gateway, token
+
+ACCESS = options_pb2.Access
+OPENED = {
+    "track": {ACCESS.ACCESS_TRACK},
+    "site": {ACCESS.ACCESS_TRACK, ACCESS.ACCESS_SITE},
+    "read": {ACCESS.ACCESS_READ},
+    "admin": {ACCESS.ACCESS_TRACK, ACCESS.ACCESS_SITE, ACCESS.ACCESS_READ, ACCESS.ACCESS_ADMIN},
+}
+"""What each scope opens, as options.proto says it."""
+NOW = int(time.time())
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """An rpc of the contracts."""
+
+    path: str
+    access: options_pb2.Access.ValueType
+    streams: bool
+    rest: tuple[tuple[str, str], ...]
+    """HTTP methods and paths, with something in the place of each variable."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a caller shows, and what that should be worth."""
+
+    key: str | None
+    token: str | None
+    scope: str | None
+    """The scope that counts; none when key or token do not."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        shown = {"x-api-key": self.key, "authorization": self.token and f"Bearer {self.token}"}
+        return {name: value for name, value in shown.items() if value}
+
+    def status(self, rpc: Rpc) -> grpc.StatusCode:
+        """How a call should end."""
+        if self.key not in {*API_KEYS, BROWSER_KEY}:
+            return grpc.StatusCode.UNAUTHENTICATED
+        if rpc.access == ACCESS.ACCESS_INTERNAL:
+            return grpc.StatusCode.UNIMPLEMENTED
+        if self.scope is None:
+            return grpc.StatusCode.UNAUTHENTICATED
+        allowed = rpc.access in OPENED.get(self.scope, set()) and (self.key != BROWSER_KEY or self.scope == "track")
+        return grpc.StatusCode.OK if allowed else grpc.StatusCode.PERMISSION_DENIED
+
+
+def _unsigned(scope: str) -> str:
+    return jwt.encode({"iss": "pmp-wordpress-integration", "scope": scope, "id": "42", "exp": NOW + 600}, "", algorithm="none")
+
+
+CREDENTIALS = {
+    "none": Credential(None, None, None),
+    "token alone": Credential(None, token("admin"), None),
+    "wrong key": Credential("a-key-that-nobody-has", token("admin"), None),
+    "key alone": Credential(API_KEYS[0], None, None),
+    "browser key alone": Credential(BROWSER_KEY, None, None),
+    "JWT secret as key": Credential(JWT_SECRETS[0], token("admin"), None),
+    "garbage": Credential(API_KEYS[0], "garbage", None),
+    "expired": Credential(API_KEYS[0], token("admin", iat=NOW - 7200, exp=NOW - 120), None),
+    "not yet valid": Credential(API_KEYS[0], token("admin", nbf=NOW + 600), None),
+    "without an end": Credential(API_KEYS[0], token("admin", exp=None), None),
+    "signed with another secret": Credential(API_KEYS[0], token("admin", secret="a-secret-that-the-gateway-does-not-know"), None),
+    "of another issuer": Credential(API_KEYS[0], token("admin", iss="somebody-else"), None),
+    "not signed": Credential(API_KEYS[0], _unsigned("admin"), None),
+    "no scope": Credential(API_KEYS[0], token(None), ""),
+    "unknown scope": Credential(API_KEYS[0], token("root"), "root"),
+    "two scopes": Credential(API_KEYS[0], token("track admin"), "track admin"),
+    **{f"server key, {scope}": Credential(API_KEYS[0], token(scope), scope) for scope in OPENED},
+    **{f"new server key and secret, {scope}": Credential(API_KEYS[1], token(scope, secret=JWT_SECRETS[1]), scope) for scope in OPENED},
+    **{f"browser key, {scope}": Credential(BROWSER_KEY, token(scope), scope) for scope in OPENED},
+}
+HTTP_STATUS = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+}
+
+
+def _contracts() -> Iterator[Rpc]:
+    http = cast("Any", annotations_pb2.http)  # its stub does not say what it extends
+    for file in read_descriptors().file:
+        for service in file.service if file.package.startswith("pmp.") else ():
+            for method in service.method:
+                rule = method.options.Extensions[http]
+                bound = [(one.WhichOneof("pattern"), one) for one in (rule, *rule.additional_bindings) if one.WhichOneof("pattern")]
+                yield Rpc(
+                    path=f"/{file.package}.{service.name}/{method.name}",
+                    access=method.options.Extensions[options_pb2.access],
+                    streams=method.server_streaming,
+                    rest=tuple((verb.upper(), re.sub(r"\{[^}]+\}", "some-id", getattr(one, verb))) for verb, one in bound),
+                )
+
+
+RPCS = list(_contracts())
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with running_everything() as services, running_gateway(folder, services.port, PMP_RATE_SITE_PER_SECOND="1000000") as gateway:
+        yield gateway
+
+
+async def _ended(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata) -> grpc.StatusCode:
+    try:
+        if rpc.streams:
+            await cast("Any", channel.unary_stream)(rpc.path)(b"", metadata=metadata, timeout=60).read()
+        else:
+            await cast("Any", channel.unary_unary)(rpc.path)(b"", metadata=metadata, timeout=60)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_every_rpc_is_open_to_its_callers_alone(gateway: Gateway) -> None:
+    assert {rpc.access for rpc in RPCS} == set(ACCESS.values()) - {ACCESS.ACCESS_UNSPECIFIED}
+    asked = [(rpc, name) for rpc in RPCS for name in CREDENTIALS]
+    async with grpc.aio.insecure_channel(gateway.address) as channel:
+        ended = await asyncio.gather(*(_ended(channel, rpc, tuple(CREDENTIALS[name].headers.items())) for rpc, name in asked))
+    wrong = [
+        (rpc.path, name, status) for (rpc, name), status in zip(asked, ended, strict=True) if status is not CREDENTIALS[name].status(rpc)
+    ]
+    assert wrong == []
+
+
+async def test_every_rest_path_is_open_to_its_callers_alone(gateway: Gateway) -> None:
+    assert {rpc.path for rpc in RPCS if rpc.rest} == {rpc.path for rpc in RPCS if rpc.access != ACCESS.ACCESS_INTERNAL}
+    asked = [(rpc, verb, path, name) for rpc in RPCS for verb, path in rpc.rest for name in CREDENTIALS]
+    at_once = asyncio.Semaphore(16)
+    async with httpx.AsyncClient(base_url=f"http://{gateway.address}", timeout=60) as client:
+
+        async def ask(_rpc: Rpc, verb: str, path: str, name: str) -> int:
+            body = b"{}" if verb in {"POST", "PUT", "PATCH"} else None
+            async with at_once:
+                return (await client.request(verb, path, headers=CREDENTIALS[name].headers, content=body)).status_code
+
+        statuses = await asyncio.gather(*(ask(*one) for one in asked))
+    wrong = [
+        (verb, path, name, status)
+        for (rpc, verb, path, name), status in zip(asked, statuses, strict=True)
+        if status != HTTP_STATUS[CREDENTIALS[name].status(rpc)]
+    ]
+    assert wrong == []

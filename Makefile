@@ -17,7 +17,7 @@ help: ## Say what there is
 setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
 
 .venv/.packages: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else "pmp-mesh needs Python 3.11 or 3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "pmp-mesh needs Python 3.11 to 3.14")'
 	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.*'
@@ -34,7 +34,7 @@ up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 test: setup ## Check and test everything against real servers
 	@tests/packages
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(TEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TEST)
 
 check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/ruff format --check --quiet .

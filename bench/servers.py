@@ -23,7 +23,7 @@ from cli.credentials import Credentials, Scope, Secrets, mint
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.plan import Options, Plan, make_plan
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK, Ports, free_ports
 from cli.processes import Command, last_lines, spawn
 from kit.keys.store import DATABASE
 from kit.migrate import migrate
@@ -79,8 +79,9 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
     data.create()
     secrets = Secrets.load_or_make(data)
     url = database_url or data.database_url()
-    [port] = free_ports(1)
-    plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, {**environment(), **LIMITS})
+    with Ports() as ports:
+        [port] = ports.take(1)
+        plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, ports, {**environment(), **LIMITS})
     own = url.replace("{service}", "ingestion")
     for name in ("ingestion", DATABASE):
         await migrate(name, url.replace("{service}", name))

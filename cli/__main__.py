@@ -11,6 +11,7 @@ import typer
 
 from cli.commands import Commands
 from cli.credentials import Format, Scope
+from cli.private_urls import private_url
 
 app = typer.Typer(
     cls=Commands,
@@ -32,7 +33,15 @@ Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh:
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        envvar="PMP_DATABASE_URL", help="SQLAlchemy URL with {service} for the database's name. SQLite in the folder if not given."
+        envvar="PMP_DATABASE_URL",
+        callback=private_url,
+        help="SQLAlchemy URL with {service} for the database's name, or @FILE that holds it. SQLite in the folder if not given.",
+    ),
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PMP_REDIS_URL", callback=private_url, help="A Redis of one's own, or @FILE that holds its URL. One is started if not given."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,9 +57,7 @@ def up(
     data: Data = DATA,
     host: Annotated[str, typer.Option(help="Address the gateway listens on; 0.0.0.0 for all.")] = "127.0.0.1",
     database_url: DatabaseUrl = None,
-    redis_url: Annotated[
-        str | None, typer.Option(envvar="PMP_REDIS_URL", help="A Redis of one's own. One is started if not given.")
-    ] = None,
+    redis_url: RedisUrl = None,
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C hurries."""
     from cli.folder import DataFolder
@@ -65,7 +72,7 @@ def up(
 
 @app.command()
 def status(data: Data = DATA, *, json: AsJson = False) -> None:
-    """Show the processes; exit 0 when all of them are ready."""
+    """Show the processes and the disk; exit 0 when all of them are ready and it has room."""
     from rich.console import Console
 
     from cli.folder import DataFolder
@@ -259,7 +266,13 @@ def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
 
 @rates.command("import")
 def import_rates(
-    file: Annotated[Path, typer.Argument(help="eurofxref-hist.csv of the European Central Bank, or the zip file it comes in.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            envvar="PMP_SITE_RATES_URL",
+            help="eurofxref-hist.csv of the European Central Bank, or the zip file it comes in: a file or its URL.",
+        ),
+    ],
     data: Data = DATA,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -270,7 +283,7 @@ def import_rates(
     from cli.folder import DataFolder
     from cli.rates import import_rates as load
 
-    asyncio.run(load(file, find_database_url(DataFolder(data), database_url), Console()))
+    asyncio.run(load(source, find_database_url(DataFolder(data), database_url), Console()))
 
 
 if __name__ == "__main__":

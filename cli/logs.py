@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 LARGEST_BYTES = 64 * 1024 * 1024
@@ -27,9 +28,7 @@ def rotate(folder: Path, largest: int) -> None:
     between the two is lost. A disk that is full keeps the log as it is.
     """
     for log in folder.glob("*.log"):
-        if log.stat().st_size > largest:
-            try:
+        with suppress(OSError):
+            if log.stat().st_size > largest:
                 shutil.copy(log, log.with_suffix(".log.1"))
-            except OSError:
-                continue
-            os.truncate(log, 0)
+                os.truncate(log, 0)

@@ -15,12 +15,13 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import services
+from cli.disk import Disk
 from cli.embedded_redis import executable, max_memory, write_configuration
 from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import gateway_ready, redis_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
@@ -28,6 +29,8 @@ from kit.settings import Settings
 
 SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
+REDIS_LONGEST_PAUSE = 5.0
+"""Seconds: nothing is taken without Redis, and one that finds its disk still full costs little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Plan:
     """Environment of services, workers and migrations, but for their own ports."""
     redis: Command | None
     """The embedded Redis; none with a Redis of one's own."""
+    disk: Disk | None
+    """The disk of the embedded Redis."""
     services: tuple[Command, ...]
     """Services and workers."""
     gateway: Command
@@ -118,8 +123,8 @@ def checked_redis_url(url: str) -> str:
     return url
 
 
-def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: Mapping[str, str] = os.environ) -> Plan:
-    """Chooses free ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
+def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Ports, environ: Mapping[str, str] = os.environ) -> Plan:
+    """Takes ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
 
     Raises:
         CommandFailed: no ports are free, or a setting is not what it must be.
@@ -127,11 +132,9 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
     names = service_names()
     workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
     parts = [(name, "service") for name in names] + [(name, "worker") for name in workers]
-    redis_port, gateway_metrics_port, *ports = free_ports(2 + 2 * len(parts))
-    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, ports, strict=False)}
+    redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(parts))
+    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, own, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
-    # The demo's events are of 2024, and it has to work for years.
-    environ = {"PMP_SITE_RETENTION": "P3650D", **environ}
     # Programs are found by the installed package, never by the folder `pmp` was called in.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
     environment = {
@@ -141,8 +144,11 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
         "PMP_DATABASE_URL": options.database_url,
         "PMP_REDIS_URL": redis_url,
     }
+    disk = None if options.redis_url else Disk(folder=folder.redis, least_bytes=_whole_number(environ, "log_disk_min_bytes"))
+    if disk is not None:
+        environment["PMP_LOG_DISK"] = str(disk.folder)
     commands: list[Command] = []
-    for (name, kind), port, metrics_port in zip(parts, ports, ports[len(parts) :], strict=False):
+    for (name, kind), port, metrics_port in zip(parts, own, own[len(parts) :], strict=False):
         address = f"{LOOPBACK}:{port}"
         is_worker = kind == "worker"
         commands.append(
@@ -163,13 +169,14 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, environ: M
         log_partitions=_whole_number(environ, "log_partitions"),
         service_addresses=addresses,
         environment=environment,
-        redis=None if options.redis_url else _redis(folder, secrets, redis_port, redis_url, environ),
+        redis=None if disk is None else _redis(folder, secrets, redis_port, redis_url, environ, disk=disk),
+        disk=disk,
         services=tuple(commands),
         gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
     )
 
 
-def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str]) -> Command:
+def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str], *, disk: Disk) -> Command:
     configuration = folder.redis / "redis.conf"
     write_configuration(
         configuration,
@@ -186,6 +193,8 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: M
         log=folder.log("redis"),
         address=f"{LOOPBACK}:{port}",
         ready=partial(redis_ready, url),
+        longest_pause=REDIS_LONGEST_PAUSE,
+        why=lambda: disk.describe() if disk.is_low() else "",
     )
 
 

@@ -16,7 +16,7 @@ from cli.state import Kind, ProcessState, State
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is started again; doubled each time."""
 LONGEST_PAUSE = 30.0
-"""Seconds the pause grows to."""
+"""Seconds the pause grows to, where a process does not say otherwise."""
 STEADY_SECONDS = 20.0
 """A process that ran this long starts over with the first pause."""
 POLL_SECONDS = 0.2
@@ -47,6 +47,10 @@ class Command:
     """What to do before it is told to end."""
     grace_seconds: float = 15.0
     """How long it may take to end by itself."""
+    longest_pause: float = LONGEST_PAUSE
+    """Seconds the pause before it is started again grows to."""
+    why: Callable[[], str] | None = None
+    """What may have ended it, where that can be seen; else nothing."""
 
 
 class SupervisedProcess:
@@ -63,6 +67,7 @@ class SupervisedProcess:
         """How often it died."""
         self._changed = changed
         self._say = say
+        self._unasked = False
         self._ending = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -74,17 +79,18 @@ class SupervisedProcess:
             self.state.restarts = self.deaths
             try:
                 death = describe_exit(await self._run_once())
-            except OSError as error:
-                death = f"can't be started ({error})"
+            except Exception as error:  # noqa: BLE001 (whatever is wrong with one process, the others go on)
+                death = f"can't be started ({type(error).__name__}: {error})"
             if self._ending.is_set():
                 break
             self._update("restarting", None)
             self.deaths += 1
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = FIRST_PAUSE
-            self._say(f"{self.command.name} {death}; starting it again in {pause:g} s")
+            reason = self.command.why() if self.command.why is not None else ""
+            self._say(f"{self.command.name} {death}{f' ({reason})' if reason else ''}; starting it again in {pause:g} s")
             await self._pause(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, self.command.longest_pause)
         self._update("stopped", None)
 
     def end(self) -> None:
@@ -128,12 +134,21 @@ class SupervisedProcess:
 
     async def _watch_readiness(self) -> None:
         started = time.monotonic()
-        while not await self.command.ready():  # noqa: ASYNC110 (another process sets no event here)
+        while not await self._is_ready():  # noqa: ASYNC110 (another process sets no event here)
             await asyncio.sleep(POLL_SECONDS)
         if self.deaths:
             self._say(f"{self.command.name} is ready again after {time.monotonic() - started:.1f} s")
         self._update("ready", self.state.pid)
         self.was_ready.set()
+
+    async def _is_ready(self) -> bool:
+        try:
+            return await self.command.ready()
+        except Exception as error:  # noqa: BLE001 (who can't be asked now is asked again)
+            if not self._unasked:
+                self._say(f"{self.command.name} can't be asked whether it is ready ({type(error).__name__}: {error})")
+            self._unasked = True
+            return False
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -164,6 +179,17 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
         )
     finally:
         os.close(descriptor)
+
+
+async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> int:
+    """Runs a process as `spawn` starts it; its exit status. When the caller is cancelled, the process is killed."""
+    process = await spawn(argv, environment, log)
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 def describe_exit(status: int) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
+from cli.disk import Disk
 from cli.errors import CommandFailed
 from cli.folder import DataFolder, write_private
 
@@ -50,6 +51,8 @@ class MeshState(BaseModel):
     """URL of the Redis that holds the log, credentials included."""
     log_partitions: int
     """Partitions of each topic."""
+    disk: Disk | None
+    """The disk of the Redis that the mesh runs, if it runs one."""
     service_addresses: dict[str, str]
     """Host and port of each service's gRPC server."""
     processes: list[ProcessState]

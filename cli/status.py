@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from cli.disk import Disk
 from cli.readiness import gateway_ready, redis_ready, service_ready
 from cli.state import MeshState, ProcessState
 
@@ -28,13 +30,28 @@ class ProcessStatus(BaseModel):
     """How often it was started again after it died."""
 
 
+class DiskStatus(BaseModel):
+    """The disk of the log as it is now."""
+
+    folder: Path
+    """A folder on it."""
+    free_bytes: int
+    """What is free."""
+    least_bytes: int
+    """Intake stops while less is free."""
+    description: str
+    """The same in words."""
+
+
 class Status(BaseModel):
     """A mesh as its processes answer now."""
 
     url: str
     """Address of the gateway."""
     ready: bool
-    """Whether all of them are ready."""
+    """Whether all of them are ready, and the disk has room for more."""
+    disk: DiskStatus | None
+    """The disk of the Redis that the mesh runs, if it runs one."""
     processes: list[ProcessStatus]
     """The processes, in the order of their start."""
 
@@ -46,7 +63,8 @@ async def ask(mesh: MeshState) -> Status:
         ProcessStatus(name=process.name, pid=process.pid, address=process.address, ready=ready, restarts=process.restarts)
         for process, ready in zip(mesh.processes, answers, strict=True)
     ]
-    return Status(url=mesh.url, ready=all(answers), processes=processes)
+    ready = all(answers) and not (mesh.disk and mesh.disk.is_low())
+    return Status(url=mesh.url, ready=ready, disk=_disk(mesh.disk) if mesh.disk else None, processes=processes)
 
 
 def print_status(console: Console, status: Status) -> None:
@@ -56,6 +74,13 @@ def print_status(console: Console, status: Status) -> None:
         state = "[green]ready[/]" if process.ready else "[red]not ready[/]" if process.pid else "[red]down[/]"
         table.add_row(process.name, str(process.pid or ""), process.address, state, str(process.restarts))
     console.print(table)
+    if status.disk is not None:
+        low = status.disk.free_bytes < status.disk.least_bytes
+        console.print(status.disk.description, style="red" if low else None, highlight=False, soft_wrap=True)
+
+
+def _disk(disk: Disk) -> DiskStatus:
+    return DiskStatus(folder=disk.folder, free_bytes=disk.free_bytes(), least_bytes=disk.least_bytes, description=disk.describe())
 
 
 def _ready(mesh: MeshState, process: ProcessState) -> Awaitable[bool]:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 
 import typer
 
+from cli.daily_rates import DailyRates
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
 from cli.plan import Options, Plan, make_plan
-from cli.ports import is_free
-from cli.processes import Command, SupervisedProcess, last_lines, spawn
+from cli.ports import Ports
+from cli.processes import Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
 from cli.state import MeshState
 from cli.welcome import welcome
@@ -28,6 +29,8 @@ READY_SECONDS = 10.0
 """After this long, what is not ready is named."""
 FATAL_DEATHS = 3
 """A process that dies this often before it was ever ready ends the start: what is wrong won't pass by itself."""
+DISK_SECONDS = 10.0
+"""Pause between two looks at the disk."""
 POLL_SECONDS = 0.05
 """Pause between two looks at the processes while the mesh starts."""
 
@@ -42,12 +45,14 @@ async def run_mesh(options: Options, folder: DataFolder) -> None:
     if shutil.which("setpriv") is None:
         message = "the program setpriv is missing: install the package util-linux (version 2.33 or later)"
         raise CommandFailed(message)
-    folder.create()
-    with folder.lock():
-        if not is_free(options.host, options.port):
+    opened = folder.create()
+    if opened:
+        _print(f"other users could read {len(opened)} files and folders of {folder.path}: they are closed now")
+    with folder.lock(), Ports() as ports:
+        if not ports.hold(options.host, options.port):
             message = f"port {options.port} is in use by another program: stop it, or choose another port with --port"
             raise CommandFailed(message)
-        plan = make_plan(options, folder, Secrets.load_or_make(folder))
+        plan = make_plan(options, folder, Secrets.load_or_make(folder), ports)
         supervisor = Supervisor(options, plan, folder)
         try:
             await supervisor.run(started)
@@ -74,14 +79,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._signalled)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
             loop.add_signal_handler(signal.SIGHUP, self._signalled)
-        rotation = asyncio.create_task(rotate_forever(self._folder.logs))
+        chores = [asyncio.create_task(rotate_forever(self._folder.logs)), asyncio.create_task(self._watch_disk())]
         try:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
                 _print(welcome(self._plan.url, self._folder))
+                chores.append(asyncio.create_task(DailyRates(self._plan.environment, self._folder.log("rates"), self._say).run()))
                 await self._until_stopped()
         finally:
-            rotation.cancel()
+            for chore in chores:
+                chore.cancel()
             await self._drain()
 
     async def _start(self, started: float) -> None:
@@ -126,15 +133,17 @@ class Supervisor:
     async def _migrate(self) -> None:
         """Brings every database to its newest version, in a process of its own: what migrations load is gone afterwards."""
         log = self._folder.log("migrate")
-        process = await spawn((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log)
-        try:
-            status = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        if status != 0:
+        if await run_to_end((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log) != 0:
             raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))
+
+    async def _watch_disk(self) -> None:
+        """Says when the disk is nearly full, and when it has room again."""
+        low = False
+        while self._plan.disk is not None:
+            if self._plan.disk.is_low() != low:
+                low = not low
+                self._say(self._plan.disk.describe())
+            await asyncio.sleep(DISK_SECONDS)
 
     async def _drain(self) -> None:
         """Ends the gateway, then services and workers, then Redis, so that each still has what it needs to finish."""
@@ -185,6 +194,7 @@ class Supervisor:
             database_url=self._options.database_url,
             redis_url=self._plan.redis_url,
             log_partitions=self._plan.log_partitions,
+            disk=self._plan.disk,
             service_addresses=self._plan.service_addresses,
             processes=[process.state for process in self._processes],
         )

@@ -185,7 +185,10 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
     host, port = split_address(settings.gateway_listen)
     ready = {service: {"value": 1} for service in services}
     probes = {"healthz": patterns["healthz"], "readyz": _fill(patterns["readyz"], {"ready": ready})}
-    clusters = [_fill(patterns["cluster"], {"name": service, **_endpoint(settings.address(service))}) for service in services]
+    clusters = [
+        _fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **_endpoint(settings.address(service))})
+        for service in services
+    ]
     tracing = None
     if settings.otlp_endpoint:
         clusters.append(_fill(patterns["collector"], _endpoint(urlsplit(settings.otlp_endpoint).netloc)))
@@ -209,7 +212,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "tracing": tracing,
             "operations": operations,
             **probes,
-            "replies": [reply for row in base["replies"] for reply in _replies(patterns, row)],
+            "replies": [*patterns["overflow"], *(reply for row in base["replies"] for reply in _replies(patterns, row))],
             "credentials": _credentials(settings),
             "default_request_bytes": DEFAULT_REQUEST_BYTES,
             "largest_request_bytes": max((rpc.max_request_bytes for rpc in methods), default=DEFAULT_REQUEST_BYTES),
@@ -302,18 +305,26 @@ def _principal(scope: str) -> Node:
 
 
 def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
+    seconds = settings.gateway_timeout_seconds
+    waits = {"grpc-timeout": f"{seconds * 1000:.0f}m", "x-pmp-timeout": f"{seconds:g}"}
     return _fill(
         pattern,
         {
             "name": rpc.path,
             "path": rpc.path,
             "cluster": rpc.cluster,
+            "priority": "DEFAULT" if rpc.access == options_pb2.ACCESS_TRACK else "HIGH",
             # A stream may last; only its silence ends it.
-            "timeout": "0s" if rpc.streams else f"{settings.gateway_timeout_seconds:g}s",
+            "timeout": "0s" if rpc.streams else f"{seconds:g}s",
+            "waits": None if rpc.streams else [_header(*each) for each in waits.items()],
             "idle_timeout": "300s" if rpc.streams else None,
             "retry_on": MAY_REPEAT if rpc.may_repeat else NEVER_SENT,
         },
     )
+
+
+def _header(key: str, value: str) -> Node:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:

@@ -74,6 +74,9 @@ class GatewaySettings(BaseSettings):
     gateway_timeout_seconds: float = Field(default=15.0, gt=0, le=25)
     """Longest time a call may take, except those that answer with a stream."""
 
+    gateway_most_calls: int = Field(default=256, ge=1)
+    """Calls that a service may have unanswered at once, those that browsers may make and all others apart; more are refused with 429."""
+
     mesh_token: MeshToken
     """The mesh's own credential, which every call to a service carries; of two, the first."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache, lru_cache
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import orjson
 from pymysql.converters import escape_item
@@ -42,9 +42,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
-from kit.errors import Unavailable
+from kit.errors import Overloaded, Unavailable
+from kit.overload import BUSY, leaves_at
+from kit.turns import Turns
 
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
@@ -144,12 +145,24 @@ Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
 """A number that rows get by themselves: SQLite does so only for a column declared INTEGER."""
 
 
-class Database:
-    """A pool of connections to one service's database."""
+class Sessions(async_sessionmaker[AsyncSession]):
+    """Makes the sessions of one database, and knows whose turn it is to write."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
+        super().__init__(engine, expire_on_commit=False, autoflush=False)
+        self.turns = Turns(one_at_a_time=one_writer or engine.dialect.name == "sqlite")
+
+
+class Database:
+    """A pool of connections to one service's database.
+
+    Args:
+        one_writer: all write transactions take the same lock.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
         self.engine = engine
-        self.sessions: Sessions = async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+        self.sessions = Sessions(engine, one_writer=one_writer)
 
     async def check(self) -> None:
         """Raises what keeps the database from answering."""
@@ -178,11 +191,17 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, pool: int = 8) -> AsyncGenerator[Database]:
-    """Opens the database of `url` lazily, with at most `pool` connections; closes them at the end."""
+async def open_database(url: str, pool: int = 8, *, one_writer: bool = False) -> AsyncGenerator[Database]:
+    """Opens a database lazily; closes its connections at the end.
+
+    Args:
+        url: SQLAlchemy's.
+        pool: most connections.
+        one_writer: all write transactions take the same lock, so that they wait for it in the process.
+    """
     engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool)
     try:
-        yield Database(engine)
+        yield Database(engine, one_writer=one_writer)
     finally:
         await engine.dispose()
 
@@ -213,12 +232,24 @@ def _upsert(table: Table, columns: tuple[str, ...], dialect: str) -> Insert:
     return ours.on_conflict_do_update(index_elements=sorted(keys), set_={name: ours.excluded[name] for name in names})
 
 
-async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]], *, follows: bool = False) -> _Result:
     """Does work in one transaction, from its beginning again when it lost a race: a deadlock, or a row that another made meanwhile.
+
+    Args:
+        sessions: where.
+        work: what is done in the transaction given.
+        follows: nobody waits for it, so that calls go first.
 
     Raises:
         Exception: what the work raises, or a race that was lost five times.
     """
+    turns = sessions.turns
+    async with turns.follower() if follows else turns.call():
+        return await _transact(sessions, work)
+
+
+async def _transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+    """Does the work whose turn it is."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with sessions.begin() as session:
@@ -236,6 +267,8 @@ class _Asked(Generic[_Work, _Result]):
     work: _Work
     result: asyncio.Future[_Result]
     context: Context
+    leaves_at: float
+    """When that is given up, in the loop's time."""
 
 
 class Together(Generic[_Work, _Result]):
@@ -259,33 +292,47 @@ class Together(Generic[_Work, _Result]):
         self._key = key
         self._waiting: list[_Asked[_Work, _Result]] = []
         self._doing: asyncio.Task[None] | None = None
+        self._lasted = 0.0
+        """Seconds that the last transaction took."""
 
     async def __call__(self, work: _Work) -> _Result:
         """Does the work; a caller that goes away takes it along, unless it has begun.
 
         Raises:
+            Overloaded: its turn came so late that it could not have been done before the caller leaves; it was not begun.
             Exception: what the work raises by itself, or an outage.
         """
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(work, result, copy_context()))
+        self._waiting.append(_Asked(work, result, copy_context(), leaves_at()))
         if self._doing is None:
             self._doing = asyncio.create_task(self._run())
         return await result
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            while company := self._next():
-                # What is told of the transaction, as its trace, belongs to the one who waited longest.
-                await asyncio.create_task(self._settle(company), context=company[0].context)
+            while self._waiting:
+                async with self._sessions.turns.call():
+                    began = loop.time()
+                    company = self._next(began + self._lasted)
+                    if not company:
+                        self._lasted /= 2  # one slow transaction must not be the last
+                        continue
+                    # What is told of the transaction, as its trace, belongs to the one who waited longest.
+                    await asyncio.create_task(self._settle(company), context=company[0].context)
+                    self._lasted = loop.time() - began
         finally:
             self._doing = None
 
-    def _next(self) -> Sequence[_Asked[_Work, _Result]]:
-        """Those who wait longest, of each key one."""
+    def _next(self, ends_at: float) -> Sequence[_Asked[_Work, _Result]]:
+        """Those who wait longest, of each key one, and will still wait when the transaction ends."""
         company: dict[object, _Asked[_Work, _Result]] = {}
         rest: list[_Asked[_Work, _Result]] = []
         for asked in self._waiting:
             if asked.result.done():
+                continue
+            if asked.leaves_at < ends_at:
+                asked.result.set_exception(Overloaded(BUSY))
                 continue
             key = self._key(asked.work)
             if len(company) < _COMPANY and key not in company:
@@ -298,7 +345,7 @@ class Together(Generic[_Work, _Result]):
     async def _settle(self, company: Sequence[_Asked[_Work, _Result]]) -> None:
         works = [asked.work for asked in company]
         try:
-            done = await transact(self._sessions, lambda session: self._do(session, works))
+            done = await _transact(self._sessions, lambda session: self._do(session, works))
         except Exception as error:  # noqa: BLE001 (every failure is an answer to those who asked)
             if len(company) > 1 and not is_transient(error):
                 for asked in company:

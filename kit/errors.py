@@ -51,5 +51,9 @@ class LogFull(MeshError):  # noqa: N818
     """The log takes nothing more for now: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
+class Overloaded(MeshError):  # noqa: N818
+    """More is asked for than can be done in time; nothing was begun: RESOURCE_EXHAUSTED with `retry-after`."""
+
+
 class Unavailable(MeshError):  # noqa: N818
-    """Something the call needs is down; nothing was kept: UNAVAILABLE."""
+    """Something the call needs is down; nothing was kept, or what was is kept once if the call is repeated: UNAVAILABLE."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
-from opentelemetry.metrics import Counter
+from opentelemetry import metrics
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from pmp.options.v1 import options_pb2 as options
 from protovalidate import Validator
@@ -26,9 +28,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.database import is_transient
-from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Unauthenticated, Unavailable, Violation
+from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Overloaded, Unauthenticated, Unavailable, Violation
 from kit.json_body.body import JsonBody
 from kit.json_body.notes import Notes
+from kit.nobody import NOBODY, forget_nobody
+from kit.overload import BUSY, Limit, expect
+from kit.scrubbing import Scrubber
 from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
 
 if TYPE_CHECKING:
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Respond: TypeAlias = Callable[[Message, Context], Awaitable[Message | None]]
+_Work: TypeAlias = Callable[[bytes, Context], Awaitable[Message | None]]
+_Answer: TypeAlias = Callable[["_Call", bytes, Context], Awaitable[Message | None]]
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 """Probes and tools: no credential, no span, no line. They tell nothing but the contract."""
@@ -56,6 +63,7 @@ _STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 _RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTED: "5", grpc.StatusCode.UNAVAILABLE: "1"}
@@ -71,6 +79,12 @@ _MAX_VIOLATIONS_BYTES = 1536
 """Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
 _MAX_WORDS = 200
 """Characters of a violation's field and of its description in an answer."""
+
+_LEFT = 0.2
+"""Part of its time that a call has left when it is begun: with less, it and those behind it would be answered to nobody."""
+
+_REFUSALS_SECONDS = 1.0
+"""Calls that are refused for want of time in this time share one line of the log: writing each would take what is lacking."""
 
 _SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
@@ -96,9 +110,10 @@ class Caller:
 class _Method:
     """What is the same for all calls of one rpc."""
 
-    def __init__(self, path: str, timezone: tzinfo, faults: Counter) -> None:
+    def __init__(self, path: str, limit: Limit, timezone: tzinfo, faults: metrics.Counter) -> None:
         self.faults = faults
         self.name = path.removeprefix("/")
+        self.limit = limit
         self.attributes = {Attribute.RPC_METHOD.value: self.name}
         descriptor = descriptor_pool.Default().FindMethodByName(self.name.replace("/", "."))
         facts = descriptor.GetOptions().Extensions
@@ -107,6 +122,8 @@ class _Method:
         self.applies_rules = facts[options.applies_rules]
         self.body = None if self.applies_rules or not facts[options.body] else JsonBody(descriptor, timezone)
         self.envelope_bytes = _ENVELOPE_BYTES if facts[options.body] else 0
+        # What only asks must not ask for everybody when it asks for nobody; what services tell each other came in before.
+        self.tells = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
@@ -120,7 +137,7 @@ class _Method:
 class _Call:
     """What is known of the current rpc."""
 
-    __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started")
+    __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started", "timeout")
 
     def __init__(self, method: _Method, metadata: Mapping[str, Any], *, admitted: bool) -> None:
         self.method = method
@@ -130,6 +147,8 @@ class _Call:
         self.admitted = admitted
         self.caller = Caller(client, scope, user, address, internal=admitted and not (client or scope or user or address))
         self.request_id = metadata.get("x-request-id", "")
+        self.timeout: str = metadata.get("x-pmp-timeout", "0")
+        """Seconds that the gateway waits for it, from when it sent it here."""
         self.facts: dict[str, Any] = {}
 
 
@@ -218,7 +237,7 @@ class _Outcome(NamedTuple):
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Lets an rpc in (credential, access, size, rules), and tells of it: span, metric, one log line, status.
+    """Lets an rpc in (credential, access, size, rules, nothing of persons in its texts), and tells of it: span, metric, log line, status.
 
     An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
     text goes nowhere.
@@ -227,18 +246,33 @@ class Boundary(grpc.aio.ServerInterceptor):
         mesh_token: the mesh's own credential.
         rotating: another one that is accepted as well.
         timezone: the shop's: where times in JSON bodies are local that have no zone.
+        scrubber: takes out of requests what names persons; not of those whose rules the servicer applies itself.
+        most_calls: calls of one rpc that are under way at once, at most.
+        slow_seconds: while calls of an rpc take longer, fewer of them are under way at once, and the others refused.
     """
 
-    def __init__(self, mesh_token: str, rotating: str | None = None, *, timezone: tzinfo = UTC) -> None:
+    def __init__(
+        self,
+        mesh_token: str,
+        rotating: str | None = None,
+        *,
+        timezone: tzinfo = UTC,
+        scrubber: Scrubber | None = None,
+        most_calls: int = 1024,
+        slow_seconds: float = 5.0,
+    ) -> None:
+        self._scrubber = scrubber or Scrubber()
         self._token = mesh_token.encode()
         self._rotating = self._token if rotating is None else rotating.encode()
         self._timezone = timezone
+        self._limits = most_calls, slow_seconds
         self._faults = meter().create_counter(
             MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
         )
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
         self._ended = Lingering(self._tell_ended)
+        self._refused = Lingering(self._tell_refused, _REFUSALS_SECONDS)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
@@ -255,16 +289,12 @@ class Boundary(grpc.aio.ServerInterceptor):
             inner = await continuation(handler_call_details)
             if inner is None or path.startswith(_OPEN):
                 return inner
-            handler = self._handlers[path] = self._guard(_Method(path, self._timezone, self._faults), inner)
+            handler = self._handlers[path] = self._guard(_Method(path, Limit(*self._limits), self._timezone, self._faults), inner)
         _metadata.set(handler_call_details.invocation_metadata)
         return handler
 
     def _guard(self, method: _Method, inner: Handler) -> Handler:
-        parse = inner.request_deserializer
-        respond = _respond(inner)
-        if parse is None or respond is None:
-            message = f"{method.name} streams requests: the boundary does not know how to check them"
-            raise TypeError(message)
+        answer_to = _in_time(method, self._work(method, inner), streams=inner.response_streaming)
 
         async def guarded(raw: bytes, context: Context) -> Message | None:
             metadata: dict[str, Any] = dict(_metadata.get())
@@ -275,10 +305,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
                     _admit(call)
-                    notes = Notes()
-                    answer = await respond(_checked(method, parse, raw, notes), context)
-                    if notes.is_remarkable:
-                        remark(notes, answer)
+                    answer = await answer_to(call, raw, context)
                     outcome = _Outcome(context.code() or grpc.StatusCode.OK)
                 except grpc.aio.AbortError as error:
                     outcome, fault = _Outcome(context.code()), error
@@ -300,9 +327,50 @@ class Boundary(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(guarded, None, inner.response_serializer)
         return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
 
+    def _work(self, method: _Method, inner: Handler) -> _Work:
+        """What is done of a call that is let in: its request is read and checked, and answered by the servicer."""
+        parse = inner.request_deserializer
+        respond = _respond(inner)
+        if parse is None or respond is None:
+            message = f"{method.name} streams requests: the boundary does not know how to check them"
+            raise TypeError(message)
+
+        async def work(raw: bytes, context: Context) -> Message | None:
+            notes = Notes()
+            answer = await respond(self._checked(method, parse, raw, notes), context)
+            if notes.is_remarkable:
+                remark(notes, answer)
+            return answer
+
+        return work
+
     def _knows(self, token: str) -> bool:
         sent = token.encode()
         return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
+
+    def _checked(self, method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
+        bound = method.max_request_bytes
+        if len(raw) > bound + method.envelope_bytes:
+            raise _too_large(bound)
+        try:
+            request: Any = parse(raw)
+        except DecodeError:
+            raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+        if len(raw) > bound and not request.HasField("json_body"):
+            raise _too_large(bound)
+        if method.applies_rules:
+            return request
+        if method.body is not None:
+            method.body.read(request, notes)
+        if method.tells:
+            forget_nobody(request, NOBODY)
+        if broken := notes.broken(validate(request)):
+            raise InvalidRequest(broken)
+        if method.tells:
+            # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
+            forget_nobody(request)
+            self._scrubber.scrub(request)
+        return request
 
     def _tell(self, call: _Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = _Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
@@ -312,6 +380,9 @@ class Boundary(grpc.aio.ServerInterceptor):
             current.set_attribute(Attribute.SCOPE, call.caller.scope)
             if code in _FAULTS:
                 current.set_status(StatusCode.ERROR)
+        if isinstance(fault, Overloaded):
+            self._refused.add(ended)
+            return
         if code not in _FAULTS:
             self._ended.add(ended)
             return
@@ -327,6 +398,12 @@ class Boundary(grpc.aio.ServerInterceptor):
             self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
         for ended in calls:
             self._log.info("call", **ended.line())
+
+    def _tell_refused(self, calls: Sequence[_Ended]) -> None:
+        for ended in calls:
+            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+        for method, count in Counter(ended.call.method.name for ended in calls).items():
+            self._log.warning("calls refused", method=method, calls=count)
 
 
 def _respond(inner: Handler) -> _Respond | None:
@@ -345,6 +422,26 @@ def _respond(inner: Handler) -> _Respond | None:
     return stream
 
 
+def _in_time(method: _Method, work: _Work, *, streams: bool) -> _Answer:
+    """Answers calls that are let in, those of which that there is time for."""
+
+    async def answer(call: _Call, raw: bytes, context: Context) -> Message | None:
+        # A stream lasts as long as its reader likes; what the mesh asks of itself is little, and others wait for it.
+        if streams or call.caller.internal:
+            return await work(raw, context)
+        left = cast("float | None", context.time_remaining())  # the stubs know deadlines only
+        if left is not None and left < float(call.timeout) * _LEFT:
+            raise Overloaded(BUSY)
+        method.limit.begin()
+        try:
+            expect(left)
+            return await work(raw, context)
+        finally:
+            method.limit.end(call.started, perf_counter())
+
+    return answer
+
+
 def _admit(call: _Call) -> None:
     if not call.admitted:
         message = "this port takes calls from inside the mesh only"
@@ -352,24 +449,6 @@ def _admit(call: _Call) -> None:
     if not call.caller.internal and call.caller.scope not in call.method.scopes:
         message = "the token's scope does not open this method"
         raise Forbidden(message)
-
-
-def _checked(method: _Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
-    bound = method.max_request_bytes
-    if len(raw) > bound + method.envelope_bytes:
-        raise _too_large(bound)
-    try:
-        request: Any = parse(raw)
-    except DecodeError:
-        raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
-    if len(raw) > bound and not request.HasField("json_body"):
-        raise _too_large(bound)
-    if method.body is not None:
-        method.body.read(request, notes)
-    broken = () if method.applies_rules else notes.broken(validate(request))
-    if broken:
-        raise InvalidRequest(broken)
-    return request
 
 
 def _too_large(bound: int) -> InvalidRequest:

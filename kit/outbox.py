@@ -32,6 +32,8 @@ from kit.telemetry import Attribute, SpanName, span, traceparent
 
 _log = structlog.get_logger(__name__)
 
+_PACK_MESSAGES: Final = 128
+"""An entry is the least that a consumer applies in one transaction."""
 _ROWS: Final = 16
 _PRUNE_ROWS: Final = 1000
 # Whoever commits wakes the relay of its own process; what a dead process left behind waits this long at most.
@@ -61,7 +63,10 @@ class Outbox:
 
     async def spread(self, session: AsyncSession, records: Mapping[int, Sequence[pb.Record]]) -> Mapping[int, Sequence[int]]:
         """Writes the messages of several partitions as `add` does, in as few statements as for one."""
-        packed = {partition: packs([record.SerializeToString() for record in messages]) for partition, messages in sorted(records.items())}
+        packed = {
+            partition: packs([record.SerializeToString() for record in messages], _PACK_MESSAGES)
+            for partition, messages in sorted(records.items())
+        }
         first = await self._put(session, {partition: [pack for pack, _ in some] for partition, some in packed.items()})
         return {
             partition: [position for position, (_, count) in enumerate(some, first[partition]) for _ in range(count)]
@@ -150,6 +155,12 @@ class StateTopic(Outbox):
                 rows[key] = {"topic": self.topic, "key": key, **place, "payload": records[partition][ordinal].payload}
         await upsert(session, topic_state, [rows[key] for key in sorted(rows)])
 
+    async def places(self, session: AsyncSession, keys: Iterable[str]) -> Mapping[int, int]:
+        """Up to which position of which partitions the newest messages of these keys are published; of a key without any, none."""
+        own = (topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys)))
+        query = select(topic_state.c.partition, func.max(topic_state.c.position).label("last")).where(*own)
+        return {row.partition: row.last for row in await session.execute(query.group_by(topic_state.c.partition))}
+
     async def forget(self, session: AsyncSession, keys: Iterable[str]) -> None:
         """Takes keys out of the history, in the caller's transaction: whoever starts there does not learn of them."""
         await session.execute(delete(topic_state).where(topic_state.c.topic == self.topic, topic_state.c.key.in_(sorted(keys))))
@@ -195,10 +206,44 @@ class Relay:
         self._keep = keep
         self._published: dict[int, int] = {}
         """Up to where all that was committed is in the stream, as far as this relay has seen."""
+        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def publish(self, places: Mapping[int, int], seconds: float) -> bool:
+        """Publishes what was committed up to a position of each partition, whoever holds their leases; False when that took too long.
+
+        Whoever answers only then has told what outlives it. What is not published in time is published later all the same.
+
+        Raises:
+            HeadBehindError: the stream is ahead of the database.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                for partition, position in sorted(places.items()):
+                    await self._reach(partition, position)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _reach(self, partition: int, position: int) -> None:
+        wait = 0.0
+        # One after the other: what the first one publishes is most often what the others wait for.
+        async with self._turns[partition]:
+            while True:
+                # What was known before the database was restored says nothing of positions that were given since.
+                self._published.pop(partition, None)
+                try:
+                    await self.step(partition)
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                if self._published.get(partition, -1) >= position:
+                    return
+                await asyncio.sleep(wait)
+                wait = min(0.5, max(0.01, wait * 2))
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
         """Publishes the partitions it holds leases for, until cancelled. A partition that fails waits by itself."""
-        renew_at = prune_at = look_at = 0.0
+        renew_at = prune_at = 0.0
         held: set[int] = set()
         waits: dict[int, float] = {}
         not_before: dict[int, float] = {}
@@ -207,9 +252,9 @@ class Relay:
             while True:
                 if loop.time() >= renew_at:
                     held, renew_at = await leases.tick(), loop.time() + leases.interval
-                pruning, looking, more = loop.time() >= prune_at, loop.time() >= look_at, False
+                pruning, more = loop.time() >= prune_at, False
                 # What was restored, here or in the stream, is behind without anything having been committed.
-                for partition in sorted(held if pruning or looking else await self._behind(held)):
+                for partition in sorted(held if pruning else await self._behind(held)):
                     if loop.time() < not_before.get(partition, 0.0):
                         continue
                     try:
@@ -225,8 +270,6 @@ class Relay:
                         self._complain(partition, error, waits[partition])
                 if pruning:
                     prune_at = loop.time() + _PRUNE_SECONDS
-                if looking:
-                    look_at = loop.time() + _POLL_SECONDS
                 if not more:
                     await outbox.woken(min([_POLL_SECONDS, *waits.values()]))
         finally:
@@ -303,7 +346,7 @@ class Relay:
         head = await self._log.head(self._topic, partition)
         # The newest entry stays: by it a consumer that is behind sees that it is, and a relay that the database is the one it knew.
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position < head.ms)
-        async with self._sessions.begin() as session:
+        async with self._sessions.turns.follower(), self._sessions.begin() as session:
             old = (*own, outbox.c.created_at < datetime.now(UTC) - self._keep)
             oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()
             last = await session.scalar(select(func.max(oldest.c.position)))

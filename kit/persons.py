@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Id, UtcDateTime, upsert
 from kit.log.consume import Delivery, Poison
+from kit.nobody import names_nobody
 
 SHARED: Final = 5
 """More persons than this under one session or anonymous id, as in a library, and it leads to none of them."""
@@ -45,14 +46,14 @@ persons = Table("persons", _metadata, Column("subject", Id(280), primary_key=Tru
 
 
 def subject_of(*, user_id: str = "", email_hash: bytes = b"", session_id: str = "", anonymous_id: str = "", visitor: str = "") -> str:
-    """The subject of something told under these names: the strongest that is given; empty when none is."""
-    if user_id:
+    """The subject of something told under these names: the strongest that names somebody; empty when none does."""
+    if user_id and not names_nobody(user_id):
         return f"wordpress:{int(user_id)}" if user_id.isdecimal() and user_id.isascii() else f"user:{user_id}"
     if email_hash:
         return f"email:{email_hash.hex()}"
-    if session_id:
+    if session_id and not names_nobody(session_id):
         return f"session:{session_id}"
-    if anonymous_id:
+    if anonymous_id and not names_nobody(anonymous_id):
         return f"anonymous:{anonymous_id}"
     return f"visitor:{visitor}" if visitor else ""
 

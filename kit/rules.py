@@ -1,26 +1,45 @@
-"""What a proto can't say of requests: times the clock allows, bounds of free-form data, URLs that name nobody, tokens of pages."""
+"""What a proto can't say of requests: times, currencies, bounds of free-form data, tokens of pages."""
 
 from __future__ import annotations
 
-import re
+import csv
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from decimal import Decimal
+from functools import cache
 from math import isfinite
+from pathlib import Path
 from time import time
 from typing import Any, Final, Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kit.errors import InvalidRequest, Violation
+from kit.settings import Settings
 
 ANY_AGE: Final = timedelta(days=36_500)
 """Shops bring customers and choices of many years: these may be as old as their person, and databases still hold them."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
+
+
+def _currencies() -> Mapping[str, str]:
+    """The lines of `currencies.csv`. They are only ever added to: amounts that are kept were rounded by them.
+
+    They are ISO 4217's codes of today (`iso`), those that were withdrawn (`withdrawn`: from Unicode CLDR's list; the two decimals
+    of most lose nothing where prices had fewer), and those in which WooCommerce sells beside them (`woocommerce`).
+    """
+    with (Path(__file__).parent / "currencies.csv").open(newline="") as file:
+        return {row["code"]: row["decimals"] for row in csv.DictReader(file)}
+
+
+_CURRENCIES: Final = _currencies()
+CURRENCIES: Final = frozenset(_CURRENCIES)
+"""Codes of currencies, and of gold, funds and tests, in which nobody pays."""
+DECIMALS: Final = {code: int(decimals) for code, decimals in _CURRENCIES.items() if decimals}
+"""Digits of the minor unit by code, of those in which one can pay, or could once: 2 of USD, 0 of JPY."""
 
 _Id = TypeVar("_Id")
 
@@ -31,9 +50,6 @@ _STRUCT_TAG: Final = b"*"
 """Field 5 of google.protobuf.Value, length-delimited."""
 _LIST_TAG: Final = b"2"
 """Field 6 of google.protobuf.Value, length-delimited."""
-_REDACTED: Final = "redacted"
-_PERSONAL_NAME: Final = re.compile(r"e-?mail|mail$|phone|(first|last|user|full)_?name|address|token|password|passwd|secret", re.IGNORECASE)
-_PERSONAL_VALUE: Final = re.compile(r"[^\s@/]+(@|%40)[^\s@/]+\.[^\s@/]+", re.IGNORECASE)
 
 
 class PageKey(NamedTuple, Generic[_Id]):
@@ -48,12 +64,39 @@ class Period(NamedTuple):
 
     earliest: float
     latest: float
+    age: timedelta
+    """How old something may be."""
+    setting: str
+    """What says so; empty where it is the mesh itself."""
 
     @classmethod
-    def of(cls, retention: timedelta) -> Period:
-        """From the beginning of the retention to 24 hours ahead."""
+    def of(cls, age: timedelta, setting: str = "") -> Period:
+        """From so long ago to 24 hours ahead."""
         now = time()
-        return cls(now - retention.total_seconds(), now + _AHEAD_SECONDS)
+        return cls(now - age.total_seconds(), now + _AHEAD_SECONDS, age, setting)
+
+    @classmethod
+    def kept(cls, settings: Settings, table: str, *, as_events: bool = False) -> Period:
+        """As long as rows of a table are kept: at any age, where the settings do not say how long.
+
+        Args:
+            settings: `site_retention_tables` goes first.
+            table: named with its service.
+            as_events: else its rows are kept as long as events.
+        """
+        if (kept := settings.site_retention_tables.get(table)) is not None:
+            return cls.of(kept, f"PMP_SITE_RETENTION_TABLES, {table}")
+        return cls.of(settings.site_retention, "PMP_SITE_RETENTION") if as_events else cls.of(ANY_AGE)
+
+
+@cache
+def minor_unit(currency: str) -> Decimal:
+    """The smallest amount of a currency in which one can pay: 0.01 of USD, 1 of JPY.
+
+    Raises:
+        KeyError: there is no such currency.
+    """
+    return Decimal(1).scaleb(-DECIMALS[currency])
 
 
 def check(*violations: Violation | None) -> None:
@@ -73,7 +116,10 @@ def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation |
     if seconds > allowed.latest:
         return Violation(field, f"{field} is more than 24 hours ahead")
     if seconds < allowed.earliest:
-        return Violation(field, f"{field} is older than the site's retention")
+        days = allowed.age.days
+        if not allowed.setting:
+            return Violation(field, f"{field} is more than {days // 365} years ago")
+        return Violation(field, f"{field} is older than the site's retention ({allowed.setting}: {days} days)")
     return None
 
 
@@ -139,43 +185,9 @@ def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
         raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
 
 
-@lru_cache(4096)
-def scrubbed(url: str) -> str:
-    """The URL without what names a person: credentials, and values of personal parameters or that look like an e-mail address."""
-    if not any(mark in url for mark in ("?", "@", "#", "%40")):
-        return url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _PERSONAL_VALUE.sub(_REDACTED, url.partition("?")[0])
-    return urlunsplit(
-        (
-            parts.scheme,
-            parts.netloc.rpartition("@")[2],
-            _PERSONAL_VALUE.sub(_REDACTED, parts.path),
-            _scrubbed_query(parts.query),
-            _scrubbed_query(parts.fragment) if "=" in parts.fragment else _PERSONAL_VALUE.sub(_REDACTED, parts.fragment),
-        )
-    )
-
-
 def without_query(url: str) -> str:
     """An address without query and fragment."""
     return url.partition("#")[0].partition("?")[0]
-
-
-def _scrubbed_query(query: str) -> str:
-    return "&".join(map(_scrubbed_pair, query.split("&")))
-
-
-def _scrubbed_pair(pair: str) -> str:
-    """One parameter; as it was written, if it names nobody."""
-    written, mark, value = pair.partition("=")
-    name = unquote_plus(written)
-    if _PERSONAL_VALUE.search(name):
-        return _REDACTED + mark
-    personal = value and (_PERSONAL_NAME.search(name) or _PERSONAL_VALUE.search(unquote_plus(value)))
-    return f"{written}={_REDACTED}" if personal else pair
 
 
 def may_nest(serialised: bytes, levels: int) -> bool:

@@ -22,6 +22,7 @@ from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
 from kit.log.streams import is_outage
+from kit.scrubbing import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry import describe, log_to_stdout
 
@@ -61,7 +62,8 @@ async def serve(
     """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
 
     Args:
-        settings: `listen`, `mesh_token`, `drain_delay_seconds` and `drain_seconds`.
+        settings: `listen`, `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls`, `slow_call_seconds`, `drain_delay_seconds`
+            and `drain_seconds`.
         services: What is served, inside of the boundary.
         checks: What must be up for the rpcs to work, by name: grpc.health.v1 says NOT_SERVING while one of them fails.
         background: Consumers and relays, which run as long as the process serves.
@@ -71,7 +73,13 @@ async def serve(
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
     state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    boundary = Boundary(*mesh_tokens(settings.mesh_token), timezone=settings.site_timezone)
+    boundary = Boundary(
+        *mesh_tokens(settings.mesh_token),
+        timezone=settings.site_timezone,
+        scrubber=Scrubber(settings.site_url_parameters),
+        most_calls=settings.most_calls,
+        slow_seconds=settings.slow_call_seconds,
+    )
     server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
     names = _add(server, services, state)
     await _tell(state, names, serving=False)

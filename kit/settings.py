@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from re import fullmatch
 from typing import Annotated, Final, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -58,6 +59,12 @@ class Settings(BaseSettings):
     drain_delay_seconds: float = 0.0
     """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
 
+    most_calls: int = Field(default=1024, ge=8)
+    """Calls of one rpc that are under way at once, at most; what comes on top is refused with `retry-after`."""
+
+    slow_call_seconds: float = Field(default=5.0, gt=0)
+    """While calls of an rpc take longer than this, fewer of them are under way at once."""
+
     mesh_token: MeshToken
     """The mesh's own credential, without which a service port refuses a caller; after a comma, another that is accepted too."""
 
@@ -88,6 +95,12 @@ class Settings(BaseSettings):
     log_max_bytes: int = Field(default=268_435_456, ge=1_048_576)
     """Memory of Redis above which intake stops with 429: at most 60 % of its maxmemory, so that a full log drains."""
 
+    log_disk: Path | None = None
+    """A folder on the disk of Redis, where that is a disk of this machine: `pmp up` sets it for the Redis it runs."""
+
+    log_disk_min_bytes: int = Field(default=536_870_912, ge=0)
+    """Free bytes of that disk below which intake stops with 429: about twice `log_max_bytes`, so that a full log drains."""
+
     log_keep: timedelta = timedelta(hours=1)
     """How long processed entries stay in the raw log, for a database that is restored."""
 
@@ -111,6 +124,9 @@ class Settings(BaseSettings):
 
     site_hosts: frozenset[str] = frozenset()
     """Host names of the shop itself as a JSON list, `*.shop.example` for all below a domain: pages there are never a source of traffic."""
+
+    site_url_parameters: frozenset[str] = frozenset()
+    """Parameters of URLs that keep their values as a JSON list, beside those that are known to name nobody: `["s", "voucher"]`."""
 
     site_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
     """ISO 4217 code of the currency in which figures are summed up."""
@@ -174,10 +190,6 @@ class Settings(BaseSettings):
             message = "site_erasure_calls needs site_erasure_secret: whsec_ and 24 to 64 bytes in base64"
             raise ValueError(message)
         return self
-
-    def kept(self, table: str) -> timedelta:
-        """How long rows of a table, named with its service, are kept: what is older when it comes is refused."""
-        return self.site_retention_tables.get(table, self.site_retention)
 
     def database(self, service: str) -> str:
         """URL of a service's own database."""

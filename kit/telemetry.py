@@ -64,6 +64,7 @@ class MetricName(StrEnum):
     LOG_LAG = "pmp.log.lag"
     LOG_BYTES = "pmp.log.bytes"
     LOG_LIMIT = "pmp.log.limit"
+    LOG_DISK_FREE = "pmp.log.disk.free"
     OUTBOX_PENDING = "pmp.outbox.pending"
     DEAD_LETTERS = "pmp.dead_letters"
     BOOKS = "pmp.books"
@@ -365,10 +366,12 @@ class Lingering(Generic[_Item]):
 
     Args:
         do: does it, with one item or more, under a lock: it must not fail, nor add to what it does.
+        seconds: how long items linger.
     """
 
-    def __init__(self, do: Callable[[Sequence[_Item]], None]) -> None:
+    def __init__(self, do: Callable[[Sequence[_Item]], None], seconds: float = _LINGER_SECONDS) -> None:
         self._do = do
+        self._seconds = seconds
         self._items: list[_Item] = []
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -386,7 +389,7 @@ class Lingering(Generic[_Item]):
             return
         if first or loop is not self._loop:  # a loop that ended took its timers with it
             self._loop = loop
-            loop.call_later(_LINGER_SECONDS, self.flush)
+            loop.call_later(self._seconds, self.flush)
 
     def flush(self) -> None:
         """Does what has lingered until now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -21,6 +21,7 @@ from kit.migrate import migrate
 from kit.settings import Settings
 from kit.telemetry import log_to_stdout
 from kit.vault import Vault
+from tests import logs, order
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 _keys_urls: dict[str, str] = {}
@@ -36,6 +37,33 @@ CHROMIUM_FLAGS = [
     "--host-resolver-rules=MAP shop.example 127.0.0.1",
 ]
 log_to_stdout("warning")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="Write down what each module takes, for the order of the next run.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(order.Recorder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.sort(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    logs.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whoever looks at a failure sees what the processes said meanwhile: their folders may be gone by then."""
+    report = yield
+    if report.failed:
+        logs.attach(report)
+    return report
 
 
 @pytest.fixture(scope="session")

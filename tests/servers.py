@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -16,14 +15,18 @@ from typing import Any
 import pymysql
 import redis
 
+from cli.ports import Ports
+from tests import logs
+
 _PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
 
 
+_ports = Ports()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port for a server of this test process: nobody else is given it, from now until all tests are done."""
+    return _ports.take(1)[0]
 
 
 class PrivateServer(ABC):
@@ -39,6 +42,7 @@ class PrivateServer(ABC):
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
+        logs.follow(self.folder / "server.log")
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + self.seconds
@@ -57,12 +61,18 @@ class PrivateServer(ABC):
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """Lets a process that stands still go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the process at once, or as the signal says, and waits until it is gone."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(30)
             self._process = None
+            logs.leave(self.folder / "server.log")
 
     @abstractmethod
     def command(self) -> list[str]:

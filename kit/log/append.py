@@ -15,6 +15,7 @@ from pmp.log.v1 import log_pb2 as pb
 from kit.database import is_transient
 from kit.errors import LogFull, Unavailable
 from kit.log.account import NOBODY, Account, Sender, Share
+from kit.log.disk import LogDisk
 from kit.log.streams import PACK_BYTES, Append, LogFullError, OutOfTurnError, StreamLog, is_log_outage, partition_of
 from kit.telemetry import SpanName, span
 
@@ -22,6 +23,8 @@ _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
 # A group's round trip stays short, and nobody waits behind more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
+_FULL = "the log is full; try again later"
+_DISK_FULL = "the disk of the log is nearly full; try again later"
 # Tag and length of a record inside of its pack, at most.
 _RECORD_FRAME = 6
 
@@ -59,6 +62,7 @@ class Appender:
         *,
         max_bytes: int,
         used_bytes: Callable[[], Awaitable[int]],
+        disk: LogDisk | None = None,
         linger: float = 0.002,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -68,11 +72,12 @@ class Appender:
         self._account = account
         self._max_bytes = max_bytes
         self._used_bytes = used_bytes
+        self._disk = disk
         self._linger = linger
         self._clock = clock
         self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
-        self._full = False
+        self._full = ""
 
     async def append(
         self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0, ids: Sequence[str] = (), sender: Sender = NOBODY
@@ -90,8 +95,7 @@ class Appender:
             Unavailable: the log did not confirm; the caller tries again with the same ids.
         """
         if self._full and records:
-            message = "the log is full; try again later"
-            raise LogFull(message)
+            raise LogFull(self._full)
         of_partitions: dict[int, list[bytes]] = defaultdict(list)
         ids_of_partitions: dict[int, list[str]] = defaultdict(list)
         size = 0
@@ -200,27 +204,33 @@ class Appender:
         return list(shares.values())
 
     async def _watch(self) -> None:
-        """Keeps `_full` true while the log uses more memory than it may."""
+        """Keeps in `_full` why the log takes nothing: it uses more memory than it may, or its disk is nearly full."""
         while True:
             try:
-                full = await self._used_bytes() > self._max_bytes
+                full = await self._why_full()
             except Exception as error:  # noqa: BLE001 (an unreachable log answers the appends itself)
                 _log.debug("log size unknown", error=type(error).__name__)
             else:
                 if full != self._full:
-                    _log.warning("log full" if full else "log takes events again", topic=self._topic)
+                    _log.warning("log full" if full else "log takes events again", topic=self._topic, reason=full)
                 self._full = full
             await asyncio.sleep(_GAUGE_SECONDS)
 
+    async def _why_full(self) -> str:
+        """What callers are told; nothing while the log takes events."""
+        if self._disk is not None and self._disk.is_low():
+            return _DISK_FULL
+        return _FULL if await self._used_bytes() > self._max_bytes else ""
 
-def packs(records: Sequence[bytes]) -> list[tuple[bytes, int]]:
-    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB, with the number of messages in each."""
+
+def packs(records: Sequence[bytes], most: int | None = None) -> list[tuple[bytes, int]]:
+    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB and so many messages, with the number of messages in each."""
     result: list[tuple[bytes, int]] = []
     pack: list[bytes] = []
     size = 0
     for record in records:
         length = len(record) + _RECORD_FRAME
-        if pack and size + length > PACK_BYTES:
+        if pack and (size + length > PACK_BYTES or len(pack) == most):
             result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
             pack, size = [], 0
         pack.append(record)
@@ -237,7 +247,7 @@ def _fail(request: _Request, error: Exception) -> None:
 
 def _answer(error: Exception) -> Exception:
     if isinstance(error, LogFullError):
-        return LogFull("the log is full; try again later")
+        return LogFull(_FULL)
     if is_log_outage(error) or is_transient(error) or isinstance(error, OSError):
         return Unavailable("the log did not confirm; try again with the same id")
     return error

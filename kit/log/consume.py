@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -24,13 +24,19 @@ from kit.log.leases import Leases
 from kit.log.streams import START, Counters, Entry, Position, StreamLog, is_outage
 from kit.telemetry import Attribute, SpanName, span
 
+_Result = TypeVar("_Result")
 _log = structlog.get_logger(__name__)
 
 BATCH_MESSAGES: Final = 1000
+_LEAST_MESSAGES: Final = 128
+"""What a transaction may hold however slow the last ones were: beginning and ending one costs as much as these."""
+_BUDGET_SECONDS: Final = 0.5
+"""So long may a transaction hold its locks: calls wait behind it."""
 # An entry may be 512 KiB: what one read brings has to fit into memory.
 _READ_ENTRIES: Final = 128
 _BATCH_BYTES: Final = 4_194_304
-_BLOCK_MS: Final = 1000
+_BLOCK_MS: Final = 4000
+"""So long a read waits for news. At rest, a consumer does nothing else."""
 _LONGEST_WAIT: Final = 5.0
 # A transaction costs a service more than the messages of a topic in it: those that come in this time share one.
 _PACE_SECONDS: Final = 0.25
@@ -93,6 +99,8 @@ class Consumer:
         self._marked: set[int] = set()
         self._positions: dict[int, Position] = {}
         self._copied: dict[int, Counters] = {}
+        self._room = BATCH_MESSAGES
+        """So many messages make a transaction: fewer when the last ones took too long, on a busy machine or for what they did."""
 
     async def run(self, leases: Leases) -> None:
         """Consumes the partitions it holds leases for, until cancelled; steps under way are finished first."""
@@ -123,7 +131,7 @@ class Consumer:
                 if partition in self._marked:
                     await self.retry(partition)
                     self._marked.discard(partition)
-                applied = await self.step(partition, block_ms=_BLOCK_MS)
+                applied = await self.step(partition, block_ms=_BLOCK_MS, stop=stop)
                 wait = 0.0
             except GapError as error:
                 _log.error("consumer stopped", topic=self._topic, partition=partition, reason=str(error))
@@ -142,7 +150,9 @@ class Consumer:
             if wait:
                 await happens(stop, wait * random.uniform(0.5, 1))  # noqa: S311 (jitter)
             elif self._history and 0 < applied < _READ_ENTRIES:
-                await happens(stop, started + _PACE_SECONDS - asyncio.get_running_loop().time())
+                # A step that took long shows that the machine has other work.
+                took = asyncio.get_running_loop().time() - started
+                await happens(stop, max(_PACE_SECONDS - took, min(took, _LONGEST_WAIT)))
 
     async def _look_for_marked(self) -> None:
         try:
@@ -152,8 +162,13 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 (the partitions themselves say what is wrong)
             _log.debug("dead letters not looked for", topic=self._topic, error=type(error).__name__)
 
-    async def step(self, partition: int, *, block_ms: int = 0) -> int:
+    async def step(self, partition: int, *, block_ms: int = 0, stop: asyncio.Event | None = None) -> int:
         """Reads on and applies what it finds in one transaction; says how many messages that were.
+
+        Args:
+            partition: where to read.
+            block_ms: how long to wait for messages.
+            stop: ends the waiting.
 
         Raises:
             GapError: messages are missing.
@@ -163,7 +178,7 @@ class Consumer:
             position = self._positions.get(partition)
             if position is None:
                 position = await self._stored(partition)
-            entries = await self._read(partition, position, block_ms)
+            entries = await _unless(stop, self._read(partition, position, block_ms)) or ()
             if not entries:
                 # A restore or a replay moves the position back without a word.
                 if partition in self._positions and await positions.load(self._sessions, self._topic, partition) != position:
@@ -205,6 +220,18 @@ class Consumer:
     async def _apply(
         self, partition: int, ends: tuple[Position, Position], deliveries: Sequence[Delivery], copies: Counters | None, handler: Handler
     ) -> None:
+        async with self._sessions.turns.follower():
+            began = asyncio.get_running_loop().time()
+            await self._commit(partition, ends, deliveries, copies, handler)
+            seconds = asyncio.get_running_loop().time() - began
+        if seconds > _BUDGET_SECONDS:
+            self._room = max(_LEAST_MESSAGES, min(self._room, len(deliveries)) // 2)
+        elif seconds < _BUDGET_SECONDS / 2:
+            self._room = min(BATCH_MESSAGES, self._room + _LEAST_MESSAGES)
+
+    async def _commit(
+        self, partition: int, ends: tuple[Position, Position], deliveries: Sequence[Delivery], copies: Counters | None, handler: Handler
+    ) -> None:
         async with self._sessions.begin() as session:
             await positions.advance(session, self._topic, partition, *ends)
             if deliveries:  # an entry may be there for its position alone
@@ -215,7 +242,7 @@ class Consumer:
 
     async def retry(self, partition: int) -> int:
         """Gives the dead letters that a person marked another try; says how many."""
-        async with self._sessions.begin() as session:
+        async with self._sessions.turns.follower(), self._sessions.begin() as session:
             letters = await dead_letters.marked(session, self._topic, partition)
             if not letters:
                 return 0
@@ -241,8 +268,8 @@ class Consumer:
             missed = await self._history(partition, position.ms)
             missed = [entry for entry in missed if entry.position < entries[0].position]
             if missed:
-                return _bounded(missed)
-        return _bounded(_unbroken(entries) if self._history else entries)
+                return _bounded(missed, self._room)
+        return _bounded(_unbroken(entries) if self._history else entries, self._room)
 
     async def _stored(self, partition: int) -> Position:
         position = await positions.load(self._sessions, self._topic, partition)
@@ -283,6 +310,19 @@ class Consumer:
         self._copied.pop(partition, None)
 
 
+async def _unless(stop: asyncio.Event | None, work: Coroutine[Any, Any, _Result]) -> _Result | None:
+    """What the work answers; None when it is stopped first, and cancelled."""
+    if stop is None:
+        return await work
+    tasks = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 async def happens(event: asyncio.Event, seconds: float) -> bool:
     """Waits for something, at most so long; says whether it happened."""
     try:
@@ -304,13 +344,13 @@ def _unbroken(entries: Sequence[Entry]) -> Sequence[Entry]:
     return entries[: next(holes, len(entries))]
 
 
-def _bounded(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """As many entries as make one transaction."""
+def _bounded(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
+    """As many entries as make one transaction of so many messages; at least one."""
     messages = size = 0
     for index, entry in enumerate(entries):
         messages += entry.messages
         size += len(entry.pack)
-        if index and (messages > BATCH_MESSAGES or size > _BATCH_BYTES):
+        if index and (messages > most or size > _BATCH_BYTES):
             return entries[:index]
     return entries
 

@@ -36,16 +36,12 @@ class Leases:
         self._me = secrets.token_hex(8)
         self._members = f"pmp:{topic}:{group}:members"
         self._held: set[int] = set()
-        self._renew: Any = redis.register_script(_RENEW)
         self._release: Any = redis.register_script(_RELEASE)
 
     async def tick(self) -> set[int]:
         """Renews what is held, takes what is free up to a fair share, gives back what is above it."""
         try:
-            share = await self._share()
-            for partition in sorted(self._held):
-                if not await self._renew(keys=[self._key(partition)], args=[self._me, int(self._seconds * 1000)]):
-                    self._held.discard(partition)
+            share = await self._renewed()
             for partition in sorted(self._held)[share:]:
                 await self._give_back(partition)
             for partition in range(self._partitions):
@@ -69,13 +65,17 @@ class Leases:
         except Exception as error:  # noqa: BLE001 (they run out by themselves)
             _log.warning("leases not released", topic=self._topic, error=type(error).__name__)
 
-    async def _share(self) -> int:
-        now = self._clock()
+    async def _renewed(self) -> int:
+        """Renews what is held, and says how many partitions are a fair share, in one round trip."""
+        now, held = self._clock(), sorted(self._held)
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(self._members, {self._me: now})
             pipe.zremrangebyscore(self._members, "-inf", now - 2 * self._seconds)
             pipe.zrange(self._members, 0, -1)
-            *_, members = await pipe.execute()
+            for partition in held:
+                pipe.eval(_RENEW, 1, self._key(partition), self._me, int(self._seconds * 1000))
+            _, _, members, *renewed = await pipe.execute()
+        self._held -= {partition for partition, kept in zip(held, renewed, strict=True) if not kept}
         # What is left over goes to those whose names come first: all of them count the same.
         before_me = sum(1 for member in members if member < self._me.encode())
         return self._partitions // len(members) + (before_me < self._partitions % len(members))

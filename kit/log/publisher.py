@@ -48,6 +48,7 @@ class Publisher:
         self.topic = StateTopic(name, settings.log_partitions)
         self.log = log
         self.keys = keys
+        self.relay = Relay(database.sessions, log, name, keep=settings.topic_keep)
         self._settings = settings
         self._name = name
         self._database = database
@@ -75,7 +76,6 @@ class Publisher:
         settings, log, topic = self._settings, self.log, self.topic
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
-        relay = Relay(self.sessions, log, self._name, keep=settings.topic_keep)
         follows = [feed.topic for feed in feeds]
         report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
         await serve(
@@ -83,7 +83,7 @@ class Publisher:
             services=services,
             checks={"database": self._database.check},
             background=[
-                lambda: relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
+                lambda: self.relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
                 TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
                 report.run,
                 *(partial(follow, settings, self._name, self._database, log, feed, after_commit=self._committed) for feed in feeds),
@@ -112,11 +112,17 @@ async def follow(
 
 
 @asynccontextmanager
-async def open_publisher(settings: Settings, name: str) -> AsyncGenerator[Publisher]:
-    """Opens what a service of this name works with, and tells of it; closes it at the end."""
+async def open_publisher(settings: Settings, name: str, *, one_writer: bool = False) -> AsyncGenerator[Publisher]:
+    """Opens what a service of this name works with, and tells of it; closes it at the end.
+
+    Args:
+        settings: the databases, keys and log to open.
+        name: whose they are.
+        one_writer: all of its write transactions take the same lock.
+    """
     with telemetry(settings, name):
         async with (
-            open_database(settings.database(name), settings.database_pool) as database,
+            open_database(settings.database(name), settings.database_pool, one_writer=one_writer) as database,
             open_keys(settings) as keys,
             open_log(settings.redis_url) as log,
         ):

@@ -95,7 +95,7 @@ class SubjectData:
                 return found
 
             counts[name] = 0
-            while found := await transact(self._sessions, work):
+            while found := await transact(self._sessions, work, follows=True):
                 counts[name] += found
 
         async def drop(session: AsyncSession) -> int:
@@ -103,7 +103,7 @@ class SubjectData:
             await _count(session, task, letters, found)
             return found
 
-        counts[letters.name] = await transact(self._sessions, drop)
+        counts[letters.name] = await transact(self._sessions, drop, follows=True)
         return counts
 
     async def erased(self, task: str) -> Mapping[str, int]:
@@ -243,7 +243,9 @@ async def _erase_part(session: AsyncSession, part: Part, ids: Sequence[Any], *, 
     if goes:
         await session.execute(delete(part.table).where(own))
     elif part.personal:
-        await session.execute(update(part.table).where(own).values({name: becomes({}) for name, becomes in part.personal.items()}))
+        rows: list[Row] = [dict(row) for row in (await session.execute(select(part.table).where(own))).mappings()]
+        emptied = [{**row, **{name: becomes(row) for name, becomes in part.personal.items()}} for row in rows]
+        await upsert(session, part.table, emptied, changing=tuple(part.personal))
 
 
 def _emptied(holding: Holding, row: Row, pseudonym: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from sqlalchemy.orm import DeclarativeBase
 
 from kit.persons import aliases, persons, users
 from kit.privacy import person_consents
-from kit.rules import without_query
 
 
 class Kind(Enum):
@@ -28,6 +27,15 @@ class Kind(Enum):
     """The keyed hash of an address."""
     SESSION = "session"
     """A visit's id."""
+
+
+class Stays(Enum):
+    """Why a text that an erased row keeps names nobody."""
+
+    ID = "an id of the row itself or of another row: its rule leaves no room for a text, and no id should name anybody"
+    WORD = "one of a closed set of words"
+    HASH = "a keyed hash"
+    SHOP = "the shop's own: what it sells, and under which number"
 
 
 Entity: TypeAlias = Table | type[DeclarativeBase]
@@ -48,15 +56,6 @@ def nothing(*columns: str) -> dict[str, Becomes]:
     return dict.fromkeys(columns, lambda _row: None)
 
 
-def pages(*columns: str) -> dict[str, Becomes]:
-    """Addresses of which query and fragment go."""
-
-    def page(column: str) -> Becomes:
-        return lambda row: without_query(row[column]) if row[column] else None
-
-    return {column: page(column) for column in columns}
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """A table whose rows belong to rows of another."""
@@ -65,6 +64,7 @@ class Part:
     key: str
     """The column that names them."""
     personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
+    stays: Mapping[str, Stays] = field(default_factory=dict[str, Stays])
 
     @property
     def table(self) -> Table:
@@ -80,6 +80,8 @@ class Ages:
     """The time that says how old a row is."""
     by: str = ""
     """A column in whose order they do so, where there is no index of the time."""
+    key: str = ""
+    """The column that is the key of what the service's topic told of them, where that is forgotten with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Holding:
     """The columns that lead to a person, the strongest first: the first that is filled decides whose a row is."""
     personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
     """Further columns about the person, and what an erasure makes of them."""
+    stays: Mapping[str, Stays] = field(default_factory=dict[str, Stays])
+    """Texts of a row that stays which an erasure leaves as they are. Times and numbers always stay."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
     """Columns that are sealed, and in which context."""
     internal: Collection[str] = ()

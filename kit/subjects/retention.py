@@ -15,7 +15,7 @@ from kit.outbox import StateTopic
 from kit.server import regularly
 from kit.settings import Settings, WrongSetting
 from kit.subjects.data import among
-from kit.subjects.holdings import Ages, Holding, Row, Tell
+from kit.subjects.holdings import Ages, Holding, Part, Row, Tell
 
 _LOOK_SECONDS: Final = 600.0
 _PORTION: Final = 500
@@ -31,11 +31,13 @@ class Expiry:
     """How long, where the settings say nothing; None for ever."""
     told: Tell | None = None
     """What the service's topic told of a row, and tells no more once it is gone."""
+    parts: Sequence[Part] = ()
+    """Tables whose rows go with theirs."""
 
 
 def expiries(holdings: Sequence[Holding], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
     """Those of a service's tables that grow old, with how long they are kept by themselves."""
-    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told) for each in holdings if each.ages]
+    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told, each.parts) for each in holdings if each.ages]
 
 
 class Retention:
@@ -74,7 +76,7 @@ class Retention:
                 return await self._expire(session, each, before)
 
             gone[each.table.name] = 0
-            while some := await transact(self._sessions, work):
+            while some := await transact(self._sessions, work, follows=True):
                 gone[each.table.name] += some
         return gone
 
@@ -84,7 +86,11 @@ class Retention:
             oldest = oldest.where(each.table.c[each.ages.column] < before)
         rows: list[Row] = [dict(row) for row in (await session.execute(oldest)).mappings() if row[each.ages.column] < before]
         if rows:
+            for part in each.parts:
+                (key,) = each.table.primary_key
+                await session.execute(delete(part.table).where(part.table.c[part.key].in_([row[key.name] for row in rows])))
             await session.execute(delete(each.table).where(among(each.table, rows)))
-        if self._topic is not None and each.told is not None:
-            await self._topic.forget(session, [tell[0] for row in rows if (tell := each.told(row)) is not None])
+        if self._topic is not None and (each.told is not None or each.ages.key):
+            told = [each.told(row) for row in rows] if each.told else [(row[each.ages.key], None) for row in rows]
+            await self._topic.forget(session, [tell[0] for tell in told if tell is not None])
         return len(rows)

@@ -36,7 +36,9 @@ async def main(settings: Settings) -> None:
         calls = Calls(settings)
         saga = Saga(publisher.sessions, publisher.topic, keys, holders, calls=calls, rewrite=publisher.log.rewrite)
         archives = Archives(publisher.sessions, keys, holders, settings.site_name)
-        servicer = GdprServicer(publisher.sessions, publisher.topic, keys, holders, archives=archives, systems=calls.systems)
+        servicer = GdprServicer(
+            publisher.sessions, publisher.topic, publisher.relay, keys, holders, archives=archives, systems=calls.systems
+        )
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [Feed("identity", _IDENTITY, learn)],

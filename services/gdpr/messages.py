@@ -33,9 +33,14 @@ def suppressed_message(digest: bytes, at: datetime) -> change_pb2.SuppressionCha
     return change_pb2.SuppressionChanged(digest=digest, erased_at=_timestamp(at))
 
 
+def suppression_key(digest: bytes) -> str:
+    """The key under which the topic tells that a name is suppressed."""
+    return f"suppression {digest.hex()}"
+
+
 def suppression_told(change: change_pb2.SuppressionChanged) -> tuple[str, change_pb2.GdprChanged]:
     """The same as the topic tells it, under its key."""
-    return f"suppression {change.digest.hex()}", change_pb2.GdprChanged(suppression=change)
+    return suppression_key(change.digest), change_pb2.GdprChanged(suppression=change)
 
 
 def download_message(request_id: str, token: str, expires_at: datetime) -> pb.Download:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
+from kit.errors import InvalidRequest, Violation
 from kit.persons import subject_of
 from kit.privacy import PURPOSES
 
@@ -112,8 +113,19 @@ def _number(position: str) -> tuple[int, int]:
 
 
 def subject_named(id_: str) -> str:
-    """The subject of an id in a path: a visit's or a visitor's under its kind, else a user's."""
-    return id_ if id_.startswith(_VISITS) else subject_of(user_id=id_)
+    """The subject of an id in a path: a visit's or a visitor's under its kind, else a user's.
+
+    Raises:
+        InvalidRequest: it names nobody.
+    """
+    kind, _, name = id_.partition(":")
+    visit = {f"{kind}:": name}
+    subject = subject_of(
+        user_id="" if id_.startswith(_VISITS) else id_, session_id=visit.get("session:", ""), anonymous_id=visit.get("anonymous:", "")
+    )
+    if not subject:
+        raise InvalidRequest([Violation("id", "id stands for nobody: it is what programs write where an id is missing")])
+    return subject
 
 
 def choices(consent: pb.Consent, now: datetime) -> list[Told]:

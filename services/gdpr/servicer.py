@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -19,14 +19,14 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.database import READING, Sessions, transact
-from kit.errors import NotFound
+from kit.errors import NotFound, Unavailable
 from kit.interceptors import Context, bind_facts, caller
 from kit.keys.store import Keys
-from kit.outbox import StateTopic
+from kit.outbox import Relay, StateTopic
 from kit.persons import Persons, subject_of
 from kit.privacy import Consents
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
-from kit.suppression import Suppressions
+from kit.suppression import Suppressions, digest
 from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.holders import Holders
 from services.gdpr.messages import (
@@ -36,6 +36,7 @@ from services.gdpr.messages import (
     entry_message,
     request_message,
     state_message,
+    suppression_key,
     suppression_told,
     tables_message,
 )
@@ -45,6 +46,8 @@ from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING,
 from services.gdpr.saga import sealed
 
 _PAGE: Final = 100
+_PUBLISHED_SECONDS: Final = 3.0
+"""How long an answer waits for the log. The gateway repeats such a call, and gives up after 15 seconds."""
 
 
 class _Done(NamedTuple):
@@ -53,12 +56,17 @@ class _Done(NamedTuple):
     user_id: str
     consent: pb.ConsentState
     new: int
+    places: Mapping[int, int]
+    """Where in the topic it is told."""
 
 
 class GdprServicer(GdprServiceServicer):
     """Keeps people's choices, and takes requests about their data.
 
+    What holders have to obey is in the log before it is answered: from then on it takes effect without this process.
+
     Args:
+        relay: publishes the topic.
         archives: shows what is held of somebody.
         systems: what else is told whom to forget.
     """
@@ -67,6 +75,7 @@ class GdprServicer(GdprServiceServicer):
         self,
         sessions: Sessions,
         topic: StateTopic,
+        relay: Relay,
         keys: Keys,
         holders: Holders,
         *,
@@ -75,6 +84,7 @@ class GdprServicer(GdprServiceServicer):
     ) -> None:
         self._sessions = sessions
         self._topic = topic
+        self._relay = relay
         self._vault = keys.vault
         self._keys = keys
         self._holders = holders
@@ -106,19 +116,19 @@ class GdprServicer(GdprServiceServicer):
         async def work(session: AsyncSession) -> _Done:
             consents, history = Consents(session), ConsentHistory(session)
             if (await Suppressions(session).of(self._vault, [subject])).holds(subject, now):
-                return _Done(request.id, state_message({}), 0)  # nobody's choice is kept under a name that was erased
+                return _Done(request.id, state_message({}), 0, {})  # nobody's choice is kept under a name that was erased
             await consents.lock([subject])
             new = await history.add(subject, told, client, now)
             who = await _somebody(session, subject)
-            done = _Done(who.person_id or request.id, state_message(await history.in_force(who)), new)
             if new:
                 changed = changed_message(subject, await history.in_force(Somebody(subject)))
                 await consents.learn([changed])
                 await self._topic.tell(session, [(subject, GdprChanged(consent=changed))])
-            return done
+            state, places = state_message(await history.in_force(who)), await self._topic.places(session, [subject])
+            return _Done(who.person_id or request.id, state, new, places)
 
         done = await transact(self._sessions, work)
-        self._topic.wake()
+        await self._take_effect(done.places)
         bind_facts(new_choices=done.new)
         return pb.UpdateConsentResponse(success=True, duplicate=not done.new, user_id=done.user_id, consent=done.consent)
 
@@ -130,15 +140,16 @@ class GdprServicer(GdprServiceServicer):
 
         request_id = str(uuid7())
 
-        async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
+        async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool, Mapping[int, int]]:
             requests, now = Requests(session, self._vault), datetime.now(UTC)
             names = await requests.names(subject)
+            keys = [suppression_key(digest(self._vault, name)) for name in names]
             known = await requests.of_name(subject)
             if known is None or (known.state == DONE and len(names) > 1):
                 # The address of somebody who was erased leads to whoever registers under it afterwards.
                 known = await requests.holding(names)
             if known is not None:
-                return request_message(known, await requests.steps(known.id)), False
+                return request_message(known, await requests.steps(known.id)), False, await self._topic.places(session, keys)
             row = RequestRow(
                 id=request_id,
                 kind=ERASURE,
@@ -154,11 +165,11 @@ class GdprServicer(GdprServiceServicer):
             await Audit(session).asked(row)
             changes = await requests.suppress(row.id, names, now)
             await self._topic.tell(session, [suppression_told(change) for change in changes])
-            return request_message(row, await requests.steps(row.id)), True
+            return request_message(row, await requests.steps(row.id)), True, await self._topic.places(session, keys)
 
-        told, is_new = await transact(self._sessions, work)
-        self._topic.wake()
+        told, is_new, places = await transact(self._sessions, work)
         bind_facts(request=told.id, new=is_new)
+        await self._take_effect(places)
         return pb.EraseUserDataResponse(success=True, request=told)
 
     @override
@@ -217,6 +228,15 @@ class GdprServicer(GdprServiceServicer):
                 size += len(portion)
                 yield HttpBody(content_type="application/json", data=portion)
         bind_facts(request=request.id, bytes=size)
+
+    async def _take_effect(self, places: Mapping[int, int]) -> None:
+        """Returns when what was told is in the log, where every holder reads it.
+
+        Raises:
+            Unavailable: the log does not take it now. It is kept, and told later all the same.
+        """
+        if not await self._relay.publish(places, _PUBLISHED_SECONDS):
+            raise Unavailable("recorded, but not yet in force: the log does not answer; try again")
 
     def _download(self, link: ArchiveLinkRow | None) -> pb.Download | None:
         """A link as it is shown to whoever asked for it."""

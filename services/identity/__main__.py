@@ -22,7 +22,7 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    async with open_publisher(settings, "identity") as publisher:
+    async with open_publisher(settings, "identity", one_writer=True) as publisher:
         topic, vault = publisher.topic, publisher.keys.vault
         servicer = IdentityServicer(settings, publisher.sessions, topic, publisher.keys)
         await publisher.serve(

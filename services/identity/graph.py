@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from uuid6 import uuid7
 
+from kit.nobody import names_nobody
 from kit.persons import Persons, subject_of
 from services.identity import rules
 from services.identity.messages import alias_changed, merge_changed, user_changed
@@ -88,7 +89,7 @@ class Graph:
     def knows(self, subject: str, user_id: str, at: datetime) -> bool:
         """True when a name is linked with a user since a time or longer, or never may be."""
         edge = self._edges.get(subject, {}).get(user_id)
-        return rules.names_nobody(subject) or (edge is not None and not edge.withdrawn and edge.linked_at <= at)
+        return names_nobody(subject.partition(":")[2]) or (edge is not None and not edge.withdrawn and edge.linked_at <= at)
 
     async def resolve(self, subject: str) -> str:
         """The user that a name leads to; empty for none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.subjects.holdings import LONG, SET, Ages, Holding, Kind, Row, Tell, nothing
+from kit.subjects.holdings import LONG, SET, Ages, Holding, Kind, Row, Stays, Tell, nothing
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 
@@ -66,6 +66,7 @@ HOLDINGS: Final = (
         why="what a person has paid, from which its value follows; the orders themselves are shown by purchases",
         kept="as long as the order",
         names={"subject": Kind.SUBJECT},
+        stays={"purchase_id": Stays.ID},
     ),
     Holding(
         CampaignRow,

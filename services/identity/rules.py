@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +14,6 @@ LARGEST_PERSON: Final = 20
 _WORDPRESS_IDS: Final = 2**63
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_NOTHING: Final = re.compile(r"[0._:-]*")
-# What programs write where a name is missing. As a name it would make one person of all visitors.
-_NOBODY: Final = frozenset(
-    {"null", "undefined", "none", "nil", "nan", "anonymous", "guest", "unknown", "test", "false", "true", "(not set)", "na"}
-)
 _Value = TypeVar("_Value")
 
 
@@ -72,12 +66,6 @@ def _user_type(orders: Sequence[Order], *, lead: bool) -> str:
     if any(order.paid for order in orders):
         return "customer"
     return "lead" if lead else "prospect"
-
-
-def names_nobody(subject: str) -> bool:
-    """True for what stands where a name is missing: such a name never leads to anybody."""
-    value = subject.partition(":")[2].casefold()
-    return value in _NOBODY or _NOTHING.fullmatch(value) is not None
 
 
 def wordpress_id(subject: str) -> int | None:

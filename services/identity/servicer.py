@@ -78,7 +78,7 @@ class IdentityServicer(IdentityServiceServicer):
     async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:
         check(_wrong("timestamp", request.timestamp))
         subject, at = subject_of(user_id=request.user_id), _at(request.timestamp)
-        visit = weak_subjects(request.session_id, request.anonymous_id)
+        visit, told = weak_subjects(request.session_id, request.anonymous_id), bool(request.session_id) + bool(request.anonymous_id)
 
         async def work(graph: Graph, suppressed: Suppressed) -> tuple[str, bool]:
             if suppressed.holds(subject, at):
@@ -97,7 +97,7 @@ class IdentityServicer(IdentityServiceServicer):
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             leads = await Persons(session).people(visit)
-        return pb.IdentifyUserResponse(success=all(leads.get(name) == root for name in visit), user_id=root)
+        return pb.IdentifyUserResponse(success=told == len(visit) and all(leads.get(name) == root for name in visit), user_id=root)
 
     @override
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:

@@ -16,7 +16,7 @@ from kit.idempotency import is_browsers
 from kit.persons import subject_of
 from kit.suppression import Suppressed
 from services.identity.profiles import Address, Subscription
-from services.identity.rules import Campaign, names_nobody, wordpress_id
+from services.identity.rules import Campaign, wordpress_id
 
 EVENT: Final = "event"
 """Evidence of what an event says."""
@@ -153,7 +153,7 @@ def _address(stored: event_pb2.EventStored) -> Address | None:
 def _campaign(stored: event_pb2.EventStored, subject: str) -> tuple[str, Campaign] | None:
     """The campaign of a visit under the name it joins a person by."""
     event, found = stored.event, stored.enrichment
-    if not subject or names_nobody(subject):
+    if not subject:
         return None
     utm = {field.name: value for field, value in event.utm_parameters.ListFields()}
     if not utm and found.channel == event_pb2.CHANNEL_CAMPAIGN:

@@ -12,6 +12,7 @@ from kit.keys.store import open_keys
 from kit.log import books
 from kit.log.account import Account
 from kit.log.append import Appender
+from kit.log.disk import LogDisk
 from kit.log.redis_log import open_log
 from kit.outbox import Outbox
 from kit.server import run, serve
@@ -36,8 +37,15 @@ async def main(settings: Settings) -> None:
             async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
                 await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
                 account = Account(database.sessions, RAW_TOPIC, keep_receipts)
-                partitions, most = settings.log_partitions, settings.log_max_bytes
-                appender = Appender(log, RAW_TOPIC, partitions, account, max_bytes=most, used_bytes=log.used_bytes)
+                appender = Appender(
+                    log,
+                    RAW_TOPIC,
+                    settings.log_partitions,
+                    account,
+                    max_bytes=settings.log_max_bytes,
+                    used_bytes=log.used_bytes,
+                    disk=LogDisk.of(settings),
+                )
                 servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
                 data = SubjectData(database, keys, None, HOLDINGS)
                 services = [

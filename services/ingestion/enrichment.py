@@ -11,17 +11,16 @@ from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import crawleruseragents
-import iso4217
 from google.protobuf.struct_pb2 import Struct
 from pmp.ingestion.v1 import event_pb2 as pb
 from ua_parser import parse_os, parse_user_agent
 
+from kit.rules import CURRENCIES
 from services.ingestion.traffic import SiteHosts, traffic
 
 Digest = Callable[[bytes], bytes]
 """Keyed hash that can't be turned back."""
 
-_CURRENCIES: Final = frozenset(currency.code for currency in iso4217.Currency)
 _COURSE: Final = re.compile(r"/courses?/([^/]+)")
 _TABLET: Final = re.compile(r"iPad|Tablet|PlayBook|Silk(?!.*Mobile)|Android(?!.*Mobile)")
 _MOBILE: Final = re.compile(r"Mobi|iPhone|iPod|Android|Windows Phone")
@@ -85,7 +84,7 @@ def course_of(page_url: str) -> str:
 
 def currency_of(code: str) -> str:
     """The ISO 4217 code, or empty when it is none."""
-    return code.upper() if code.upper() in _CURRENCIES else ""
+    return code.upper() if code.upper() in CURRENCIES else ""
 
 
 @lru_cache(8192)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.subjects.holdings import Ages, Holding, Kind, Row, pages
-from services.ingestion.consent import NAMING
+from kit.subjects.holdings import Ages, Holding, Kind, Row, Stays, nothing
+from kit.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS, SENDERS, SOURCES, SYSTEMS, listed, word
 from services.ingestion.models import EventRow
 
-_KEPT: Final = ("page_title", "global_privacy_control")
+_FOUND: Final = {"browser": BROWSERS, "os": SYSTEMS, "traffic_source": SOURCES, "traffic_medium": MEDIA}
+"""What was found out about an event from texts that callers send; of these only known words stay."""
+_KEPT: Final = ("device", "is_bot", "channel", "currency")
 
 
 def _counted(row: Row) -> dict[str, Any]:
-    """Of an event's further data what was found out about it, and nothing that leads to a person."""
+    """Of an event's further data what was found out about it, as far as words say it that are the same for everybody."""
     data = row["event_data"]
-    enrichment = {name: value for name, value in data["enrichment"].items() if name not in NAMING}
-    return {**{name: data[name] for name in _KEPT if name in data}, "enrichment": enrichment}
+    found = data["enrichment"]
+    words = {name: kept for name, words in _FOUND.items() if (kept := listed(found.get(name), words))}
+    signal = {name: data[name] for name in ("global_privacy_control",) if name in data}
+    return {**signal, "enrichment": {**{name: found[name] for name in _KEPT if name in found}, **words}}
 
 
 HOLDINGS: Final = (
@@ -25,7 +29,14 @@ HOLDINGS: Final = (
         why="what visitors do on the site, for reports and for automation",
         kept="the site's retention (`PMP_SITE_RETENTION`), or as long as `PMP_SITE_RETENTION_TABLES` says; then deleted",
         names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
-        personal={**pages("page_url", "referrer"), "event_data": _counted},
+        personal={
+            **word("event_type", ACTIONS, otherwise=OTHER),
+            **word("platform", PLATFORMS, otherwise=OTHER),
+            **word("source", SENDERS),
+            **nothing("event_category", "page_url", "referrer", "utm_parameters"),
+            "event_data": _counted,
+        },
+        stays={"id": Stays.ID, "content_hash": Stays.HASH, "client": Stays.WORD, "scope": Stays.WORD},
         keys=("id",),
         internal=("processed", "scope", "topic_partition", "topic_position", "topic_ordinal"),
         ages=Ages("timestamp"),

@@ -9,7 +9,8 @@ from typing import Final
 from pmp.ingestion.v1.event_pb2 import Event
 
 from kit.errors import Violation
-from kit.rules import Period, scrubbed, wrong_struct, wrong_time
+from kit.rules import Period, wrong_struct, wrong_time
+from kit.scrubbing import Scrubber
 
 REDUCTION: Final = 1
 """Version of what `reduce` leaves of an event. Whoever changes that raises it: contents of two versions are not compared."""
@@ -35,11 +36,12 @@ def violations(event: Event, allowed: Period) -> list[Violation]:
     return found
 
 
-def reduce(event: Event) -> None:
-    """Takes from an event what the mesh does not keep: e-mail, host part of the address, personal query parameters.
+def reduce(event: Event, scrubber: Scrubber) -> None:
+    """Takes from an event what the mesh does not keep: e-mail, host part of the address, what names a person in its texts.
 
     Args:
         event: as the client sent it; changed in place.
+        scrubber: knows what does.
     """
     event.email = ""
     user_id, address = event.user_id, event.ip_address
@@ -47,11 +49,7 @@ def reduce(event: Event) -> None:
         event.user_id = str(int(user_id))  # rows of a person are found by its id
     if address:
         event.ip_address = network(address)
-    page_url, referrer = event.page_url, event.referrer
-    if (kept := scrubbed(page_url)) != page_url:
-        event.page_url = kept
-    if (kept := scrubbed(referrer)) != referrer:
-        event.referrer = kept
+    scrubber.scrub(event)
 
 
 def fold(event: Event) -> None:
@@ -112,6 +110,12 @@ def complete(event: Event, address: str) -> None:
     # Finer than what databases keep: the history would not be what the topic told.
     if finer := event.timestamp.nanos % 1000:
         event.timestamp.nanos -= finer
+
+
+def visitor_of(event: Event) -> str:
+    """What a browser calls its visitor, beside the visit; empty for nothing."""
+    fields = event.metadata.fields
+    return fields["visitor_id"].string_value if "visitor_id" in fields else ""
 
 
 @lru_cache(4096)

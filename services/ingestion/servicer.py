@@ -27,7 +27,9 @@ from kit.log import books
 from kit.log.account import Sender
 from kit.log.append import Appender
 from kit.log.streams import StreamLog
+from kit.nobody import forget_nobody
 from kit.rules import Period
+from kit.scrubbing import Scrubber
 from kit.settings import Settings
 from kit.telemetry import traceparent
 from kit.vault import Vault
@@ -61,8 +63,9 @@ class _Admission:
         seal: seals e-mail addresses; None where no event has one.
     """
 
-    def __init__(self, vault: Vault, seal: Seal | None, who: Caller, allowed: Period) -> None:
+    def __init__(self, vault: Vault, scrubber: Scrubber, seal: Seal | None, who: Caller, allowed: Period) -> None:
         self._vault = vault
+        self._scrubber = scrubber
         self._seal = seal
         self._who = who
         self._allowed = allowed
@@ -106,7 +109,7 @@ class _Admission:
         told_id = event.id
         if not told_id:
             event.id = str(uuid7())
-        rules.reduce(event)
+        rules.reduce(event, self._scrubber)
         received.event = content = event.SerializeToString()
         if len(content) > _KEPT_BYTES:
             return _Rejected(told_id, [Violation("", f"the event is larger than {_EVENT_BYTES} bytes")])
@@ -118,6 +121,7 @@ class IngestionServicer(IngestionServiceServicer):
 
     def __init__(self, settings: Settings, sessions: Sessions, log: StreamLog, appender: Appender, keys: Keys) -> None:
         self._settings = settings
+        self._scrubber = Scrubber(settings.site_url_parameters)
         self._sessions = sessions
         self._log = log
         self._appender = appender
@@ -128,6 +132,7 @@ class IngestionServicer(IngestionServiceServicer):
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         notes = self._reading.event(request)
         event = request.event
+        forget_nobody(request)
         admission = await self._admission(with_email=bool(event.email))
         verdict = admission.verdict(event, notes.broken(validate(event)))
         if isinstance(verdict, bytes):
@@ -144,6 +149,7 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         told = self._reading.events(request)
+        forget_nobody(request)
         broken = _by_event(validate(request))
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
         response = pb.TrackEventsResponse(ignored_fields=told.ignored)
@@ -205,7 +211,8 @@ class IngestionServicer(IngestionServiceServicer):
     async def _admission(self, *, with_email: bool) -> _Admission:
         # Few events have an address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
-        return _Admission(self._keys.vault, seal, caller(), Period.of(self._settings.kept("ingestion.events")))
+        allowed = Period.kept(self._settings, "ingestion.events", as_events=True)
+        return _Admission(self._keys.vault, self._scrubber, seal, caller(), allowed)
 
 
 def _key(event: event_pb2.Event) -> str:

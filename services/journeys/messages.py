@@ -17,7 +17,6 @@ from pmp.purchases.v1 import change_pb2 as purchases_pb
 from kit.idempotency import id_of, is_browsers
 from kit.persons import subject_of
 from kit.referrers import campaign_name, source_name
-from kit.rules import scrubbed
 from kit.suppression import Suppressed
 from services.journeys import rules
 
@@ -88,7 +87,7 @@ def client_row(told: pb.Touchpoint, key: str, currency: str, content_hash: bytes
         "source": _bounded(source_name(told.source)),
         "medium": _bounded(campaign_name(told.medium).lower()),
         "campaign": _bounded(campaign_name(told.campaign)),
-        "page_url": scrubbed(told.page_url) or None,
+        "page_url": told.page_url or None,
         "action_taken": told.action,
         "value_generated": rules.amount(told.value, currency) if told.HasField("value") else Decimal(0),
         "time_spent": told.time_spent,
@@ -224,7 +223,7 @@ def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashe
         "currency": currency,
         "email_hash": hashes["email"] or None,
         "source": _bounded(source_name(told.source)),
-        "page_url": scrubbed(told.page_url) or None,
+        "page_url": told.page_url or None,
         "utm_parameters": {field.name: value for field, value in utm.ListFields()} if told.HasField("utm_parameters") else None,
         "metadata": MessageToDict(told.metadata) if told.HasField("metadata") else None,
         "content_hash": hashes["content"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from kit.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, nothing, pages
+from kit.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, Stays, nothing
+from kit.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
 from kit.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
@@ -33,7 +34,20 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             why="how people come to buy",
             kept=SET,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
-            personal={**pages("page_url"), **nothing("metadata")},
+            personal={
+                **word("touchpoint", ACTIONS, otherwise=OTHER),
+                **word("action_taken", ACTIONS, otherwise=OTHER),
+                **word("source", SOURCES),
+                **word("medium", MEDIA),
+                **nothing("campaign", "page_url", "metadata"),
+            },
+            stays={
+                "id": Stays.ID,
+                "stage": Stays.WORD,
+                "channel": Stays.WORD,
+                "origin": Stays.WORD,
+                "content_hash": Stays.HASH,
+            },
             keys=("id",),
             told=_touchpoint,
             ages=Ages("timestamp"),
@@ -44,7 +58,12 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             why="goals that people reach",
             kept=SET,
             names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
-            personal={**pages("page_url"), **nothing("metadata")},
+            personal={
+                **word("conversion_type", ACTIONS, otherwise=OTHER),
+                **word("source", SOURCES | SENDERS),
+                **nothing("page_url", "utm_parameters", "metadata"),
+            },
+            stays={"id": Stays.ID, "currency": Stays.WORD, "content_hash": Stays.HASH},
             told=conversion_recorded,
             ages=Ages("timestamp"),
         ),
@@ -55,6 +74,7 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             kept=LONG,
             names={"subject": Kind.SUBJECT},
             personal={"session_id": visit},
+            stays={"purchase_id": Stays.ID, "status": Stays.WORD},
         ),
         Holding(
             SessionRow,
@@ -63,6 +83,8 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             kept=SET,
             names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
             each_name=True,
+            personal={**word("source", SOURCES), **word("medium", MEDIA), **nothing("campaign")},
+            stays={"external_id": Stays.ID},
             erase=erase_visits,
             ages=Ages("started_at"),
         ),

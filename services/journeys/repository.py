@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import upsert
 from kit.persons import persons
+from kit.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, sessions, touchpoints
 from services.journeys.rules import Glimpse, earliest
 
@@ -211,8 +212,11 @@ async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym:
     """
     own = or_(sessions.c.subject.in_(sorted(names)), sessions.c.session.in_(sorted(names)))
     found = (await session.execute(select(sessions).where(own).limit(_AT_ONCE).with_for_update())).all()
-    whole = {row.session for row in found} & set(names)
-    rows = {(row.session, row.subject): Glimpse(*row) for row in [*found, *await _rows_of(session, whole)]}
+    everyone = await _rows_of(session, {row.session for row in found})
+    shared = {row.session for row in everyone if row.subject not in names}
+    # A visit in which nobody else was seen is the person's, also where it is none of its names.
+    whole = {row.session for row in found if row.session in names or row.session not in shared}
+    rows = {(row.session, row.subject): Glimpse(*row) for row in [*found, *(row for row in everyone if row.session in whole)]}
     await session.execute(delete(sessions).where(tuple_(sessions.c.session, sessions.c.subject).in_(sorted(rows))))
     become: dict[str, str] = {}
     for name in sorted(whole):
@@ -220,10 +224,19 @@ async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym:
         become[name] = f"{kind}:{pseudonym_of(id_)}"
         await session.execute(update(orders).where(orders.c.session_id == id_).values(session_id=pseudonym_of(id_)))
     await Touchpoints(session).see(
-        seen._replace(session=become.get(seen.session, seen.session), subject=pseudonym if seen.subject in names else seen.subject)
+        _emptied(seen)._replace(session=become.get(seen.session, seen.session), subject=pseudonym)
+        if seen.subject in names
+        else seen._replace(session=become.get(seen.session, seen.session))
         for seen in rows.values()
     )
     return len(rows)
+
+
+def _emptied(seen: Glimpse) -> Glimpse:
+    """Where a visit came from, as far as words say it that are the same for everybody."""
+    if seen.source is None:
+        return seen
+    return seen._replace(source=listed(seen.source, SOURCES) or "", medium=listed(seen.medium, MEDIA) or "", campaign="")
 
 
 async def steps(

@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from iso4217 import Currency
-
 from kit.errors import Violation
+from kit.rules import CURRENCIES, DECIMALS
 
 AWARENESS: Final = "awareness"
 INTEREST: Final = "interest"
@@ -45,14 +44,15 @@ _ACTIONS: Final = {
         lesson_completed quiz_start quiz_started quiz_complete quiz_completed certificate certificate_earned
     """,
 }
-_STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
+STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
+"""The stage that an action shows."""
 _CONSIDERED_PATH: Final = re.compile(r"/(pricing(?=/|$)|products?/|courses?/)")
 
 
 @lru_cache(8192)
 def stage_of(action: str, page_url: str) -> str:
     """The stage that an action shows, or else the page on which it happened. That somebody has bought, only a paid order shows."""
-    known = _STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
+    known = STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
     if known:
         return known
     return CONSIDERATION if _CONSIDERED_PATH.search(_path(page_url)) else AWARENESS
@@ -99,13 +99,14 @@ def _said_at(glimpse: Glimpse) -> tuple[datetime, str]:
 
 @lru_cache
 def minor_unit(currency: str) -> Decimal:
-    """The smallest amount of a currency by ISO 4217: 0.01 of USD, 1 of JPY; 0.0001 where the standard names none.
+    """The smallest amount of a currency that is kept: 0.01 of USD, 1 of JPY; 0.0001 where it has none, or a smaller one.
 
     Raises:
         ValueError: there is no such currency.
     """
-    exponent = Currency(currency).exponent
-    return Decimal(1).scaleb(-min(4 if exponent is None else exponent, 4))
+    if currency not in CURRENCIES:
+        raise ValueError(currency)
+    return Decimal(1).scaleb(-min(DECIMALS.get(currency, 4), 4))
 
 
 def wrong_currency(field: str, currency: str) -> Violation | None:

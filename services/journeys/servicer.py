@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from google.protobuf.message import Message
 from pmp.journeys.v1 import change_pb2
 from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceServicer
@@ -14,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database import READING, Sessions, transact
-from kit.errors import Conflict, Forbidden, NotFound
+from kit.database import READING, Sessions, Together
+from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
 from kit.outbox import StateTopic
@@ -33,6 +35,21 @@ _CONTENT = 1
 """Version of what is compared of touchpoints and conversions: raised when that changes."""
 
 
+class _Recorded(NamedTuple):
+    """What became of something that is recorded once."""
+
+    duplicate: bool
+    told: Sequence[tuple[str, Message]] = ()
+    """What is published of it."""
+
+
+class _Record(NamedTuple):
+    """Something that is recorded once under an id."""
+
+    id: str
+    work: Callable[[AsyncSession], Awaitable[_Recorded]]
+
+
 class JourneysServicer(JourneysServiceServicer):
     """Answers from the tables of journeys."""
 
@@ -41,6 +58,7 @@ class JourneysServicer(JourneysServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._vault = vault
+        self._together: Together[_Record, _Recorded] = Together(sessions, self._recorded, key=lambda record: record.id)
 
     @override
     async def TrackTouchpoint(self, request: pb.TrackTouchpointRequest, context: Context) -> pb.TrackTouchpointResponse:
@@ -48,19 +66,20 @@ class JourneysServicer(JourneysServiceServicer):
         if who.scope == "track" and told.user_id and told.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.user_journeys"))),
+            wrong_time("touchpoint.timestamp", told.timestamp, Period.kept(self._settings, "journeys.user_journeys", as_events=True)),
             wrong_struct("touchpoint.metadata", told.metadata),
+            None if told.user_id or told.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
         content_hash = versioned(self._vault.digest(messages.touchpoint_content(told), purpose="touchpoint"), _CONTENT)
         id_ = told.id or str(uuid7())
         key = key_of(id_, from_browser=who.scope == "track", beside=True)
         told_row = messages.client_row(told, key, self._settings.site_currency, content_hash, datetime.now(UTC))
 
-        async def record(session: AsyncSession) -> bool:
+        async def record(session: AsyncSession) -> _Recorded:
             touchpoints = Touchpoints(session)
             row = await self._unsuppressed(session, told_row)
             if row is None:
-                return False
+                return _Recorded(duplicate=False)
             # Touchpoints from before there were key spaces have their plain ids.
             known = await touchpoints.told([key, id_])
             if known is not None and not may_be_same(known["content_hash"], content_hash):
@@ -71,13 +90,12 @@ class JourneysServicer(JourneysServiceServicer):
                 await touchpoints.change(models.touchpoints, known["id"], added)
                 row = {**known, **added}
             else:
-                return True
+                return _Recorded(duplicate=True)
             seen = messages.glimpse(row)
             await touchpoints.see([seen] if seen else [])
-            await self._topic.tell(session, [messages.touchpoint_recorded(row)])
-            return known is not None
+            return _Recorded(duplicate=known is not None, told=[messages.touchpoint_recorded(row)])
 
-        duplicate = await self._recorded(record)
+        duplicate = await self._record(_Record(key, record))
         return pb.TrackTouchpointResponse(success=True, event_id=id_, duplicate=duplicate)
 
     @override
@@ -85,8 +103,9 @@ class JourneysServicer(JourneysServiceServicer):
         told = request.conversion
         currency = told.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, Period.of(self._settings.kept("journeys.conversions"))),
+            wrong_time("conversion.timestamp", told.timestamp, Period.kept(self._settings, "journeys.conversions")),
             wrong_struct("conversion.metadata", told.metadata),
+            None if told.user_id or told.email or told.session_id else Violation("conversion", "user_id, email or session_id is required"),
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {
@@ -95,11 +114,11 @@ class JourneysServicer(JourneysServiceServicer):
         }
         told_row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
 
-        async def record(session: AsyncSession) -> bool:
+        async def record(session: AsyncSession) -> _Recorded:
             touchpoints = Touchpoints(session)
             row = await self._unsuppressed(session, told_row)
             if row is None:
-                return False
+                return _Recorded(duplicate=False)
             known = await touchpoints.conversion(row["id"])
             if known is not None and not may_be_same(known["content_hash"], hashes["content"]):
                 raise Conflict("another conversion is recorded under this id")
@@ -109,11 +128,10 @@ class JourneysServicer(JourneysServiceServicer):
                 await touchpoints.change(models.conversions, known["id"], added)
                 row = {**known, **added}
             else:
-                return True
-            await self._topic.tell(session, [messages.conversion_recorded(row)])
-            return known is not None
+                return _Recorded(duplicate=True)
+            return _Recorded(duplicate=known is not None, told=[messages.conversion_recorded(row)])
 
-        duplicate = await self._recorded(record)
+        duplicate = await self._record(_Record(told_row["id"], record))
         return pb.TrackConversionResponse(success=True, event_id=told_row["id"], duplicate=duplicate)
 
     @override
@@ -193,12 +211,18 @@ class JourneysServicer(JourneysServiceServicer):
             return None
         return messages.without_suppressed(row, suppressed)
 
-    async def _recorded(self, record: Callable[[AsyncSession], Awaitable[bool]]) -> bool:
-        """Does what records something and says whether it was known; wakes the relay, which may have something to publish."""
-        duplicate = await transact(self._sessions, record)
-        self._topic.wake()
-        bind_facts(duplicate=duplicate)
-        return duplicate
+    async def _record(self, record: _Record) -> bool:
+        """Records something and says whether it was known; wakes the relay when there is something to publish."""
+        recorded = await self._together(record)
+        if recorded.told:
+            self._topic.wake()
+        bind_facts(duplicate=recorded.duplicate)
+        return recorded.duplicate
+
+    async def _recorded(self, session: AsyncSession, records: Sequence[_Record]) -> Sequence[_Recorded]:
+        recorded = [await record.work(session) for record in records]
+        await self._topic.tell(session, [told for each in recorded for told in each.told])
+        return recorded
 
     @asynccontextmanager
     async def _reading(self) -> AsyncGenerator[AsyncSession]:

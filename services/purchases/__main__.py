@@ -11,6 +11,7 @@ from kit.persons import learn
 from kit.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
+from services.purchases.deadlines import Waiting
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.personal import holdings
@@ -24,11 +25,12 @@ async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
         servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, publisher.keys)
-        own, after = holdings(settings.site_erased_purchases), {PurchaseRow.__tablename__: Retell(publisher.topic)}
+        own = holdings(publisher.keys.vault, settings.site_erased_purchases)
+        after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
         await publisher.serve(
             [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
             [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
-            [publisher.retention(own)],
+            [publisher.retention(own), Waiting(publisher.sessions).run],
         )
 
 

@@ -1,4 +1,4 @@
-"""Exchange rates as the European Central Bank publishes them: units of a currency for one euro, by day. Pure."""
+"""Exchange rates: units of a currency for one euro, by day, as files tell them. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
@@ -24,6 +24,8 @@ SCALE: Final = 12
 """Decimal places that a quote is kept with; the bank gives six at most."""
 
 _CODE: Final = re.compile(r"[A-Z]{3}")
+_COLUMNS: Final = frozenset({"date", "currency", "rate"})
+_DELIMITERS: Final = (",", ";", "\t")
 _MISSING: Final = frozenset({"N/A", ""})
 _LARGEST_FILE: Final = 64 * 1024 * 1024
 _LARGEST_RATE: Final = Decimal(10) ** 11
@@ -42,22 +44,31 @@ class Quote:
     units: Decimal
 
 
-def rate_on(day: date, currency: str, base: str, quotes: Iterable[Quote]) -> Rate | None:
+def by_day(quotes: Iterable[Quote]) -> Mapping[date, Mapping[str, Decimal]]:
+    """What currencies were worth, by day and code."""
+    days: dict[date, dict[str, Decimal]] = {}
+    for quote in quotes:
+        days.setdefault(quote.day, {ANCHOR: Decimal(1)})[quote.currency] = quote.units
+    return days
+
+
+def rate_on(day: date, currency: str, base: str, days: Mapping[date, Mapping[str, Decimal]]) -> Rate | None:
     """What a currency is worth in the base currency: by the last day that knows both, the day itself or at most a week before it."""
     if currency == base:
         return PAR
-    by_day: dict[date, dict[str, Decimal]] = {}
-    for quote in quotes:
-        by_day.setdefault(quote.day, {ANCHOR: Decimal(1)})[quote.currency] = quote.units
-    for known in sorted(by_day, reverse=True):
-        units = by_day[known]
-        if day - OLDEST <= known <= day and currency in units and base in units:
+    for known in (day - timedelta(days=back) for back in range(OLDEST.days + 1)):
+        units = days.get(known, {})
+        if currency in units and base in units:
             return Rate(units[currency], units[base])
     return None
 
 
 def read_rates(content: bytes) -> list[Quote]:
-    """The rates of ECB's history: `eurofxref-hist.csv`, or the zip archive in which it comes.
+    """The rates of a file, or of the zip archive in which it comes.
+
+    It is ECB's history, `eurofxref-hist.csv`, with a day a line and a currency a column; or any CSV with a rate a line, and at
+    least the columns `date`, `currency` and `rate`. A rate is units of the currency for one euro, or for one of what a column
+    `base` says; then the file has the euro of each day, too.
 
     Raises:
         MalformedRates: it is anything else. A file is good as a whole or not at all.
@@ -66,9 +77,14 @@ def read_rates(content: bytes) -> list[Quote]:
         text = _unzipped(content).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise MalformedRates("the file is not text in UTF-8") from None
-    rows = list(csv.reader(io.StringIO(text)))
+    header = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header.count)
+    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    columns = {name.strip().lower(): place for place, name in reversed(list(enumerate(rows[0] if rows else [])))}
+    if columns.keys() >= _COLUMNS:
+        return _listed(rows[1:], columns)
     if not rows or not rows[0] or rows[0][0].strip() != "Date":
-        raise MalformedRates("line 1: the header does not begin with Date")
+        raise MalformedRates("line 1: the header does not begin with Date, nor has it the columns date, currency and rate")
     currencies = _currencies(rows[0])
     seen: set[date] = set()
     quotes: list[Quote] = []
@@ -83,6 +99,41 @@ def read_rates(content: bytes) -> list[Quote]:
     if not quotes:
         raise MalformedRates("the file has no rates")
     return quotes
+
+
+def _listed(rows: Sequence[Sequence[str]], columns: Mapping[str, int]) -> list[Quote]:
+    """The rates of a file with one a line."""
+    told: dict[tuple[date, str], dict[str, Decimal]] = {}
+    for line, row in enumerate(rows, start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = {name: row[place].strip() if place < len(row) else "" for name, place in columns.items()}
+        day, currency, base = _day(line, cells["date"][:10]), _code(line, cells["currency"]), _code(line, cells.get("base", "") or ANCHOR)
+        units = told.setdefault((day, base), {base: Decimal(1)})
+        if currency in units and currency != base:
+            raise MalformedRates(f"line {line}: {currency} of {day} is there twice")
+        if cells["rate"] not in _MISSING:
+            units[currency] = _units(line, currency, cells["rate"])
+    quotes = [quote for (day, base), units in told.items() for quote in _anchored(day, base, units)]
+    if not quotes:
+        raise MalformedRates("the file has no rates")
+    return quotes
+
+
+def _anchored(day: date, base: str, units: Mapping[str, Decimal]) -> Iterator[Quote]:
+    """The rates of a day for one euro."""
+    if ANCHOR not in units:
+        raise MalformedRates(f"{day} has no rate of {ANCHOR} for one {base}, by which all are compared")
+    for currency, amount in units.items():
+        if currency != ANCHOR:
+            yield Quote(day, currency, amount if base == ANCHOR else _kept(amount / units[ANCHOR]))
+
+
+def _code(line: int, cell: str) -> str:
+    code = cell.upper()
+    if not _CODE.fullmatch(code):
+        raise MalformedRates(f"line {line}: {cell!r} is no code of a currency")
+    return code
 
 
 def _unzipped(content: bytes) -> bytes:

@@ -20,7 +20,9 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from kit.keys.seals import Opener, Seal
 from kit.persons import subject_of
 from kit.rules import wrong_struct
+from kit.subjects.words import OTHER, PAYMENTS, listed
 from kit.suppression import Suppressed
+from kit.vault import Vault
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
 
@@ -36,15 +38,32 @@ BILLING_CONTEXT: Final = "billing"
 ERASED: Final = "erased:"
 """Kind of the names that stand for erased persons."""
 
+NOBODY: Final = "purchase:"
+"""Kind of the names of orders that name nobody: sold over the counter, or anonymised by the shop."""
+
 _COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
-_IMPERSONAL: Final = frozenset({"payment_method", "utm_attribution"})
 _NAMESPACE: Final = UUID("6f6d2f5c-9d0e-5b1a-8a53-3c1c1f8a7b10")
 _LARGEST_ID: Final = 2**63 - 1
+_NAMED: Final = 5
+"""Version of the UUIDs that are made of names."""
 
 
 def purchase_id_of(site: str, order_id: str) -> str:
     """The purchase of a shop's order: whoever asks, and whenever. A site's name has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))
+
+
+def reference_pseudonym(vault: Vault, reference: str) -> str:
+    """What stands for a notice's own number in an erased person's order: told again, it is known again. Empty for none."""
+    return f"erased-{vault.digest(reference.encode(), purpose='reference').hex()}" if reference else ""
+
+
+def may_be_ordered(name: str) -> bool:
+    """False for a purchase id: only shops' own numbers become orders."""
+    try:
+        return UUID(name).version != _NAMED
+    except ValueError:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,8 @@ class Told:
     lines: Sequence[Mapping[str, Any]]
     is_test: bool
     is_staff: bool
+    erased: bool = False
+    """Its person was erased, and is left out."""
 
 
 def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
@@ -71,7 +92,7 @@ def sealed_under(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
 
 
 def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> Told:
-    """What a purchase tells; personal values are sealed.
+    """What a purchase tells; personal values are sealed. An address of nobody is left out: nobody's key would open it.
 
     Args:
         purchase: as it was told.
@@ -80,7 +101,7 @@ def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping
         seals: the keys of the names that `sealed_under` asks for.
     """
     email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
-    strongest = _names(purchase.user_id, email_hash, purchase.session_id)[0]
+    strongest = next(iter(_names(purchase.user_id, email_hash, purchase.session_id)), "")
     columns: dict[str, Any] = {
         "user_id": purchase.user_id,
         "session_id": purchase.session_id,
@@ -88,7 +109,7 @@ def told(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping
         "email_hash": email_hash,
         "payment_method": purchase.payment_method,
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
-        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields else b"",
+        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields and strongest else b"",
         "details": MessageToDict(metadata),
     }
     return Told(
@@ -116,7 +137,23 @@ def unsuppressed(news: Told, suppressed: Suppressed) -> Told:
 
 def of_nobody(news: Told) -> Told:
     """A purchase without its person."""
-    return replace(news, columns={name: value for name, value in news.columns.items() if name in _IMPERSONAL})
+    paid_by = news.columns.get("payment_method")
+    return replace(news, columns={"payment_method": listed(paid_by, PAYMENTS) or OTHER} if paid_by else {}, erased=True)
+
+
+def is_erased(subject: str | None, news: Told | None) -> bool:
+    """True for an order of an erased person.
+
+    Args:
+        subject: whom it belongs to so far; None for one that is new.
+        news: what a notice tells of it, without erased persons.
+    """
+    return subject.startswith(ERASED) if subject else news is not None and news.erased
+
+
+def subject_without(purchase_id: str, *, erased: bool) -> str:
+    """Whom an order belongs to that names nobody."""
+    return f"{ERASED if erased else NOBODY}{purchase_id}"
 
 
 def joined(known: Mapping[str, Any], more: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -137,6 +174,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=change_pb2.PaymentStatus.Value(f"PAYMENT_STATUS_{row.payment_status.upper()}"),
         user_id=row.user_id or "",
         session_id=row.session_id or "",
@@ -167,6 +205,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
                 amount=_text(entry.amount, row.currency),
                 base_amount=_text(entry.base_amount, row.base_currency),
                 timestamp=_timestamp(entry.timestamp),
+                reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
             )
             for entry in entries
         ],
@@ -186,6 +225,7 @@ def recorded_message(
         order_id=row.order_id,
         timestamp=_timestamp(row.timestamp),
         paid_at=_timestamp(row.paid_at),
+        sold_at=_timestamp(row.sold_at),
         payment_status=row.payment_status,
         user_id=row.user_id or "",
         person_id=person_id,
@@ -218,6 +258,7 @@ def recorded_message(
                 base_amount=_number(entry.base_amount),
                 timestamp=_timestamp(entry.timestamp),
                 booked_at=_timestamp(entry.booked_at),
+                reason=entry.reason,
             )
             for entry in entries
         ],

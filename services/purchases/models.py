@@ -12,6 +12,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from kit.database import Exact, Id, Serial, UtcDateTime
 from services.purchases.money import Rate
 
+Money = Exact(23, 8)
+"""An amount: twelve digits, and the minor unit of any currency."""
+
 
 class Base(DeclarativeBase):
     """Tables of this service."""
@@ -23,6 +26,7 @@ class PurchaseRow(Base):
     __tablename__ = "purchases"
     __table_args__ = (
         UniqueConstraint("site", "order_id", name="uq_purchases_order"),
+        Index("idx_sold_at", "sold_at", "id"),
         Index("idx_user_id", "user_id"),
         Index("idx_timestamp", "timestamp", "id"),
         Index("idx_product_type", "product_type"),
@@ -41,7 +45,7 @@ class PurchaseRow(Base):
     product_id: Mapped[str | None] = mapped_column(String(100))
     product_name: Mapped[str | None] = mapped_column(String(255))
     product_type: Mapped[str | None] = mapped_column(String(20))
-    amount: Mapped[Decimal] = mapped_column(Exact)
+    amount: Mapped[Decimal] = mapped_column(Money)
     currency: Mapped[str] = mapped_column(String(3))
     payment_method: Mapped[str | None] = mapped_column(String(50))
     payment_status: Mapped[str] = mapped_column(String(20))
@@ -60,19 +64,28 @@ class PurchaseRow(Base):
     """Sealed."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    paid_amount: Mapped[Decimal] = mapped_column(Exact)
-    refunded_amount: Mapped[Decimal] = mapped_column(Exact)
+    sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was paid first, also if the payment was taken back since."""
+    ordered_on: Mapped[date | None] = mapped_column(Date)
+    """The day of the order where the shop is: that of its rate. Known once it is sold."""
+    paid_amount: Mapped[Decimal] = mapped_column(Money)
+    refunded_amount: Mapped[Decimal] = mapped_column(Money)
     rate_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
     rate_base_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
     """The rate, as units of either currency for one euro: pinned when the sale was booked."""
     base_currency: Mapped[str] = mapped_column(String(3))
-    base_net_amount: Mapped[Decimal | None] = mapped_column(Exact)
+    base_net_amount: Mapped[Decimal | None] = mapped_column(Money)
     """Paid less refunded in the base currency; NULL while a paid order has no rate."""
     is_test: Mapped[bool] = mapped_column(Boolean)
     is_staff: Mapped[bool] = mapped_column(Boolean)
     disputed: Mapped[bool] = mapped_column(Boolean)
     lines_fixed: Mapped[bool] = mapped_column(Boolean)
     """A paid notice told the amount, and the lines are known: no other changes them."""
+
+    @property
+    def is_known(self) -> bool:
+        """The order itself was told; else notices wait for it."""
+        return bool(self.currency)
 
     @property
     def rate(self) -> Rate | None:
@@ -96,7 +109,7 @@ class LineRow(Base):
     product_name: Mapped[str] = mapped_column(String(255))
     product_type: Mapped[str] = mapped_column(String(20))
     quantity: Mapped[int] = mapped_column(Integer)
-    amount: Mapped[Decimal] = mapped_column(Exact)
+    amount: Mapped[Decimal] = mapped_column(Money)
 
 
 class EntryRow(Base):
@@ -115,11 +128,14 @@ class EntryRow(Base):
     order_id: Mapped[str] = mapped_column(Id(100))
     kind: Mapped[str] = mapped_column(String(20))
     reference: Mapped[str] = mapped_column(Id, default="")
-    amount: Mapped[Decimal] = mapped_column(Exact)
+    amount: Mapped[Decimal] = mapped_column(Money)
     """Signed."""
-    base_amount: Mapped[Decimal | None] = mapped_column(Exact)
+    base_amount: Mapped[Decimal | None] = mapped_column(Money)
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
+    """Date of the sale, the refund or the correction."""
     booked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(String(20), default="")
+    """Why it corrects others."""
 
 
 class NoticeRow(Base):
@@ -134,9 +150,9 @@ class NoticeRow(Base):
     reference: Mapped[str] = mapped_column(Id)
     """The notice's own id or number, as told."""
     status: Mapped[str | None] = mapped_column(String(20))
-    amount: Mapped[Decimal | None] = mapped_column(Exact)
+    amount: Mapped[Decimal | None] = mapped_column(Money)
     currency: Mapped[str] = mapped_column(String(3))
-    refunded_total: Mapped[Decimal | None] = mapped_column(Exact)
+    refunded_total: Mapped[Decimal | None] = mapped_column(Money)
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
     """When it happened: of a purchase, when it was paid."""
     source: Mapped[str] = mapped_column(String(50))
@@ -146,6 +162,12 @@ class NoticeRow(Base):
     changed: Mapped[str] = mapped_column(String(500))
     """What it changed of the order, by column; empty when nothing."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    reported_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its source read the order."""
+    paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the order was paid, if that was told."""
+    deleted: Mapped[bool] = mapped_column(Boolean, default=False)
+    """The shop deleted the refund."""
 
 
 class RateRow(Base):

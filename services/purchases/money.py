@@ -1,16 +1,14 @@
-"""Exact amounts of money: decimals in the minor units that ISO 4217 gives a currency."""
+"""Exact amounts of money: decimals in the minor units of their currency."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
-from functools import cache
 from typing import Final, NamedTuple
 
-import iso4217
+from kit.rules import DECIMALS, minor_unit
 
 _DIGITS: Final = 60  # those of an amount times those of a rate, and room
-_EXPONENTS: Final = {currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None}
 NOTHING: Final = Decimal(0)
 
 
@@ -33,8 +31,8 @@ PAR: Final = Rate(Decimal(1), Decimal(1))
 
 
 def is_currency(code: str) -> bool:
-    """True for a code of ISO 4217 in which one can pay: gold and test codes have no minor unit."""
-    return code in _EXPONENTS
+    """True for a code in which one can pay, or could once: gold and test codes have no minor unit."""
+    return code in DECIMALS
 
 
 def exact(amount: float | Decimal, currency: str) -> Decimal:
@@ -64,11 +62,6 @@ def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[D
     return booked
 
 
-@cache
-def _unit(currency: str) -> Decimal:
-    return Decimal(1).scaleb(-_EXPONENTS[currency])
-
-
 def _rounded(amount: Decimal, currency: str) -> Decimal:
     with localcontext(prec=_DIGITS):
-        return amount.quantize(_unit(currency), ROUND_HALF_UP)
+        return amount.quantize(minor_unit(currency), ROUND_HALF_UP)

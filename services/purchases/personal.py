@@ -3,31 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
-from kit.subjects.holdings import Holding, Kind, Part, nothing
-from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
+from kit.subjects.holdings import Ages, Becomes, Holding, Kind, Part, Row, Stays, nothing
+from kit.subjects.words import OTHER, PAYMENTS, SENDERS, word
+from kit.vault import Vault
+from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT, reference_pseudonym
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
+from services.purchases.rules import Reason
 
-HOLDINGS: Final = (
-    Holding(
+
+def _reason(row: Row) -> str:
+    """Why an order stands so, which is one of the contract's words; what somebody wrote about a refund goes."""
+    return row["reason"] if row["reason"] in set(Reason) else ""
+
+
+def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, ...]:
+    """The tables of purchases.
+
+    Args:
+        vault: makes the pseudonyms of references.
+        erased: what becomes of an erased person's purchases, as the shop chose.
+    """
+
+    def reference(row: Row) -> str:
+        return reference_pseudonym(vault, row["reference"])
+
+    referred: dict[str, Becomes] = {"reference": reference}
+    ids = {"purchase_id": Stays.ID, "site": Stays.ID, "order_id": Stays.SHOP}
+    products = {"product_id": Stays.SHOP, "product_name": Stays.SHOP, "product_type": Stays.WORD}
+    kept = Holding(
         PurchaseRow,
         section="purchase_history",
         why="what was sold, for the shop's books and its figures",
-        kept="as long as tax law asks; after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
+        kept="as long as tax law asks, or as long as `PMP_SITE_RETENTION_TABLES` says; "
+        "after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
-        personal=nothing("email", "billing_data", "metadata"),
+        personal={**nothing("email", "billing_data", "metadata", "utm_attribution"), **word("payment_method", PAYMENTS, otherwise=OTHER)},
+        stays={
+            "id": Stays.ID,
+            "site": Stays.ID,
+            "order_id": Stays.SHOP,
+            **products,
+            "currency": Stays.WORD,
+            "payment_status": Stays.WORD,
+            "base_currency": Stays.WORD,
+        },
         sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
-        internal=("lines_fixed",),
+        internal=("lines_fixed", "ordered_on"),
+        ages=Ages("timestamp", key="id"),
         parts=(
-            Part(LineRow, "purchase_id"),
-            Part(EntryRow, "purchase_id"),
-            Part(NoticeRow, "purchase_id", {"reason": lambda _row: ""}),
+            Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, **products}),
+            Part(EntryRow, "purchase_id", referred, {**ids, "kind": Stays.WORD}),
+            Part(
+                NoticeRow,
+                "purchase_id",
+                {**referred, "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
+                {"purchase_id": Stays.ID, **dict.fromkeys(("kind", "status", "currency", "changed"), Stays.WORD)},
+            ),
         ),
-    ),
-)
-
-
-def holdings(erased: Literal["keep", "delete"]) -> tuple[Holding, ...]:
-    """What becomes of an erased person's purchases, as the shop chose."""
-    return HOLDINGS if erased == "keep" else tuple(replace(holding, goes=True) for holding in HOLDINGS)
+    )
+    return (kept if erased == "keep" else replace(kept, goes=True),)

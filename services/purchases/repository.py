@@ -10,17 +10,19 @@ from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from kit.database import upsert
 from kit.log.tables import outbox_heads
 from kit.rules import PageKey
-from services.purchases.exchange import ANCHOR, OLDEST, Quote, rate_on
+from services.purchases.exchange import ANCHOR, OLDEST, Quote, by_day, rate_on
 from services.purchases.messages import TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.money import PAR, Rate
-from services.purchases.orders import Order
-from services.purchases.rules import Claim, NoticeKind, Status
+from services.purchases.orders import AWAITED, Order
+from services.purchases.rules import Claim, NoticeKind, Reason, Status
 
+_AT_ONCE = 500
 _RATES: Table = cast("Table", RateRow.__table__)
 
 
@@ -31,6 +33,8 @@ class Filter:
     subjects: Collection[str] | None = None
     status: str | None = None
     product_id: str | None = None
+    date: str = "order"
+    """Of which date the period is: of the order, its sale, or an entry of its ledger."""
     since: datetime | None = None
     until: datetime | None = None
     """Orders of this time are left out."""
@@ -74,7 +78,7 @@ class Purchases:
         if "lines" in order.changed and row.created_at:
             await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
         row.created_at = row.created_at or now
-        if order.changed:
+        if order.changed or not row.updated_at:
             row.updated_at = now
         if "lines" in order.changed:
             self._session.add_all(order.lines)
@@ -120,6 +124,22 @@ class Purchases:
         """How many paid orders have no rate."""
         return await self._session.scalar(select(func.count()).where(PurchaseRow.base_net_amount.is_(None))) or 0
 
+    async def count_awaited(self) -> int:
+        """How many orders are not known yet, while notices wait for them."""
+        return await self._session.scalar(select(func.count()).where(PurchaseRow.payment_status == AWAITED)) or 0
+
+    async def give_up(self, before: datetime) -> int:
+        """Deletes orders that have been awaited since before a time, and their notices; says how many there were."""
+        own = (PurchaseRow.payment_status == AWAITED, PurchaseRow.timestamp < before)
+        ids = (await self._session.scalars(select(PurchaseRow.id).where(*own).limit(_AT_ONCE).with_for_update())).all()
+        await self._session.execute(delete(NoticeRow).where(NoticeRow.purchase_id.in_(ids)))
+        await self._session.execute(delete(PurchaseRow).where(PurchaseRow.id.in_(ids)))
+        return len(ids)
+
+    async def count_notices(self, purchase_id: str) -> int:
+        """How many notices there are of an order."""
+        return await self._session.scalar(select(func.count()).where(NoticeRow.purchase_id == purchase_id)) or 0
+
     async def partitions(self) -> int:
         """Into how many partitions the topic is cut; 0 when the service has never run."""
         return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
@@ -141,13 +161,19 @@ class Rates:
 
     async def rate(self, day: date, currency: str, base: str) -> Rate | None:
         """What a currency was worth in the base currency on a day; None when there was no rate for it, nor in the week before."""
-        if currency == base:
-            return PAR
-        wanted = {currency, base} - {ANCHOR}
+        return PAR if currency == base else (await self.rates([(day, currency, base)]))[0]
+
+    async def rates(self, wanted: Sequence[tuple[date, str, str]]) -> Sequence[Rate | None]:
+        """The same for several days, currencies and base currencies, in one query."""
+        if not wanted:
+            return []
+        first, last = min(day for day, _, _ in wanted) - OLDEST, max(day for day, _, _ in wanted)
+        codes = {code for _, *pair in wanted for code in pair} - {ANCHOR}
         query = select(RateRow.day, RateRow.currency, RateRow.units).where(
-            RateRow.day.between(day - OLDEST, day), RateRow.currency.in_(sorted(wanted))
+            RateRow.day.between(first, last), RateRow.currency.in_(sorted(codes))
         )
-        return rate_on(day, currency, base, [Quote(row.day, row.currency, row.units) for row in await self._session.execute(query)])
+        days = by_day(Quote(row.day, row.currency, row.units) for row in await self._session.execute(query))
+        return [rate_on(day, currency, base, days) for day, currency, base in wanted]
 
     async def store(self, quotes: Sequence[Quote], source: str) -> None:
         """Writes rates down; those that are known are replaced."""
@@ -167,7 +193,7 @@ def choice(chosen: Filter, behind: PageKey[str] | None, limit: int) -> Select[Pu
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [PurchaseRow.payment_status != AWAITED]
     if not chosen.include_excluded:
         conditions += [PurchaseRow.is_test.is_(False), PurchaseRow.is_staff.is_(False)]
     if chosen.subjects is not None:
@@ -176,11 +202,17 @@ def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
         conditions.append(PurchaseRow.payment_status == chosen.status)
     if chosen.product_id is not None:
         conditions.append(PurchaseRow.id.in_(select(LineRow.purchase_id).where(LineRow.product_id == chosen.product_id)))
-    if chosen.since is not None:
-        conditions.append(PurchaseRow.timestamp >= chosen.since)
-    if chosen.until is not None:
-        conditions.append(PurchaseRow.timestamp < chosen.until)
-    return conditions
+    if chosen.date == "entry":
+        booked = _period(EntryRow.timestamp, chosen)
+        return [*conditions, PurchaseRow.id.in_(select(EntryRow.purchase_id).where(*booked))]
+    if chosen.date == "sale":
+        return [*conditions, PurchaseRow.sold_at.is_not(None), *_period(PurchaseRow.sold_at, chosen)]
+    return [*conditions, *_period(PurchaseRow.timestamp, chosen)]
+
+
+def _period(time: InstrumentedAttribute[Any], chosen: Filter) -> list[ColumnElement[bool]]:
+    since = [] if chosen.since is None else [time >= chosen.since]
+    return since if chosen.until is None else [*since, time < chosen.until]
 
 
 def _claim(row: NoticeRow) -> Claim:
@@ -192,4 +224,9 @@ def _claim(row: NoticeRow) -> Claim:
         at=row.timestamp,
         reference=row.reference,
         refunded_total=row.refunded_total,
+        source=row.source,
+        reported_at=row.reported_at,
+        paid_at=row.paid_at,
+        reason=Reason(row.reason) if row.kind == NoticeKind.PURCHASE and row.reason else None,
+        deleted=row.deleted,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from urllib.parse import unquote
 from uuid import UUID
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
@@ -26,15 +28,18 @@ from kit.persons import Persons, subject_of
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from kit.subjects.holdings import Row
+from kit.subjects.words import OTHER, SENDERS, listed
 from kit.suppression import Suppressed, Suppressions
 from services.purchases.messages import (
-    ERASED,
     Told,
     changed_message,
+    is_erased,
+    may_be_ordered,
     names_in,
     of_nobody,
     purchase_id_of,
     recorded_message,
+    reference_pseudonym,
     sealed_under,
     told,
     unsuppressed,
@@ -43,9 +48,13 @@ from services.purchases.models import PurchaseRow
 from services.purchases.money import NOTHING, exact, is_currency
 from services.purchases.orders import Order, new_row
 from services.purchases.repository import Filter, Purchases, Rates
-from services.purchases.rules import Claim, NoticeKind, Status, status_of
+from services.purchases.rules import Claim, NoticeKind, Status, paid_when_paid, reason_of, status_of
 
+MOST_WAITING: Final = 100
+"""Notices that wait for an order at most."""
 _PAGE = 50
+_NO_CURRENCY = "currency is no code of ISO 4217, nor of WooCommerce, in which one pays or could once"
+_TIMES: Final = ("timestamp", "paid_at", "reported_at")
 _UNKNOWN = "there is no such purchase"
 
 
@@ -58,7 +67,6 @@ class _Notice:
     """The purchase id, or the shop's own number."""
     claim: Callable[[Order], Claim]
     """What is claimed; a refund is in the currency of its order."""
-    source: str
     reason: str = ""
     told: Told | None = None
     """What else is known of the order; None when it has to be there already."""
@@ -112,67 +120,89 @@ class PurchasesServicer(PurchasesServiceServicer):
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
         purchase, site = request.purchase, self._site()
         currency = purchase.currency.upper() or self._settings.site_currency
-        paid_at = purchase.paid_at if purchase.HasField("paid_at") else purchase.timestamp
         check(
-            self._wrong_time("purchase.timestamp", purchase.timestamp),
-            self._wrong_time("purchase.paid_at", paid_at),
+            *(self._wrong_time(f"purchase.{name}", getattr(purchase, name)) for name in _TIMES if purchase.HasField(name)),
             wrong_struct("purchase.billing_address", purchase.billing_address),
             wrong_struct("purchase.metadata", purchase.metadata),
-            None if is_currency(currency) else Violation("purchase.currency", "currency is no code of ISO 4217 in which one pays"),
+            None if is_currency(currency) else Violation("purchase.currency", _NO_CURRENCY),
         )
+        word, paid_at, reported_at = purchase.payment_status or Status.COMPLETED, _at(purchase, "paid_at"), _at(purchase, "reported_at")
+        method, status = purchase.payment_method, _status("purchase.payment_status", word)
         claim = Claim(
             kind=NoticeKind.PURCHASE,
-            status=_status("purchase.payment_status", purchase.payment_status or Status.COMPLETED),
+            status=paid_when_paid(status, word, method=method, paid_at=paid_at, reported=reported_at is not None),
             amount=exact(purchase.amount, currency),
             currency=currency,
-            at=paid_at.ToDatetime(UTC),
+            at=paid_at or purchase.timestamp.ToDatetime(UTC),
             reference=purchase.id,
             refunded_total=exact(purchase.refunded_total, currency) if purchase.HasField("refunded_total") else None,
+            source=purchase.source,
+            reported_at=reported_at,
+            paid_at=paid_at,
+            reason=reason_of(purchase.reason, word) if reported_at else None,
         )
         email_hash = self._vault.fingerprint(purchase.email) if purchase.email else b""
         news = told(purchase, currency, email_hash, await self._keys.seals(sealed_under(purchase, email_hash)))
-        order, _ = await self._record(_Notice(site, purchase.order_id, lambda _: claim, purchase.source, told=news))
+        order, _ = await self._record(_Notice(site, purchase.order_id, lambda _: claim, told=news))
         return pb.TrackPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate)
 
     @override
     async def RefundPurchase(self, request: pb.RefundPurchaseRequest, context: Context) -> pb.RefundPurchaseResponse:
         refund = request.refund
-        at = self._time("refund.timestamp", refund.timestamp if refund.HasField("timestamp") else None)
+        reported_at = self._time("refund.reported_at", refund.reported_at) if refund.HasField("reported_at") else None
+        at = self._time("refund.timestamp", refund.timestamp) if refund.HasField("timestamp") else reported_at or datetime.now(UTC)
 
         def claim(order: Order) -> Claim:
             currency = order.row.currency
             return Claim(
                 kind=NoticeKind.REFUND,
-                amount=exact(refund.amount, currency),
+                amount=_exact(refund.amount, currency) if refund.HasField("amount") else None,
                 currency=currency,
                 at=at,
                 reference=refund.reference,
-                refunded_total=exact(refund.refunded_total, currency) if refund.HasField("refunded_total") else None,
+                refunded_total=_exact(refund.refunded_total, currency) if refund.HasField("refunded_total") else None,
+                source=refund.source,
+                reported_at=reported_at,
+                deleted=refund.deleted,
             )
 
-        order, booked = await self._record(_Notice(self._site(), request.id, claim, refund.source, refund.reason))
-        return pb.RefundPurchaseResponse(success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, booked_amount=float(booked))
+        order, booked = await self._record(_Notice(self._site(), unquote(request.id), claim, refund.reason))
+        return pb.RefundPurchaseResponse(
+            success=True,
+            purchase_id=order.row.id,
+            duplicate=order.is_duplicate,
+            booked_amount=float(booked),
+            waiting=order.waiting > 0,
+        )
 
     @override
     async def UpdatePaymentStatus(self, request: pb.UpdatePaymentStatusRequest, context: Context) -> pb.UpdatePaymentStatusResponse:
         status = _status("payment_status", request.payment_status)
-        at = self._time("timestamp", request.timestamp if request.HasField("timestamp") else None)
+        at = self._time("timestamp", request.timestamp) if request.HasField("timestamp") else datetime.now(UTC)
 
         def claim(order: Order) -> Claim:
-            return Claim(NoticeKind.STATUS, status=status, currency=order.row.currency, at=at, reference=request.reference)
+            stands = paid_when_paid(status, request.payment_status, method=order.row.payment_method or "")
+            return Claim(NoticeKind.STATUS, stands, currency=order.row.currency, at=at, reference=request.reference, source=request.source)
 
-        order, _ = await self._record(_Notice(self._site(), request.id, claim, request.source))
+        order, _ = await self._record(_Notice(self._site(), unquote(request.id), claim))
         return pb.UpdatePaymentStatusResponse(
-            success=True, purchase_id=order.row.id, duplicate=order.is_duplicate, payment_status=order.row.payment_status
+            success=True,
+            purchase_id=order.row.id,
+            duplicate=order.is_duplicate,
+            payment_status="" if order.waiting else order.row.payment_status,
+            waiting=order.waiting > 0,
         )
 
     @override
     async def GetPurchase(self, request: pb.GetPurchaseRequest, context: Context) -> pb.GetPurchaseResponse:
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
-            row = await Purchases(session).find(self._site(), request.id)
+            purchases = Purchases(session)
+            row = await purchases.find(self._site(), unquote(request.id))
             if row is None:
                 raise NotFound(_UNKNOWN)
+            if not row.is_known:
+                raise NotFound(f"{_UNKNOWN}; {await purchases.count_notices(row.id)} refunds or statuses wait for it")
             [shown] = await self._shown(session, [row], await self._keys.opener([row.billing_data]))
         return pb.GetPurchaseResponse(purchase=shown)
 
@@ -186,6 +216,7 @@ class PurchasesServicer(PurchasesServiceServicer):
                 subjects=await _subjects(session, request.user_id) if request.user_id else None,
                 status=request.payment_status or None,
                 product_id=request.product_id or None,
+                date=request.date or "order",
                 since=since.ToDatetime(UTC) if request.HasField("from") else None,
                 until=request.to.ToDatetime(UTC) if request.HasField("to") else None,
                 include_excluded=request.include_excluded,
@@ -227,18 +258,33 @@ class PurchasesServicer(PurchasesServiceServicer):
         recorded: list[_Recorded] = []
         seen: set[str] = set()
         for notice, found in zip(notices, known, strict=True):
-            if found is None and notice.told is None:
+            if found is None and notice.told is None and not may_be_ordered(notice.name):
                 raise NotFound(_UNKNOWN)
             order = found or Order(new_row(notice.site, notice.name, self._settings.site_currency))
             row = order.row
             if row.id in seen:
                 raise _ToldTwice
             seen.add(row.id)
-            before, claim = row.refunded_amount, notice.claim(order)
-            order.tell(claim, notice.told and _unsuppressed(order, notice.told, suppressed))
-            rate = await rates.rate(row.timestamp.date(), row.currency, row.base_currency) if order.awaits_rate else row.rate
+            before, claim, reason = row.refunded_amount, notice.claim(order), notice.reason
+            news = notice.told and _unsuppressed(order, notice.told, suppressed)
+            if is_erased(row.subject, news):
+                source = claim.source and (listed(claim.source, SENDERS) or OTHER)
+                claim, reason = replace(claim, reference=reference_pseudonym(self._vault, claim.reference), source=source), ""
+            if notice.told is None and not row.is_known:
+                if order.waiting >= MOST_WAITING:
+                    raise NotFound(f"{_UNKNOWN}, and {MOST_WAITING} notices wait for it")
+                order.wait(claim, now)
+                await purchases.add(order, (), order.notice(claim, reason, now), now)
+                recorded.append(_Recorded(order, NOTHING))
+                continue
+            order.tell(claim, news)
+            if order.awaits_rate:
+                row.ordered_on = day = row.timestamp.astimezone(self._settings.site_timezone).date()
+                rate = await rates.rate(day, row.currency, row.base_currency)
+            else:
+                rate = row.rate
             entries = order.book(claim, rate, now)
-            await purchases.add(order, entries, order.notice(claim, notice.source, notice.reason, now), now)
+            await purchases.add(order, entries, order.notice(claim, reason, now), now)
             recorded.append(_Recorded(order, max(NOTHING, row.refunded_amount - before)))
         await purchases.flush()
         told = [order for order, _ in recorded if order.changed]
@@ -255,20 +301,28 @@ class PurchasesServicer(PurchasesServiceServicer):
         """The shop that speaks: the owner of the API key. Inside the mesh it is the mesh's own shop."""
         return caller().client or self._settings.site_name
 
-    def _time(self, field: str, told: Timestamp | None) -> datetime:
-        """When something happened: now, when nobody said."""
-        if told is None:
-            return datetime.now(UTC)
+    def _time(self, field: str, told: Timestamp) -> datetime:
+        """When something happened."""
         check(self._wrong_time(field, told))
         return told.ToDatetime(UTC)
 
     def _wrong_time(self, field: str, told: Timestamp) -> Violation | None:
-        return wrong_time(field, told, Period.of(self._settings.site_retention))
+        return wrong_time(field, told, Period.kept(self._settings, "purchases.purchases"))
 
 
 def _unsuppressed(order: Order, news: Told, suppressed: Suppressed) -> Told:
     """What a notice tells, but of nobody who was erased: the sale counts, whoever it was."""
-    return of_nobody(news) if (order.row.subject or "").startswith(ERASED) else unsuppressed(news, suppressed)
+    return of_nobody(news) if is_erased(order.row.subject, None) else unsuppressed(news, suppressed)
+
+
+def _at(message: Message, field: str) -> datetime | None:
+    """A time that may be missing."""
+    return getattr(message, field).ToDatetime(UTC) if message.HasField(field) else None
+
+
+def _exact(amount: float, currency: str) -> Decimal:
+    """An amount in its currency; as it was told, where that is not known yet."""
+    return exact(amount, currency) if currency else Decimal(repr(amount))
 
 
 async def _subjects(session: AsyncSession, user_id: str) -> Sequence[str]:

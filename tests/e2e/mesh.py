@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from tests import logs
 from tests.servers import free_port, until
 
 PMP = Path(sys.executable).with_name("pmp")
@@ -107,19 +109,30 @@ def running(data: Path, *arguments: str, environment: Mapping[str, str] | None =
     mesh = Mesh(data, environment or {})
     data.mkdir(parents=True, exist_ok=True)
     with (data / "up.log").open("ab") as output:
+        before = output.tell()
         command = [PMP, "up", "--port", str(free_port()), *arguments]
         process = subprocess.Popen(command, env=mesh.environment, stdout=output, stderr=output)
-    try:
-        deadline = time.monotonic() + 120
-        while "ready in" not in (data / "up.log").read_text():
-            assert process.poll() is None, (data / "up.log").read_text()
-            assert time.monotonic() < deadline, (data / "up.log").read_text()
-            time.sleep(0.1)
-        yield mesh
-    finally:
-        mesh.client.close()
-        process.send_signal(signal.SIGINT)
+
+    def said() -> str:
+        return (data / "up.log").read_bytes()[before:].decode()
+
+    with logs.followed(data / "up.log", data / "logs"):
         try:
-            process.wait(40)
+            deadline = time.monotonic() + 120
+            while not says_ready(said()):
+                assert process.poll() is None, said()
+                assert time.monotonic() < deadline, said()
+                time.sleep(0.1)
+            yield mesh
         finally:
-            process.kill()
+            mesh.client.close()
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(40)
+            finally:
+                process.kill()
+
+
+def says_ready(said: str) -> bool:
+    """Whether `pmp up` says so, in a line of its own: `Address already in use` has these letters, too."""
+    return re.search(r"^[\d:]+ ready in [\d.]+ s$", said, re.MULTILINE) is not None

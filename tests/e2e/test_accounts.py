@@ -23,7 +23,7 @@ from cli.credentials import Scope
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.plan import Options, databases, make_plan
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK, Ports
 from tests.servers import PrivateMariaDb
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "components" / "accounts" / "accounts.sh"
@@ -77,8 +77,9 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = DataFolder(tmp_path_factory.mktemp("mesh"))
     folder.create()
     own = Secrets.load_or_make(folder)
-    [port] = free_ports(1)
-    plan = make_plan(Options(LOOPBACK, port, "mysql+aiomysql://", None), folder, own, environment())
+    with Ports() as ports:
+        [port] = ports.take(1)
+        plan = make_plan(Options(LOOPBACK, port, "mysql+aiomysql://", None), folder, own, ports, environment())
     commands = [
         replace(each, environment={**each.environment, "PMP_DATABASE_URL": accounts.url(each.name.removesuffix("-worker"))})
         for each in plan.services

@@ -24,7 +24,7 @@ REPEATED, MALFORMED = 1_303, 49
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), environment={"PMP_SITE_RETENTION": "P3650D"}) as mesh:
         yield mesh
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,11 +18,13 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+import redis
 from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
 from cli.plan import service_names
-from tests.e2e.mesh import PMP, Mesh
+from tests import logs
+from tests.e2e.mesh import PMP, Mesh, says_ready
 from tests.servers import free_port, until
 
 SECONDS = 60
@@ -30,10 +34,12 @@ SECONDS = 60
 class Up:
     """One `pmp up`, whose end is the test's business."""
 
-    def __init__(self, data: Path, *arguments: str) -> None:
-        self.mesh = Mesh(data, {})
+    def __init__(self, data: Path, *arguments: str, **environment: str) -> None:
+        self.mesh = Mesh(data, environment)
         data.mkdir(exist_ok=True)
         self.output = data / "up.log"
+        logs.follow(self.output)
+        logs.follow(data / "logs")
         with self.output.open("wb") as output:
             command = [PMP, "up", "--port", str(free_port()), *arguments]
             self.process = subprocess.Popen(command, env=self.mesh.environment, stdout=output, stderr=output)
@@ -42,7 +48,7 @@ class Up:
         return self.output.read_text()
 
     def ready(self) -> Mesh:
-        until(lambda: self.process.poll() is not None or "ready in" in self.said(), SECONDS)
+        until(lambda: self.process.poll() is not None or says_ready(self.said()), SECONDS)
         assert self.process.poll() is None, self.said()
         return self.mesh
 
@@ -62,6 +68,8 @@ def started() -> Iterator[list[Up]]:
     for up in ups:
         up.process.kill()  # its processes die with it
         up.process.wait()
+        logs.leave(up.output)
+        logs.leave(up.mesh.data / "logs")
         up.mesh.client.close()
 
 
@@ -108,6 +116,11 @@ class Shop:
 def stored(data: Path) -> set[str]:
     with closing(sqlite3.connect(data / "ingestion.db", timeout=10)) as database:
         return {event_id for (event_id,) in database.execute("SELECT id FROM events")}
+
+
+def test_a_mesh_that_could_not_start_is_not_taken_for_a_ready_one() -> None:
+    assert says_ready("12:00:00 redis is ready again after 0.1 s\n12:00:01 ready in 5.9 s\n\nThe mesh is ready at")
+    assert not says_ready("pmp: gateway does not start; the end of gateway.log:\ncannot bind '127.0.0.1:8080': Address already in use\n")
 
 
 def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> None:
@@ -185,3 +198,59 @@ def test_secrets_survive_a_start_that_fails(tmp_path: Path) -> None:
     secrets = (tmp_path / "secrets.json").read_bytes()
     up(tmp_path, "--redis-url", "redis://127.0.0.1:1")
     assert (tmp_path / "secrets.json").read_bytes() == secrets
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 96 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m,mode=700", "tmpfs", folder], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"only root can mount a disk: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(ballast: Path, leave: int) -> None:
+    """Leaves that many bytes on the disk."""
+    with ballast.open("ab") as file:
+        os.posix_fallocate(file.fileno(), file.tell(), shutil.disk_usage(ballast.parent).free - leave)
+
+
+def test_intake_stops_before_the_disk_is_full_and_a_full_one_loses_nothing(small_disk: Path, started: list[Up]) -> None:
+    data, ballast = small_disk / "data", small_disk / "ballast"
+    first = Up(data, PMP_LOG_DISK_MIN_BYTES=str(24 * 2**20))
+    started.append(first)
+    mesh = first.ready()
+    answered: list[str] = []
+
+    def track() -> httpx.Response:
+        page = {"id": str(uuid4()), "event_type": "page_view", "timestamp": datetime.now(UTC).isoformat()}
+        answer = mesh.client.post(f"{mesh.url}/api/v1/events/track", json=page, headers=mesh.credentials("site"))
+        if answer.status_code == 200:
+            answered.append(page["id"])
+        return answer
+
+    assert track().status_code == 200
+    assert "are free on the disk of" in mesh.pmp("status").stdout
+    fill(ballast, 16 * 2**20)
+    until(lambda: track().status_code == 429)
+    assert "the disk of the log is nearly full; try again later" in track().text
+    low = mesh.pmp("status", check=False)
+    assert (low.returncode, "intake stops below 24 MiB" in low.stdout) == (1, True)
+    assert mesh.drained()["stored"] == len(answered)  # what is there has room to be processed
+    until(lambda: "intake stops below 24 MiB" in first.said(), SECONDS)
+
+    fill(ballast, 0)
+    with redis.Redis.from_url(mesh.state["redis_url"]) as client, pytest.raises(redis.ConnectionError):
+        client.set("more", b"x" * 2**20)
+    until(lambda: first.said().count("redis ended with exit status 1 (0 MiB are free on the disk of") > 4, SECONDS)
+    assert max(float(pause) for pause in re.findall(r"redis ended .* again in ([\d.]+) s", first.said())) == 5
+    ballast.unlink()
+    until(lambda: track().status_code == 200, SECONDS)
+    until(lambda: mesh.pmp("status", check=False).returncode == 0, SECONDS)
+    mesh.drained()
+    assert stored(data) == set(answered)

@@ -6,11 +6,19 @@ import json
 import os
 import re
 import signal
+import socket
+import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
 from uuid import uuid4
 
 import httpx
@@ -21,6 +29,7 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.plan import service_names
+from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
 
@@ -29,9 +38,32 @@ PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
-        yield mesh
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a bank publishes its rates."""
+    folder = tmp_path_factory.mktemp("bank")
+    (folder / "rates.csv").write_text("Date,USD,JPY,\n2026-11-20,1.15,160.5,\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/rates.csv"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def mesh(bank: str) -> Iterator[Mesh]:
+    """On a folder that was there before, where every user of the machine gets at it, with files that they could read."""
+    with TemporaryDirectory(prefix="pmp-") as parent:
+        data = Path(parent) / "mesh"
+        for folder in (data, data / "redis" / "appendonlydir", data / "logs"):
+            folder.mkdir(parents=True)
+        for file in (data / "purchases.db", data / "subject_keys.db", data / "redis" / "old.aof", data / "logs" / "identity.log"):
+            file.touch()
+            file.chmod(0o644)
+        for folder in (Path(parent), data, data / "redis", data / "redis" / "appendonlydir", data / "logs"):
+            folder.chmod(0o755)
+        with running(data, environment={"PMP_SITE_RATES_URL": bank}) as mesh:
+            yield mesh
 
 
 def printed(mesh: Mesh) -> str:
@@ -102,10 +134,63 @@ def test_no_port_of_the_gateway_is_envoys_admin_interface(mesh: Mesh) -> None:
     assert stat.filemode((mesh.data / "gateway.sock").stat().st_mode) == "srw-------"
 
 
+def test_nothing_in_the_folder_is_for_other_users(mesh: Mesh) -> None:
+    everything = [mesh.data, *mesh.data.rglob("*")]
+    assert {"subject_keys.db", "ingestion.db-wal", "appendonly.aof.1.incr.aof"} <= {path.name for path in everything}
+    assert [path for path in everything if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    assert re.search(rf"other users could read \d+ files and folders of {mesh.data}: they are closed now", printed(mesh))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_a_user_without_rights_gets_no_secret_and_no_person(mesh: Mesh) -> None:
+    person = {"email": "grace.hopper@example.com", "first_name": "Grace-Brewster", "last_name": "Hopper-Murray"}
+    registered = mesh.client.post(f"{mesh.url}/api/v1/users/register", json=person, headers=mesh.credentials("site"))
+    assert registered.status_code == 200, registered.text
+    assert track(mesh, event(user_id=registered.json()["user_id"])) == 200
+    mesh.drained()
+    kept = json.loads((mesh.data / "secrets.json").read_text())
+    secrets = {value for secret in kept.values() for value in ([secret] if isinstance(secret, str) else secret)}
+    running_before = [process["pid"] for process in mesh.state["processes"]]
+    supervisor = psutil.Process(mesh.state["supervisor_pid"])
+    processes = [supervisor, *supervisor.children(recursive=True)]
+    listening = [
+        each for process in processes for each in process.net_connections("all") if each.status == psutil.CONN_LISTEN or not each.raddr
+    ]
+    given = {
+        "folder": str(mesh.data.parent),
+        "files": [str(path) for path in mesh.data.rglob("*")],
+        "pids": [process.pid for process in processes],
+        "ports": sorted({each.laddr.port for each in listening if each.family == socket.AF_INET and each.status == psutil.CONN_LISTEN}),
+        "sockets": sorted({each.laddr for each in listening if each.family == socket.AF_UNIX and each.laddr}),
+    }
+    assert len(given["ports"]) > len(PROCESSES)
+
+    looked = subprocess.run(
+        [sys.executable, nobody.__file__], input=json.dumps(given), check=False, capture_output=True, text=True, timeout=120
+    )
+    assert looked.returncode == 0, looked.stderr
+    got: dict[str, str] = json.loads(looked.stdout)
+
+    assert "pmp" in got[f"/proc/{supervisor.pid}/cmdline"], "it can look"
+    assert '"status"' in got[f"port {mesh.state['port']}"] or "HTTP/1.1" in got[f"port {mesh.state['port']}"], "it can ask"
+    told = {(where, value) for where, text in got.items() for value in (*secrets, *person.values()) if value in text}
+    assert {where for where, _ in told} == set()
+    assert [where for where in got if where.startswith((str(mesh.data), "/proc")) and not where.endswith(("/cmdline", "/mounts"))] == []
+    assert [where for where, text in got.items() if where.startswith("socket") and text] == []
+    assert mesh.pmp("status").returncode == 0, "nothing that it asked for was done"
+    assert [process["pid"] for process in mesh.state["processes"]] == running_before
+
+
 def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:
     address = next(process["address"] for process in mesh.state["processes"] if process["name"] == "redis")
     host, port = address.split(":")
     assert shell(mesh, f"exec 3<>/dev/tcp/{host}/{port}; printf 'PING\\r\\n' >&3; head -n 1 <&3").startswith("-NOAUTH")
+
+
+def test_exchange_rates_are_imported_by_themselves(mesh: Mesh) -> None:
+    until(lambda: "exchange rates: 2 rates from 2026-11-20 to 2026-11-20; 0 orders that had none are priced." in printed(mesh))
+    with closing(sqlite3.connect(f"file:{mesh.data}/purchases.db?mode=ro", uri=True)) as database:
+        assert database.execute("SELECT count(*) FROM exchange_rates").fetchone() == (2,)
 
 
 def test_status_shows_every_process(mesh: Mesh) -> None:
@@ -165,6 +250,12 @@ def test_a_process_that_is_killed_is_started_again_and_works(mesh: Mesh, name: s
     assert mesh.drained()["stored"] == stored + 1
     assert re.search(rf"{name} was killed by SIGKILL; starting it again in [\d.]+ s", printed(mesh))
     assert f"{name} is ready again" in printed(mesh)
+
+
+def test_services_that_lost_their_neighbours_log_json_and_nothing_else(mesh: Mesh) -> None:
+    """After all of them were killed once, also those that they were connected to."""
+    logs = [mesh.data / "logs" / f"{name}.log" for name in (*service_names(), "ingestion-worker")]
+    assert [line for log in logs for line in log.read_text().splitlines() if not line.startswith("{")] == []
 
 
 def test_a_dead_letter_is_listed_shown_tried_again_and_dropped(mesh: Mesh) -> None:

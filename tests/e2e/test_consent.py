@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import time
 from collections.abc import Generator, Iterator
@@ -50,14 +52,15 @@ def shown(mesh: Mesh, id_: str) -> dict[str, Any]:
 class Visitor(Thread):
     """One person, 200 events a second."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, user: str = USER) -> None:
         super().__init__()
+        self.user, self.visit = user, f"visit-{user}"
         self._mesh = mesh
         self._left = Event()
         self.sent = 0
 
     def run(self) -> None:
-        headers = self._mesh.credentials("site", USER)
+        headers = self._mesh.credentials("site", self.user)
         due = time.monotonic()
         while not self._left.is_set():
             events = [self._event(self.sent + number) for number in range(PACK)]
@@ -71,15 +74,14 @@ class Visitor(Thread):
         self._left.set()
         self.join(30)
 
-    @staticmethod
-    def _event(number: int) -> dict[str, Any]:
+    def _event(self, number: int) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat()
         return {
-            "id": f"e{number}",
+            "id": f"{self.user}-{number}",
             "event_type": "page_view",
             "timestamp": now,
-            "user_id": USER,
-            "session_id": VISIT,
+            "user_id": self.user,
+            "session_id": self.visit,
             "user_agent": "Firefox",
         }
 
@@ -101,10 +103,10 @@ def stored(mesh: Mesh) -> list[tuple[datetime, bool]]:
     return [(datetime.fromisoformat(received).replace(tzinfo=UTC), _leads(*columns)) for received, *columns in rows]
 
 
-def touched(mesh: Mesh) -> list[datetime]:
-    """When the person did what is in its journey."""
+def touched(mesh: Mesh, user: str = USER, visit: str = VISIT) -> list[datetime]:
+    """When somebody did what is in its journey."""
     with closing(sqlite3.connect(f"file:{mesh.data}/journeys.db?mode=ro", uri=True)) as database:
-        names = (USER, VISIT, f"%:{USER}", f"%{VISIT}")
+        names = (user, visit, f"%:{user}", f"%{visit}")
         query = "SELECT timestamp FROM user_journeys WHERE user_id = ? OR session_id = ? OR subject LIKE ? OR subject LIKE ?"
         return [datetime.fromisoformat(at).replace(tzinfo=UTC) for (at,) in database.execute(query, names)]
 
@@ -138,6 +140,42 @@ def test_consent_withdrawn_under_load_is_obeyed_within_seconds(mesh: Mesh) -> No
     assert not any(late)
     assert touched(mesh)
     assert max(touched(mesh)) < obeyed_at
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_was_answered_is_obeyed_though_gdpr_is_gone_at_once(mesh: Mesh, number: signal.Signals) -> None:
+    denier, erased = (Visitor(mesh, f"{word}-{number.value}") for word in ("denier", "erased"))
+    with mesh.unattended():
+        for one in (denier, erased):
+            one.start()
+        until(lambda: all(leading(mesh, one) for one in (denier, erased)))
+        assert choose(mesh, denier.user, analytics_tracking=False).status_code == 200
+        answer = mesh.client.delete(f"{mesh.url}{API}/users/{erased.user}/data", headers=mesh.credentials("site", USER))
+        os.kill(mesh.pid("gdpr"), number)
+        obeyed_at = datetime.now(UTC) + timedelta(seconds=OBEYED_SECONDS)
+        assert answer.status_code == 200, answer.text
+        time.sleep(OBEYED_SECONDS + 2)
+        for one in (denier, erased):
+            one.leave()
+        books = mesh.drained()
+        assert books["balanced"]
+        assert books["suppressed"] > 0
+        for one in (denier, erased):
+            received = leading(mesh, one)
+            assert received
+            assert max(received) < obeyed_at
+            assert max(touched(mesh, one.user, one.visit)) < obeyed_at
+        if number == signal.SIGSTOP:
+            os.kill(mesh.pid("gdpr"), signal.SIGCONT)
+    until(lambda: choose(mesh, denier.user, analytics_tracking=False).status_code == 200)
+
+
+def leading(mesh: Mesh, one: Visitor) -> list[datetime]:
+    """When those events of a visitor were received whose rows lead to it."""
+    with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
+        query = "SELECT received_at FROM events WHERE user_id = ? OR session_id = ? OR event_data LIKE ?"
+        rows = database.execute(query, (one.user, one.visit, f"%{one.user}%")).fetchall()
+    return [datetime.fromisoformat(received).replace(tzinfo=UTC) for (received,) in rows]
 
 
 def test_the_history_of_what_was_chosen_is_shown(mesh: Mesh) -> None:

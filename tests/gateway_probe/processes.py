@@ -17,6 +17,7 @@ from typing import TypeVar
 import httpx
 import jwt
 
+from tests import logs
 from tests.servers import free_port
 
 MESH_TOKEN = "mesh-token-100%-of-the-tests"
@@ -86,7 +87,8 @@ def _process(arguments: list[str], environment: Mapping[str, str], log: Path) ->
             [sys.executable, "-m", *arguments], env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            yield process
+            with logs.followed(log):
+                yield process
         finally:
             process.kill()
             process.wait()

@@ -1,7 +1,7 @@
 """A service behind the gateway under test: the contract of ingestion, answering with what reached it.
 
 `python -m tests.gateway_probe.server PORT`. An accepted event's id in the answer is a JSON object of the request's
-metadata; the event's type chooses how the call ends.
+metadata and of how long its caller waits; the event's type chooses how the call ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Probe(IngestionServiceServicer):
 
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         """Ends as the event's type says: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else well."""
-        metadata = _metadata(context)
+        metadata = {**_metadata(context), "time-remaining": f"{context.time_remaining()}"}
         try:
             violations = READING.event(request).violations
         except InvalidRequest as error:

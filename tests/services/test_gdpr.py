@@ -47,6 +47,7 @@ from kit.rules import PageKey
 from kit.settings import Settings
 from kit.subjects.data import SubjectData
 from kit.subjects.servicer import SubjectDataServicer
+from kit.suppression import digest
 from kit.telemetry import MetricName, telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
@@ -62,6 +63,7 @@ from services.gdpr.saga import Saga
 from services.gdpr.servicer import GdprServicer
 from tests.conftest import newest_database
 from tests.receiver import SECRET, Receiver, receiving
+from tests.servers import PrivateRedis
 
 PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -158,8 +160,12 @@ class Gdpr:
                 pass
 
     async def published(self) -> dict[str, list[GdprChanged]]:
-        """What the topic tells of each name."""
+        """What the topic tells of each name, once all that was committed is published."""
         await self.relay(TOPIC)
+        return await self.in_log()
+
+    async def in_log(self) -> dict[str, list[GdprChanged]]:
+        """What holders read of each name now."""
         found: dict[str, list[GdprChanged]] = {}
         for partition in range(self.partitions):
             for entry in await self.log.read(TOPIC, partition, START, limit=1000, block_ms=1):
@@ -211,7 +217,8 @@ async def gdpr(settings: Settings, log: RedisLog, keys: Keys, system: Receiver) 
         settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
         topic, holders = StateTopic(TOPIC, settings.log_partitions), Holders(settings, [TOPIC])
         archives = Archives(database.sessions, keys, holders, settings.site_name)
-        servicer = GdprServicer(database.sessions, topic, keys, holders, archives=archives, systems=settings.site_erasure_calls)
+        relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
+        servicer = GdprServicer(database.sessions, topic, relay, keys, holders, archives=archives, systems=settings.site_erasure_calls)
         add_GdprServiceServicer_to_server(servicer, server)
         data = SubjectDataServicer(SubjectData(database, keys, topic, HOLDINGS), database, log, topic)
         add_SubjectDataServiceServicer_to_server(data, server)
@@ -303,6 +310,35 @@ async def test_the_history_is_exact_under_updates_at_the_same_time(gdpr: Gdpr) -
         assert (state.state == "granted", state.since) == (choice.granted, choice.decided_at)
         made = [(at_, state_) for purpose_, state_, at_ in expected if purpose_ == purpose]
         assert (state.since.ToDatetime(UTC), state.state) == max(made)
+
+
+async def test_what_was_answered_is_in_the_log_and_takes_effect_without_its_answerer(gdpr: Gdpr) -> None:
+    for _ in range(2):
+        await gdpr.update("42", analytics_tracking=False, timestamp=at(0))
+        assert len((await gdpr.in_log())["wordpress:42"]) == 1
+    await gdpr.erase("77")
+    [suppressed] = (await gdpr.in_log())[""]
+    assert suppressed.suppression.digest == digest(gdpr.keys.vault, "wordpress:77")
+    assert await gdpr.published() == await gdpr.in_log(), "nothing is left for the relay"
+
+
+async def test_what_the_log_does_not_take_is_answered_as_not_yet_in_force_and_takes_effect_when_repeated(
+    gdpr: Gdpr, redis_server: PrivateRedis
+) -> None:
+    redis_server.hang()
+    calls = [gdpr.update("42", analytics_tracking=False, timestamp=at(0)), gdpr.erase("77")]
+    try:
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        redis_server.go_on()
+    for answer in answers:
+        assert isinstance(answer, grpc.aio.AioRpcError)
+        assert answer.code() is grpc.StatusCode.UNAVAILABLE
+        assert answer.details() == "recorded, but not yet in force: the log does not answer; try again"
+    again = await gdpr.update("42", analytics_tracking=False, timestamp=at(0))
+    assert (again.duplicate, len(await gdpr.history("42"))) == (True, 1)
+    assert (await gdpr.erase("77")).request.id == (await gdpr.erase("77")).request.id
+    assert {name: len(told) for name, told in (await gdpr.in_log()).items()} == {"wordpress:42": 1, "": 1}
 
 
 async def test_a_visitors_choice_is_carried_over_and_leaves_again(gdpr: Gdpr) -> None:
@@ -630,6 +666,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("42", {"analytics_tracking": True, "policy_version": "a b"}, "consent.policy_version"),
     ("42", {"analytics_tracking": True, "timestamp": (datetime.now(UTC) + timedelta(days=2)).isoformat()}, "consent.timestamp"),
     ("", {"analytics_tracking": True}, "id"),
+    *((nobody, {"analytics_tracking": True}, "id") for nobody in ("0", "000", "null", "undefined", "session:NaN", "anonymous:-")),
     ("ada@example.org", {"analytics_tracking": True}, "id"),
     ("session:", {"analytics_tracking": True}, "id"),
     ("wordpress:42", {"analytics_tracking": True}, "id"),
@@ -648,6 +685,14 @@ async def test_a_broken_rule_names_its_field_and_nothing_is_kept(gdpr: Gdpr) -> 
         assert Status.FromString(details).details[0].Unpack(bad)  # pyright: ignore[reportArgumentType]
         assert field in {violation.field for violation in bad.field_violations}
     assert await gdpr.published() == {}
+
+
+async def test_nobody_is_erased_exported_or_asked_for(gdpr: Gdpr) -> None:
+    for nobody in ("0", "None", "session:undefined", "00000000-0000-0000-0000-000000000000"):
+        for call in (gdpr.erase(nobody), gdpr.erase(nobody, dry_run=True), gdpr.export(nobody), gdpr.get(nobody)):
+            with pytest.raises(grpc.aio.AioRpcError, match="id stands for nobody"):
+                await call
+    assert await gdpr.done() == []
 
 
 async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr) -> None:

@@ -929,3 +929,33 @@ async def test_who_denied_is_not_added_to_an_event(ingestion: Ingestion) -> None
     await ingestion.track({**told, "context": {"user_id": "7"}})
     await ingestion.drain()
     assert [row.user_id for row in await ingestion.rows()] == [None]
+
+
+@pytest.mark.parametrize("nobody", ["0", "null", "undefined", "[object Object]", " ", "00000000-0000-0000-0000-000000000000"])
+async def test_an_event_of_nobodys_id_is_an_anonymous_one(ingestion: Ingestion, nobody: str) -> None:
+    await ingestion.track(event(id="a", user_id=nobody, session_id=nobody))
+    await ingestion.track(event(id="b", user_id=nobody), scope="track", user="42")
+    answer = await ingestion.track_all([event(id="c", session_id=nobody, user_id="42")])
+    assert answer.success
+    await ingestion.drain()
+    assert [(row.user_id, row.session_id) for row in await ingestion.rows()] == [(None, None), (None, "s1"), ("42", None)]
+
+
+async def test_no_text_of_an_event_has_an_address_in_it_and_the_visitors_own_name_is_a_hash(ingestion: Ingestion) -> None:
+    email, twice = "ada.lovelace@example.org", "ada.lovelace%2540example.org"
+    utm = dict.fromkeys(("source", "medium", "campaign", "term", "content"), email)
+    metadata = {email: email, "deep": [{"x": twice}], "visitor_id": "browser-of-ada", "course_id": email}
+    told = {"page_title": f"Hello {email}", "page_url": f"https://s.example/{twice}", "referrer": f"https://s.example/?name={email}"}
+    more = {"source": email, "event_category": twice, "user_agent": f"Bot (+mailto:{email})"}
+    sent = event(**told, **more, utm_parameters=utm, metadata=metadata)
+    for _ in range(2):
+        await ingestion.track(sent)
+        await ingestion.drain()
+    [row] = await ingestion.rows()
+    kept = repr([getattr(row, column.name) for column in EventRow.__table__.columns])
+    assert "lovelace" not in kept
+    assert "browser-of-ada" not in kept
+    assert row.event_data["metadata"]["visitor_id"].startswith("v-")
+    [told_] = await ingestion.published()
+    assert "lovelace" not in str(told_)
+    assert (await ingestion.accounting()).total.duplicate == 1

@@ -27,6 +27,7 @@ from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from sqlalchemy import delete, select, update
 from sqlalchemy.event import listens_for, remove
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database import Database, Sessions, upsert
 from kit.idempotency import id_of, key_of
@@ -834,12 +835,19 @@ async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_aga
             await call
 
 
+async def test_conversions_have_no_retention_of_events(journeys: Journeys) -> None:
+    await journeys.convert(conversion(timestamp=ago(days=4000).isoformat()))
+    assert len(await journeys.rows(models.conversions)) == 1
+    with pytest.raises(grpc.aio.AioRpcError, match="PMP_SITE_RETENTION: 1095 days"):
+        await journeys.touch(touchpoint(timestamp=ago(days=1200).isoformat()))
+
+
 def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
     wrong = settings.model_copy(
         update={"site_retention_tables": {"journeys.journey_orders": timedelta(days=1), "identity.x": timedelta(days=1)}}
     )
     with pytest.raises(WrongSetting, match=r"journeys\.journey_orders does not grow old"):
-        Retention(wrong, "journeys", Sessions(), expiries(holdings(VAULT, erase_visits)))
+        Retention(wrong, "journeys", Sessions(create_async_engine("sqlite+aiosqlite://")), expiries(holdings(VAULT, erase_visits)))
 
 
 async def erase_visits(*_arguments: Any) -> int:
@@ -856,3 +864,13 @@ async def scanned(database: Database, statement: str, parameters: Any) -> list[F
     if is_sqlite:
         return [{**step} for step in plan if re.match(r"SCAN (?!anon_1)", step["detail"])]
     return [{**step} for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
+
+
+async def test_what_is_told_of_nobodys_id_is_the_visits_and_of_nobody_at_all_is_refused(journeys: Journeys) -> None:
+    await journeys.touch(touchpoint(user_id="0"))
+    with pytest.raises(grpc.aio.AioRpcError, match="nothing is known of this user"):
+        await journeys.journey("0")
+    for refused in (journeys.touch(touchpoint(user_id="null", session_id="0")), journeys.convert(conversion(session_id="undefined"))):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await refused
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -11,6 +11,7 @@ from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -39,12 +40,16 @@ from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.persons import learn
 from kit.rules import PageKey
 from kit.settings import Settings
+from kit.subjects.data import SubjectData
+from kit.subjects.retention import Retention, expiries
+from services.purchases.deadlines import PATIENCE, Waiting
 from services.purchases.exchange import Quote
-from services.purchases.messages import EMAIL_CONTEXT, TOPIC
+from services.purchases.messages import EMAIL_CONTEXT, TOPIC, purchase_id_of
 from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
 from services.purchases.orders import new_row
+from services.purchases.personal import holdings
 from services.purchases.repository import Filter, Rates, choice
-from services.purchases.servicer import PurchasesServicer
+from services.purchases.servicer import MOST_WAITING, PurchasesServicer, Retell
 from tests.conftest import newest_database
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
@@ -69,6 +74,7 @@ class Shop:
     ) -> None:
         self.settings = settings
         self.sessions = database.sessions
+        self.database = database
         self.log = log
         self.topic = topic
         self.keys, self.vault = keys, keys.vault
@@ -157,6 +163,12 @@ class Shop:
     async def count(self, model: Any, *conditions: Any) -> int:
         async with self.sessions() as session:
             return await session.scalar(select(func.count()).select_from(model).where(*conditions)) or 0
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """With what a test sets beside."""
+    return settings.model_copy(update=getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -261,6 +273,38 @@ async def test_a_guest_is_known_by_e_mail_and_visit(shop: Shop) -> None:
     await shop.track(purchase(user_id="7", session_id="s1"))
     assert (await shop.published())[-1].subject in {"wordpress:7", "session:s2"}
     assert (await shop.get()).user_id == "7"
+
+
+async def test_a_refund_of_an_erased_order_counts_once_whenever_it_is_told_and_nothing_of_it_stays(shop: Shop) -> None:
+    await shop.track(purchase(id="lovelace-1", payment_method="Lovelace's wallet", utm_parameters={"campaign": "lovelace"}))
+    await shop.refund("1", "refund-of-lovelace", 10, reason="Lovelace asked", source="lovelace")
+    after = {"purchases": Retell(shop.topic)}
+    data = SubjectData(shop.database, shop.keys, shop.topic, holdings(shop.vault, "keep"), after)
+    await data.erase(["wordpress:42"], "erased:" + "0" * 32)
+    told = [("refund-of-lovelace", 10), ("second-of-lovelace", 5)] * 2
+    answers = [await shop.refund("1", reference, amount, reason="Lovelace asked", source="lovelace") for reference, amount in told]
+    assert [answer.duplicate for answer in answers] == [True, False, True, True]
+    assert (await shop.get()).refunded_amount == 15
+    async with shop.sessions() as session:
+        tables = (PurchaseRow, EntryRow, NoticeRow)
+        kept = repr([tuple(row) for table in tables for row in await session.execute(select(*table.__table__.columns))])
+    assert "lovelace" not in kept.casefold()
+    assert "lovelace" not in str(await shop.history()).casefold()
+
+
+@pytest.mark.parametrize("nobody", ["0", "null", "[object Object]", " "])
+async def test_an_order_of_nobodys_id_reaches_its_buyer_by_what_else_names_it(shop: Shop, nobody: str) -> None:
+    await shop.track(purchase(user_id=nobody, email="Ada@example.org", session_id="undefined"))
+    shown = await shop.get()
+    assert (shown.user_id, shown.session_id) == ("", "")
+    [change] = await shop.published()
+    assert change.subject == f"email:{shop.vault.fingerprint('ada@example.org').hex()}"
+    billed = {"street": "12 Dorset Street"}
+    await shop.track(purchase(order_id="2", user_id=nobody, billing_address=billed))
+    assert ((await shop.get("2")).user_id, (await shop.get("2")).paid_amount) == ("", 100), "the sale counts, whosever it is"
+    await shop.track(purchase(order_id="2", user_id=nobody, email="Ada@example.org"))
+    assert (await shop.published())[-1].subject == change.subject
+    assert await shop.orders(user_id="0" if nobody == "0" else "null") == [], "nobody's orders are not everybody's"
 
 
 @pytest.mark.parametrize(
@@ -627,8 +671,15 @@ async def test_a_persons_orders_join_and_leave_with_what_identity_tells(shop: Sh
     assert len(await shop.published()) == 3
 
 
+OLD = Timestamp(seconds=1)
+KEPT = {"site_retention_tables": {"purchases.purchases": timedelta(days=1095)}}
+
 BROKEN: list[tuple[Message, str, str]] = [
     (ParseDict({"purchase": purchase(order_id="")}, pb.TrackPurchaseRequest()), "purchase.order_id", "required"),
+    (ParseDict({"purchase": purchase(order_id=" 1")}, pb.TrackPurchaseRequest()), "purchase.order_id", "pattern"),
+    (ParseDict({"purchase": purchase(amount=None)}, pb.TrackPurchaseRequest()), "purchase.amount", "required"),
+    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a")), "refund", "amount is required"),
+    (ParseDict({"purchase": purchase(paid_at="2001-01-01T00:00:00Z")}, pb.TrackPurchaseRequest()), "purchase.paid_at", "1095 days"),
     (ParseDict({"purchase": purchase(user_id="")}, pb.TrackPurchaseRequest()), "purchase", "user_id, email or session_id"),
     (ParseDict({"purchase": purchase(amount=-1)}, pb.TrackPurchaseRequest()), "purchase.amount", "greater than or equal"),
     (ParseDict({"purchase": purchase(amount="NaN")}, pb.TrackPurchaseRequest()), "purchase.amount", "finite"),
@@ -649,11 +700,15 @@ BROKEN: list[tuple[Message, str, str]] = [
     (pb.TrackPurchaseRequest(), "purchase", "required"),
     (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(amount=1)), "refund.reference", "required"),
     (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", amount=-1)), "refund.amount", "greater than or equal"),
-    (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", timestamp=Timestamp(seconds=1))), "refund.timestamp", "retention"),
+    (
+        pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="a", amount=1, timestamp=OLD)),
+        "refund.timestamp",
+        "retention",
+    ),
     (pb.UpdatePaymentStatusRequest(id="1"), "payment_status", "required"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="gone"), "payment_status", "none of pending"),
     (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid", timestamp=Timestamp(seconds=1)), "timestamp", "retention"),
-    (pb.GetPurchaseRequest(id="a b"), "id", "pattern"),
+    (pb.GetPurchaseRequest(id=" a b"), "id", "pattern"),
     (pb.ListPurchasesRequest(page_size=501), "page_size", "500"),
     (pb.ListPurchasesRequest(payment_status="gone"), "payment_status", "in"),
     (pb.ListPurchasesRequest(page_token="nonsense"), "page_token", "next_page_token"),
@@ -661,6 +716,7 @@ BROKEN: list[tuple[Message, str, str]] = [
 ]
 
 
+@pytest.mark.parametrize("settings", [KEPT], indirect=True)
 async def test_a_broken_rule_names_its_field_and_keeps_nothing(shop: Shop) -> None:
     await shop.track(purchase())
     for request, field, words in BROKEN:
@@ -674,11 +730,12 @@ async def test_a_broken_rule_names_its_field_and_keeps_nothing(shop: Shop) -> No
 
 
 async def test_what_there_is_not_is_not_found(shop: Shop) -> None:
-    refund = pb.Refund(reference="17", amount=1)
+    refund, purchase_id = pb.Refund(reference="17", amount=1), purchase_id_of("shop", "404")
     for request in (
         pb.GetPurchaseRequest(id="404"),
-        pb.RefundPurchaseRequest(id="404", refund=refund),
-        pb.UpdatePaymentStatusRequest(id="404", payment_status="paid"),
+        pb.GetPurchaseRequest(id=purchase_id),
+        pb.RefundPurchaseRequest(id=purchase_id, refund=refund),
+        pb.UpdatePaymentStatusRequest(id=purchase_id, payment_status="paid"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await shop.call(request)
@@ -690,7 +747,7 @@ async def test_what_there_is_not_is_not_found(shop: Shop) -> None:
     ("request_", "scopes"),
     [
         (ParseDict({"purchase": purchase()}, pb.TrackPurchaseRequest()), {"site", "admin", "internal"}),
-        (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="17")), {"site", "admin", "internal"}),
+        (pb.RefundPurchaseRequest(id="1", refund=pb.Refund(reference="17", amount=1)), {"site", "admin", "internal"}),
         (pb.UpdatePaymentStatusRequest(id="1", payment_status="paid"), {"site", "admin", "internal"}),
         (pb.GetPurchaseRequest(id="1"), {"site", "admin", "internal"}),
         (pb.ListPurchasesRequest(), {"read", "admin", "internal"}),
@@ -745,3 +802,207 @@ async def test_listings_use_indexes(shop: Shop) -> None:
                 plan = [dict(row) for row in (await connection.exec_driver_sql(f"EXPLAIN {query}", values)).mappings()]
                 assert index in {step["key"] for step in plan}, (chosen, plan)
                 assert not [step for step in plan if step["type"] == "ALL" and step["table"] in ("purchases", "purchase_lines")], plan
+
+
+DAY = timedelta(days=1)
+
+
+def reported(day: int, **fields: Any) -> dict[str, Any]:
+    """An order as the shop's plugin reports it: placed on day 0, read on a day."""
+    placed = NOW - 40 * DAY
+    paid = {"paid_at": (placed + DAY).isoformat()} if fields.pop("paid", True) else {}
+    at = {"timestamp": placed.isoformat(), "reported_at": (placed + day * DAY).isoformat()}
+    return purchase(source="plugin", payment_status="processing", refunded_total=0) | at | paid | fields
+
+
+def since(order: pb.RecordedPurchase) -> list[tuple[str, float, str, int]]:
+    """The ledger, with days since the order was placed."""
+    placed = order.timestamp.ToDatetime(UTC)
+    return [(entry.kind, entry.amount, entry.reason, (entry.timestamp.ToDatetime(UTC) - placed).days) for entry in order.entries]
+
+
+async def test_cash_on_delivery_that_nobody_paid_is_no_revenue(shop: Shop) -> None:
+    order = purchase(order_id="b03", amount=75, payment_method="cod", payment_status="processing")
+    first = await shop.track(order)
+    cancelled = await shop.track({**order, "payment_status": "cancelled"})
+    assert (first.duplicate, cancelled.duplicate) == (False, False)
+    assert (balance(await shop.get("b03")), booked(await shop.get("b03"))) == (("failed", 0, 0), [])
+    await shop.track({**order, "order_id": "b04"})
+    assert (await shop.status("b04", "processing")).payment_status == "pending"
+    await shop.track({**order, "order_id": "b04", "payment_status": "completed"})
+    assert booked(await shop.get("b04")) == [("sale", "", 75)]
+
+
+async def test_what_the_shop_takes_back_of_a_paid_order_is_a_dated_correction(shop: Shop) -> None:
+    cases = {
+        "bounced": [reported(9, payment_status="failed", reason="bounced")],
+        "cancelled": [reported(9, payment_status="cancelled")],
+        "trashed": [reported(9, payment_status="cancelled", reason="trashed")],
+        "deleted": [reported(9, payment_status="cancelled", reason="deleted")],
+        "restored": [reported(9, payment_status="cancelled", reason="trashed"), reported(12)],
+        "edited": [reported(9, amount=41.1)],
+    }
+    for reason, later in cases.items():
+        for told in ([reported(2), *later], [*later, reported(2)], [*reversed(later), reported(2), *later]):
+            order_id = f"{reason}-{later.index(later[0])}-{told[0]['reported_at'][:10]}-{len(told)}"
+            for each in told:
+                await shop.track({**each, "order_id": order_id})
+            order, [message] = await shop.get(order_id), [each for each in await shop.history() if each.order_id == order_id]
+            assert not order.disputed
+            assert reason in {entry.reason for entry in order.entries}
+            days: dict[int, float] = {}
+            for _, amount, _, day in since(order):
+                days[day] = round(days.get(day, 0) + amount, 2)
+            due = {"edited": {1: 100, 9: -58.9}, "restored": {1: 100, 9: -100, 12: 100}}.get(reason, {1: 100, 9: -100})
+            assert {day: amount for day, amount in days.items() if amount} == due, (reason, since(order))
+            assert order.sold_at.ToDatetime(UTC) == NOW - 39 * DAY
+            assert message.HasField("paid_at") == (reason in {"edited", "restored"})
+            assert Decimal(message.base_net_amount) == Decimal(str(sum(due.values()))).quantize(Decimal("0.01"))
+
+
+async def test_a_refund_that_the_shop_deleted_makes_room_for_the_right_one(shop: Shop) -> None:
+    await shop.track(purchase())
+    assert (await shop.refund("1", "501", 40, 40)).booked_amount == 40
+    assert not (await shop.refund("1", "501", 0, 0, deleted=True)).duplicate
+    assert (await shop.refund("1", "502", 10, 10)).booked_amount == 10
+    order = await shop.get()
+    assert (balance(order), order.disputed) == (("partially_refunded", 100, 10), False)
+    assert sum(entry.amount for entry in order.entries) == 90
+    assert (await shop.refund("1", "501", 40, 40)).duplicate
+    assert balance(await shop.get()) == ("partially_refunded", 100, 10)
+
+
+async def test_a_shop_and_a_payment_provider_that_contradict_each_other_are_for_a_person_to_look_at(shop: Shop) -> None:
+    await shop.track(reported(1, payment_status="pending", paid=False))
+    await shop.status("1", "succeeded", source="webhook", timestamp=(NOW - 38 * DAY).isoformat())
+    assert balance(await shop.get()) == ("completed", 100, 0)
+    await shop.track(reported(5, payment_status="cancelled", paid=False))
+    order = await shop.get()
+    assert (balance(order), order.disputed) == (("failed", 0, 0), True)
+
+
+async def test_an_order_whose_buyer_is_anonymised_is_told_without_one(shop: Shop) -> None:
+    await shop.track(reported(2))
+    await shop.track(reported(9, user_id="", payment_status="refunded", refunded_total=100))
+    await shop.track(reported(9, user_id="", order_id="2"))
+    assert balance(await shop.get()) == ("refunded", 100, 100)
+    assert {message.order_id: message.subject.partition(":")[0] for message in await shop.published()} == {"1": "wordpress", "2": "nobody"}
+
+
+async def test_lines_and_flags_are_those_of_the_newest_report(shop: Shop) -> None:
+    lines = [{"product_id": "a", "amount": 120}, {"product_id": "gift-card", "amount": -20}]
+    many = [{"product_id": str(number), "amount": 0.4} for number in range(250)]
+    await shop.track(reported(5, lines=many, is_test=True))
+    await shop.track(reported(2, lines=lines))
+    assert (len((await shop.get()).lines), (await shop.get()).is_test) == (250, True)
+    await shop.track(reported(6, lines=lines))
+    order = await shop.get()
+    assert ([(line.product_id, line.amount) for line in order.lines], order.is_test) == ([("a", 120), ("gift-card", -20)], False)
+    assert await shop.count(LineRow) == 2
+
+
+@pytest.mark.parametrize(
+    ("currency", "told", "kept"),
+    [
+        *((code, 10.5, "10.50") for code in ("BGN", "HRK", "VEF", "ZMK", "GGP", "JEP", "IMP", "PRB", "IRT")),
+        ("BYR", 10.5, "11"),
+        ("BTC", 0.00012345, "0.00012345"),
+    ],
+)
+async def test_a_sale_is_kept_in_any_currency_of_today_or_once(shop: Shop, currency: str, told: float, kept: str) -> None:
+    await shop.track(purchase(currency=currency, amount=told))
+    [message] = await shop.published()
+    assert (message.amount, message.paid_amount, message.entries[0].amount, message.base_net_amount) == (kept, kept, kept, "")
+    assert (await shop.get()).amount == float(kept)
+
+
+async def test_an_order_is_named_as_the_shop_numbers_it(shop: Shop) -> None:
+    for order_id, quoted in (("2017/06/05-123", "2017%2F06%2F05-123"), ("#1016", "%231016"), ("Bestellung-ß", "Bestellung-ß")):
+        await shop.track(purchase(order_id=order_id))
+        assert (await shop.refund(quoted, "17", 5, 5)).booked_amount == 5
+        assert (await shop.get(order_id)).order_id == order_id
+        assert not (await shop.status(quoted, "refunded")).waiting
+
+
+async def test_sales_have_no_retention_of_events(shop: Shop) -> None:
+    await shop.track(purchase(timestamp=(NOW - 4000 * DAY).isoformat(), paid_at=(NOW - 7 * DAY).isoformat()))
+    await shop.refund("1", "17", 10, timestamp=(NOW - 3000 * DAY).isoformat())
+    assert balance(await shop.get()) == ("partially_refunded", 100, 10)
+
+
+@pytest.mark.parametrize("settings", [KEPT], indirect=True)
+async def test_a_shop_may_bound_how_long_sales_are_kept(shop: Shop, settings: Settings) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await shop.track(purchase(timestamp=(NOW - 1200 * DAY).isoformat()))
+    assert violations(raised.value) == {
+        "purchase.timestamp": "purchase.timestamp is older than the site's retention "
+        "(PMP_SITE_RETENTION_TABLES, purchases.purchases: 1095 days)"
+    }
+    await shop.track(purchase(timestamp=(NOW - 1094 * DAY).isoformat()))
+    await shop.track(purchase(order_id="2", product_id="a"))
+    retention = Retention(settings, TOPIC, shop.sessions, expiries(holdings(shop.vault, "keep")), shop.topic)
+    assert await retention.look(NOW) == {"purchases": 0}
+    assert await retention.look(NOW + 2 * DAY) == {"purchases": 1}
+    assert (await shop.count(PurchaseRow), await shop.count(EntryRow), await shop.count(NoticeRow), await shop.count(LineRow)) == (
+        1,
+        1,
+        1,
+        1,
+    )
+    assert [message.order_id for message in await shop.history()] == ["2"]
+
+
+async def test_a_refund_told_before_its_order_waits_for_it(shop: Shop) -> None:
+    refund, status = await shop.refund("1", "17", 30, 30), await shop.status("1", "completed", timestamp=YESTERDAY.isoformat())
+    assert (refund.waiting, refund.booked_amount, status.waiting, status.payment_status) == (True, 0, True, "")
+    with pytest.raises(grpc.aio.AioRpcError, match="2 refunds or statuses wait for it"):
+        await shop.get()
+    assert (await shop.orders(include_excluded=True), await shop.published()) == ([], [])
+    await shop.track(purchase(payment_status="pending", currency="JPY", amount=100.4))
+    order = await shop.get()
+    assert (balance(order), booked(order)) == (("partially_refunded", 100, 30), [("sale", "", 100), ("partial_refund", "", -30)])
+    assert (await shop.refund("1", "17", 30, 30)).duplicate
+    assert [message.subject for message in await shop.history()] == ["wordpress:42"]
+
+
+async def test_what_waits_is_bounded(shop: Shop) -> None:
+    for number in range(MOST_WAITING):
+        assert (await shop.refund("1", f"r{number}", 1)).waiting
+    with pytest.raises(grpc.aio.AioRpcError, match="100 notices wait for it"):
+        await shop.refund("1", "another", 1)
+    await shop.track(purchase(order_id="2"))
+    waiting = Waiting(shop.sessions)
+    assert await waiting.look(datetime.now(UTC)) == 0
+    assert await waiting.look(datetime.now(UTC) + PATIENCE) == 1
+    assert (await shop.count(PurchaseRow), await shop.count(NoticeRow)) == (1, 1)
+
+
+@pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Pacific/Auckland")}], indirect=True)
+async def test_the_rate_of_an_order_is_that_of_the_shops_day(shop: Shop, tmp_path: Path) -> None:
+    placed = datetime(2026, 11, 9, 22, tzinfo=UTC)
+    await shop.rates(*((date(2026, 11, day), code, units) for day, code, units in ((9, "USD", "1"), (10, "USD", "2"))))
+    await shop.track(purchase(currency="EUR", timestamp=placed.isoformat()))
+    assert (await shop.get()).base_net_amount == 200
+    await shop.track(purchase(order_id="2", currency="KWD", timestamp=placed.isoformat()))
+    file, out = tmp_path / "rates.csv", StringIO()
+    file.write_text("date,currency,rate\n2026-11-11,KWD,0.5\n")
+    await import_rates(file, shop.settings.database_url, Console(file=out, width=200))
+    assert "order 2 of 2026-11-10 in KWD" in out.getvalue()
+    file.write_text("date,currency,rate\n2026-11-10,KWD,0.25\n")
+    await import_rates(file, shop.settings.database_url, Console(file=out, width=200))
+    assert (await shop.get("2")).base_net_amount == 800
+
+
+async def test_orders_are_found_by_the_date_of_their_sale_and_of_their_corrections(shop: Shop) -> None:
+    await shop.track(reported(2))
+    await shop.track(reported(9, order_id="2", amount=60))
+    await shop.track(reported(9, payment_status="cancelled"))
+    await shop.track(reported(9, order_id="3", payment_status="pending", paid=False))
+
+    async def found(date: str, first: int, last: int) -> list[str]:
+        period = {"from": (NOW - 40 * DAY + first * DAY).isoformat(), "to": (NOW - 40 * DAY + last * DAY).isoformat()}
+        return sorted(await shop.orders(**period, date=date))
+
+    assert await found("order", 0, 1) == ["1", "2", "3"]
+    assert (await found("sale", 0, 1), await found("sale", 1, 2)) == ([], ["1", "2"])
+    assert (await found("entry", 1, 2), await found("entry", 9, 10)) == (["1", "2"], ["1"])

@@ -47,7 +47,7 @@ DECLARED: dict[str, Sequence[Holding]] = {
     "identity": IDENTITY,
     "ingestion": INGESTION,
     "journeys": JOURNEYS,
-    "purchases": purchases_holdings("keep"),
+    "purchases": purchases_holdings(VAULT, "keep"),
 }
 NUMBERS = count(1000)
 DESTROYED = Seal(KeyId(bytes(16), 1), None)
@@ -186,10 +186,12 @@ async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Setting
 
 
 async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: Settings, keys: Keys) -> None:
-    async with holder(settings, keys, "purchases", purchases_holdings("delete")) as (database, data):
+    async with holder(settings, keys, "purchases", purchases_holdings(VAULT, "delete")) as (database, data):
         await data.erase(ADA.names, PSEUDONYM)
         async with database.sessions() as session:
-            tables: list[Table] = [part.table for part in purchases_holdings("keep")[0].parts] + [purchases_holdings("keep")[0].table]
+            tables: list[Table] = [part.table for part in purchases_holdings(VAULT, "keep")[0].parts] + [
+                purchases_holdings(VAULT, "keep")[0].table
+            ]
             counts = [await session.scalar(select(func.count()).select_from(table)) for table in tables]
         assert counts == [len(BOB.names)] * len(tables)
 

@@ -121,8 +121,6 @@ class World:
         self.shop = shop
         self.disk = Disk(folder, "ingestion", shop.ingestion_template, self.scheduler.pause, self._dawdles)
         self.reader_disk = Disk(folder, "reader", shop.reader_template, self.scheduler.pause, self._dawdles)
-        self.sessions: Sessions = shop.ingestion.database.sessions
-        self.reader_sessions: Sessions = shop.reader.database.sessions
         self.chaos = True
         self.clients = 0
         self.received = 0
@@ -134,6 +132,11 @@ class World:
         self._reader_backups: list[bytes] = []
         self._keys = Keys(shop.ingestion.database, Vault(bytes(32)), EnvironmentKeys(bytes(32)))  # no event has an address
         self._enricher = Enricher(frozenset(), ZoneInfo("UTC"), lambda data: data[:8])
+
+    @property
+    def sessions(self) -> Sessions:
+        """Those of one process: others don't wait for its turns."""
+        return Sessions(self.shop.ingestion.database.engine)
 
     # What goes on
 
@@ -430,7 +433,7 @@ class World:
 
     async def _reader(self, _host: _Host) -> None:
         log = self._log()
-        consumer = Consumer(self.reader_sessions, log, TOPIC, project, history=self._history)
+        consumer = Consumer(Sessions(self.shop.reader.database.engine), log, TOPIC, project, history=self._history)
         while True:
             await self._rest(self.truth.unseen)
             try:

@@ -16,6 +16,7 @@ from kit.database import Sessions, open_database
 from kit.errors import LogFull, Unavailable
 from kit.log.account import Account
 from kit.log.append import Appender, packs
+from kit.log.disk import LogDisk
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import PACK_BYTES, START, StreamLog, partition_of
 from kit.log.tables import log_counters
@@ -36,7 +37,9 @@ async def _nothing() -> int:
 
 
 class Make(Protocol):
-    def __call__(self, log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002) -> Appender: ...
+    def __call__(
+        self, log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002, disk: LogDisk | None = None
+    ) -> Appender: ...
 
 
 @pytest.fixture
@@ -49,9 +52,19 @@ async def sessions(tmp_path: Path) -> AsyncIterator[Sessions]:
 
 @pytest.fixture
 def appender(sessions: Sessions) -> Make:
-    def make(log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002) -> Appender:
+    def make(log: StreamLog, used_bytes: Callable[[], Any] = _nothing, *, linger: float = 0.002, disk: LogDisk | None = None) -> Appender:
         account = Account(sessions, TOPIC)
-        return Appender(log, TOPIC, PARTITIONS, account, max_bytes=1000, used_bytes=used_bytes, linger=linger, clock=lambda: HOUR * 3600.0)
+        return Appender(
+            log,
+            TOPIC,
+            PARTITIONS,
+            account,
+            max_bytes=1000,
+            used_bytes=used_bytes,
+            disk=disk,
+            linger=linger,
+            clock=lambda: HOUR * 3600.0,
+        )
 
     return make
 
@@ -182,6 +195,17 @@ async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog, a
                 break
     assert await payloads(log) == ["taken"]
     assert await counted(log) == {"received": 2, "rejected": 1}
+
+
+async def test_a_log_whose_disk_is_nearly_full_takes_nothing_and_can_be_read(appender: Make, log: RedisLog, tmp_path: Path) -> None:
+    """Redis ends on a full disk: what it holds has to be processed before."""
+    async with running(appender(log, disk=LogDisk(tmp_path, 0))) as intake:
+        await intake.append([("user", record("first"))])
+    async with running(appender(log, disk=LogDisk(tmp_path, 2**62))) as intake:
+        await asyncio.sleep(0.1)
+        with pytest.raises(LogFull, match="the disk of the log is nearly full; try again later"):
+            await intake.append([("user", record("second"))])
+        assert await payloads(log) == ["first"]
 
 
 async def test_a_redis_without_memory_is_a_full_log(appender: Make) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -25,6 +26,43 @@ def mode(path: Path) -> int:
 
 def test_the_folder_is_for_its_owner_only(folder: DataFolder) -> None:
     assert [mode(path) for path in (folder.path, folder.logs, folder.redis)] == [0o700] * 3
+
+
+def test_what_other_users_could_read_is_closed_to_them(folder: DataFolder) -> None:
+    files = [folder.path / "purchases.db", folder.redis / "appendonlydir" / "appendonly.aof.1.incr.aof", folder.logs / "old.log"]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        path.chmod(0o644)
+        path.parent.chmod(0o755)
+    opened = [*files, *(path.parent for path in files)]
+    assert sorted(folder.create()) == sorted(opened)
+    assert not [path for path in opened if mode(path) & 0o077]
+    assert folder.create() == []
+
+
+def test_a_link_out_of_the_folder_is_left_alone(folder: DataFolder, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch(0o644)
+    (folder.logs / "linked.log").symlink_to(elsewhere)
+    (folder.logs / "gone.log").symlink_to(tmp_path / "nowhere")
+    assert folder.create() == []
+    assert mode(elsewhere) == 0o644
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(folder: DataFolder) -> None:
+    folder.path.chmod(0o1777)
+    with pytest.raises(CommandFailed, match="everybody may write to"):
+        folder.create()
+    assert mode(folder.path) == 0o1777
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_belongs_to_another_user_is_refused(folder: DataFolder) -> None:
+    (folder.path / "purchases.db").touch()
+    os.chown(folder.path / "purchases.db", 65534, 65534)
+    with pytest.raises(CommandFailed, match=r"purchases\.db belongs to another user \(65534\)"):
+        folder.create()
 
 
 def test_a_folder_is_held_by_one_mesh(folder: DataFolder) -> None:

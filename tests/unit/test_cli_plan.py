@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 
+from cli.disk import Disk
 from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan, service_names
-from cli.ports import LOOPBACK, RANGE, free_ports, is_free
+from cli.ports import LOOPBACK, Ports
 
 SECRETS = Secrets.generate()
 
@@ -19,7 +19,8 @@ SECRETS = Secrets.generate()
 def plan(tmp_path: Path, environ: dict[str, str] | None = None, *, host: str = "127.0.0.1", redis_url: str | None = None) -> Plan:
     folder = DataFolder(tmp_path)
     folder.create()
-    return make_plan(Options(host, 8080, folder.database_url(), redis_url), folder, SECRETS, environ or {"PATH": "/bin"})
+    with Ports() as ports:
+        return make_plan(Options(host, 8080, folder.database_url(), redis_url), folder, SECRETS, ports, environ or {"PATH": "/bin"})
 
 
 def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
@@ -86,6 +87,14 @@ def test_a_redis_of_ones_own_is_not_started(tmp_path: Path) -> None:
     assert {command.environment["PMP_REDIS_URL"] for command in made.services} == {"redis://elsewhere:6379"}
 
 
+def test_the_services_see_the_disk_of_the_redis_that_the_mesh_runs(tmp_path: Path) -> None:
+    made = plan(tmp_path, {"PMP_LOG_DISK_MIN_BYTES": "1000"})
+    assert {command.environment["PMP_LOG_DISK"] for command in made.services} == {str(tmp_path / "redis")}
+    assert made.disk == Disk(folder=tmp_path / "redis", least_bytes=1000)
+    elsewhere = plan(tmp_path, redis_url="redis://elsewhere:6379")
+    assert (elsewhere.disk, "PMP_LOG_DISK" in elsewhere.environment) == (None, False)
+
+
 @pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("::1", "http://[::1]:8080")])
 def test_the_address_is_one_that_clients_reach(tmp_path: Path, host: str, url: str) -> None:
     assert plan(tmp_path, host=host).url == url
@@ -117,23 +126,3 @@ def test_a_database_that_services_cannot_use_is_refused(url: str) -> None:
 def test_a_url_of_no_redis_is_refused() -> None:
     with pytest.raises(CommandFailed, match="the Redis URL must be like"):
         checked_redis_url("http://localhost:6379")
-
-
-def test_free_ports_are_different_and_not_given_to_outgoing_connections() -> None:
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
-    assert set(ports) <= set(RANGE)
-
-
-def test_a_port_with_a_listener_is_not_free() -> None:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as Envoy's
-        listener.bind((LOOPBACK, 0))
-        listener.listen()
-        assert not is_free(LOOPBACK, listener.getsockname()[1])
-    assert is_free(LOOPBACK, free_ports(1)[0])
-
-
-def test_an_address_of_another_machine_is_told() -> None:
-    with pytest.raises(CommandFailed, match=r"can't listen on 192\.0\.2\.1"):
-        is_free("192.0.2.1", 8080)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ async def test_a_process_that_dies_is_started_again_with_growing_pauses(tmp_path
     assert last_lines(tmp_path / "log") == ["once"] * 2
 
 
+async def test_what_ended_a_process_is_told_and_its_pauses_grow_no_longer_than_it_says(tmp_path: Path, said: list[str]) -> None:
+    command = replace(shell("exit 1", tmp_path / "log", is_never_ready), longest_pause=0.6, why=lambda: "the disk is full")
+    part = SupervisedProcess(command, lambda: None, said.append)
+    run = asyncio.create_task(part.run())
+    while len(said) < 3:  # noqa: ASYNC110 (nobody sets an event)
+        await asyncio.sleep(0.01)
+    part.end()
+    await run
+    assert said == [f"part ended with exit status 1 (the disk is full); starting it again in {pause} s" for pause in ("0.5", "0.6", "0.6")]
+
+
 async def test_a_process_ends_when_it_is_told(tmp_path: Path, said: list[str]) -> None:
     part = SupervisedProcess(
         shell("trap 'echo drained; exit 0' TERM; while :; do sleep 0.05; done", tmp_path / "log"), lambda: None, said.append
@@ -95,6 +107,31 @@ async def test_a_process_is_ready_only_when_it_says_so(tmp_path: Path, said: lis
     part.kill()
     await run
     assert not part.was_ready.is_set()
+
+
+async def test_a_failure_of_its_supervision_is_told_and_the_process_started_again(tmp_path: Path, said: list[str]) -> None:
+    """Whatever goes wrong around one process, its supervision goes on, and with it the mesh."""
+    answers = iter([ValueError("half an answer"), ValueError("again"), True])
+
+    async def is_odd() -> bool:
+        answer = next(answers)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    argv = ("sh", "-c", "exec sleep 60")
+    command = Command("part", "service", (*argv, "\0"), dict(os.environ), tmp_path / "log", "127.0.0.1:1", is_odd)
+    part = SupervisedProcess(command, lambda: None, said.append)
+    run = asyncio.create_task(part.run())
+    while not said:  # noqa: ASYNC110 (nobody sets an event)
+        await asyncio.sleep(0.01)
+    assert said == ["part can't be started (ValueError: embedded null byte); starting it again in 0.5 s"]
+    part.command = replace(command, argv=argv)
+    await part.was_ready.wait()
+    part.kill()
+    await run
+    assert said[1] == "part can't be asked whether it is ready (ValueError: half an answer)"
+    assert len(said) == 3, said  # each is told once
 
 
 async def test_a_program_that_is_missing_is_told(tmp_path: Path) -> None:

@@ -104,6 +104,25 @@ async def test_one_bad_message_among_a_thousand_is_set_aside_alone(ingestion_dat
     assert (letter.record.payload, letter.reason, letter.ordinal, letter.state) == (b"bad", "unexpected ValueError", 700, dead_letters.DEAD)
 
 
+async def test_transactions_that_take_long_are_followed_by_smaller_ones(ingestion_database: Database) -> None:
+    sizes: list[int] = []
+
+    async def slow(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+        sizes.append(len(deliveries))
+        await asyncio.sleep(0.6)
+        return await store(session, deliveries)
+
+    log = memory_log()
+    texts = [f"m{number}" for number in range(1900)]
+    for start in range(0, 1900, 50):
+        await append(log, *texts[start : start + 50])
+    consumer = Consumer(ingestion_database.sessions, log, TOPIC, slow)
+    while await consumer.step(0):
+        pass
+    assert sizes == [1000, 500, 250, 100, 50]
+    assert await stored(ingestion_database) == texts
+
+
 async def test_a_handler_says_which_messages_it_sets_aside(ingestion_database: Database) -> None:
     async def choosy(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         kept = await store(session, [delivery for delivery in deliveries if delivery.record.payload != b"odd"])

@@ -16,7 +16,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Database, Together, is_transient, open_database, transact, upsert
+from kit.errors import Overloaded
 from kit.log.tables import outbox, outbox_heads
+from kit.overload import expect
 
 TEXTS = [
     "",
@@ -193,6 +195,63 @@ async def test_an_outage_is_the_answer_to_all(ingestion_database: Database) -> N
     answers = await asyncio.gather(*(together(name) for name in ("a", "b")), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionResetError, ConnectionResetError]
     assert tried == [2]
+
+
+async def test_work_that_would_be_done_too_late_is_not_begun(ingestion_database: Database) -> None:
+    done: list[str] = []
+
+    async def do(_: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        done.extend(names)
+        await asyncio.sleep(0.3)
+        return names
+
+    async def late(name: str, seconds: float | None) -> str:
+        expect(seconds)
+        return await together(name)
+
+    together = Together(ingestion_database.sessions, do)
+    assert await together("a") == "a"
+    with pytest.raises(Overloaded, match="nothing was kept"):
+        await asyncio.create_task(late("b", 0.2))
+    assert await asyncio.gather(late("c", 3600), late("d", None)) == ["c", "d"]
+    assert done == ["a", "c", "d"]
+
+
+async def test_one_slow_transaction_does_not_refuse_work_for_ever(ingestion_database: Database) -> None:
+    slow = [3.0]
+
+    async def do(_: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        await asyncio.sleep(slow.pop() if slow else 0)
+        return names
+
+    async def late(name: str) -> str:
+        expect(2.5)
+        return await together(name)
+
+    together = Together(ingestion_database.sessions, do)
+    assert await together("a") == "a"
+    with pytest.raises(Overloaded):
+        await asyncio.create_task(late("b"))
+    assert await asyncio.create_task(late("c")) == "c"
+
+
+async def test_what_nobody_waits_for_is_done_after_the_calls(ingestion_database: Database) -> None:
+    order: list[str] = []
+
+    async def note(name: str, *, follows: bool) -> None:
+        async def work(session: AsyncSession) -> None:
+            await session.execute(text("SELECT 1"))
+            order.append(name)
+
+        await transact(ingestion_database.sessions, work, follows=follows)
+
+    async with ingestion_database.sessions.turns.call():
+        tasks = [asyncio.create_task(note("follower", follows=True))]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(note("call", follows=False)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == ["call", "follower"]
 
 
 async def test_nothing_of_an_overwritten_row_stays_in_sqlites_files(tmp_path: Path) -> None:

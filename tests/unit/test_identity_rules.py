@@ -80,18 +80,6 @@ def test_a_merge_has_its_limits() -> None:
     assert str(rules.LARGEST_PERSON) in rules.merge_refusal(many, {"b": None})
 
 
-@pytest.mark.parametrize(
-    "value", ["null", "NULL", "undefined", "None", "0", "000", "", "-", "_", "Guest", "nan", "00000000-0000-0000-0000-000000000000"]
-)
-def test_what_programs_write_for_nothing_names_nobody(value: str) -> None:
-    assert rules.names_nobody(f"session:{value}")
-
-
-@pytest.mark.parametrize("value", ["s1", "nullable", "42", "9f8e7d6c-0000", "tester"])
-def test_a_name_names_somebody(value: str) -> None:
-    assert not rules.names_nobody(f"session:{value}")
-
-
 def test_a_wordpress_user_has_a_number_that_can_be() -> None:
     assert rules.wordpress_id("wordpress:42") == 42
     assert [rules.wordpress_id(name) for name in ("wordpress:0", f"wordpress:{2**63}", "session:42", "user:42", "")] == [None] * 5

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from kit.errors import InvalidRequest
 from kit.rules import page_key, page_token
+from kit.subjects.words import ACTIONS
 from services.journeys.journey import Part, Purchase, stages, visits
-from services.journeys.rules import Glimpse, amount, earliest, stage_of, wrong_currency
+from services.journeys.rules import STAGE_OF, Glimpse, amount, earliest, stage_of, wrong_currency
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -133,3 +134,7 @@ def test_a_page_token_says_where_the_page_ended(name: str) -> None:
 def test_any_other_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidRequest):
         page_key(token, str)
+
+
+def test_an_erased_touchpoint_still_shows_its_stage() -> None:
+    assert set(STAGE_OF) <= ACTIONS

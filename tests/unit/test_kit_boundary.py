@@ -33,7 +33,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, MeshError, NotFound, Unauthenticated, Unavailable, Violation
+from kit.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    LogFull,
+    MeshError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
 from kit.interceptors import Boundary, Caller, bind_facts, caller, validate
 from kit.settings import Settings
 from kit.telemetry import Attribute, MetricName, telemetry, traceparent
@@ -107,9 +118,12 @@ def telling(**receivers: Any) -> Generator[None]:
 
 
 @asynccontextmanager
-async def channel_to(add: Callable[[grpc.aio.Server], object], **receivers: Any) -> AsyncGenerator[grpc.aio.Channel]:
+async def channel_to(
+    add: Callable[[grpc.aio.Server], object], *, most_calls: int = 1024, **receivers: Any
+) -> AsyncGenerator[grpc.aio.Channel]:
     with telling(**receivers):
-        server = grpc.aio.server(interceptors=[Boundary(TOKEN)], options=[("grpc.max_receive_message_length", 8_000_000)])
+        boundary = Boundary(TOKEN, most_calls=most_calls)
+        server = grpc.aio.server(interceptors=[boundary], options=[("grpc.max_receive_message_length", 8_000_000)])
         add(server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -264,6 +278,7 @@ ERRORS = [
     (NotFound("no such event"), grpc.StatusCode.NOT_FOUND, None),
     (Conflict("another one"), grpc.StatusCode.ALREADY_EXISTS, None),
     (LogFull("the log is full"), grpc.StatusCode.RESOURCE_EXHAUSTED, "5"),
+    (Overloaded("too much"), grpc.StatusCode.RESOURCE_EXHAUSTED, "5"),
     (Unavailable("the log is down"), grpc.StatusCode.UNAVAILABLE, "1"),
 ]
 
@@ -475,6 +490,50 @@ def test_a_violation_is_named_by_its_path() -> None:
         Violation("utm_parameters.source", "must be at most 255 characters"),
         Violation("email", "must be a valid email address"),
     ]
+
+
+async def test_calls_above_the_limit_are_refused_at_once_and_share_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    free = asyncio.Event()
+
+    async def act(_context: Context) -> None:
+        await free.wait()
+
+    servicer = Script(act)
+    async with served(servicer, most_calls=2) as stub:
+        running = [asyncio.ensure_future(stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site"))) for _ in range(2)]
+        await asyncio.to_thread(until, lambda: len(servicer.seen) == 2, 5.0)
+        refused = [await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site"))) for _ in range(5)]
+        other = asyncio.ensure_future(stub.GetAccounting(pb.GetAccountingRequest(), metadata=scoped("read")))
+        inner = asyncio.ensure_future(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
+        await asyncio.to_thread(until, lambda: len(servicer.seen) == 4, 5.0)
+        free.set()
+        await asyncio.gather(*running, inner)
+        await other
+        assert (await stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site"))).success
+    assert {(each.code(), trailers(each)["retry-after"]) for each in refused} == {(grpc.StatusCode.RESOURCE_EXHAUSTED, "5")}
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    told = [(line["method"], line["calls"], line["level"]) for line in lines if line["event"] == "calls refused"]
+    assert {(method, level) for method, _, level in told} == {(f"{SERVICE}/TrackEvent", "warning")}
+    assert sum(calls for _, calls, _ in told) == 5
+    assert [line["status"] for line in lines if line["event"] == "call"] == ["OK"] * 5
+
+
+async def test_a_call_that_has_hardly_any_time_left_is_not_begun() -> None:
+    servicer = Script()
+    async with served(servicer) as stub:
+        late = stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site", ("x-pmp-timeout", "3600")), timeout=30)
+        refused = await refusal(late)
+        assert servicer.seen == []
+        in_time = stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site", ("x-pmp-timeout", "60")), timeout=60)
+        assert (await in_time).success
+    assert (refused.code(), trailers(refused)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, {"retry-after": "5"})
+
+
+async def test_refused_calls_are_measured() -> None:
+    reader = InMemoryMetricReader()
+    async with served(Script(), readers=[reader]) as stub:
+        await refusal(stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site", ("x-pmp-timeout", "3600")), timeout=30))
+        await asyncio.to_thread(until, lambda: counted(reader) == {"RESOURCE_EXHAUSTED": 1}, 5.0)
 
 
 async def test_a_stream_is_guarded_as_a_call_is(capfd: pytest.CaptureFixture[str]) -> None:

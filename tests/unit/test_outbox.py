@@ -53,6 +53,15 @@ async def go_back(database: Database, position: int) -> None:
         await session.execute(update(outbox_heads).values(position=position))
 
 
+async def test_an_entry_holds_no_more_than_a_consumer_applies_at_once(ingestion_database: Database) -> None:
+    texts = [f"{number}" for number in range(300)]
+    positions = await commit(ingestion_database, *texts)
+    assert (positions[0], positions[127], positions[128], positions[-1]) == (1, 1, 2, 3)
+    log = memory_log()
+    await drain(relay(ingestion_database, log))
+    assert [len(each) for _, each in await published(log)] == [128, 128, 44]
+
+
 async def test_positions_are_consecutive_under_concurrent_transactions(ingestion_database: Database) -> None:
     await prepare_heads(ingestion_database.sessions, TOPIC, 2)
 
@@ -138,6 +147,28 @@ async def test_a_relay_that_was_overtaken_publishes_nothing_of_what_it_had_in_ha
     await commit(ingestion_database, "b")
     assert await slow.step(0) == 1
     assert await published(log) == [(1, ["a"]), (2, ["b"])]
+
+
+async def test_what_is_asked_for_is_published_whoever_holds_the_lease_and_by_one_for_all(ingestion_database: Database) -> None:
+    log = memory_log()
+    own = relay(ingestion_database, log)
+    for number in range(20):
+        await commit(ingestion_database, f"{number}", partition=1)
+    asked = [own.publish({1: position}, 5) for position in (20, 3, 20)]
+    assert await asyncio.gather(*asked, relay(ingestion_database, log).publish({1: 20, 0: 0}, 5)) == [True] * 4
+    assert await published(log, 1) == [(number + 1, [f"{number}"]) for number in range(20)]
+
+
+async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(ingestion_database: Database) -> None:
+    log = memory_log()
+    await commit(ingestion_database, "a")
+    own = relay(ingestion_database, log)
+    assert not await own.publish({0: 2}, 0.2), "nothing was committed there yet"
+    await commit(ingestion_database, "b")
+    assert await own.publish({0: 2}, 5)
+    await go_back(ingestion_database, 1)
+    with pytest.raises(HeadBehindError, match="the topic is at position 2, the database at 1"):
+        await own.publish({0: 2}, 5)
 
 
 async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion_database: Database, log: RedisLog) -> None:

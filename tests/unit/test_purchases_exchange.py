@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.__main__ import app
-from services.purchases.exchange import MalformedRates, Quote, rate_on, read_rates
+from services.purchases.exchange import MalformedRates, Quote, by_day, rate_on, read_rates
 from services.purchases.money import PAR, Rate
 
 HISTORY = """Date,USD,JPY,CYP,
@@ -42,9 +42,26 @@ def test_a_history_is_read_as_it_is_shipped() -> None:
     assert read_rates(zipped(history_csv=HISTORY)) == quotes
 
 
+def test_any_table_with_date_currency_and_rate_is_read() -> None:
+    assert read_rates(b"date,currency,rate\n2026-11-20,KWD,0.3541\n2026-11-20,usd,1.1523\n") == [
+        quote(20, "KWD", "0.3541"),
+        quote(20, "USD", "1.1523"),
+    ]
+    other = "\ufeffRate;Note;Currency;Date\r\n0.3541;x;KWD;2026-11-20T00:00:00Z\r\n;;;\r\nN/A;;JPY;2026-11-20\r\n"
+    assert read_rates(other.encode()) == [quote(20, "KWD", "0.3541")]
+    dollars = b"date\tbase\tcurrency\trate\n2026-11-20\tUSD\tEUR\t0.8\n2026-11-20\tUSD\tKWD\t0.3\n"
+    assert read_rates(dollars) == [quote(20, "USD", "1.25"), quote(20, "KWD", "0.375")]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"date,currency,rate\n", "the file has no rates"),
+        (b"date,currency,rate\n2026-11-20,KWD,x\n", "line 2: 'x' is no rate of KWD"),
+        (b"date,currency,rate\n2026-11-20,dinar,1\n", "line 2: 'dinar' is no code of a currency"),
+        (b"date,currency,rate\n20.11.2026,KWD,1\n", "line 2: '20.11.2026' is no day"),
+        (b"date,currency,rate\n2026-11-20,KWD,1\n2026-11-20,KWD,1\n", "line 3: KWD of 2026-11-20 is there twice"),
+        (b"date,base,currency,rate\n2026-11-20,USD,KWD,0.3\n", "2026-11-20 has no rate of EUR for one USD"),
         (b"", "line 1: the header does not begin with Date"),
         (b"day,USD\n", "line 1: the header does not begin with Date"),
         (b"Date,\n", "line 1: there are no currencies"),
@@ -73,15 +90,15 @@ def test_what_is_no_history_is_refused_as_a_whole(content: bytes, reason: str) -
 
 def test_the_rate_is_that_of_the_last_day_that_knows_both_currencies() -> None:
     quotes = [quote(20, "USD", "1.15"), quote(19, "USD", "1.14"), quote(19, "JPY", "160"), quote(12, "KWD", "0.35"), quote(12, "USD", "1")]
-    friday = date(2026, 11, 20)
-    assert rate_on(friday, "EUR", "USD", quotes) == Rate(Decimal(1), Decimal("1.15"))
-    assert rate_on(date(2026, 11, 22), "USD", "EUR", quotes) == Rate(Decimal("1.15"), Decimal(1))
-    assert rate_on(friday, "JPY", "USD", quotes) == Rate(Decimal(160), Decimal("1.14"))
-    assert rate_on(date(2026, 11, 19), "EUR", "USD", quotes) == Rate(Decimal(1), Decimal("1.14"))
-    assert rate_on(friday, "KWD", "USD", quotes) is None
-    assert rate_on(date(2026, 11, 19), "KWD", "USD", quotes) == Rate(Decimal("0.35"), Decimal(1))
-    assert rate_on(date(2026, 11, 11), "EUR", "USD", quotes) is None
-    assert rate_on(friday, "USD", "USD", []) == PAR
+    days, friday = by_day(quotes), date(2026, 11, 20)
+    assert rate_on(friday, "EUR", "USD", days) == Rate(Decimal(1), Decimal("1.15"))
+    assert rate_on(date(2026, 11, 22), "USD", "EUR", days) == Rate(Decimal("1.15"), Decimal(1))
+    assert rate_on(friday, "JPY", "USD", days) == Rate(Decimal(160), Decimal("1.14"))
+    assert rate_on(date(2026, 11, 19), "EUR", "USD", days) == Rate(Decimal(1), Decimal("1.14"))
+    assert rate_on(friday, "KWD", "USD", days) is None
+    assert rate_on(date(2026, 11, 19), "KWD", "USD", days) == Rate(Decimal("0.35"), Decimal(1))
+    assert rate_on(date(2026, 11, 11), "EUR", "USD", days) is None
+    assert rate_on(friday, "USD", "USD", {}) == PAR
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

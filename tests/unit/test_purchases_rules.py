@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import iso4217
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.rules import CURRENCIES, DECIMALS
 from services.purchases.ledger import EntryKind
 from services.purchases.messages import Told
 from services.purchases.models import EntryRow, PurchaseRow
@@ -224,3 +226,22 @@ def test_amounts_are_what_was_written_in_whole_minor_units() -> None:
     assert [str(exact(2.675, code)) for code in ("USD", "JPY", "KWD", "CLF")] == ["2.68", "3", "2.675", "2.6750"]
     assert str(exact(999_999_999_999, "KWD")) == "999999999999.000"
     assert [is_currency(code) for code in ("USD", "XAU", "XXX", "ABC", "usd")] == [True, False, False, False, False]
+
+
+def test_currencies_are_those_of_the_standard_and_of_woocommerce_today_and_once() -> None:
+    assert {each.code: each.exponent for each in iso4217.Currency if each.exponent is not None}.items() <= DECIMALS.items()
+    assert {each.code for each in iso4217.Currency} <= CURRENCIES
+    assert {
+        "IRT": 2,
+        "GGP": 2,
+        "JEP": 2,
+        "IMP": 2,
+        "PRB": 2,
+        "BTC": 8,
+        "BGN": 2,
+        "HRK": 2,
+        "BYR": 0,
+        "VEF": 2,
+        "ZMK": 2,
+    }.items() <= DECIMALS.items()
+    assert str(exact(Decimal(10), "BGN")) == "10.00"

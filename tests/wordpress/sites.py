@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from string import Template
 import httpx
 import pymysql
 
+from tests import logs
 from tests.servers import PrivateMariaDb, until
 
 _numbers = count(1)
@@ -32,6 +34,8 @@ _CACHE = ROOT / ".venv" / "wordpress"
 _DEBIAN = ["wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper"]
 _NPM = "@wp-playground/wordpress-builds@0.9.19"
 _UNDERSTRAP = "understrap@1.0.1"
+_NEWEST_PHP = {"6.1": (8, 1), "6.5": (8, 3)}
+"""The newest PHP that a WordPress was made for: under a newer one it shows deprecations of its own on every page."""
 
 _CONFIG = Template("""<?php
 define('DB_NAME', '$database');
@@ -60,9 +64,9 @@ require_once ABSPATH . 'wp-settings.php';
 """)
 
 
-def wordpress_6_1() -> Path:
-    """Debian's WordPress, unpacked: its package wants a web server, which nobody needs here."""
-    return _unpacked("6.1", _unpack_debian)
+def wordpress_of_debian() -> Path:
+    """Debian's WordPress, 6.1 of Debian 12 and 6.8 of Debian 13, unpacked: its package wants a web server, which nobody needs here."""
+    return _unpacked("debian", _unpack_debian)
 
 
 def wordpress_6_5() -> Path:
@@ -98,8 +102,7 @@ def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, *, home: s
     themes = site / "wp-content" / "themes"
     (themes / "understrap").symlink_to(understrap())
     (themes / THEME.name).symlink_to(THEME)
-    # WordPress 6.1 is older than PHP 8.2 and says so on every page.
-    debug = "false" if wordpress.name == "6.1" else "true"
+    debug = "true" if _php() <= _NEWEST_PHP.get(_version(wordpress), _php()) else "false"
     defined = "\n".join(f"define('{name}', '{value}');" for name, value in constants.items())
     (site / "wp-config.php").write_text(_CONFIG.substitute(database=database, port=server.port, home=home, debug=debug, constants=defined))
     run([program("php"), HERE / "install.php"], site)
@@ -127,6 +130,7 @@ def served(site: Path, port: int, home: str = "https://shop.example") -> Generat
     # As sites that are visited have it: compiled code is kept.
     cached = ["-d", "opcache.enable_cli=1"]
     command = [program("php"), *cached, "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"]
+    logs.follow(site.parent / "php.log")
     with (site.parent / "php.log").open("wb") as log:
         # A group of its own: the workers are its children.
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -144,6 +148,7 @@ def served(site: Path, port: int, home: str = "https://shop.example") -> Generat
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+        logs.leave(site.parent / "php.log")
 
 
 def run(command: list[str | Path], site: Path, **environment: str) -> str:
@@ -162,6 +167,20 @@ def program(name: str) -> str:
     path = shutil.which(name)
     assert path, f"{name} is missing: run `make test`, which installs it"
     return path
+
+
+def _version(wordpress: Path) -> str:
+    """Such as 6.5."""
+    [version] = re.findall(r"\$wp_version\s*=\s*'(\d+\.\d+)", (wordpress / "wp-includes" / "version.php").read_text())
+    return version
+
+
+def _php() -> tuple[int, ...]:
+    """Such as (8, 2)."""
+    ran = subprocess.run(
+        [program("php"), "-r", "echo PHP_MAJOR_VERSION, '.', PHP_MINOR_VERSION;"], check=True, capture_output=True, text=True
+    )
+    return tuple(map(int, ran.stdout.split(".")))
 
 
 def _unpacked(version: str, unpack: Callable[[Path, Path], None]) -> Path:

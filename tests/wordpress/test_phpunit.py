@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from pmp.purchases.v1.purchases_pb2 import Purchase, Refund
 from protovalidate import Validator
 
 from tests.servers import PrivateMariaDb
-from tests.wordpress.sites import HERE, ROOT, build_site, program, run, wordpress_6_1, wordpress_6_5
+from tests.wordpress.sites import HERE, ROOT, build_site, program, run, wordpress_6_5, wordpress_of_debian
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -34,7 +35,7 @@ _MESSAGES: Final[dict[str, type[Message]]] = {
 }
 
 
-@pytest.mark.parametrize("wordpress", [wordpress_6_1, wordpress_6_5], ids=["WordPress 6.1", "WordPress 6.5"])
+@pytest.mark.parametrize("wordpress", [wordpress_of_debian, wordpress_6_5], ids=["Debian's WordPress", "WordPress 6.5"])
 def test_phpunit_passes_and_the_mesh_takes_all_that_was_told(
     wordpress: Callable[[], Path], mariadb_server: PrivateMariaDb, tmp_path: Path
 ) -> None:
@@ -46,6 +47,7 @@ def test_phpunit_passes_and_the_mesh_takes_all_that_was_told(
     run([program("php"), HERE / "uninstall.php"], site)
 
 
+@pytest.mark.skipif(shutil.which("phpcs") is None, reason="Debian 13 has no php-codesniffer; the style is the same everywhere")
 def test_the_code_is_in_wordpress_style() -> None:
     run([program("phpcs"), "--no-colors", f"--standard={ROOT / 'wordpress' / 'phpcs.xml'}"], ROOT)
 

@@ -59,7 +59,7 @@ abstract class SiteTestCase extends TestCase
         remove_filter('pre_http_request', [$this->mesh, 'answer']);
         if (static::IS_TOLD_BY_THE_PLUGIN && is_string($file = getenv('PMP_TOLD'))) {
             foreach ($this->outbox() as $message) {
-                file_put_contents($file, wp_json_encode(['test' => $this->getName()] + $message) . "\n", FILE_APPEND);
+                file_put_contents($file, wp_json_encode(['test' => $this->toString()] + $message) . "\n", FILE_APPEND);
             }
         }
         $wpdb->query('ROLLBACK');

@@ -1,0 +1,89 @@
+"""Whose write transaction comes next in a process: calls, which somebody waits for, go before followers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+_CALLS_FIRST: Final = 8
+"""So many calls go before a follower that waits: it is slowed down by them, and never stopped."""
+
+_Queue: TypeAlias = deque[asyncio.Future[None]]
+
+
+class Turns:
+    """The order of write transactions of one process on one database.
+
+    Whoever waits here holds no connection and no lock, and may still be cancelled or refused.
+
+    Args:
+        one_at_a_time: the transactions would take turns in the database anyway, and there nobody goes first.
+    """
+
+    def __init__(self, *, one_at_a_time: bool) -> None:
+        self._one_at_a_time = one_at_a_time
+        self._running = self._calling = self._ahead = 0
+        self._calls: _Queue = deque()
+        self._followers: _Queue = deque()
+
+    @asynccontextmanager
+    async def call(self) -> AsyncGenerator[None]:
+        """The turn of something that a caller waits for; in the order in which it was asked for."""
+        await self._turn(self._calls)
+        try:
+            yield
+        finally:
+            self._calling -= 1
+            self._end()
+
+    @asynccontextmanager
+    async def follower(self) -> AsyncGenerator[None]:
+        """The turn of something that nobody waits for: when no call runs or waits, or when enough of them went first."""
+        await self._turn(self._followers)
+        try:
+            yield
+        finally:
+            self._end()
+
+    async def _turn(self, queue: _Queue) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        self._give()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._calling -= queue is self._calls
+                self._end()
+            raise
+
+    def _end(self) -> None:
+        self._running -= 1
+        self._give()
+
+    def _give(self) -> None:
+        """Gives turns to all that may have one now."""
+        while not (self._one_at_a_time and self._running):
+            if self._next(self._followers) and (self._ahead >= _CALLS_FIRST or not (self._calling or self._next(self._calls))):
+                self._ahead = 0
+                self._start(self._followers)
+            elif self._next(self._calls):
+                self._calling += 1
+                self._ahead += bool(self._followers)
+                self._start(self._calls)
+            else:
+                return
+
+    def _start(self, queue: _Queue) -> None:
+        self._running += 1
+        queue.popleft().set_result(None)
+
+    @staticmethod
+    def _next(queue: _Queue) -> bool:
+        """Whether somebody waits in a queue, whose first place those who went away have left."""
+        while queue and queue[0].done():
+            queue.popleft()
+        return bool(queue)

@@ -465,6 +465,38 @@ final class OrdersTest extends SiteTestCase
         self::assertCount(1, $this->outbox(Kind::Refund), 'what was paid back goes with the order, and was paid back');
     }
 
+    public function test_wp_admins_list_trashes_and_deletes_orders_that_are_posts(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '100.00']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '40.00');
+        $this->change($order->get_id(), 'woocommerce_update_order', []);
+        // As WooCommerce keeps them: no word of it but WordPress's own.
+        $ids = [$order->get_id() => 'shop_order', $refund => 'shop_order_refund'];
+        foreach ($ids as $id => $type) {
+            wp_cache_set($id, (object) ['ID' => $id, 'post_type' => $type, 'post_parent' => $order->get_id(), 'filter' => 'raw'], 'posts');
+        }
+
+        $this->change($order->get_id(), 'trashed_post', ['status' => 'trash']);
+        $this->change($order->get_id(), 'untrashed_post', ['status' => 'processing']);
+        do_action('before_delete_post', (string) $refund, get_post($refund));
+        (new WC_Order_Refund($refund))->delete(true);
+        $this->end_of_request();
+        do_action('before_delete_post', $order->get_id(), get_post($order->get_id()));
+
+        self::assertEquals(
+            [
+                ['processing', 100.0, ''],
+                ['refund', 40.0, '40'],
+                ['cancelled', 100.0, 'trashed'],
+                ['processing', 100.0, ''],
+                ['deleted refund', null, '0'],
+                ['cancelled', 100.0, 'deleted'],
+            ],
+            array_map(self::told_of(...), $this->outbox()),
+        );
+    }
+
     public function test_an_order_that_was_never_reported_is_not_reported_when_it_is_thrown_away(): void
     {
         $order = $this->order(['billing' => []]);

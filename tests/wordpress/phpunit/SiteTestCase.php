@@ -101,7 +101,7 @@ abstract class SiteTestCase extends TestCase
     /**
      * Everything that waits, whenever its time comes, in the order in which it was recorded.
      *
-     * @return list<array{kind: string, id: string, target: string, scope: string, payload: array<string, mixed>, json: string}>
+     * @return list<array{kind: string, id: string, target: string, payload: array<string, mixed>, json: string}>
      */
     protected function outbox(?Kind $kind = null): array
     {
@@ -115,7 +115,6 @@ abstract class SiteTestCase extends TestCase
                 'kind' => $message->kind->value,
                 'id' => $message->id,
                 'target' => $message->target,
-                'scope' => $message->scope->value,
                 'payload' => json_decode($message->json, true),
                 'json' => $message->json,
             ],

@@ -282,6 +282,20 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(['coupon' => 'spring10'], $coupon['metadata']);
     }
 
+    public function test_what_is_no_product_is_not_told_of_the_cart(): void
+    {
+        $this->visit();
+
+        foreach ([null, 0, '', 'rubbish', -1, new \stdClass(), []] as $rubbish) {
+            do_action('woocommerce_add_to_cart', 'key', $rubbish, 1, $rubbish);
+        }
+        do_action('woocommerce_add_to_cart', 'key', 11, 'some', 0);
+        self::assertSame([], $this->outbox());
+
+        do_action('woocommerce_add_to_cart', 'key', '11', '0.5', '12');
+        self::assertEquals(['product_id' => '12', 'quantity' => 0.5], $this->outbox()[0]['payload']['metadata']);
+    }
+
     public function test_without_a_consent_what_somebody_looks_at_is_nobodys_business(): void
     {
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Capture;
 
 use PMP\Analytics\Hook;
+use PMP\Analytics\Payload\Clean;
 use PMP_Analytics_Plugin;
 use PMP\Analytics\Registerable;
 
@@ -25,10 +26,10 @@ final class Cart implements Registerable
 
     public function added(mixed $item, mixed $product_id = 0, mixed $quantity = 1, mixed $variation_id = 0): void
     {
-        $this->tell('add_to_cart', [
-            'product_id' => (string) ((int) $variation_id ?: (int) $product_id),
-            'quantity' => (float) $quantity,
-        ]);
+        $product = Clean::number($variation_id) ?: Clean::number($product_id);
+        if ($product > 0 && is_numeric($quantity)) {
+            $this->tell('add_to_cart', ['product_id' => (string) $product, 'quantity' => (float) $quantity]);
+        }
     }
 
     public function coupon_applied(mixed $code): void

@@ -37,12 +37,12 @@ async def agrees(page: Page) -> None:
 
 
 async def answered(page: Page) -> None:
-    """Waits until the shop has taken everything that the page tells."""
+    """Waits until the shop has taken everything that the page reports."""
     await page.wait_for_function("() => !Object.keys(localStorage).some((key) => key.startsWith('pmp.q.'))")
 
 
-async def tells(page: Page, mark: str) -> None:
-    """Has the page tell an event of its own, which the shop takes."""
+async def reports(page: Page, mark: str) -> None:
+    """Has the page report an event of its own, which the shop takes."""
     await page.evaluate("(mark) => pmp.push({event_type: `mark:${mark}`})", mark)
     await page.wait_for_function("() => !pmp.client.getQueuedEvents().some((event) => event.event_type.startsWith('mark:'))")
 

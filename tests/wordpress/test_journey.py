@@ -18,7 +18,7 @@ from tests.e2e.mesh import Mesh
 from tests.relay import Relay, relaying
 from tests.servers import PrivateMariaDb, until
 from tests.wordpress.local import Shop, open_shop
-from tests.wordpress.person import PERSON, agrees, answered, browser, logs_in, logs_out, tells
+from tests.wordpress.person import PERSON, agrees, answered, browser, logs_in, logs_out, reports
 from tests.wordpress.privacy_tools import PrivacyTools
 from tests.wordpress.sites import add_customer
 
@@ -174,33 +174,33 @@ async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, fro
         await visitor.set_extra_http_headers({"x-forwarded-for": "198.51.100.7"})
         await page.goto(f"{shop.home}/?utm_source=newsletter&utm_campaign=spring")
         await agrees(page)
-        await tells(page, "landed")
+        await reports(page, "landed")
         await page.goto(f"{shop.home}/pricing/")
         await page.go_back(wait_until="commit")
         assert await page.evaluate("() => performance.getEntriesByType('navigation')[0].type") == "navigate", "from the back/forward cache"
-        await tells(page, "came-back")
+        await reports(page, "came-back")
 
-        await _tells_in_vain(page, "stranger", shop, front)
+        await _reports_unheard(page, "stranger", shop, front)
         await logs_in(page, shop, "grace")
         await visitor.set_extra_http_headers({"x-forwarded-for": "203.0.113.9"})
         front.loses = None
         await page.goto(f"{shop.home}/free-guide/")
-        await tells(page, "logged-in")
+        await reports(page, "logged-in")
 
         gateway.is_open = False
         tab = await visitor.new_page()
         await tab.goto(f"{shop.home}/pricing/")
-        await asyncio.gather(tells(page, "first-tab"), tells(tab, "second-tab"))
+        await asyncio.gather(reports(page, "first-tab"), reports(tab, "second-tab"))
         shop.deliver()
         await tab.close(run_before_unload=True)
         gateway.is_open = True
 
-        await _tells_in_vain(page, "customer", shop, front)
+        await _reports_unheard(page, "customer", shop, front)
         await logs_out(page, shop)
         front.loses = None
         await page.goto(f"{shop.home}/")
-        await tells(page, "logged-out")
-        await _tells_in_vain(page, "closed", shop, front)
+        await reports(page, "logged-out")
+        await _reports_unheard(page, "closed", shop, front)
 
     front.loses = None
     async with browser(tmp_path) as visitor:
@@ -208,7 +208,7 @@ async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, fro
         # What a page left behind a minute ago is its next visit's.
         await page.add_init_script("{ const now = Date.now; Date.now = () => now() + 120_000; }")
         await page.goto(f"{shop.home}/")
-        await tells(page, "opened-again")
+        await reports(page, "opened-again")
         await answered(page)
 
     until(lambda: "opened-again" in _marks(shop))
@@ -231,7 +231,7 @@ async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, fro
     assert "None of ingestion's messages waits" in shop.mesh.pmp("dead-letters", "list", "ingestion").stdout
 
 
-async def _tells_in_vain(page: Page, mark: str, shop: Shop, front: Relay) -> None:
+async def _reports_unheard(page: Page, mark: str, shop: Shop, front: Relay) -> None:
     """The same, but the page never hears the answer, while the mesh gets the event: it is going to be repeated."""
     lost, front.loses = front.lost, _COLLECTING
     await page.evaluate("(mark) => pmp.push({event_type: `mark:${mark}`})", mark)
@@ -239,7 +239,7 @@ async def _tells_in_vain(page: Page, mark: str, shop: Shop, front: Relay) -> Non
 
 
 def _marks(shop: Shop) -> dict[str, list[tuple[str | None, str]]]:
-    """Who told what from which network, once for each time that the mesh has it."""
+    """Who reported what from which network, once for each time that the mesh has it."""
     shop.deliver()
     marks: dict[str, list[tuple[str | None, str]]] = {}
     query = "SELECT event_type, user_id, event_data ->> '$.ip_address' FROM events WHERE event_type LIKE 'mark:%'"

@@ -26,7 +26,7 @@ from tests.servers import PrivateMariaDb, PrivateRedis
 
 _keys_urls: dict[str, str] = {}
 _numbers = count(1)
-_CHROMIUM_FLAGS = [
+CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -165,7 +165,7 @@ async def newest_database(settings: Settings, service: str) -> AsyncGenerator[Da
 @pytest.fixture(scope="session")
 async def chromium() -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=_CHROMIUM_FLAGS)
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_FLAGS)
         yield browser
         await browser.close()
 

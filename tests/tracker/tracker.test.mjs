@@ -51,6 +51,20 @@ test('addresses come without what is nobody\'s business', async () => {
   assert.equal(told('page_view')[0].referrer, 'https://mail.example/?q=2');
 });
 
+for (const name of [
+  'gclid', 'gbraid', 'wbraid', 'gad_source', 'dclid', 'fbclid', 'ttclid', 'twclid', 'yclid', 'msclkid', 'li_fat_id', 'epik', 'rdt_cid', 'ScCid',
+]) {
+  test(`an advertisement's click begins a visit of its own: ${name}`, async () => {
+    browser.open('/');
+    await pass(500);
+    browser.open(`/courses/pmp?${name}=abc`, { referrer: 'https://ads.example/' });
+    await pass(500);
+    const [before, clicked] = told('page_view');
+    assert.notEqual(clicked.session_id, before.session_id);
+    assert.equal(clicked.page_url, `https://shop.example/courses/pmp?${name}=abc`);
+  });
+}
+
 test('texts are cut to what the mesh takes, never in the middle of a character', async () => {
   browser.open(`/?q=${'x'.repeat(5000)}`, { title: `${'x'.repeat(499)}😀` });
   await pass(500);

@@ -15,6 +15,7 @@ import httpx
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from tests.e2e.mesh import Mesh, running
+from tests.relay import Relay
 from tests.servers import PrivateMariaDb, free_port
 from tests.wordpress.sites import add_pages, build_site, served, wordpress_6_5
 
@@ -38,31 +39,36 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path, server: PrivateMariaDb) -> Generator[Shop]:
-    """A shop and a mesh that call each other, until the block ends."""
+def open_shop(folder: Path, server: PrivateMariaDb, front: Relay | None = None, gateway: Relay | None = None) -> Generator[Shop]:
+    """A shop and a mesh that call each other, until the block ends.
+
+    Args:
+        folder: Where both of them go.
+        server: Where the shop's database goes.
+        front: What browsers reach the shop through; directly if not given.
+        gateway: What the shop reaches the mesh through; directly if not given.
+    """
     port = free_port()
     home = f"http://127.0.0.1:{port}"
+    if front is not None:
+        front.to, home = port, front.url
     shared = "whsec_" + b64encode(os.urandom(32)).decode()
     calls = {"wordpress": f"{home}/wp-json/pmp/v1/erasures"}
     environment = {"PMP_SITE_ERASURE_CALLS": json.dumps(calls), "PMP_SITE_ERASURE_SECRET": shared}
-    with running(folder / "mesh", environment=environment) as mesh, _shop_on(mesh, folder, server, port, shared) as shop:
-        yield shop
-
-
-@contextmanager
-def _shop_on(mesh: Mesh, folder: Path, server: PrivateMariaDb, port: int, shared: str) -> Generator[Shop]:
-    secrets = Secrets.load(DataFolder(mesh.data))
-    home = f"http://127.0.0.1:{port}"
-    site = build_site(
-        wordpress_6_5(),
-        folder,
-        server,
-        home=home,
-        PMP_ANALYTICS_GATEWAY_URL=mesh.url,
-        PMP_ANALYTICS_API_KEY=secrets.api_keys[0],
-        PMP_ANALYTICS_JWT_SECRET=secrets.jwt_secrets[0],
-        PMP_ANALYTICS_ERASURE_SECRET=shared,
-    )
-    add_pages(site, home)
-    with served(site, port, home) as visitor:
-        yield Shop(home, mesh, site, visitor)
+    with running(folder / "mesh", environment=environment) as mesh:
+        if gateway is not None:
+            gateway.to = int(mesh.url.rpartition(":")[2])
+        secrets = Secrets.load(DataFolder(mesh.data))
+        site = build_site(
+            wordpress_6_5(),
+            folder,
+            server,
+            home=home,
+            PMP_ANALYTICS_GATEWAY_URL=mesh.url if gateway is None else gateway.url,
+            PMP_ANALYTICS_API_KEY=secrets.api_keys[0],
+            PMP_ANALYTICS_JWT_SECRET=secrets.jwt_secrets[0],
+            PMP_ANALYTICS_ERASURE_SECRET=shared,
+        )
+        add_pages(site, home)
+        with served(site, port, home) as visitor:
+            yield Shop(home, mesh, site, visitor)

@@ -114,6 +114,15 @@ def add_pages(site: Path, home: str) -> None:
     run([program("php"), HERE / "pages.php"], site, PMP_HOME=home)
 
 
+def add_customer(site: Path, name: str) -> str:
+    """Gives a site a customer whose password is the name, and believes what a proxy says of addresses; answers the customer's id."""
+    proxy = "<?php add_filter('pmp_analytics_client_address', fn ($address) => $_SERVER['HTTP_X_FORWARDED_FOR'] ?? $address);"
+    plugins = site / "wp-content" / "mu-plugins"
+    plugins.mkdir(exist_ok=True)
+    (plugins / "proxy.php").write_text(proxy)
+    return run([program("php"), HERE / "customer.php"], site, PMP_CUSTOMER=name).strip()
+
+
 @contextmanager
 def served(site: Path, port: int, home: str = "https://shop.example") -> Generator[httpx.Client]:
     """Serves a site on a port of loopback until the block ends: a visitor of it, once its first page answers."""
@@ -142,14 +151,15 @@ def served(site: Path, port: int, home: str = "https://shop.example") -> Generat
         logs.leave(site.parent / "php.log")
 
 
-def run(command: list[str | Path], site: Path, **environment: str) -> None:
-    """Runs a program for a site.
+def run(command: list[str | Path], site: Path, **environment: str) -> str:
+    """Runs a program for a site; answers what it printed.
 
     Raises:
         AssertionError: with all that it said, when it failed.
     """
     ran = subprocess.run(command, env={**os.environ, "PMP_SITE": str(site), **environment}, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 def program(name: str) -> str:

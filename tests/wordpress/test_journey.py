@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,14 +15,16 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from tests.e2e.mesh import Mesh
+from tests.relay import Relay, relaying
 from tests.servers import PrivateMariaDb, until
 from tests.wordpress.local import Shop, open_shop
+from tests.wordpress.person import PERSON, agrees, answered, browser, logs_in, logs_out, reports
 from tests.wordpress.privacy_tools import PrivacyTools
+from tests.wordpress.sites import add_customer
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
-_PERSON = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
-"""User agent of a browser; what says that it is headless, the mesh takes for a robot."""
+_COLLECTING = re.compile(rb"POST /wp-json/pmp/v1/(collect|notes) ")
 _BUYER = "2"
 """The first customer of a new site, whose admin is 1."""
 
@@ -28,18 +32,32 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def shop(mariadb_server: PrivateMariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(tmp_path_factory.mktemp("shop"), mariadb_server) as shop:
+def front() -> Iterator[Relay]:
+    """What browsers reach the shop through."""
+    with relaying() as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Relay]:
+    """What the shop reaches the mesh through."""
+    with relaying() as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def shop(front: Relay, gateway: Relay, mariadb_server: PrivateMariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("shop"), mariadb_server, front, gateway) as shop:
         yield shop
 
 
 async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop: Shop, chromium: Browser) -> None:
-    visitor = await chromium.new_context(user_agent=_PERSON)
+    visitor = await chromium.new_context(user_agent=PERSON)
     page = await visitor.new_page()
     await page.goto(f"{shop.home}/?utm_source=newsletter&utm_medium=email&utm_campaign=spring")
     assert "PMP Course" in await page.title()
-    await _agrees(page)
-    await _answered(page)
+    await agrees(page)
+    await answered(page)
     await page.fill("#lead-email", "test@example.com")
     await page.click("#download-btn")
     await page.wait_for_selector("#lead-thanks")
@@ -51,7 +69,7 @@ async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop
     await page.fill("#billing_email", "test@example.com")
     await page.click("#complete-purchase")
     await page.wait_for_selector("#thank-you")
-    await _answered(page)
+    await answered(page)
 
     journey = _journey_with(shop, {"awareness", "interest", "purchase"})
     stages = [stage for stage in journey["stages"] if stage in ("awareness", "interest", "purchase")]
@@ -71,7 +89,7 @@ async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop
     for _ in range(2):
         await page.reload()
         await page.wait_for_selector("#thank-you")
-        await _answered(page)
+        await answered(page)
 
     def views() -> int:
         shop.deliver()
@@ -86,7 +104,7 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
     pages: list[list[bytes]] = []
     sessions: set[str] = set()
     for _ in range(2):
-        context = await chromium.new_context(user_agent=_PERSON)
+        context = await chromium.new_context(user_agent=PERSON)
         page = await context.new_page()
         served: list[bytes] = []
         for path in ("/", "/pricing/", "/free-guide/"):
@@ -94,8 +112,8 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
             assert answer is not None
             served.append(await answer.body())
             if path == "/":
-                await _agrees(page)
-            await _answered(page)
+                await agrees(page)
+            await answered(page)
         scripts = "performance.getEntriesByType('resource').filter((each) => each.initiatorType === 'script')"
         blocking: list[tuple[str, str]] = await page.evaluate(f"() => {scripts}.map((each) => [each.name, each.renderBlockingStatus])")
         assert len(blocking) > 1
@@ -146,15 +164,88 @@ def test_wordpress_shows_and_erases_what_the_mesh_holds_which_tells_wordpress_of
     )
 
 
-async def _agrees(page: Page) -> None:
-    """Says yes to the banner, which goes."""
-    await page.click("[data-pmp-banner] [data-pmp-consent=granted]")
-    await page.wait_for_selector("[data-pmp-banner]", state="hidden")
+async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, front: Relay, gateway: Relay, tmp_path: Path) -> None:
+    customer = add_customer(shop.site, "grace")
+    gateway.delay = 0.5
+    before = shop.mesh.books()
+
+    async with browser(tmp_path) as visitor:
+        page = visitor.pages[0]
+        await visitor.set_extra_http_headers({"x-forwarded-for": "198.51.100.7"})
+        await page.goto(f"{shop.home}/?utm_source=newsletter&utm_campaign=spring")
+        await agrees(page)
+        await reports(page, "landed")
+        await page.goto(f"{shop.home}/pricing/")
+        await page.go_back(wait_until="commit")
+        assert await page.evaluate("() => performance.getEntriesByType('navigation')[0].type") == "navigate", "from the back/forward cache"
+        await reports(page, "came-back")
+
+        await _reports_unheard(page, "stranger", shop, front)
+        await logs_in(page, shop, "grace")
+        await visitor.set_extra_http_headers({"x-forwarded-for": "203.0.113.9"})
+        front.loses = None
+        await page.goto(f"{shop.home}/free-guide/")
+        await reports(page, "logged-in")
+
+        gateway.is_open = False
+        tab = await visitor.new_page()
+        await tab.goto(f"{shop.home}/pricing/")
+        await asyncio.gather(reports(page, "first-tab"), reports(tab, "second-tab"))
+        shop.deliver()
+        await tab.close(run_before_unload=True)
+        gateway.is_open = True
+
+        await _reports_unheard(page, "customer", shop, front)
+        await logs_out(page, shop)
+        front.loses = None
+        await page.goto(f"{shop.home}/")
+        await reports(page, "logged-out")
+        await _reports_unheard(page, "closed", shop, front)
+
+    front.loses = None
+    async with browser(tmp_path) as visitor:
+        page = visitor.pages[0]
+        # What a page left behind a minute ago is its next visit's.
+        await page.add_init_script("{ const now = Date.now; Date.now = () => now() + 120_000; }")
+        await page.goto(f"{shop.home}/")
+        await reports(page, "opened-again")
+        await answered(page)
+
+    until(lambda: "opened-again" in _marks(shop))
+    after = shop.mesh.drained()
+    first, second, own = "198.51.100.0", "203.0.113.0", "127.0.0.0"
+    assert _marks(shop) == {
+        "landed": [(None, first)],
+        "came-back": [(None, first)],
+        "stranger": [(customer, first)],
+        "logged-in": [(customer, second)],
+        "first-tab": [(customer, second)],
+        "second-tab": [(customer, second)],
+        "customer": [(customer, second)],
+        "logged-out": [(None, second)],
+        "closed": [(None, second)],
+        "opened-again": [(None, own)],
+    }
+    assert after["balanced"]
+    assert after["duplicate"] - before["duplicate"] >= len(["stranger", "customer", "closed"])
+    assert "None of ingestion's messages waits" in shop.mesh.pmp("dead-letters", "list", "ingestion").stdout
 
 
-async def _answered(page: Page) -> None:
-    """Waits until the shop has taken everything that the page tells."""
-    await page.wait_for_function("() => !Object.keys(localStorage).some((key) => key.startsWith('pmp.q.'))")
+async def _reports_unheard(page: Page, mark: str, shop: Shop, front: Relay) -> None:
+    """The same, but the page never hears the answer, while the mesh gets the event: it is going to be repeated."""
+    lost, front.loses = front.lost, _COLLECTING
+    await page.evaluate("(mark) => pmp.push({event_type: `mark:${mark}`})", mark)
+    until(lambda: front.lost > lost and mark in _marks(shop))
+
+
+def _marks(shop: Shop) -> dict[str, list[tuple[str | None, str]]]:
+    """Who reported what from which network, once for each time that the mesh has it."""
+    shop.deliver()
+    marks: dict[str, list[tuple[str | None, str]]] = {}
+    query = "SELECT event_type, user_id, event_data ->> '$.ip_address' FROM events WHERE event_type LIKE 'mark:%'"
+    for event_type, *carrier in _rows(shop.mesh, "ingestion", query):
+        marks.setdefault(event_type.removeprefix("mark:"), []).append(tuple(carrier))
+    return marks
 
 
 def _get(mesh: Mesh, path: str, scope: str = "site", **query: str) -> httpx.Response:

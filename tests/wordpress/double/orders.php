@@ -17,6 +17,9 @@ abstract class WC_Data
 
     protected const TYPE = '';
 
+    /** What hooks call it. */
+    protected const NAME = '';
+
     /** @var array<string, mixed> */
     protected array $fields = [];
 
@@ -69,6 +72,15 @@ abstract class WC_Data
         return $this->id;
     }
 
+    public function delete(bool $force = false): bool
+    {
+        $answer = apply_filters('woocommerce_pre_delete_' . static::NAME, null, $this, $force);
+        if ($answer === null) {
+            unset(self::$kept[$this->id]);
+        }
+        return $answer ?? true;
+    }
+
     protected function field(string $name, mixed $default = ''): mixed
     {
         return $this->fields[$name] ?? $default;
@@ -78,6 +90,11 @@ abstract class WC_Data
 class WC_Order extends WC_Data
 {
     protected const TYPE = 'shop_order';
+
+    protected const NAME = 'order';
+
+    /** @var array<int, WC_Order> What WooCommerce's cache gives out, whatever is kept. */
+    public static array $cached = [];
 
     public function get_type(): string
     {
@@ -99,22 +116,12 @@ class WC_Order extends WC_Data
         return $this->field('total', 0);
     }
 
-    public function get_total_refunded(): string|float
-    {
-        return array_sum(array_map(static fn (WC_Order_Refund $refund): float => (float) $refund->get_amount(), $this->get_refunds()));
-    }
-
     /**
      * @return list<WC_Order_Refund> Newest first.
      */
     public function get_refunds(): array
     {
-        $refunds = array_filter(
-            WC_Data::$kept,
-            fn (array $kept): bool => $kept['type'] === 'shop_order_refund' && $kept['fields']['parent'] === $this->id,
-        );
-        krsort($refunds);
-        return array_map(static fn (int $id): WC_Order_Refund => new WC_Order_Refund($id), array_keys($refunds));
+        return wc_get_orders(['type' => 'shop_order_refund', 'parent' => $this->id, 'limit' => -1]);
     }
 
     public function get_currency(): string
@@ -186,6 +193,13 @@ class WC_Order_Refund extends WC_Data
 {
     protected const TYPE = 'shop_order_refund';
 
+    protected const NAME = 'order_refund';
+
+    public function get_parent_id(): int
+    {
+        return $this->field('parent', 0);
+    }
+
     public function get_amount(): string
     {
         return (string) $this->field('amount', '0.00');
@@ -238,7 +252,7 @@ class WC_Order_Item_Product extends WC_Data
 function wc_get_order(int $id): WC_Order|WC_Order_Refund|false
 {
     return match (WC_Data::$kept[$id]['type'] ?? '') {
-        'shop_order' => new WC_Order($id),
+        'shop_order' => isset(WC_Order::$cached[$id]) ? clone WC_Order::$cached[$id] : new WC_Order($id),
         'shop_order_refund' => new WC_Order_Refund($id),
         default => false,
     };
@@ -256,11 +270,18 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
 /**
  * @param array{
  *     type: string, limit: int, orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
+ *     parent?: int,
  * } $query
- * @return list<WC_Order>
+ * @return list<WC_Order>|list<WC_Order_Refund>
  */
 function wc_get_orders(array $query): array
 {
+    if ($query['type'] === 'shop_order_refund') {
+        $refunds = array_filter(WC_Data::$kept, static fn (array $kept): bool
+            => $kept['type'] === 'shop_order_refund' && $kept['fields']['parent'] === $query['parent']);
+        krsort($refunds);
+        return array_map(static fn (int $id): WC_Order_Refund => new WC_Order_Refund($id), array_keys($refunds));
+    }
     $since = (int) ltrim($query['date_created'] ?? '0', '>=');
     $found = array_filter(
         array_map(wc_get_order(...), array_keys(WC_Data::$kept)),

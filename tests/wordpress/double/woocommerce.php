@@ -15,6 +15,7 @@ require __DIR__ . '/products.php';
 require __DIR__ . '/checkout.php';
 require __DIR__ . '/features.php';
 require __DIR__ . '/forms.php';
+require __DIR__ . '/learndash.php';
 require __DIR__ . '/wp-cli.php';
 
 (new WC_Checkout_Double())->register();

@@ -24,7 +24,7 @@ final class AdminTest extends SiteTestCase
     {
         parent::setUp();
         $client = new PMP_API_Client(null, $this->clock);
-        $orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()));
+        $orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
         $this->backfill = new Backfill($this->queue, $orders, $this->clock);
         $this->page = new SettingsPage(new PMP_Config(), $this->queue, new Pause($this->clock), $client, $this->backfill);
         wp_set_current_user(1);

@@ -28,7 +28,7 @@ final class BackfillTest extends SiteTestCase
     protected function setUp(): void
     {
         parent::setUp();
-        $this->orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()));
+        $this->orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
     }
 
     public function test_paid_orders_and_their_refunds_are_told_and_others_are_not(): void

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Tests;
 
+use LearnDashGroups;
 use PMP\Analytics\Queue\Kind;
 use WPCF7_ContactForm;
 use WPCF7_Submission;
@@ -137,6 +138,84 @@ final class CaptureTest extends SiteTestCase
         self::assertCount(2, $this->outbox(Kind::Conversion));
     }
 
+    public function test_somebody_of_whom_nobody_knows_when_they_registered_is_told_all_the_same(): void
+    {
+        global $wpdb;
+        $user = $this->customer();
+        $wpdb->query("UPDATE {$wpdb->users} SET user_registered = '0000-00-00 00:00:00' WHERE ID = {$user}");
+        clean_user_cache($user);
+        $this->drain();
+
+        do_action('wp_login', 'ada', get_userdata($user));
+
+        [$registration] = $this->outbox(Kind::Registration);
+        self::assertSame('ada@example.org', $registration['payload']['email']);
+        self::assertArrayNotHasKey('registration_date', $registration['payload']);
+    }
+
+    public function test_who_was_removed_by_lifterlms_enrols_again(): void
+    {
+        $user = $this->customer();
+        $this->drain();
+
+        do_action('llms_user_enrolled_in_course', $user, 7);
+        do_action('llms_user_removed_from_course', $user, 7, 'any', 'expired');
+        do_action('llms_user_enrolled_in_course', $user, 7);
+
+        self::assertCount(2, $this->outbox(Kind::Conversion));
+    }
+
+    public function test_who_was_cancelled_or_deleted_by_tutor_enrols_again(): void
+    {
+        $user = $this->customer();
+        $record = fn (): int => (int) wp_insert_post(
+            ['post_type' => 'tutor_enrolled', 'post_title' => 'Enrolled', 'post_author' => $user, 'post_parent' => 7],
+        );
+        $this->drain();
+
+        do_action('tutor_after_enrolled', 7, $user, $first = $record());
+        do_action('tutor_after_enrolled', 7, $user, $first);
+        self::assertCount(1, $this->outbox(Kind::Conversion));
+
+        do_action('tutor_enrollment/after/cancel', $first);
+        do_action('tutor_after_enrolled', 7, $user, $second = $record());
+        self::assertCount(2, $this->outbox(Kind::Conversion));
+
+        // Tutor deletes the record itself before anybody hears of it.
+        wp_delete_post($second, true);
+        do_action('tutor_after_enrolled', 7, $user, $record());
+        self::assertCount(3, $this->outbox(Kind::Conversion));
+    }
+
+    public function test_a_group_of_learndash_opens_its_courses(): void
+    {
+        $user = $this->customer();
+        LearnDashGroups::$courses = [5 => [70, 71], 6 => [71]];
+        LearnDashGroups::$users = [5 => [$user], 6 => []];
+        $this->drain();
+
+        do_action('ld_added_group_access', $user, 5);
+        do_action('ld_added_group_access', $user, 5);
+        self::assertSame(['70', '71'], $this->courses());
+
+        // The other group opens one of them all the same.
+        LearnDashGroups::$users = [5 => [], 6 => [$user]];
+        do_action('ld_removed_group_access', $user, 5);
+        LearnDashGroups::$users = [5 => [$user], 6 => [$user]];
+        do_action('ld_added_group_access', $user, 5);
+        self::assertSame(['70', '71', '70'], $this->courses());
+
+        LearnDashGroups::$courses[6][] = 72;
+        do_action('ld_added_course_group_access', 72, 6);
+        self::assertSame(['70', '71', '70', '72'], $this->courses());
+
+        LearnDashGroups::$courses[6] = [71];
+        do_action('ld_removed_course_group_access', 72, 6);
+        LearnDashGroups::$courses[6][] = 72;
+        do_action('ld_added_course_group_access', 72, 6);
+        self::assertSame(['70', '71', '70', '72', '72'], $this->courses());
+    }
+
     public function test_contact_form_7(): void
     {
         $this->visit();
@@ -203,6 +282,20 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(['coupon' => 'spring10'], $coupon['metadata']);
     }
 
+    public function test_what_is_no_product_is_not_told_of_the_cart(): void
+    {
+        $this->visit();
+
+        foreach ([null, 0, '', 'rubbish', -1, new \stdClass(), []] as $rubbish) {
+            do_action('woocommerce_add_to_cart', 'key', $rubbish, 1, $rubbish);
+        }
+        do_action('woocommerce_add_to_cart', 'key', 11, 'some', 0);
+        self::assertSame([], $this->outbox());
+
+        do_action('woocommerce_add_to_cart', 'key', '11', '0.5', '12');
+        self::assertEquals(['product_id' => '12', 'quantity' => 0.5], $this->outbox()[0]['payload']['metadata']);
+    }
+
     public function test_without_a_consent_what_somebody_looks_at_is_nobodys_business(): void
     {
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
@@ -256,5 +349,16 @@ final class CaptureTest extends SiteTestCase
             self::assertSame('s-9f8e7d6c', $message['payload']['session_id']);
             self::assertSame(['form' => $form, 'form_title' => $title], $message['payload']['metadata']);
         }
+    }
+
+    /**
+     * @return list<string> The course of each enrolment that waits.
+     */
+    private function courses(): array
+    {
+        return array_map(
+            static fn (array $message): string => $message['payload']['metadata']['course_id'],
+            $this->outbox(Kind::Conversion),
+        );
     }
 }

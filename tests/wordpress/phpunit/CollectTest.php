@@ -47,9 +47,10 @@ final class CollectTest extends SiteTestCase
         $this->post($claims + self::EVENT);
 
         $event = $this->outbox()[0]['payload'];
-        self::assertSame('203.0.113.77', $event['ip_address']);
-        self::assertStringContainsString('Firefox', $event['user_agent']);
-        self::assertNull($event['user_id']);
+        self::assertSame('203.0.113.77', $event['context']['ip_address']);
+        self::assertStringContainsString('Firefox', $event['context']['user_agent']);
+        self::assertArrayNotHasKey('user_id', $event['context']);
+        self::assertSame([null, '', ''], [$event['user_id'], $event['ip_address'], $event['user_agent']]);
         self::assertSame('tracker', $event['source']);
         self::assertArrayNotHasKey('platform', $event);
     }
@@ -62,8 +63,8 @@ final class CollectTest extends SiteTestCase
         unset($_SERVER['HTTP_SEC_GPC']);
 
         [$silent, $refusing] = array_column($this->outbox(), 'payload');
-        self::assertArrayNotHasKey('global_privacy_control', $silent);
-        self::assertTrue($refusing['global_privacy_control']);
+        self::assertFalse($silent['context']['global_privacy_control']);
+        self::assertTrue($refusing['context']['global_privacy_control']);
     }
 
     public function test_a_login_counts_only_when_a_page_of_the_shop_asks(): void
@@ -77,7 +78,7 @@ final class CollectTest extends SiteTestCase
         $this->post(['id' => 'b-3'] + self::EVENT, ['sec-fetch-site' => 'same-origin']);
         $this->post(['id' => 'b-4'] + self::EVENT, ['sec-fetch-site' => 'cross-site']);
 
-        $users = array_map(static fn (array $message): ?string => $message['payload']['user_id'], $this->outbox());
+        $users = array_map(static fn (array $message): ?string => $message['payload']['context']['user_id'] ?? null, $this->outbox());
         self::assertSame([null, (string) $user, (string) $user, null], $users);
     }
 
@@ -87,7 +88,7 @@ final class CollectTest extends SiteTestCase
 
         $this->post(self::EVENT, ['origin' => 'https://shop.example']);
 
-        self::assertNull($this->outbox()[0]['payload']['user_id']);
+        self::assertArrayNotHasKey('user_id', $this->outbox()[0]['payload']['context']);
     }
 
     public function test_another_sites_pages_are_not_heard(): void
@@ -108,9 +109,30 @@ final class CollectTest extends SiteTestCase
         $this->post($lead, ['origin' => 'https://shop.example']);
 
         [$typed, $known] = $this->outbox();
-        self::assertSame(['track', 'ada@example.org'], [$typed['scope'], $typed['payload']['email']]);
-        self::assertSame('site', $known['scope']);
-        self::assertArrayNotHasKey('email', $known['payload']);
+        // A context makes it a browser's word, which the mesh takes for no evidence.
+        self::assertSame(['ada@example.org', false], [$typed['payload']['email'], isset($typed['payload']['context']['user_id'])]);
+        self::assertSame(['eve@example.org', (string) $user], [$known['payload']['email'], $known['payload']['context']['user_id']]);
+    }
+
+    public function test_an_event_that_is_repeated_after_a_login_from_another_network_is_the_same_event(): void
+    {
+        $this->post(self::EVENT);
+        $first = $this->outbox()[0]['payload'];
+        $user = $this->customer();
+        $this->drain();
+        $_COOKIE[LOGGED_IN_COOKIE] = wp_generate_auth_cookie($user, time() + 3600, 'logged_in');
+        $_COOKIE['pmp_landing'] = '{"source":"newsletter"}';
+        $_SERVER['REMOTE_ADDR'] = '198.51.100.9';
+        $_SERVER['HTTP_USER_AGENT'] = 'Mozilla/5.0 (X11; Linux x86_64; rv:129.0) Gecko/20100101 Firefox/129.0';
+        $this->post(self::EVENT, ['origin' => 'https://shop.example']);
+        $_SERVER['REMOTE_ADDR'] = '203.0.113.77';
+        $_SERVER['HTTP_USER_AGENT'] = 'Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0';
+
+        $again = $this->outbox()[0]['payload'];
+        self::assertSame((string) $user, $again['context']['user_id']);
+        self::assertNotEquals($first['context'], $again['context']);
+        unset($first['context'], $again['context']);
+        self::assertSame($first, $again);
     }
 
     public function test_what_staff_does_is_taken_and_forgotten(): void

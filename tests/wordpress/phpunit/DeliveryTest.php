@@ -13,7 +13,6 @@ use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
-use PMP\Analytics\Queue\Scope;
 use ActionScheduler_Double;
 use Closure;
 use PMP_Event_Queue;
@@ -84,16 +83,20 @@ final class DeliveryTest extends SiteTestCase
         ], array_map(static fn (array $call): string => "{$call['method']} {$call['path']}", $this->mesh->calls));
     }
 
-    public function test_what_a_browser_said_travels_with_a_token_that_says_so(): void
+    public function test_what_a_browser_said_before_events_had_a_context_is_still_a_browsers_word(): void
     {
-        $this->queue->add($this->event('shop'), new Message(Kind::Event, 'browser', ['id' => 'browser'], '', Scope::Track));
+        global $wpdb;
+        $this->add_events(['shop', 'browser']);
+        $wpdb->update("{$wpdb->prefix}pmp_outbox", ['scope' => 'track'], ['message_id' => 'browser']);
 
         $this->drain();
 
-        $ids = array_map(static fn (array $call): array => array_column($call['body']['events'], 'id'), $this->mesh->calls);
-        self::assertSame([['shop'], ['browser']], $ids);
-        $scopes = array_map(static fn (array $call): string => ClientTest::claims($call['arguments'])['scope'], $this->mesh->calls);
-        self::assertSame(['site', 'track'], $scopes);
+        [$call] = $this->mesh->calls;
+        [$shop, $browser] = json_decode((string) $call['arguments']['body'])->events;
+        self::assertSame(['shop', 'browser'], [$shop->id, $browser->id]);
+        self::assertFalse(isset($shop->context));
+        self::assertEquals(new \stdClass(), $browser->context);
+        self::assertSame('site', ClientTest::claims($call['arguments'])['scope']);
     }
 
     public function test_an_event_that_the_mesh_refuses_is_set_aside_with_its_reason_and_its_neighbours_arrive(): void
@@ -251,18 +254,6 @@ final class DeliveryTest extends SiteTestCase
         $this->clock->move(1);
         $this->drain();
         self::assertCount(3, $this->mesh->accepted);
-    }
-
-    public function test_a_flood_of_forms_does_not_hold_up_the_orders(): void
-    {
-        $this->mesh->throttles_browsers = true;
-        $this->queue->add(new Message(Kind::Event, 'flood', ['id' => 'flood'], '', Scope::Track), $this->event('visit'));
-        $this->drain();
-        $this->queue->add(new Message(Kind::Purchase, 'p', ['id' => 'p']));
-        $this->drain();
-
-        self::assertCount(2, $this->mesh->accepted);
-        self::assertSame(['flood'], array_column($this->outbox(), 'id'));
     }
 
     public function test_after_an_outage_orders_and_people_arrive_before_visits(): void
@@ -488,7 +479,7 @@ final class DeliveryTest extends SiteTestCase
     public function test_small_batches_of_old_failures_keep_to_their_own(): void
     {
         $message = static fn (int $number, int $attempts): \PMP\Analytics\Queue\StoredMessage
-            => new \PMP\Analytics\Queue\StoredMessage($number, Kind::Event, (string) $number, '', Scope::Site, '{}', $attempts);
+            => new \PMP\Analytics\Queue\StoredMessage($number, Kind::Event, (string) $number, '', '{}', $attempts);
 
         $batches = Batches::of([$message(1, 0), $message(2, 7), $message(3, 0), $message(4, 7)]);
 

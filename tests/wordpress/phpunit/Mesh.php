@@ -32,9 +32,6 @@ final class Mesh
     /** What has this id makes the mesh fail with 500. */
     public string $poison = '';
 
-    /** Has enough of what browsers say. */
-    public bool $throttles_browsers = false;
-
     /** Dies while it answers the call of this number: the process that called is gone. */
     public int $dies_at_call = 0;
 
@@ -61,9 +58,6 @@ final class Mesh
         if ($this->mood === 'hanging') {
             $this->clock->move((float) $arguments['timeout']);
             return new WP_Error('http_request_failed', 'Operation timed out');
-        }
-        if ($this->throttles_browsers && ClientTest::claims($arguments)['scope'] === 'track') {
-            return $this->response(429, $this->status(8, 'too many'), ['retry-after' => '120']);
         }
         return match ($this->mood) {
             'down' => new WP_Error('http_request_failed', 'Connection refused'),

@@ -100,9 +100,110 @@ final class OrdersTest extends SiteTestCase
         $trace->play('php: trash');
 
         self::assertSame(
-            [['cancelled', 199.0], ['pending', 199.0], ['on-hold', 199.0], ['failed', 199.0], ['processing', 199.0]],
+            [
+                ['cancelled', 199.0],
+                ['pending', 199.0],
+                ['on-hold', 199.0],
+                ['failed', 199.0],
+                ['processing', 199.0],
+                ['cancelled', 199.0],
+            ],
             $this->told(),
         );
+    }
+
+    /**
+     * @return array<string, array{string}>
+     */
+    public static function changes(): array
+    {
+        return [
+            'WooCommerce 7.9' => ['wc7.9.0-wp6.3.1-hpos-changes.jsonl'],
+            'WooCommerce 9.4' => ['wc9.4.3-wp6.7.1-hpos-changes.jsonl'],
+            'WooCommerce 11.0' => ['wc11.0.1-wp7.1-hpos-changes.jsonl'],
+        ];
+    }
+
+    /**
+     * @dataProvider changes
+     */
+    public function test_what_a_shop_takes_back_is_reported_whoever_does_it(string $file): void
+    {
+        $trace = new Trace($file, ['total' => '33.33']);
+        $steps = [
+            'paid' => [['processing', 33.33, '']],
+            'refund of 10' => [['refund', 10.0, '10']],
+            'refund deleted in wp-admin' => [['deleted refund', null, '0']],
+            'refund of 11' => [['refund', 11.0, '11']],
+            'refund deleted by REST' => [['deleted refund', null, '0']],
+            'item added in wp-admin' => [['processing', 41.1, '']],
+            'item removed in wp-admin' => [['processing', 33.33, '']],
+            'trashed in wp-admin' => [['cancelled', 33.33, 'trashed']],
+            'restored in wp-admin' => [['processing', 33.33, '']],
+            'cancelled by REST' => [['cancelled', 33.33, '']],
+            'deleted by REST' => [['cancelled', 33.33, 'deleted']],
+        ];
+
+        foreach ($steps as $step => $expected) {
+            $before = count($this->outbox());
+            $trace->play($step);
+            self::assertEquals($expected, array_map(self::told_of(...), array_slice($this->outbox(), $before)), $step);
+        }
+    }
+
+    /**
+     * Before WooCommerce 8.1 no hook says so: it shows with the order's next report.
+     */
+    public function test_a_refund_that_another_plugin_deletes_is_reported_with_order_tables_too(): void
+    {
+        foreach (array_slice(self::changes(), 1) as [$file]) {
+            WC_Data::$kept = [];
+            $trace = new Trace($file, ['total' => '33.33']);
+            $trace->play('paid');
+            $trace->play('refund of 12');
+            $before = count($this->outbox());
+
+            $trace->play('refund deleted by PHP');
+
+            self::assertEquals([['deleted refund', null, '0']], array_map(self::told_of(...), array_slice($this->outbox(), $before)));
+        }
+    }
+
+    /**
+     * @dataProvider changes
+     */
+    public function test_an_order_that_staff_anonymises_stays_nobodys_and_its_money_is_reported(string $file): void
+    {
+        $trace = new Trace($file, ['total' => '33.33']);
+        $trace->play('another paid');
+        self::assertStringContainsString('guest@example.org', (string) wp_json_encode($this->outbox()));
+
+        foreach (['anonymised in wp-admin', 'refund of the anonymised order', 'trashed and deleted in wp-admin'] as $step) {
+            $trace->play($step);
+        }
+
+        self::assertStringNotContainsString('example.org', (string) wp_json_encode($this->outbox()));
+        self::assertStringNotContainsString('site.invalid', (string) wp_json_encode($this->outbox()));
+        self::assertEquals(
+            [['refund', 10.0, '10'], ['cancelled', 33.33, 'deleted']],
+            array_map(self::told_of(...), array_slice($this->outbox(), -2)),
+        );
+    }
+
+    public function test_a_refund_that_is_kept_by_another_plugin_stays(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '100.00']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '40.00');
+        do_action('woocommerce_order_refunded', $order->get_id());
+        $keep = static fn (): bool => false;
+        add_filter('woocommerce_pre_delete_order_refund', $keep);
+
+        self::assertFalse((new WC_Order_Refund($refund))->delete(true));
+        remove_filter('woocommerce_pre_delete_order_refund', $keep);
+        $this->end_of_request();
+
+        self::assertCount(1, $this->outbox(Kind::Refund));
     }
 
     public function test_while_the_mesh_is_away_the_checkout_works_and_each_order_arrives_once(): void
@@ -286,24 +387,193 @@ final class OrdersTest extends SiteTestCase
         $this->pay($order->get_id());
 
         $payload = $this->outbox(Kind::Purchase)[0]['payload'];
-        self::assertSame("wc-order-{$order->get_id()}", $payload['session_id']);
-        self::assertArrayNotHasKey('email', $payload);
+        self::assertEquals(199, $payload['amount']);
+        self::assertSame([], array_intersect_key($payload, array_flip(['email', 'user_id', 'session_id'])));
     }
 
-    public function test_an_order_whose_person_was_erased_is_not_told_again(): void
+    public function test_money_of_an_anonymised_order_goes_on_being_reported_with_nobody_in_it(): void
     {
-        $order = $this->order(['status' => 'completed']);
+        $this->visit();
+        $order = $this->order(['status' => 'completed', 'customer_id' => $this->customer()]);
+        do_action('woocommerce_checkout_create_order', $order, []);
         $order->save();
         $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        $order = $this->anonymise($order->get_id());
+        self::assertStringNotContainsString('guest@example.org', (string) wp_json_encode($this->outbox()), 'what waits is nobody\'s');
+        self::assertSame('', (new WC_Order($order->get_id()))->get_meta('_pmp_visit'));
+        $this->end_of_request();
         $this->drain();
 
-        $order = new WC_Order($order->get_id());
-        $order->set_props(['billing' => ['email' => 'deleted@site.invalid']]);
-        $order->update_meta_data('_anonymized', 'yes');
+        $this->refund($order->get_id(), '40.00');
+        do_action('woocommerce_order_refunded', $order->get_id());
+        [$refund] = $this->outbox(Kind::Refund);
+        self::assertEquals([40, 40], [$refund['payload']['amount'], $refund['payload']['refunded_total']]);
+        self::assertArrayNotHasKey('reason', $refund['payload']);
+        $known = (string) wp_json_encode($this->mesh->accepted) . (string) wp_json_encode($this->outbox());
+        self::assertStringNotContainsString('deleted@site.invalid', $known);
+    }
+
+    public function test_an_order_of_somebody_else_keeps_its_visit_when_another_is_anonymised(): void
+    {
+        $this->visit();
+        $other = $this->order();
+        do_action('woocommerce_checkout_create_order', $other, []);
+        $other->save();
+        $this->pay($other->get_id());
+        $order = $this->order(['status' => 'completed']);
         $order->save();
-        $this->plugin->handle_woocommerce_purchase($order->get_id());
+
+        $this->anonymise($order->get_id());
+
+        self::assertNotSame('', (new WC_Order($other->get_id()))->get_meta('_pmp_visit'));
+        self::assertStringContainsString('s-9f8e7d6c', (string) wp_json_encode($this->outbox()));
+    }
+
+    public function test_a_trashed_order_is_cancelled_and_a_restored_one_stands_again(): void
+    {
+        $order = $this->order(['status' => 'processing', 'date_paid' => new WC_DateTime('2026-11-22T10:20:30Z')]);
+        $order->save();
+        $this->change($order->get_id(), 'woocommerce_update_order', []);
+
+        $this->change($order->get_id(), 'woocommerce_trash_order', ['status' => 'trash']);
+        $this->change($order->get_id(), 'woocommerce_untrash_order', ['status' => 'processing']);
+
+        self::assertSame([['processing', 199.0], ['cancelled', 199.0], ['processing', 199.0]], $this->told());
+        $payloads = array_column($this->outbox(Kind::Purchase), 'payload');
+        self::assertSame([null, 'trashed', null], array_map(static fn (array $payload): ?string => $payload['reason'] ?? null, $payloads));
+        self::assertSame(['2026-11-22T10:20:30Z'], array_unique(array_column($payloads, 'paid_at')), 'it was paid all the same');
+        self::assertCount(3, array_unique(array_column($payloads, 'id')));
+    }
+
+    public function test_an_order_that_is_deleted_is_reported_before_it_is_gone(): void
+    {
+        $order = $this->order(['status' => 'processing']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '40.00');
+        $this->change($order->get_id(), 'woocommerce_update_order', []);
+
+        do_action('woocommerce_before_delete_order', $order->get_id(), new WC_Order($order->get_id()));
+        do_action('woocommerce_before_delete_order', $refund, new WC_Order_Refund($refund));
+        (new WC_Order($order->get_id()))->delete();
+        (new WC_Order_Refund($refund))->delete();
+        do_action('woocommerce_delete_order', $order->get_id());
+        $this->end_of_request();
+
+        self::assertSame([['processing', 199.0], ['cancelled', 199.0]], $this->told());
+        self::assertSame('deleted', $this->outbox(Kind::Purchase)[1]['payload']['reason']);
+        self::assertCount(1, $this->outbox(Kind::Refund), 'what was paid back goes with the order, and was paid back');
+    }
+
+    public function test_wp_admins_list_trashes_and_deletes_orders_that_are_posts(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '100.00']);
+        $order->save();
+        $refund = $this->refund($order->get_id(), '40.00');
+        $this->change($order->get_id(), 'woocommerce_update_order', []);
+        // As WooCommerce keeps them: no word of it but WordPress's own.
+        $ids = [$order->get_id() => 'shop_order', $refund => 'shop_order_refund'];
+        foreach ($ids as $id => $type) {
+            wp_cache_set($id, (object) ['ID' => $id, 'post_type' => $type, 'post_parent' => $order->get_id(), 'filter' => 'raw'], 'posts');
+        }
+
+        $this->change($order->get_id(), 'trashed_post', ['status' => 'trash']);
+        $this->change($order->get_id(), 'untrashed_post', ['status' => 'processing']);
+        do_action('before_delete_post', (string) $refund, get_post($refund));
+        (new WC_Order_Refund($refund))->delete(true);
+        $this->end_of_request();
+        do_action('before_delete_post', $order->get_id(), get_post($order->get_id()));
+
+        self::assertEquals(
+            [
+                ['processing', 100.0, ''],
+                ['refund', 40.0, '40'],
+                ['cancelled', 100.0, 'trashed'],
+                ['processing', 100.0, ''],
+                ['deleted refund', null, '0'],
+                ['cancelled', 100.0, 'deleted'],
+            ],
+            array_map(self::told_of(...), $this->outbox()),
+        );
+    }
+
+    public function test_an_order_that_was_never_reported_is_not_reported_when_it_is_thrown_away(): void
+    {
+        $order = $this->order(['billing' => []]);
+        $order->save();
+
+        $this->change($order->get_id(), 'woocommerce_trash_order', ['status' => 'trash']);
+        do_action('woocommerce_before_delete_order', $order->get_id(), new WC_Order($order->get_id()));
 
         self::assertSame([], $this->outbox());
+    }
+
+    public function test_a_deleted_refund_is_taken_back_by_whatever_way_it_went(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '100.00']);
+        $order->save();
+        $first = $this->refund($order->get_id(), '40.00');
+        do_action('woocommerce_order_refunded', $order->get_id());
+        $second = $this->refund($order->get_id(), '10.00');
+        do_action('woocommerce_order_refunded', $order->get_id());
+
+        // wp-admin fires a hook of its own, the data store another one.
+        (new WC_Order_Refund($first))->delete();
+        do_action('woocommerce_refund_deleted', $first, $order->get_id());
+        $this->end_of_request();
+        (new WC_Order_Refund($second))->delete(true);
+        $this->end_of_request();
+        $this->end_of_request();
+
+        $reported = array_map(static fn (array $message): array => $message['payload'], $this->outbox(Kind::Refund));
+        self::assertEquals(
+            [[(string) $first, false, 40], [(string) $second, false, 50], [(string) $first, true, 10], [(string) $second, true, 0]],
+            array_map(static fn (array $refund): array => [$refund['reference'], $refund['deleted'], $refund['refunded_total']], $reported),
+        );
+        self::assertArrayNotHasKey('amount', $reported[2]);
+    }
+
+    public function test_an_order_that_is_edited_or_cancelled_after_it_was_paid_is_reported_as_it_stands(): void
+    {
+        $order = $this->order(['status' => 'processing', 'total' => '33.33']);
+        $order->save();
+        $this->change($order->get_id(), 'woocommerce_update_order', []);
+
+        $this->clock->move(60);
+        $this->change($order->get_id(), 'woocommerce_update_order', ['total' => '41.10']);
+        $this->clock->move(60);
+        $this->change($order->get_id(), 'woocommerce_update_order', ['status' => 'cancelled']);
+        $this->change($order->get_id(), 'woocommerce_update_order', ['status' => 'processing', 'total' => '33.33']);
+
+        self::assertSame([['processing', 33.33], ['processing', 41.1], ['cancelled', 41.1], ['processing', 33.33]], $this->told());
+        $times = array_column(array_column($this->outbox(Kind::Purchase), 'payload'), 'reported_at');
+        self::assertLessThan($times[1], $times[0]);
+        self::assertLessThan($times[2], $times[1]);
+    }
+
+    public function test_a_renewal_has_no_visit_of_the_first_order(): void
+    {
+        $this->visit();
+        $first = $this->order();
+        do_action('woocommerce_checkout_create_order', $first, []);
+        $first->save();
+        $this->pay($first->get_id());
+        $_COOKIE = [];
+        $copied = apply_filters('wc_subscriptions_renewal_order_data', ['_pmp_visit' => ['x'], '_pmp_told' => [], '_other' => 'kept']);
+        self::assertSame(['_other' => 'kept'], $copied);
+
+        // As one that was copied before the plugin kept its own apart.
+        $renewal = $this->order(['created_via' => 'subscription']);
+        $renewal->update_meta_data('_pmp_visit', $first->get_meta('_pmp_visit'));
+        $renewal->update_meta_data('_subscription_renewal', '77');
+        $renewal->save();
+        $this->pay($renewal->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[1]['payload'];
+        self::assertArrayNotHasKey('session_id', $payload);
+        self::assertArrayNotHasKey('utm_parameters', $payload);
+        self::assertTrue($payload['metadata']['is_renewal']);
+        self::assertArrayNotHasKey('is_renewal', $this->outbox(Kind::Purchase)[0]['payload']['metadata']);
     }
 
     public function test_hooks_fired_carelessly_break_nothing(): void
@@ -370,12 +640,51 @@ final class OrdersTest extends SiteTestCase
     }
 
     /**
+     * @param array<string, mixed> $message
+     * @return array{string, float|null, string} What, how much, and why; of a refund, all that is paid back.
+     */
+    private static function told_of(array $message): array
+    {
+        $payload = $message['payload'];
+        if ($message['kind'] === 'purchase') {
+            return [$payload['payment_status'], (float) $payload['amount'], $payload['reason'] ?? ''];
+        }
+        return [$payload['deleted'] ? 'deleted refund' : 'refund', $payload['amount'] ?? null, (string) $payload['refunded_total']];
+    }
+
+    /**
      * @param array<string, mixed> $fields
      */
     private function order(array $fields = []): WC_Order
     {
         $order = new WC_Order();
         $order->set_props($fields + ['status' => 'pending', 'total' => '199.00', 'billing' => ['email' => 'guest@example.org']]);
+        return $order;
+    }
+
+    /**
+     * @param array<string, mixed> $fields
+     */
+    private function change(int $order_id, string $hook, array $fields): void
+    {
+        $order = new WC_Order($order_id);
+        $order->set_props($fields);
+        $order->save();
+        do_action($hook, $order_id, $order);
+        $this->end_of_request();
+    }
+
+    /**
+     * As WooCommerce takes a person out of an order.
+     */
+    private function anonymise(int $order_id): WC_Order
+    {
+        $order = new WC_Order($order_id);
+        $order->set_props(['billing' => ['email' => 'deleted@site.invalid'], 'customer_id' => 0]);
+        $order->update_meta_data('_anonymized', 'yes');
+        $order->save();
+        do_action('woocommerce_update_order', $order_id, $order);
+        do_action('woocommerce_privacy_remove_order_personal_data', $order);
         return $order;
     }
 

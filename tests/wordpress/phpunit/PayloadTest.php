@@ -143,6 +143,8 @@ final class PayloadTest extends TestCase
             ],
             'refunded_total' => 0.0,
             'source' => 'plugin',
+            'reason' => 'edited',
+            'reported_at' => 1795169763.25,
         ]));
     }
 
@@ -155,6 +157,7 @@ final class PayloadTest extends TestCase
             'timestamp' => '2026-11-21T09:00:00Z',
             'reason' => 'guide not needed',
             'source' => 'plugin',
+            'reported_at' => '2026-11-21T09:00:01.500Z',
         ]));
     }
 

@@ -17,6 +17,7 @@ use PMP_API_Client;
 use PMP_Config;
 use PMP_Event_Queue;
 use WC_Data;
+use WC_Order;
 
 /**
  * A test in a real site. What it writes is rolled back; what it would send goes to a double of the mesh.
@@ -40,6 +41,7 @@ abstract class SiteTestCase extends TestCase
         $wpdb->query('START TRANSACTION');
         wp_cache_flush();
         WC_Data::$kept = [];
+        WC_Order::$cached = [];
         $_COOKIE = [];
         wp_set_current_user(0);
         $this->clock = MovedClock::the_one();
@@ -99,7 +101,7 @@ abstract class SiteTestCase extends TestCase
     /**
      * Everything that waits, whenever its time comes, in the order in which it was recorded.
      *
-     * @return list<array{kind: string, id: string, target: string, scope: string, payload: array<string, mixed>, json: string}>
+     * @return list<array{kind: string, id: string, target: string, payload: array<string, mixed>, json: string}>
      */
     protected function outbox(?Kind $kind = null): array
     {
@@ -113,7 +115,6 @@ abstract class SiteTestCase extends TestCase
                 'kind' => $message->kind->value,
                 'id' => $message->id,
                 'target' => $message->target,
-                'scope' => $message->scope->value,
                 'payload' => json_decode($message->json, true),
                 'json' => $message->json,
             ],

@@ -81,8 +81,68 @@ final class Trace
         if ($subject > 0) {
             $this->keep($subject, $line);
         }
+        $arguments = array_map($this->argument(...), $line['args']);
+        $this->prepare($hook, $arguments);
         $this->played[] = $hook;
-        do_action($hook, ...array_map($this->argument(...), $line['args']));
+        do_action($hook, ...$arguments);
+        if ($hook === 'woocommerce_pre_delete_order_refund') {
+            $this->drop($arguments[1]->get_id());
+        }
+    }
+
+    /**
+     * Brings about what is true when a hook fires, where the hook's order does not show it.
+     *
+     * @param list<mixed> $arguments
+     */
+    private function prepare(string $hook, array $arguments): void
+    {
+        $id = is_int($arguments[0] ?? null) ? $arguments[0] : 0;
+        match ($hook) {
+            'woocommerce_trash_order' => $this->trash($id),
+            'woocommerce_untrash_order' => $this->untrash($id, $arguments[1]),
+            'woocommerce_delete_order', 'woocommerce_refund_deleted' => $this->drop($id),
+            'woocommerce_rest_delete_shop_order_refund_object' => array_map($this->drop(...), self::refunds()),
+            'woocommerce_privacy_before_remove_order_personal_data' => $this->anonymise($arguments[0]),
+            default => null,
+        };
+    }
+
+    private function trash(int $id): void
+    {
+        $order = new WC_Order($id);
+        // WooCommerce 7.9 goes on giving it out as it was.
+        WC_Order::$cached[$id] = clone $order;
+        $order->set_props(['status' => 'trash']);
+        $order->save();
+    }
+
+    private function untrash(int $id, string $status): void
+    {
+        unset(WC_Order::$cached[$id]);
+        $order = new WC_Order($id);
+        $order->set_props(['status' => substr($status, strlen('wc-'))]);
+        $order->save();
+    }
+
+    private function anonymise(WC_Order $order): void
+    {
+        $order->set_props(['billing' => ['email' => 'deleted@site.invalid'], 'customer_id' => 0]);
+        $order->update_meta_data('_anonymized', 'yes');
+        $order->save();
+    }
+
+    private function drop(int $id): void
+    {
+        unset(WC_Data::$kept[$id], WC_Order::$cached[$id]);
+    }
+
+    /**
+     * @return list<int> Those that there are, the newest last.
+     */
+    private static function refunds(): array
+    {
+        return array_keys(array_filter(WC_Data::$kept, static fn (array $kept): bool => $kept['type'] === 'shop_order_refund'));
     }
 
     /**
@@ -126,11 +186,18 @@ final class Trace
      */
     private function keep_refund(int $id, array $line): void
     {
+        $refund = $this->refund_of_newest_order($id);
+        $amount = ltrim((string) $line['total'], '-');
+        $refund->set_props(['amount' => $amount, 'reason' => 'asked by bea@example.org']);
+        $refund->save();
+    }
+
+    private function refund_of_newest_order(int $id = 0): WC_Order_Refund
+    {
         $orders = array_keys(array_filter(WC_Data::$kept, static fn (array $kept): bool => $kept['type'] === 'shop_order'));
         $refund = new WC_Order_Refund($id);
-        $amount = ltrim((string) $line['total'], '-');
-        $refund->set_props(['amount' => $amount, 'parent' => max($orders), 'reason' => 'asked by bea@example.org']);
-        $refund->save();
+        $refund->set_props(['parent' => max($orders)]);
+        return $refund;
     }
 
     private function argument(string $recorded): mixed
@@ -139,7 +206,10 @@ final class Trace
             preg_match('/^integer:(\d+)$/', $recorded, $found) === 1 => (int) $found[1],
             preg_match("/^string:'(.*)'$/", $recorded, $found) === 1 => $found[1],
             preg_match('/^boolean:(true|false)$/', $recorded, $found) === 1 => $found[1] === 'true',
-            preg_match('/Order_Refund#(\d+)$/', $recorded, $found) === 1 => new WC_Order_Refund((int) $found[1]),
+            $recorded === 'NULL' => null,
+            // Deleted: what it was is in the object still.
+            preg_match('/OrderRefund#0$/', $recorded) === 1 => $this->refund_of_newest_order(),
+            preg_match('/Order_?Refund#(\d+)$/', $recorded, $found) === 1 => new WC_Order_Refund((int) $found[1]),
             // Not in the database yet.
             preg_match('/Order#0$/', $recorded) === 1 => new WC_Order(),
             preg_match('/Order#(\d+)$/', $recorded, $found) === 1 => new WC_Order((int) $found[1]),

@@ -18,7 +18,7 @@ final class Compatibility implements Registerable
 
     public function register(): void
     {
-        add_action('before_woocommerce_init', [$this, 'declare_features']);
+        Hook::action('before_woocommerce_init', [$this, 'declare_features']);
         add_filter('wp_consent_api_registered_' . plugin_basename($this->plugin_file), '__return_true');
     }
 

@@ -18,7 +18,7 @@ use PMP_Config;
  */
 final class Installer implements Registerable
 {
-    private const SCHEMA = 1;
+    private const SCHEMA = 2;
 
     private const SCHEMA_OPTION = 'pmp_analytics_schema';
 

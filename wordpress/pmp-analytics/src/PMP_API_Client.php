@@ -5,7 +5,6 @@ declare(strict_types=1);
 use PMP\Analytics\Api\Reply;
 use PMP\Analytics\Api\Token;
 use PMP\Analytics\Clock;
-use PMP\Analytics\Queue\Scope;
 
 /**
  * Speaks to the mesh's gateway: one call, one answer, no retries. Only deliveries and wp-admin call it, never a page or a checkout.
@@ -41,7 +40,6 @@ class PMP_API_Client
         string $method,
         string $path,
         string $json = '',
-        Scope $scope = Scope::Site,
         int $seconds = self::TIMEOUT_SECONDS,
         int $max_bytes = self::MAX_ANSWER_BYTES,
     ): Reply {
@@ -50,7 +48,7 @@ class PMP_API_Client
         }
         $headers = [
             'Accept' => 'application/json',
-            'Authorization' => 'Bearer ' . Token::mint($this->config->jwt_secret(), $scope, (int) $this->clock->now()),
+            'Authorization' => 'Bearer ' . Token::mint($this->config->jwt_secret(), (int) $this->clock->now()),
             'x-api-key' => $this->config->api_key(),
         ];
         $request = [

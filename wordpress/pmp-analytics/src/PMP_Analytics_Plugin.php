@@ -87,7 +87,7 @@ class PMP_Analytics_Plugin
         $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
         $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
         $this->order_reader = new OrderReader($this->config, new ProductType());
-        $this->orders = new Orders($this->event_queue, $this->order_reader);
+        $this->orders = new Orders($this->event_queue, $this->order_reader, $this->clock);
     }
 
     /**

@@ -6,7 +6,6 @@ use PMP\Analytics\Clock;
 use PMP\Analytics\Queue\Cipher;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Kind;
-use PMP\Analytics\Queue\Scope;
 use PMP\Analytics\Queue\State;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP\Analytics\Queue\Table;
@@ -21,6 +20,9 @@ class PMP_Event_Queue
     private const KEPT_ASIDE_SECONDS = 90 * 86400;
 
     private const PAGE = 500;
+
+    /** Scope of what a browser said, in rows from before events had a context. */
+    private const BROWSERS = 'track';
 
     private readonly Table $table;
 
@@ -142,7 +144,7 @@ class PMP_Event_Queue
      */
     public function replace(StoredMessage $message, array $payload): void
     {
-        $row = $this->row(new Message($message->kind, $message->id, $payload, $message->target, $message->scope));
+        $row = $this->row(new Message($message->kind, $message->id, $payload, $message->target));
         $this->table->replace($message->number, $row['sealed'], $row['bytes']);
     }
 
@@ -232,7 +234,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * @return array{kind: string, id: string, target: string, scope: string, priority: int, bytes: int, sealed: string}
+     * @return array{kind: string, id: string, target: string, priority: int, bytes: int, sealed: string}
      */
     private function row(Message $message): array
     {
@@ -241,7 +243,6 @@ class PMP_Event_Queue
             'kind' => $message->kind->value,
             'id' => $message->id,
             'target' => $message->target,
-            'scope' => $message->scope->value,
             'priority' => $message->kind->gives_way() ? 1 : 0,
             'bytes' => strlen($json),
             'sealed' => $this->cipher()->seal($json, $this->binding($message->kind->value, $message->id)),
@@ -267,13 +268,14 @@ class PMP_Event_Queue
      */
     private function opened(array $row): StoredMessage
     {
+        $kind = Kind::tryFrom($row['kind']) ?? throw new Unreadable('written by a newer version of the plugin');
+        $json = $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id']));
         return new StoredMessage(
             (int) $row['id'],
-            Kind::tryFrom($row['kind']) ?? throw new Unreadable('written by a newer version of the plugin'),
+            $kind,
             $row['message_id'],
             $row['target'],
-            Scope::tryFrom($row['scope']) ?? throw new Unreadable('written by a newer version of the plugin'),
-            $this->cipher()->open($row['payload'], $this->binding($row['kind'], $row['message_id'])),
+            $row['scope'] === self::BROWSERS ? '{"context":{},' . substr($json, 1) : $json,
             (int) $row['attempts'],
         );
     }

@@ -26,8 +26,8 @@ final class TrackerScript implements Registerable
 
     public function register(): void
     {
-        add_action('wp_enqueue_scripts', [$this, 'enqueue']);
-        add_filter('script_loader_tag', [$this, 'as_module'], 10, 2);
+        Hook::action('wp_enqueue_scripts', [$this, 'enqueue']);
+        Hook::filter('script_loader_tag', [$this, 'as_module'], 10, 2);
         add_shortcode('pmp_privacy_choices', [$this, 'choices_button']);
     }
 

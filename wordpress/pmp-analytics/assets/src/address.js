@@ -1,4 +1,4 @@
-const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|(g|fb|tt)clid|msclkid|ref)$/;
+const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|ref|epik|\w*(cl?k?|fat_)id|.braid|gad_source)$/i;
 const PRIVATE = /^(key|code|login|state)$|mail|nonce|pass|phone|secret|token/i;
 const ADDRESS_LENGTH = 4096;
 

@@ -86,7 +86,7 @@ export class AnalyticsAPIClient {
    */
   enqueue(event) {
     const kept = { ...event, id: event.id || newId(), timestamp: event.timestamp || new Date().toISOString() };
-    if (bytes(kept) > EVENT_BYTES) throw new RangeError(`more than ${EVENT_BYTES} bytes`);
+    if (bytes(kept) > EVENT_BYTES) throw new RangeError(`over ${EVENT_BYTES} bytes`);
     const keys = this.#store.names('q.');
     if (keys.length >= QUEUE) this.#refused([keys[0], { ...this.#store.get(keys[0]) }], 'queue full');
     this.#keep(kept);
@@ -225,7 +225,7 @@ export class AnalyticsAPIClient {
     const wait = this.#patience();
     if (wait > 0) {
       this.flushLater(wait);
-      return this.#reject(new Error(`queued for ${wait} ms`));
+      return this.#reject(new Error(`queued ${wait} ms`));
     }
     const batch = this.#batch();
     if (!batch.length) {

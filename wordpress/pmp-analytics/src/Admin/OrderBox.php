@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Admin;
 
 use PMP\Analytics\Delivery\Pause;
-use PMP\Analytics\Queue\Scope;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
 use PMP_Event_Queue;
@@ -33,7 +33,7 @@ final class OrderBox implements Registerable
 
     public function register(): void
     {
-        add_action('add_meta_boxes', [$this, 'add_box']);
+        Hook::action('add_meta_boxes', [$this, 'add_box']);
     }
 
     public function add_box(): void
@@ -67,7 +67,7 @@ final class OrderBox implements Registerable
         if ($this->pause->is_on()) {
             return [$this->unreachable($this->pause->state()['reason'])];
         }
-        $reply = $this->client->call('GET', '/api/v1/purchases/' . $order->get_id(), '', Scope::Site, self::SECONDS);
+        $reply = $this->client->call('GET', '/api/v1/purchases/' . $order->get_id(), '', self::SECONDS);
         $purchase = $reply->body['purchase'] ?? null;
         if ($reply->status === 200 && is_array($purchase)) {
             return $this->booked($purchase);

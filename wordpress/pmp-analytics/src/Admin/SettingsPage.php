@@ -6,6 +6,7 @@ namespace PMP\Analytics\Admin;
 
 use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
 use PMP_Config;
@@ -33,10 +34,10 @@ final class SettingsPage implements Registerable
 
     public function register(): void
     {
-        add_action('init', [$this, 'load_translations']);
-        add_action('admin_menu', [$this, 'add_page']);
-        add_action('admin_init', [$this, 'add_settings']);
-        add_action('admin_post_' . self::ACTION, [$this, 'act']);
+        Hook::action('init', [$this, 'load_translations']);
+        Hook::action('admin_menu', [$this, 'add_page']);
+        Hook::action('admin_init', [$this, 'add_settings']);
+        Hook::action('admin_post_' . self::ACTION, [$this, 'act']);
     }
 
     public function load_translations(): void

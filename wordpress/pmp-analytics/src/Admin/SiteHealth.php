@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Admin;
 
 use PMP\Analytics\Delivery\Pause;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_Config;
 use PMP_Event_Queue;
@@ -25,7 +26,7 @@ final class SiteHealth implements Registerable
 
     public function register(): void
     {
-        add_filter('site_status_tests', [$this, 'add_test']);
+        Hook::filter('site_status_tests', [$this, 'add_test']);
     }
 
     /**

@@ -4,8 +4,6 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Api;
 
-use PMP\Analytics\Queue\Scope;
-
 /**
  * The short-lived token of one call: a JWT (RFC 7519), HS256.
  */
@@ -13,12 +11,15 @@ final class Token
 {
     private const ISSUER = 'pmp-wordpress-integration';
 
+    /** The shop says so. */
+    private const SCOPE = 'site';
+
     /** Long enough for a clock that is a little off, short enough to be of no use to whoever finds it in a log. */
     private const SECONDS = 300;
 
-    public static function mint(string $secret, Scope $scope, int $now): string
+    public static function mint(string $secret, int $now): string
     {
-        $claims = ['iss' => self::ISSUER, 'scope' => $scope->value, 'iat' => $now, 'exp' => $now + self::SECONDS];
+        $claims = ['iss' => self::ISSUER, 'scope' => self::SCOPE, 'iat' => $now, 'exp' => $now + self::SECONDS];
         $signed = self::encode('{"alg":"HS256","typ":"JWT"}') . '.' . self::encode((string) wp_json_encode($claims));
         return $signed . '.' . self::encode(hash_hmac('sha256', $signed, $secret, true));
     }

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Capture;
 
 use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
@@ -32,13 +33,14 @@ final class Accounts implements Registerable
     public function register(): void
     {
         // WooCommerce's woocommerce_created_customer follows it for the same person.
-        add_action('user_register', [$this, 'registered'], 20);
-        add_action('wp_login', [$this, 'logged_in'], 20, 2);
-        add_action('profile_update', [$this, 'changed'], 20, 2);
+        Hook::action('user_register', [$this, 'registered'], 20);
+        Hook::action('wp_login', [$this, 'logged_in'], 20, 2);
+        Hook::action('profile_update', [$this, 'changed'], 20, 2);
     }
 
-    public function registered(int $user_id): void
+    public function registered(mixed $user_id): void
     {
+        $user_id = Clean::number($user_id);
         $user = get_userdata($user_id);
         if (! $user instanceof WP_User || $this->config->is_staff($user_id)) {
             return;
@@ -53,9 +55,9 @@ final class Accounts implements Registerable
     /**
      * @param mixed $user The person; plugins that log people in by themselves often leave it out.
      */
-    public function logged_in(string $login, mixed $user = null): void
+    public function logged_in(mixed $login, mixed $user = null): void
     {
-        $user = $user instanceof WP_User ? $user : get_user_by('login', $login);
+        $user = $user instanceof WP_User ? $user : get_user_by('login', Clean::text($login, 60));
         if (! $user instanceof WP_User || $this->config->is_staff($user->ID)) {
             return;
         }
@@ -70,8 +72,9 @@ final class Accounts implements Registerable
         );
     }
 
-    public function changed(int $user_id, mixed $before = null): void
+    public function changed(mixed $user_id, mixed $before = null): void
     {
+        $user_id = Clean::number($user_id);
         $user = get_userdata($user_id);
         if (! $user instanceof WP_User || ! $before instanceof WP_User || $this->config->is_staff($user_id)) {
             return;
@@ -104,13 +107,22 @@ final class Accounts implements Registerable
             'email' => $user->user_email,
             'first_name' => $user->first_name,
             'last_name' => $user->last_name,
-            'registration_date' => (float) strtotime("{$user->user_registered} UTC"),
+            'registration_date' => self::date($user->user_registered),
             'session_id' => $visit->session_id(),
             'anonymous_id' => $visit->anonymous_id(),
             'utm_parameters' => $visit->utm(),
             'preferences' => ['language' => get_user_locale($user)],
             'timestamp' => $this->clock->now(),
         ]);
+    }
+
+    /**
+     * @return int|null Seconds since 1970; null for a date that nobody knew, which MySQL keeps as 0000-00-00.
+     */
+    private static function date(string $date): ?int
+    {
+        $seconds = strtotime("{$date} UTC");
+        return $seconds === false || $seconds < 0 ? null : $seconds;
     }
 
     private function conversion(WP_User $user, Visit $visit): Message

@@ -6,6 +6,7 @@ namespace PMP\Analytics\Capture;
 
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Schedule;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 use WC_Order;
@@ -39,7 +40,7 @@ final class Backfill implements Registerable
     public function register(): void
     {
         // After the delivery of the same minute, which makes room.
-        add_action(Schedule::HOOK, [$this, 'go_on'], 20, 0);
+        Hook::action(Schedule::HOOK, [$this, 'go_on'], 20, 0);
     }
 
     /**

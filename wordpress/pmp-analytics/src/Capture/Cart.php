@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Capture;
 
+use PMP\Analytics\Hook;
+use PMP\Analytics\Payload\Clean;
 use PMP_Analytics_Plugin;
 use PMP\Analytics\Registerable;
 
@@ -18,16 +20,16 @@ final class Cart implements Registerable
 
     public function register(): void
     {
-        add_action('woocommerce_add_to_cart', [$this, 'added'], 20, 4);
-        add_action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
+        Hook::action('woocommerce_add_to_cart', [$this, 'added'], 20, 4);
+        Hook::action('woocommerce_applied_coupon', [$this, 'coupon_applied'], 20);
     }
 
     public function added(mixed $item, mixed $product_id = 0, mixed $quantity = 1, mixed $variation_id = 0): void
     {
-        $this->tell('add_to_cart', [
-            'product_id' => (string) ((int) $variation_id ?: (int) $product_id),
-            'quantity' => (float) $quantity,
-        ]);
+        $product = Clean::number($variation_id) ?: Clean::number($product_id);
+        if ($product > 0 && is_numeric($quantity)) {
+            $this->tell('add_to_cart', ['product_id' => (string) $product, 'quantity' => (float) $quantity]);
+        }
     }
 
     public function coupon_applied(mixed $code): void
@@ -40,10 +42,8 @@ final class Cart implements Registerable
      */
     private function tell(string $action, array $metadata): void
     {
-        Guard::attempt(function () use ($action, $metadata): void {
-            if (Consent::is_given(Visit::current())) {
-                $this->plugin->track_user_action($action, ['metadata' => $metadata]);
-            }
-        });
+        if (Consent::is_given(Visit::current())) {
+            $this->plugin->track_user_action($action, ['metadata' => $metadata]);
+        }
     }
 }

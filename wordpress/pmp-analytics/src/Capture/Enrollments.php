@@ -5,6 +5,8 @@ declare(strict_types=1);
 namespace PMP\Analytics\Capture;
 
 use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
+use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Payload\JourneyPayload;
@@ -13,10 +15,11 @@ use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
 use PMP_Config;
 use PMP_Event_Queue;
+use WP_Post;
 
 /**
- * People who are let into a course, once for each course: by LearnDash, LifterLMS or Tutor LMS, or by the action
- * `pmp_course_enrollment` (user, course).
+ * People who are let into a course, once for each time they are let in: by LearnDash (alone or with a group), LifterLMS or Tutor
+ * LMS, or by the action `pmp_course_enrollment` (user, course). Who was let out may be let in again.
  */
 final class Enrollments implements Registerable
 {
@@ -31,32 +34,80 @@ final class Enrollments implements Registerable
 
     public function register(): void
     {
-        add_action('pmp_course_enrollment', [$this, 'enrolled'], 20, 2);
-        add_action('llms_user_enrolled_in_course', [$this, 'enrolled'], 20, 2);
-        add_action('learndash_update_course_access', [$this, 'learndash_access'], 20, 4);
-        add_action('tutor_after_enrolled', [$this, 'tutor_enrolled'], 20, 2);
+        Hook::action('pmp_course_enrollment', [$this, 'enrolled'], 20, 2);
+        Hook::action('llms_user_enrolled_in_course', [$this, 'enrolled'], 20, 2);
+        Hook::action('llms_user_removed_from_course', [$this, 'removed'], 20, 2);
+        Hook::action('learndash_update_course_access', [$this, 'learndash_access'], 20, 4);
+        Hook::action('ld_added_group_access', [$this, 'learndash_group_joined'], 20, 2);
+        Hook::action('ld_removed_group_access', [$this, 'learndash_group_left'], 20, 2);
+        Hook::action('ld_added_course_group_access', [$this, 'learndash_group_extended'], 20, 2);
+        Hook::action('ld_removed_course_group_access', [$this, 'learndash_group_reduced'], 20, 2);
+        Hook::action('tutor_after_enrolled', [$this, 'tutor_enrolled'], 20, 3);
+        Hook::action('tutor_enrollment/after/cancel', [$this, 'tutor_removed'], 20);
+        Hook::action('tutor_enrollment/after/expired', [$this, 'tutor_removed'], 20);
     }
 
-    public function enrolled(int|string $user_id, int|string $course_id): void
+    public function enrolled(mixed $user_id, mixed $course_id): void
     {
-        Guard::attempt(fn () => $this->tell((int) $user_id, (int) $course_id));
+        Guard::attempt(fn () => $this->tell(Clean::number($user_id), Clean::number($course_id)));
+    }
+
+    public function removed(mixed $user_id, mixed $course_id): void
+    {
+        delete_user_meta(Clean::number($user_id), self::TOLD . Clean::number($course_id));
     }
 
     /**
-     * LearnDash tells of every change, also of the end of an access.
+     * LearnDash reports every change, also the end of an access.
      */
-    public function learndash_access(int|string $user_id, int|string $course_id, mixed $users = null, mixed $removed = false): void
+    public function learndash_access(mixed $user_id, mixed $course_id, mixed $users = null, mixed $removed = false): void
     {
-        if ($removed) {
-            delete_user_meta((int) $user_id, self::TOLD . (int) $course_id);
-            return;
-        }
-        $this->enrolled($user_id, $course_id);
+        $removed ? $this->removed($user_id, $course_id) : $this->enrolled($user_id, $course_id);
     }
 
-    public function tutor_enrolled(int|string $course_id, int|string $user_id): void
+    public function learndash_group_joined(mixed $user_id, mixed $group_id): void
     {
-        $this->enrolled($user_id, $course_id);
+        foreach (self::courses_of_group($group_id) as $course_id) {
+            $this->enrolled($user_id, $course_id);
+        }
+    }
+
+    public function learndash_group_left(mixed $user_id, mixed $group_id): void
+    {
+        foreach (self::courses_of_group($group_id) as $course_id) {
+            $this->lost_access($user_id, $course_id);
+        }
+    }
+
+    public function learndash_group_extended(mixed $course_id, mixed $group_id): void
+    {
+        foreach (self::users_of_group($group_id) as $user_id) {
+            $this->enrolled($user_id, $course_id);
+        }
+    }
+
+    public function learndash_group_reduced(mixed $course_id, mixed $group_id): void
+    {
+        foreach (self::users_of_group($group_id) as $user_id) {
+            $this->lost_access($user_id, $course_id);
+        }
+    }
+
+    /**
+     * @param mixed $enrollment Number of Tutor's own record: another one is another enrolment, also where the end of the one
+     *     before was never reported because its record was deleted.
+     */
+    public function tutor_enrolled(mixed $course_id, mixed $user_id, mixed $enrollment = 0): void
+    {
+        $this->tell(Clean::number($user_id), Clean::number($course_id), Clean::number($enrollment));
+    }
+
+    public function tutor_removed(mixed $enrollment): void
+    {
+        $record = get_post(Clean::number($enrollment));
+        if ($record instanceof WP_Post && $record->post_type === 'tutor_enrolled') {
+            $this->removed($record->post_author, $record->post_parent);
+        }
     }
 
     /**
@@ -85,14 +136,13 @@ final class Enrollments implements Registerable
         return $courses !== [];
     }
 
-    private function tell(int $user_id, int $course_id): void
+    private function tell(int $user_id, int $course_id, int $enrollment = 0): void
     {
         if ($user_id <= 0 || $course_id <= 0 || $this->config->is_staff($user_id)) {
             return;
         }
         $now = $this->clock->now();
-        // Refused when it is there already: of two requests one tells.
-        if (! add_user_meta($user_id, self::TOLD . $course_id, (string) (int) $now, true)) {
+        if (! $this->is_new($user_id, self::TOLD . $course_id, (string) (int) $now, $enrollment)) {
             return;
         }
         $id = Identifier::make($now);
@@ -109,5 +159,48 @@ final class Enrollments implements Registerable
             new Message(Kind::Event, $id, EventPayload::of('course_enrollment', $facts)),
             new Message(Kind::Conversion, $id, JourneyPayload::conversion('enrollment', $facts)),
         );
+    }
+
+    /**
+     * Notes an enrolment where none is noted, or another one of Tutor's; of two requests one does.
+     */
+    private function is_new(int $user_id, string $note, string $now, int $enrollment): bool
+    {
+        $value = $enrollment > 0 ? "{$now}:{$enrollment}" : $now;
+        if (add_user_meta($user_id, $note, $value, true)) {
+            return true;
+        }
+        $known = (string) get_user_meta($user_id, $note, true);
+        $known_enrollment = (int) (explode(':', $known)[1] ?? 0);
+        return $enrollment > 0 && ! in_array($known_enrollment, [0, $enrollment], true)
+            && update_user_meta($user_id, $note, $value, $known) !== false;
+    }
+
+    /**
+     * Somebody may still be in a course by another group, or by having bought it.
+     */
+    private function lost_access(mixed $user_id, mixed $course_id): void
+    {
+        if (! function_exists('sfwd_lms_has_access') || ! sfwd_lms_has_access(Clean::number($course_id), Clean::number($user_id))) {
+            $this->removed($user_id, $course_id);
+        }
+    }
+
+    /**
+     * @return array<mixed>
+     */
+    private static function courses_of_group(mixed $group_id): array
+    {
+        return function_exists('learndash_group_enrolled_courses')
+            ? (array) learndash_group_enrolled_courses(Clean::number($group_id))
+            : [];
+    }
+
+    /**
+     * @return array<mixed>
+     */
+    private static function users_of_group(mixed $group_id): array
+    {
+        return function_exists('learndash_get_groups_user_ids') ? (array) learndash_get_groups_user_ids(Clean::number($group_id)) : [];
     }
 }

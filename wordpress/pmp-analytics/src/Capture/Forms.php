@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Capture;
 
 use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
@@ -31,10 +32,10 @@ final class Forms implements Registerable
 
     public function register(): void
     {
-        add_action('wpcf7_submit', [$this, 'contact_form_7'], 20, 2);
-        add_action('gform_after_submission', [$this, 'gravity_forms'], 20, 2);
-        add_action('wpforms_process_complete', [$this, 'wpforms'], 20, 3);
-        add_action('pmp_lead_captured', [$this, 'captured'], 20, 2);
+        Hook::action('wpcf7_submit', [$this, 'contact_form_7'], 20, 2);
+        Hook::action('gform_after_submission', [$this, 'gravity_forms'], 20, 2);
+        Hook::action('wpforms_process_complete', [$this, 'wpforms'], 20, 3);
+        Hook::action('pmp_lead_captured', [$this, 'captured'], 20, 2);
     }
 
     /**
@@ -45,10 +46,8 @@ final class Forms implements Registerable
         if (! in_array($result['status'] ?? '', self::SUBMITTED, true)) {
             return;
         }
-        Guard::attempt(function () use ($form): void {
-            $posted = (array) WPCF7_Submission::get_instance()?->get_posted_data();
-            $this->tell("cf7-{$form->id()}", $form->title(), $posted);
-        });
+        $posted = (array) WPCF7_Submission::get_instance()?->get_posted_data();
+        $this->tell("cf7-{$form->id()}", $form->title(), $posted);
     }
 
     /**
@@ -57,15 +56,13 @@ final class Forms implements Registerable
      */
     public function gravity_forms(array $entry, array $form): void
     {
-        Guard::attempt(function () use ($entry, $form): void {
-            $values = [];
-            foreach ((array) ($form['fields'] ?? []) as $field) {
-                if (($field->type ?? '') === 'email') {
-                    $values[] = $entry[(string) $field->id] ?? '';
-                }
+        $values = [];
+        foreach ((array) ($form['fields'] ?? []) as $field) {
+            if (($field->type ?? '') === 'email') {
+                $values[] = $entry[(string) $field->id] ?? '';
             }
-            $this->tell('gravity-' . ($form['id'] ?? ''), $form['title'] ?? '', $values);
-        });
+        }
+        $this->tell('gravity-' . ($form['id'] ?? ''), $form['title'] ?? '', $values);
     }
 
     /**
@@ -75,15 +72,13 @@ final class Forms implements Registerable
      */
     public function wpforms(array $fields, array $entry, array $form): void
     {
-        Guard::attempt(function () use ($fields, $form): void {
-            $values = array_column(array_filter($fields, static fn (array $field): bool => ($field['type'] ?? '') === 'email'), 'value');
-            $this->tell('wpforms-' . ($form['id'] ?? ''), $form['settings']['form_title'] ?? '', $values);
-        });
+        $values = array_column(array_filter($fields, static fn (array $field): bool => ($field['type'] ?? '') === 'email'), 'value');
+        $this->tell('wpforms-' . ($form['id'] ?? ''), $form['settings']['form_title'] ?? '', $values);
     }
 
     public function captured(string $email, string $form = 'lead'): void
     {
-        Guard::attempt(fn () => $this->tell($form, $form, [$email]));
+        $this->tell($form, $form, [$email]);
     }
 
     /**

@@ -19,8 +19,13 @@ final class Guard
         try {
             $work();
         } catch (Throwable $error) {
-            // Not the message: it may quote what a visitor typed.
-            error_log(sprintf('pmp-analytics: %s in %s:%d', $error::class, basename($error->getFile()), $error->getLine()));
+            self::report($error);
         }
+    }
+
+    public static function report(Throwable $error): void
+    {
+        // Not the message: it may quote what a visitor typed.
+        error_log(sprintf('pmp-analytics: %s in %s:%d', $error::class, basename($error->getFile()), $error->getLine()));
     }
 }

@@ -14,6 +14,8 @@ use WC_Order_Refund;
  */
 final class OrderReader
 {
+    public const SOURCE = 'plugin';
+
     /** What a visit was, kept on the order when it is placed. */
     private const VISIT = '_pmp_visit';
 
@@ -60,34 +62,41 @@ final class OrderReader
     }
 
     /**
-     * Facts for PurchasePayload::of().
+     * Metadata of an order, or of a subscription, that is copied to another one, without what is this order's own: a renewal has no
+     * visit, and the campaign of the first order did not sell it again.
      *
+     * @param array<string, mixed> $metadata
      * @return array<string, mixed>
      */
-    public function purchase(WC_Order $order): array
+    public function without_ours(array $metadata): array
     {
-        $visit = $this->visit($order);
-        $user_id = $order->get_customer_id();
-        return [
+        return array_diff_key($metadata, [self::VISIT => true, Reported::META => true]);
+    }
+
+    /**
+     * Facts for PurchasePayload::of().
+     *
+     * @param string $reason Why it is no order any more, trashed or deleted; empty while it is one.
+     * @return array<string, mixed>
+     */
+    public function purchase(WC_Order $order, string $reason = ''): array
+    {
+        $facts = [
             'timestamp' => $order->get_date_created(),
-            'user_id' => $user_id > 0 ? (string) $user_id : '',
             'order_id' => (string) $order->get_id(),
             'amount' => $order->get_total(),
             'currency' => $order->get_currency(),
             'payment_method' => $order->get_payment_method(),
-            'payment_status' => $this->status($order),
+            'payment_status' => $reason === '' ? $this->status($order) : 'cancelled',
+            'reason' => $reason,
             'paid_at' => $order->get_date_paid(),
-            'billing_address' => $order->get_address('billing'),
-            'utm_parameters' => $visit['utm_parameters'] ?? [],
-            'metadata' => $this->metadata($order, (array) ($visit['marks'] ?? [])),
-            'email' => $order->get_billing_email(),
-            'session_id' => $visit['session_id'] ?? '',
             'lines' => $this->lines($order),
-            'refunded_total' => (float) $order->get_total_refunded(),
+            'refunded_total' => $this->refunded_total($order),
             'is_test' => $this->is_test($order),
-            'is_staff' => $this->is_staff($order),
-            'source' => 'plugin',
+            'source' => self::SOURCE,
         ];
+        // Money counts whoever paid it. WooCommerce puts a made-up address in the place of an anonymised buyer's.
+        return $this->is_anonymized($order) ? $facts : $facts + $this->buyer($order);
     }
 
     /**
@@ -100,10 +109,51 @@ final class OrderReader
         return [
             'reference' => (string) $refund->get_id(),
             'amount' => abs((float) $refund->get_amount()),
-            'refunded_total' => (float) $order->get_total_refunded(),
+            'refunded_total' => $this->refunded_total($order),
             'timestamp' => $refund->get_date_created(),
-            'reason' => $refund->get_reason(),
-            'source' => 'plugin',
+            'reason' => $this->is_anonymized($order) ? '' : $refund->get_reason(),
+            'source' => self::SOURCE,
+        ];
+    }
+
+    /**
+     * Asked of the database: WooCommerce's own answers are cached, and outlive refunds that are deleted.
+     *
+     * @return list<WC_Order_Refund> Newest first.
+     */
+    public function refunds(WC_Order $order): array
+    {
+        $refunds = wc_get_orders(['type' => 'shop_order_refund', 'parent' => $order->get_id(), 'limit' => -1]);
+        return array_values(array_filter($refunds, static fn (mixed $refund): bool => $refund instanceof WC_Order_Refund));
+    }
+
+    public function refunded_total(WC_Order $order): float
+    {
+        $amounts = array_map(static fn (WC_Order_Refund $refund): float => abs((float) $refund->get_amount()), $this->refunds($order));
+        return (float) array_sum($amounts);
+    }
+
+    private function is_anonymized(WC_Order $order): bool
+    {
+        return $order->get_meta('_anonymized') === 'yes';
+    }
+
+    /**
+     * @return array<string, mixed>
+     */
+    private function buyer(WC_Order $order): array
+    {
+        $is_renewal = $order->get_meta('_subscription_renewal') !== '';
+        $visit = $is_renewal ? [] : $this->visit($order);
+        $user_id = $order->get_customer_id();
+        return [
+            'user_id' => $user_id > 0 ? (string) $user_id : '',
+            'billing_address' => $order->get_address('billing'),
+            'utm_parameters' => $visit['utm_parameters'] ?? [],
+            'metadata' => $this->metadata($order, (array) ($visit['marks'] ?? []), $is_renewal),
+            'email' => $order->get_billing_email(),
+            'session_id' => $visit['session_id'] ?? '',
+            'is_staff' => $this->is_staff($order),
         ];
     }
 
@@ -143,13 +193,14 @@ final class OrderReader
      * @param array<mixed> $marks
      * @return array<string, mixed>
      */
-    private function metadata(WC_Order $order, array $marks): array
+    private function metadata(WC_Order $order, array $marks, bool $is_renewal): array
     {
         $number = (string) $order->get_order_number();
         return $marks + array_filter([
             'coupons' => array_values($order->get_coupon_codes()),
             'created_via' => $order->get_created_via(),
             'order_number' => $number === (string) $order->get_id() ? '' : $number,
+            'is_renewal' => $is_renewal,
         ]);
     }
 

@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Capture;
 
+use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
+use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\PurchasePayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
@@ -16,8 +19,8 @@ use WC_Order_Refund;
  * Orders and refunds, by what happens to them and never by which page somebody sees: classic and block checkout, staff,
  * REST and payment providers all pass here, and a reloaded thank-you page does not.
  *
- * The mesh takes notices as facts that add up: the same one twice changes nothing. So an order is told again whenever
- * what is known of it has changed, and only then.
+ * An order is reported whole, as it stands, whenever that has changed, and only then: the mesh counts the newest report. One that
+ * is trashed, deleted or cancelled is reported, too, and so is a refund that is not there any more.
  *
  * Other plugins fire WooCommerce's hooks too, and not always with what WooCommerce passes: hence the wide types.
  */
@@ -25,44 +28,55 @@ final class Orders implements Registerable
 {
     public const TELL_AGAIN = 'pmp_analytics_tell_order';
 
-    /** What of the order was told: a digest for each status, and the refunds. */
-    private const TOLD = '_pmp_told';
-
-    /** Not placed yet, or thrown away: nobody's order. */
-    private const UNPLACED = ['checkout-draft', 'auto-draft', 'draft', 'new', 'trash'];
+    /** Not placed yet: nobody's order. */
+    private const UNPLACED = ['checkout-draft', 'auto-draft', 'draft', 'new'];
 
     /** @var array<int, true> Orders that something happened to in this request. */
     private array $touched = [];
 
-    public function __construct(private readonly PMP_Event_Queue $queue, private readonly OrderReader $reader)
-    {
+    public function __construct(
+        private readonly PMP_Event_Queue $queue,
+        private readonly OrderReader $reader,
+        private readonly Clock $clock,
+    ) {
     }
 
     public function register(): void
     {
-        add_action('woocommerce_checkout_create_order', [$this, 'remember_visit'], 20);
-        add_action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_visit'], 20);
-        add_action('woocommerce_order_status_changed', [$this, 'status_changed'], 20, 4);
-        add_action('woocommerce_order_refunded', [$this, 'refunded'], 20);
-        add_action('woocommerce_new_order', [$this, 'touched'], 20);
-        add_action('woocommerce_update_order', [$this, 'touched'], 20);
-        add_action('shutdown', [$this, 'tell_touched'], 0);
-        add_action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
+        Hook::action('woocommerce_checkout_create_order', [$this, 'remember_visit'], 20);
+        Hook::action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_visit'], 20);
+        Hook::action('woocommerce_order_status_changed', [$this, 'status_changed'], 20, 4);
+        Hook::action('woocommerce_order_refunded', [$this, 'refunded'], 20);
+        foreach (['new', 'update', 'trash', 'untrash'] as $what) {
+            Hook::action("woocommerce_{$what}_order", [$this, 'touched'], 20);
+        }
+        Hook::action('woocommerce_refund_deleted', [$this, 'refund_deleted'], 20, 2);
+        // Only wp-admin says the above. The data store says nothing with order tables; before WooCommerce 8.1, REST alone does.
+        Hook::filter('woocommerce_pre_delete_order_refund', [$this, 'refund_goes'], 20, 2);
+        Hook::action('woocommerce_rest_delete_shop_order_refund_object', [$this, 'refund_gone'], 20);
+        Hook::action('woocommerce_before_delete_order', [$this, 'deleted'], 20, 2);
+        // Where orders are posts, wp-admin's lists trash and delete them without a word from WooCommerce.
+        Hook::action('trashed_post', [$this, 'post_touched'], 20);
+        Hook::action('untrashed_post', [$this, 'post_touched'], 20);
+        Hook::action('before_delete_post', [$this, 'post_deleted'], 20);
+        Hook::action('shutdown', [$this, 'tell_touched'], 0);
+        Hook::action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
+        foreach (['subscription', 'renewal_order', 'resubscribe_order'] as $copy) {
+            Hook::filter("wc_subscriptions_{$copy}_data", [$this->reader, 'without_ours'], 20);
+        }
     }
 
     public function remember_visit(mixed $order): void
     {
-        Guard::attempt(function () use ($order): void {
-            $visit = Visit::current();
-            if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
-                return;
-            }
-            $this->reader->remember($order, $visit);
-            if ($order->get_id() > 0) {
-                // The block checkout's order is in the database already; the classic one is saved by whoever made it.
-                $order->save_meta_data();
-            }
-        });
+        $visit = Visit::current();
+        if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
+            return;
+        }
+        $this->reader->remember($order, $visit);
+        if ($order->get_id() > 0) {
+            // The block checkout's order is in the database already; the classic one is saved by whoever made it.
+            $order->save_meta_data();
+        }
     }
 
     /**
@@ -70,12 +84,12 @@ final class Orders implements Registerable
      */
     public function status_changed(mixed $order_id, mixed $from = '', mixed $to = '', mixed $order = null): void
     {
-        Guard::attempt(fn () => $this->tell($order instanceof WC_Order ? $order : $this->order($order_id)));
+        $this->tell($order instanceof WC_Order ? $order : $this->order($order_id));
     }
 
     public function refunded(mixed $order_id): void
     {
-        Guard::attempt(fn () => $this->tell($this->order($order_id)));
+        $this->tell($this->order($order_id));
     }
 
     /**
@@ -88,18 +102,62 @@ final class Orders implements Registerable
         }
     }
 
+    public function refund_deleted(mixed $refund_id, mixed $order_id = 0): void
+    {
+        $this->touched($order_id);
+    }
+
+    /**
+     * @param mixed $answer Null, or what another plugin answers instead of deleting it.
+     */
+    public function refund_goes(mixed $answer, mixed $refund = null): mixed
+    {
+        $this->refund_gone($refund);
+        return $answer;
+    }
+
+    public function refund_gone(mixed $refund): void
+    {
+        if ($refund instanceof WC_Order_Refund) {
+            $this->touched($refund->get_parent_id());
+        }
+    }
+
+    public function deleted(mixed $order_id, mixed $order = null): void
+    {
+        if ($order instanceof WC_Order) {
+            $this->tell_deleted($order);
+        }
+    }
+
+    public function post_touched(mixed $post_id): void
+    {
+        if (get_post_type(Clean::number($post_id)) === 'shop_order') {
+            $this->touched($post_id);
+        }
+    }
+
+    public function post_deleted(mixed $post_id): void
+    {
+        match (get_post_type(Clean::number($post_id))) {
+            'shop_order' => $this->deleted($post_id, $this->order($post_id)),
+            'shop_order_refund' => $this->touched(wp_get_post_parent_id(Clean::number($post_id))),
+            default => null,
+        };
+    }
+
     public function tell_touched(): void
     {
         $touched = array_keys($this->touched);
         $this->touched = [];
         foreach ($touched as $order_id) {
-            Guard::attempt(fn () => $this->tell($this->order($order_id)));
+            Guard::attempt(fn () => $this->tell($this->stored_order($order_id)));
         }
     }
 
     public function tell_late(mixed $order_id): void
     {
-        Guard::attempt(fn () => $this->tell($this->order($order_id), true));
+        $this->tell($this->order($order_id), true);
     }
 
     /**
@@ -110,58 +168,58 @@ final class Orders implements Registerable
         if ($order?->get_type() !== 'shop_order' || $order->get_id() === 0 || in_array($order->get_status(), self::UNPLACED, true)) {
             return;
         }
-        if ($order->get_meta('_anonymized') === 'yes') {
-            // WooCommerce erased its person: there is nothing to tell, and a made-up address would be somebody new.
+        $before = Reported::of($order);
+        if ($order->get_status() === 'trash' && ! $before->is_known()) {
             return;
         }
-        $told = $before = $this->told($order);
         // Refunds first: a status of refunded without them would be booked without their numbers and dates.
-        foreach ($order->get_refunds() as $refund) {
-            $told = $this->tell_refund($order, $refund, $told, $is_late);
+        $refunds = $this->reader->refunds($order);
+        $reported = $this->tell_deleted_refunds($order, $refunds, $before);
+        foreach ($refunds as $refund) {
+            $reported = $this->tell_refund($order, $refund, $reported, $is_late);
         }
-        $told = $this->tell_state($order, $told);
-        if ($told !== $before) {
-            $order->update_meta_data(self::TOLD, $told);
-            $order->save_meta_data();
+        $reported = $this->tell_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '');
+        if ($reported != $before) {
+            $reported->keep($order);
         }
     }
 
     /**
-     * @param array{states: array<string, string>, refunds: list<int>} $told
-     * @return array{states: array<string, string>, refunds: list<int>}
+     * The last that is heard of an order: there is nothing left to keep a note on.
      */
-    private function tell_state(WC_Order $order, array $told): array
+    private function tell_deleted(WC_Order $order): void
     {
-        $payload = PurchasePayload::of($this->reader->purchase($order));
-        if (array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) === []) {
-            if (! $order->is_paid()) {
-                // Nobody's yet: staff is still writing it.
-                return $told;
-            }
-            // Sold over the counter. The mesh wants a buyer, and money counts whoever paid it.
-            $payload['session_id'] = "wc-order-{$order->get_id()}";
+        $reported = Reported::of($order);
+        if ($order->get_type() === 'shop_order' && $reported->is_known()) {
+            $this->tell_state($order, $reported, 'deleted');
         }
-        // Refunds have notices of their own.
+    }
+
+    /**
+     * @param string $reason Why it is no order any more; empty while it is one.
+     */
+    private function tell_state(WC_Order $order, Reported $reported, string $reason): Reported
+    {
+        $payload = PurchasePayload::of($this->reader->purchase($order, $reason));
+        $is_somebodys = array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) !== [];
+        if (! $is_somebodys && ! $order->is_paid() && ! $reported->is_known()) {
+            // Nobody's yet: staff is still writing it.
+            return $reported;
+        }
+        // Refunds have reports of their own.
         $digest = substr(hash('sha256', (string) wp_json_encode(['refunded_total' => 0] + $payload)), 0, 16);
-        $status = $order->get_status();
-        if (($told['states'][$status] ?? '') === $digest) {
-            return $told;
+        if ($reported->state === $digest) {
+            return $reported;
         }
-        $id = "wc-order-{$order->get_id()}-{$status}-{$digest}";
-        if ($this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id] + $payload))) {
-            $told['states'][$status] = $digest;
-        }
-        return $told;
+        $id = "wc-order-{$order->get_id()}-" . ($reported->count + 1) . "-{$digest}";
+        $payload['reported_at'] = Clean::time($this->clock->now());
+        return $this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id] + $payload)) ? $reported->with_state($digest) : $reported;
     }
 
-    /**
-     * @param array{states: array<string, string>, refunds: list<int>} $told
-     * @return array{states: array<string, string>, refunds: list<int>}
-     */
-    private function tell_refund(WC_Order $order, WC_Order_Refund $refund, array $told, bool $is_late): array
+    private function tell_refund(WC_Order $order, WC_Order_Refund $refund, Reported $reported, bool $is_late): Reported
     {
-        if (in_array($refund->get_id(), $told['refunds'], true)) {
-            return $told;
+        if (in_array($refund->get_id(), $reported->refunds, true)) {
+            return $reported;
         }
         $facts = $this->reader->refund($order, $refund);
         if ($facts['amount'] === 0.0 && ! $is_late) {
@@ -169,26 +227,49 @@ final class Orders implements Registerable
             if (! wp_next_scheduled(self::TELL_AGAIN, [$order->get_id()])) {
                 wp_schedule_single_event(time() + MINUTE_IN_SECONDS, self::TELL_AGAIN, [$order->get_id()]);
             }
-            return $told;
+            return $reported;
         }
-        if ($told['states'] === []) {
+        if (! $reported->is_known()) {
             // An order from before this plugin: the mesh has to know what is paid back.
-            $told = $this->tell_state($order, $told);
+            $reported = $this->tell_state($order, $reported, '');
         }
-        $id = "wc-refund-{$refund->get_id()}";
-        if ($this->queue->add(new Message(Kind::Refund, $id, PurchasePayload::refund($facts), (string) $order->get_id()))) {
-            $told['refunds'][] = $refund->get_id();
-        }
-        return $told;
+        $payload = PurchasePayload::refund($facts + ['reported_at' => $this->clock->now()]);
+        $is_added = $this->queue->add(new Message(Kind::Refund, "wc-refund-{$refund->get_id()}", $payload, (string) $order->get_id()));
+        return $is_added ? $reported->with_refund($refund->get_id()) : $reported;
     }
 
     /**
-     * @return array{states: array<string, string>, refunds: list<int>}
+     * Refunds that were reported and are not there any more, by whatever way they went.
+     *
+     * @param list<WC_Order_Refund> $refunds Those that are.
      */
-    private function told(WC_Order $order): array
+    private function tell_deleted_refunds(WC_Order $order, array $refunds, Reported $reported): Reported
     {
-        $told = $order->get_meta(self::TOLD);
-        return (is_array($told) ? $told : []) + ['states' => [], 'refunds' => []];
+        $there = array_map(static fn (WC_Order_Refund $refund): int => $refund->get_id(), $refunds);
+        foreach (array_diff($reported->refunds, $there) as $refund_id) {
+            $now = $this->clock->now();
+            $payload = PurchasePayload::refund([
+                'reference' => (string) $refund_id,
+                'refunded_total' => $this->reader->refunded_total($order),
+                'timestamp' => $now,
+                'reported_at' => $now,
+                'deleted' => true,
+                'source' => OrderReader::SOURCE,
+            ]);
+            if ($this->queue->add(new Message(Kind::Refund, "wc-refund-{$refund_id}-deleted", $payload, (string) $order->get_id()))) {
+                $reported = $reported->without_refund($refund_id);
+            }
+        }
+        return $reported;
+    }
+
+    /**
+     * An order as it is in the database: until version 8, WooCommerce gives out one that was trashed as it was before.
+     */
+    private function stored_order(int $order_id): ?WC_Order
+    {
+        $order = $this->order($order_id);
+        return $order === null ? null : new ($order::class)($order_id);
     }
 
     private function order(mixed $order_id): ?WC_Order

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Delivery;
 
 use Closure;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 
@@ -32,7 +33,7 @@ final class AfterResponse implements Registerable
     {
         if ($this->finish !== null) {
             // Last of all: whatever else runs on shutdown may still have something to say to the visitor.
-            add_action('shutdown', [$this, 'deliver'], PHP_INT_MAX);
+            Hook::action('shutdown', [$this, 'deliver'], PHP_INT_MAX);
         }
     }
 

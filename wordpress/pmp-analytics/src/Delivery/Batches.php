@@ -8,7 +8,7 @@ use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
 
 /**
- * Decides which messages travel together: events of one scope by the hundred, everything else alone and in its order.
+ * Decides which messages travel together: events by the hundred, everything else alone and in its order.
  */
 final class Batches
 {
@@ -33,11 +33,9 @@ final class Batches
                 $alone[] = [$message];
                 continue;
             }
-            $size = self::size($message->attempts);
-            $together["{$message->scope->value} {$size}"][] = $message;
+            $together[self::size($message->attempts)][] = $message;
         }
-        foreach ($together as $group => $events) {
-            $size = (int) explode(' ', $group)[1];
+        foreach ($together as $size => $events) {
             array_push($alone, ...self::cut($events, $size));
         }
         return $alone;

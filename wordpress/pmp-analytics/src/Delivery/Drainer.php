@@ -8,7 +8,6 @@ use PMP\Analytics\Api\Outcome;
 use PMP\Analytics\Api\Reply;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Queue\Kind;
-use PMP\Analytics\Queue\Scope;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP_API_Client;
 use PMP_Event_Queue;
@@ -22,8 +21,6 @@ final class Drainer
 {
     /** So many failures in a row are the mesh's, not the messages'. */
     private const FAILURES_IN_A_ROW = 3;
-
-    private const THROTTLED_SECONDS = 60.0;
 
     private int $failed_in_a_row = 0;
 
@@ -103,7 +100,7 @@ final class Drainer
             Outcome::Accepted => $this->succeeded(),
             Outcome::Refused => $this->refused($batch, $reply),
             Outcome::Failed => $this->failed($batch, $reply),
-            Outcome::Unavailable => $this->unavailable($batch, $reply),
+            Outcome::Unavailable => $this->stop($reply),
         };
     }
 
@@ -116,7 +113,7 @@ final class Drainer
         $json = $first->kind === Kind::Event
             ? '{"events":[' . implode(',', array_map(static fn (StoredMessage $event): string => $event->json, $batch)) . ']}'
             : $first->json;
-        return $this->client->call($first->kind->method(), $first->kind->path($first->target), $json, $first->scope);
+        return $this->client->call($first->kind->method(), $first->kind->path($first->target), $json);
     }
 
     /**
@@ -171,19 +168,6 @@ final class Drainer
         if (++$this->failed_in_a_row >= self::FAILURES_IN_A_ROW) {
             $this->stop($reply);
         }
-    }
-
-    /**
-     * @param non-empty-list<StoredMessage> $batch
-     */
-    private function unavailable(array $batch, Reply $reply): void
-    {
-        if ($reply->status === 429 && $batch[0]->scope === Scope::Track) {
-            // A limit of its own: whoever floods the shop with forms must not hold up its orders.
-            $this->queue->postpone($batch, $reply->retry_after ?? self::THROTTLED_SECONDS);
-            return;
-        }
-        $this->stop($reply);
     }
 
     private function succeeded(): void

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Delivery;
 
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 
@@ -27,9 +28,9 @@ final class Schedule implements Registerable
 
     public function register(): void
     {
-        add_filter('cron_schedules', [self::class, 'add_interval']);
-        add_action('init', [$this, 'keep_running']);
-        add_action(self::HOOK, [$this, 'run']);
+        Hook::filter('cron_schedules', [self::class, 'add_interval']);
+        Hook::action('init', [$this, 'keep_running']);
+        Hook::action(self::HOOK, [$this, 'run']);
     }
 
     /**
@@ -61,7 +62,7 @@ final class Schedule implements Registerable
 
     public static function start(): void
     {
-        add_filter('cron_schedules', [self::class, 'add_interval']);
+        Hook::filter('cron_schedules', [self::class, 'add_interval']);
         wp_schedule_event(time(), self::INTERVAL, self::HOOK);
     }
 

@@ -20,6 +20,11 @@ final class Clean
 
     private const RFC_3339 = '/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/D';
 
+    /** Seconds since 1970 between which google.protobuf.Timestamp has its times. */
+    private const YEAR_1 = -62_135_596_800;
+
+    private const YEAR_10000 = 253_402_300_800;
+
     private const SECRET_PARAMETERS = '/^(key|e-?mail|pass(word)?|pwd|.*nonce|.*token|.*secret)$/i';
 
     /**
@@ -44,6 +49,14 @@ final class Clean
     }
 
     /**
+     * WordPress's number of a user, post or order; 0 for anything else.
+     */
+    public static function number(mixed $value): int
+    {
+        return is_int($value) && $value > 0 || is_string($value) && ctype_digit($value) ? (int) $value : 0;
+    }
+
+    /**
      * A word such as the type of an event, made of any text: "Started checkout" is started_checkout.
      */
     public static function word(mixed $value, int $length = 100): string
@@ -62,14 +75,21 @@ final class Clean
     }
 
     /**
-     * RFC 3339 with zone, from such a text, a date or seconds since 1970; null for anything else.
+     * RFC 3339 with zone, from such a text, a date or seconds since 1970; null for anything else, and for years that a proto's
+     * time does not have: WordPress keeps 0000-00-00 where nobody knew.
      */
     public static function time(mixed $value): ?string
     {
         if ($value instanceof DateTimeInterface) {
-            return \DateTimeImmutable::createFromInterface($value)->setTimezone(new DateTimeZone('UTC'))->format('Y-m-d\TH:i:s\Z');
+            $year = (int) $value->format('Y');
+            return $year < 1 || $year > 9999
+                ? null
+                : \DateTimeImmutable::createFromInterface($value)->setTimezone(new DateTimeZone('UTC'))->format('Y-m-d\TH:i:s\Z');
         }
         if (is_int($value) || is_float($value)) {
+            if (! is_finite((float) $value) || $value < self::YEAR_1 || $value >= self::YEAR_10000) {
+                return null;
+            }
             $seconds = floor($value);
             $fraction = sprintf('%03d', (int) (($value - $seconds) * 1000));
             return gmdate('Y-m-d\TH:i:s', (int) $seconds) . ($fraction === '000' ? '' : ".{$fraction}") . 'Z';

@@ -72,6 +72,7 @@ final class EventPayload
             'platform' => Clean::word($facts['platform'] ?? '', 50),
             'source' => Clean::text($facts['source'] ?? '', 100),
             'email' => Clean::email($facts['email'] ?? ''),
+            'context' => $facts['context'] ?? null,
             // Said when it is so; not said is no.
             'global_privacy_control' => ($facts['global_privacy_control'] ?? false) === true ? true : null,
         ]);

@@ -30,7 +30,7 @@ final class PurchasePayload
             'product_id' => Clean::text($facts['product_id'] ?? $first['product_id'] ?? '', 100),
             'product_name' => Clean::text($facts['product_name'] ?? $first['product_name'] ?? '', 255),
             'product_type' => self::product_type($facts['product_type'] ?? $first['product_type'] ?? ''),
-            'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+            'amount' => Clean::money($facts['amount'] ?? null),
             'currency' => self::currency($facts['currency'] ?? ''),
             'payment_method' => Clean::text($facts['payment_method'] ?? '', 50),
             'payment_status' => Clean::text($facts['payment_status'] ?? '', 50),
@@ -43,23 +43,26 @@ final class PurchasePayload
             'lines' => $lines,
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
             'source' => Clean::text($facts['source'] ?? '', 50),
+            'reason' => Clean::word($facts['reason'] ?? '', 50),
+            'reported_at' => Clean::time($facts['reported_at'] ?? null),
         ]) + ['is_test' => ! empty($facts['is_test']), 'is_staff' => ! empty($facts['is_staff'])];
     }
 
     /**
-     * @param array<string, mixed> $facts The refund's own fields; `reference` and `amount` have to be there.
+     * @param array<string, mixed> $facts The refund's own fields; `reference` and, unless it is `deleted`, `amount` have to be there.
      * @return array<string, mixed>
      */
     public static function refund(array $facts): array
     {
         return Clean::only_given([
             'reference' => Clean::name($facts['reference'] ?? ''),
-            'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+            'amount' => Clean::money($facts['amount'] ?? null),
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
             'reason' => self::impersonal(Clean::text($facts['reason'] ?? '', 255)),
             'source' => Clean::text($facts['source'] ?? '', 50),
-        ]);
+            'reported_at' => Clean::time($facts['reported_at'] ?? null),
+        ]) + ['deleted' => ! empty($facts['deleted'])];
     }
 
     /**

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Privacy;
 
-use PMP\Analytics\Queue\Scope;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use PMP_API_Client;
 use PMP_Config;
@@ -31,9 +31,9 @@ final class MeshData implements Registerable
 
     public function register(): void
     {
-        add_filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter'], 20);
+        Hook::filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter'], 20);
         // Behind the outbox's own: what waited there is not told any more.
-        add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser'], 20);
+        Hook::filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser'], 20);
     }
 
     /**
@@ -75,7 +75,7 @@ final class MeshData implements Registerable
         $archive = new Archive();
         foreach ($progress->requests as $request) {
             $path = (string) ($request['download']['path'] ?? '');
-            $reply = $this->client->call('GET', $path, '', Scope::Site, self::ARCHIVE_SECONDS, self::MAX_ARCHIVE_BYTES);
+            $reply = $this->client->call('GET', $path, '', self::ARCHIVE_SECONDS, self::MAX_ARCHIVE_BYTES);
             // Only a whole archive says so, at its end.
             if ($reply->status !== 200 || ($reply->body['complete'] ?? false) !== true) {
                 return $this->not_exported($reply->reason());

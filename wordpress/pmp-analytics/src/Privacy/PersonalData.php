@@ -6,6 +6,7 @@ namespace PMP\Analytics\Privacy;
 
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP\Analytics\Registerable;
@@ -23,7 +24,7 @@ final class PersonalData implements Registerable
     /** What a sale that waits is without its buyer: money counts whoever paid it. */
     private const IMPERSONAL = [
         'id', 'timestamp', 'order_id', 'product_id', 'product_name', 'product_type', 'amount', 'currency', 'payment_method',
-        'payment_status', 'paid_at', 'lines', 'refunded_total', 'source', 'is_test', 'is_staff',
+        'payment_status', 'paid_at', 'lines', 'refunded_total', 'source', 'is_test', 'is_staff', 'reason', 'reported_at',
     ];
 
     public function __construct(private readonly PMP_Event_Queue $queue, private readonly OrderReader $reader)
@@ -32,9 +33,29 @@ final class PersonalData implements Registerable
 
     public function register(): void
     {
-        add_filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter']);
-        add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
-        add_action('admin_init', [$this, 'suggest_policy']);
+        Hook::filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter']);
+        Hook::filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
+        Hook::action('woocommerce_privacy_remove_order_personal_data', [$this, 'order_anonymized']);
+        Hook::action('admin_init', [$this, 'suggest_policy']);
+    }
+
+    /**
+     * WooCommerce has taken the person out of an order: by its eraser, in bulk, or because the order is old. Our eraser would not
+     * find the order any more, whichever of the two comes first.
+     */
+    public function order_anonymized(mixed $order): void
+    {
+        if (! $order instanceof WC_Order) {
+            return;
+        }
+        $this->reader->forget_visit($order);
+        $buyer = new Person([], []);
+        $buyer->ordered([(string) $order->get_id()]);
+        foreach ($this->queue->everything() as $message) {
+            if (in_array($message->kind, [Kind::Purchase, Kind::Refund], true) && $buyer->claims($message)) {
+                $this->erase_message($message);
+            }
+        }
     }
 
     /**
@@ -157,7 +178,9 @@ final class PersonalData implements Registerable
         $payload = (array) json_decode($message->json, true);
         if ($message->kind === Kind::Purchase) {
             $impersonal = array_intersect_key($payload, array_flip(self::IMPERSONAL));
-            $this->queue->replace($message, $impersonal + ['session_id' => "wc-order-{$payload['order_id']}"]);
+            // A sale that no shop reports as it stands has to name somebody.
+            $nobody = isset($payload['reported_at']) ? [] : ['session_id' => "wc-order-{$payload['order_id']}"];
+            $this->queue->replace($message, $impersonal + $nobody);
             return true;
         }
         if ($message->kind === Kind::Refund) {

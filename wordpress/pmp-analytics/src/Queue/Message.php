@@ -17,7 +17,6 @@ final class Message
         public readonly string $id,
         public readonly array $payload,
         public readonly string $target = '',
-        public readonly Scope $scope = Scope::Site,
     ) {
     }
 }

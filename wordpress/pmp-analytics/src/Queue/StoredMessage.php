@@ -18,7 +18,6 @@ final class StoredMessage
         public readonly Kind $kind,
         public readonly string $id,
         public readonly string $target,
-        public readonly Scope $scope,
         public readonly string $json,
         public readonly int $attempts,
     ) {

@@ -42,7 +42,7 @@ final class Table
   kind varchar(20) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   message_id {$name},
   target {$name} DEFAULT '',
-  scope varchar(10) NOT NULL,
+  scope varchar(10) NOT NULL DEFAULT 'site',
   priority tinyint(3) unsigned NOT NULL,
   status varchar(10) NOT NULL DEFAULT 'waiting',
   attempts smallint(5) unsigned NOT NULL DEFAULT 0,
@@ -68,7 +68,7 @@ final class Table
      * Adds rows in one statement; one that is there already stays as it is.
      *
      * @param non-empty-list<array{
-     *     kind: string, id: string, target: string, scope: string, priority: int, bytes: int, sealed: string,
+     *     kind: string, id: string, target: string, priority: int, bytes: int, sealed: string,
      * }> $rows
      * @return bool False when the database refused.
      */
@@ -78,11 +78,10 @@ final class Table
         foreach ($rows as $row) {
             // Hexadecimal on the wire: wpdb would look for broken characters in binary text.
             $values[] = $this->database->prepare(
-                '(%s, %s, %s, %s, %d, %d, %d, %d, UNHEX(%s))',
+                '(%s, %s, %s, %d, %d, %d, %d, UNHEX(%s))',
                 $row['kind'],
                 $row['id'],
                 $row['target'],
-                $row['scope'],
                 $row['priority'],
                 $now,
                 $now,
@@ -92,7 +91,7 @@ final class Table
         }
         // Not INSERT IGNORE, which would also swallow what does not fit.
         return $this->run(
-            "INSERT INTO {$this->name} (kind, message_id, target, scope, priority, available_at, created_at, bytes, payload)
+            "INSERT INTO {$this->name} (kind, message_id, target, priority, available_at, created_at, bytes, payload)
             VALUES " . implode(', ', $values) . ' ON DUPLICATE KEY UPDATE id = id'
         ) !== false;
     }

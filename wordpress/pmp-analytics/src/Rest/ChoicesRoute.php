@@ -6,6 +6,7 @@ namespace PMP\Analytics\Rest;
 
 use PMP\Analytics\Capture\Visit;
 use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\ConsentPayload;
 use PMP\Analytics\Payload\Identifier;
@@ -42,7 +43,7 @@ final class ChoicesRoute implements Registerable
 
     public function register(): void
     {
-        add_action('rest_api_init', [$this, 'add_route']);
+        Hook::action('rest_api_init', [$this, 'add_route']);
     }
 
     public function add_route(): void

@@ -7,6 +7,7 @@ namespace PMP\Analytics\Rest;
 use PMP\Analytics\Capture\Visit;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Overdue;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
 use PMP_Config;
@@ -46,7 +47,7 @@ final class CollectRoute implements Registerable
 
     public function register(): void
     {
-        add_action('rest_api_init', [$this, 'add_route']);
+        Hook::action('rest_api_init', [$this, 'add_route']);
     }
 
     public function add_route(): void

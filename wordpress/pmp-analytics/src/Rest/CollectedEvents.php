@@ -10,10 +10,9 @@ use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Identifier;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
-use PMP\Analytics\Queue\Scope;
 
 /**
- * Events as a browser tells them, checked and completed with what the request itself shows.
+ * Events as a browser reports them, checked, with what the request itself shows beside them.
  */
 final class CollectedEvents
 {
@@ -94,19 +93,18 @@ final class CollectedEvents
         $facts = array_intersect_key($event, array_flip(self::TOLD));
         $facts['id'] = $id;
         $facts['timestamp'] = strtotime($time) > $now + self::AHEAD_SECONDS ? $now : $time;
-        $facts['user_agent'] = $visit->user_agent();
-        $facts['global_privacy_control'] = $visit->refuses_sharing();
-        $facts['ip_address'] = $visit->address();
         $facts['source'] = 'tracker';
-        if ($user_id > 0) {
-            $facts['user_id'] = (string) $user_id;
-            // The shop vouches for the user, not for an address that somebody typed.
-            unset($facts['email']);
-        }
+        // Beside the event, never in it: one that is repeated after a login, or from another network, is the same event.
+        $facts['context'] = Clean::only_given([
+            'user_id' => $user_id > 0 ? (string) $user_id : '',
+            'ip_address' => $visit->address(),
+            'user_agent' => $visit->user_agent(),
+            'utm_parameters' => $visit->utm(),
+        ]) + ['global_privacy_control' => $visit->refuses_sharing()];
         $payload = $type === 'page_view' ? EventPayload::page_view($facts) : EventPayload::of($type, $facts);
         if (strlen((string) wp_json_encode($payload)) > self::MAX_EVENT_BYTES) {
             return 'metadata';
         }
-        return new Message(Kind::Event, $id, $payload, '', isset($payload['email']) ? Scope::Track : Scope::Site);
+        return new Message(Kind::Event, $id, $payload);
     }
 }

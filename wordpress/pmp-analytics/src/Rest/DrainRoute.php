@@ -7,6 +7,7 @@ namespace PMP\Analytics\Rest;
 use PMP\Analytics\Capture\Visit;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Drainer;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
 use WP_REST_Response;
 
@@ -31,7 +32,7 @@ final class DrainRoute implements Registerable
 
     public function register(): void
     {
-        add_action('rest_api_init', [$this, 'add_route']);
+        Hook::action('rest_api_init', [$this, 'add_route']);
     }
 
     public function add_route(): void

@@ -6,6 +6,7 @@ namespace PMP\Analytics\Rest;
 
 use PMP\Analytics\Api\Webhook;
 use PMP\Analytics\Clock;
+use PMP\Analytics\Hook;
 use PMP\Analytics\Privacy\Person;
 use PMP\Analytics\Privacy\PersonalData;
 use PMP\Analytics\Privacy\SiteErasers;
@@ -42,7 +43,7 @@ final class ErasuresRoute implements Registerable
 
     public function register(): void
     {
-        add_action('rest_api_init', [$this, 'add_route']);
+        Hook::action('rest_api_init', [$this, 'add_route']);
     }
 
     public function add_route(): void

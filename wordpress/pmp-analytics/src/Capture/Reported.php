@@ -1,0 +1,63 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PMP\Analytics\Capture;
+
+use WC_Order;
+
+/**
+ * What of an order was reported: kept on the order itself, so that it goes where the order goes.
+ */
+final class Reported
+{
+    public const META = '_pmp_told';
+
+    /**
+     * @param string    $state   Digest of the newest report; empty when there was none.
+     * @param int       $count   How many reports there were.
+     * @param list<int> $refunds Those that were reported and not taken back.
+     */
+    private function __construct(public readonly string $state, public readonly int $count, public readonly array $refunds)
+    {
+    }
+
+    public static function of(WC_Order $order): self
+    {
+        $kept = $order->get_meta(self::META);
+        $kept = is_array($kept) ? $kept : [];
+        // Until version 0.1 each status had a digest of its own.
+        $states = is_array($kept['states'] ?? null) ? $kept['states'] : [];
+        return new self(
+            is_string($kept['state'] ?? null) ? $kept['state'] : '',
+            is_int($kept['count'] ?? null) ? $kept['count'] : count($states),
+            array_values(array_filter((array) ($kept['refunds'] ?? []), is_int(...))),
+        );
+    }
+
+    public function is_known(): bool
+    {
+        return $this->count > 0;
+    }
+
+    public function with_state(string $digest): self
+    {
+        return new self($digest, $this->count + 1, $this->refunds);
+    }
+
+    public function with_refund(int $refund_id): self
+    {
+        return new self($this->state, $this->count, [...$this->refunds, $refund_id]);
+    }
+
+    public function without_refund(int $refund_id): self
+    {
+        return new self($this->state, $this->count, array_values(array_diff($this->refunds, [$refund_id])));
+    }
+
+    public function keep(WC_Order $order): void
+    {
+        $order->update_meta_data(self::META, ['state' => $this->state, 'count' => $this->count, 'refunds' => $this->refunds]);
+        $order->save_meta_data();
+    }
+}

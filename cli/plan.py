@@ -231,8 +231,10 @@ def _socket(folder: DataFolder, process: str) -> str:
     """
     path = os.fsencode(folder.path / f"{process}.sock")
     if len(path) > SOCKET_PATH_BYTES:
-        digest = hashlib.sha256(path).hexdigest()[:16]
-        private = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"pmp-{os.geteuid()}-{digest}"
+        own = f"pmp-{os.geteuid()}-{hashlib.sha256(path).hexdigest()[:16]}"
+        homes = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]  # noqa: S108 (the folder in it is this user's alone)
+        fits = (Path(home) / own for home in homes if home and len(os.fsencode(f"{home}/{own}/{process}.sock")) <= SOCKET_PATH_BYTES)
+        private = next(fits)
         private.mkdir(mode=0o700, exist_ok=True)
         made = private.lstat()
         if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & 0o077:

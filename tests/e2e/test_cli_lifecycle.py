@@ -248,7 +248,7 @@ def test_intake_stops_before_the_disk_is_full_and_a_full_one_loses_nothing(small
     with redis.Redis.from_url(mesh.state["redis_url"]) as client, pytest.raises(redis.ConnectionError):
         client.set("more", b"x" * 2**20)
     until(lambda: first.said().count("redis ended with exit status 1 (0 MiB are free on the disk of") > 4, SECONDS)
-    assert max(float(pause) for pause in re.findall(r"redis ended .* again in ([\d.]+) s", first.said())) == 5
+    assert 1 < max(float(pause) for pause in re.findall(r"redis ended .* again in ([\d.]+) s", first.said())) <= 5
     ballast.unlink()
     until(lambda: track().status_code == 200, SECONDS)
     until(lambda: mesh.pmp("status", check=False).returncode == 0, SECONDS)

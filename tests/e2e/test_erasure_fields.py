@@ -87,7 +87,8 @@ class Marks:
                     name: self._mark(f"{own}.{name}") for name in ("visitor_id", "course_id", "course", "currency", "list", "last_name")
                 }
                 getattr(message, field.name).update(marks | known)
-            else:
+            # The body as JSON says the same as the fields do.
+            elif field.name != "json_body":
                 self._fill(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name), own)
 
     def _value(self, field: FieldDescriptor, path: str) -> Any:
@@ -139,8 +140,9 @@ def tell(mesh: Mesh, method: MethodDescriptor, request: Any) -> int:
     rule = options.Extensions[annotations_pb2.http]
     verb = rule.WhichOneof("pattern")
     path = getattr(rule, verb).replace("{id}", quote(getattr(request, "id", ""), safe=""))
-    body = MessageToDict(request if rule.body == "*" else getattr(request, rule.body), preserving_proto_field_name=True)
-    if rule.body == "*" and "{id}" in getattr(rule, verb):
+    of = options.Extensions[options_pb2.body]
+    body = MessageToDict(request if of == "*" else getattr(request, of), preserving_proto_field_name=True)
+    if of == "*" and "{id}" in getattr(rule, verb):
         body.pop("id")
     answer = mesh.client.request(verb.upper(), f"{mesh.url}{path}", json=body, headers=mesh.credentials("admin"))
     assert answer.status_code in (200, 404, 409), (method.name, answer.text)

@@ -82,7 +82,7 @@ CREDENTIALS = {
     "JWT secret as key": Credential(JWT_SECRETS[0], token("admin"), None),
     "garbage": Credential(API_KEYS[0], "garbage", None),
     "expired": Credential(API_KEYS[0], token("admin", iat=NOW - 7200, exp=NOW - 120), None),
-    "not yet valid": Credential(API_KEYS[0], token("admin", nbf=NOW + 600), None),
+    "not yet valid": Credential(API_KEYS[0], token("admin", nbf=NOW + 3500), None),
     "without an end": Credential(API_KEYS[0], token("admin", exp=None), None),
     "signed with another secret": Credential(API_KEYS[0], token("admin", secret="a-secret-that-the-gateway-does-not-know"), None),
     "of another issuer": Credential(API_KEYS[0], token("admin", iss="somebody-else"), None),

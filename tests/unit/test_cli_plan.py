@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_a_data_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path,
     admin.parent.chmod(0o755)
     with pytest.raises(CommandFailed, match="must be a folder of this user alone"):
         plan(folder)
+
+
+def test_a_folder_for_the_socket_that_has_a_long_path_itself_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 30)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    admin = Path(plan(folder).gateway.environment["PMP_GATEWAY_ADMIN"])
+    try:
+        assert admin.parent.parent == Path("/tmp")  # noqa: S108 (the folder in it is this user's alone)
+        assert admin.parent.stat().st_mode & 0o777 == 0o700
+    finally:
+        admin.parent.rmdir()
 
 
 def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:

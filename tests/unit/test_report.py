@@ -24,7 +24,10 @@ from tests.servers import PrivateMariaDb, PrivateRedis
 
 ALWAYS = {"pmp.log.bytes", "pmp.log.limit", "pmp.report.age log", "pmp.report.age database"}
 FROM_THE_DATABASE = {
-    *(f"pmp.books {account}" for account in ("received", "stored", "duplicate", "rejected", "dead_lettered", "suppressed", "pending")),
+    *(
+        f"pmp.books {account}"
+        for account in ("received", "stored", "duplicate", "rejected", "dead_lettered", "suppressed", "recovered", "pending")
+    ),
     *("pmp.books missing", "pmp.dead_letters", f"pmp.log.lag {RAW_TOPIC}", "pmp.log.lag identity", f"pmp.outbox.pending {TOPIC}"),
 }
 

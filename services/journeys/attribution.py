@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from math import lcm
 from typing import Final, NamedTuple
@@ -61,14 +61,16 @@ class History:
     Args:
         paid: the orders of the period, as the repository gives them.
         before: what their persons had paid before.
-        seen: the visits of these persons.
+        seen: the visits of these persons; empty when they are among everyone's.
+        everyone: the visits of all persons in the period, for `markov` alone.
         group_by: source, medium or campaign.
     """
 
-    def __init__(self, paid: Iterable[str], before: Iterable[str], seen: Iterable[str], group_by: str) -> None:
+    def __init__(self, paid: Iterable[str], before: Iterable[str], seen: Iterable[str], everyone: Iterable[str], group_by: str) -> None:
         self.orders = orders_of(paid)
         self._before = orders_of(before)
-        self._seen = visits_of(seen, group_by)
+        self._everyone = visits_of(everyone, group_by)
+        self._seen = visits_of(seen, group_by) or self._everyone
         self._group_by = group_by
 
     def unseen(self) -> set[str]:
@@ -82,10 +84,12 @@ class History:
         own = {name: visit_of(glimpse, self._group_by) for name, glimpse in unseen.items()}
         return paths((*self.orders, *self._before), self._seen, own)
 
-    def lost(self, everyone: Iterable[str]) -> list[Sequence[Visit]]:
-        """The paths of all who were seen in the period and bought nothing in it."""
+    def lost(self, since: datetime | None) -> list[Sequence[Visit]]:
+        """The paths of all who were seen since then and bought nothing in the period."""
         buyers = {order.person for order in self.orders}
-        return [several for person, several in visits_of(everyone, self._group_by).items() if person not in buyers]
+        others = (several for person, several in self._everyone.items() if person not in buyers)
+        paths = ([visit for visit in several if since is None or visit.began >= since] for several in others)
+        return [path for path in paths if path]
 
 
 def orders_of(pages: Iterable[str]) -> list[Order]:
@@ -98,7 +102,7 @@ def orders_of(pages: Iterable[str]) -> list[Order]:
 
 
 def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return datetime.fromisoformat(f"{text}+00:00")
 
 
 def visit_of(glimpse: Glimpse, group_by: str) -> Visit:
@@ -117,8 +121,9 @@ def visits_of(pages: Iterable[str], group_by: str) -> Mapping[str, list[Visit]]:
     """
     parts: dict[tuple[str, str], Glimpse] = {}
     for page in pages:
-        for person, session, began, external_at, *said in orjson.loads(page):
-            seen = Glimpse(session, "", _time(began), _time(external_at) if external_at else None, *said)
+        for person, session, began, external_at, external_id, source, medium, campaign in orjson.loads(page):
+            led_at = _time(external_at) if external_at else None
+            seen = Glimpse(session, "", _time(began), led_at, external_id, source, medium, campaign)
             other = parts.get((person, session))
             parts[person, session] = seen if other is None else earliest((other, seen))
     visits: dict[str, list[Visit]] = defaultdict(list)

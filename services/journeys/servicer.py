@@ -174,14 +174,14 @@ class JourneysServicer(JourneysServiceServicer):
             found = Orders(session)
             paid = await found.paid(since, until)
             before = await found.paid_before(since, until, oldest) if since is not None and oldest is not None else ()
-            seen = await found.seen_by_buyers(since, until, oldest)
             everyone = await found.seen(since, until) if model == attribution.MARKOV else ()
-            history = await asyncio.to_thread(attribution.History, paid, before, seen, group_by)
+            seen = () if everyone and since is None else await found.seen_by_buyers(since, until, oldest)
+            history = await asyncio.to_thread(attribution.History, paid, before, seen, everyone, group_by)
             unseen = await visits(session, history.unseen())
         books = Ledger(rules.minor_unit(self._settings.site_currency), self._tie)
 
         def attribute() -> Mapping[str, Share]:
-            return attribution.attribute(model, rated, history.paths(unseen), history.lost(everyone), books)
+            return attribution.attribute(model, rated, history.paths(unseen), history.lost(since), books)
 
         rated = [order for order in history.orders if order.net is not None]
         shares = await asyncio.to_thread(attribute)

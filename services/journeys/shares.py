@@ -71,6 +71,8 @@ def split(total: Decimal, weights: Weights, unit: Decimal, tie: Callable[[str], 
         unit: the smallest amount.
         tie: the place of a name among those with the same claim.
     """
+    if len(weights) == 1:
+        return {weights[0][0]: total}
     units, rest = divmod(abs(total), unit)
     parts, tied, left = _split(int(units), weights)
     favoured = sorted(tied, key=tie)[:left] if left else ()

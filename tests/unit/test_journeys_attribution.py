@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.people.vault import Vault
-from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, Order, Visit, attribute, paths, visit_of, visits_of
+from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, History, Order, Visit, attribute, paths, visit_of, visits_of
 from services.journeys.markov import MOST_STATES, OTHER, removal_effects
 from services.journeys.rules import DIRECT, Glimpse
 from services.journeys.shares import Ledger, Share, split
@@ -202,6 +203,14 @@ def test_a_visit_is_grouped_by_what_it_says() -> None:
         '[["a","session:1","2026-11-23 00:00:00.000000","2026-11-22 00:00:00.000000","e1","google","search",""]]',
     ]
     assert visits_of(pages, "source") == visits_of(pages[::-1], "source") == {"a": [Visit(NOW, "session:1", "google", direct=False)]}
+
+
+def test_a_visit_that_somebody_else_began_before_the_period_is_no_lost_path_of_it() -> None:
+    began = ["2026-11-20 00:00:00.000000", "2026-11-22 00:00:00.000000"]
+    page = json.dumps([["a", "session:1", at, None, None, None, None, None] for at in began] + [["b", "session:2", began[1], *[None] * 5]])
+    found = History((), (), (), [page], "source")
+    assert found.lost(NOW) == [[Visit(NOW, "session:2", DIRECT, direct=True)]]
+    assert len(found.lost(None)) == 2
 
 
 def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:

@@ -906,7 +906,7 @@ async def scanned(database: Database, statement: str, parameters: Any) -> list[F
         explain = "EXPLAIN QUERY PLAN" if is_sqlite else "EXPLAIN"
         plan = (await connection.exec_driver_sql(f"{explain} {statement}", parameters)).mappings().all()
     if is_sqlite:
-        return [{**step} for step in plan if re.match(r"SCAN (?!anon_1|\(subquery-)", step["detail"])]
+        return [{**step} for step in plan if re.match(r"SCAN (?!anon_\d|\(subquery-)", step["detail"])]
     return [{**step} for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
 
 

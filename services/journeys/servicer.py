@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps, visits
-from services.journeys.shares import Ledger, Share
+from services.journeys.shares import Ledger
 
 _PAGE = 100
 _CONTENT = 1
@@ -179,13 +179,11 @@ class JourneysServicer(JourneysServiceServicer):
             history = await asyncio.to_thread(attribution.History, paid, before, seen, everyone, group_by)
             unseen = await visits(session, history.unseen())
         books = Ledger(rules.minor_unit(self._settings.site_currency), self._tie)
-
-        def attribute() -> Mapping[str, Share]:
-            return attribution.attribute(model, rated, history.paths(unseen), history.lost(since), books)
-
         rated = [order for order in history.orders if order.net is not None]
-        shares = await asyncio.to_thread(attribute)
-        bind_facts(orders=len(history.orders))
+        paths = await asyncio.to_thread(history.paths, unseen)
+        lost = await asyncio.to_thread(history.lost, since)
+        shares = await asyncio.to_thread(attribution.attribute, model, rated, paths, lost, books)
+        bind_facts(orders=len(history.orders), lost=len(lost))
         return pb.GetAttributionResponse(
             model=model,
             group_by=group_by,

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import drain, idle, intake, report, shop, wordpress
+from bench import attribution, drain, idle, intake, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
 
@@ -28,6 +28,7 @@ class Part(StrEnum):
     WORKER = "worker"
     IDLE = "idle"
     SHOP = "shop"
+    ATTRIBUTION = "attribution"
     WORDPRESS = "wordpress"
 
 
@@ -49,6 +50,10 @@ class Size:
     """Calls of each rpc of the shop's services."""
     touchpoints: int
     """Rows that journeys and the funnel are read from."""
+    orders: int
+    """Of the year that attribution reports on."""
+    reports: int
+    """Of each model, from each database."""
     requests: int
     """Pages and checkouts with and without the plugin."""
 
@@ -61,6 +66,8 @@ FULL = Size(
     steady_seconds=10,
     shop_calls=600,
     touchpoints=1_000_000,
+    orders=100_000,
+    reports=5,
     requests=200,
 )
 QUICK = Size(
@@ -71,6 +78,8 @@ QUICK = Size(
     steady_seconds=3,
     shop_calls=100,
     touchpoints=10_000,
+    orders=1000,
+    reports=1,
     requests=10,
 )
 
@@ -88,7 +97,7 @@ def bench(
     try:
         # Under /var/tmp, since /tmp may be memory, where a disk sync costs nothing.
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
-            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.SHOP, Part.WORDPRESS} & parts))
+            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.SHOP, Part.ATTRIBUTION, Part.WORDPRESS} & parts))
             for part in Part:
                 (Path(folder) / part).mkdir()
             figures = asyncio.run(_measure(QUICK if quick else FULL, parts, Path(folder), console))
@@ -100,7 +109,7 @@ def bench(
 
 
 async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Console) -> report.Figures:
-    taken = stored = whole = sold = plugin = None
+    taken = stored = whole = sold = reported = plugin = None
     with Progress(console=console) as bar:
         if Part.INTAKE in parts:
             rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
@@ -125,12 +134,17 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
         if Part.SHOP in parts:
             calling = bar.add_task("orders, people, journeys", total=4 * size.shop_calls)
             sold = await shop.measure(folder / Part.SHOP, size.shop_calls, size.touchpoints, lambda done: bar.advance(calling, done))
+        if Part.ATTRIBUTION in parts:
+            reporting = bar.add_task("reports on a year of orders", total=2 * size.reports * len(attribution.EVERY_MODEL))
+            reported = await attribution.measure(
+                folder / Part.ATTRIBUTION, size.orders, size.reports, lambda done: bar.advance(reporting, done)
+            )
         if Part.WORDPRESS in parts:
             visiting = bar.add_task("pages and checkouts, in turns without the plugin", total=2 * size.requests)
             plugin = await asyncio.to_thread(
                 wordpress.measure, folder / Part.WORDPRESS, size.requests, lambda done: bar.advance(visiting, done)
             )
-    return report.Figures(taken, stored, whole, sold, plugin)
+    return report.Figures(taken, stored, whole, sold, reported, plugin)
 
 
 if __name__ == "__main__":

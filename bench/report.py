@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from bench.attribution import Attribution
 from bench.drain import Drained
 from bench.idle import Idle
 from bench.intake import Compared, Intake, Side
@@ -37,6 +38,8 @@ class Figures:
     """The whole mesh of `pmp up`."""
     shop: Shop | None
     """Orders, registrations, journeys and funnels."""
+    attribution: Attribution | None
+    """Reports on a year of orders."""
     wordpress: Plugin | None
     """Pages and checkouts with and without the plugin."""
 
@@ -95,6 +98,8 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
 
     if figures.shop:
         yield from _shop(figures.shop)
+    if figures.attribution:
+        yield from _attribution(figures.attribution)
     if figures.wordpress:
         for what, added in (("a page view", figures.wordpress.page_view), ("a checkout", figures.wordpress.checkout)):
             cpu = f"CPU {added.off_cpu_ms:.1f} and {added.on_cpu_ms:.1f} ms"
@@ -112,6 +117,13 @@ def _shop(shop: Shop) -> Iterator[tuple[str, str, str, str]]:
     beside = f"{shop.touchpoints:,} touchpoints; {shop.get_user_journey.per_second:,.0f}/s; {_times(shop.get_user_journey)}"
     yield "GetUserJourney: p95", f"{shop.get_user_journey.p95_ms:.1f} ms", "", beside
     yield "GetFunnel", f"{shop.funnel_seconds:.1f} s", "", f"four steps over {shop.touchpoints:,} rows"
+
+
+def _attribution(figures: Attribution) -> Iterator[tuple[str, str, str, str]]:
+    for database, models in figures.reports.items():
+        for model, report in models.items():
+            beside = f"p50 {report.p50_ms:,.0f} ms, x {report.ratio:,.0f} of counting them; CPU {report.cpu_ms:,.0f} ms"
+            yield f"{model} over {figures.orders:,} orders in {database}: p95", f"{report.p95_ms:,.0f} ms", "<= 200 ms", beside
 
 
 def _times(timed: Timed) -> str:

@@ -14,9 +14,9 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from kit.errors import InvalidRequest, Violation
 from kit.idempotency import id_of
 from services.journeys import journey
-from services.journeys.attribution import Share
 from services.journeys.funnel import Step
 from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.shares import Share
 
 
 def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:

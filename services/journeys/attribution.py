@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from math import lcm
+from typing import Final, NamedTuple
+
+import orjson
 
 from kit.people.persons import subject_of
 from services.journeys.markov import removal_effects
 from services.journeys.rules import DIRECT, Glimpse, earliest
+from services.journeys.shares import Ledger, Share, Weights
 
 LOOKBACK: Final = timedelta(days=90)
 NONE: Final = "(none)"
@@ -26,6 +28,8 @@ NOT_SET: Final = "(not set)"
 MARKOV: Final = "markov"
 
 _HALF_LIFE: Final = timedelta(days=7)
+_DECAY_BITS: Final = 80
+"""The weight of a visit at the time of the order is 2 to the power of this: 90 days before, 67 bits of it are left."""
 
 
 class Visit(NamedTuple):
@@ -51,17 +55,54 @@ class Order(NamedTuple):
     """Paid less refunded in the base currency; None without an exchange rate."""
 
 
-@dataclass(slots=True)
-class Share:
-    """What is owed to one name."""
+class History:
+    """What is known of the orders of a period before it is clear in which visits they were placed.
 
-    amount: Decimal = Decimal(0)
-    orders: Fraction = field(default_factory=Fraction)
+    Args:
+        paid: the orders of the period, as the repository gives them.
+        before: what their persons had paid before.
+        seen: the visits of these persons; empty when they are among everyone's.
+        everyone: the visits of all persons in the period, for `markov` alone.
+        group_by: source, medium or campaign.
+    """
+
+    def __init__(self, paid: Iterable[str], before: Iterable[str], seen: Iterable[str], everyone: Iterable[str], group_by: str) -> None:
+        self.orders = orders_of(paid)
+        self._before = orders_of(before)
+        self._everyone = visits_of(everyone, group_by)
+        self._seen = visits_of(seen, group_by) or self._everyone
+        self._group_by = group_by
+
+    def unseen(self) -> set[str]:
+        """Visits in which orders were placed and that are not among those of their persons."""
+        by_person = {person: {visit.session for visit in several} for person, several in self._seen.items()}
+        every = (*self.orders, *self._before)
+        return {order.session for order in every if order.session and order.session not in by_person.get(order.person, ())}
+
+    def paths(self, unseen: Mapping[str, Glimpse]) -> Mapping[str, Sequence[Visit]]:
+        """The path of each order, by the order's id."""
+        own = {name: visit_of(glimpse, self._group_by) for name, glimpse in unseen.items()}
+        return paths((*self.orders, *self._before), self._seen, own)
+
+    def lost(self, since: datetime | None) -> list[Sequence[Visit]]:
+        """The paths of all who were seen since then and bought nothing in the period."""
+        buyers = {order.person for order in self.orders}
+        others = (several for person, several in self._everyone.items() if person not in buyers)
+        paths = ([visit for visit in several if since is None or visit.began >= since] for several in others)
+        return [path for path in paths if path]
 
 
-def order_of(row: Any) -> Order:
-    """A paid order as its row has it."""
-    return Order(row.purchase_id, row.person, subject_of(session_id=row.session_id or ""), row.paid_at, row.net)
+def orders_of(pages: Iterable[str]) -> list[Order]:
+    """Paid orders as the repository gives them."""
+    return [
+        Order(id_, person, subject_of(session_id=session or ""), _time(paid_at), None if net is None else Decimal(net))
+        for page in pages
+        for id_, session, paid_at, net, person in orjson.loads(page)
+    ]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(f"{text}+00:00")
 
 
 def visit_of(glimpse: Glimpse, group_by: str) -> Visit:
@@ -71,71 +112,75 @@ def visit_of(glimpse: Glimpse, group_by: str) -> Visit:
     return Visit(glimpse.started_at, glimpse.session, getattr(glimpse, group_by) or NOT_SET, direct=False)
 
 
-def visits_of(rows: Iterable[Sequence[Any]], group_by: str) -> Mapping[str, list[Visit]]:
+def visits_of(pages: Iterable[str], group_by: str) -> Mapping[str, list[Visit]]:
     """Visits by person, oldest first.
 
     Args:
-        rows: person, visit, and what one subject's part in it says of the visit, as in `Glimpse`.
+        pages: rows as the repository gives them: person, visit, and what one subject's part in it says of the visit, as in `Glimpse`.
         group_by: source, medium or campaign.
     """
-    parts: dict[tuple[str, str], list[Glimpse]] = defaultdict(list)
-    for person, session, *said in rows:
-        parts[person, session].append(Glimpse(session, "", *said))
+    parts: dict[tuple[str, str], Glimpse] = {}
+    for page in pages:
+        for person, session, began, external_at, external_id, source, medium, campaign in orjson.loads(page):
+            led_at = _time(external_at) if external_at else None
+            seen = Glimpse(session, "", _time(began), led_at, external_id, source, medium, campaign)
+            other = parts.get((person, session))
+            parts[person, session] = seen if other is None else earliest((other, seen))
     visits: dict[str, list[Visit]] = defaultdict(list)
-    for (person, _), several in parts.items():
-        visits[person].append(visit_of(earliest(several), group_by))
-    return {person: sorted(several) for person, several in visits.items()}
+    for (person, _), seen in parts.items():
+        visits[person].append(visit_of(seen, group_by))
+    for several in visits.values():
+        several.sort()
+    return visits
 
 
-def first_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[Fraction]:
+def first_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     """All to the first visit. Source: Google Analytics, "First interaction" (support.google.com/analytics/answer/1662518)."""
-    return [Fraction(place == 0) for place in range(len(path))]
+    return [int(place == 0) for place in range(len(path))]
 
 
-def last_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[Fraction]:
+def last_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     """All to the last visit. Source: Google Analytics, "Last interaction" (support.google.com/analytics/answer/1662518)."""
-    return [Fraction(place == len(path) - 1) for place in range(len(path))]
+    return [int(place == len(path) - 1) for place in range(len(path))]
 
 
-def last_non_direct(path: Sequence[Visit], _paid_at: datetime) -> Sequence[Fraction]:
+def last_non_direct(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     """All to the last visit that something led to; to the last one when nothing led to any.
 
     Source: Google Analytics, "Last non-direct click" (support.google.com/analytics/answer/1662518).
     """
     chosen = max((place for place, visit in enumerate(path) if not visit.direct), default=len(path) - 1)
-    return [Fraction(place == chosen) for place in range(len(path))]
+    return [int(place == chosen) for place in range(len(path))]
 
 
-def linear(path: Sequence[Visit], _paid_at: datetime) -> Sequence[Fraction]:
+def linear(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     """The same to each visit. Source: Google Analytics, "Linear" (support.google.com/analytics/answer/1662518)."""
-    return [Fraction(1, len(path))] * len(path)
+    return [1] * len(path)
 
 
-def position_based(path: Sequence[Visit], _paid_at: datetime) -> Sequence[Fraction]:
+def position_based(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     """40 % to the first visit, 40 % to the last, 20 % to those between in equal parts; halves where there are two.
 
     Source: Google Analytics, "Position based" (support.google.com/analytics/answer/1662518).
     """
     inner = len(path) - 2
     if inner < 1:
-        return linear(path, _paid_at)
-    return [Fraction(2, 5), *[Fraction(1, 5 * inner)] * inner, Fraction(2, 5)]
+        return [1] * len(path)
+    return [2 * inner, *[1] * inner, 2 * inner]
 
 
-def time_decay(path: Sequence[Visit], paid_at: datetime) -> Sequence[Fraction]:
-    """Half as much to a visit 7 days earlier: 2^(-age / 7 days), brought to a sum of 1.
+def time_decay(path: Sequence[Visit], paid_at: datetime) -> Sequence[int]:
+    """Half as much to a visit 7 days earlier: 2^(-age / 7 days).
 
     Source: Google Analytics, "Time decay" with its half-life of 7 days (support.google.com/analytics/answer/1662518).
     """
-    weights = [Fraction(2.0 ** -((paid_at - visit.began) / _HALF_LIFE)) for visit in path]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    return [int(2.0 ** (_DECAY_BITS - (paid_at - visit.began) / _HALF_LIFE)) for visit in path]
 
 
-MODELS: Final[Mapping[str, Callable[[Sequence[Visit], datetime], Sequence[Fraction]]]] = {
+MODELS: Final[Mapping[str, Callable[[Sequence[Visit], datetime], Sequence[int]]]] = {
     model.__name__: model for model in (first_touch, last_touch, last_non_direct, linear, position_based, time_decay)
 }
-"""How much of an order each visit of its path, which has at least one, is owed: parts of 1."""
+"""In what proportion the visits of a path, which has at least one, are owed its order."""
 
 
 def paths(orders: Iterable[Order], visits: Mapping[str, Sequence[Visit]], own: Mapping[str, Visit]) -> Mapping[str, Sequence[Visit]]:
@@ -165,7 +210,7 @@ def paths(orders: Iterable[Order], visits: Mapping[str, Sequence[Visit]], own: M
 
 
 def attribute(
-    model: str, orders: Sequence[Order], paths: Mapping[str, Sequence[Visit]], lost: Sequence[Sequence[Visit]], unit: Decimal
+    model: str, orders: Sequence[Order], paths: Mapping[str, Sequence[Visit]], lost: Iterable[Sequence[Visit]], books: Ledger
 ) -> Mapping[str, Share]:
     """What is owed to each name; the amounts add up to those of the orders.
 
@@ -174,54 +219,38 @@ def attribute(
         orders: the orders, each with an exchange rate.
         paths: by order.
         lost: the paths of persons who bought nothing, for `markov` alone.
-        unit: the smallest amount of the base currency.
+        books: empty, to add it up in.
     """
-    shares: dict[str, Share] = defaultdict(Share)
     if model == MARKOV:
         names = [_names(paths[order.purchase_id]) for order in orders]
         effects = removal_effects(names, [_names(sorted(path)) for path in lost])
-        _share(shares, effects, sum((order.net or Decimal(0) for order in orders), Decimal(0)), len(orders), unit)
-        return shares
+        common = lcm(*(effect.denominator for effect in effects.values()))
+        weights = tuple((name, int(effect * common)) for name, effect in effects.items() if effect)
+        if weights:
+            books.add(MARKOV, weights, sum((order.net or Decimal(0) for order in orders), Decimal(0)), len(orders))
+        return books.shares()
+    weigh = MODELS[model]
+    by_path: dict[Sequence[tuple[str, bool]], Weights] = {}
     for order in orders:
         path = paths[order.purchase_id]
-        weights: dict[str, Fraction] = defaultdict(Fraction)
-        for visit, weight in zip(path, MODELS[model](path, order.paid_at) if path else (), strict=True):
-            weights[visit.name] += weight
-        _share(shares, weights or {NONE: Fraction(1)}, order.net or Decimal(0), 1, unit)
-    return shares
+        if model == time_decay.__name__:
+            weights = _by_name(path, weigh(path, order.paid_at))
+        else:
+            # All other models go by the names alone, and many orders share them.
+            key = tuple((visit.name, visit.direct) for visit in path)
+            weights = by_path.get(key) or by_path.setdefault(key, _by_name(path, weigh(path, order.paid_at) if path else ()))
+        books.add(order.purchase_id, weights, order.net or Decimal(0), 1)
+    return books.shares()
 
 
 def _names(path: Sequence[Visit]) -> tuple[str, ...]:
     return tuple(visit.name for visit in path) or (NONE,)
 
 
-def _share(shares: dict[str, Share], weights: Mapping[str, Fraction], total: Decimal, orders: int, unit: Decimal) -> None:
-    for name, part in split(total, weights, unit).items():
-        if weights[name]:
-            shares[name].amount += part
-            shares[name].orders += weights[name] * orders
-
-
-def split(total: Decimal, weights: Mapping[str, Fraction], unit: Decimal) -> Mapping[str, Decimal]:
-    """An amount in parts by weight, in whole units that add up to it: what rounding down leaves goes to the largest remainders.
-
-    Of equal remainders the larger weight comes first, and then the name. Less than a unit of the amount goes to the first of all.
-    Source: the largest remainder method of Hamilton (en.wikipedia.org/wiki/Quota_method).
-
-    Args:
-        total: the amount, which may be negative.
-        weights: parts of 1.
-        unit: the smallest amount.
-    """
-    if not weights:
-        return {}
-    units, rest = divmod(abs(total), unit)
-    exact = {name: int(units) * weight for name, weight in weights.items()}
-    parts = {name: int(share) for name, share in exact.items()}
-    order = sorted(weights, key=lambda name: (parts[name] - exact[name], -weights[name], name))
-    for name in order[: int(units) - sum(parts.values())]:
-        parts[name] += 1
-    sign = -1 if total < 0 else 1
-    amounts = {name: sign * part * unit for name, part in parts.items()}
-    amounts[order[0]] += sign * rest
-    return amounts
+def _by_name(path: Sequence[Visit], weights: Sequence[int]) -> Weights:
+    """What the names of a path weigh, without those that weigh nothing."""
+    sums: dict[str, int] = defaultdict(int)
+    for visit, weight in zip(path, weights, strict=True):
+        if weight:
+            sums[visit.name] += weight
+    return tuple(sums.items()) or ((NONE, 1),)

@@ -9,10 +9,28 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, String, Table, and_, cast, delete, func, insert, or_, select, true, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    String,
+    Table,
+    and_,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    tuple_,
+    union,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import upsert
+from kit.database import Exact, UtcDateTime, upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, sessions, touchpoints
@@ -21,6 +39,10 @@ from services.journeys.rules import Glimpse, earliest
 _AT_ONCE: Final = 500
 _PAGE: Final = 1500
 """Of the longest names so many are less than the 1 MiB to which MariaDB cuts what it gathers (group_concat_max_len)."""
+_GATHERED: Final = 200
+"""As many rows of an order or a visit, which are longer."""
+Pages: TypeAlias = Sequence[str]
+"""Rows in portions: each a JSON array of arrays, with times in UTC and decimals as text."""
 _Fields: TypeAlias = Mapping[str, Any]
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
@@ -159,38 +181,22 @@ class Orders:
         """Stores what is new of orders."""
         await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
 
-    async def paid(self, since: datetime | None, until: datetime) -> Sequence[_Row]:
-        """Orders paid in a period, with their persons."""
-        query = _paid().where(orders.c.paid_at < until)
-        return (await self._session.execute(query if since is None else query.where(orders.c.paid_at >= since))).all()
+    async def paid(self, since: datetime | None, until: datetime) -> Pages:
+        """Orders paid in a period: id, session, time, net amount, person."""
+        return await _gathered(self._session, _paid_in(_paid(), since, until))
 
-    async def paid_by(self, subjects: Collection[str], since: datetime, until: datetime) -> Sequence[_Row]:
-        """Orders of these names paid in a period, with their persons."""
-        found: list[_Row] = []
-        for some in _chunks(subjects):
-            query = _paid().where(orders.c.subject.in_(some), orders.c.paid_at.between(since, until))
-            found.extend((await self._session.execute(query)).all())
-        return found
+    async def paid_before(self, since: datetime, until: datetime, oldest: datetime) -> Pages:
+        """What the persons who paid orders in a period had paid before it, since `oldest`, in the same words."""
+        return await _gathered(self._session, _paid_in(_paid(), oldest, since).where(orders.c.subject.in_(_buyers_names(since, until))))
 
-    async def subjects(self, person_ids: Collection[str]) -> Sequence[str]:
-        """All names that lead to these persons."""
-        found: list[str] = []
-        for some in _chunks(person_ids):
-            found.extend(await self._session.scalars(select(persons.c.subject).where(persons.c.person_id.in_(some))))
-        return found
+    async def seen_by_buyers(self, since: datetime | None, until: datetime, oldest: datetime | None) -> Pages:
+        """Visits since `oldest` of the persons who paid orders in a period: person, visit, and what is known of the visit as a whole."""
+        names = sessions.c.subject.in_(_buyers_names(since, until))
+        return await _gathered(self._session, _began_in(_seen(), oldest, until).where(names))
 
-    async def seen_by(self, subjects: Collection[str], since: datetime, until: datetime) -> Sequence[_Row]:
-        """Visits that began for these names in a period: person, visit, and all that is known of the visit as a whole."""
-        found: list[_Row] = []
-        for some in _chunks(subjects):
-            query = _seen().where(sessions.c.subject.in_(some), sessions.c.started_at >= since, sessions.c.started_at <= until)
-            found.extend((await self._session.execute(query)).all())
-        return found
-
-    async def seen(self, since: datetime | None, until: datetime) -> Sequence[_Row]:
+    async def seen(self, since: datetime | None, until: datetime) -> Pages:
         """All visits that began in a period, in the same words."""
-        query = _seen().where(sessions.c.started_at < until)
-        return (await self._session.execute(query if since is None else query.where(sessions.c.started_at >= since))).all()
+        return await _gathered(self._session, _began_in(_seen(), since, until))
 
 
 async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
@@ -314,7 +320,24 @@ def _person(table: Table) -> ColumnElement[str]:
 
 def _paid() -> _Select:
     columns = (orders.c.purchase_id, orders.c.session_id, orders.c.paid_at, orders.c.net, _person(orders))
-    return select(*columns).join_from(orders, persons, persons.c.subject == orders.c.subject, isouter=True).where(_counts())
+    return select(*columns).join_from(orders, persons, persons.c.subject == orders.c.subject, isouter=True)
+
+
+def _paid_in(query: _Select, since: datetime | None, until: datetime) -> _Select:
+    within = query.where(_counts(), orders.c.paid_at < until)
+    return within if since is None else within.where(orders.c.paid_at >= since)
+
+
+def _buyers_names(since: datetime | None, until: datetime) -> Select[tuple[str]]:
+    """All names that lead to the persons who paid orders in a period; somebody unknown has the one of the order.
+
+    A table of its own, since MySQL would work out a bare UNION within IN for each row again.
+    """
+    buyer = persons.alias("buyer")
+    bought_as = _paid_in(select(orders.c.subject), since, until)
+    bought = select(buyer.c.person_id).where(buyer.c.subject.in_(bought_as), buyer.c.person_id.is_not(None))
+    names = union(select(persons.c.subject).where(persons.c.person_id.in_(bought)), bought_as).subquery()
+    return select(names.c.subject)
 
 
 def _seen() -> _Select:
@@ -322,6 +345,19 @@ def _seen() -> _Select:
     columns = [column for column in whole.c if column.name != "subject"]
     joined = sessions.join(whole, whole.c.session == sessions.c.session).outerjoin(persons, persons.c.subject == sessions.c.subject)
     return select(_person(sessions), *columns).select_from(joined)
+
+
+def _began_in(query: _Select, since: datetime | None, until: datetime) -> _Select:
+    within = query.where(sessions.c.started_at < until)
+    return within if since is None else within.where(sessions.c.started_at >= since)
+
+
+async def _gathered(session: AsyncSession, query: _Select) -> Pages:
+    """All rows of a query in any order, as JSON: drivers take longer for a row than databases do."""
+    gather = func.json_arrayagg if session.get_bind().dialect.name == "mysql" else func.json_group_array
+    rows = query.add_columns(func.row_number(type_=Integer).over().label("number")).subquery()
+    values = [cast(c, String(26)) if isinstance(c.type, UtcDateTime | Exact) else c for c in rows.c if c.name != "number"]
+    return (await session.scalars(select(gather(func.json_array(*values))).group_by(rows.c.number // _GATHERED))).all()
 
 
 async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.repository import Journey, Orders, Touchpoints, Whose, steps, visits
+from services.journeys.shares import Ledger
 
 _PAGE = 100
 _CONTENT = 1
@@ -168,14 +169,21 @@ class JourneysServicer(JourneysServiceServicer):
     async def GetAttribution(self, request: pb.GetAttributionRequest, context: Context) -> pb.GetAttributionResponse:
         model, group_by = request.model or attribution.last_non_direct.__name__, request.group_by or "source"
         since, until = answers.period(request, datetime.now(UTC))
+        oldest = since - attribution.LOOKBACK if since is not None else None
         async with self._reading() as session:
-            orders = await _paid(session, since, until)
-            paths = await _paths(session, orders, group_by)
-            lost = await _lost(session, {order.person for order in orders}, since, until, group_by) if model == attribution.MARKOV else []
-        rated = [order for order in orders if order.net is not None]
-        unit = rules.minor_unit(self._settings.site_currency)
-        shares = await asyncio.to_thread(attribution.attribute, model, rated, paths, lost, unit)
-        bind_facts(orders=len(orders), lost=len(lost))
+            found = Orders(session)
+            paid = await found.paid(since, until)
+            before = await found.paid_before(since, until, oldest) if since is not None and oldest is not None else ()
+            everyone = await found.seen(since, until) if model == attribution.MARKOV else ()
+            seen = () if everyone and since is None else await found.seen_by_buyers(since, until, oldest)
+            history = await asyncio.to_thread(attribution.History, paid, before, seen, everyone, group_by)
+            unseen = await visits(session, history.unseen())
+        books = Ledger(rules.minor_unit(self._settings.site_currency), self._tie)
+        rated = [order for order in history.orders if order.net is not None]
+        paths = await asyncio.to_thread(history.paths, unseen)
+        lost = await asyncio.to_thread(history.lost, since)
+        shares = await asyncio.to_thread(attribution.attribute, model, rated, paths, lost, books)
+        bind_facts(orders=len(history.orders), lost=len(lost))
         return pb.GetAttributionResponse(
             model=model,
             group_by=group_by,
@@ -183,7 +191,7 @@ class JourneysServicer(JourneysServiceServicer):
             shares=answers.shares(shares),
             total=answers.total(shares),
             orders=len(rated),
-            orders_without_rate=len(orders) - len(rated),
+            orders_without_rate=len(history.orders) - len(rated),
         )
 
     @override
@@ -203,6 +211,9 @@ class JourneysServicer(JourneysServiceServicer):
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             changes = [change_pb2.JourneyChanged.FromString(payload) for payload in payloads]
             yield pb.ListJourneyChangesResponse(position=position, changes=changes)
+
+    def _tie(self, order: str, name: str) -> bytes:
+        return self._vault.digest(f"{order}\0{name}".encode(), purpose="attribution")
 
     async def _unsuppressed(self, session: AsyncSession, row: messages.Row) -> messages.Row | None:
         """The row as it may be stored; None when its person was erased: the client is answered all the same, and nothing is kept."""
@@ -229,31 +240,3 @@ class JourneysServicer(JourneysServiceServicer):
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             yield session
-
-
-async def _paid(session: AsyncSession, since: datetime | None, until: datetime) -> list[attribution.Order]:
-    return [attribution.order_of(row) for row in await Orders(session).paid(since, until)]
-
-
-async def _paths(session: AsyncSession, orders: Sequence[attribution.Order], group_by: str) -> Mapping[str, Sequence[attribution.Visit]]:
-    """The paths of orders: of all of their persons at once."""
-    if not orders:
-        return {}
-    found, people = Orders(session), {order.person for order in orders}
-    oldest = min(order.paid_at for order in orders) - attribution.LOOKBACK
-    newest = max(order.paid_at for order in orders)
-    subjects = people | set(await found.subjects(people))
-    history = [attribution.order_of(row) for row in await found.paid_by(subjects, oldest, newest)]
-    seen = attribution.visits_of(await found.seen_by(subjects, oldest, newest), group_by)
-    bought_in = await visits(session, {order.session for order in history if order.session})
-    own = {name: attribution.visit_of(glimpse, group_by) for name, glimpse in bought_in.items()}
-    return attribution.paths(history, seen, own)
-
-
-async def _lost(
-    session: AsyncSession, buyers: Collection[str], since: datetime | None, until: datetime, group_by: str
-) -> list[Sequence[attribution.Visit]]:
-    """The visits of those who bought nothing in a period."""
-    seen = attribution.visits_of(await Orders(session).seen(since, until), group_by)
-    lost = ([visit for visit in several if since is None or visit.began >= since] for who, several in seen.items() if who not in buyers)
-    return [path for path in lost if path]

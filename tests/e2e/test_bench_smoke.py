@@ -66,3 +66,15 @@ def test_the_plugin_is_measured_beside_its_absence(tmp_path: Path) -> None:
     figures = measured("wordpress", tmp_path)["wordpress"]
     assert [figures[what]["pairs"] for what in ("page_view", "checkout")] == [10, 10]
     assert all(figures[what]["off_p50_ms"] > 0 and figures[what]["ratio"] > 0 for what in figures)
+
+
+def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> None:
+    figures = measured("attribution", tmp_path)["attribution"]
+    assert (figures["orders"], figures["reports"].keys(), figures["count_ms"].keys()) == (
+        1000,
+        {"mariadb", "sqlite"},
+        {"mariadb", "sqlite"},
+    )
+    for models in figures["reports"].values():
+        assert len(models) == 7
+        assert all(report["p95_ms"] >= report["p50_ms"] > 0 and report["ratio"] > 1 for report in models.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,20 +14,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, Order, Share, Visit, attribute, paths, split, visit_of, visits_of
+from kit.people.vault import Vault
+from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, History, Order, Visit, attribute, paths, visit_of, visits_of
 from services.journeys.markov import MOST_STATES, OTHER, removal_effects
 from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.shares import Ledger, Share, split
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CENT = Decimal("0.01")
 EVERY_MODEL = [*MODELS, MARKOV]
 SOURCES = [DIRECT, "google", "newsletter", "facebook", "partner.example"]
+VAULT = Vault(bytes(32))
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 amounts = st.decimals(-1_000_000, 1_000_000, places=2)
-weights = st.dictionaries(st.sampled_from(SOURCES), st.integers(1, 1000), min_size=1).map(
-    lambda found: {name: Fraction(weight, sum(found.values())) for name, weight in found.items()}
-)
+weights = st.dictionaries(st.sampled_from(SOURCES), st.integers(1, 1000), min_size=1)
+
+
+def by_name(name: str) -> bytes:
+    return name.encode()
+
+
+def ledger() -> Ledger:
+    return Ledger(CENT, lambda order, name: VAULT.digest(f"{order}\0{name}".encode(), purpose="attribution"))
 
 
 @st.composite
@@ -49,7 +59,7 @@ def shops(draw: st.DrawFn) -> tuple[list[Order], dict[str, list[Visit]]]:
 def attributed(model: str, orders: Sequence[Order], visits: Mapping[str, Sequence[Visit]]) -> Mapping[str, Share]:
     own = {visit.session: visit for several in visits.values() for visit in several}
     lost = [several for person, several in visits.items() if several and person not in {order.person for order in orders}]
-    return attribute(model, orders, paths(orders, visits, own), lost, CENT)
+    return attribute(model, orders, paths(orders, visits, own), lost, ledger())
 
 
 @quick
@@ -77,7 +87,7 @@ def test_a_refunded_order_leaves_what_the_others_gave(shop: tuple[list[Order], d
     whole = attributed(model, orders, visits)
     for refunded in orders:
         own = {visit.session: visit for several in visits.values() for visit in several}
-        [theirs] = [attribute(model, [refunded], paths(orders, visits, own), [], CENT)]
+        [theirs] = [attribute(model, [refunded], paths(orders, visits, own), [], ledger())]
         left = attributed(model, [order._replace(net=Decimal(0)) if order is refunded else order for order in orders], visits)
         assert {name: share.amount - (theirs[name].amount if name in theirs else 0) for name, share in whole.items()} == {
             name: share.amount for name, share in left.items()
@@ -86,10 +96,11 @@ def test_a_refunded_order_leaves_what_the_others_gave(shop: tuple[list[Order], d
 
 @quick
 @given(amounts, weights)
-def test_parts_add_up_and_are_less_than_a_cent_from_exact(total: Decimal, parts: dict[str, Fraction]) -> None:
-    found = split(total, parts, CENT)
+def test_parts_add_up_and_are_less_than_a_cent_from_exact(total: Decimal, parts: dict[str, int]) -> None:
+    found = split(total, tuple(parts.items()), CENT, by_name)
     assert sum(found.values()) == total
-    assert all(abs(Fraction(found[name]) - Fraction(total) * weight) < Fraction(CENT) for name, weight in parts.items())
+    whole = sum(parts.values())
+    assert all(abs(Fraction(found[name]) - Fraction(total) * Fraction(weight, whole)) < Fraction(CENT) for name, weight in parts.items())
 
 
 @pytest.mark.parametrize(
@@ -104,8 +115,31 @@ def test_parts_add_up_and_are_less_than_a_cent_from_exact(total: Decimal, parts:
     ],
 )
 def test_what_rounding_leaves_goes_to_the_largest_remainders(total: str, unit: str, expected: dict[str, str]) -> None:
-    thirds = dict.fromkeys("cab", Fraction(1, 3))
-    assert split(Decimal(total), thirds, Decimal(unit)) == {name: Decimal(part) for name, part in expected.items()}
+    thirds = tuple((name, 1) for name in "cab")
+    assert split(Decimal(total), thirds, Decimal(unit), by_name) == {name: Decimal(part) for name, part in expected.items()}
+
+
+def test_the_cent_that_is_left_favours_no_name() -> None:
+    visits = {"a": [visit(days, name) for days, name in ((3, "a"), (2, "b"), (1, "c"))]}
+    orders = [Order(f"order-{number}", "a", "", NOW, Decimal(1)) for number in range(3000)]
+    shares = attribute("linear", orders, {order.purchase_id: visits["a"] for order in orders}, [], ledger())
+    assert sum(share.amount for share in shares.values()) == 3000
+    # Each of 3000 cents goes to one of three: 1000 each, and a standard deviation of 26.
+    assert all(abs(share.amount - 1000) < Decimal("1.30") for share in shares.values())
+    assert len({share.amount for share in shares.values()}) > 1
+
+
+def test_of_the_same_order_the_same_name_gets_the_cent() -> None:
+    path = [visit(2, "a"), visit(1, "b")]
+    first: dict[int, str] = {}
+    for number in range(20):
+        order = Order(f"order-{number}", "a", "", NOW, Decimal("0.01"))
+        once, again = (attribute("linear", [order], {order.purchase_id: path}, [], ledger()) for _ in range(2))
+        assert once == again
+        refunded = attribute("linear", [order._replace(net=Decimal("-0.01"))], {order.purchase_id: path[::-1]}, [], ledger())
+        assert {name: -share.amount for name, share in refunded.items()} == {name: share.amount for name, share in once.items()}
+        first[number] = max(once, key=lambda name: once[name].amount)
+    assert set(first.values()) == {"a", "b"}
 
 
 def visit(days: float, name: str) -> Visit:
@@ -127,7 +161,8 @@ def visit(days: float, name: str) -> Visit:
 )
 def test_each_model_is_the_one_it_is_known_as(model: str, count: int, expected: list[Fraction]) -> None:
     path = [visit(7 * (count - place), "google") for place in range(count)]
-    assert MODELS[model](path, NOW) == expected
+    found = MODELS[model](path, NOW)
+    assert [Fraction(weight, sum(found)) for weight in found] == expected
 
 
 def test_direct_visits_get_the_last_non_direct_share_only_among_themselves() -> None:
@@ -153,8 +188,8 @@ def test_a_path_is_what_lies_between_two_orders_and_ninety_days() -> None:
 def test_the_visit_of_an_order_is_on_its_path_whoever_was_seen_in_it() -> None:
     own = {"session:2": visit(2, "google")}
     order = Order("o", "a", "session:2", NOW, Decimal(10))
-    assert attribute("linear", [order], paths([order], {}, own), [], CENT)["google"].amount == 10
-    assert list(attribute("linear", [order], paths([order], {}, {}), [], CENT)) == [NONE]
+    assert attribute("linear", [order], paths([order], {}, own), [], ledger())["google"].amount == 10
+    assert list(attribute("linear", [order], paths([order], {}, {}), [], ledger())) == [NONE]
     again = order._replace(purchase_id="p", paid_at=NOW + timedelta(minutes=1))
     assert [each.name for each in paths([again, order], {}, own)["p"]] == ["google"]
 
@@ -163,8 +198,19 @@ def test_a_visit_is_grouped_by_what_it_says() -> None:
     told = Glimpse("session:1", "", NOW, NOW, "e1", "google", "search", "")
     assert [visit_of(told, group).name for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
     assert visit_of(Glimpse("session:1", "", NOW, NOW, "e1"), "campaign").name == DIRECT
-    rows = [("a", "session:1", NOW, None, None, None, None, None), ("a", "session:1", NOW + timedelta(1), *told[3:])]
-    assert visits_of(rows, "source") == {"a": [Visit(NOW, "session:1", "google", direct=False)]}
+    pages = [
+        '[["a","session:1","2026-11-22 00:00:00.000000",null,null,null,null,null]]',
+        '[["a","session:1","2026-11-23 00:00:00.000000","2026-11-22 00:00:00.000000","e1","google","search",""]]',
+    ]
+    assert visits_of(pages, "source") == visits_of(pages[::-1], "source") == {"a": [Visit(NOW, "session:1", "google", direct=False)]}
+
+
+def test_a_visit_that_somebody_else_began_before_the_period_is_no_lost_path_of_it() -> None:
+    began = ["2026-11-20 00:00:00.000000", "2026-11-22 00:00:00.000000"]
+    page = json.dumps([["a", "session:1", at, None, None, None, None, None] for at in began] + [["b", "session:2", began[1], *[None] * 5]])
+    found = History((), (), (), [page], "source")
+    assert found.lost(NOW) == [[Visit(NOW, "session:2", DIRECT, direct=True)]]
+    assert len(found.lost(None)) == 2
 
 
 def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:
@@ -209,7 +255,7 @@ def test_the_chain_of_the_literature_is_reproduced() -> None:
 
 def test_nobody_who_buys_means_no_effect() -> None:
     assert removal_effects([], [["a"]]) == {}
-    assert attribute(MARKOV, [], {}, [[visit(1, "google")]], CENT) == {}
+    assert attribute(MARKOV, [], {}, [[visit(1, "google")]], ledger()) == {}
 
 
 def test_rare_names_share_one_state() -> None:

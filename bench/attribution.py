@@ -1,0 +1,159 @@
+"""How long reports on a year of orders take, by model, beside counting the same orders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import grpc
+from pmp.journeys.v1 import journeys_pb2
+from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
+from sqlalchemy import Table, func, insert, select
+
+from bench.servers import BenchFailed, cpu_seconds, plan_mesh, running, running_mariadb
+from cli.credentials import Scope
+from cli.folder import DataFolder
+from kit.database import READING, Database, open_database
+from kit.migrate import migrate
+from kit.people.persons import persons
+from services.journeys.attribution import MARKOV, MODELS
+from services.journeys.models import orders, sessions
+
+EVERY_MODEL: Final = (*MODELS, MARKOV)
+_VISITS: Final = 2
+"""Of a buyer before an order. As many more are of people who buy nothing."""
+_SECONDS: Final = int(timedelta(days=365).total_seconds())
+_ROWS: Final = 5000
+
+Progress = Callable[[int], None]
+"""Is told how many of the reports are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """One model's reports on all orders, one after the other, through the gateway."""
+
+    p50_ms: float
+    p95_ms: float
+    ratio: float
+    """Of the p50 to that of counting the same orders by themselves."""
+    cpu_ms: float
+    """Processor time of journeys for one report; a database of its own not counted in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The figures, by database."""
+
+    orders: int
+    calls: int
+    count_ms: dict[str, float]
+    """The p50 of counting the orders by the driver alone."""
+    reports: dict[str, dict[str, Reports]]
+    """By model."""
+
+
+async def measure(folder: Path, orders_: int, calls: int, progress: Progress) -> Attribution:
+    """Measures on a fresh mesh with a MariaDB of its own, and then on one with SQLite."""
+    counted: dict[str, float] = {}
+    reports: dict[str, dict[str, Reports]] = {}
+    folders = {name: folder / name for name in ("mariadb", "sqlite")}
+    for each in folders.values():
+        each.mkdir()
+    async with running_mariadb(folders["mariadb"], "--innodb-buffer-pool-size=1G") as (mariadb, _):
+        for name, url in (("mariadb", mariadb), ("sqlite", DataFolder(folders["sqlite"] / "mesh").database_url())):
+            counted[name], reports[name] = await _measured(folders[name] / "mesh", url, orders_, calls, progress)
+    return Attribution(orders_, calls, counted, reports)
+
+
+async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: Progress) -> tuple[float, dict[str, Reports]]:
+    mesh = await plan_mesh(folder, url)
+    own = url.replace("{service}", "journeys")
+    await migrate("journeys", own)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(own, 1))
+        await _fill(database, orders_)
+        await stack.enter_async_context(running(mesh.command("redis")))
+        processes = await stack.enter_async_context(running(mesh.command("journeys"), mesh.gateway("journeys")))
+        credentials = mesh.credentials(Scope.READ)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(credentials.url.removeprefix("http://")))
+        stub: Any = JourneysServiceStub(channel)
+
+        async def count() -> int:
+            async with database.sessions() as session:
+                await session.connection(execution_options=READING)
+                query = select(func.count()).where(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
+                return int(await session.scalar(query) or 0)
+
+        counted, _ = await _timed(count, orders_, calls)
+        reports: dict[str, Reports] = {}
+        for model in EVERY_MODEL:
+
+            async def report(request: journeys_pb2.GetAttributionRequest) -> int:
+                return (await stub.GetAttribution(request, metadata=tuple(credentials.headers().items()))).orders
+
+            request = journeys_pb2.GetAttributionRequest(model=model)
+            before = cpu_seconds(processes["journeys"])
+            p50, p95 = await _timed(lambda request=request: report(request), orders_, calls)
+            reports[model] = Reports(p50, p95, p50 / counted, (cpu_seconds(processes["journeys"]) - before) * 1000 / calls)
+            progress(calls)
+        return counted, reports
+
+
+async def _timed(ask: Callable[[], Awaitable[int]], expected: int, calls: int) -> tuple[float, float]:
+    """Asks one time after the other; p50 and p95 in milliseconds.
+
+    Raises:
+        BenchFailed: an answer tells of another number of orders.
+    """
+    taken: list[float] = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        answer = await ask()
+        taken.append((time.perf_counter() - started) * 1000)
+        if answer != expected:
+            raise BenchFailed(f"{expected} orders were paid, and the answer is {answer}")
+    taken.sort()
+    return taken[calls // 2], taken[min(calls - 1, int(calls * 0.95))]
+
+
+async def _fill(database: Database, count: int) -> None:
+    """Makes orders of the last year, the visits of their buyers before them, and visits of people who buy nothing."""
+    chance, now = Random(count), datetime.now(UTC).replace(microsecond=0)  # noqa: S311 (a shop that is the same each time)
+    sources = (None, None, "google", "facebook", "newsletter", "bing", "partner.example")
+    seen: list[dict[str, Any]] = []
+    sold: list[dict[str, Any]] = []
+
+    def visit(subject: str, at: datetime) -> None:
+        source, campaign = chance.choice(sources), f"campaign {chance.randrange(40)}"
+        told = (at, f"e{len(seen)}", source, "cpc", campaign) if source else (None,) * 5
+        names = ("external_at", "external_id", "source", "medium", "campaign")
+        seen.append({"session": f"session:{len(seen)}", "subject": subject, "started_at": at, **dict(zip(names, told, strict=True))})
+
+    for number in range(count):
+        subject, paid_at = f"wordpress:{number * 7919 % count * 2 // 3}", now - timedelta(seconds=chance.randrange(_SECONDS))
+        for _ in range(_VISITS):
+            visit(subject, paid_at - timedelta(seconds=chance.randrange(3600 * 24 * 30)))
+            visit(f"visitor:{len(seen)}", paid_at)
+        net = Decimal(chance.choice(("24.50", "49.99", "99.00", "199.00")))
+        sold.append({"purchase_id": f"p{number}", "subject": subject, "ordered_at": paid_at, "paid_at": paid_at, "net": net})
+        sold[-1] |= {"session_id": None, "status": "completed", "excluded": False, "position": number, "ordinal": 0}
+    buyers = sorted({order["subject"] for order in sold})
+    known = [{"subject": subject, "person_id": subject.replace("wordpress:", "person-")} for subject in buyers]
+    for table, rows in ((sessions, seen), (orders, sold), (persons, known)):
+        await _insert(database, table, rows)
+
+
+async def _insert(database: Database, table: Table, rows: list[dict[str, Any]]) -> None:
+    for first in range(0, len(rows), _ROWS):
+        async with database.sessions.begin() as session:
+            await session.execute(insert(table), rows[first : first + _ROWS])
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql(f"ANALYZE TABLE {table.name}" if connection.dialect.name == "mysql" else f"ANALYZE {table.name}")

@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -242,6 +243,15 @@ def _socket(folder: DataFolder, process: str) -> str:
             raise CommandFailed(message)
         path = os.fsencode(private / f"{process}.sock")
     return os.fsdecode(path)
+
+
+def remove_socket(plan: Plan, folder: DataFolder) -> None:
+    """Removes the socket of a gateway that has ended, with the folder that was made for it; in the data folder it stays."""
+    socket = Path(plan.gateway.environment["PMP_GATEWAY_ADMIN"])
+    if socket.parent != folder.path:
+        with suppress(OSError):
+            socket.unlink(missing_ok=True)
+            socket.parent.rmdir()
 
 
 def _reachable(host: str) -> str:

@@ -18,7 +18,7 @@ from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
-from cli.plan import Options, Plan, make_plan
+from cli.plan import Options, Plan, make_plan, remove_socket
 from cli.ports import Ports
 from cli.processes import Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
@@ -58,6 +58,7 @@ async def run_mesh(options: Options, folder: DataFolder) -> None:
             await supervisor.run(started)
         finally:
             folder.state.unlink(missing_ok=True)
+            remove_socket(plan, folder)
 
 
 class Supervisor:

@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct
 from pmp.ingestion.v1 import event_pb2 as pb
 from ua_parser import parse_os, parse_user_agent
 
+from kit.json_body.values import digits
 from kit.rules import CURRENCIES
 from services.ingestion.traffic import SiteHosts, traffic
 
@@ -116,5 +117,4 @@ def _text(metadata: Struct, name: str) -> str:
         return ""
     if not value.HasField("number_value"):
         return value.string_value
-    number = value.number_value
-    return str(int(number)) if number.is_integer() else repr(number)
+    return digits(value.number_value)

@@ -27,7 +27,7 @@ DROPPED = ("access_log", "early_header_mutation_extensions", "local_reply_config
 def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
     """The empty service, its Envoy, and the address of that Envoy."""
     folder.mkdir()
-    port, admin, service_port = free_ports(3)
+    port, service_port = free_ports(2)
     address = f"{LOOPBACK}:{service_port}"
     service = Command(
         name="empty service",
@@ -39,7 +39,7 @@ def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
         ready=partial(service_ready, address),
     )
     config = folder / "envoy.json"
-    config.write_text(json.dumps(_plain(port, admin, address, folder / "mesh.binpb")))
+    config.write_text(json.dumps(_plain(port, address, folder)))
     gateway = Command(
         name="plain Envoy",
         kind="gateway",
@@ -53,14 +53,14 @@ def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
     return service, gateway, f"http://{LOOPBACK}:{port}"
 
 
-def _plain(port: int, admin: int, service: str, descriptors_path: Path) -> dict[str, Any]:
+def _plain(port: int, service: str, folder: Path) -> dict[str, Any]:
     """The real gateway's configuration, less everything that a request can go without."""
-    descriptors = read_descriptors()
+    descriptors, descriptors_path = read_descriptors(), folder / "mesh.binpb"
     descriptors_path.write_bytes(for_envoy(descriptors))
     nothing = SecretStr("-")
     settings = GatewaySettings.model_construct(
         gateway_listen=f"{LOOPBACK}:{port}",
-        gateway_admin=f"{LOOPBACK}:{admin}",
+        gateway_admin=str(folder / "admin.sock"),
         mesh_token=nothing,
         api_keys=[nothing],
         jwt_secrets=[nothing],

@@ -73,8 +73,7 @@ class Touchpoints:
     async def told(self, keys: Collection[str]) -> _Fields | None:
         """A client's touchpoint that is stored under one of these keys, locked."""
         own = (touchpoints.c.id.in_(sorted(keys)), touchpoints.c.origin == "client")
-        row = (await self._session.execute(select(touchpoints).where(*own).with_for_update())).mappings().first()
-        return None if row is None else {str(name): value for name, value in row.items()}
+        return await self._locked(select(touchpoints).where(*own))
 
     async def change(self, table: Table, id_: str, values: _Fields) -> None:
         """Fills in columns of a touchpoint or a conversion."""
@@ -117,9 +116,7 @@ class Touchpoints:
 
     async def conversion(self, conversion_id: str) -> _Fields | None:
         """A conversion, locked; None when it is not known."""
-        query = select(conversions).where(conversions.c.id == conversion_id).with_for_update()
-        row = (await self._session.execute(query)).mappings().first()
-        return None if row is None else {str(name): value for name, value in row.items()}
+        return await self._locked(select(conversions).where(conversions.c.id == conversion_id))
 
     async def add_conversion(self, row: _Fields) -> None:
         """Stores a conversion.
@@ -128,6 +125,10 @@ class Touchpoints:
             IntegrityError: it was stored meanwhile.
         """
         await self._session.execute(insert(conversions).values(row))
+
+    async def _locked(self, query: _Select) -> _Fields | None:
+        row = (await self._session.execute(query.with_for_update())).mappings().first()
+        return None if row is None else {str(name): value for name, value in row.items()}
 
 
 class Journey:

@@ -89,7 +89,7 @@ class Order:
         """Takes in a notice of an order that is not known yet."""
         row, known = self.row, self._claims
         self._claims = [*known, claim]
-        self.is_news = claim not in known if claim.takes_back else _adds(known, self._claims)
+        self.is_news = _is_news(claim, known, self._claims)
         row.subject, row.currency, row.payment_status, row.amount = f"{WAITING}{row.id}", "", AWAITED, NOTHING
         row.timestamp, row.disputed, row.base_net_amount = row.timestamp or now, False, NOTHING
 
@@ -99,7 +99,7 @@ class Order:
         currency = self.row.currency or claim.currency
         before = stands(_in(currency, known))[0].paid_back if known else NOTHING
         self._claims = _in(currency, [*known, claim])
-        self.is_news = claim not in known if claim.takes_back else _adds(known, self._claims)
+        self.is_news = _is_news(claim, known, self._claims)
         now, self._steps = stands(self._claims)
         if told is not None:
             is_newest = claim.reported_at is not None and not any(c.reported_at and c.reported_at > claim.reported_at for c in known)
@@ -233,8 +233,10 @@ def _priced_in(currency: str, claim: Claim) -> Claim:
     return replace(claim, currency=currency, amount=amount, refunded_total=total)
 
 
-def _adds(known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
-    """A notice that takes nothing back adds to the facts."""
+def _is_news(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
+    """A notice adds to what was told: one that takes nothing back, to the facts."""
+    if claim.takes_back:
+        return claim not in known
     before, after = (facts_of(claim for claim in some if not claim.takes_back) for some in (known, claims))
     return before != after
 

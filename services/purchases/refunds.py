@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from services.purchases.ledger import EntryKind
 from services.purchases.money import NOTHING
-from services.purchases.rules import Claim, NoticeKind, Reason, Refunded, State, Status, covered, facts_of, takes_all
+from services.purchases.rules import Claim, NoticeKind, Reason, State, Status, facts_of, on_top, takes_all
 
 
 class Change(NamedTuple):
@@ -74,7 +74,7 @@ def back_of(claims: Sequence[Claim], said: Sequence[Claim], known: State, lead: 
         own = base.total + sum((each.amount for each in alive if each.read_at and each.read_at > base.at), NOTHING)
     others = facts_of(claim for claim in told if claim.source not in sources).refunds
     later = {reference: each for reference, each in others.items() if base is None or (each.at and each.at > base.at)}
-    due = max(own + _on_top(later.values(), own), facts.refunded_total if base is None else NOTHING)
+    due = max(own + on_top(later.values(), own), facts.refunded_total if base is None else NOTHING)
     whole, taken = _taken(said, lead), facts.charged_back or (lead is not None and lead.status is Status.CHARGED_BACK)
     changes = list(chain.from_iterable(_told(reference, refund, sold_at) for reference, refund in refunds.items()))
     if base is not None and own != named:
@@ -103,13 +103,6 @@ def _refunds(claims: Iterable[Claim]) -> Mapping[str, _Refund]:
         refund.at = min(at, refund.at or at)
         refund.read_at = claim.read_at if dated else refund.at
     return refunds
-
-
-def _on_top(refunds: Collection[Refunded], known: Decimal) -> Decimal:
-    """What others tell beyond what is known already: by their totals, or without one."""
-    totals = [(max(known, each.total - each.amount), each.total) for each in refunds if each.total is not None]
-    loose = sum((each.amount for each in refunds if each.total is None), NOTHING)
-    return covered((start, stop) for start, stop in totals if stop > known) + loose
 
 
 def _taken(said: Iterable[Claim], lead: Claim | None) -> Claim | None:

@@ -9,7 +9,7 @@ amounts the first to arrive counts, and the order is marked as disputed. What ta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -224,9 +224,7 @@ class Facts:
         so that two tellers of one refund cover the same stretch. What is told without a total may be what lies under a
         total and is covered by nobody; else it comes on top.
         """
-        stretches = [(max(NOTHING, each.total - each.amount), each.total) for each in self.refunds.values() if each.total is not None]
-        loose = sum((each.amount for each in self.refunds.values() if each.total is None), NOTHING)
-        return max(self.refunded_total, covered(stretches) + loose)
+        return max(self.refunded_total, on_top(self.refunds.values(), NOTHING))
 
     @property
     def paid_back(self) -> Decimal:
@@ -316,7 +314,14 @@ def _joined(known: Refunded | None, claim: Claim) -> Refunded:
     return Refunded(max(known.amount, amount), min(totals, default=None), min(times, default=None))
 
 
-def covered(stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
+def on_top(refunds: Collection[Refunded], known: Decimal) -> Decimal:
+    """What refunds tell beyond what is known already: by their totals, or without one."""
+    stretches = [(max(known, each.total - each.amount), each.total) for each in refunds if each.total is not None]
+    loose = sum((each.amount for each in refunds if each.total is None), NOTHING)
+    return _covered((start, stop) for start, stop in stretches if stop > known) + loose
+
+
+def _covered(stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
     """How much of a line is covered by stretches that may overlap."""
     length = end = NOTHING
     for start, stop in sorted(stretches):

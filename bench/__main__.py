@@ -17,6 +17,7 @@ from rich.progress import Progress
 from bench import attribution, drain, idle, intake, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
+from services.journeys.attribution import EVERY_MODEL
 
 app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
@@ -67,7 +68,7 @@ FULL = Size(
     shop_calls=600,
     touchpoints=1_000_000,
     orders=100_000,
-    reports=5,
+    reports=40,
     requests=200,
 )
 QUICK = Size(
@@ -135,7 +136,7 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
             calling = bar.add_task("orders, people, journeys", total=4 * size.shop_calls)
             sold = await shop.measure(folder / Part.SHOP, size.shop_calls, size.touchpoints, lambda done: bar.advance(calling, done))
         if Part.ATTRIBUTION in parts:
-            reporting = bar.add_task("reports on a year of orders", total=2 * size.reports * len(attribution.EVERY_MODEL))
+            reporting = bar.add_task("reports on a year of orders", total=2 * size.reports * len(EVERY_MODEL))
             reported = await attribution.measure(
                 folder / Part.ATTRIBUTION, size.orders, size.reports, lambda done: bar.advance(reporting, done)
             )

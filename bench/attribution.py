@@ -1,4 +1,4 @@
-"""How long reports on a year of orders take, by model, beside counting the same orders."""
+"""How long reports on a year of orders take, by model, beside counting the same orders; and how long it takes to make their paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 from pmp.journeys.v1 import journeys_pb2
@@ -23,10 +23,9 @@ from cli.folder import DataFolder
 from kit.database import READING, Database, open_database
 from kit.migrate import migrate
 from kit.people.persons import persons
-from services.journeys.attribution import MARKOV, MODELS
-from services.journeys.models import orders, sessions
+from services.journeys.attribution import EVERY_MODEL
+from services.journeys.models import orders, pending, sessions
 
-EVERY_MODEL: Final = (*MODELS, MARKOV)
 _VISITS: Final = 2
 """Of a buyer before an order. As many more are of people who buy nothing."""
 _SECONDS: Final = int(timedelta(days=365).total_seconds())
@@ -58,22 +57,41 @@ class Attribution:
     """The p50 of counting the orders by the driver alone."""
     reports: dict[str, dict[str, Reports]]
     """By model."""
+    paths_seconds: dict[str, float]
+    """Until all paths were made from nothing, as after an update."""
+    paths_cpu_us: dict[str, float]
+    """Processor time of journeys for the paths of one visit or order among them; a database of its own not counted in."""
 
 
 async def measure(folder: Path, orders_: int, calls: int, progress: Progress) -> Attribution:
     """Measures on a fresh mesh with a MariaDB of its own, and then on one with SQLite."""
-    counted: dict[str, float] = {}
-    reports: dict[str, dict[str, Reports]] = {}
+    measured: dict[str, _Measured] = {}
     folders = {name: folder / name for name in ("mariadb", "sqlite")}
     for each in folders.values():
         each.mkdir()
     async with running_mariadb(folders["mariadb"], "--innodb-buffer-pool-size=1G") as (mariadb, _):
         for name, url in (("mariadb", mariadb), ("sqlite", DataFolder(folders["sqlite"] / "mesh").database_url())):
-            counted[name], reports[name] = await _measured(folders[name] / "mesh", url, orders_, calls, progress)
-    return Attribution(orders_, calls, counted, reports)
+            measured[name] = await _measured(folders[name] / "mesh", url, orders_, calls, progress)
+    return Attribution(
+        orders_,
+        calls,
+        {name: each.count_ms for name, each in measured.items()},
+        {name: each.reports for name, each in measured.items()},
+        {name: each.paths_seconds for name, each in measured.items()},
+        {name: each.paths_cpu_us for name, each in measured.items()},
+    )
 
 
-async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: Progress) -> tuple[float, dict[str, Reports]]:
+class _Measured(NamedTuple):
+    """The figures of one database, as `Attribution` has them."""
+
+    count_ms: float
+    reports: dict[str, Reports]
+    paths_seconds: float
+    paths_cpu_us: float
+
+
+async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: Progress) -> _Measured:
     mesh = await plan_mesh(folder, url)
     own = url.replace("{service}", "journeys")
     await migrate("journeys", own)
@@ -92,19 +110,24 @@ async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: 
                 query = select(func.count()).where(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
                 return int(await session.scalar(query) or 0)
 
+        async def report(request: journeys_pb2.GetAttributionRequest) -> int:
+            answer = await stub.GetAttribution(request, metadata=metadata)
+            return answer.orders if not answer.pending_changes else -1
+
+        metadata = tuple(credentials.headers().items())
+        started, idle = time.perf_counter(), cpu_seconds(processes["journeys"])
+        while await report(journeys_pb2.GetAttributionRequest()) == -1:  # it waits a little for what is pending
+            pass
+        paths_seconds, paths_cpu = time.perf_counter() - started, cpu_seconds(processes["journeys"]) - idle
         counted, _ = await _timed(count, orders_, calls)
         reports: dict[str, Reports] = {}
         for model in EVERY_MODEL:
-
-            async def report(request: journeys_pb2.GetAttributionRequest) -> int:
-                return (await stub.GetAttribution(request, metadata=tuple(credentials.headers().items()))).orders
-
             request = journeys_pb2.GetAttributionRequest(model=model)
             before = cpu_seconds(processes["journeys"])
             p50, p95 = await _timed(lambda request=request: report(request), orders_, calls)
             reports[model] = Reports(p50, p95, p50 / counted, (cpu_seconds(processes["journeys"]) - before) * 1000 / calls)
             progress(calls)
-        return counted, reports
+        return _Measured(counted, reports, paths_seconds, paths_cpu * 1e6 / (orders_ * (1 + 2 * _VISITS)))
 
 
 async def _timed(ask: Callable[[], Awaitable[int]], expected: int, calls: int) -> tuple[float, float]:
@@ -147,7 +170,9 @@ async def _fill(database: Database, count: int) -> None:
         sold[-1] |= {"session_id": None, "status": "completed", "excluded": False, "position": number, "ordinal": 0}
     buyers = sorted({order["subject"] for order in sold})
     known = [{"subject": subject, "person_id": subject.replace("wordpress:", "person-")} for subject in buyers]
-    for table, rows in ((sessions, seen), (orders, sold), (persons, known)):
+    began = {row["subject"]: row["started_at"] for row in seen}
+    changed = [{"subject": subject} for subject in sorted(began, key=lambda subject: began[subject])]
+    for table, rows in ((sessions, seen), (orders, sold), (persons, known), (pending, changed)):
         await _insert(database, table, rows)
 
 

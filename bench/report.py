@@ -124,6 +124,8 @@ def _attribution(figures: Attribution) -> Iterator[tuple[str, str, str, str]]:
         for model, report in models.items():
             beside = f"p50 {report.p50_ms:,.0f} ms, x {report.ratio:,.0f} of counting them; CPU {report.cpu_ms:,.0f} ms"
             yield f"{model} over {figures.orders:,} orders in {database}: p95", f"{report.p95_ms:,.0f} ms", "<= 200 ms", beside
+        beside = f"journeys {figures.paths_cpu_us[database]:.0f} us of processor time for a visit or order"
+        yield f"paths of all orders made anew in {database}", f"{figures.paths_seconds[database]:,.1f} s", "", beside
 
 
 def _times(timed: Timed) -> str:

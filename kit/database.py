@@ -30,6 +30,7 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
+    Text,
     Update,
     event,
     make_url,
@@ -141,6 +142,8 @@ class Exact(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+LongText: Final = Text().with_variant(mysql.LONGTEXT(), "mysql")
+"""Text of more than the 64 KiB that MySQL's TEXT holds."""
 Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
 """A number that rows get by themselves: SQLite does so only for a column declared INTEGER."""
 

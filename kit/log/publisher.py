@@ -63,13 +63,17 @@ class Publisher:
         data = SubjectData(self._database, self.keys, self.topic, holdings, after)
         return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
 
-    def retention(self, holdings: Sequence[Holding]) -> Background:
+    def retention(self, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Background:
         """What deletes rows of the service that are too old.
+
+        Args:
+            holdings: what the service holds of persons.
+            after: what follows from deleted rows, by table.
 
         Raises:
             WrongSetting: the settings name a table of this service that does not grow old.
         """
-        return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic).run
+        return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic, after=after).run
 
     async def serve(self, services: Sequence[Service], feeds: Sequence[Feed], background: Sequence[Background] = ()) -> None:
         """Serves rpcs, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone."""

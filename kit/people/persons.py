@@ -88,8 +88,12 @@ class Persons:
             found = found | newest
         return found
 
-    async def learn(self, changes: Iterable[pb.IdentityChanged]) -> set[str]:
-        """Takes in what identity tells; answers the subjects that it concerns. Applying something again changes nothing."""
+    async def learn(self, changes: Iterable[pb.IdentityChanged]) -> Mapping[str, tuple[str | None, str | None]]:
+        """Takes in what identity tells. Applying something again changes nothing.
+
+        Returns:
+            Of each subject that leads to another person now: the person before, and the one now.
+        """
         told = _Told()
         for change in changes:
             told.take(change)
@@ -107,8 +111,7 @@ class Persons:
                 await self._session.execute(delete(aliases).where(aliases.c.subject == subject, aliases.c.user_id == user))
         seen = [{"subject": subject, "user_id": user, "linked_at": at.ToDatetime(UTC)} for (subject, user), at in links if at is not None]
         await upsert(self._session, aliases, seen)
-        await self._derive(subjects)
-        return subjects
+        return await self._derive(subjects)
 
     async def _lock_members(self, user_ids: Collection[str]) -> set[str]:
         """Locks users with all that are part of them. Whoever adds one more meanwhile holds a lock on one of them."""
@@ -121,8 +124,9 @@ class Persons:
     async def _lock_users(self, user_ids: Collection[str]) -> None:
         await upsert(self._session, users, [{"user_id": user} for user in sorted(user_ids)])
 
-    async def _derive(self, subjects: Collection[str]) -> None:
-        """Writes down whom subjects lead to."""
+    async def _derive(self, subjects: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
+        """Writes down whom subjects lead to; answers those of whom that changed, as `learn` does."""
+        moved: dict[str, tuple[str | None, str | None]] = {}
         for some in _chunks(subjects):
             candidates: dict[str, list[str]] = defaultdict(list)
             order = (aliases.c.subject, aliases.c.linked_at, aliases.c.user_id)
@@ -136,7 +140,11 @@ class Persons:
                     candidates[subject] = [subject.removeprefix("user:")]
             roots = await self._roots({user for several in candidates.values() for user in several})
             leads = {subject: _owner(subject, [roots[user] for user in candidates[subject]]) for subject in some}
-            await upsert(self._session, persons, [{"subject": subject, "person_id": leads[subject]} for subject in some])
+            known = await self.people(some)
+            changed = {subject: (known.get(subject), leads[subject]) for subject in some if known.get(subject) != leads[subject]}
+            await upsert(self._session, persons, [{"subject": subject, "person_id": now} for subject, (_, now) in changed.items()])
+            moved |= changed
+        return moved
 
     async def _roots(self, user_ids: set[str]) -> Mapping[str, str]:
         """The user that stands for each."""

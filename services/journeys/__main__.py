@@ -11,12 +11,13 @@ from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_ser
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.log.publisher import Feed, open_publisher
-from kit.people.persons import learn
 from kit.people.privacy import learn_rights
 from kit.server import run
 from kit.settings import Settings
-from services.journeys.consumers import FollowEvents, FollowPurchases
+from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
+from services.journeys.models import SessionRow
+from services.journeys.paths import AttributionStore, erase_paths, mark_expired, splitter_of
 from services.journeys.personal import holdings, visit_pseudonym
 from services.journeys.repository import erase_visits
 from services.journeys.servicer import JourneysServicer
@@ -31,17 +32,19 @@ async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     async with open_publisher(settings, TOPIC) as publisher:
         vault = publisher.keys.vault
-        servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault)
-        own = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)))
+        splitter = splitter_of(settings, vault)
+        store = AttributionStore(publisher.sessions, splitter)
+        servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault, store)
+        own = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)), partial(erase_paths, splitter))
         await publisher.serve(
             [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(own)],
             [
                 Feed("events", _EVENTS, FollowEvents(vault)),
                 Feed("gdpr", _GDPR, learn_rights),
-                Feed("identity", _IDENTITY, learn),
+                Feed("identity", _IDENTITY, follow_identity),
                 Feed("purchases", _PURCHASES, FollowPurchases(vault)),
             ],
-            [publisher.retention(own)],
+            [publisher.retention(own, {SessionRow.__tablename__: mark_expired}), store.run],
         )
 
 

@@ -2,23 +2,25 @@
 
 The path of an order is the visits of its person that began since the paid order before, at most 90 days back before it was paid,
 the visit in which it was bought among them. That one alone is the path where nothing began since: somebody buys twice in one visit.
+Visits that are on no order's path are on lost paths, each of which ends within 90 days of its first visit.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from math import lcm
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from kit.people.persons import subject_of
-from services.journeys.markov import removal_effects
-from services.journeys.rules import DIRECT, Glimpse, earliest
-from services.journeys.shares import Ledger, Share, Weights
+from services.journeys.markov import Steps, removal_effects, steps_of
+from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.shares import WHOLE, Share, Splitter, Weights, parts_of
 
 LOOKBACK: Final = timedelta(days=90)
 NONE: Final = "(none)"
@@ -26,6 +28,10 @@ NONE: Final = "(none)"
 NOT_SET: Final = "(not set)"
 """Stands for what a visit from outside does not say, such as the campaign of a search."""
 MARKOV: Final = "markov"
+GROUPS: Final = ("source", "medium", "campaign")
+"""By which shares are grouped."""
+ORDER: Final = "order:"
+"""Begins the `ending` of a path that an order ended."""
 
 _HALF_LIFE: Final = timedelta(days=7)
 _DECAY_BITS: Final = 80
@@ -37,101 +43,106 @@ class Visit(NamedTuple):
 
     began: datetime
     session: str
-    name: str
-    """Of its source, medium or campaign."""
-    direct: bool
-    """Nothing led to it."""
+    source: str | None
+    """None: nothing led to it."""
+    medium: str = ""
+    campaign: str = ""
+
+    def name(self, group_by: str) -> str:
+        """What it is grouped under: its source, medium or campaign."""
+        if self.source is None:
+            return DIRECT
+        return (self.source, self.medium, self.campaign)[GROUPS.index(group_by)] or NOT_SET
 
 
 class Order(NamedTuple):
     """A paid order."""
 
     purchase_id: str
-    person: str
     session: str
-    """Its own visit; empty when it is not known."""
+    """The visit in which it was placed; empty when it is not known."""
     paid_at: datetime
     net: Decimal | None
     """Paid less refunded in the base currency; None without an exchange rate."""
 
 
-class History:
-    """What is known of the orders of a period before it is clear in which visits they were placed.
+class Path(NamedTuple):
+    """The visits that led to an order, or to none."""
 
-    Args:
-        paid: the orders of the period, as the repository gives them.
-        before: what their persons had paid before.
-        seen: the visits of these persons; empty when they are among everyone's.
-        everyone: the visits of all persons in the period, for `markov` alone.
-        group_by: source, medium or campaign.
-    """
+    owner: str
+    """Whose they are: the subject of a person, or of somebody that identity does not know."""
+    ending: str
+    """Unique among all paths of the owner: `order:` and the order's id, or the session of the last visit."""
+    ended_at: datetime
+    """When the order was paid, or the last visit began."""
+    net: Decimal | None
+    """What the order brought in the base currency; None for no order, or one without an exchange rate."""
+    visits: tuple[Visit, ...]
+    """Oldest first."""
 
-    def __init__(self, paid: Iterable[str], before: Iterable[str], seen: Iterable[str], everyone: Iterable[str], group_by: str) -> None:
-        self.orders = orders_of(paid)
-        self._before = orders_of(before)
-        self._everyone = visits_of(everyone, group_by)
-        self._seen = visits_of(seen, group_by) or self._everyone
-        self._group_by = group_by
+    @property
+    def bought(self) -> bool:
+        """True for the path of an order."""
+        return self.ending.startswith(ORDER)
 
-    def unseen(self) -> set[str]:
-        """Visits in which orders were placed and that are not among those of their persons."""
-        by_person = {person: {visit.session for visit in several} for person, several in self._seen.items()}
-        every = (*self.orders, *self._before)
-        return {order.session for order in every if order.session and order.session not in by_person.get(order.person, ())}
+    def dumps(self) -> str:
+        """As JSON; the owner is not in it."""
+        visits = [(visit.began.isoformat(), visit.source, visit.medium, visit.campaign) for visit in self.visits]
+        net = None if self.net is None else f"{self.net:f}"
+        return orjson.dumps((self.ending, self.ended_at.isoformat(), net, visits)).decode()
 
-    def paths(self, unseen: Mapping[str, Glimpse]) -> Mapping[str, Sequence[Visit]]:
-        """The path of each order, by the order's id."""
-        own = {name: visit_of(glimpse, self._group_by) for name, glimpse in unseen.items()}
-        return paths((*self.orders, *self._before), self._seen, own)
-
-    def lost(self, since: datetime | None) -> list[Sequence[Visit]]:
-        """The paths of all who were seen since then and bought nothing in the period."""
-        buyers = {order.person for order in self.orders}
-        others = (several for person, several in self._everyone.items() if person not in buyers)
-        paths = ([visit for visit in several if since is None or visit.began >= since] for several in others)
-        return [path for path in paths if path]
+    @classmethod
+    def loads(cls, text: str) -> Path:
+        """A path as `dumps` wrote it, without owner and sessions."""
+        ending, ended_at, net, visits = orjson.loads(text)
+        read = tuple(Visit(datetime.fromisoformat(began), "", *names) for began, *names in visits)
+        return cls("", ending, datetime.fromisoformat(ended_at), None if net is None else Decimal(net), read)
 
 
-def orders_of(pages: Iterable[str]) -> list[Order]:
-    """Paid orders as the repository gives them."""
-    return [
-        Order(id_, person, subject_of(session_id=session or ""), _time(paid_at), None if net is None else Decimal(net))
-        for page in pages
-        for id_, session, paid_at, net, person in orjson.loads(page)
-    ]
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(f"{text}+00:00")
-
-
-def visit_of(glimpse: Glimpse, group_by: str) -> Visit:
-    """A visit under the name by which it is grouped: its source, medium or campaign."""
+def visit_of(glimpse: Glimpse) -> Visit:
+    """A visit as a path shows it."""
     if glimpse.source is None:
-        return Visit(glimpse.started_at, glimpse.session, DIRECT, direct=True)
-    return Visit(glimpse.started_at, glimpse.session, getattr(glimpse, group_by) or NOT_SET, direct=False)
+        return Visit(glimpse.started_at, glimpse.session, None)
+    return Visit(glimpse.started_at, glimpse.session, glimpse.source, glimpse.medium or "", glimpse.campaign or "")
 
 
-def visits_of(pages: Iterable[str], group_by: str) -> Mapping[str, list[Visit]]:
-    """Visits by person, oldest first.
+def paths_of(owner: str, orders: Iterable[Order], visits: Iterable[Visit], own: Mapping[str, Visit]) -> Iterator[Path]:
+    """All paths of one person.
 
     Args:
-        pages: rows as the repository gives them: person, visit, and what one subject's part in it says of the visit, as in `Glimpse`.
-        group_by: source, medium or campaign.
+        owner: the person's subject.
+        orders: all of the person's paid orders.
+        visits: all of the person's visits, each once.
+        own: by session, visits of whomever in which orders were placed.
     """
-    parts: dict[tuple[str, str], Glimpse] = {}
-    for page in pages:
-        for person, session, began, external_at, external_id, source, medium, campaign in orjson.loads(page):
-            led_at = _time(external_at) if external_at else None
-            seen = Glimpse(session, "", _time(began), led_at, external_id, source, medium, campaign)
-            other = parts.get((person, session))
-            parts[person, session] = seen if other is None else earliest((other, seen))
-    visits: dict[str, list[Visit]] = defaultdict(list)
-    for (person, _), seen in parts.items():
-        visits[person].append(visit_of(seen, group_by))
-    for several in visits.values():
-        several.sort()
-    return visits
+    ordered = sorted(visits)
+    began = [visit.began for visit in ordered]
+    known = {visit.session: visit for visit in ordered}
+    ended = 0  # so many visits began before the last order was paid
+    before: datetime | None = None
+    for order in sorted(orders, key=lambda each: (each.paid_at, each.purchase_id)):
+        first = max(ended, bisect_left(began, order.paid_at - LOOKBACK))
+        yield from _lost(owner, ordered[ended:first])
+        ended = bisect_right(began, order.paid_at)
+        path = ordered[first:ended]
+        bought_in = known.get(order.session) or own.get(order.session)
+        if bought_in is not None and order.paid_at - LOOKBACK <= bought_in.began <= order.paid_at:
+            if order.session not in known and (before is None or bought_in.began > before):
+                insort(path, bought_in)
+            path = path or [bought_in]
+        before = order.paid_at
+        yield Path(owner, f"{ORDER}{order.purchase_id}", order.paid_at, order.net, tuple(path))
+    yield from _lost(owner, ordered[ended:])
+
+
+def _lost(owner: str, visits: Sequence[Visit]) -> Iterator[Path]:
+    """Cuts visits that led to no order, oldest first, into paths of at most 90 days."""
+    start = 0
+    while start < len(visits):
+        end = bisect_right(visits, visits[start].began + LOOKBACK, start, key=lambda visit: visit.began)
+        last = visits[end - 1]
+        yield Path(owner, last.session, last.began, None, tuple(visits[start:end]))
+        start = end
 
 
 def first_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
@@ -149,7 +160,7 @@ def last_non_direct(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
 
     Source: Google Analytics, "Last non-direct click" (support.google.com/analytics/answer/1662518).
     """
-    chosen = max((place for place, visit in enumerate(path) if not visit.direct), default=len(path) - 1)
+    chosen = max((place for place, visit in enumerate(path) if visit.source is not None), default=len(path) - 1)
     return [int(place == chosen) for place in range(len(path))]
 
 
@@ -181,76 +192,89 @@ MODELS: Final[Mapping[str, Callable[[Sequence[Visit], datetime], Sequence[int]]]
     model.__name__: model for model in (first_touch, last_touch, last_non_direct, linear, position_based, time_decay)
 }
 """In what proportion the visits of a path, which has at least one, are owed its order."""
+EVERY_MODEL: Final = (*MODELS, MARKOV)
 
 
-def paths(orders: Iterable[Order], visits: Mapping[str, Sequence[Visit]], own: Mapping[str, Visit]) -> Mapping[str, Sequence[Visit]]:
-    """The path of each order, by the order's id.
-
-    Args:
-        orders: all paid orders of the persons since 90 days before the first that is asked for.
-        visits: by person, the visits.
-        own: by the visit's name, the visits in which orders were placed.
-    """
-    by_person: dict[str, list[Order]] = defaultdict(list)
-    for order in orders:
-        by_person[order.person].append(order)
-    found: dict[str, Sequence[Visit]] = {}
-    for person, several in by_person.items():
-        before: datetime | None = None
-        known = {visit.session: visit for visit in visits.get(person, ())}
-        for order in sorted(several, key=lambda each: (each.paid_at, each.purchase_id)):
-            oldest = order.paid_at - LOOKBACK
-            bought_in = own.get(order.session)
-            candidates = {**known, bought_in.session: bought_in} if bought_in else known
-            recent = sorted(visit for visit in candidates.values() if oldest <= visit.began <= order.paid_at)
-            path = [visit for visit in recent if before is None or visit.began > before]
-            found[order.purchase_id] = path or [visit for visit in recent if visit.session == order.session]
-            before = order.paid_at
-    return found
-
-
-def attribute(
-    model: str, orders: Sequence[Order], paths: Mapping[str, Sequence[Visit]], lost: Iterable[Sequence[Visit]], books: Ledger
-) -> Mapping[str, Share]:
-    """What is owed to each name; the amounts add up to those of the orders.
+class Totals:
+    """What a model makes of some paths. Totals of the same model and group add up, so that those of a year are those of its days.
 
     Args:
-        model: one of `MODELS`, or `markov`.
-        orders: the orders, each with an exchange rate.
-        paths: by order.
-        lost: the paths of persons who bought nothing, for `markov` alone.
-        books: empty, to add it up in.
+        model: one of `EVERY_MODEL`.
+        group_by: one of `GROUPS`.
+        splitter: splits what an order brought.
     """
-    if model == MARKOV:
-        names = [_names(paths[order.purchase_id]) for order in orders]
-        effects = removal_effects(names, [_names(sorted(path)) for path in lost])
+
+    def __init__(self, model: str, group_by: str, splitter: Splitter) -> None:
+        self._model = model
+        self._group_by = group_by
+        self._splitter = splitter
+        self.orders = 0
+        """Orders with an exchange rate."""
+        self.unrated = 0
+        """Orders without one, which are left out of all else."""
+        self._net = Decimal(0)
+        self._amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+        self._parts: defaultdict[str, int] = defaultdict(int)
+        """Of orders, of which each has `WHOLE`."""
+        self._steps: Steps = Counter()
+        """Of the chain; `MARKOV` alone counts them."""
+
+    def add(self, path: Path, times: int = 1) -> None:
+        """Adds a path, or with -1 takes it away again."""
+        if path.bought and path.net is None:
+            self.unrated += times
+        elif self._model == MARKOV:
+            names = tuple(visit.name(self._group_by) for visit in path.visits) or (NONE,)
+            for step in steps_of(names, bought=path.bought):
+                self._steps[step] += times
+        if path.net is None:
+            return
+        self.orders += times
+        self._net += path.net * times
+        if self._model == MARKOV:
+            return
+        weights = self._weights(path)
+        for name, amount in self._splitter.split(path.net, weights, path.ending.removeprefix(ORDER)).items():
+            self._amounts[name] += amount * times
+        for name, part in parts_of(weights):
+            self._parts[name] += part * times
+
+    def merge(self, dumped: str) -> None:
+        """Adds what `dumps` wrote."""
+        read: Mapping[str, Any] = orjson.loads(dumped)
+        self.orders += read["orders"]
+        self.unrated += read["unrated"]
+        self._net += Decimal(read["net"])
+        for name, amount, parts in read["shares"]:
+            self._amounts[name] += Decimal(amount)
+            self._parts[name] += int(parts)
+        for state, to, count in read["steps"]:
+            self._steps[state, to] += count
+
+    def dumps(self) -> str:
+        """As JSON. What came to nothing is not in it."""
+        shares = [(name, f"{amount:f}", str(self._parts[name])) for name, amount in self._amounts.items() if amount or self._parts[name]]
+        steps = [(*step, count) for step, count in self._steps.items() if count]
+        read = {"orders": self.orders, "unrated": self.unrated, "net": f"{self._net:f}", "shares": shares, "steps": steps}
+        return orjson.dumps(read).decode()
+
+    def shares(self) -> Mapping[str, Share]:
+        """What is owed to each name; the amounts add up to what the orders brought."""
+        if self._model != MARKOV:
+            return {name: Share(amount, Fraction(self._parts[name], WHOLE)) for name, amount in self._amounts.items()}
+        effects = {name: effect for name, effect in removal_effects(self._steps).items() if effect}
+        if not (self.orders and effects):
+            return {}
         common = lcm(*(effect.denominator for effect in effects.values()))
-        weights = tuple((name, int(effect * common)) for name, effect in effects.items() if effect)
-        if weights:
-            books.add(MARKOV, weights, sum((order.net or Decimal(0) for order in orders), Decimal(0)), len(orders))
-        return books.shares()
-    weigh = MODELS[model]
-    by_path: dict[Sequence[tuple[str, bool]], Weights] = {}
-    for order in orders:
-        path = paths[order.purchase_id]
-        if model == time_decay.__name__:
-            weights = _by_name(path, weigh(path, order.paid_at))
-        else:
-            # All other models go by the names alone, and many orders share them.
-            key = tuple((visit.name, visit.direct) for visit in path)
-            weights = by_path.get(key) or by_path.setdefault(key, _by_name(path, weigh(path, order.paid_at) if path else ()))
-        books.add(order.purchase_id, weights, order.net or Decimal(0), 1)
-    return books.shares()
+        weights = tuple((name, int(effect * common)) for name, effect in effects.items())
+        amounts = self._splitter.split(self._net, weights, MARKOV)
+        return {name: Share(amounts[name], self.orders * Fraction(part, WHOLE)) for name, part in parts_of(weights)}
 
-
-def _names(path: Sequence[Visit]) -> tuple[str, ...]:
-    return tuple(visit.name for visit in path) or (NONE,)
-
-
-def _by_name(path: Sequence[Visit], weights: Sequence[int]) -> Weights:
-    """What the names of a path weigh, without those that weigh nothing."""
-    sums: dict[str, int] = defaultdict(int)
-    for visit, weight in zip(path, weights, strict=True):
-        if weight:
-            sums[visit.name] += weight
-    return tuple(sums.items()) or ((NONE, 1),)
+    def _weights(self, path: Path) -> Weights:
+        """What the names of a path weigh, without those that weigh nothing."""
+        sums: dict[str, int] = defaultdict(int)
+        if path.visits:
+            for visit, weight in zip(path.visits, MODELS[self._model](path.visits, path.ended_at), strict=True):
+                if weight:
+                    sums[visit.name(self._group_by)] += weight
+        return tuple(sums.items()) or ((NONE, 1),)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
+from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume import Delivery, Poison
 from kit.log.streams import Position
-from kit.people.persons import subject_of
+from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
 from kit.people.vault import Vault
 from services.journeys.messages import (
@@ -26,7 +27,7 @@ from services.journeys.messages import (
     purchase_row,
     without_suppressed,
 )
-from services.journeys.repository import Orders, Touchpoints
+from services.journeys.repository import Orders, Touchpoints, mark_pending
 
 
 class FollowEvents:
@@ -66,6 +67,15 @@ class FollowEvents:
         await touchpoints.put(updates)
         await touchpoints.see(seen for row in (*rows.values(), *updates) if (seen := glimpse(row)) is not None)
         return outcomes
+
+
+async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    """Handler of the topic `identity`: who is who, and whose paths follow from that."""
+    changes = (IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
+    moved = await Persons(session).learn(changes)
+    people = {f"user:{person}" for pair in moved.values() for person in pair if person is not None}
+    await mark_pending(session, {*moved, *people})
+    return ["learned"] * len(deliveries)
 
 
 class FollowPurchases:

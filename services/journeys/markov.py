@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import chain, pairwise
-from typing import Final
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 MOST_STATES: Final = 150
 OTHER: Final = "(other)"
@@ -15,9 +15,24 @@ OTHER: Final = "(other)"
 _START: Final = "\0start"
 _BOUGHT: Final = "\0bought"
 _LOST: Final = "\0lost"
+_ENDS: Final = (_BOUGHT, _LOST)
 
 
-def removal_effects(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]]) -> Mapping[str, Fraction]:
+Steps: TypeAlias = Counter[tuple[str, str]]
+"""How often each state of the chain was left for which."""
+
+
+def steps_of(names: Sequence[str], *, bought: bool) -> Iterable[tuple[str, str]]:
+    """The steps of one path through the chain.
+
+    Args:
+        names: along the path, at least one.
+        bought: a purchase ended it.
+    """
+    return pairwise([_START, *names, _BOUGHT if bought else _LOST])
+
+
+def removal_effects(steps: Steps) -> Mapping[str, Fraction]:
     """The removal effect of each name, brought to a sum of 1; empty when nobody bought anything.
 
     Visits are an absorbing first-order Markov chain: start -> names -> purchase or nothing. A transition is as likely as it was
@@ -29,12 +44,11 @@ def removal_effects(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str
     Marketing 33 (2016) 457-474, section 3; f by the fundamental matrix: Kemeny, Snell: Finite Markov Chains (1960), chapter 3.
 
     Args:
-        bought: the names along each path to a purchase.
-        lost: those along each path to none.
+        steps: of all paths.
     """
-    if not bought:
+    if not any(count for (_, to), count in steps.items() if to == _BOUGHT):
         return {}
-    transitions = _transitions(bought, lost)
+    transitions = _folded(steps)
     states = sorted({state for state, _ in transitions})
     place = {state: number for number, state in enumerate(states)}
     leaving: Counter[str] = Counter()
@@ -59,33 +73,34 @@ def removal_effects(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str
     return {state: effect / total for state, effect in effects.items()}
 
 
-def _transitions(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]]) -> Counter[tuple[str, str]]:
-    frequent = _frequent(chain(bought, lost))
-    transitions: Counter[tuple[str, str]] = Counter()
-    for paths, end in ((bought, _BOUGHT), (lost, _LOST)):
-        for path, times in Counter(tuple(path) for path in paths).items():
-            named = [name if name in frequent else OTHER for name in path]
-            for step in pairwise([_START, *named, end]):
-                transitions[step] += times
-    return transitions
-
-
-def _frequent(paths: Iterable[Sequence[str]]) -> frozenset[str]:
-    counts = Counter(name for path in paths for name in path)
-    if len(counts) <= MOST_STATES:
-        return frozenset(counts)
-    return frozenset(sorted(counts, key=lambda name: (-counts[name], name))[: MOST_STATES - 1])
+def _folded(steps: Steps) -> Steps:
+    """The steps between the most frequent names and what stands for all others."""
+    # A path comes to a name as often as it is on it.
+    counts: Counter[str] = Counter()
+    for (_, to), count in steps.items():
+        counts[to] += count
+    names = sorted((name for name, count in counts.items() if count and name not in _ENDS), key=lambda name: (-counts[name], name))
+    rare = set(names[MOST_STATES - 1 :] if len(names) > MOST_STATES else ())
+    folded: Steps = Counter()
+    for (state, to), count in steps.items():
+        if count:
+            folded[OTHER if state in rare else state, OTHER if to in rare else to] += count
+    return folded
 
 
 def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The inverse, by Gauss and Jordan. The matrix is I - Q of an absorbing chain: its pivots are greater than 0 without exchanges."""
-    size = len(matrix)
-    rows = [[*row, *(float(number == column) for column in range(size))] for number, row in enumerate(matrix)]
-    for pivot in range(size):
+    """The inverse, by Gauss and Jordan in place.
+
+    The matrix is I - Q of an absorbing chain: its pivots are greater than 0 without exchanges.
+    """
+    rows = [list(row) for row in matrix]
+    for pivot in range(len(rows)):
         scale = rows[pivot][pivot]
+        rows[pivot][pivot] = 1.0
         rows[pivot] = own = [value / scale for value in rows[pivot]]
         for number, row in enumerate(rows):
             factor = row[pivot]
             if number != pivot and factor:
+                row[pivot] = 0.0
                 rows[number] = [value - factor * under for value, under in zip(row, own, strict=True)]
-    return [row[size:] for row in rows]
+    return rows

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Exact, Id, UtcDateTime
+from kit.database import Exact, Id, LongText, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):
@@ -120,6 +120,7 @@ class OrderRow(Base):
     __table_args__ = (
         Index("idx_orders_subject", "subject", "paid_at"),
         Index("idx_orders_paid_at", "paid_at"),
+        Index("idx_orders_session_id", "session_id"),
     )
 
     purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -138,7 +139,51 @@ class OrderRow(Base):
     ordinal: Mapped[int] = mapped_column(Integer)
 
 
+class PathRow(Base):
+    """The path of an order, or one that led to none (`attribution.Path`). It follows from visits, orders and persons."""
+
+    __tablename__ = "attribution_paths"
+    __table_args__ = (
+        Index("idx_paths_ending", "ending"),
+        Index("idx_paths_ended_at", "ended_at", "bought"),
+    )
+
+    owner: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    ending: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    bought: Mapped[bool] = mapped_column(Boolean)
+    """An order ended it."""
+    payload: Mapped[str] = mapped_column(LongText)
+    """The path as JSON."""
+
+
+class TotalsRow(Base):
+    """What a model makes of all paths that ended on a day, in UTC (`attribution.Totals`). It is the sum of the rows of paths."""
+
+    __tablename__ = "attribution_totals"
+
+    model: Mapped[str] = mapped_column(Id(16), primary_key=True)
+    group_by: Mapped[str] = mapped_column(Id(16), primary_key=True)
+    day: Mapped[str] = mapped_column(Id(10), primary_key=True)
+    """YYYY-MM-DD."""
+    payload: Mapped[str] = mapped_column(LongText)
+    """The totals as JSON."""
+
+
+class PendingRow(Base):
+    """A change of visits, orders or persons that paths do not show yet: written in the transaction of the change."""
+
+    __tablename__ = "attribution_pending"
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    subject: Mapped[str] = mapped_column(Id(280))
+    """Whose it is, or the session of the visit that changed."""
+
+
 touchpoints: Final = cast("Table", TouchpointRow.__table__)
 conversions: Final = cast("Table", ConversionRow.__table__)
 sessions: Final = cast("Table", SessionRow.__table__)
 orders: Final = cast("Table", OrderRow.__table__)
+paths: Final = cast("Table", PathRow.__table__)
+totals: Final = cast("Table", TotalsRow.__table__)
+pending: Final = cast("Table", PendingRow.__table__)

@@ -8,7 +8,7 @@ from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind,
 from kit.people.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
 from kit.people.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
-from services.journeys.models import ConversionRow, OrderRow, SessionRow, TouchpointRow
+from services.journeys.models import ConversionRow, OrderRow, PathRow, PendingRow, SessionRow, TouchpointRow
 
 
 def visit_pseudonym(vault: Vault, session_id: str) -> str:
@@ -16,12 +16,13 @@ def visit_pseudonym(vault: Vault, session_id: str) -> str:
     return f"erased-{vault.digest(session_id.encode(), purpose='visit').hex()}"
 
 
-def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
+def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[Holding, ...]:
     """The tables of journeys.
 
     Args:
         vault: makes the pseudonyms of visits.
         erase_visits: takes names out of visits, whose keys they are.
+        erase_paths: takes them out of what was made of visits and orders.
     """
 
     def visit(row: Row) -> str | None:
@@ -87,6 +88,26 @@ def holdings(vault: Vault, erase_visits: Custom) -> tuple[Holding, ...]:
             stays={"external_id": Stays.ID},
             erase=erase_visits,
             ages=Ages("started_at"),
+        ),
+        Holding(
+            PathRow,
+            section="",
+            why="which visits led to which orders, for attribution; it follows from both",
+            kept="as long as the visits and orders that it is made of",
+            names={"owner": Kind.SUBJECT, "ending": Kind.SUBJECT},
+            each_name=True,
+            derived=True,
+            personal=nothing("payload"),
+            erase=erase_paths,
+        ),
+        Holding(
+            PendingRow,
+            section="",
+            why="whose paths are to be made anew",
+            kept="until they are made, within seconds",
+            names={"subject": Kind.SUBJECT},
+            goes=True,
+            derived=True,
         ),
     )
 

@@ -6,12 +6,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Row,
     Select,
     String,
@@ -25,25 +24,21 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
-    union,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Exact, UtcDateTime, upsert
+from kit.database import upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
-from services.journeys.models import conversions, orders, sessions, touchpoints
+from services.journeys.models import conversions, orders, pending, sessions, touchpoints
 from services.journeys.rules import Glimpse, earliest
 
 _AT_ONCE: Final = 500
 _PAGE: Final = 1500
 """Of the longest names so many are less than the 1 MiB to which MariaDB cuts what it gathers (group_concat_max_len)."""
-_GATHERED: Final = 200
-"""As many rows of an order or a visit, which are longer."""
-Pages: TypeAlias = Sequence[str]
-"""Rows in portions: each a JSON array of arrays, with times in UTC and decimals as text."""
 _Fields: TypeAlias = Mapping[str, Any]
+_Name = TypeVar("_Name", str, tuple[str, str])
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
 _ORDER: Final = (touchpoints.c.timestamp, touchpoints.c.id)
@@ -99,7 +94,7 @@ class Touchpoints:
 
     async def remove(self, ids: Collection[str]) -> None:
         """Removes touchpoints, if they are there."""
-        for some in _chunks(ids):
+        for some in chunks(ids):
             await self._session.execute(delete(touchpoints).where(touchpoints.c.id.in_(some)))
 
     async def see(self, glimpses: Iterable[Glimpse]) -> None:
@@ -109,10 +104,15 @@ class Touchpoints:
             seen[glimpse.session, glimpse.subject].append(glimpse)
         keys = sorted(seen)
         await upsert(self._session, sessions, [{"session": session, "subject": subject} for session, subject in keys])
-        for row in await _rows_of(self._session, {session for session, _ in keys}):
-            if row.started_at is not None and (row.session, row.subject) in seen:
-                seen[row.session, row.subject].append(Glimpse(*row))
-        await upsert(self._session, sessions, [earliest(seen[key])._asdict() for key in keys])
+        known = {
+            (row.session, row.subject): Glimpse(*row)
+            for row in await _rows_of(self._session, {session for session, _ in keys})
+            if row.started_at is not None
+        }
+        now = {key: earliest([*seen[key], known[key]] if key in known else seen[key]) for key in keys}
+        changed = [glimpse for key, glimpse in now.items() if glimpse != known.get(key)]
+        await upsert(self._session, sessions, [glimpse._asdict() for glimpse in changed])
+        await mark_pending(self._session, {name for glimpse in changed for name in (glimpse.session, glimpse.subject)})
 
     async def conversion(self, conversion_id: str) -> _Fields | None:
         """A conversion, locked; None when it is not known."""
@@ -180,24 +180,21 @@ class Orders:
 
     async def put(self, rows: Sequence[_Fields]) -> None:
         """Stores what is new of orders."""
+        known = select(orders.c.subject).where(orders.c.purchase_id.in_(sorted(row["purchase_id"] for row in rows)))
+        before = set(await self._session.scalars(known.with_for_update()))
+        await mark_pending(self._session, before | {row["subject"] for row in rows})
         await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
 
-    async def paid(self, since: datetime | None, until: datetime) -> Pages:
-        """Orders paid in a period: id, session, time, net amount, person."""
-        return await _gathered(self._session, _paid_in(_paid(), since, until))
 
-    async def paid_before(self, since: datetime, until: datetime, oldest: datetime) -> Pages:
-        """What the persons who paid orders in a period had paid before it, since `oldest`, in the same words."""
-        return await _gathered(self._session, _paid_in(_paid(), oldest, since).where(orders.c.subject.in_(_buyers_names(since, until))))
+async def mark_pending(session: AsyncSession, subjects: Collection[str]) -> None:
+    """Says that paths of these are to be made anew.
 
-    async def seen_by_buyers(self, since: datetime | None, until: datetime, oldest: datetime | None) -> Pages:
-        """Visits since `oldest` of the persons who paid orders in a period: person, visit, and what is known of the visit as a whole."""
-        names = sessions.c.subject.in_(_buyers_names(since, until))
-        return await _gathered(self._session, _began_in(_seen(), oldest, until).where(names))
-
-    async def seen(self, since: datetime | None, until: datetime) -> Pages:
-        """All visits that began in a period, in the same words."""
-        return await _gathered(self._session, _began_in(_seen(), since, until))
+    Args:
+        session: the transaction of the change that asks for it.
+        subjects: those whose visits or orders change, by their own name or a visit's.
+    """
+    if subjects:
+        await session.execute(insert(pending), [{"subject": subject} for subject in sorted(subjects)])
 
 
 async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
@@ -315,59 +312,14 @@ def _counts() -> ColumnElement[bool]:
     return and_(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
 
 
-def _person(table: Table) -> ColumnElement[str]:
-    return func.coalesce(persons.c.person_id, table.c.subject).label("person")
-
-
-def _paid() -> _Select:
-    columns = (orders.c.purchase_id, orders.c.session_id, orders.c.paid_at, orders.c.net, _person(orders))
-    return select(*columns).join_from(orders, persons, persons.c.subject == orders.c.subject, isouter=True)
-
-
-def _paid_in(query: _Select, since: datetime | None, until: datetime) -> _Select:
-    within = query.where(_counts(), orders.c.paid_at < until)
-    return within if since is None else within.where(orders.c.paid_at >= since)
-
-
-def _buyers_names(since: datetime | None, until: datetime) -> Select[tuple[str]]:
-    """All names that lead to the persons who paid orders in a period; somebody unknown has the one of the order.
-
-    A table of its own, since MySQL would work out a bare UNION within IN for each row again.
-    """
-    buyer = persons.alias("buyer")
-    bought_as = _paid_in(select(orders.c.subject), since, until)
-    bought = select(buyer.c.person_id).where(buyer.c.subject.in_(bought_as), buyer.c.person_id.is_not(None))
-    names = union(select(persons.c.subject).where(persons.c.person_id.in_(bought)), bought_as).subquery()
-    return select(names.c.subject)
-
-
-def _seen() -> _Select:
-    whole = sessions.alias("whole")
-    columns = [column for column in whole.c if column.name != "subject"]
-    joined = sessions.join(whole, whole.c.session == sessions.c.session).outerjoin(persons, persons.c.subject == sessions.c.subject)
-    return select(_person(sessions), *columns).select_from(joined)
-
-
-def _began_in(query: _Select, since: datetime | None, until: datetime) -> _Select:
-    within = query.where(sessions.c.started_at < until)
-    return within if since is None else within.where(sessions.c.started_at >= since)
-
-
-async def _gathered(session: AsyncSession, query: _Select) -> Pages:
-    """All rows of a query in any order, as JSON: drivers take longer for a row than databases do."""
-    gather = func.json_arrayagg if session.get_bind().dialect.name == "mysql" else func.json_group_array
-    rows = query.add_columns(func.row_number(type_=Integer).over().label("number")).subquery()
-    values = [cast(c, String(26)) if isinstance(c.type, UtcDateTime | Exact) else c for c in rows.c if c.name != "number"]
-    return (await session.scalars(select(gather(func.json_array(*values))).group_by(rows.c.number // _GATHERED))).all()
-
-
 async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_Row]:
     found: list[_Row] = []
-    for some in _chunks(names):
+    for some in chunks(names):
         found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
     return found
 
 
-def _chunks(names: Collection[str]) -> Iterator[Sequence[str]]:
+def chunks(names: Collection[_Name]) -> Iterator[Sequence[_Name]]:
+    """Names in order, as many at once as one statement takes."""
     ordered = sorted(names)
     return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -13,20 +12,21 @@ from typing import Final, TypeAlias
 Weights: TypeAlias = tuple[tuple[str, int], ...]
 """In what proportion names are owed something: each name once, with more than 0."""
 
-_WHOLE: Final = 1 << 80
+WHOLE: Final = 1 << 80
 """The parts in which an order is counted: shares of orders are exact in sum, and by themselves more exact than a float."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Share:
     """What is owed to one name."""
 
-    amount: Decimal = Decimal(0)
-    orders: Fraction = field(default_factory=Fraction)
+    amount: Decimal
+    orders: Fraction
 
 
-class Ledger:
-    """Adds up what names are owed of orders.
+@dataclass(frozen=True, slots=True)
+class Splitter:
+    """Splits what orders brought.
 
     Args:
         unit: the smallest amount of the base currency.
@@ -34,29 +34,18 @@ class Ledger:
             no name gains by how it is spelt.
     """
 
-    def __init__(self, unit: Decimal, tie: Callable[[str, str], bytes]) -> None:
-        self._unit = unit
-        self._tie = tie
-        self._amounts: dict[str, Decimal] = defaultdict(Decimal)
-        self._parts: dict[str, int] = defaultdict(int)
+    unit: Decimal
+    tie: Callable[[str, str], bytes]
 
-    def add(self, order: str, weights: Weights, total: Decimal, orders: int) -> None:
-        """Splits what orders brought.
+    def split(self, total: Decimal, weights: Weights, order: str) -> Mapping[str, Decimal]:
+        """What names get of a total, by weight.
 
         Args:
-            order: the id of the one, or what stands for all of them.
+            total: what was brought.
             weights: of names, each once and more than 0.
-            total: what they brought.
-            orders: how many they are.
+            order: the id of the order that brought it, or what stands for several.
         """
-        for name, amount in split(total, weights, self._unit, partial(self._tie, order)).items():
-            self._amounts[name] += amount
-        for name, part in _parts(weights):
-            self._parts[name] += part * orders
-
-    def shares(self) -> Mapping[str, Share]:
-        """What was added up."""
-        return {name: Share(amount, Fraction(self._parts[name], _WHOLE)) for name, amount in self._amounts.items()}
+        return split(total, weights, self.unit, partial(self.tie, order))
 
 
 def split(total: Decimal, weights: Weights, unit: Decimal, tie: Callable[[str], bytes]) -> Mapping[str, Decimal]:
@@ -97,9 +86,9 @@ def _split(units: int, weights: Weights) -> tuple[Weights, Sequence[str], int]:
 
 
 @lru_cache(8192)
-def _parts(weights: Weights) -> Weights:
-    """One order in parts by weight."""
+def parts_of(weights: Weights) -> Weights:
+    """One order in parts by weight, `WHOLE` in all."""
     (first, _), *others = weights
     whole = sum(weight for _, weight in weights)
-    parts = [(name, _WHOLE * weight // whole) for name, weight in others]
-    return ((first, _WHOLE - sum(part for _, part in parts)), *parts)
+    parts = [(name, WHOLE * weight // whole) for name, weight in others]
+    return ((first, WHOLE - sum(part for _, part in parts)), *parts)

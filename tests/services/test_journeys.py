@@ -25,7 +25,7 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select, union, update
 from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -37,22 +37,23 @@ from kit.log.consume import Consumer
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.outbox import Outbox, Relay, StateTopic
-from kit.people.persons import learn, persons, subject_of
+from kit.people.persons import persons, subject_of
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.vault import Vault
 from kit.settings import Settings, WrongSetting
 from services.journeys import models
-from services.journeys.consumers import FollowEvents, FollowPurchases
+from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC, event_row, glimpse, order_row
+from services.journeys.paths import AttributionStore, mark_expired, splitter_of
 from services.journeys.personal import holdings
-from services.journeys.repository import Orders, Touchpoints
+from services.journeys.repository import Orders, Touchpoints, mark_pending
 from services.journeys.servicer import JourneysServicer
 from tests.conftest import newest_database
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=123456)
 VAULT = Vault(bytes(32))
-FOLLOWED = {"events": FollowEvents(VAULT), "identity": learn, "purchases": FollowPurchases(VAULT)}
+FOLLOWED = {"events": FollowEvents(VAULT), "identity": follow_identity, "purchases": FollowPurchases(VAULT)}
 CHANNELS = {
     "": event_pb2.CHANNEL_DIRECT,
     "internal": event_pb2.CHANNEL_INTERNAL,
@@ -128,8 +129,9 @@ def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
 class Journeys:
     """The service, and the topics it follows, step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel) -> None:
+    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, store: AttributionStore) -> None:
         self.database = database
+        self.store = store
         self.log = log
         self.vault = Vault.from_settings(settings)
         self.partitions = settings.log_partitions
@@ -154,7 +156,33 @@ class Journeys:
         return await self.call("GetUserJourney", pb.GetUserJourneyRequest(id=user, **fields))
 
     async def attribution(self, **fields: Any) -> pb.GetAttributionResponse:
-        return await self.call("GetAttribution", ParseDict(fields, pb.GetAttributionRequest()))
+        """A report on all that has happened."""
+        await self.store.look()
+        answer = await self.call("GetAttribution", ParseDict(fields, pb.GetAttributionRequest()))
+        assert answer.pending_changes == 0
+        return answer
+
+    async def paths(self) -> Any:
+        """All paths and totals as they are kept."""
+        async with self.database.sessions() as session:
+            paths = (await session.execute(select(models.paths).order_by(*models.paths.primary_key))).all()
+            rows = await session.execute(select(models.totals).where(models.totals.c.model != ""))
+            totals = {(row.model, row.group_by, row.day): json.loads(row.payload) for row in rows}
+        shares = {key: sorted((name, Decimal(amount), parts) for name, amount, parts in each["shares"]) for key, each in totals.items()}
+        figures = {
+            key: (each["orders"], each["unrated"], Decimal(each["net"]), shares[key], sorted(each["steps"])) for key, each in totals.items()
+        }
+        return paths, {key: each for key, each in figures.items() if any(each)}
+
+    async def paths_anew(self) -> Any:
+        """The same made from visits, orders and persons alone."""
+        async with self.database.sessions.begin() as session:
+            for table in (models.paths, models.totals, models.pending):
+                await session.execute(delete(table))
+            subjects = union(select(models.sessions.c.subject), select(models.orders.c.subject))
+            await mark_pending(session, set(await session.scalars(subjects)))
+        await self.store.look()
+        return await self.paths()
 
     async def funnel(self, **fields: Any) -> list[tuple[str, int]]:
         answer = await self.call("GetFunnel", ParseDict(fields, pb.GetFunnelRequest()))
@@ -229,13 +257,19 @@ async def journeys(settings: Settings, redis_server: Any) -> AsyncIterator[Journ
     async with newest_database(settings, "journeys") as database, open_log(redis_server.url) as log:
         await log.redis.flushall()
         topic = StateTopic(TOPIC, settings.log_partitions)
-        servicer = JourneysServicer(settings, database.sessions, topic, Vault.from_settings(settings))
+        vault = Vault.from_settings(settings)
+        store = AttributionStore(database.sessions, splitter_of(settings, vault))
+        servicer = JourneysServicer(settings, database.sessions, topic, vault, store)
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         add_JourneysServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Journeys(settings, database, log, channel)
+            journeys = Journeys(settings, database, log, channel, store)
+            yield journeys
+            await store.look()
+            # Whatever a test did: what follows from it step by step is what follows from where it came out.
+            assert await journeys.paths() == await journeys.paths_anew()
         await server.stop(0)
 
 
@@ -570,6 +604,8 @@ async def test_many_orders_are_read_in_few_statements(journeys: Journeys) -> Non
         seen = {"external_at": ago(days=3), "external_id": "e", "medium": "", "campaign": "", "started_at": ago(days=3)}
         named = [seen | {"session": f"session:s{n}", "subject": f"session:s{n}", "source": names[n % 4]} for n in numbers]
         await session.execute(insert(models.sessions), named)
+        await mark_pending(session, {f"session:s{n}" for n in numbers})
+    await journeys.store.look()
     statements: list[str] = []
     listen(journeys.database.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
     for period in ({}, {"from": ago(days=30).isoformat()}):
@@ -578,8 +614,73 @@ async def test_many_orders_are_read_in_few_statements(journeys: Journeys) -> Non
             answer = await journeys.attribution(model=model, **period)
             assert {share.name: share.orders for share in answer.shares} == pytest.approx(dict.fromkeys(names, 275))
             assert answer.total == pytest.approx(1357.95)
-            assert len([statement for statement in statements if "journey_" in statement]) <= 4
+            # Twice what is pending is counted, and once read what is asked for.
+            assert len([statement for statement in statements if re.search("journey_|attribution_", statement)]) == 3
     assert (await journeys.attribution(**{"from": ago(days=1).isoformat()})).orders == 0
+
+
+async def test_a_period_begins_and_ends_at_any_moment(journeys: Journeys) -> None:
+    chance = random.Random(4)  # noqa: S311
+    midnight = ago(days=2).replace(hour=0, minute=0, second=0, microsecond=0)
+    paid = [midnight, *(ago(days=chance.random() * 6) for _ in range(20)), midnight - timedelta(microseconds=1)]
+    await journeys.happen(
+        *(
+            event(f"e{n}", "page_view", at - timedelta(hours=1), session=f"s{n}", user=f"{n + 1}", source="google")
+            for n, at in enumerate(paid)
+        ),
+        *(order(f"p{n}", at, f"{2**n}.00", user_id=f"{n + 1}") for n, at in enumerate(paid)),
+    )
+    moments = [*paid, *(midnight + timedelta(days=days) for days in range(-2, 3)), *(ago(days=chance.random() * 7) for _ in range(20))]
+    moments.append(datetime(9999, 12, 31, 12, tzinfo=UTC))
+    for _ in range(60):
+        since, until = sorted(chance.sample(moments, 2))
+        if since == until:
+            continue
+        period = {"from": since.isoformat(), "to": until.isoformat()}
+        expected = [2**n for n, at in enumerate(paid) if since <= at < until]
+        for model in ("linear", "markov"):
+            answer = await journeys.attribution(model=model, **period)
+            assert (answer.orders, answer.total) == (len(expected), sum(expected)), period
+    assert (await journeys.attribution(**{"from": "9999-12-31T23:00:00Z"})).orders == 0
+
+
+async def test_what_somebody_else_did_in_a_visit_changes_the_paths_that_it_is_on(journeys: Journeys) -> None:
+    await journeys.happen(
+        event("a", "page_view", ago(days=3), session="s1", user="1", source="google"),
+        order("p1", ago(days=2), user_id="1"),
+        order("p2", ago(days=1), user_id="2", session_id="s1"),
+    )
+    assert await journeys.shares() == {"google": 398}
+    await journeys.happen(event("b", "page_view", ago(days=3, minutes=5), session="s1", source="newsletter"))
+    assert await journeys.shares() == {"newsletter": 398}
+    await journeys.happen(order("p1", ago(days=2), user_id="3"))
+    assert await journeys.shares() == {"newsletter": 199, "(none)": 199}
+
+
+async def test_a_report_does_not_wait_for_long_and_says_what_is_pending(journeys: Journeys) -> None:
+    await journeys.happen(order("p1", ago(days=2), "10.00", user_id="1"))
+    assert (await journeys.attribution()).total == 10
+    async with journeys.database.sessions.begin() as session:
+        await mark_pending(session, ["wordpress:1"])
+    async with journeys.database.sessions.begin() as session:
+        # Whoever has this row changes totals, and nobody else does.
+        await upsert(session, models.totals, [{"model": "", "group_by": "", "day": "", "payload": ""}])
+        async with asyncio.timeout(5):
+            answer = await journeys.call("GetAttribution", pb.GetAttributionRequest())
+        assert (answer.total, answer.pending_changes) == (10, 1)
+    assert (await journeys.attribution()).total == 10
+
+
+async def test_several_that_work_off_what_is_pending_count_nothing_twice(journeys: Journeys) -> None:
+    others = [AttributionStore(journeys.database.sessions, journeys.store.splitter) for _ in range(3)]
+    for number in range(6):
+        at = ago(days=number + 1)
+        await journeys.happen(
+            *(event(f"e{number}{n}", "page_view", at, session=f"s{number}{n}", user=f"{n}", source="google") for n in range(1, 9)),
+            *(order(f"p{number}{n}", at + timedelta(hours=1), "1.00", user_id=f"{n}") for n in range(1, 9)),
+        )
+        await asyncio.gather(*(store.look() for store in (journeys.store, *others)))
+    assert await journeys.shares() == {"google": 48}
 
 
 async def test_a_payment_provider_brought_nobody(journeys: Journeys) -> None:
@@ -826,6 +927,7 @@ async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None
     asked: list[tuple[str, Any]] = []
     await crowd(journeys)
     await journeys.happen(*BRIEF, *VISITS, *KNOWN, *OWNED, order("p1", ago(days=1), user_id="42", session_id="s3"))
+    await journeys.store.look()
 
     @listens_for(journeys.database.engine.sync_engine, "before_cursor_execute")
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -842,7 +944,9 @@ async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None
     await journeys.convert(conversion(id="new"))
     await journeys.happen(event("new-e", "page_view", NOW, session="s9"), order("p2", NOW, user_id="42"))
     remove(journeys.database.engine.sync_engine, "before_cursor_execute", note)
-    own = [(statement, parameters) for statement, parameters in asked if re.search(r"user_journeys|conversions|journey_\w+", statement)]
+    # What is pending is worked off in the order in which it was written, and is all of its table.
+    tables = re.compile(r"user_journeys|conversions|journey_\w+|attribution_(paths|totals)")
+    own = [(statement, parameters) for statement, parameters in asked if tables.search(statement)]
     assert len(own) > 20
     assert await scanned(journeys.database, "SELECT * FROM user_journeys WHERE medium = 'email'", ())
     for statement, parameters in own:
@@ -862,9 +966,9 @@ async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_aga
         await journeys.convert(conversion(**told))
         await journeys.touch(touchpoint(id=f"new-{number}", session_id="s2"))
     await journeys.published()
-    tables = expiries(holdings(VAULT, erase_visits))
+    tables = expiries(holdings(VAULT, erase_visits, erase_visits))
     topic = StateTopic(TOPIC, settings.log_partitions)
-    retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic)
+    retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic, after={"journey_sessions": mark_expired})
     assert not any((await retention.look(NOW)).values())
     assert await retention.look(NOW + timedelta(days=2)) == {"user_journeys": 3, "conversions": 3, "journey_sessions": 1}
     assert [row["id"] for row in await journeys.rows()] == ["new-0", "new-1", "new-2"]
@@ -891,7 +995,9 @@ def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
         update={"site_retention_tables": {"journeys.journey_orders": timedelta(days=1), "identity.x": timedelta(days=1)}}
     )
     with pytest.raises(WrongSetting, match=r"journeys\.journey_orders does not grow old"):
-        Retention(wrong, "journeys", Sessions(create_async_engine("sqlite+aiosqlite://")), expiries(holdings(VAULT, erase_visits)))
+        Retention(
+            wrong, "journeys", Sessions(create_async_engine("sqlite+aiosqlite://")), expiries(holdings(VAULT, erase_visits, erase_visits))
+        )
 
 
 async def erase_visits(*_arguments: Any) -> int:

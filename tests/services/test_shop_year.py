@@ -33,6 +33,7 @@ from kit.settings import Settings
 from services.identity import consumers as identity
 from services.identity.models import UserRow
 from services.journeys import consumers as journeys
+from services.journeys.paths import AttributionStore, splitter_of
 from services.journeys.servicer import JourneysServicer
 from services.purchases.exchange import Quote
 from services.purchases.repository import Rates
@@ -50,6 +51,7 @@ class Mesh:
 
     def __init__(self, settings: Settings, log: RedisLog, databases: dict[str, Database], channel: grpc.aio.Channel, keys: Keys) -> None:
         self.databases = databases
+        self._store = AttributionStore(databases["journeys"].sessions, splitter_of(settings, keys.vault))
         self._settings, self._log = settings, log
         self._purchases: Any = PurchasesServiceStub(channel)
         self._journeys: Any = JourneysServiceStub(channel)
@@ -87,6 +89,7 @@ class Mesh:
                 return found
 
     async def attribution(self) -> journeys_pb2.GetAttributionResponse:
+        await self._store.look()
         return await self._journeys.GetAttribution(journeys_pb2.GetAttributionRequest(model="last_touch"), metadata=self._metadata)
 
     async def follow(self) -> None:
@@ -112,7 +115,8 @@ async def mesh(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[M
         server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
         topics = {name: StateTopic(name, settings.log_partitions) for name in databases}
         add_PurchasesServiceServicer_to_server(PurchasesServicer(settings, purchases.sessions, topics["purchases"], keys), server)
-        add_JourneysServiceServicer_to_server(JourneysServicer(settings, paths.sessions, topics["journeys"], keys.vault), server)
+        store = AttributionStore(paths.sessions, splitter_of(settings, keys.vault))
+        add_JourneysServiceServicer_to_server(JourneysServicer(settings, paths.sessions, topics["journeys"], keys.vault, store), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py")
 TEXTS = {str, dict, list, bytes}
 IMPERSONAL = {
     *("exchange_rates", "identity_graph"),
+    "attribution_totals",  # sums over all persons
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",
@@ -42,7 +42,8 @@ def _declared(service: str) -> Sequence[Holding]:
     module: Any = importlib.import_module(f"services.{service}.personal")
     if hasattr(module, "HOLDINGS"):
         return module.HOLDINGS
-    return module.holdings(Vault(bytes(32)), "keep" if service == "purchases" else partial(_never))
+    others: Mapping[str, Sequence[Any]] = {"journeys": (_never, _never), "purchases": ("keep",)}
+    return module.holdings(Vault(bytes(32)), *others[service])
 
 
 async def _never(*_arguments: Any) -> int:

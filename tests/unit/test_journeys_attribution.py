@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.people.vault import Vault
-from services.journeys.attribution import LOOKBACK, MARKOV, MODELS, NONE, History, Order, Visit, attribute, paths, visit_of, visits_of
-from services.journeys.markov import MOST_STATES, OTHER, removal_effects
+from services.journeys.attribution import EVERY_MODEL, LOOKBACK, MARKOV, MODELS, NONE, Order, Path, Totals, Visit, paths_of, visit_of
+from services.journeys.markov import MOST_STATES, OTHER, removal_effects, steps_of
 from services.journeys.rules import DIRECT, Glimpse
-from services.journeys.shares import Ledger, Share, split
+from services.journeys.shares import Share, Splitter, split
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CENT = Decimal("0.01")
-EVERY_MODEL = [*MODELS, MARKOV]
 SOURCES = [DIRECT, "google", "newsletter", "facebook", "partner.example"]
 VAULT = Vault(bytes(32))
 quick = settings(max_examples=60, deadline=None, derandomize=True)
@@ -35,38 +36,45 @@ def by_name(name: str) -> bytes:
     return name.encode()
 
 
-def ledger() -> Ledger:
-    return Ledger(CENT, lambda order, name: VAULT.digest(f"{order}\0{name}".encode(), purpose="attribution"))
+SPLITTER = Splitter(CENT, lambda order, name: VAULT.digest(f"{order}\0{name}".encode(), purpose="attribution"))
+Shop = dict[str, tuple[list[Order], list[Visit]]]
+"""Orders and visits by person."""
 
 
 @st.composite
-def shops(draw: st.DrawFn) -> tuple[list[Order], dict[str, list[Visit]]]:
+def shops(draw: st.DrawFn) -> Shop:
     """Orders and visits of some persons, at times of which several are the same."""
-    orders: list[Order] = []
-    visits: dict[str, list[Visit]] = {}
+    shop: Shop = {}
     for person in "abc":
-        began = draw(st.lists(st.tuples(st.integers(0, 130), st.sampled_from(SOURCES)), max_size=6))
-        visits[person] = [
-            Visit(NOW - timedelta(days=days), f"session:{person}{number}", source, direct=source == DIRECT)
-            for number, (days, source) in enumerate(began)
-        ]
+        began = draw(st.lists(st.tuples(st.integers(0, 230), st.sampled_from(SOURCES)), max_size=6))
+        visits = [visit(days, source, f"session:{person}{number}") for number, (days, source) in enumerate(began)]
+        orders: list[Order] = []
         for number, (days, net, own) in enumerate(draw(st.lists(st.tuples(st.integers(0, 100), amounts, st.booleans()), max_size=4))):
-            session = visits[person][0].session if own and visits[person] else ""
-            orders.append(Order(f"{person}{number}", person, session, NOW - timedelta(days=days), net))
-    return orders, visits
+            orders.append(Order(f"{person}{number}", visits[0].session if own and visits else "", NOW - timedelta(days=days), net))
+        shop[person] = orders, visits
+    return shop
 
 
-def attributed(model: str, orders: Sequence[Order], visits: Mapping[str, Sequence[Visit]]) -> Mapping[str, Share]:
-    own = {visit.session: visit for several in visits.values() for visit in several}
-    lost = [several for person, several in visits.items() if several and person not in {order.person for order in orders}]
-    return attribute(model, orders, paths(orders, visits, own), lost, ledger())
+def paths(shop: Shop) -> list[Path]:
+    return [path for person, (orders, visits) in shop.items() for path in paths_of(person, orders, visits, {})]
+
+
+def totals(model: str, given_paths: Sequence[Path]) -> Totals:
+    found = Totals(model, "source", SPLITTER)
+    for path in given_paths:
+        found.add(path)
+    return found
+
+
+def attributed(model: str, shop: Shop) -> Mapping[str, Share]:
+    return totals(model, paths(shop)).shares()
 
 
 @quick
 @given(shops(), st.sampled_from(EVERY_MODEL))
-def test_shares_add_up_to_the_revenue_to_the_cent(shop: tuple[list[Order], dict[str, list[Visit]]], model: str) -> None:
-    orders, visits = shop
-    shares = attributed(model, orders, visits)
+def test_shares_add_up_to_the_revenue_to_the_cent(shop: Shop, model: str) -> None:
+    orders = [order for several, _ in shop.values() for order in several]
+    shares = attributed(model, shop)
     assert sum(share.amount for share in shares.values()) == sum(order.net or 0 for order in orders)
     assert sum(share.orders for share in shares.values()) == len(orders)
     assert all(share.amount == share.amount.quantize(CENT) for share in shares.values())
@@ -74,24 +82,60 @@ def test_shares_add_up_to_the_revenue_to_the_cent(shop: tuple[list[Order], dict[
 
 @quick
 @given(shops(), st.sampled_from(EVERY_MODEL), st.randoms(use_true_random=False))
-def test_the_order_of_what_is_given_does_not_matter(shop: tuple[list[Order], dict[str, list[Visit]]], model: str, chance: Random) -> None:
-    orders, visits = shop
-    shuffled = {person: chance.sample(several, len(several)) for person, several in chance.sample(list(visits.items()), len(visits))}
-    assert attributed(model, chance.sample(orders, len(orders)), shuffled) == attributed(model, orders, visits)
+def test_the_order_of_what_is_given_does_not_matter(shop: Shop, model: str, chance: Random) -> None:
+    shuffled = {person: tuple(chance.sample(each, len(each)) for each in shop[person]) for person in chance.sample(list(shop), len(shop))}
+    assert attributed(model, shuffled) == attributed(model, shop)  # pyright: ignore[reportArgumentType]
 
 
 @quick
 @given(shops(), st.sampled_from([*MODELS]))
-def test_a_refunded_order_leaves_what_the_others_gave(shop: tuple[list[Order], dict[str, list[Visit]]], model: str) -> None:
-    orders, visits = shop
-    whole = attributed(model, orders, visits)
-    for refunded in orders:
-        own = {visit.session: visit for several in visits.values() for visit in several}
-        [theirs] = [attribute(model, [refunded], paths(orders, visits, own), [], ledger())]
-        left = attributed(model, [order._replace(net=Decimal(0)) if order is refunded else order for order in orders], visits)
-        assert {name: share.amount - (theirs[name].amount if name in theirs else 0) for name, share in whole.items()} == {
-            name: share.amount for name, share in left.items()
-        }
+def test_a_refunded_order_leaves_what_the_others_gave(shop: Shop, model: str) -> None:
+    whole = attributed(model, shop)
+    for person, (orders, visits) in shop.items():
+        for refunded in orders:
+            [own] = [path for path in paths(shop) if path.ending == f"order:{refunded.purchase_id}"]
+            theirs = totals(model, [own]).shares()
+            left = attributed(
+                model, {**shop, person: ([each._replace(net=Decimal(0)) if each is refunded else each for each in orders], visits)}
+            )
+            assert {name: share.amount - (theirs[name].amount if name in theirs else 0) for name, share in whole.items()} == {
+                name: share.amount for name, share in left.items()
+            }
+
+
+@quick
+@given(shops(), st.sampled_from(EVERY_MODEL), st.randoms(use_true_random=False))
+def test_totals_add_up_and_what_is_taken_away_leaves_no_trace(shop: Shop, model: str, chance: Random) -> None:
+    every = paths(shop)
+    taken = chance.sample(every, len(every) // 2)
+    first, second = totals(model, taken), totals(model, [path for path in every if path not in taken])
+    second.merge(first.dumps())
+    assert second.shares() == attributed(model, shop)
+    for path in taken:
+        second.add(Path.loads(path.dumps()), -1)
+    left = totals(model, [path for path in every if path not in taken])
+    assert content(second) == content(left)
+
+
+def content(found: Totals) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(found.dumps())
+    return {**read, "net": Decimal(read["net"]), "shares": sorted(read["shares"]), "steps": sorted(read["steps"])}
+
+
+@quick
+@given(shops())
+def test_every_visit_is_on_one_path_that_lasts_ninety_days_at_most(shop: Shop) -> None:
+    for person, (orders, visits) in shop.items():
+        found = [*paths_of(person, orders, visits, {})]
+        assert len({path.ending for path in found}) == len(found)
+        assert sum(path.bought for path in found) == len(orders)
+        for path in found:
+            assert list(path.visits) == sorted(path.visits)
+            assert not path.visits or path.ended_at - path.visits[0].began <= LOOKBACK
+        seen = [each.session for path in found for each in path.visits]
+        assert set(seen) == {each.session for each in visits}
+        # Only the visit in which somebody bought twice is on two.
+        assert {each for each in seen if seen.count(each) > 1} <= {order.session for order in orders}
 
 
 @quick
@@ -119,10 +163,13 @@ def test_what_rounding_leaves_goes_to_the_largest_remainders(total: str, unit: s
     assert split(Decimal(total), thirds, Decimal(unit), by_name) == {name: Decimal(part) for name, part in expected.items()}
 
 
+def bought(purchase_id: str, net: str, visits: Sequence[Visit]) -> Path:
+    return Path("a", f"order:{purchase_id}", NOW, Decimal(net), tuple(visits))
+
+
 def test_the_cent_that_is_left_favours_no_name() -> None:
-    visits = {"a": [visit(days, name) for days, name in ((3, "a"), (2, "b"), (1, "c"))]}
-    orders = [Order(f"order-{number}", "a", "", NOW, Decimal(1)) for number in range(3000)]
-    shares = attribute("linear", orders, {order.purchase_id: visits["a"] for order in orders}, [], ledger())
+    visits = [visit(days, name) for days, name in ((3, "a"), (2, "b"), (1, "c"))]
+    shares = totals("linear", [bought(f"order-{number}", "1", visits) for number in range(3000)]).shares()
     assert sum(share.amount for share in shares.values()) == 3000
     # Each of 3000 cents goes to one of three: 1000 each, and a standard deviation of 26.
     assert all(abs(share.amount - 1000) < Decimal("1.30") for share in shares.values())
@@ -133,17 +180,16 @@ def test_of_the_same_order_the_same_name_gets_the_cent() -> None:
     path = [visit(2, "a"), visit(1, "b")]
     first: dict[int, str] = {}
     for number in range(20):
-        order = Order(f"order-{number}", "a", "", NOW, Decimal("0.01"))
-        once, again = (attribute("linear", [order], {order.purchase_id: path}, [], ledger()) for _ in range(2))
+        once, again = (totals("linear", [bought(f"order-{number}", "0.01", path)]).shares() for _ in range(2))
         assert once == again
-        refunded = attribute("linear", [order._replace(net=Decimal("-0.01"))], {order.purchase_id: path[::-1]}, [], ledger())
+        refunded = totals("linear", [bought(f"order-{number}", "-0.01", path[::-1])]).shares()
         assert {name: -share.amount for name, share in refunded.items()} == {name: share.amount for name, share in once.items()}
         first[number] = max(once, key=lambda name: once[name].amount)
     assert set(first.values()) == {"a", "b"}
 
 
-def visit(days: float, name: str) -> Visit:
-    return Visit(NOW - timedelta(days=days), f"session:{days}", name, direct=name == DIRECT)
+def visit(days: float, name: str, session: str = "") -> Visit:
+    return Visit(NOW - timedelta(days=days), session or f"session:{days}", None if name == DIRECT else name)
 
 
 @pytest.mark.parametrize(
@@ -170,47 +216,56 @@ def test_direct_visits_get_the_last_non_direct_share_only_among_themselves() -> 
     assert MODELS["last_non_direct"]([visit(2, DIRECT), visit(1, DIRECT)], NOW) == [0, 1]
 
 
+def names(found: Iterable[Path]) -> dict[str, list[str | None]]:
+    """The sources on each path, by its ending."""
+    return {path.ending: [each.source for each in path.visits] for path in found}
+
+
 def test_a_path_is_what_lies_between_two_orders_and_ninety_days() -> None:
-    visits = {"a": [visit(days, f"v{days}") for days in (95, 90, 60, 30, 20, 1)]}
-    orders = [Order(f"o{days}", "a", "", NOW - timedelta(days=days), Decimal(1)) for days in (30, 25, 10, 0)]
-    found = paths(orders, visits, {})
-    assert {name: [each.name for each in path] for name, path in found.items()} == {
-        "o30": ["v95", "v90", "v60", "v30"],
-        "o25": [],
-        "o10": ["v20"],
-        "o0": ["v1"],
+    visits = [visit(days, f"v{days}") for days in (95, 90, 60, 30, 20, 1)]
+    orders = [Order(f"{days}", "", NOW - timedelta(days=days), Decimal(1)) for days in (30, 25, 10, 0)]
+    assert names(paths_of("a", orders, visits, {})) == {
+        "order:30": ["v95", "v90", "v60", "v30"],
+        "order:25": [],
+        "order:10": ["v20"],
+        "order:0": ["v1"],
     }
-    alone = paths(orders[-1:], visits, {})
-    assert [each.name for each in alone["o0"]] == ["v90", "v60", "v30", "v20", "v1"]
+    assert names(paths_of("a", orders[-1:], visits, {})) == {
+        "session:95": ["v95"],
+        "order:0": ["v90", "v60", "v30", "v20", "v1"],
+    }
     assert timedelta(days=90) == LOOKBACK
+
+
+def test_visits_that_no_order_followed_are_on_lost_paths_of_ninety_days() -> None:
+    visits = [visit(days, f"v{days}") for days in (300, 250, 210, 209, 119, 3)]
+    assert names(paths_of("a", [], visits, {})) == {
+        "session:210": ["v300", "v250", "v210"],
+        "session:119": ["v209", "v119"],
+        "session:3": ["v3"],
+    }
+    order = Order("o", "", NOW - timedelta(days=205), Decimal(1))
+    assert names(paths_of("a", [order], visits, {})) == {
+        "session:300": ["v300"],
+        "order:o": ["v250", "v210", "v209"],
+        "session:119": ["v119"],
+        "session:3": ["v3"],
+    }
 
 
 def test_the_visit_of_an_order_is_on_its_path_whoever_was_seen_in_it() -> None:
     own = {"session:2": visit(2, "google")}
-    order = Order("o", "a", "session:2", NOW, Decimal(10))
-    assert attribute("linear", [order], paths([order], {}, own), [], ledger())["google"].amount == 10
-    assert list(attribute("linear", [order], paths([order], {}, {}), [], ledger())) == [NONE]
+    order = Order("o", "session:2", NOW, Decimal(10))
+    assert totals("linear", [*paths_of("a", [order], [], own)]).shares()["google"].amount == 10
+    assert list(totals("linear", [*paths_of("a", [order], [], {})]).shares()) == [NONE]
     again = order._replace(purchase_id="p", paid_at=NOW + timedelta(minutes=1))
-    assert [each.name for each in paths([again, order], {}, own)["p"]] == ["google"]
+    assert names(paths_of("a", [again, order], [], own))["order:p"] == ["google"]
 
 
 def test_a_visit_is_grouped_by_what_it_says() -> None:
-    told = Glimpse("session:1", "", NOW, NOW, "e1", "google", "search", "")
-    assert [visit_of(told, group).name for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
-    assert visit_of(Glimpse("session:1", "", NOW, NOW, "e1"), "campaign").name == DIRECT
-    pages = [
-        '[["a","session:1","2026-11-22 00:00:00.000000",null,null,null,null,null]]',
-        '[["a","session:1","2026-11-23 00:00:00.000000","2026-11-22 00:00:00.000000","e1","google","search",""]]',
-    ]
-    assert visits_of(pages, "source") == visits_of(pages[::-1], "source") == {"a": [Visit(NOW, "session:1", "google", direct=False)]}
-
-
-def test_a_visit_that_somebody_else_began_before_the_period_is_no_lost_path_of_it() -> None:
-    began = ["2026-11-20 00:00:00.000000", "2026-11-22 00:00:00.000000"]
-    page = json.dumps([["a", "session:1", at, None, None, None, None, None] for at in began] + [["b", "session:2", began[1], *[None] * 5]])
-    found = History((), (), (), [page], "source")
-    assert found.lost(NOW) == [[Visit(NOW, "session:2", DIRECT, direct=True)]]
-    assert len(found.lost(None)) == 2
+    said = visit_of(Glimpse("session:1", "", NOW, NOW, "e1", "google", "search", ""))
+    assert [said.name(group) for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
+    assert visit_of(Glimpse("session:1", "", NOW, NOW, "e1")).name("campaign") == DIRECT
 
 
 def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:
@@ -232,13 +287,18 @@ def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name
     return chance
 
 
+def effects_of(won: Sequence[Sequence[str]], lost: Sequence[Sequence[str]]) -> Mapping[str, Fraction]:
+    ended = [*((path, True) for path in won), *((path, False) for path in lost)]
+    return removal_effects(Counter(step for path, won in ended for step in steps_of(path, bought=won)))
+
+
 chains = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), max_size=6)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(chains.filter(bool), chains)
 def test_removal_effects_are_those_of_walking_the_chain(bought: list[list[str]], lost: list[list[str]]) -> None:
-    found = removal_effects(bought, lost)
+    found = effects_of(bought, lost)
     whole = removed(bought, lost, "nobody")
     effects = {name: 1 - removed(bought, lost, name) / whole for name in {name for path in [*bought, *lost] for name in path}}
     assert sum(found.values()) == 1
@@ -249,17 +309,17 @@ def test_removal_effects_are_those_of_walking_the_chain(bought: list[list[str]],
 
 def test_the_chain_of_the_literature_is_reproduced() -> None:
     # C1>C2>C3 buys, C1 and C2>C3 don't: the example with which removal effects are commonly explained.
-    found = removal_effects([["C1", "C2", "C3"]], [["C1"], ["C2", "C3"]])
+    found = effects_of([["C1", "C2", "C3"]], [["C1"], ["C2", "C3"]])
     assert {name: round(float(effect), 4) for name, effect in found.items()} == {"C1": 0.2, "C2": 0.4, "C3": 0.4}
 
 
 def test_nobody_who_buys_means_no_effect() -> None:
-    assert removal_effects([], [["a"]]) == {}
-    assert attribute(MARKOV, [], {}, [[visit(1, "google")]], ledger()) == {}
+    assert effects_of([], [["a"]]) == {}
+    assert totals(MARKOV, [*paths_of("a", [], [visit(1, "google")], {})]).shares() == {}
 
 
 def test_rare_names_share_one_state() -> None:
     bought = [[f"campaign {number:04}"] * (1 + (number < 10)) for number in range(1000)]
-    found = removal_effects(bought, [])
+    found = effects_of(bought, [])
     assert len(found) == MOST_STATES
     assert float(found[OTHER]) == pytest.approx((1000 - MOST_STATES + 1) / 1000)

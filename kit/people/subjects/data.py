@@ -78,6 +78,8 @@ class SubjectData:
         async with self._sessions() as session:
             await session.connection(execution_options=READING)
             for holding in self._holdings:
+                if holding.derived:
+                    continue
                 query = select(func.count()).select_from(holding.table).where(or_(_owned(holding, names), _mentions(holding, names)))
                 counts[holding.table.name] = await session.scalar(query) or 0
             counts[letters.name] = len(await self._letters(session, names))
@@ -91,12 +93,15 @@ class SubjectData:
 
             async def work(session: AsyncSession, holding: Holding = holding) -> int:
                 found = await self._erase(session, holding, names, pseudonym)
-                await _count(session, task, holding.table, found)
+                if not holding.derived:
+                    await _count(session, task, holding.table, found)
                 return found
 
-            counts[name] = 0
+            taken = 0
             while found := await transact(self._sessions, work, follows=True):
-                counts[name] += found
+                taken += found
+            if not holding.derived:
+                counts[name] = taken
 
         async def drop(session: AsyncSession) -> int:
             found = await self._drop(session, names)

@@ -46,7 +46,10 @@ Becomes: TypeAlias = Callable[[Row], Any]
 Tell: TypeAlias = Callable[[Row], tuple[str, Message | None] | None]
 """What the service's topic has to tell of an erased row: its key and a message, or none to forget the key; None where it tells nothing."""
 After: TypeAlias = Callable[[AsyncSession, Sequence[Row]], Awaitable[None]]
-"""Does in the same transaction what follows from rows having been erased. They are given as they are now, or were when they are gone."""
+"""Does in the same transaction what follows from rows having been erased or deleted.
+
+They are given as they are now, or as they were when they are gone.
+"""
 Custom: TypeAlias = Callable[[AsyncSession, Sequence[str], str], Awaitable[int]]
 """Erases names, for which the pseudonym stands, from a table in a way of its own; says how many rows that were."""
 
@@ -111,6 +114,8 @@ class Holding:
     """An erased row is deleted; else it stays without the person."""
     each_name: bool = False
     """Every one of the names makes a row the person's: it tells of both."""
+    derived: bool = False
+    """Its rows are made of other tables' and made anew when those change: an erasure takes them, and does not count them."""
     parts: Sequence[Part] = ()
     told: Tell | None = None
     erase: Custom | None = None

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Sessions, transact
 from kit.outbox import StateTopic
 from kit.people.subjects.data import among
-from kit.people.subjects.holdings import Ages, Holding, Part, Row, Tell
+from kit.people.subjects.holdings import After, Ages, Holding, Part, Row, Tell
 from kit.server import regularly
 from kit.settings import Settings, WrongSetting
 
@@ -46,13 +46,21 @@ class Retention:
     Args:
         settings: `site_retention_tables` goes before what the tables say themselves.
         topic: what the service publishes, if it keeps its history.
+        after: what else follows from deleted rows, by table.
 
     Raises:
         WrongSetting: they name a table of this service that is not there or does not grow old.
     """
 
     def __init__(
-        self, settings: Settings, service: str, sessions: Sessions, tables: Sequence[Expiry], topic: StateTopic | None = None
+        self,
+        settings: Settings,
+        service: str,
+        sessions: Sessions,
+        tables: Sequence[Expiry],
+        topic: StateTopic | None = None,
+        *,
+        after: Mapping[str, After] | None = None,
     ) -> None:
         set_ = {name.partition(".")[2]: kept for name, kept in settings.site_retention_tables.items() if name.startswith(f"{service}.")}
         if unknown := set_.keys() - {each.table.name for each in tables}:
@@ -61,6 +69,7 @@ class Retention:
             raise WrongSetting(message)
         self._sessions = sessions
         self._topic = topic
+        self._after = after or {}
         self._kept = [(each, kept) for each in tables if (kept := set_.get(each.table.name, each.kept)) is not None]
 
     async def run(self) -> None:
@@ -90,6 +99,8 @@ class Retention:
                 (key,) = each.table.primary_key
                 await session.execute(delete(part.table).where(part.table.c[part.key].in_([row[key.name] for row in rows])))
             await session.execute(delete(each.table).where(among(each.table, rows)))
+            if each.table.name in self._after:
+                await self._after[each.table.name](session, rows)
         if self._topic is not None and (each.told is not None or each.ages.key):
             told = [each.told(row) for row in rows] if each.told else [(row[each.ages.key], None) for row in rows]
             await self._topic.forget(session, [tell[0] for tell in told if tell is not None])

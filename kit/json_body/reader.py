@@ -44,9 +44,35 @@ class JsonReader:
 
     def __init__(self, descriptor: Descriptor, timezone: tzinfo, without: frozenset[str] = frozenset()) -> None:
         self._reads: dict[str, _Read] = {}
+        self._converted: list[str] = []
+        """Names of fields that are more than texts, or objects of texts, as JSON has them."""
         for each in descriptor.fields:
             if each.name not in without:
                 self._reads[each.name] = self._reads[each.json_name] = _read(each, timezone)
+                if not _is_text(each) and not _has_texts_alone(each):
+                    self._converted += {each.name, each.json_name}
+
+    def add(self, into: Any, value: Any, notes: Notes) -> None:
+        """Reads an object into a new message of a repeated field, as `fill` does and faster where most fields are as they should be.
+
+        Args:
+            into: the field.
+            value: as `values.parse` returns it.
+            notes: takes what is remarkable.
+        """
+        if value.__class__ is dict:
+            texts = value.copy()
+            converted = [(name, texts.pop(name)) for name in self._converted if name in texts]
+            try:
+                message = into.add(**texts)
+            except (TypeError, ValueError):
+                pass  # nothing was added
+            else:
+                for name, given in converted:
+                    if given is not None:
+                        self._reads[name](message, given, "", notes)
+                return
+        self.fill(into.add(), value, notes)
 
     def fill(self, message: Any, value: Any, notes: Notes, path: str = "") -> None:
         """Reads an object into a message. An empty list is one, as PHP writes it, and null is as if it were not there.
@@ -86,7 +112,7 @@ def _scalar(of: FieldDescriptor) -> _Read:
         except ValueError as error:
             notes.unreadable(path + name, str(error), essential=essential)
         else:
-            if isinstance(value, values.Mended):
+            if value.__class__ is values.Mended:
                 notes.note(path + name, "had characters that are none of Unicode: replaced")
 
     def read_text(message: Any, value: Any, path: str, notes: Notes) -> None:
@@ -96,6 +122,15 @@ def _scalar(of: FieldDescriptor) -> _Read:
             read(message, value, path, notes)
 
     return read_text if convert in {values.name, values.text} else read
+
+
+def _is_text(of: FieldDescriptor) -> bool:
+    return of.message_type is None and not of.is_repeated and _convert(of) in {values.name, values.text}
+
+
+def _has_texts_alone(of: FieldDescriptor) -> bool:
+    inner = of.message_type
+    return inner is not None and not of.is_repeated and not inner.full_name.startswith("google.") and all(map(_is_text, inner.fields))
 
 
 def _convert(of: FieldDescriptor) -> _Convert:
@@ -155,7 +190,6 @@ def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
             notes.unreadable(path + name, str(error), essential=essential)
             return
         into = getattr(message, name)
-        into.SetInParent()
         into.seconds, into.nanos = seconds, 1000 * microseconds
         if is_local:
             notes.note(path + name, assumed)

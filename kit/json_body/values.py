@@ -9,7 +9,7 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from ipaddress import ip_address
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import orjson
 from google.protobuf.descriptor import EnumDescriptor
@@ -39,18 +39,18 @@ class Mended(str):
     __slots__ = ()
 
 
+class MendedObject(dict[str, Any]):
+    """An object that may hold mended texts."""
+
+    __slots__ = ()
+
+
 UNREADABLE: Final = object()
 """Stands for a number that JSON does not have."""
 
 
-class Moment(NamedTuple):
-    """A time."""
-
-    seconds: int
-    """Since 1970."""
-    microseconds: int
-    is_local: bool
-    """No zone said which."""
+Moment: TypeAlias = tuple[int, int, bool]
+"""A time: seconds since 1970, microseconds, and whether no zone said where that is local."""
 
 
 def parse(body: bytes) -> Any:
@@ -76,7 +76,7 @@ def _mended(value: Any) -> Any:
     if isinstance(value, list):
         return [_mended(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        return {str(_mended(name)): _mended(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return MendedObject((str(_mended(name)), _mended(item)) for name, item in value.items())  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
@@ -171,14 +171,14 @@ def member(value: Any, of: EnumDescriptor) -> int:
 def moment(value: Any, timezone: tzinfo) -> Moment:
     """A time: RFC 3339, or seconds, milliseconds or microseconds since 1970. Without a zone it is local."""
     try:
-        if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        if isinstance(value, str) and (value[4:5] == "-" or not _NUMBER.fullmatch(value)):
             return _written(value, timezone)
         found = _numeric(value)
         if found is not None:
             units = 1 if abs(found) < _MILLISECONDS else 1000 if abs(found) < _MICROSECONDS else _MILLION
             seconds, microseconds = divmod(int(found * (_MILLION // units)), _MILLION)
             if _FIRST_SECOND <= seconds <= _LAST_SECOND:
-                return Moment(seconds, microseconds, is_local=False)
+                return seconds, microseconds, False
     except (ValueError, OverflowError):
         pass
     message = "is in no timestamp format: RFC 3339 with zone, or seconds or milliseconds since 1970"
@@ -189,7 +189,7 @@ def _written(value: str, timezone: tzinfo) -> Moment:
     at = datetime.fromisoformat(value if value[:1].isdecimal() and value[-1:] not in "z \n" else value.strip().upper())
     is_local = at.tzinfo is None
     since = (at.replace(tzinfo=timezone) if is_local else at) - _EPOCH
-    return Moment(since.days * 86_400 + since.seconds, since.microseconds, is_local)
+    return since.days * 86_400 + since.seconds, since.microseconds, is_local
 
 
 def put(into: Any, value: Any, depth: int = 1) -> bool:
@@ -220,7 +220,14 @@ def put(into: Any, value: Any, depth: int = 1) -> bool:
 def put_all(struct: Any, values: Mapping[str, Any], depth: int = 1) -> bool:
     """Reads an object into a `google.protobuf.Struct`, as `put` does."""
     fields = struct.fields
-    return all([put(fields[name], value, depth) for name, value in values.items()])  # noqa: C419  (each has to be read)
+    is_exact = True
+    for name, value in values.items():
+        into = fields[name]
+        if value.__class__ is str:
+            into.string_value = value
+        else:
+            is_exact = put(into, value, depth) and is_exact
+    return is_exact
 
 
 def _numeric(value: Any) -> float | int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from string import ascii_letters, digits
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -18,6 +19,8 @@ _WORDS: Final = frozenset(
 )
 _LONGEST: Final = max(map(len, _WORDS))
 _ZEROS: Final = re.compile(r"[\s0._:-]*")
+_FIRST_OF_SOMEBODY: Final = frozenset(ascii_letters + digits) - {"0", *(first for word in _WORDS for first in (word[0], word[0].upper()))}
+"""No id that names nobody begins with one of these: most ids need not be looked at any further."""
 NOBODY: Final = "0"
 """An id that names nobody, as WordPress has it of whoever is not logged in."""
 _IDS: Final = frozenset({"user_id", "session_id", "anonymous_id"})
@@ -26,6 +29,8 @@ _IDS: Final = frozenset({"user_id", "session_id", "anonymous_id"})
 
 def names_nobody(id_: str) -> bool:
     """True for an id that is empty, all zeros, or a word that stands for none."""
+    if id_[:1] in _FIRST_OF_SOMEBODY:
+        return False
     return (len(id_) <= _LONGEST and id_.strip().casefold() in _WORDS) or _ZEROS.fullmatch(id_) is not None
 
 
@@ -41,18 +46,24 @@ def forget_nobody(request: Message, instead: str = "") -> None:
     _, messages, several = _parts(request.DESCRIPTOR)
     for name in messages:
         if request.HasField(name):
-            _forget(getattr(request, name), instead)
+            _forget([getattr(request, name)], instead)
     for name in several:
-        for each in getattr(request, name):
-            _forget(each, instead)
+        _forget(getattr(request, name), instead)
 
 
-def _forget(told: Message, instead: str) -> None:
-    ids, _, _ = _parts(told.DESCRIPTOR)
-    for name in ids:
-        if (id_ := getattr(told, name)) and names_nobody(id_):
-            setattr(told, name, instead)
-    forget_nobody(told, instead)
+def _forget(told: Iterable[Message], instead: str) -> None:
+    """Does so with messages of one type, which tell of somebody."""
+    ids: Sequence[str] = ()
+    is_nested = True
+    for number, each in enumerate(told):
+        if not number:
+            ids, *nested = _parts(each.DESCRIPTOR)
+            is_nested = any(nested)
+        for name in ids:
+            if (id_ := getattr(each, name)) and names_nobody(id_):
+                setattr(each, name, instead)
+        if is_nested:
+            forget_nobody(each, instead)
 
 
 @cache

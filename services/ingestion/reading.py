@@ -49,7 +49,9 @@ class Reading:
         if request.json_body.data:
             body = parse(request.json_body.data)
             request.ClearField("event")
-            self._fill(request.event, body, notes, strict=request.strict)
+            self._reader.fill(request.event, body, notes)
+            if request.strict:
+                notes.violations = [*notes.strict()]
         return notes
 
     def events(self, request: pb.TrackEventsRequest) -> Batch:
@@ -73,14 +75,11 @@ class Reading:
         if request.strict and beside.ignored:
             raise InvalidRequest(beside.strict())
         found: dict[int, Notes] = {}
-        notes, add = Notes(), request.events.add
+        notes, events, strict = Notes(), request.events, request.strict
         for number, element in enumerate(told[: _MOST + 1]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            self._fill(add(), element, notes, strict=request.strict)
+            self._reader.add(events, element, notes)
+            if strict:
+                notes.violations = [*notes.strict()]
             if notes.is_remarkable:
                 found[number], notes = notes, Notes()
         return Batch(found, beside.ignored)
-
-    def _fill(self, event: event_pb2.Event, element: Any, notes: Notes, *, strict: bool) -> None:
-        self._reader.fill(event, element, notes)
-        if strict:
-            notes.violations = [*notes.strict()]

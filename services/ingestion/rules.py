@@ -43,9 +43,10 @@ def reduce(event: Event, scrubber: Scrubber) -> None:
         event: as the client sent it; changed in place.
         scrubber: knows what does.
     """
-    event.email = ""
     user_id, address = event.user_id, event.ip_address
-    if user_id.startswith("0") and user_id.isdecimal() and user_id.isascii():
+    if event.email:
+        event.email = ""
+    if user_id[:1] == "0" and user_id.isdecimal() and user_id.isascii():
         event.user_id = str(int(user_id))  # rows of a person are found by its id
     if address:
         event.ip_address = network(address)

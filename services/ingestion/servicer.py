@@ -99,13 +99,13 @@ class _Admission:
             told_id = "" if any(violation.field == "id" for violation in broken) else event.id
             return _Rejected(told_id, [*broken, *wrong])
         received = self._record.payload
-        received.sealed_email = received.email_hash = b""
         received.from_browser = is_passed_on or who.scope == "track"
         if is_passed_on:
             rules.fold(event)
-        if self._seal and (email := event.email):
-            received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT)
-            received.email_hash = self._vault.fingerprint(email)
+        if self._seal:
+            email = event.email
+            received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if email else b""
+            received.email_hash = self._vault.fingerprint(email) if email else b""
         told_id = event.id
         if not told_id:
             event.id = str(uuid7())

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pmp.ingestion.v1 import event_pb2, ingestion_pb2
 from pmp.purchases.v1 import purchases_pb2
 
@@ -22,13 +24,19 @@ from kit.json_body.values import parse
 TRACK = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 PURCHASE = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["TrackPurchase"]
 STATUS = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["UpdatePaymentStatus"]
+NEIGHBOUR = event_pb2.Event(id="neighbour", event_type="page_view")
 READER = JsonReader(event_pb2.Event.DESCRIPTOR, ZoneInfo("Europe/Berlin"))
 
 
 def read(body: Any) -> tuple[event_pb2.Event, Notes]:
     """An event, and what was remarkable about it."""
     event, notes = event_pb2.Event(), Notes()
-    READER.fill(event, parse(body if isinstance(body, bytes) else json.dumps(body).encode()), notes)
+    value = parse(body if isinstance(body, bytes) else json.dumps(body).encode())
+    READER.fill(event, value, notes)
+    among, its_notes = ingestion_pb2.TrackEventsRequest(events=[NEIGHBOUR]), Notes()
+    READER.add(among.events, value, its_notes)
+    assert [*among.events] == [NEIGHBOUR, event], "the shorter way reads the same"
+    assert (its_notes.violations, faults(its_notes), its_notes.ignored) == (notes.violations, faults(notes), notes.ignored)
     return event, notes
 
 
@@ -49,6 +57,27 @@ EVENT: dict[str, Any] = {
     "metadata": {"a": [1, "x", None, {"b": [True, 2.5]}], "empty": {}, "none": []},
     "global_privacy_control": True,
 }
+
+
+texts = st.text(max_size=8) | st.sampled_from(
+    ["2026-11-28T10:00:00Z", "2026-11-28T10:00:00", "203.0.113.9:51", "ä@münchen.example", "1", "true"]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**14), 10**14) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["source", "medium", "user_id", "userId", "a"]), inner),
+    max_leaves=5,
+)
+FIELDS = [name for field in event_pb2.Event.DESCRIPTOR.fields for name in (field.name, field.json_name)]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from([*FIELDS, "nobody_knows"]), texts | anything, max_size=6))
+def test_an_event_of_a_batch_is_read_as_a_single_one(body: dict[str, Any]) -> None:
+    twice = [
+        field for field in event_pb2.Event.DESCRIPTOR.fields if field.name != field.json_name and {field.name, field.json_name} <= set(body)
+    ]
+    if not twice:
+        read(body)
 
 
 def test_what_protobuf_reads_is_read_as_protobuf_does() -> None:

@@ -30,6 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from kit.database import is_transient
 from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Overloaded, Unauthenticated, Unavailable, Violation
 from kit.json_body.body import JsonBody
+from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.overload import BUSY, Limit, expect
 from kit.people.nobody import NOBODY, forget_nobody
@@ -360,12 +361,16 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise _too_large(bound)
         if method.applies_rules:
             return request
+        may_leave_out = method.body is not None and request.HasField("json_body") and not request.strict
         if method.body is not None:
             method.body.read(request, notes)
         if method.tells:
             forget_nobody(request, NOBODY)
-        if broken := notes.broken(validate(request)):
-            raise InvalidRequest(broken)
+        broken = validate(request)
+        if broken and method.body is not None and may_leave_out and leave_out(request, broken, notes, method.body.prefix):
+            broken = validate(request)
+        if refused := notes.broken(broken):
+            raise InvalidRequest(refused)
         if method.tells:
             # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
             forget_nobody(request)

@@ -27,6 +27,8 @@ class JsonBody:
     def __init__(self, method: MethodDescriptor, timezone: tzinfo) -> None:
         name: str = method.GetOptions().Extensions[options_pb2.body]
         self._field = "" if name == "*" else name
+        self.prefix = f"{self._field}." if self._field else ""
+        """Begins the paths of fields in the request, and is no part of those in the body."""
         of = method.input_type.fields_by_name[name].message_type if self._field else method.input_type
         self._reader = JsonReader(cast("Descriptor", of), timezone, _OWN)
 

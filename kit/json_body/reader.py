@@ -11,6 +11,7 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from kit.json_body import values
+from kit.json_body.leaving_out import is_identity
 from kit.json_body.notes import Notes
 
 _Read: TypeAlias = Callable[[Any, Any, str, Notes], None]
@@ -145,7 +146,7 @@ def _convert(of: FieldDescriptor) -> _Convert:
     if rules.string.ip or rules.string.email:
         return values.network_address if rules.string.ip else values.email_address
     # A name may look like a number to its sender; the type of a record does not.
-    return values.text if rules.required and not _is_identity(of) else values.name
+    return values.text if rules.required and not is_identity(of) else values.name
 
 
 def _message(of: FieldDescriptor, timezone: tzinfo) -> _Read:
@@ -218,15 +219,11 @@ def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _is_essential(of: FieldDescriptor) -> bool:
-    return _rules(of).required or _is_identity(of) or of.cpp_type in _ESSENTIAL
+    return _rules(of).required or is_identity(of) or of.cpp_type in _ESSENTIAL
 
 
 def _type(of: FieldDescriptor) -> Descriptor:
     return cast("Descriptor", of.message_type)
-
-
-def _is_identity(of: FieldDescriptor) -> bool:
-    return of.name in {"id", "reference"} or of.name.endswith("_id")
 
 
 def _rules(of: FieldDescriptor) -> validate_pb2.FieldRules:

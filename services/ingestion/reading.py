@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any, Final
@@ -23,7 +23,7 @@ _MOST: Final = 500
 class Batch:
     """What was remarkable about a batch."""
 
-    notes: Mapping[int, Notes] = field(default_factory=dict[int, Notes])
+    notes: dict[int, Notes] = field(default_factory=dict[int, Notes])
     """Of those of its events about which something was, by their number."""
     ignored: Sequence[str] = ()
     """Names of fields beside the events that nobody knows."""

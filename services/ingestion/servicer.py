@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time_ns
@@ -20,6 +20,7 @@ from uuid6 import uuid7
 from kit.database import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
+from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.log import books
 from kit.log.account import Sender
@@ -130,11 +131,15 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
+        may_leave_out = request.HasField("json_body") and not request.strict
         notes = self._reading.event(request)
         event = request.event
         forget_nobody(request)
+        broken = validate(event)
+        if broken and may_leave_out and leave_out(event, broken, notes):
+            broken = validate(event)
         admission = await self._admission(with_email=bool(event.email))
-        verdict = admission.verdict(event, notes.broken(validate(event)))
+        verdict = admission.verdict(event, notes.broken(broken))
         if isinstance(verdict, bytes):
             await self._appender.append([(_key(event), verdict)], ids=[event.id], sender=admission.sender)
             answer = pb.TrackEventResponse(success=True, event_id=event.id)
@@ -148,9 +153,14 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
+        may_leave_out = request.HasField("json_body") and not request.strict
         told = self._reading.events(request)
         forget_nobody(request)
         broken = _by_event(validate(request))
+        for number in broken if may_leave_out else ():
+            notes = told.notes.setdefault(number, Notes())
+            if leave_out(request.events[number], broken[number], notes):
+                broken[number] = validate(request.events[number])
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
         response = pb.TrackEventsResponse(ignored_fields=told.ignored)
         results = response.results
@@ -220,7 +230,7 @@ def _key(event: event_pb2.Event) -> str:
     return event.user_id or event.session_id or event.id
 
 
-def _by_event(broken: Iterable[Violation]) -> Mapping[int, Sequence[Violation]]:
+def _by_event(broken: Iterable[Violation]) -> dict[int, list[Violation]]:
     """The rules that events of a batch break, by the number of the event, with paths within it.
 
     Raises:

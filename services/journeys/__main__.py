@@ -17,8 +17,8 @@ from kit.settings import Settings
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
 from services.journeys.models import SessionRow
-from services.journeys.paths import AttributionStore, erase_paths, mark_expired, splitter_of
 from services.journeys.personal import holdings, visit_pseudonym
+from services.journeys.projection import AttributionStore, erase_paths, mark_expired, splitter_of
 from services.journeys.repository import erase_visits
 from services.journeys.servicer import JourneysServicer
 

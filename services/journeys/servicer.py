@@ -28,7 +28,7 @@ from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_t
 from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
-from services.journeys.paths import AttributionStore
+from services.journeys.projection import AttributionStore
 from services.journeys.repository import Journey, Touchpoints, Whose, steps, visits
 
 _PAGE = 100

@@ -60,7 +60,7 @@ MALFORMED = {
     "no timestamp": (json.dumps({"event_type": "page_view"}), "timestamp"),
     "no event type": (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
     "an empty event type": (json.dumps(event(event_type="")), "event_type"),
-    "a bad e-mail": (json.dumps(event(email="nobody")), "email"),
+    "a visit with a space": (json.dumps(event(session_id="a b")), "session_id"),
     "a trailing space": (json.dumps(event(id="trailing ")), "id"),
     "two days ahead": (json.dumps(event(timestamp=(datetime.now(UTC) + timedelta(days=2)).isoformat())), "ahead"),
     "too deep": (json.dumps(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}})), "metadata"),
@@ -77,7 +77,7 @@ def test_a_malformed_event_is_a_400_that_names_what_is_wrong(mesh: Mesh, site: d
 
 
 def test_a_broken_rule_comes_with_its_field_in_the_details(mesh: Mesh, site: dict[str, str]) -> None:
-    _, body = refused(mesh, "POST", TRACK, site, json=event(email="nobody"))
+    _, body = refused(mesh, "POST", f"{TRACK}?strict=true", site, json=event(email="nobody"))
     [bad] = body["details"]
     assert bad["@type"] == "type.googleapis.com/google.rpc.BadRequest"
     assert [violation["field"] for violation in bad["field_violations"]] == ["email"]
@@ -97,15 +97,72 @@ def test_what_careless_senders_write_is_taken_and_said(mesh: Mesh, site: dict[st
     single = accepted(mesh, site, TRACK, event(id=4711, metadata=[], timestamp=local, ip_address="unknown", total=1))
     assert (single["event_id"], single["ignored_fields"]) == ("4711", ["total"])
     assert [fault["field"] for fault in single["faults"]] == ["timestamp", "ip_address"]
-    elements = [event(id="batch-1"), None, event(id=4712, timestamp=round(time.time() * 1000)), {"event_type": "x", "timestamp": "never"}]
+    elements = [
+        event(id="batch-1", page_title="x" * 501),
+        None,
+        event(id=4712, timestamp=round(time.time() * 1000)),
+        {"event_type": "x", "timestamp": "never"},
+    ]
     several = accepted(mesh, site, BATCH, {"events": elements})
     assert [verdict["success"] for verdict in several["results"]] == [True, False, True, False]
+    assert [fault["field"] for fault in several["results"][0]["faults"]] == ["page_title"]
     broken = b'{"events": [{"event_type": "x", "timestamp": "' + local.encode() + b'Z", "page_title": "\\ud83d", "metadata": {"n": NaN}}]}'
     [verdict] = accepted(mesh, site, BATCH, broken)["results"]
     assert verdict["success"]
     assert {fault["field"] for fault in verdict["faults"]} == {"page_title", "metadata"}
     after = mesh.drained()
     assert (after["stored"] - before["stored"], after["rejected"] - before["rejected"], after["balanced"]) == (4, 2, True)
+
+
+LEFT_OUT: dict[str, tuple[str, dict[str, Any], set[str]]] = {
+    "event": (
+        TRACK,
+        event(email="nobody", page_title="x" * 501, utm_parameters={"campaign": "y" * 3000}),
+        {"email", "page_title", "utm_parameters.campaign"},
+    ),
+    "purchase": (
+        "/api/v1/purchases/track",
+        {
+            "order_id": "left-out",
+            "user_id": 42,
+            "amount": 10,
+            "email": "ada@",
+            "timestamp": round(time.time()),
+            "payment_method": "x" * 51,
+            "lines": [{"product_id": "a", "amount": 4}, {"product_id": "b", "product_name": "x" * 256, "amount": 6}],
+        },
+        {"email", "payment_method", "lines[1].product_name"},
+    ),
+    "registration": ("/api/v1/users/register", {"wordpress_id": 4343, "email": "ada", "first_name": "x" * 101}, {"email", "first_name"}),
+    "touchpoint": (
+        "/api/v1/journey/touchpoint",
+        {"session_id": "s", "action": "a", "touchpoint": "t", "timestamp": round(time.time()), "campaign": "x" * 101},
+        {"campaign"},
+    ),
+}
+
+
+@pytest.mark.parametrize("record", LEFT_OUT)
+def test_a_text_that_breaks_a_rule_is_left_out_and_its_record_kept(mesh: Mesh, site: dict[str, str], record: str) -> None:
+    path, body, fields = LEFT_OUT[record]
+    status, answer = refused(mesh, "POST", f"{path}?strict=true", site, json=body)
+    assert status == 400
+    broken = [violation["field"] for violation in answer["details"][0]["field_violations"]]
+    assert all(any(path.endswith(field) for path in broken) for field in fields)
+    answer = accepted(mesh, site, path, body)
+    assert {fault["field"] for fault in answer["faults"]} == fields
+    assert all(fault["description"].endswith(": left out") for fault in answer["faults"])
+    assert answer["success"]
+
+
+def test_what_is_left_may_not_be_enough(mesh: Mesh, site: dict[str, str]) -> None:
+    lead = {"conversion_type": "lead", "timestamp": round(time.time())}
+    status, body = refused(mesh, "POST", "/api/v1/conversions/track", site, json={**lead, "email": "nobody"})
+    assert (status, "user_id, email or session_id is required" in json.dumps(body)) == (400, True)
+    assert accepted(mesh, site, "/api/v1/conversions/track", {**lead, "email": "nobody", "session_id": "s"})["faults"]
+    paid = {"order_id": "kept", "user_id": 42, "amount": 10, "timestamp": round(time.time()), "payment_status": "x" * 51}
+    status, body = refused(mesh, "POST", "/api/v1/purchases/track", site, json=paid)
+    assert (status, "payment_status" in json.dumps(body)) == (400, True)
 
 
 def test_strict_is_a_400_for_what_would_only_be_reported(mesh: Mesh, site: dict[str, str]) -> None:
@@ -222,10 +279,10 @@ def test_a_service_port_refuses_whoever_lacks_the_meshs_credential(mesh: Mesh) -
 
 def test_one_bad_event_of_a_batch_leaves_the_rest_stored(mesh: Mesh, site: dict[str, str]) -> None:
     before = mesh.drained()
-    events = [event(id="neighbour-1"), event(id="broken", email="nobody"), event(id="neighbour-2")]
+    events = [event(id="neighbour-1"), event(id="broken", session_id="a b"), event(id="neighbour-2")]
     answer = mesh.client.post(mesh.url + BATCH, headers=site, json={"events": events}).json()
     assert [result["success"] for result in answer["results"]] == [True, False, True]
-    assert answer["results"][1]["violations"][0]["field"] == "email"
+    assert answer["results"][1]["violations"][0]["field"] == "session_id"
     after = mesh.drained()
     assert (after["stored"] - before["stored"], after["rejected"] - before["rejected"], after["balanced"]) == (2, 1, True)
 

@@ -202,10 +202,11 @@ def test_a_merge_joins_what_two_users_paid_and_an_unmerge_gives_it_back(shop: Sh
 @pytest.mark.parametrize("service", ["identity", "journeys", "purchases"])
 def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
     wordpress_id, email, session = person()
-    shop.post("users/register", {"wordpress_id": str(wordpress_id), "email": email, "session_id": session})
+    user = shop.post("users/register", {"wordpress_id": str(wordpress_id), "email": email, "session_id": session})["user_id"]
     shop.post("purchases/track", order(wordpress_id, f"replay-{wordpress_id}", session_id=session))
     until(lambda: _value(shop, wordpress_id) == 199)
     until(lambda: shop.knows_journey(str(wordpress_id)) and "purchase" in shop.get(f"users/{wordpress_id}/journey")["stages"])
+    until(lambda: shop.get(f"users/{wordpress_id}/journey")["user_id"] == user)
     before, read = (shop.get(f"users/{wordpress_id}"), shop.get(f"users/{wordpress_id}/journey")), _read_to(mesh, service)
     assert f"{service} reads " in mesh.pmp("replay", service).stdout
     until(lambda: all(position >= read[partition] for partition, position in _read_to(mesh, service).items()))

@@ -44,8 +44,8 @@ from kit.settings import Settings, WrongSetting
 from services.journeys import models
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC, event_row, glimpse, order_row
-from services.journeys.paths import AttributionStore, mark_expired, splitter_of
 from services.journeys.personal import holdings
+from services.journeys.projection import AttributionStore, mark_expired, splitter_of
 from services.journeys.repository import Orders, Touchpoints, mark_pending
 from services.journeys.servicer import JourneysServicer
 from tests.conftest import newest_database

@@ -33,7 +33,7 @@ from kit.settings import Settings
 from services.identity import consumers as identity
 from services.identity.models import UserRow
 from services.journeys import consumers as journeys
-from services.journeys.paths import AttributionStore, splitter_of
+from services.journeys.projection import AttributionStore, splitter_of
 from services.journeys.servicer import JourneysServicer
 from services.purchases.exchange import Quote
 from services.purchases.repository import Rates

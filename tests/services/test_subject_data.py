@@ -32,9 +32,9 @@ from services.gdpr.personal import HOLDINGS as GDPR
 from services.identity.personal import HOLDINGS as IDENTITY
 from services.ingestion.personal import HOLDINGS as INGESTION
 from services.journeys.models import PathRow, PendingRow
-from services.journeys.paths import Paths, erase_paths
 from services.journeys.personal import holdings as journeys_holdings
 from services.journeys.personal import visit_pseudonym
+from services.journeys.projection import Paths, erase_paths
 from services.journeys.repository import erase_visits
 from services.journeys.shares import Splitter
 from services.purchases.personal import holdings as purchases_holdings

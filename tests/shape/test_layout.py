@@ -21,11 +21,11 @@ TOP_LEVEL = {
 }
 SERVICE_MODULES = {
     *("__init__", "__main__", "servicer", "repository", "models", "consumers", "worker", "migrations"),
-    *("saga", "holders", "archive", "calls", "deadlines", "losses"),
+    *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
 while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
-log lost that the service had answered for."""
+log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|outbox|server)")
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")

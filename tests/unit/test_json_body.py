@@ -36,7 +36,7 @@ def read(body: Any) -> tuple[event_pb2.Event, Notes]:
     among, its_notes = ingestion_pb2.TrackEventsRequest(events=[NEIGHBOUR]), Notes()
     READER.add(among.events, value, its_notes)
     assert [*among.events] == [NEIGHBOUR, event], "the shorter way reads the same"
-    assert (its_notes.violations, faults(its_notes), its_notes.ignored) == (notes.violations, faults(notes), notes.ignored)
+    assert (refused(its_notes), faults(its_notes), its_notes.ignored) == (refused(notes), faults(notes), notes.ignored)
     return event, notes
 
 

@@ -37,13 +37,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
-from kit.errors import Overloaded, Unavailable
+from kit.errors import Overloaded
+from kit.outages import code_of, is_outage
 from kit.overload import BUSY, leaves_at
 from kit.turns import Turns
 
@@ -58,22 +58,11 @@ MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 
-# Server and client codes after which the same work may succeed later: lock waits, deadlocks, lost or refused connections,
-# shutdown, a full disk. https://dev.mysql.com/doc/mysql-errors/8.0/en/
-# fmt: off
-_TRANSIENT: Final = frozenset({
-    1020, 1021, 1040, 1042, 1053, 1077, 1079, 1114, 1129, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1290, 1836, 1927,
-    2002, 2003, 2006, 2013, 2014, 2055, 3024, 3100, 4031,
-})
-# fmt: on
 # A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
 _LOST_RACES: Final = frozenset({1020, 1205, 1213})
 _ATTEMPTS: Final = 5
 _COMPANY: Final = 32
 """So much work shares a transaction: few wait long for others, and hardly anything is gained by more."""
-_TRANSIENT_SQLITE: Final = frozenset(
-    {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
-)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -258,7 +247,7 @@ async def _transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable
             async with sessions.begin() as session:
                 return await work(session)
         except DBAPIError as error:
-            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or _code(error) in _LOST_RACES):
+            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or code_of(error) in _LOST_RACES):
                 raise
     raise AssertionError
 
@@ -350,7 +339,7 @@ class Together(Generic[_Work, _Result]):
         try:
             done = await _transact(self._sessions, lambda session: self._do(session, works))
         except Exception as error:  # noqa: BLE001 (every failure is an answer to those who asked)
-            if len(company) > 1 and not is_transient(error):
+            if len(company) > 1 and not is_outage(error):
                 for asked in company:
                     await self._settle([asked])
                 return
@@ -361,36 +350,6 @@ class Together(Generic[_Work, _Result]):
         for asked, answer in zip(company, done, strict=True):
             if not asked.result.done():
                 asked.result.set_result(answer)
-
-
-def _code(error: DBAPIError) -> object:
-    """The server's number of an error."""
-    return error.orig.args[0] if error.orig and error.orig.args else None
-
-
-def is_transient(error: BaseException) -> bool:
-    """True when the same statements may succeed later: the work waits and is tried again, nothing is set aside."""
-    if isinstance(error, ConnectionError | TimeoutError | PoolTimeoutError | InterfaceError | Unavailable) or _is_closed_transport(error):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    cause = error.orig
-    if isinstance(cause, ConnectionError | TimeoutError):
-        return True
-    primary = getattr(cause, "sqlite_errorcode", None) or getattr(getattr(cause, "__cause__", None), "sqlite_errorcode", None)
-    if primary is not None:
-        return primary & 0xFF in _TRANSIENT_SQLITE
-    return _code(error) in _TRANSIENT
-
-
-def _is_closed_transport(error: BaseException) -> bool:
-    """True when the other side went away just before a write.
-
-    uvloop then raises a RuntimeError, which neither driver makes an error of its own; asyncio's loop ignores such a write.
-    """
-    return isinstance(error, RuntimeError) and "the handler is closed" in str(error)
 
 
 @lru_cache(4096)

@@ -24,14 +24,23 @@ from opentelemetry import metrics
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from pmp.options.v1 import options_pb2 as options
 from protovalidate import Validator
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kit.database import is_transient
-from kit.errors import Conflict, Forbidden, InvalidRequest, LogFull, NotFound, Overloaded, Unauthenticated, Unavailable, Violation
+from kit.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    LogFull,
+    MeshError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
 from kit.json_body.body import JsonBody
 from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
+from kit.outages import refusal_of
 from kit.overload import BUSY, Limit, expect
 from kit.people.nobody import NOBODY, forget_nobody
 from kit.scrubbing import Scrubber
@@ -465,13 +474,12 @@ def _cancelled(context: Context) -> grpc.StatusCode:
 
 
 def _failed(error: Exception) -> _Outcome:
+    if not isinstance(error, MeshError):
+        error = refusal_of(error, "something this call needs is down; try again") or error
     code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
-    if code is not None:
-        message = str(error)
-    elif is_transient(error) or isinstance(error, RedisConnectionError | RedisTimeoutError):
-        code, message = grpc.StatusCode.UNAVAILABLE, "something this call needs is down; try again"
-    else:
+    if code is None:
         return _Outcome(grpc.StatusCode.INTERNAL, "internal error")
+    message = str(error)
     trailers: tuple[tuple[str, str | bytes], ...] = ()
     if code in _RETRY_AFTER:
         trailers = (("retry-after", _RETRY_AFTER[code]),)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from kit.interceptors import Boundary
-from kit.log.streams import is_outage
+from kit.outages import is_outage
 from kit.scrubbing import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry import describe, log_to_stdout

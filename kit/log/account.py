@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import READING, Sessions, transact
 from kit.log import books
-from kit.log.streams import Count, LogDownError, LogFullError, OutOfTurnError, Turn
+from kit.log.streams import Count, OutOfTurnError, Turn
 from kit.log.tables import log_counters
+from kit.outages import LogDownError, LogFullError
 
 _log = structlog.get_logger(__name__)
 

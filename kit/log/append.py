@@ -12,18 +12,17 @@ import structlog
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 
-from kit.database import is_transient
 from kit.errors import LogFull, Unavailable
 from kit.log.account import NOBODY, Account, Sender, Share
 from kit.log.disk import LogDisk
-from kit.log.streams import PACK_BYTES, Append, LogFullError, OutOfTurnError, StreamLog, is_log_outage, partition_of
+from kit.log.streams import PACK_BYTES, Append, OutOfTurnError, StreamLog, partition_of
+from kit.outages import LOG_FULL, refusal_of
 from kit.telemetry import SpanName, span
 
 _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
 # A group's round trip stays short, and nobody waits behind more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
-_FULL = "the log is full; try again later"
 _DISK_FULL = "the disk of the log is nearly full; try again later"
 # Tag and length of a record inside of its pack, at most.
 _RECORD_FRAME = 6
@@ -220,7 +219,7 @@ class Appender:
         """What callers are told; nothing while the log takes events."""
         if self._disk is not None and self._disk.is_low():
             return _DISK_FULL
-        return _FULL if await self._used_bytes() > self._max_bytes else ""
+        return LOG_FULL if await self._used_bytes() > self._max_bytes else ""
 
 
 def packs(records: Sequence[bytes], most: int | None = None) -> list[tuple[bytes, int]]:
@@ -246,8 +245,4 @@ def _fail(request: _Request, error: Exception) -> None:
 
 
 def _answer(error: Exception) -> Exception:
-    if isinstance(error, LogFullError):
-        return LogFull(_FULL)
-    if is_log_outage(error) or is_transient(error) or isinstance(error, OSError):
-        return Unavailable("the log did not confirm; try again with the same id")
-    return error
+    return refusal_of(error, "the log did not confirm; try again with the same id") or error

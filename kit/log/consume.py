@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import READING, Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
-from kit.log.streams import START, Counters, Entry, Position, StreamLog, is_outage
+from kit.log.streams import START, Counters, Entry, Position, StreamLog
+from kit.outages import is_outage
 from kit.telemetry import Attribute, SpanName, span
 
 _Result = TypeVar("_Result")

@@ -14,11 +14,11 @@ from kit.database import Database, Sessions, open_database
 from kit.log.consume import Consumer, Handler
 from kit.log.history import remote_history
 from kit.log.leases import Leases
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
-from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.people.keys.store import Keys, open_keys
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.holdings import After, Holding

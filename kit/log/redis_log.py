@@ -36,8 +36,8 @@ from kit.log.streams import (
     Position,
     StreamLog,
     reconcile,
-    refusal,
 )
+from kit.outages import in_terms_of_the_log
 
 _ANSWER_SECONDS: Final = 10.0
 _REWRITE_LOOKS: Final = 200
@@ -344,7 +344,7 @@ def _append(topic: str, item: Append) -> tuple[Any, ...]:
 
 def _verdict(answer: object) -> Exception | None:
     if isinstance(answer, Exception):
-        return refusal(answer)
+        return in_terms_of_the_log(answer)
     return OutOfTurnError(int(answer)) if isinstance(answer, bytes) else None
 
 

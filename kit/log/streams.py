@@ -5,16 +5,13 @@ A topic has a fixed number of partitions, each one stream of entries in the orde
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
-from redis.exceptions import BusyLoadingError, ConnectionError, ReadOnlyError, ResponseError, TimeoutError  # noqa: A004
-
-from kit.database import is_transient
+from kit.outages import LogDownError
 
 PACK_BYTES: Final = 524_288
 """Largest pack; one entry of the log."""
@@ -114,14 +111,6 @@ class Backlog:
     """Entries up to here are gone."""
 
 
-class LogFullError(Exception):
-    """The log's memory is used up; nothing was written."""
-
-
-class LogDownError(ConnectionError):
-    """The log does not take writes now: it is starting, read-only, or its disk is full. Nothing was written."""
-
-
 class OutOfTurnError(LogDownError):
     """The log holds another append of the writer as the last: one that it did not confirm, or an older one since it lost some.
 
@@ -194,27 +183,3 @@ async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Position], 
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a key."""
     return crc32(key.encode()) % partitions
-
-
-_OUT_OF_MEMORY: Final = re.compile(r"^(OOM|EXECABORT)\b|\bOOM command|used memory > 'maxmemory'")
-_NOT_WRITABLE: Final = re.compile(r"^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|BUSY)\b|\bMISCONF\b")
-
-
-def refusal(error: Exception) -> Exception:
-    """The error in the log's own terms, for what Redis refuses to write."""
-    if _NOT_WRITABLE.search(str(error)):
-        return LogDownError("the log takes no writes")
-    if _OUT_OF_MEMORY.search(str(error)):
-        return LogFullError("the log is full")
-    return error
-
-
-def is_log_outage(error: BaseException) -> bool:
-    """True when the log may answer the same request later."""
-    passing = ConnectionError | TimeoutError | BusyLoadingError | ReadOnlyError | LogFullError
-    return isinstance(error, passing) or (isinstance(error, ResponseError) and isinstance(refusal(error), passing))
-
-
-def is_outage(error: BaseException) -> bool:
-    """True when the database or the log may do the same later: the work waits, nothing is set aside."""
-    return is_transient(error) or is_log_outage(error)

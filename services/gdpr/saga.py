@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import READING, Sessions, transact
 from kit.errors import Unavailable
 from kit.log.consume import happens
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.keys.store import DATABASE, Keys
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls

@@ -21,7 +21,7 @@ from uuid6 import uuid7
 from kit.database import READING, Sessions, transact
 from kit.errors import NotFound, Unavailable
 from kit.interceptors import Context, bind_facts, caller
-from kit.outbox import Relay, StateTopic
+from kit.log.outbox import Relay, StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.privacy import Consents

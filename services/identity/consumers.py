@@ -11,7 +11,7 @@ from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume import Delivery, Poison
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.persons import Persons
 from kit.people.vault import Vault
 from services.identity.graph import Graph

@@ -17,7 +17,7 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressed

@@ -12,8 +12,8 @@ from kit.log import books
 from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.disk import LogDisk
+from kit.log.outbox import Outbox
 from kit.log.redis_log import open_log
-from kit.outbox import Outbox
 from kit.people.keys.store import open_keys
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.servicer import SubjectDataServicer

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.idempotency import is_browsers, is_versioned, may_be_same, versioned
 from kit.log import books
 from kit.log.consume import Delivery, Poison
-from kit.outbox import Outbox
+from kit.log.outbox import Outbox
 from kit.people.keys.store import Keys
 from kit.people.persons import subject_of
 from kit.people.privacy import Consents, of_several

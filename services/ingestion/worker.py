@@ -10,12 +10,12 @@ from pmp.identity.v1 import identity_pb2
 from kit.database import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
+from kit.log.outbox import Outbox, Relay, prepare_heads
 from kit.log.publisher import Feed, follow
 from kit.log.redis_log import open_log
 from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer, Trimmer
-from kit.outbox import Outbox, Relay, prepare_heads
 from kit.people.keys.store import open_keys
 from kit.people.persons import learn
 from kit.people.privacy import learn_rights

@@ -20,7 +20,7 @@ from kit.database import READING, Sessions, Together
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
 from kit.people.vault import Vault

@@ -21,7 +21,7 @@ from typing_extensions import override
 from kit.database import READING, Sessions, Together
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.keys.seals import Opener
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of

@@ -37,9 +37,9 @@ from kit.database import Database, Sessions, transact
 from kit.errors import Conflict, Unavailable
 from kit.interceptors import Boundary
 from kit.log.consume import Consumer
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
-from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.people.keys.store import Keys
 from kit.people.persons import learn, persons, subject_of
 from kit.people.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents

@@ -31,9 +31,9 @@ from kit.database import Database
 from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
+from kit.log.outbox import Outbox, Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
-from kit.outbox import Outbox, Relay, StateTopic, prepare_heads
 from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import SHARED, Persons, subject_of

@@ -30,9 +30,9 @@ from kit.log import books, dead_letters
 from kit.log.account import Account
 from kit.log.append import Appender
 from kit.log.consume import Consumer
+from kit.log.outbox import Outbox, Relay
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
-from kit.outbox import Outbox, Relay
 from kit.people.keys.store import Keys
 from kit.people.persons import learn
 from kit.people.privacy import learn_rights

@@ -34,9 +34,9 @@ from kit.idempotency import id_of, key_of
 from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
+from kit.log.outbox import Outbox, Relay, StateTopic
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
-from kit.outbox import Outbox, Relay, StateTopic
 from kit.people.persons import persons, subject_of
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.vault import Vault

@@ -33,9 +33,9 @@ from cli.rates import import_rates
 from kit.database import Database, transact
 from kit.interceptors import Boundary
 from kit.log.consume import Consumer
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
-from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.people.keys.store import Keys
 from kit.people.persons import learn
 from kit.people.subjects.data import SubjectData

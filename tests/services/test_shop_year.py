@@ -26,8 +26,8 @@ from sqlalchemy import select
 from kit.database import Database
 from kit.interceptors import Boundary
 from kit.log.consume import Consumer
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
-from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.people.keys.store import Keys
 from kit.settings import Settings
 from services.identity import consumers as identity

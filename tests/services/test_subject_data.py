@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database import Database
 from kit.log import dead_letters
 from kit.log.consume import Delivery
-from kit.outbox import StateTopic, prepare_heads
+from kit.log.outbox import StateTopic, prepare_heads
 from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import aliases, persons, users

@@ -21,13 +21,12 @@ from kit.log.streams import (
     Counters,
     Entry,
     Floors,
-    LogDownError,
-    LogFullError,
     OutOfTurnError,
     Position,
     StreamLog,
     reconcile,
 )
+from kit.outages import LogDownError, LogFullError
 
 Pause = Callable[[str], Awaitable[None]]
 """Waits at a named point of a call; raises what happens to the caller there."""

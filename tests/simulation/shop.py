@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Id, open_database
 from kit.log.consume import Delivery
+from kit.log.outbox import prepare_heads
 from kit.log.streams import Position
 from kit.migrate import migrate
-from kit.outbox import prepare_heads
 from services.ingestion.messages import TOPIC
 from tests.simulation.inline_sqlite import Disk, Server, open_server
 

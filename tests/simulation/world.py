@@ -28,10 +28,11 @@ from kit.log import books, dead_letters
 from kit.log.account import Sender
 from kit.log.append import Appender, packs
 from kit.log.consume import Consumer, GapError
+from kit.log.outbox import HeadBehindError, Outbox, Relay
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Entry, Position, is_outage
+from kit.log.streams import Entry, Position
 from kit.log.trim import Trimmer
-from kit.outbox import HeadBehindError, Outbox, Relay
+from kit.outages import is_outage
 from kit.people.keys.store import Keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import Vault

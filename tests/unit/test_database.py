@@ -15,9 +15,10 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, Together, is_transient, open_database, transact, upsert
+from kit.database import Database, Together, open_database, transact, upsert
 from kit.errors import Overloaded
 from kit.log.tables import outbox, outbox_heads
+from kit.outages import is_outage
 from kit.overload import expect
 
 TEXTS = [
@@ -54,21 +55,21 @@ async def test_bytes_and_times_come_back_as_they_were(ingestion_database: Databa
     assert second.pack == b""
 
 
-async def test_only_what_may_pass_is_transient(ingestion_database: Database, database_url: str) -> None:
+async def test_only_what_may_pass_is_outage(ingestion_database: Database, database_url: str) -> None:
     with pytest.raises((ProgrammingError, OperationalError)) as missing:
         async with ingestion_database.sessions() as session:
             await session.execute(text("SELECT * FROM nothing"))
-    assert not is_transient(missing.value)
+    assert not is_outage(missing.value)
     row: dict[str, Any] = {"topic": "t", "partition": 0, "position": 1, "pack": b"", "created_at": datetime.now(UTC)}
     with pytest.raises(IntegrityError) as twice:
         async with ingestion_database.sessions.begin() as session:
             await session.execute(insert(outbox), [row, row])
-    assert not is_transient(twice.value)
+    assert not is_outage(twice.value)
     nowhere = "mysql+aiomysql://mesh:mesh@127.0.0.1:1/x" if database_url.startswith("mysql") else "sqlite+aiosqlite:////nowhere/x.db"
     async with open_database(nowhere) as database:
         with pytest.raises(OperationalError) as unreachable:
             await database.check()
-    assert is_transient(unreachable.value)
+    assert is_outage(unreachable.value)
 
 
 async def heads(database: Database) -> dict[int, int]:
@@ -126,8 +127,8 @@ def test_a_write_on_a_closed_connection_may_succeed_later() -> None:
 
     with pytest.raises(RuntimeError) as closed:
         uvloop.run(written_too_late())
-    assert is_transient(closed.value)
-    assert not is_transient(RuntimeError("a defect"))
+    assert is_outage(closed.value)
+    assert not is_outage(RuntimeError("a defect"))
 
 
 class _Ledger:

@@ -14,8 +14,8 @@ from kit.log import books, dead_letters
 from kit.log.books import Account
 from kit.log.consume import Consumer, Delivery, Handler, Poison
 from kit.log.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
+from kit.log.outbox import Outbox, Relay
 from kit.log.streams import START, StreamLog
-from kit.outbox import Outbox, Relay
 from tests.simulation.memory_log import MemoryLog
 from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, memory_log, record, store, stored
 

@@ -26,9 +26,9 @@ from sqlalchemy import delete, select
 from kit.database import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
 from kit.log.consume import Delivery
+from kit.log.outbox import StateTopic
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
-from kit.outbox import StateTopic
 from kit.people.keys.store import DATABASE, Keys, open_keys
 from kit.people.persons import Persons, aliases, persons, subject_of, users
 from kit.settings import Settings

@@ -16,15 +16,14 @@ from kit.log.streams import (
     START,
     Append,
     Count,
-    LogFullError,
     OutOfTurnError,
     Position,
     StreamLog,
     Turn,
-    is_outage,
     partition_of,
     reconcile,
 )
+from kit.outages import LogFullError, is_outage
 from tests.servers import PrivateRedis
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 from tests.unit.mesh_log import group

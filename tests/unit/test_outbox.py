@@ -14,11 +14,12 @@ from typing_extensions import override
 
 from kit.database import Database
 from kit.log.leases import Leases
+from kit.log.outbox import HeadBehindError, Outbox, Relay, prepare_heads
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position, StreamLog, is_outage
+from kit.log.streams import START, Position, StreamLog
 from kit.log.tables import outbox as rows
 from kit.log.tables import outbox_heads
-from kit.outbox import HeadBehindError, Outbox, Relay, prepare_heads
+from kit.outages import is_outage
 from tests.simulation.memory_log import MemoryLog
 from tests.unit.mesh_log import memory_log, record
 

@@ -13,10 +13,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import DBAPIError
 
 from kit.database import open_database
+from kit.log.outbox import prepare_heads
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report
 from kit.migrate import migrate
-from kit.outbox import prepare_heads
 from kit.settings import Settings
 from kit.telemetry import telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC

@@ -19,9 +19,9 @@ from kit.database import Database, Sessions
 from kit.interceptors import Boundary, Context
 from kit.log.consume import Consumer, Delivery
 from kit.log.history import remote_history
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
-from kit.outbox import Relay, StateTopic, prepare_heads
 from kit.settings import Settings
 
 PARTITIONS = 2

@@ -18,9 +18,9 @@ from kit.database import READING, Database, changed, transact, upsert
 from kit.idempotency import id_of
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
+from kit.log.outbox import StateTopic
 from kit.log.tables import dead_letters as letters
 from kit.log.tables import erased_rows
-from kit.outbox import StateTopic
 from kit.people.keys.seals import Opener
 from kit.people.keys.store import Keys
 from kit.people.persons import subject_of

@@ -11,7 +11,7 @@ from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database import Sessions, transact
-from kit.outbox import StateTopic
+from kit.log.outbox import StateTopic
 from kit.people.subjects.data import among
 from kit.people.subjects.holdings import After, Ages, Holding, Part, Row, Tell
 from kit.server import regularly

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from kit.database import READING, Database
 from kit.interceptors import Context, bind_facts
+from kit.log.outbox import Outbox
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import books, offsets, outbox_heads
-from kit.outbox import Outbox
 from kit.people.subjects.data import SubjectData
 
 _RAW: Final = select(books.c.topic).distinct()

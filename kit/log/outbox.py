@@ -26,8 +26,9 @@ from kit.database import READING, Sessions, changed, upsert
 from kit.log.append import packs
 from kit.log.consume import happens
 from kit.log.leases import Leases
-from kit.log.streams import Position, StreamLog, is_outage, partition_of
+from kit.log.streams import Position, StreamLog, partition_of
 from kit.log.tables import outbox, outbox_heads, topic_state
+from kit.outages import is_outage
 from kit.telemetry import Attribute, SpanName, span, traceparent
 
 _log = structlog.get_logger(__name__)

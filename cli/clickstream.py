@@ -227,7 +227,7 @@ def _malformed(page: Event, number: int) -> Event:
     broken: tuple[Event, ...] = (
         {"timestamp": None},
         {"event_type": ""},
-        {"email": "nobody at example"},
+        {"platform": "with a space"},
         {"timestamp": "2999-01-01T00:00:00Z"},
         {"session_id": "with a space"},
     )

@@ -44,7 +44,11 @@ from kit.outages import refusal_of
 from kit.overload import BUSY, Limit, expect
 from kit.people.nobody import NOBODY, forget_nobody
 from kit.scrubbing import Scrubber
-from kit.telemetry import Attribute, Lingering, MetricName, describe, meter, span, traceparent
+from kit.telemetry.deferred import DeferredBatch
+from kit.telemetry.errors import describe
+from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.state import meter
+from kit.telemetry.tracing import span, traceparent
 
 if TYPE_CHECKING:
     from protovalidate import Violation as BrokenRule
@@ -281,8 +285,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         )
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
-        self._ended = Lingering(self._tell_ended)
-        self._refused = Lingering(self._tell_refused, _REFUSALS_SECONDS)
+        self._ended = DeferredBatch(self._tell_ended)
+        self._refused = DeferredBatch(self._tell_refused, _REFUSALS_SECONDS)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )

@@ -24,7 +24,8 @@ from kit.interceptors import Boundary
 from kit.outages import is_outage
 from kit.scrubbing import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens
-from kit.telemetry import describe, log_to_stdout
+from kit.telemetry.errors import describe
+from kit.telemetry.log_lines import log_to_stdout
 
 Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
 """The generated function that adds a servicer to a server, and the servicer."""

@@ -20,7 +20,7 @@ from kit.people.keys.store import keys as subject_keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import Vault
 from kit.settings import Settings
-from kit.telemetry import log_to_stdout
+from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
 from tests.servers import PrivateMariaDb, PrivateRedis
 

@@ -17,7 +17,8 @@ from kit.log.account import NOBODY, Account, Sender, Share
 from kit.log.disk import LogDisk
 from kit.log.streams import PACK_BYTES, Append, OutOfTurnError, StreamLog, partition_of
 from kit.outages import LOG_FULL, refusal_of
-from kit.telemetry import SpanName, span
+from kit.telemetry.names import SpanName
+from kit.telemetry.tracing import span
 
 _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5

@@ -23,7 +23,8 @@ from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
 from kit.log.streams import START, Counters, Entry, Position, StreamLog
 from kit.outages import is_outage
-from kit.telemetry import Attribute, SpanName, span
+from kit.telemetry.names import Attribute, SpanName
+from kit.telemetry.tracing import span
 
 _Result = TypeVar("_Result")
 _log = structlog.get_logger(__name__)

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from kit.settings import Settings
-from kit.telemetry import MetricName, meter
+from kit.telemetry.names import MetricName
+from kit.telemetry.state import meter
 
 
 class LogDisk:

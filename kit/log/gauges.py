@@ -8,7 +8,8 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from kit.telemetry import Attribute, MetricName, meter
+from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.state import meter
 
 _FRESH_SECONDS: Final = 60.0
 """Some looks long: one that fails is nothing yet."""

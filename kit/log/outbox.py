@@ -29,7 +29,8 @@ from kit.log.leases import Leases
 from kit.log.streams import Position, StreamLog, partition_of
 from kit.log.tables import outbox, outbox_heads, topic_state
 from kit.outages import is_outage
-from kit.telemetry import Attribute, SpanName, span, traceparent
+from kit.telemetry.names import Attribute, SpanName
+from kit.telemetry.tracing import span, traceparent
 
 _log = structlog.get_logger(__name__)
 

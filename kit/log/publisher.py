@@ -26,7 +26,8 @@ from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import Background, Service, serve
 from kit.settings import Settings, mesh_tokens
-from kit.telemetry import instrument, telemetry
+from kit.telemetry.instrumentation import instrument
+from kit.telemetry.setup import telemetry
 
 
 @dataclass(frozen=True, slots=True)

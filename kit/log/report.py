@@ -17,7 +17,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads
 from kit.server import regularly
-from kit.telemetry import Attribute, MetricName
+from kit.telemetry.names import Attribute, MetricName
 
 _log = structlog.get_logger(__name__)
 

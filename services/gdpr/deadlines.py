@@ -9,7 +9,7 @@ from kit.database import READING, Sessions
 from kit.log.gauges import Gauge
 from kit.people.vault import Vault
 from kit.server import regularly
-from kit.telemetry import MetricName
+from kit.telemetry.names import MetricName
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
 

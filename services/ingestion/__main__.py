@@ -19,7 +19,8 @@ from kit.people.subjects.data import SubjectData
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import run, serve
 from kit.settings import Settings
-from kit.telemetry import instrument, telemetry
+from kit.telemetry.instrumentation import instrument
+from kit.telemetry.setup import telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import keep_receipts

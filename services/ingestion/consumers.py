@@ -24,7 +24,7 @@ from kit.people.subjects.holdings import Ages
 from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
 from kit.settings import Settings
-from kit.telemetry import traceparent
+from kit.telemetry.tracing import traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
 from services.ingestion.enrichment import Enricher

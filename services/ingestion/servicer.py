@@ -33,7 +33,7 @@ from kit.people.vault import Vault
 from kit.rules import Period
 from kit.scrubbing import Scrubber
 from kit.settings import Settings
-from kit.telemetry import traceparent
+from kit.telemetry.tracing import traceparent
 from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
 from services.ingestion.reading import Reading

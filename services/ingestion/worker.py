@@ -22,7 +22,8 @@ from kit.people.privacy import learn_rights
 from kit.people.subjects.retention import Retention
 from kit.server import run, work
 from kit.settings import Settings
-from kit.telemetry import instrument, telemetry
+from kit.telemetry.instrumentation import instrument
+from kit.telemetry.setup import telemetry
 from services.ingestion.consent import Policy
 from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher

@@ -48,7 +48,8 @@ from kit.people.subjects.servicer import SubjectDataServicer
 from kit.people.suppression import digest
 from kit.rules import PageKey
 from kit.settings import Settings
-from kit.telemetry import MetricName, telemetry
+from kit.telemetry.names import MetricName
+from kit.telemetry.setup import telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
 from services.gdpr.audit import link as link_behind

@@ -19,7 +19,7 @@ import yaml
 from gateway.settings import GatewaySettings
 from kit.server import LIVENESS
 from kit.settings import Settings
-from kit.telemetry import MetricName
+from kit.telemetry.names import MetricName
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

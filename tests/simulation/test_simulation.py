@@ -22,7 +22,7 @@ from kit.log import positions
 from kit.log.account import Account
 from kit.log.streams import Position
 from kit.log.tables import offsets
-from kit.telemetry import log_to_stdout
+from kit.telemetry.log_lines import log_to_stdout
 from tests.simulation.memory_log import MemoryLog
 from tests.simulation.shop import Shop, open_shop
 from tests.simulation.world import Faults, Rules, World

@@ -47,7 +47,9 @@ from kit.errors import (
 )
 from kit.interceptors import Boundary, Caller, bind_facts, caller, validate
 from kit.settings import Settings
-from kit.telemetry import Attribute, MetricName, telemetry, traceparent
+from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.setup import telemetry
+from kit.telemetry.tracing import traceparent
 from tests.servers import until
 
 if TYPE_CHECKING:

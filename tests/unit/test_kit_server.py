@@ -28,7 +28,7 @@ from pydantic import SecretStr
 
 from kit.server import Background, Check, Service, serve, work
 from kit.settings import Settings
-from kit.telemetry import telemetry
+from kit.telemetry.setup import telemetry
 from tests.servers import free_port
 
 if TYPE_CHECKING:

@@ -30,7 +30,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from kit.errors import NotFound
 from kit.settings import Settings
-from kit.telemetry import Attribute, MetricName, SpanName, describe, instrument, meter, span, telemetry, traceparent, tracing
+from kit.telemetry.errors import describe
+from kit.telemetry.instrumentation import instrument
+from kit.telemetry.names import Attribute, MetricName, SpanName
+from kit.telemetry.setup import telemetry
+from kit.telemetry.state import meter
+from kit.telemetry.tracing import span, traceparent, tracing
 from tests.servers import free_port
 
 PERSONAL = "ada@example.com"

@@ -18,7 +18,7 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report
 from kit.migrate import migrate
 from kit.settings import Settings
-from kit.telemetry import telemetry
+from kit.telemetry.setup import telemetry
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.servers import PrivateMariaDb, PrivateRedis
 

@@ -22,7 +22,7 @@ from kit.people.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
 from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
 from kit.people.vault import Vault
 from kit.settings import Settings
-from kit.telemetry import instrument
+from kit.telemetry.instrumentation import instrument
 
 DATABASE: Final = "subject_keys"
 """Name of the database, in the place of a service's. Its backups have to be short-lived: with one, an erasure can be undone."""

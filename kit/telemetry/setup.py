@@ -1,0 +1,107 @@
+"""Starts and ends the telemetry of a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Tracer
+
+from kit.telemetry.deferred import flush_all
+from kit.telemetry.log_lines import log_to_stdout
+from kit.telemetry.state import SCOPE, state
+
+if TYPE_CHECKING:
+    from kit.settings import Settings
+
+
+@contextmanager
+def telemetry(
+    settings: Settings, service: str, *, exporters: Sequence[SpanExporter] = (), readers: Sequence[MetricReader] = ()
+) -> Generator[None]:
+    """Logs, and traces and measures if asked to, until the block ends; then everything is flushed.
+
+    Args:
+        settings: `log_level` and `metrics_port`. `OTEL_*` in the environment is the SDK's.
+        service: `service.name` of the telemetry unless OTEL_SERVICE_NAME names another.
+        exporters: Receivers of spans besides the OTLP endpoint.
+        readers: Readers of metrics besides Prometheus and the OTLP endpoint.
+
+    Raises:
+        OSError: The metrics port is taken.
+    """
+    flush = log_to_stdout(settings.log_level)
+    resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
+    before = state.tracer, state.meter
+    with ExitStack() as stack:
+        stack.callback(flush)
+        stack.callback(_restore, *before)
+        _measure(stack, settings, resource, readers)
+        _trace(stack, resource, exporters)
+        stack.callback(flush_all)
+        yield
+
+
+def _restore(tracer: Tracer | None, meter: Meter) -> None:
+    state.tracer, state.meter = tracer, meter
+
+
+def _trace(stack: ExitStack, resource: Resource, exporters: Sequence[SpanExporter]) -> None:
+    exporters = [*exporters, *_otlp_spans()]
+    if not exporters:
+        return
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for exporter in exporters:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    stack.callback(provider.shutdown)
+    state.tracer = provider.get_tracer(SCOPE)
+
+
+def _measure(stack: ExitStack, settings: Settings, resource: Resource, readers: Sequence[MetricReader]) -> None:
+    readers = [*readers, *_otlp_metrics(), *_prometheus(stack, settings)]
+    if not readers:
+        return
+    provider = MeterProvider(readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+    stack.callback(provider.shutdown)
+    state.meter = provider.get_meter(SCOPE)
+
+
+def _otlp_spans() -> Iterator[SpanExporter]:
+    if _endpoint("TRACES"):
+        # The exporters bring a gRPC client and its protos along: only loaded where they are used.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+        yield OTLPSpanExporter()
+
+
+def _otlp_metrics() -> Iterator[MetricReader]:
+    if _endpoint("METRICS"):
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+
+        yield PeriodicExportingMetricReader(OTLPMetricExporter())
+
+
+def _endpoint(signal: str) -> bool:
+    return any(os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
+
+
+def _prometheus(stack: ExitStack, settings: Settings) -> Iterator[MetricReader]:
+    if settings.metrics_port:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server  # noqa: PLC0415
+
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        server, thread = start_http_server(settings.metrics_port, settings.listen.rpartition(":")[0].strip("[]"), registry)
+        stack.callback(thread.join)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+        yield PrometheusMetricReader(registry=registry, scope_info_enabled=False)

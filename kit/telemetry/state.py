@@ -1,0 +1,25 @@
+"""What records the telemetry of this process."""
+
+from __future__ import annotations
+
+from opentelemetry.metrics import Meter, NoOpMeter
+from opentelemetry.trace import Tracer
+
+SCOPE = "pmp"
+"""Name of the instrumentation scope."""
+
+
+class State:
+    """The telemetry of this process: replaced by `telemetry`, off outside of it."""
+
+    def __init__(self) -> None:
+        self.tracer: Tracer | None = None
+        self.meter: Meter = NoOpMeter(SCOPE)
+
+
+state = State()
+
+
+def meter() -> Meter:
+    """What makes instruments. Ask inside of `telemetry`: outside of it, instruments record nothing."""
+    return state.meter

@@ -20,7 +20,8 @@ from sqlalchemy import Table, func, insert, select
 from bench.servers import BenchFailed, cpu_seconds, plan_mesh, running, running_mariadb
 from cli.credentials import Scope
 from cli.folder import DataFolder
-from kit.database import READING, Database, open_database
+from kit.database.engine import Database, open_database
+from kit.database.transactions import READING
 from kit.migrate import migrate
 from kit.people.persons import persons
 from services.journeys.attribution import EVERY_MODEL

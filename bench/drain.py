@@ -19,7 +19,8 @@ from sqlalchemy import func, select
 from bench.events import batch
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
 from cli.credentials import Scope
-from kit.database import READING, Database, open_database
+from kit.database.engine import Database, open_database
+from kit.database.transactions import READING
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.tables import books, outbox_heads
 

@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
 from cli.credentials import Scope
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from kit.migrate import migrate
 
 AT_ONCE: Final = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.database import READING
+from kit.database.transactions import READING
 from kit.people.vault import InvalidKey, Vault
 from services.gdpr.audit import faults
 from services.gdpr.repository import Audit

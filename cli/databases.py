@@ -14,7 +14,8 @@ from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.plan import checked_database_url, databases
 from cli.state import running_mesh
-from kit.database import Sessions, open_database
+from kit.database.engine import open_database
+from kit.database.transactions import Sessions
 from kit.people.keys.store import DATABASE
 
 

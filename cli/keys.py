@@ -12,7 +12,7 @@ from cli.databases import must_exist, url_of
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import add_key, key_encryption_keys, vault_key
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.errors import Unavailable
 from kit.people.keys.store import DATABASE, Keys
 from kit.people.keys.wrapping import EnvironmentKeys

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.database import READING, Sessions, transact
+from kit.database.transactions import READING, Sessions, transact
 from kit.log.outbox import StateTopic
 from services.purchases.exchange import MalformedRates, Quote, read_rates
 from services.purchases.messages import TOPIC, changed_message

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.people.keys.store import DATABASE, database_url
 from kit.settings import Settings
 

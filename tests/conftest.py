@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import delete, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
 from kit.people.keys.store import DATABASE, Keys

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, transact
+from kit.database.transactions import READING, Sessions, transact
 from kit.log import books
 from kit.log.streams import Count, OutOfTurnError, Turn
 from kit.log.tables import log_counters

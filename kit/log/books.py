@@ -19,7 +19,7 @@ from sqlalchemy import Insert, delete, func, insert, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, changed
+from kit.database.transactions import READING, Sessions, rowcount
 from kit.log import positions
 from kit.log.redis_log import RedisLog
 from kit.log.streams import APPENDS, Backlog, Count, Counters, Position, StreamLog
@@ -77,7 +77,7 @@ async def move(session: AsyncSession, topic: str, partition: int, counts: Mappin
     """Moves counts (hour, outcome) of a partition. The caller holds the partition's position locked."""
     for (hour, outcome), count in sorted(counts.items()):
         where = (books.c.topic == topic, books.c.partition == partition, books.c.hour == hour, books.c.outcome == outcome)
-        moved = await changed(session, update(books).where(*where).values(count=books.c["count"] + count))
+        moved = await rowcount(session, update(books).where(*where).values(count=books.c["count"] + count))
         if moved == 0:
             await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
 

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions
+from kit.database.transactions import READING, Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
 from kit.log.streams import START, Counters, Entry, Position, StreamLog

@@ -15,7 +15,7 @@ from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import changed
+from kit.database.transactions import rowcount
 from kit.log.tables import dead_letters as table
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ async def get(session: AsyncSession, letter: int) -> DeadLetter | None:
 async def mark(session: AsyncSession, state: str, ids: Sequence[int] | None) -> int:
     """Marks letters (None: all that are dead) as `retrying` or `dropped`; says how many. The consumer does the rest."""
     where = [table.c.state == DEAD] + ([] if ids is None else [table.c.id.in_(ids)])
-    return await changed(session, update(table).where(*where).values(state=state))
+    return await rowcount(session, update(table).where(*where).values(state=state))
 
 
 async def count(session: AsyncSession, state: str = DEAD) -> int:

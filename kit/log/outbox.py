@@ -22,7 +22,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, changed, upsert
+from kit.database.transactions import READING, Sessions, rowcount, upsert
 from kit.log.append import packs
 from kit.log.consume import happens
 from kit.log.leases import Leases
@@ -354,6 +354,6 @@ class Relay:
             last = await session.scalar(select(func.max(oldest.c.position)))
             if last is None:
                 return 0
-            gone = await changed(session, delete(outbox).where(*own, outbox.c.position <= last))
+            gone = await rowcount(session, delete(outbox).where(*own, outbox.c.position <= last))
         await self._log.trim(self._topic, partition, Position(last, 0))
         return gone

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, changed
+from kit.database.transactions import READING, Sessions, rowcount
 from kit.log.streams import START, Position
 from kit.log.tables import books, offsets
 
@@ -44,7 +44,9 @@ async def advance(session: AsyncSession, topic: str, partition: int, old: Positi
     Raises:
         Overtaken: it is not `old` any more.
     """
-    moved = await changed(session, update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new)))
+    moved = await rowcount(
+        session, update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new))
+    )
     if moved != 1:
         raise Overtaken
 

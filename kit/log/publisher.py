@@ -10,7 +10,8 @@ from functools import partial
 from google.protobuf.descriptor import MethodDescriptor
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
-from kit.database import Database, Sessions, open_database
+from kit.database.engine import Database, open_database
+from kit.database.transactions import Sessions
 from kit.log.consume import Consumer, Handler
 from kit.log.history import remote_history
 from kit.log.leases import Leases

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 
-from kit.database import READING, Sessions
+from kit.database.transactions import READING, Sessions
 from kit.log import books, dead_letters
 from kit.log.gauges import Ages, Gauge
 from kit.log.redis_log import RedisLog

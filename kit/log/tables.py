@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table
 
-from kit.database import Id, UtcDateTime
+from kit.database.columns import Id, UtcDateTime
 
 _metadata = MetaData()
 

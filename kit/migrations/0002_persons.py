@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, UtcDateTime
+from kit.database.columns import MYSQL, Id, UtcDateTime
 
 revision = "kit_0002"
 down_revision = "kit_0001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id
+from kit.database.columns import MYSQL, Id
 
 revision = "kit_0005"
 down_revision = "kit_0004"

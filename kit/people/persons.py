@@ -17,7 +17,8 @@ from pmp.identity.v1 import change_pb2 as pb
 from sqlalchemy import Column, MetaData, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Id, UtcDateTime, upsert
+from kit.database.columns import Id, UtcDateTime
+from kit.database.transactions import upsert
 from kit.log.consume import Delivery, Poison
 from kit.people.nobody import names_nobody
 

@@ -16,7 +16,8 @@ from pmp.gdpr.v1 import change_pb2 as pb
 from sqlalchemy import Boolean, Column, CompoundSelect, MetaData, RowMapping, Table, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Id, UtcDateTime, upsert
+from kit.database.columns import Id, UtcDateTime
+from kit.database.transactions import upsert
 from kit.log.consume import Delivery, Poison
 from kit.people.persons import persons
 from kit.people.suppression import Suppressions

@@ -14,7 +14,8 @@ from pmp.gdpr.v1 import change_pb2 as pb
 from sqlalchemy import Column, MetaData, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Id, UtcDateTime, upsert
+from kit.database.columns import Id, UtcDateTime
+from kit.database.transactions import upsert
 from kit.people.persons import aliases
 from kit.people.vault import Vault
 

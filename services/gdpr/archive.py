@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, NotFound
 from kit.people.keys.store import Keys
 from kit.server import regularly

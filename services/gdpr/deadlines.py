@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from kit.database import READING, Sessions
+from kit.database.transactions import READING, Sessions
 from kit.log.gauges import Gauge
 from kit.people.vault import Vault
 from kit.server import regularly

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Id, Serial, UtcDateTime
+from kit.database.columns import Id, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, se
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from kit.database import changed, upsert
+from kit.database.transactions import rowcount, upsert
 from kit.people.persons import Persons, persons
 from kit.people.suppression import Suppressions, digest
 from kit.people.vault import Vault
@@ -201,22 +201,22 @@ class ArchiveLinks:
         """Holds a link that nobody holds; says whether it does."""
         free = or_(ArchiveLinkRow.held_until.is_(None), ArchiveLinkRow.held_until < now)
         own = update(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, free)
-        return bool(await changed(self._session, own.values(held_until=until)))
+        return bool(await rowcount(self._session, own.values(held_until=until)))
 
     async def hold(self, request_id: str, held: datetime, until: datetime | None) -> bool:
         """Holds a link on, or lets it go; says whether the caller still held it."""
         own = update(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, ArchiveLinkRow.held_until == held)
-        return bool(await changed(self._session, own.values(held_until=until)))
+        return bool(await rowcount(self._session, own.values(held_until=until)))
 
     async def remove(self, request_id: str, held: datetime) -> bool:
         """Removes a link that was used; says whether the caller still held it."""
         own = delete(ArchiveLinkRow).where(ArchiveLinkRow.request_id == request_id, ArchiveLinkRow.held_until == held)
-        return bool(await changed(self._session, own))
+        return bool(await rowcount(self._session, own))
 
     async def expire(self, now: datetime) -> int:
         """Removes links that have expired and are not held; says how many."""
         free = or_(ArchiveLinkRow.held_until.is_(None), ArchiveLinkRow.held_until < now)
-        return await changed(self._session, delete(ArchiveLinkRow).where(ArchiveLinkRow.expires_at < now, free))
+        return await rowcount(self._session, delete(ArchiveLinkRow).where(ArchiveLinkRow.expires_at < now, free))
 
 
 def _of(who: Somebody) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, transact
+from kit.database.transactions import READING, Sessions, transact
 from kit.errors import Unavailable
 from kit.log.consume import happens
 from kit.log.outbox import StateTopic

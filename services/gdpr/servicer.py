@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database import READING, Sessions, transact
+from kit.database.transactions import READING, Sessions, transact
 from kit.errors import NotFound, Unavailable
 from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import Relay, StateTopic

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Enum, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Exact, Id, UtcDateTime
+from kit.database.columns import Exact, Id, UtcDateTime
 
 USER_TYPES = ("prospect", "lead", "customer", "subscriber")
 """How far a person has come with the shop, in this order."""

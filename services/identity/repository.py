@@ -11,7 +11,7 @@ from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from kit.database import upsert
+from kit.database.transactions import upsert
 from kit.people.persons import persons
 from kit.people.suppression import Suppressed, Suppressions
 from kit.people.vault import Vault

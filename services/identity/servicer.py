@@ -14,7 +14,8 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.database import READING, Sessions, Together
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import READING, Sessions
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
 from kit.log.outbox import StateTopic
@@ -61,7 +62,7 @@ class IdentityServicer(IdentityServiceServicer):
         self._vault = keys.vault
         self._keys = keys
         # The graph has one writer at a time anyway.
-        self._together: Together[_Change, _Done] = Together(sessions, self._changed)
+        self._together: GroupCommit[_Change, _Done] = GroupCommit(sessions, self._changed)
 
     @override
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:

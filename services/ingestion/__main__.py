@@ -7,7 +7,7 @@ from functools import partial
 from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.log import books
 from kit.log.account import Account
 from kit.log.append import Appender

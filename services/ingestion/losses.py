@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions, transact
+from kit.database.transactions import READING, Sessions, transact
 from kit.log import books, positions
 from kit.log.books import Account
 from kit.log.redis_log import RedisLog

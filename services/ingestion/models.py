@@ -9,7 +9,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, ColumnElement, Index, Integer,
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Id, Serial, UtcDateTime
+from kit.database.columns import Id, Serial, UtcDateTime
 from kit.idempotency import KEY_LENGTH, id_of
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, cast
 from sqlalchemy import Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import upsert
+from kit.database.transactions import upsert
 from kit.log import account
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 

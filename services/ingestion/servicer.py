@@ -17,7 +17,7 @@ from pmp.options.v1 import options_pb2
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database import READING, Sessions
+from kit.database.transactions import READING, Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
 from kit.json_body.leaving_out import leave_out

@@ -7,7 +7,7 @@ from functools import partial
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
 from kit.log.outbox import Outbox, Relay, prepare_heads

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Exact, Id, LongText, Serial, UtcDateTime
+from kit.database.columns import Exact, Id, LongText, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):

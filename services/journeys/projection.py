@@ -36,7 +36,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Exact, Sessions, UtcDateTime, transact, upsert
+from kit.database.columns import Exact, UtcDateTime
+from kit.database.transactions import READING, Sessions, transact, upsert
 from kit.people.persons import Persons, persons, subject_of
 from kit.people.subjects.holdings import Row
 from kit.people.vault import Vault

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import upsert
+from kit.database.transactions import upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, pending, sessions, touchpoints

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database import READING, Sessions, Together
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import READING, Sessions
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
@@ -62,7 +63,7 @@ class JourneysServicer(JourneysServiceServicer):
         self._topic = topic
         self._vault = vault
         self._store = store
-        self._together: Together[_Record, _Recorded] = Together(sessions, self._recorded, key=lambda record: record.id)
+        self._together: GroupCommit[_Record, _Recorded] = GroupCommit(sessions, self._recorded, key=lambda record: record.id)
 
     @override
     async def TrackTouchpoint(self, request: pb.TrackTouchpointRequest, context: Context) -> pb.TrackTouchpointResponse:

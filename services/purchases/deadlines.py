@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.server import regularly
 from services.purchases.repository import Purchases
 

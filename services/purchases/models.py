@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Date, Index, Integer, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database import Exact, Id, Serial, UtcDateTime
+from kit.database.columns import Exact, Id, Serial, UtcDateTime
 from services.purchases.money import Rate
 
 Money = Exact(23, 8)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, se
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from kit.database import upsert
+from kit.database.transactions import upsert
 from kit.log.tables import outbox_heads
 from kit.rules import PageKey
 from services.purchases.exchange import ANCHOR, OLDEST, Quote, by_day, rate_on

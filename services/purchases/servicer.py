@@ -18,7 +18,8 @@ from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.database import READING, Sessions, Together
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import READING, Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import StateTopic
@@ -114,7 +115,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._vault = keys.vault
         self._keys = keys
         # A storm of notices of one order waits here, and not with all connections in hand.
-        self._together: Together[_Notice, _Recorded] = Together(sessions, self._recorded, key=lambda notice: notice.purchase_id)
+        self._together: GroupCommit[_Notice, _Recorded] = GroupCommit(sessions, self._recorded, key=lambda notice: notice.purchase_id)
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:

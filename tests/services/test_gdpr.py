@@ -33,7 +33,8 @@ from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, Sessions, transact
+from kit.database.engine import Database
+from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, Unavailable
 from kit.interceptors import Boundary
 from kit.log.consume import Consumer

@@ -17,7 +17,7 @@ from pmp.log.v1 import log_pb2
 from sqlalchemy import MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log import dead_letters
 from kit.log.consume import Delivery
 from kit.log.outbox import StateTopic, prepare_heads

@@ -15,7 +15,7 @@ from typing import Any, Self
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from tests.simulation.memory_log import Pause
 
 

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
 
-from kit.database import Sessions
+from kit.database.transactions import Sessions
 from kit.log import books
 from kit.log.streams import Entry, Position
 from services.ingestion.messages import RAW_TOPIC, TOPIC

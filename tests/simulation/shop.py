@@ -12,7 +12,8 @@ from pmp.ingestion.v1 import event_pb2 as pb
 from sqlalchemy import Column, Integer, MetaData, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Id, open_database
+from kit.database.columns import Id
+from kit.database.engine import open_database
 from kit.log.consume import Delivery
 from kit.log.outbox import prepare_heads
 from kit.log.streams import Position

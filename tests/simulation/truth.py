@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from typing_extensions import override
 
-from kit.database import Sessions
+from kit.database.transactions import Sessions
 from kit.log import dead_letters
 from kit.log.account import Account, Keep, Share
 from kit.log.streams import Append, Entry, Position

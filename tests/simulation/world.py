@@ -22,7 +22,7 @@ from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Sessions
+from kit.database.transactions import READING, Sessions
 from kit.errors import LogFull, Unavailable
 from kit.log import books, dead_letters
 from kit.log.account import Sender

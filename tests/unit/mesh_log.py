@@ -11,7 +11,7 @@ from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log.append import packs
 from kit.log.consume import Delivery, Poison
 from kit.log.streams import Append, StreamLog, Turn

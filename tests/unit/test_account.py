@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.errors import Unavailable
 from kit.log import books
 from kit.log.account import Account, Receipts, Sender

@@ -12,7 +12,8 @@ import pytest
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.exc import OperationalError
 
-from kit.database import Sessions, open_database
+from kit.database.engine import open_database
+from kit.database.transactions import Sessions
 from kit.errors import LogFull, Unavailable
 from kit.log.account import Account
 from kit.log.append import Appender, packs

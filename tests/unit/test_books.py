@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log import books
 from kit.log.books import Account
 from kit.log.consume import Consumer

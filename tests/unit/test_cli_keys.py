@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.people.keys.store import DATABASE, Keys, open_keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import Vault

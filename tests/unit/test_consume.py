@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer, Delivery, GapError, Poison
 from kit.log.leases import Leases

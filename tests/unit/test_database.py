@@ -15,7 +15,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, Together, open_database, transact, upsert
+from kit.database.engine import Database, open_database
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import transact, upsert
 from kit.errors import Overloaded
 from kit.log.tables import outbox, outbox_heads
 from kit.outages import is_outage
@@ -148,7 +150,7 @@ class _Ledger:
 
 async def test_what_is_asked_for_at_once_shares_a_transaction(ingestion_database: Database) -> None:
     ledger = _Ledger()
-    together = Together(ingestion_database.sessions, ledger)
+    together = GroupCommit(ingestion_database.sessions, ledger)
     assert await asyncio.gather(*(together(name) for name in ("a", "b", "c"))) == ["A", "B", "C"]
     assert await together("d") == "D"
     assert ledger.companies == [["a", "b", "c"], ["d"]]
@@ -156,7 +158,7 @@ async def test_what_is_asked_for_at_once_shares_a_transaction(ingestion_database
 
 async def test_who_fails_in_company_fails_alone(ingestion_database: Database) -> None:
     ledger = _Ledger()
-    together = Together(ingestion_database.sessions, ledger)
+    together = GroupCommit(ingestion_database.sessions, ledger)
     a, bad, c = await asyncio.gather(*(together(name) for name in ("a", "bad", "c")), return_exceptions=True)
     assert (a, str(bad), c) == ("A", "bad", "C")
     assert isinstance(bad, LookupError)
@@ -168,14 +170,14 @@ async def test_who_fails_in_company_fails_alone(ingestion_database: Database) ->
 
 async def test_work_of_one_key_has_no_company_of_its_own_kind(ingestion_database: Database) -> None:
     ledger = _Ledger()
-    together = Together(ingestion_database.sessions, ledger, key=lambda name: name[0])
+    together = GroupCommit(ingestion_database.sessions, ledger, key=lambda name: name[0])
     await asyncio.gather(*(together(name) for name in ("a1", "a2", "b1", "a3")))
     assert ledger.companies == [["a1", "b1"], ["a2"], ["a3"]]
 
 
 async def test_a_caller_that_goes_away_takes_only_itself_along(ingestion_database: Database) -> None:
     ledger = _Ledger()
-    together = Together(ingestion_database.sessions, ledger)
+    together = GroupCommit(ingestion_database.sessions, ledger)
     calls = [asyncio.create_task(together(name)) for name in ("a", "b", "c")]
     await asyncio.sleep(0)
     calls[1].cancel()
@@ -192,7 +194,7 @@ async def test_an_outage_is_the_answer_to_all(ingestion_database: Database) -> N
         tried.append(len(names))
         raise ConnectionResetError
 
-    together = Together(ingestion_database.sessions, do)
+    together = GroupCommit(ingestion_database.sessions, do)
     answers = await asyncio.gather(*(together(name) for name in ("a", "b")), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ConnectionResetError, ConnectionResetError]
     assert tried == [2]
@@ -210,7 +212,7 @@ async def test_work_that_would_be_done_too_late_is_not_begun(ingestion_database:
         expect(seconds)
         return await together(name)
 
-    together = Together(ingestion_database.sessions, do)
+    together = GroupCommit(ingestion_database.sessions, do)
     assert await together("a") == "a"
     with pytest.raises(Overloaded, match="nothing was kept"):
         await asyncio.create_task(late("b", 0.2))
@@ -229,7 +231,7 @@ async def test_one_slow_transaction_does_not_refuse_work_for_ever(ingestion_data
         expect(2.5)
         return await together(name)
 
-    together = Together(ingestion_database.sessions, do)
+    together = GroupCommit(ingestion_database.sessions, do)
     assert await together("a") == "a"
     with pytest.raises(Overloaded):
         await asyncio.create_task(late("b"))

@@ -9,7 +9,7 @@ import pytest
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log import books, dead_letters
 from kit.log.books import Account
 from kit.log.consume import Consumer, Delivery, Handler, Poison

@@ -23,7 +23,7 @@ from pmp.purchases.v1.change_pb2 import PurchaseChanged, PurchasedLine
 from pydantic import SecretStr
 from sqlalchemy import delete, select
 
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
 from kit.log.consume import Delivery
 from kit.log.outbox import StateTopic

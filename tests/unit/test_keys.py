@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 from sqlalchemy import select, text
 
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.migrate import migrate
 from kit.people.keys.seals import KeyId, Opener, Seal, Unsealable

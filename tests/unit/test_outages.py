@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, open_database
+from kit.database.engine import Database, open_database
 from kit.errors import LogFull, Unavailable
 from kit.log import dead_letters
 from kit.log.account import Account

@@ -12,7 +12,7 @@ from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import delete, select, update
 from typing_extensions import override
 
-from kit.database import Database
+from kit.database.engine import Database
 from kit.log.leases import Leases
 from kit.log.outbox import HeadBehindError, Outbox, Relay, prepare_heads
 from kit.log.redis_log import RedisLog

@@ -12,7 +12,7 @@ from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChang
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.people.persons import SHARED, Persons, aliases, persons, subject_of, users
 from kit.settings import Settings
 from tests.conftest import newest_database

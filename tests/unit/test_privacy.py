@@ -16,7 +16,8 @@ from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChang
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Database, Sessions, transact
+from kit.database.engine import Database
+from kit.database.transactions import Sessions, transact
 from kit.people.persons import Persons
 from kit.people.privacy import Choice, Consent, Consents, in_force, of_one, of_several
 from kit.settings import Settings

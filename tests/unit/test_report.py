@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import DBAPIError
 
-from kit.database import open_database
+from kit.database.engine import open_database
 from kit.log.outbox import prepare_heads
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report

@@ -15,7 +15,8 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer, add_Ident
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.database import Database, Sessions
+from kit.database.engine import Database
+from kit.database.transactions import Sessions
 from kit.interceptors import Boundary, Context
 from kit.log.consume import Consumer, Delivery
 from kit.log.history import remote_history

@@ -16,7 +16,10 @@ from sqlalchemy import Column, LargeBinary, MetaData, SmallInteger, Table, delet
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Database, Id, Together, UtcDateTime, changed, open_database, transact
+from kit.database.columns import Id, UtcDateTime
+from kit.database.engine import Database, open_database
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import READING, rowcount, transact
 from kit.errors import Unavailable
 from kit.people.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
 from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
@@ -108,7 +111,7 @@ class Keys:
         self._intake_keep = intake_keep
         self._clock = clock
         self._cache: TTLCache[bytes, Sequence[_Key], datetime] = TTLCache(_CACHED, _CACHED_FOR, clock)
-        self._make: Together[Sequence[_Birth], Sequence[Mapping[str, Any]]] = Together(database.sessions, self._made)
+        self._make: GroupCommit[Sequence[_Birth], Sequence[Mapping[str, Any]]] = GroupCommit(database.sessions, self._made)
         self._intake: _Intake | None = None
 
     async def seals(self, names: Collection[str], returned: Mapping[str, datetime] | None = None) -> Mapping[str, Seal]:
@@ -179,7 +182,7 @@ class Keys:
                 # Who was erased at this very time is dealt with: a key that came afterwards is somebody's who has come back.
                 left = set(some) - {row.owner for row in rows if row.destroyed_at == at}
                 own = keys.c.owner.in_(sorted(left))
-                destroyed += await changed(
+                destroyed += await rowcount(
                     session, update(keys).where(own, keys.c.wrapped.is_not(None)).values(wrapped=None, destroyed_at=at)
                 )
                 unknown = sorted(left - {row.owner for row in rows})

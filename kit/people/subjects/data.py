@@ -14,7 +14,8 @@ from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, delete, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import READING, Database, changed, transact, upsert
+from kit.database.engine import Database
+from kit.database.transactions import READING, rowcount, transact, upsert
 from kit.idempotency import id_of
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
@@ -239,7 +240,7 @@ async def _blank(session: AsyncSession, holding: Holding, names: Sequence[str]) 
     for name, kind in _weaker(holding):
         column, values = holding.table.c[name], _values(kind, names)
         if values:
-            count += await changed(session, update(holding.table).where(column.in_(values)).values({name: None}))
+            count += await rowcount(session, update(holding.table).where(column.in_(values)).values({name: None}))
     return count
 
 
@@ -263,7 +264,7 @@ async def _count(session: AsyncSession, task: str, table: Table, rows: int) -> N
     if not (task and rows):
         return
     own = (erased_rows.c.task == task, erased_rows.c.table_name == table.name)
-    if not await changed(session, update(erased_rows).where(*own).values(count=erased_rows.c["count"] + rows)):
+    if not await rowcount(session, update(erased_rows).where(*own).values(count=erased_rows.c["count"] + rows)):
         await session.execute(insert(erased_rows).values(task=task, table_name=table.name, count=rows))
 
 

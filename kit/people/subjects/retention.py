@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database import Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.log.outbox import StateTopic
 from kit.people.subjects.data import among
 from kit.people.subjects.holdings import After, Ages, Holding, Part, Row, Tell

@@ -10,7 +10,8 @@ from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
 from sqlalchemy import select
 from typing_extensions import override
 
-from kit.database import READING, Database
+from kit.database.engine import Database
+from kit.database.transactions import READING
 from kit.interceptors import Context, bind_facts
 from kit.log.outbox import Outbox
 from kit.log.redis_log import RedisLog

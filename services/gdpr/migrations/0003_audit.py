@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id
+from kit.database.columns import MYSQL, Id
 
 revision = "gdpr_0003"
 down_revision = "gdpr_0002"

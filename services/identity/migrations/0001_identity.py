@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Exact, Id, UtcDateTime
+from kit.database.columns import MYSQL, Exact, Id, UtcDateTime
 
 revision = "identity_0001"
 down_revision = None

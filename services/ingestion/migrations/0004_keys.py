@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from kit.database import Id
+from kit.database.columns import Id
 
 revision = "ingestion_0004"
 down_revision = "ingestion_0003"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import MYSQL, Id, LongText, Serial, UtcDateTime
+from kit.database.columns import MYSQL, Id, LongText, Serial, UtcDateTime
 
 revision = "journeys_0003"
 down_revision = "journeys_0002"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from kit.database import Exact, UtcDateTime
+from kit.database.columns import Exact, UtcDateTime
 
 revision = "purchases_0002"
 down_revision = "purchases_0001"

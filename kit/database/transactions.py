@@ -1,0 +1,89 @@
+"""Transactions: who writes when, and what is done again when a race was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, TypeVar, cast
+
+from sqlalchemy import CursorResult, Delete, Insert, Table, Update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from kit.outages import code_of
+from kit.turns import Turns
+
+_Result = TypeVar("_Result")
+
+READING: Final[dict[str, Any]] = {"pmp_reading": True}
+"""Execution options of a transaction that only reads: `await session.connection(execution_options=READING)`."""
+# A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
+_LOST_RACES: Final = frozenset({1020, 1205, 1213})
+_ATTEMPTS: Final = 5
+
+
+class Sessions(async_sessionmaker[AsyncSession]):
+    """Makes the sessions of one database, and knows whose turn it is to write."""
+
+    def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
+        super().__init__(engine, expire_on_commit=False, autoflush=False)
+        self.turns = Turns(one_at_a_time=one_writer or engine.dialect.name == "sqlite")
+
+
+async def rowcount(session: AsyncSession, statement: Update | Delete) -> int:
+    """Executes an UPDATE or DELETE.
+
+    Returns:
+        The number of rows matched.
+    """
+    result = await session.execute(statement)
+    return cast("CursorResult[Any]", result).rowcount
+
+
+async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]], changing: Sequence[str] = ()) -> None:
+    """Inserts rows; where there is one of the same primary key, changes the columns named, or all that are given. The rows stay locked."""
+    if not rows:
+        return
+    await session.execute(_upsert(table, tuple(changing or rows[0]), session.get_bind().dialect.name), rows)
+
+
+@cache
+def _upsert(table: Table, columns: tuple[str, ...], dialect: str) -> Insert:
+    """The statement of `upsert`: making it and its key anew costs as much as sending it."""
+    keys = {column.name for column in table.primary_key}
+    names = [name for name in columns if name not in keys] or [next(iter(keys))]
+    if dialect == "mysql":
+        theirs = mysql.insert(table)
+        # VALUES() is what MySQL 8.0 and MariaDB both know.
+        return theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names})
+    ours = sqlite.insert(table)
+    return ours.on_conflict_do_update(index_elements=sorted(keys), set_={name: ours.excluded[name] for name in names})
+
+
+async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]], *, follows: bool = False) -> _Result:
+    """Does work in one transaction, from its beginning again when it lost a race: a deadlock, or a row that another made meanwhile.
+
+    Args:
+        sessions: where.
+        work: what is done in the transaction given.
+        follows: nobody waits for it, so that calls go first.
+
+    Raises:
+        Exception: what the work raises, or a race that was lost five times.
+    """
+    turns = sessions.turns
+    async with turns.follower() if follows else turns.call():
+        return await run_transaction(sessions, work)
+
+
+async def run_transaction(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
+    """Does the work whose turn it is."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            async with sessions.begin() as session:
+                return await work(session)
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or code_of(error) in _LOST_RACES):
+                raise
+    raise AssertionError

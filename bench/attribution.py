@@ -21,7 +21,6 @@ from bench.servers import BenchFailed, cpu_seconds, plan_mesh, running, running_
 from cli.credentials import Scope
 from cli.folder import DataFolder
 from kit.database.engine import Database, open_database
-from kit.database.transactions import READING
 from kit.migrate import migrate
 from kit.people.persons import persons
 from services.journeys.attribution import EVERY_MODEL
@@ -106,8 +105,7 @@ async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: 
         stub: Any = JourneysServiceStub(channel)
 
         async def count() -> int:
-            async with database.sessions() as session:
-                await session.connection(execution_options=READING)
+            async with database.sessions.reading() as session:
                 query = select(func.count()).where(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
                 return int(await session.scalar(query) or 0)
 

@@ -20,7 +20,6 @@ from bench.events import batch
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
 from cli.credentials import Scope
 from kit.database.engine import Database, open_database
-from kit.database.transactions import READING
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.tables import books, outbox_heads
 
@@ -129,15 +128,13 @@ async def _until(ask: Callable[[], Awaitable[int]], least: int, progress: Progre
 
 
 async def _stored(database: Database) -> int:
-    async with database.sessions() as session:
-        await session.connection(execution_options=READING)
+    async with database.sessions.reading() as session:
         return int(await session.scalar(select(func.sum(books.c.count)).where(books.c.outcome == "stored")) or 0)
 
 
 async def _published(database: Database, log: RedisLog) -> int:
     """Stored events, once the topic holds all that tells of them; until then one less."""
-    async with database.sessions() as session:
-        await session.connection(execution_options=READING)
+    async with database.sessions.reading() as session:
         heads = (await session.execute(select(outbox_heads))).all()
     reached = [(await log.head(head.topic, head.partition)).ms >= head.position for head in heads]
     return await _stored(database) - (not all(reached))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.database.transactions import READING
 from kit.people.vault import InvalidKey, Vault
 from services.gdpr.audit import faults
 from services.gdpr.repository import Audit
@@ -24,8 +23,7 @@ async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
         vault = Vault.parse(vault_key)
     except InvalidKey as error:
         raise CommandFailed(str(error)) from error
-    async with service_sessions("gdpr", url) as sessions, sessions() as session:
-        await session.connection(execution_options=READING)
+    async with service_sessions("gdpr", url) as sessions, sessions.reading() as session:
         audit = Audit(session)
         chain, receipts, requests = await audit.chain(), await audit.receipts(), await audit.requests()
 

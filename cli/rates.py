@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.database.transactions import READING, Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.log.outbox import StateTopic
 from services.purchases.exchange import MalformedRates, Quote, read_rates
 from services.purchases.messages import TOPIC, changed_message
@@ -116,8 +116,7 @@ async def _store(sessions: Sessions, quotes: Sequence[Quote], progress: Progress
 
 async def _price(sessions: Sessions, progress: Progress) -> Priced:
     """Gives each order without a rate the one of its day, and publishes it: the service's relay brings it to the topic."""
-    async with sessions() as session:
-        await session.connection(execution_options=READING)
+    async with sessions.reading() as session:
         count, partitions = await Purchases(session).count_unpriced(), await Purchases(session).partitions()
     task = progress.add_task("orders", total=count)
     outcome, topic, after = Priced(), StateTopic(TOPIC, partitions or 1), ""

@@ -12,7 +12,7 @@ from pymysql.converters import escape_item
 from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 
@@ -30,8 +30,7 @@ class Database:
 
     async def check(self) -> None:
         """Raises what keeps the database from answering."""
-        async with self.sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self.sessions.reading() as session:
             await session.execute(text("SELECT 1"))
 
     async def scrub(self) -> bool:

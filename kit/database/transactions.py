@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
@@ -16,8 +17,8 @@ from kit.turns import Turns
 
 _Result = TypeVar("_Result")
 
-READING: Final[dict[str, Any]] = {"pmp_reading": True}
-"""Execution options of a transaction that only reads: `await session.connection(execution_options=READING)`."""
+_READING: Final[dict[str, Any]] = {"pmp_reading": True}
+"""Execution options of a transaction that only reads."""
 # A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
 _LOST_RACES: Final = frozenset({1020, 1205, 1213})
 _ATTEMPTS: Final = 5
@@ -29,6 +30,13 @@ class Sessions(async_sessionmaker[AsyncSession]):
     def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
         super().__init__(engine, expire_on_commit=False, autoflush=False)
         self.turns = Turns(one_at_a_time=one_writer or engine.dialect.name == "sqlite")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncSession]:
+        """A transaction that only reads: in SQLite it takes no lock that a writer waits for."""
+        async with self() as session:
+            await session.connection(execution_options=_READING)
+            yield session
 
 
 async def rowcount(session: AsyncSession, statement: Update | Delete) -> int:

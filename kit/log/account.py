@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.log import books
 from kit.log.streams import Count, OutOfTurnError, Turn
 from kit.log.tables import log_counters
@@ -117,8 +117,7 @@ class Account:
             return
         own = (log_counters.c.topic == self._topic, log_counters.c.partition.in_(self._doubts), log_counters.c.epoch == self.writer)
         received = log_counters.c.name == books.RECEIVED
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             rows = await session.execute(
                 select(log_counters.c.partition, log_counters.c.hour, log_counters.c["count"]).where(*own, received)
             )

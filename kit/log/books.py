@@ -19,7 +19,7 @@ from sqlalchemy import Insert, delete, func, insert, select, update
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, rowcount
+from kit.database.transactions import Sessions, rowcount
 from kit.log import positions
 from kit.log.redis_log import RedisLog
 from kit.log.streams import APPENDS, Backlog, Count, Counters, Position, StreamLog
@@ -114,8 +114,7 @@ async def copy_counters(session: AsyncSession, topic: str, partition: int, live:
 
 async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Position]:
     """How far each partition of the topic is read: a new connection to the log appends nothing in front of it."""
-    async with sessions() as session:
-        await session.connection(execution_options=READING)
+    async with sessions.reading() as session:
         known = await session.execute(select(offsets.c.partition, offsets.c.position).where(offsets.c.topic == topic))
         return {(topic, row.partition): Position.parse(row.position) for row in known}
 

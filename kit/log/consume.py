@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
 from kit.log.streams import START, Counters, Entry, Position, StreamLog
@@ -158,8 +158,7 @@ class Consumer:
 
     async def _look_for_marked(self) -> None:
         try:
-            async with self._sessions() as session:
-                await session.connection(execution_options=READING)
+            async with self._sessions.reading() as session:
                 self._marked |= await dead_letters.marked_partitions(session, self._topic)
         except Exception as error:  # noqa: BLE001 (the partitions themselves say what is wrong)
             _log.debug("dead letters not looked for", topic=self._topic, error=type(error).__name__)

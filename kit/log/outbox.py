@@ -22,7 +22,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, rowcount, upsert
+from kit.database.transactions import Sessions, rowcount, upsert
 from kit.log.append import packs
 from kit.log.consume import happens
 from kit.log.leases import Leases
@@ -172,8 +172,7 @@ class StateTopic(Outbox):
         own = (topic_state.c.topic == self.topic, topic_state.c.partition == partition)
         order = (topic_state.c.position, topic_state.c.ordinal)
         while True:
-            async with sessions() as session:
-                await session.connection(execution_options=READING)
+            async with sessions.reading() as session:
                 ends = select(topic_state.c.position).where(*own, topic_state.c.position > after).order_by(*order).limit(_HISTORY_ROWS)
                 last = await session.scalar(select(func.max(ends.subquery().c.position)))
                 if last is None:
@@ -187,8 +186,7 @@ class StateTopic(Outbox):
 
 async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None:
     """Makes the rows under which positions are given, so that no two first messages race for them."""
-    async with sessions() as session:
-        await session.connection(execution_options=READING)
+    async with sessions.reading() as session:
         known = set(await session.scalars(select(outbox_heads.c.partition).where(outbox_heads.c.topic == topic)))
     for partition in set(range(partitions)) - known:
         try:
@@ -294,8 +292,7 @@ class Relay:
         """
         head = await self._log.head(self._topic, partition)
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             # The row of the stream's last entry, if it is still there, and those behind it.
             query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position >= head.ms).order_by(outbox.c.position)
             rows = (await session.execute(query.limit(_ROWS + 1))).all()
@@ -323,8 +320,7 @@ class Relay:
     async def _behind(self, partitions: Collection[int]) -> Collection[int]:
         """Those of the partitions in which something was committed since; all, when the database does not say."""
         try:
-            async with self._sessions() as session:
-                await session.connection(execution_options=READING)
+            async with self._sessions.reading() as session:
                 committed = await self._committed(session)
         except Exception as error:  # noqa: BLE001 (the partitions themselves say what is wrong)
             _log.debug("outbox not looked at", topic=self._topic, error=type(error).__name__)

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, rowcount
+from kit.database.transactions import Sessions, rowcount
 from kit.log.streams import START, Position
 from kit.log.tables import books, offsets
 
@@ -25,8 +25,7 @@ async def locked(session: AsyncSession, topic: str, partition: int) -> Position:
 
 async def load(sessions: Sessions, topic: str, partition: int) -> Position:
     """The position; the row is made where there is none yet."""
-    async with sessions() as session:
-        await session.connection(execution_options=READING)
+    async with sessions.reading() as session:
         stored = await session.scalar(select(offsets.c.position).where(*_own(topic, partition)))
     if stored is not None:
         return Position.parse(stored)

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.log import books, dead_letters
 from kit.log.gauges import Ages, Gauge
 from kit.log.redis_log import RedisLog
@@ -82,8 +82,7 @@ class Report:
 
     async def look_at_database(self) -> None:
         """Sets the gauges that take the database, most of them together with the log; logs an error when the books do not balance."""
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             self._dead.set(await dead_letters.count(session))
             given = {
                 row.partition: row.position

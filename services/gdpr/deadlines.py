@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.log.gauges import Gauge
 from kit.people.vault import Vault
 from kit.server import regularly
@@ -31,8 +31,7 @@ class Deadlines:
 
     async def look(self, now: datetime) -> None:
         """Sets the gauges."""
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             due_at, steps = await Requests(session, self._vault).waiting(now - OVERDUE)
         self._left.set((due_at - now if due_at else DUE).total_seconds())
         self._steps.set(steps)

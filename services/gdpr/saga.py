@@ -16,7 +16,7 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.errors import Unavailable
 from kit.log.consume import happens
 from kit.log.outbox import StateTopic
@@ -108,8 +108,7 @@ class Saga:
 
     async def work(self) -> bool:
         """Tries the next step of every request that is not done; says whether there was one."""
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             running = [(row.id, row.due_at) for row in await Requests(session, self._vault).running()]
         for request_id, due_at in running:
             if datetime.now(UTC) > due_at:
@@ -124,8 +123,7 @@ class Saga:
 
     async def _advance(self, request_id: str) -> bool:
         """Tries the step a request is at; True when it went on."""
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             requests = Requests(session, self._vault)
             request, steps = await requests.get(request_id), await requests.steps(request_id)
         now = datetime.now(UTC)

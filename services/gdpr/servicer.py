@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database.transactions import READING, Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound, Unavailable
 from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import Relay, StateTopic
@@ -95,8 +95,7 @@ class GdprServicer(GdprServiceServicer):
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
         behind = page_key(request.page_token, int)
         limit = request.page_size or _PAGE
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             who, history = await _somebody(session, subject_named(request.id)), ConsentHistory(session)
             in_force = await history.in_force(who)
             rows = await history.page(who, behind, limit + 1)
@@ -174,8 +173,7 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def GetSubjectRequest(self, request: pb.GetSubjectRequestRequest, context: Context) -> pb.GetSubjectRequestResponse:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             requests = Requests(session, self._vault)
             row, link = await requests.get(request.id), await ArchiveLinks(session).get(request.id)
             if row is None or (not caller().internal and caller().client != row.client):
@@ -259,8 +257,7 @@ class GdprServicer(GdprServiceServicer):
         return subject_of(email_hash=self._vault.fingerprint(email)) if email else subject_named(id_)
 
     async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             names = await Requests(session, self._vault).names(subject)
         answers = await asyncio.gather(*(self._holders.erase(holder, names, dry_run=True) for holder in self._holders.names))
         told = zip(self._holders.names, answers, strict=True)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.database.group_commit import GroupCommit
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts
 from kit.log.outbox import StateTopic
@@ -95,8 +95,7 @@ class IdentityServicer(IdentityServiceServicer):
             return user_id, False
 
         root = (await self._change(work, [subject, *visit])).person_id
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             leads = await Persons(session).people(visit)
         return pb.IdentifyUserResponse(success=told == len(visit) and all(leads.get(name) == root for name in visit), user_id=root)
 
@@ -181,8 +180,7 @@ class IdentityServicer(IdentityServiceServicer):
         return done
 
     async def _user(self, subject: str) -> pb.User:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             identities, persons = Identities(session), Persons(session)
             root = await persons.person(subject)
             user_ids = (await identities.members([root])).get(root) if root else None

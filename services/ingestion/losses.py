@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions, transact
+from kit.database.transactions import Sessions, transact
 from kit.log import books, positions
 from kit.log.books import Account
 from kit.log.redis_log import RedisLog
@@ -88,8 +88,7 @@ class Losses:
         return all([await positions.load(self._sessions, self._topic, partition) >= end for partition, end in ends.items()])
 
     async def _next(self) -> _Due | None:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             receipts = await Receipts(session).unsettled(_MOST_RECEIPTS)
         if not receipts:
             return None
@@ -113,8 +112,7 @@ class Losses:
                 await session.delete(row)
 
     async def _find_sent_again(self) -> None:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             keys = [(row.writer, row.number) for row in await Receipts(session).lost()]
         for key in keys:
             await transact(self._sessions, partial(self._recover, key=key))

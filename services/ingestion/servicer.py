@@ -17,7 +17,7 @@ from pmp.options.v1 import options_pb2
 from typing_extensions import override
 from uuid6 import uuid7
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
 from kit.json_body.leaving_out import leave_out
@@ -203,8 +203,7 @@ class IngestionServicer(IngestionServiceServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> AsyncIterator[pb.ListEventsResponse]:
         position = request.after_position
         while True:
-            async with self._sessions() as session:
-                await session.connection(execution_options=READING)
+            async with self._sessions.reading() as session:
                 rows = await Events(session).published(request.partition, position, _HISTORY_ROWS)
             if not rows:
                 return
@@ -214,8 +213,7 @@ class IngestionServicer(IngestionServiceServicer):
     async def _lost(self, hours: Collection[int]) -> Sequence[pb.LostEvents]:
         if not hours:
             return ()
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             return [_lost_events(each) for each in losses.ranges(await Receipts(session).lost(hours))]
 
     async def _admission(self, *, with_email: bool) -> _Admission:

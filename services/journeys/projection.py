@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Exact, UtcDateTime
-from kit.database.transactions import READING, Sessions, transact, upsert
+from kit.database.transactions import Sessions, transact, upsert
 from kit.people.persons import Persons, persons, subject_of
 from kit.people.subjects.holdings import Row
 from kit.people.vault import Vault
@@ -241,8 +241,7 @@ class AttributionStore:
     async def totals(self, model: str, group_by: str, since: datetime | None, until: datetime) -> Totals:
         """What a model makes of all paths that ended in a period; None for the beginning."""
         totals = Totals(model, group_by, self.splitter)
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             for row in await session.execute(_ended_in(model, group_by, since, until)):
                 if row.is_whole:
                     totals.merge(row.payload)
@@ -256,8 +255,7 @@ class AttributionStore:
             _log.warning("paths not refreshed", error=type(error).__name__)
 
     async def _pending(self) -> int:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             some = select(pending.c.id).limit(_MOST_COUNTED).subquery()
             return int(await session.scalar(select(func.count()).select_from(some)) or 0)
 

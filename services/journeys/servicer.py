@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.database.group_commit import GroupCommit
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.interceptors import Context, bind_facts, caller
@@ -142,7 +141,7 @@ class JourneysServicer(JourneysServiceServicer):
     @override
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
         start, size = page_key(request.page_token, str), request.page_size or _PAGE
-        async with self._reading() as session:
+        async with self._sessions.reading() as session:
             subject = subject_of(user_id=request.id)
             whose = Whose(await Persons(session).person(subject), subject)
             found = Journey(session, whose)
@@ -194,7 +193,7 @@ class JourneysServicer(JourneysServiceServicer):
         names = steps_of(request.steps)
         funnel = Funnel(names, answers.window(request))
         since, until = answers.period(request, datetime.now(UTC))
-        async with self._reading() as session:
+        async with self._sessions.reading() as session:
             async for actions in steps(session, names, since, until):
                 funnel.add(actions)
         return answers.funnel(funnel.count())
@@ -226,9 +225,3 @@ class JourneysServicer(JourneysServiceServicer):
         recorded = [await record.work(session) for record in records]
         await self._topic.tell(session, [told for each in recorded for told in each.told])
         return recorded
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncGenerator[AsyncSession]:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
-            yield session

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.database.group_commit import GroupCommit
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import StateTopic
@@ -196,8 +196,7 @@ class PurchasesServicer(PurchasesServiceServicer):
 
     @override
     async def GetPurchase(self, request: pb.GetPurchaseRequest, context: Context) -> pb.GetPurchaseResponse:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             purchases = Purchases(session)
             row = await purchases.find(self._site(), unquote(request.id))
             if row is None:
@@ -211,8 +210,7 @@ class PurchasesServicer(PurchasesServiceServicer):
     async def ListPurchases(self, request: pb.ListPurchasesRequest, context: Context) -> pb.ListPurchasesResponse:
         behind = page_key(request.page_token, lambda text: str(UUID(text)))
         since, limit = getattr(request, "from"), request.page_size or _PAGE  # a keyword of Python
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             chosen = Filter(
                 subjects=await _subjects(session, request.user_id) if request.user_id else None,
                 status=request.payment_status or None,

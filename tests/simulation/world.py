@@ -22,7 +22,7 @@ from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import READING, Sessions
+from kit.database.transactions import Sessions
 from kit.errors import LogFull, Unavailable
 from kit.log import books, dead_letters
 from kit.log.account import Sender
@@ -467,8 +467,7 @@ class World:
             await self.scheduler.pause("idle")
 
     async def _history(self, partition: int, after: int) -> Sequence[Entry]:
-        async with self.sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self.sessions.reading() as session:
             rows = await Events(session).published(partition, after, 3)
         entries: list[Entry] = []
         for position, group in groupby(rows, key=lambda row: row.topic_position):

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.columns import Id, UtcDateTime
 from kit.database.engine import Database, open_database
 from kit.database.group_commit import GroupCommit
-from kit.database.transactions import READING, rowcount, transact
+from kit.database.transactions import rowcount, transact
 from kit.errors import Unavailable
 from kit.people.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
 from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
@@ -212,8 +212,7 @@ class Keys:
             Unavailable: the database of keys does not answer.
         """
         with _outages():
-            async with self._database.sessions() as session:
-                await session.connection(execution_options=READING)
+            async with self._database.sessions.reading() as session:
                 return await session.scalar(select(func.count()).select_from(keys).where(self._is_stale)) or 0
 
     async def rewrap(self) -> AsyncIterator[int]:
@@ -251,8 +250,7 @@ class Keys:
         for start in range(0, len(unread), _AT_ONCE):
             query = select(keys).where(keys.c.owner.in_(unread[start : start + _AT_ONCE])).order_by(keys.c.owner, keys.c.generation)
             with _outages():
-                async with self._database.sessions() as session:
-                    await session.connection(execution_options=READING)
+                async with self._database.sessions.reading() as session:
                     rows += (await session.execute(query)).mappings().all()
         return known | await self._opened(rows)
 

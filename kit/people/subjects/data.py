@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, Table, and_, delete, f
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
-from kit.database.transactions import READING, rowcount, transact, upsert
+from kit.database.transactions import rowcount, transact, upsert
 from kit.idempotency import id_of
 from kit.log import dead_letters
 from kit.log.dead_letters import DROPPED
@@ -60,8 +60,7 @@ class SubjectData:
                 continue
             table, owned = holding.table, _owned(holding, names)
             shown = [column for column in table.columns if column.name not in holding.internal]
-            async with self._sessions() as session:
-                await session.connection(execution_options=READING)
+            async with self._sessions.reading() as session:
                 rows = await session.stream(select(*shown).where(owned).execution_options(yield_per=_AT_ONCE))
                 async for some in rows.mappings().partitions():
                     opener = await self._keys.opener(row[name] for row in some for name in holding.sealed)
@@ -76,8 +75,7 @@ class SubjectData:
         counts: dict[str, int] = {}
         if not names:
             return counts
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             for holding in self._holdings:
                 if holding.derived:
                     continue
@@ -116,8 +114,7 @@ class SubjectData:
         """How many rows went under a task, by table: each once, whatever died on the way. None under no task."""
         if not task:
             return {}
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             rows = await session.execute(
                 select(erased_rows.c.table_name, erased_rows.c["count"].label("count_")).where(erased_rows.c.task == task)
             )
@@ -153,8 +150,7 @@ class SubjectData:
         await self._topic.tell(session, [(key, message) for key, message in told if message is not None])
 
     async def _part(self, part: Part, ids: Select[Any]) -> AsyncIterator[bytes]:
-        async with self._sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._sessions.reading() as session:
             query = select(part.table).where(part.table.c[part.key].in_(ids))
             rows = await session.stream(query.execution_options(yield_per=_AT_ONCE))
             async for row in rows.mappings():

@@ -11,7 +11,6 @@ from sqlalchemy import select
 from typing_extensions import override
 
 from kit.database.engine import Database
-from kit.database.transactions import READING
 from kit.interceptors import Context, bind_facts
 from kit.log.outbox import Outbox
 from kit.log.redis_log import RedisLog
@@ -57,14 +56,12 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
 
     async def _read(self) -> list[pb.Place]:
-        async with self._database.sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._database.sessions.reading() as session:
             rows = await session.execute(select(offsets))
             return [pb.Place(topic=row.topic, partition=row.partition, position=row.position) for row in rows]
 
     async def _written(self) -> list[pb.Place]:
-        async with self._database.sessions() as session:
-            await session.connection(execution_options=READING)
+        async with self._database.sessions.reading() as session:
             heads = select(outbox_heads).where(outbox_heads.c.topic == self._outbox.topic, outbox_heads.c.position > 0)
             rows = (await session.execute(heads)).all()
             raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
@@ -75,8 +72,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
     async def _purge(self, places: Iterable[pb.Place]) -> int:
         """Takes entries up to these places out of what the service published, and of the raw log it has read."""
         sessions, left = self._database.sessions, 0
-        async with sessions() as session:
-            await session.connection(execution_options=READING)
+        async with sessions.reading() as session:
             raw = set(await session.scalars(_RAW))
             read = {(row.topic, row.partition): Position.parse(row.position) for row in await session.execute(select(offsets))}
         asked = False

@@ -28,20 +28,12 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
 from gateway.settings import BROWSER, GatewaySettings, split_address
+from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"
-DEFAULT_REQUEST_BYTES = 1_048_576
-"""Largest request of an rpc that names no bound of its own."""
 
-OPENED_BY: Mapping[options_pb2.Access.ValueType, tuple[str, ...]] = {
-    options_pb2.ACCESS_TRACK: ("track", "site", "admin"),
-    options_pb2.ACCESS_SITE: ("site", "admin"),
-    options_pb2.ACCESS_READ: ("read", "admin"),
-    options_pb2.ACCESS_ADMIN: ("admin",),
-}
-"""The token scopes that open an access."""
 
 WATCHERS = 1000
 """Connections beside those of callers."""
@@ -150,7 +142,7 @@ def _rpc(service: str, method: MethodDescriptorProto) -> Rpc | None:
         service=service,
         name=method.name,
         access=access,
-        max_request_bytes=options.Extensions[options_pb2.max_request_bytes] or DEFAULT_REQUEST_BYTES,
+        max_request_bytes=options.Extensions[options_pb2.max_request_bytes] or MAX_REQUEST_BYTES,
         may_repeat=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         streams=method.server_streaming,
         rest=rest,
@@ -214,8 +206,8 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             **probes,
             "replies": [*patterns["overflow"], *(reply for row in base["replies"] for reply in _replies(patterns, row))],
             "credentials": _credentials(settings),
-            "default_request_bytes": DEFAULT_REQUEST_BYTES,
-            "largest_request_bytes": max((rpc.max_request_bytes for rpc in methods), default=DEFAULT_REQUEST_BYTES),
+            "default_request_bytes": MAX_REQUEST_BYTES,
+            "largest_request_bytes": max((rpc.max_request_bytes for rpc in methods), default=MAX_REQUEST_BYTES),
             "descriptors": descriptors_path,
             "services": sorted({rpc.service for rpc in methods}),
             "refusals": (HERE / "refusals.lua").read_text(),
@@ -294,7 +286,7 @@ def secrets(settings: GatewaySettings) -> dict[str, str]:
 def _policies(methods: Sequence[Rpc]) -> Node:
     """One policy for each access: its rpcs, opened by its scopes; a browser's key only with `track`."""
     policies: Node = {}
-    for access, scopes in OPENED_BY.items():
+    for access, scopes in SCOPES.items():
         paths = [rpc.path for rpc in methods if rpc.access == access]
         if paths:
             policies[options_pb2.Access.Name(access)] = {

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from kit.interceptors import Boundary
+from kit.boundary.boundary import Boundary
 from kit.outages import is_outage
 from kit.scrubbing import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens

@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
+from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound, Unavailable
-from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import Relay, StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
@@ -128,7 +128,7 @@ class GdprServicer(GdprServiceServicer):
 
         done = await transact(self._sessions, work)
         await self._take_effect(done.places)
-        bind_facts(new_choices=done.new)
+        bind_log_fields(new_choices=done.new)
         return pb.UpdateConsentResponse(success=True, duplicate=not done.new, user_id=done.user_id, consent=done.consent)
 
     @override
@@ -167,7 +167,7 @@ class GdprServicer(GdprServiceServicer):
             return request_message(row, await requests.steps(row.id)), True, await self._topic.places(session, keys)
 
         told, is_new, places = await transact(self._sessions, work)
-        bind_facts(request=told.id, new=is_new)
+        bind_log_fields(request=told.id, new=is_new)
         await self._take_effect(places)
         return pb.EraseUserDataResponse(success=True, request=told)
 
@@ -209,7 +209,7 @@ class GdprServicer(GdprServiceServicer):
             return request_message(row, (), self._download(link)), True
 
         told, is_new = await transact(self._sessions, work)
-        bind_facts(request=told.id, new=is_new)
+        bind_log_fields(request=told.id, new=is_new)
         return pb.ExportUserDataResponse(success=True, request=told)
 
     @override
@@ -225,7 +225,7 @@ class GdprServicer(GdprServiceServicer):
                     await context.send_initial_metadata(headers)
                 size += len(portion)
                 yield HttpBody(content_type="application/json", data=portion)
-        bind_facts(request=request.id, bytes=size)
+        bind_log_fields(request=request.id, bytes=size)
 
     async def _take_effect(self, places: Mapping[int, int]) -> None:
         """Returns when what was told is in the log, where every holder reads it.

@@ -14,10 +14,10 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from kit.boundary.caller import Context, bind_log_fields
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
-from kit.interceptors import Context, bind_facts
 from kit.log.outbox import StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
@@ -72,7 +72,7 @@ class IdentityServicer(IdentityServiceServicer):
             return await register(graph, unsuppressed(told, suppressed))
 
         done = await self._change(work, told.names)
-        bind_facts(created=done.flag)
+        bind_log_fields(created=done.flag)
         return pb.RegisterUserResponse(success=True, user_id=done.person_id, created=done.flag)
 
     @override

@@ -17,9 +17,10 @@ from pmp.options.v1 import options_pb2
 from typing_extensions import override
 from uuid6 import uuid7
 
+from kit.boundary.caller import Caller, Context, bind_log_fields, caller, remark
+from kit.boundary.validation import validate
 from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.interceptors import Caller, Context, bind_facts, caller, remark, validate
 from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.log import books
@@ -180,7 +181,7 @@ class IngestionServicer(IngestionServiceServicer):
         response.accepted, response.rejected = len(records), len(results) - len(records)
         response.success = not response.rejected
         await self._appender.append(records, rejected=response.rejected, ids=ids, sender=admission.sender)
-        bind_facts(accepted=response.accepted, rejected=response.rejected)
+        bind_log_fields(accepted=response.accepted, rejected=response.rejected)
         return response
 
     @override

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 from uuid6 import uuid7
 
+from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
-from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import StateTopic
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
@@ -176,7 +176,7 @@ class JourneysServicer(JourneysServiceServicer):
         totals = await self._store.totals(model, group_by, since, until)
         # A chain of many names takes a tenth of a second.
         shares = await asyncio.to_thread(totals.shares)
-        bind_facts(orders=totals.orders, pending=pending)
+        bind_log_fields(orders=totals.orders, pending=pending)
         return pb.GetAttributionResponse(
             model=model,
             group_by=group_by,
@@ -218,7 +218,7 @@ class JourneysServicer(JourneysServiceServicer):
         recorded = await self._together(record)
         if recorded.told:
             self._topic.wake()
-        bind_facts(duplicate=recorded.duplicate)
+        bind_log_fields(duplicate=recorded.duplicate)
         return recorded.duplicate
 
     async def _recorded(self, session: AsyncSession, records: Sequence[_Record]) -> Sequence[_Recorded]:

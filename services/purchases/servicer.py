@@ -18,10 +18,10 @@ from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
-from kit.interceptors import Context, bind_facts, caller
 from kit.log.outbox import StateTopic
 from kit.people.keys.seals import Opener
 from kit.people.keys.store import Keys
@@ -223,7 +223,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             rows = await Purchases(session).page(chosen, behind, limit + 1)
             page = rows[:limit]
             shown = await self._shown(session, page)
-        bind_facts(purchases=len(shown))
+        bind_log_fields(purchases=len(shown))
         return pb.ListPurchasesResponse(
             purchases=shown, next_page_token=page_token(page[-1].timestamp, page[-1].id) if len(rows) > limit else ""
         )
@@ -241,7 +241,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         recorded = await self._together(notice)
         self._topic.wake()
         row = recorded.order.row
-        bind_facts(
+        bind_log_fields(
             payment_status=row.payment_status,
             duplicate=recorded.order.is_duplicate,
             priced=row.base_net_amount is not None,

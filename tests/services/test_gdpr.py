@@ -33,10 +33,10 @@ from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, Unavailable
-from kit.interceptors import Boundary
 from kit.log.consume import Consumer
 from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog

@@ -27,8 +27,8 @@ from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy import func, select, text
 
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
 from kit.log.outbox import Outbox, Relay, StateTopic, prepare_heads

@@ -24,8 +24,8 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_Ingest
 from pmp.log.v1 import log_pb2
 from sqlalchemy import select, text, update
 
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.interceptors import Boundary
 from kit.log import books, dead_letters
 from kit.log.account import Account
 from kit.log.append import Appender

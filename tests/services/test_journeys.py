@@ -29,10 +29,10 @@ from sqlalchemy import delete, insert, select, union, update
 from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, upsert
 from kit.idempotency import id_of, key_of
-from kit.interceptors import Boundary
 from kit.log import dead_letters, positions
 from kit.log.consume import Consumer
 from kit.log.outbox import Outbox, Relay, StateTopic

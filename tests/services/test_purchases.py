@@ -30,9 +30,9 @@ from sqlalchemy import func, select, text
 
 from cli.errors import CommandFailed
 from cli.rates import import_rates
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import transact
-from kit.interceptors import Boundary
 from kit.log.consume import Consumer
 from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog

@@ -23,8 +23,8 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub, add_PurchasesServiceServicer_to_server
 from sqlalchemy import select
 
+from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.interceptors import Boundary
 from kit.log.consume import Consumer
 from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog

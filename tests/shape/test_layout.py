@@ -26,7 +26,7 @@ SERVICE_MODULES = {
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
 while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
 log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service."""
-OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(database|interceptors|log|migrate|server)")
+OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary|database|log|migrate|server)")
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
 MACHINE_PATH = re.compile(r"""(?<![\w.$}/-])/(?:home|root|Users|work)/[\w.-]+""")

@@ -33,6 +33,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from kit.boundary.boundary import Boundary
+from kit.boundary.caller import Caller, bind_log_fields, caller
+from kit.boundary.validation import validate
 from kit.errors import (
     Conflict,
     Forbidden,
@@ -45,7 +48,6 @@ from kit.errors import (
     Unavailable,
     Violation,
 )
-from kit.interceptors import Boundary, Caller, bind_facts, caller, validate
 from kit.settings import Settings
 from kit.telemetry.names import Attribute, MetricName
 from kit.telemetry.setup import telemetry
@@ -269,7 +271,7 @@ async def test_a_servicer_knows_its_caller() -> None:
 
 
 def test_outside_of_an_rpc_there_is_no_caller() -> None:
-    bind_facts(harmless=1)
+    bind_log_fields(harmless=1)
     with pytest.raises(LookupError):
         caller()
 
@@ -560,8 +562,8 @@ async def test_a_stream_that_fails_ends_with_the_status_after_what_it_sent(capfd
 
 async def test_a_call_is_one_line_with_its_facts_and_nothing_personal(capfd: pytest.CaptureFixture[str]) -> None:
     async def bind(_context: Context) -> None:
-        bind_facts(accepted=3)
-        bind_facts(rejected=0)
+        bind_log_fields(accepted=3)
+        bind_log_fields(rejected=0)
 
     request = pb.TrackEventRequest(event=event(email=PERSONAL, user_id="user-4711", ip_address="192.0.2.7"))
     person = (("x-pmp-user", "user-4711"), ("x-pmp-address", "192.0.2.7"))
@@ -607,7 +609,7 @@ async def test_facts_of_one_call_stay_out_of_its_neighbours(capfd: pytest.Captur
     numbers = iter(range(2))
 
     async def bind(_context: Context) -> None:
-        bind_facts(**{f"fact{next(numbers)}": True})
+        bind_log_fields(**{f"fact{next(numbers)}": True})
         await both.wait()
 
     async with served(Script(bind)) as stub:

@@ -18,8 +18,8 @@ from pydantic import SecretStr, ValidationError
 
 from gateway.render import read_descriptors, render, secrets
 from gateway.settings import GatewaySettings
+from kit.boundary.boundary import Boundary
 from kit.errors import Unavailable
-from kit.interceptors import Boundary
 from kit.settings import Settings, mesh_tokens
 from services.gdpr.holders import Holders
 

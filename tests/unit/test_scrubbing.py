@@ -24,7 +24,7 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import purchases_pb2
 
-from kit.interceptors import validate
+from kit.boundary.validation import validate
 from kit.scrubbing import REDACTED, Scrubber, names_somebody, text_of
 
 EMAIL = "ada.lovelace@example.org"

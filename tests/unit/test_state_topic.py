@@ -15,9 +15,10 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer, add_Ident
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from kit.boundary.boundary import Boundary
+from kit.boundary.caller import Context
 from kit.database.engine import Database
 from kit.database.transactions import Sessions
-from kit.interceptors import Boundary, Context
 from kit.log.consume import Consumer, Delivery
 from kit.log.history import remote_history
 from kit.log.outbox import Relay, StateTopic, prepare_heads

@@ -10,8 +10,8 @@ from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
 from sqlalchemy import select
 from typing_extensions import override
 
+from kit.boundary.caller import Context, bind_log_fields
 from kit.database.engine import Database
-from kit.interceptors import Context, bind_facts
 from kit.log.outbox import Outbox
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
@@ -51,7 +51,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             self._outbox.wake()
             left = await self._purge(request.purge_through)
         written = await self._written()
-        bind_facts(rows=sum(counts.values()), entries_left=left)
+        bind_log_fields(rows=sum(counts.values()), entries_left=left)
         total = await self._data.erased(request.task)
         return pb.EraseResponse(tables=_counts(counts), total=_counts(total), read=read, written=written, entries_left=left)
 

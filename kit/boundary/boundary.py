@@ -1,0 +1,276 @@
+"""The interceptor of every server of the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from contextvars import ContextVar
+from datetime import UTC, datetime, tzinfo
+from time import perf_counter
+from typing import Any, TypeAlias, cast
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from kit.boundary.caller import Call, Context, Method, current_call, remark
+from kit.boundary.outcome import FAULTS, Ended, Outcome, cancelled, outcome_of
+from kit.boundary.validation import validate
+from kit.errors import Forbidden, InvalidRequest, Overloaded, Unauthenticated, Violation
+from kit.json_body.leaving_out import leave_out
+from kit.json_body.notes import Notes
+from kit.overload import BUSY, Limit, expect
+from kit.people.nobody import NOBODY, forget_nobody
+from kit.scrubbing import Scrubber
+from kit.telemetry.deferred import DeferredBatch
+from kit.telemetry.errors import describe
+from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.state import meter
+from kit.telemetry.tracing import span, traceparent
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Respond: TypeAlias = Callable[[Message, Context], Awaitable[Message | None]]
+_Work: TypeAlias = Callable[[bytes, Context], Awaitable[Message | None]]
+_Answer: TypeAlias = Callable[["Call", bytes, Context], Awaitable[Message | None]]
+
+_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+"""Probes and tools: no credential, no span, no line. They tell nothing but the contract."""
+
+_LEFT = 0.2
+"""Part of its time that a call has left when it is begun: with less, it and those behind it would be answered to nobody."""
+
+_REFUSALS_SECONDS = 1.0
+"""Calls that are refused for want of time in this time share one line of the log: writing each would take what is lacking."""
+
+_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
+
+
+_metadata: ContextVar[Any] = ContextVar("metadata")
+"""The call's metadata as the interceptor gets it: asking the context again would decode all of it again."""
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Lets an rpc in (credential, access, size, rules, nothing of persons in its texts), and tells of it: span, metric, log line, status.
+
+    An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
+    text goes nowhere.
+
+    Args:
+        mesh_token: the mesh's own credential.
+        rotating: another one that is accepted as well.
+        timezone: the shop's: where times in JSON bodies are local that have no zone.
+        scrubber: takes out of requests what names persons; not of those whose rules the servicer applies itself.
+        most_calls: calls of one rpc that are under way at once, at most.
+        slow_seconds: while calls of an rpc take longer, fewer of them are under way at once, and the others refused.
+    """
+
+    def __init__(
+        self,
+        mesh_token: str,
+        rotating: str | None = None,
+        *,
+        timezone: tzinfo = UTC,
+        scrubber: Scrubber | None = None,
+        most_calls: int = 1024,
+        slow_seconds: float = 5.0,
+    ) -> None:
+        self._scrubber = scrubber or Scrubber()
+        self._token = mesh_token.encode()
+        self._rotating = self._token if rotating is None else rotating.encode()
+        self._timezone = timezone
+        self._limits = most_calls, slow_seconds
+        self._faults = meter().create_counter(
+            MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
+        )
+        self._handlers: dict[str, Handler] = {}
+        self._log: Any = structlog.get_logger().bind()
+        self._ended = DeferredBatch(self._tell_ended)
+        self._refused = DeferredBatch(self._tell_refused, _REFUSALS_SECONDS)
+        self._duration = meter().create_histogram(
+            MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
+        )
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The rpc's handler inside of the boundary; made at the method's first call."""
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None:
+            inner = await continuation(handler_call_details)
+            if inner is None or path.startswith(_OPEN):
+                return inner
+            handler = self._handlers[path] = self._guard(Method(path, Limit(*self._limits), self._timezone, self._faults), inner)
+        _metadata.set(handler_call_details.invocation_metadata)
+        return handler
+
+    def _guard(self, method: Method, inner: Handler) -> Handler:
+        answer_to = _in_time(method, self._work(method, inner), streams=inner.response_streaming)
+
+        async def guarded(raw: bytes, context: Context) -> Message | None:
+            metadata: dict[str, Any] = dict(_metadata.get())
+            call = Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
+            current_call.set(call)
+            answer: Message | None = None
+            fault: BaseException | None = None
+            with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
+                try:
+                    _admit(call)
+                    answer = await answer_to(call, raw, context)
+                    outcome = Outcome(context.code() or grpc.StatusCode.OK)
+                except grpc.aio.AbortError as error:
+                    outcome, fault = Outcome(context.code()), error
+                except asyncio.CancelledError as error:
+                    outcome, fault = Outcome(cancelled(context)), error
+                except Exception as error:  # noqa: BLE001  (the boundary is where every error ends)
+                    outcome, fault = outcome_of(error), error
+                self._tell(call, current, outcome.code, fault)
+            try:
+                if isinstance(fault, grpc.aio.AbortError | asyncio.CancelledError):
+                    raise fault
+                if fault is not None:
+                    await context.abort(*outcome)
+                return answer
+            finally:
+                fault = None  # or frame, error and traceback hold each other until the collector comes
+
+        if inner.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(guarded, None, inner.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
+
+    def _work(self, method: Method, inner: Handler) -> _Work:
+        """What is done of a call that is let in: its request is read and checked, and answered by the servicer."""
+        parse = inner.request_deserializer
+        respond = _respond(inner)
+        if parse is None or respond is None:
+            message = f"{method.name} streams requests: the boundary does not know how to check them"
+            raise TypeError(message)
+
+        async def work(raw: bytes, context: Context) -> Message | None:
+            notes = Notes()
+            answer = await respond(self._checked(method, parse, raw, notes), context)
+            if notes.is_remarkable:
+                remark(notes, answer)
+            return answer
+
+        return work
+
+    def _knows(self, token: str) -> bool:
+        sent = token.encode()
+        return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
+
+    def _checked(self, method: Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
+        bound = method.max_request_bytes
+        if len(raw) > bound + method.envelope_bytes:
+            raise _too_large(bound)
+        try:
+            request: Any = parse(raw)
+        except DecodeError:
+            raise InvalidRequest([Violation("", "the request is not a valid message")]) from None
+        if len(raw) > bound and not request.HasField("json_body"):
+            raise _too_large(bound)
+        if method.applies_rules:
+            return request
+        may_leave_out = method.body is not None and request.HasField("json_body") and not request.strict
+        if method.body is not None:
+            method.body.read(request, notes)
+        if method.tells:
+            forget_nobody(request, NOBODY)
+        broken = validate(request)
+        if broken and method.body is not None and may_leave_out and leave_out(request, broken, notes, method.body.prefix):
+            broken = validate(request)
+        if refused := notes.broken(broken):
+            raise InvalidRequest(refused)
+        if method.tells:
+            # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
+            forget_nobody(request)
+            self._scrubber.scrub(request)
+        return request
+
+    def _tell(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
+        ended = Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
+        if current.is_recording():
+            current.set_attribute(Attribute.RPC_STATUS, code.name)
+            current.set_attribute(Attribute.CLIENT, call.caller.client)
+            current.set_attribute(Attribute.SCOPE, call.caller.scope)
+            if code in FAULTS:
+                current.set_status(StatusCode.ERROR)
+        if isinstance(fault, Overloaded):
+            self._refused.add(ended)
+            return
+        if code not in FAULTS:
+            self._ended.add(ended)
+            return
+        self._ended.flush()  # what came before a fault helps to understand it
+        self._duration.record(ended.seconds, call.method.labels(code))
+        if code is grpc.StatusCode.UNAVAILABLE:
+            self._log.warning("call", error=describe(fault) if fault else "", **ended.line())
+        else:
+            self._log.error("call", exc_info=fault, **ended.line())
+
+    def _tell_ended(self, calls: Sequence[Ended]) -> None:
+        for ended in calls:
+            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+        for ended in calls:
+            self._log.info("call", **ended.line())
+
+    def _tell_refused(self, calls: Sequence[Ended]) -> None:
+        for ended in calls:
+            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
+        for method, count in Counter(ended.call.method.name for ended in calls).items():
+            self._log.warning("calls refused", method=method, calls=count)
+
+
+def _respond(inner: Handler) -> _Respond | None:
+    """The servicer's method as one coroutine, whether it answers once or streams."""
+    if inner.request_streaming:
+        return None
+    if not inner.response_streaming:
+        return inner.unary_unary  # pyright: ignore[reportReturnType]  (the stubs know the blocking server's handlers only)
+    behaviour: Any = inner.unary_stream
+
+    async def stream(request: Message, context: Context) -> None:
+        async with aclosing(behaviour(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return stream
+
+
+def _in_time(method: Method, work: _Work, *, streams: bool) -> _Answer:
+    """Answers calls that are let in, those of which that there is time for."""
+
+    async def answer(call: Call, raw: bytes, context: Context) -> Message | None:
+        # A stream lasts as long as its reader likes; what the mesh asks of itself is little, and others wait for it.
+        if streams or call.caller.internal:
+            return await work(raw, context)
+        left = cast("float | None", context.time_remaining())  # the stubs know deadlines only
+        if left is not None and left < float(call.timeout) * _LEFT:
+            raise Overloaded(BUSY)
+        method.limit.begin()
+        try:
+            expect(left)
+            return await work(raw, context)
+        finally:
+            method.limit.end(call.started, perf_counter())
+
+    return answer
+
+
+def _admit(call: Call) -> None:
+    if not call.admitted:
+        message = "this port takes calls from inside the mesh only"
+        raise Unauthenticated(message)
+    if not call.caller.internal and call.caller.scope not in call.method.scopes:
+        message = "the token's scope does not open this method"
+        raise Forbidden(message)
+
+
+def _too_large(bound: int) -> InvalidRequest:
+    return InvalidRequest([Violation("", f"the request is larger than {bound} bytes")])

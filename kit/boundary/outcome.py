@@ -1,0 +1,122 @@
+"""How a call ended: the status that its caller is told, and the line that the log has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+
+from kit.boundary.caller import Call, Context
+from kit.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    LogFull,
+    MeshError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+    Violation,
+)
+from kit.outages import refusal_of
+
+_STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Conflict: grpc.StatusCode.ALREADY_EXISTS,
+    LogFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+_RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTED: "5", grpc.StatusCode.UNAVAILABLE: "1"}
+"""Seconds after which a caller may try again."""
+
+FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE})
+"""Statuses that are the service's own failure, not the caller's."""
+_MAX_VIOLATIONS_BYTES = 1536
+"""Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
+_MAX_WORDS = 200
+"""Characters of a violation's field and of its description in an answer."""
+
+
+class Ended(NamedTuple):
+    """What is told of a call once it has ended: nothing adds to its facts any more."""
+
+    call: Call
+    code: grpc.StatusCode
+    seconds: float
+    time: datetime
+    trace: str
+
+    def line(self) -> dict[str, Any]:
+        """The facts of its log line."""
+        call = self.call
+        return {
+            **call.facts,
+            "method": call.method.name,
+            "status": self.code.name,
+            "duration_ms": round(self.seconds * 1000, 3),
+            "client": call.caller.client,
+            "scope": "internal" if call.caller.internal else call.caller.scope,
+            "trace": self.trace,
+            "request_id": call.request_id,
+            "time": self.time,
+        }
+
+
+class Outcome(NamedTuple):
+    """How an rpc ends."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+
+
+def cancelled(context: Context) -> grpc.StatusCode:
+    """The status of a call that its caller, or its deadline, has ended."""
+    return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """What the caller is told of an error. One that is neither of the domain nor an outage goes nowhere with its text."""
+    if not isinstance(error, MeshError):
+        error = refusal_of(error, "something this call needs is down; try again") or error
+    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    if code is None:
+        return Outcome(grpc.StatusCode.INTERNAL, "internal error")
+    message = str(error)
+    trailers: tuple[tuple[str, str | bytes], ...] = ()
+    if code in _RETRY_AFTER:
+        trailers = (("retry-after", _RETRY_AFTER[code]),)
+    if isinstance(error, InvalidRequest):
+        named = _named(error.violations)
+        message = str(InvalidRequest(named))
+        trailers = (("grpc-status-details-bin", _details(code, message, named)),)
+    return Outcome(code, message, trailers)
+
+
+def _named(violations: Sequence[Violation]) -> list[Violation]:
+    """As many violations as one answer holds, and how many more there are."""
+    named: list[Violation] = []
+    size = 0
+    for violation in (Violation(each.field[:_MAX_WORDS], each.description[:_MAX_WORDS]) for each in violations):
+        size += len(violation.field.encode()) + len(violation.description.encode())
+        if named and size > _MAX_VIOLATIONS_BYTES:
+            named.append(Violation("", f"and {len(violations) - len(named)} more"))
+            break
+        named.append(violation)
+    return named
+
+
+def _details(code: grpc.StatusCode, message: str, violations: Sequence[Violation]) -> bytes:
+    status = Status(code=code.value[0], message=message)
+    broken = (BadRequest.FieldViolation(field=each.field, description=each.description) for each in violations)
+    status.details.add().Pack(BadRequest(field_violations=broken))
+    return status.SerializeToString()

@@ -18,7 +18,7 @@ ANSWER_SECONDS: Final = 10.0
 """Longest wait for one answer."""
 
 
-class Busy(Exception):  # noqa: N818  (errors are nouns)
+class Busy(Exception):
     """The mesh takes nothing for now."""
 
     def __init__(self, answer: httpx.Response) -> None:

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class CommandFailed(Exception):  # noqa: N818  (errors are nouns)
+class CommandFailed(Exception):
     """A command could not do its work. `str()` says why and what to do about it; the exit status is 1."""

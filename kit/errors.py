@@ -23,7 +23,7 @@ class MeshError(Exception):
     """Base of the errors a caller is told about. `str()` is the message."""
 
 
-class InvalidRequest(MeshError):  # noqa: N818  (errors are nouns)
+class InvalidRequest(MeshError):
     """The request breaks rules: INVALID_ARGUMENT with a `google.rpc.BadRequest`."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
@@ -31,29 +31,29 @@ class InvalidRequest(MeshError):  # noqa: N818  (errors are nouns)
         self.violations = tuple(violations)
 
 
-class Unauthenticated(MeshError):  # noqa: N818
+class Unauthenticated(MeshError):
     """The caller did not prove who it is: UNAUTHENTICATED."""
 
 
-class Forbidden(MeshError):  # noqa: N818
+class Forbidden(MeshError):
     """The caller may not do this: PERMISSION_DENIED."""
 
 
-class NotFound(MeshError):  # noqa: N818
+class NotFound(MeshError):
     """There is no such thing: NOT_FOUND."""
 
 
-class Conflict(MeshError):  # noqa: N818
+class Conflict(MeshError):
     """The thing is there, and is another one: ALREADY_EXISTS."""
 
 
-class LogFull(MeshError):  # noqa: N818
+class LogFull(MeshError):
     """The log takes nothing more for now: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
-class Overloaded(MeshError):  # noqa: N818
+class Overloaded(MeshError):
     """More is asked for than can be done in time; nothing was begun: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
-class Unavailable(MeshError):  # noqa: N818
+class Unavailable(MeshError):
     """Something the call needs is down; nothing was kept, or what was is kept once if the call is repeated: UNAVAILABLE."""

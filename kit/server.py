@@ -144,7 +144,7 @@ def _forgotten(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> 
     _log.error("unhandled", what=context["message"], exc_info=context.get("exception"))
 
 
-async def regularly(look: Check, seconds: float, complaint: str, **facts: object) -> None:
+async def run_every(look: Check, seconds: float, complaint: str, **facts: object) -> None:
     """Looks every so many seconds, until cancelled. What goes wrong is a line in the log with this complaint and these facts."""
     while True:
         try:

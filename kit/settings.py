@@ -35,7 +35,7 @@ MeshToken: TypeAlias = Annotated[SecretStr, AfterValidator(_one_or_two)]
 """The mesh's own credential; while it rotates, two."""
 
 
-class WrongSetting(ValueError):  # noqa: N818 (errors are nouns)
+class WrongSetting(ValueError):
     """A setting is wrong in a way that only the service sees. Its text is for the operator."""
 
 

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from kit.database.turns import Turns
 from kit.outages import code_of
-from kit.turns import Turns
 
 _Result = TypeVar("_Result")
 

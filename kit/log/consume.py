@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions
 from kit.log import books, dead_letters, positions
 from kit.log.leases import Leases
-from kit.log.streams import START, Counters, Entry, Position, StreamLog
+from kit.log.streams import START, Counters, Delivery, Entry, Position, StreamLog
 from kit.outages import is_outage
 from kit.telemetry.names import Attribute, SpanName
 from kit.telemetry.tracing import span
@@ -44,20 +44,7 @@ _LONGEST_WAIT: Final = 5.0
 _PACE_SECONDS: Final = 0.25
 
 
-class Delivery(NamedTuple):
-    """One message as it lies in the log."""
-
-    topic: str
-    partition: int
-    position: str
-    ordinal: int
-    """Place within the entry."""
-    hour: int
-    """Hour of receipt, in hours since 1970."""
-    record: pb.Record
-
-
-class Poison(Exception):  # noqa: N818 (a noun, as all errors here)
+class Poison(Exception):
     """A message that will never succeed: it is set aside, and the rest goes on. The reason holds nothing personal."""
 
 
@@ -201,13 +188,13 @@ class Consumer:
                 try:
                     await self._apply(partition, ends, deliveries, copies, self._handler)
                 except Exception as error:
-                    if isinstance(error, positions.Overtaken) or is_outage(error):
+                    if isinstance(error, positions.OffsetConflict) or is_outage(error):
                         raise
                     await self._apply(partition, ends, deliveries, copies, self._settle)
             self._positions[partition] = entries[-1].position
             if copies is not None:
                 self._copied[partition] = copies
-        except positions.Overtaken:
+        except positions.OffsetConflict:
             self._forget(partition)
             return 0
         except BaseException:

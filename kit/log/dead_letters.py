@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import rowcount
+from kit.log.streams import Delivery
 from kit.log.tables import dead_letters as table
-
-if TYPE_CHECKING:
-    from kit.log.consume import Delivery
 
 DEAD: Final = "dead"
 RETRYING: Final = "retrying"

@@ -45,7 +45,7 @@ _LONGEST_WAIT: Final = 5.0
 _HISTORY_ROWS: Final = 500
 
 
-class HeadBehindError(Exception):
+class TopicAheadOfDatabase(Exception):
     """The topic knows positions that the database does not: the database was restored. Publishing stops; a person has to look."""
 
 
@@ -214,7 +214,7 @@ class Relay:
         Whoever answers only then has told what outlives it. What is not published in time is published later all the same.
 
         Raises:
-            HeadBehindError: the stream is ahead of the database.
+            TopicAheadOfDatabase: the stream is ahead of the database.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -264,7 +264,7 @@ class Relay:
                         waits.pop(partition, None)
                     except Exception as error:  # noqa: BLE001 (the partition waits, whatever it is)
                         waits[partition] = (
-                            _LONGEST_WAIT if isinstance(error, HeadBehindError) else min(_LONGEST_WAIT, waits.get(partition, 0.05) * 2)
+                            _LONGEST_WAIT if isinstance(error, TopicAheadOfDatabase) else min(_LONGEST_WAIT, waits.get(partition, 0.05) * 2)
                         )
                         not_before[partition] = loop.time() + waits[partition]
                         self._complain(partition, error, waits[partition])
@@ -276,7 +276,7 @@ class Relay:
             await leases.release()
 
     def _complain(self, partition: int, error: Exception, seconds: float) -> None:
-        if isinstance(error, HeadBehindError):
+        if isinstance(error, TopicAheadOfDatabase):
             _log.error("relay stopped", topic=self._topic, partition=partition, reason=str(error))
         else:
             name, expected = type(error).__name__, is_outage(error)
@@ -288,7 +288,7 @@ class Relay:
         """Publishes some of what is committed and not yet in the stream; says how many entries.
 
         Raises:
-            HeadBehindError: the stream is ahead of the database.
+            TopicAheadOfDatabase: the stream is ahead of the database.
         """
         head = await self._log.head(self._topic, partition)
         own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
@@ -299,7 +299,7 @@ class Relay:
             known = (await self._committed(session)).get(partition, 0)
         if known < head.ms:
             message = f"the topic is at position {head.ms}, the database at {known}"
-            raise HeadBehindError(message)
+            raise TopicAheadOfDatabase(message)
         if rows and rows[0].position == head.ms:
             await self._compare(partition, head, rows[0].pack)
         rows = [row for row in rows if row.position > head.ms][:_ROWS]
@@ -337,7 +337,7 @@ class Relay:
         entries = await self._log.read(self._topic, partition, Position(head.ms - 1, 0), limit=1, block_ms=0)
         if entries and entries[0].position == head and entries[0].pack != ours:
             message = f"at position {head.ms} the topic and the database hold different messages"
-            raise HeadBehindError(message)
+            raise TopicAheadOfDatabase(message)
 
     async def prune(self, partition: int) -> int:
         """Forgets rows that were published long ago, here and in the stream; says how many."""

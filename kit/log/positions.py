@@ -13,7 +13,7 @@ from kit.log.streams import START, Position
 from kit.log.tables import books, offsets
 
 
-class Overtaken(Exception):  # noqa: N818 (a noun, as all errors here)
+class OffsetConflict(Exception):
     """Somebody else has processed these messages."""
 
 
@@ -41,13 +41,13 @@ async def advance(session: AsyncSession, topic: str, partition: int, old: Positi
     """Moves the position on, as the first statement of the transaction that writes the effect.
 
     Raises:
-        Overtaken: it is not `old` any more.
+        OffsetConflict: it is not `old` any more.
     """
     moved = await rowcount(
         session, update(offsets).where(*_own(topic, partition), offsets.c.position == str(old)).values(position=str(new))
     )
     if moved != 1:
-        raise Overtaken
+        raise OffsetConflict
 
 
 async def topics(session: AsyncSession) -> Sequence[str]:

@@ -31,10 +31,10 @@ from kit.log.streams import (
     Count,
     Counters,
     Entry,
-    Floors,
     OutOfTurnError,
     Position,
     StreamLog,
+    Watermarks,
     reconcile,
 )
 from kit.outages import in_terms_of_the_log
@@ -136,7 +136,7 @@ class _Connections:
 class RedisLog(StreamLog):
     """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
 
-    def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Floors | None) -> None:
+    def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Watermarks | None) -> None:
         # redis-py's types don't say what its commands answer.
         self._redis: Any = redis
         # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
@@ -310,7 +310,7 @@ class RedisLog(StreamLog):
 
 
 @asynccontextmanager
-async def open_log(url: str, *, floors: Floors | None = None) -> AsyncGenerator[RedisLog]:
+async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenerator[RedisLog]:
     """Opens the log at `url`, lazily.
 
     Before the first append on each new connection the log is reconciled with `floors`; while those can't be read, nothing

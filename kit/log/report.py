@@ -16,7 +16,7 @@ from kit.log.gauges import Ages, Gauge
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Position
 from kit.log.tables import offsets, outbox_heads
-from kit.server import regularly
+from kit.server import run_every
 from kit.telemetry.names import Attribute, MetricName
 
 _log = structlog.get_logger(__name__)
@@ -71,8 +71,8 @@ class Report:
     async def run(self) -> None:
         """Looks every 15 seconds, until cancelled. While the database is down or hangs, the log is looked at all the same."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(regularly(self.look_at_log, _EVERY_SECONDS, "no report", of=_LOG))
-            group.create_task(regularly(self.look_at_database, _EVERY_SECONDS, "no report", of=_DATABASE))
+            group.create_task(run_every(self.look_at_log, _EVERY_SECONDS, "no report", of=_LOG))
+            group.create_task(run_every(self.look_at_database, _EVERY_SECONDS, "no report", of=_DATABASE))
 
     async def look_at_log(self) -> None:
         """Sets the gauges that the log alone decides."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
+from pmp.log.v1 import log_pb2 as pb
+
 from kit.outages import LogDownError
 
 PACK_BYTES: Final = 524_288
@@ -111,6 +113,19 @@ class Backlog:
     """Entries up to here are gone."""
 
 
+class Delivery(NamedTuple):
+    """One message as it lies in the log."""
+
+    topic: str
+    partition: int
+    position: str
+    ordinal: int
+    """Place within the entry."""
+    hour: int
+    """Hour of receipt, in hours since 1970."""
+    record: pb.Record
+
+
 class OutOfTurnError(LogDownError):
     """The log holds another append of the writer as the last: one that it did not confirm, or an older one since it lost some.
 
@@ -123,7 +138,7 @@ class OutOfTurnError(LogDownError):
         """Number of the last append of the writer that it holds."""
 
 
-Floors: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], Position]]]
+Watermarks: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], Position]]]
 """Reads how far the tables have read, by topic and partition."""
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from kit.log.books import prune_counters
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Position
-from kit.server import regularly
+from kit.server import run_every
 
 _EVERY_SECONDS: Final = 1.0
 _TOPIC_SECONDS: Final = 10.0
@@ -68,7 +68,7 @@ class TopicTrimmer:
             for partition in range(self._partitions):
                 await self.look(partition)
 
-        await regularly(look, _TOPIC_SECONDS, "topic not trimmed", topic=self._topic)
+        await run_every(look, _TOPIC_SECONDS, "topic not trimmed", topic=self._topic)
 
     async def look(self, partition: int) -> None:
         """Trims a partition that is too large to nine tenths of what it may be. Its newest entry stays."""

@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import upsert
-from kit.log.consume import Delivery, Poison
+from kit.log.consume import Poison
+from kit.log.streams import Delivery
 from kit.people.nobody import names_nobody
 
 SHARED: Final = 5
@@ -165,7 +166,7 @@ class Persons:
         return roots
 
 
-async def learn(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+async def project_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
     """Handler of the topic `identity` for services that only look up who is who."""
     await Persons(session).learn(pb.IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
     return ["learned"] * len(deliveries)

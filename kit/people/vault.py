@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _KEY_BYTES = 32
 
 
-class InvalidKey(MeshError):  # noqa: N818
+class InvalidKey(MeshError):
     """A key in the settings is not 32 bytes in base64."""
 
 

@@ -9,9 +9,9 @@ from pmp.identity.v1 import identity_pb2
 
 import services
 from kit.log.leases import Leases
-from kit.log.publisher import Feed, open_publisher
-from kit.people.persons import learn
+from kit.people.persons import project_identity
 from kit.server import run
+from kit.service import Subscription, open_runtime
 from kit.settings import Settings, WrongSetting
 from services.gdpr.archive import Archives
 from services.gdpr.calls import Calls
@@ -30,7 +30,7 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     _check(settings)
-    async with open_publisher(settings, TOPIC) as publisher:
+    async with open_runtime(settings, TOPIC) as publisher:
         keys = publisher.keys
         holders = Holders(settings, _HOLDERS)
         calls = Calls(settings)
@@ -41,7 +41,7 @@ async def main(settings: Settings) -> None:
         )
         await publisher.serve(
             [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
-            [Feed("identity", _IDENTITY, learn)],
+            [Subscription("identity", _IDENTITY, project_identity)],
             [
                 publisher.retention(HOLDINGS),
                 Deadlines(publisher.sessions, keys.vault).run,

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, NotFound
 from kit.people.keys.store import Keys
-from kit.server import regularly
+from kit.server import run_every
 from services.gdpr.holders import Holders
 from services.gdpr.messages import NAMES_CONTEXT
 from services.gdpr.repository import ArchiveLinks, Audit, Requests
@@ -91,7 +91,7 @@ class Archives:
         async def expire(session: AsyncSession) -> int:
             return await ArchiveLinks(session).expire(datetime.now(UTC))
 
-        await regularly(lambda: transact(self._sessions, expire), _SWEEP_SECONDS, "links not swept")
+        await run_every(lambda: transact(self._sessions, expire), _SWEEP_SECONDS, "links not swept")
 
     async def _begin(self, session: AsyncSession, request_id: str) -> _Fetch:
         links, requests, now = ArchiveLinks(session), Requests(session, self._keys.vault), datetime.now(UTC)
@@ -101,7 +101,7 @@ class Archives:
         if not await links.take(request_id, now, now + HOLD):
             message = "id: the archive is being fetched"
             raise Conflict(message)
-        subject = (await self._keys.opener([link.name])).open(link.name, context=NAMES_CONTEXT)
+        subject = (await self._keys.decryptor([link.name])).open(link.name, context=NAMES_CONTEXT)
         if not subject:
             raise NotFound(NO_LINK)
         return _Fetch(request.client, await requests.names(subject), now + HOLD)

@@ -8,7 +8,7 @@ from typing import Final
 from kit.database.transactions import Sessions
 from kit.log.gauges import Gauge
 from kit.people.vault import Vault
-from kit.server import regularly
+from kit.server import run_every
 from kit.telemetry.names import MetricName
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
@@ -27,7 +27,7 @@ class Deadlines:
 
     async def run(self) -> None:
         """Looks every 15 seconds, until cancelled."""
-        await regularly(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "deadlines not looked at")
+        await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "deadlines not looked at")
 
     async def look(self, now: datetime) -> None:
         """Sets the gauges."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.people.subjects.holdings import Holding, Kind, Row
+from kit.people.subjects.holdings import Kind, PersonalTable, Row
 from services.gdpr.models import ConsentRow
 
 
@@ -14,13 +14,13 @@ def _forgotten(row: Row) -> tuple[str, None]:
 
 
 HOLDINGS: Final = (
-    Holding(
+    PersonalTable(
         ConsentRow,
         section="consents",
         why="proof of what a person allowed, and when",
         kept="until the person is erased",
         names={"subject": Kind.SUBJECT},
-        goes=True,
+        deletes_rows=True,
         told=_forgotten,
     ),
 )

@@ -224,7 +224,7 @@ class Saga:
 
     async def _opened(self, texts: bytes | None) -> Sequence[str]:
         """The names or addresses of a request's person; none once the key they are sealed under is destroyed."""
-        opened = (await self._keys.opener([texts])).open(texts, context=NAMES_CONTEXT)
+        opened = (await self._keys.decryptor([texts])).open(texts, context=NAMES_CONTEXT)
         return orjson.loads(opened) if opened else []
 
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:

@@ -7,9 +7,9 @@ from pmp.identity.v1.identity_pb2_grpc import add_IdentityServiceServicer_to_ser
 from pmp.ingestion.v1 import ingestion_pb2
 from pmp.purchases.v1 import purchases_pb2
 
-from kit.log.publisher import Feed, open_publisher
-from kit.people.privacy import learn_rights
+from kit.people.privacy import project_consent
 from kit.server import run
+from kit.service import Subscription, open_runtime
 from kit.settings import Settings
 from services.identity.consumers import FollowEvents, FollowPurchases
 from services.identity.personal import HOLDINGS
@@ -22,15 +22,15 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    async with open_publisher(settings, "identity", one_writer=True) as publisher:
+    async with open_runtime(settings, "identity", one_writer=True) as publisher:
         topic, vault = publisher.topic, publisher.keys.vault
         servicer = IdentityServicer(settings, publisher.sessions, topic, publisher.keys)
         await publisher.serve(
             [(add_IdentityServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
             [
-                Feed("events", _EVENTS, FollowEvents(topic, vault)),
-                Feed("gdpr", _GDPR, learn_rights),
-                Feed("purchases", _PURCHASES, FollowPurchases(topic, vault)),
+                Subscription("events", _EVENTS, FollowEvents(topic, vault)),
+                Subscription("gdpr", _GDPR, project_consent),
+                Subscription("purchases", _PURCHASES, FollowPurchases(topic, vault)),
             ],
             [publisher.retention(HOLDINGS)],
         )

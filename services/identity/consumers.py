@@ -10,14 +10,15 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.log.consume import Delivery, Poison
+from kit.log.consume import Poison
 from kit.log.outbox import StateTopic
+from kit.log.streams import Delivery
 from kit.people.persons import Persons
 from kit.people.vault import Vault
 from services.identity.graph import Graph
+from services.identity.observations import IdentityObservation, PurchaseObservation, bought, may_be_made, observation_of
 from services.identity.profiles import fill_in, take_address
 from services.identity.repository import Identities
-from services.identity.sightings import Bought, Sighting, bought, may_be_made, sighting_of
 
 _APPLIED = "applied"
 
@@ -31,15 +32,15 @@ class FollowEvents:
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Takes in what is new; most events tell nothing new, and are done with two queries for all of them."""
-        told = [sighting_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
+        told = [observation_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
-        seen = [sighting for sighting in told if sighting]
+        seen = [observation for observation in told if observation]
         suppressed = await graph.identities.suppressed(self._vault, {name for each in seen for name in each.all_names})
         seen = [left for each in seen if (left := each.unsuppressed(suppressed))]
-        sightings = await _new(graph, seen)
-        if sightings:
+        observations = await _new(graph, seen)
+        if observations:
             await graph.lock()
-            await _apply(graph, sightings)
+            await _apply(graph, observations)
             await self._topic.tell(session, await graph.settle())
         return [_APPLIED] * len(deliveries)
 
@@ -54,13 +55,13 @@ class FollowPurchases:
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
         """Takes in how orders stand."""
         told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
-        names = {name for each in told for name in (each.order["subject"], *each.sighting.all_names)}
+        names = {name for each in told for name in (each.order["subject"], *each.observation.all_names)}
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
         suppressed = await graph.identities.suppressed(self._vault, names)
         told = [left for each in told if (left := each.unsuppressed(suppressed))]
-        if await _new(graph, [each.sighting for each in told]) or await _moved(graph, told):
+        if await _new(graph, [each.observation for each in told]) or await _moved(graph, told):
             await graph.lock()
-            await _apply(graph, [each.sighting for each in told])
+            await _apply(graph, [each.observation for each in told])
             for before, order in await _moved(graph, told):
                 graph.order(order)
                 graph.concern(before["subject"])
@@ -68,67 +69,67 @@ class FollowPurchases:
         return [_APPLIED] * len(deliveries)
 
 
-async def _moved(graph: Graph, told: Sequence[Bought]) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+async def _moved(graph: Graph, told: Sequence[PurchaseObservation]) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """The orders that stand otherwise than before: how they stood, and how they stand. A new one stood as it stands."""
     newest = {each.order["purchase_id"]: each.order for each in told}
     known = await graph.identities.orders(newest)
     return [(known.get(key, order), order) for key, order in newest.items() if known.get(key) != order]
 
 
-async def _new(graph: Graph, sightings: Sequence[Sighting]) -> Sequence[Sighting]:
+async def _new(graph: Graph, observations: Sequence[IdentityObservation]) -> Sequence[IdentityObservation]:
     """Those that may change something."""
-    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
-    campaigns = await graph.identities.campaigns({sighting.campaign[0] for sighting in sightings if sighting.campaign})
-    return [each for each in sightings if each.is_news or not _is_known(graph, each) or _is_first(each, campaigns)]
+    await graph.know({subject for observation in observations for subject in (*observation.names, observation.session)})
+    campaigns = await graph.identities.campaigns({observation.campaign[0] for observation in observations if observation.campaign})
+    return [each for each in observations if each.is_news or not _is_known(graph, each) or _is_first(each, campaigns)]
 
 
-def _is_known(graph: Graph, sighting: Sighting) -> bool:
-    """True when the names of a sighting are linked already, or make nobody known."""
-    name = _name(graph, sighting)
+def _is_known(graph: Graph, observation: IdentityObservation) -> bool:
+    """True when the names of an observation are linked already, or make nobody known."""
+    name = _name(graph, observation)
     owner = graph.owner(name)
-    return not name or (owner != "" and (not sighting.session or graph.knows(sighting.session, owner, sighting.at)))
+    return not name or (owner != "" and (not observation.session or graph.knows(observation.session, owner, observation.at)))
 
 
-def _name(graph: Graph, sighting: Sighting) -> str:
+def _name(graph: Graph, observation: IdentityObservation) -> str:
     """The strongest name that leads to a user, or may make one known; empty for none."""
-    return next((name for name in sighting.names if graph.owner(name) or may_be_made(name)), "")
+    return next((name for name in observation.names if graph.owner(name) or may_be_made(name)), "")
 
 
-def _is_first(sighting: Sighting, campaigns: Mapping[str, datetime]) -> bool:
-    if sighting.campaign is None:
+def _is_first(observation: IdentityObservation, campaigns: Mapping[str, datetime]) -> bool:
+    if observation.campaign is None:
         return False
-    known = campaigns.get(sighting.campaign[0])
-    return known is None or sighting.at < known
+    known = campaigns.get(observation.campaign[0])
+    return known is None or observation.at < known
 
 
-async def _apply(graph: Graph, sightings: Sequence[Sighting]) -> None:
-    await graph.know({subject for sighting in sightings for subject in (*sighting.names, sighting.session)})
-    await graph.users({graph.owner(name) for sighting in sightings for name in sighting.names})
-    for sighting in sightings:
-        if sighting.campaign:
-            subject, campaign = sighting.campaign
+async def _apply(graph: Graph, observations: Sequence[IdentityObservation]) -> None:
+    await graph.know({subject for observation in observations for subject in (*observation.names, observation.session)})
+    await graph.users({graph.owner(name) for observation in observations for name in observation.names})
+    for observation in observations:
+        if observation.campaign:
+            subject, campaign = observation.campaign
             graph.campaign(subject, campaign.at, campaign.utm)
-        name = _name(graph, sighting)
+        name = _name(graph, observation)
         if name:
-            await _note(graph, sighting, name)
+            await _note(graph, observation, name)
 
 
-async def _note(graph: Graph, sighting: Sighting, name: str) -> None:
+async def _note(graph: Graph, observation: IdentityObservation, name: str) -> None:
     """Takes in what is told of the user of a name, who is made known if nobody is yet."""
-    at, owner = sighting.at, graph.owner(name)
-    row = await graph.user(owner) if owner else graph.create(name, at, sighting.evidence)
+    at, owner = observation.at, graph.owner(name)
+    row = await graph.user(owner) if owner else graph.create(name, at, observation.evidence)
     user_id = row.id
-    if sighting.address and sighting.address.subject == name:
+    if observation.address and observation.address.subject == name:
         if owner:
-            fill_in(row, sighting.address)
+            fill_in(row, observation.address)
         else:
-            await take_address(graph, row, sighting.address, at, sighting.evidence)
-    if sighting.session:
-        graph.link(sighting.session, user_id, at, sighting.evidence)
-    if sighting.lead and (row.lead_at is None or at < row.lead_at):
+            await take_address(graph, row, observation.address, at, observation.evidence)
+    if observation.session:
+        graph.link(observation.session, user_id, at, observation.evidence)
+    if observation.lead and (row.lead_at is None or at < row.lead_at):
         row.lead_at = at
         graph.concern(f"user:{user_id}")
-    if sighting.login and (row.last_login is None or at > row.last_login):
+    if observation.login and (row.last_login is None or at > row.last_login):
         row.last_login = at
-    if sighting.subscription:
-        graph.subscribe(user_id, sighting.subscription.list, at, subscribed=sighting.subscription.subscribed)
+    if observation.subscription:
+        graph.subscribe(user_id, observation.subscription.list, at, subscribed=observation.subscription.subscribed)

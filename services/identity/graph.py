@@ -29,7 +29,7 @@ class _Edge:
     withdrawn: bool
 
 
-class NeedsNoCompany(Exception):  # noqa: N818 (a noun, as all errors here)
+class NotBatchable(Exception):
     """Persons are joined or separated by one change at a time: what was made in the same transaction is not looked up yet."""
 
 
@@ -154,7 +154,7 @@ class Graph:
         """Makes one person part of another.
 
         Raises:
-            NeedsNoCompany: other changes share the graph.
+            NotBatchable: other changes share the graph.
         """
         self._alone()
         await self.identities.write_merge(
@@ -168,7 +168,7 @@ class Graph:
         """Makes a user that was merged stand for itself again.
 
         Raises:
-            NeedsNoCompany: other changes share the graph.
+            NotBatchable: other changes share the graph.
         """
         self._alone()
         merged = merge.merged_user_id
@@ -213,7 +213,7 @@ class Graph:
 
     def _alone(self) -> None:
         if self._shared:
-            raise NeedsNoCompany
+            raise NotBatchable
 
     def _set(self, subject: str, user_id: str, edge: _Edge) -> None:
         self._edges.setdefault(subject, {})[user_id] = edge

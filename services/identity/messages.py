@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
-from kit.people.keys.seals import Opener
+from kit.people.keys.seals import Decryptor
 from services.identity.models import LinkRow, SubscriptionRow, UserRow
 from services.identity.rules import combined
 
@@ -53,7 +53,7 @@ def person(
     leads: Mapping[str, str],
     subscriptions: Sequence[SubscriptionRow],
     *,
-    opener: Opener,
+    decryptor: Decryptor,
     currency: str,
 ) -> identity_pb2.User:
     """A person from all its users: of each field, what was written last with any of them.
@@ -63,16 +63,16 @@ def person(
         links: the names they were seen under.
         leads: whom these names lead to.
         subscriptions: their mailing lists.
-        opener: has the keys of what is sealed.
+        decryptor: has the keys of what is sealed.
         currency: the base currency of the lifetime value.
     """
     root = rows[0]
     user = identity_pb2.User(
         user_id=root.id,
         wordpress_id=next((row.wordpress_id for row in rows if row.wordpress_id), 0),
-        email=opener.open(_newest(rows, "email"), context=EMAIL_CONTEXT),
-        first_name=opener.open(_newest(rows, "first_name"), context=NAME_CONTEXT),
-        last_name=opener.open(_newest(rows, "last_name"), context=NAME_CONTEXT),
+        email=decryptor.open(_newest(rows, "email"), context=EMAIL_CONTEXT),
+        first_name=decryptor.open(_newest(rows, "first_name"), context=NAME_CONTEXT),
+        last_name=decryptor.open(_newest(rows, "last_name"), context=NAME_CONTEXT),
         registration_date=_timestamp(min((row.registration_date for row in rows if row.registration_date), default=None)),
         last_login=_timestamp(max((row.last_login for row in rows if row.last_login), default=None)),
         user_type=root.user_type,

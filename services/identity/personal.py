@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.people.subjects.holdings import LONG, SET, Ages, Holding, Kind, Row, Stays, Tell, nothing
+from kit.people.subjects.holdings import LONG, SET, Ages, Kind, PersonalTable, Row, Stays, Tell, nothing
 from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 
@@ -19,7 +19,7 @@ def _forgotten(word: str, *columns: str) -> Tell:
 
 
 HOLDINGS: Final = (
-    Holding(
+    PersonalTable(
         UserRow,
         section="wordpress_data",
         why="the profile of a registered person, for the shop's own use",
@@ -28,39 +28,39 @@ HOLDINGS: Final = (
         personal=nothing("wordpress_id", "email", "email_hash", "first_name", "last_name", "utm_attribution", "preferences", "field_times"),
         sealed={"email": EMAIL_CONTEXT, "first_name": NAME_CONTEXT, "last_name": NAME_CONTEXT},
         internal=("field_times",),
-        goes=True,
+        deletes_rows=True,
         told=_forgotten("user", "id"),
     ),
-    Holding(
+    PersonalTable(
         LinkRow,
         section="wordpress_data",
         why="the names a person goes by, so that visits and orders find it",
         kept=LONG,
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER},
-        goes=True,
-        each_name=True,
+        deletes_rows=True,
+        any_identifier=True,
         told=_forgotten("alias", "subject", "user_id"),
     ),
-    Holding(
+    PersonalTable(
         MergeRow,
         section="wordpress_data",
         why="users that are one person",
         kept=LONG,
         names={"merged_user_id": Kind.USER, "user_id": Kind.USER},
         personal=nothing("reason"),
-        goes=True,
-        each_name=True,
+        deletes_rows=True,
+        any_identifier=True,
         told=_forgotten("merge", "merged_user_id"),
     ),
-    Holding(
+    PersonalTable(
         SubscriptionRow,
         section="email_data",
         why="the mailing lists a person is on",
         kept=LONG,
         names={"user_id": Kind.USER},
-        goes=True,
+        deletes_rows=True,
     ),
-    Holding(
+    PersonalTable(
         OrderRow,
         section="",
         why="what a person has paid, from which its value follows; the orders themselves are shown by purchases",
@@ -68,14 +68,14 @@ HOLDINGS: Final = (
         names={"subject": Kind.SUBJECT},
         stays={"purchase_id": Stays.ID},
     ),
-    Holding(
+    PersonalTable(
         CampaignRow,
         section="analytics_data",
         why="the campaign that led to a person's first visit",
         kept=SET,
         names={"subject": Kind.SUBJECT},
         personal=nothing("utm"),
-        goes=True,
+        deletes_rows=True,
         ages=Ages("at"),
     ),
 )

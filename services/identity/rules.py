@@ -37,7 +37,7 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LifecycleStage:
     """How far a person has come with the shop."""
 
     user_type: str
@@ -45,7 +45,7 @@ class Standing:
     utm_attribution: Mapping[str, Any] | None
 
 
-def standing(*, lead: bool, orders: Iterable[Order], campaigns: Iterable[Campaign]) -> Standing:
+def standing(*, lead: bool, orders: Iterable[Order], campaigns: Iterable[Campaign]) -> LifecycleStage:
     """What follows for a person from all that is known of it: the same in whatever order it became known.
 
     Args:
@@ -56,7 +56,7 @@ def standing(*, lead: bool, orders: Iterable[Order], campaigns: Iterable[Campaig
     known = list(orders)
     first = min(campaigns, key=lambda campaign: (campaign.at, sorted(campaign.utm.items())), default=None)
     value = sum((order.net for order in known), Decimal(0))
-    return Standing(_user_type(known, lead=lead), value, first.utm if first else None)
+    return LifecycleStage(_user_type(known, lead=lead), value, first.utm if first else None)
 
 
 def _user_type(orders: Sequence[Order], *, lead: bool) -> str:

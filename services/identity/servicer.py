@@ -191,8 +191,8 @@ class IdentityServicer(IdentityServiceServicer):
             leads = await persons.people({link.subject for link in links})
             subscriptions = await identities.subscriptions(user_ids)
         users = [rows[user_id] for user_id in user_ids]
-        opener = await self._keys.opener(sealed for row in users for sealed in (row.email, row.first_name, row.last_name))
-        return person(users, links, leads, subscriptions, opener=opener, currency=self._currency)
+        decryptor = await self._keys.decryptor(sealed for row in users for sealed in (row.email, row.first_name, row.last_name))
+        return person(users, links, leads, subscriptions, decryptor=decryptor, currency=self._currency)
 
     async def _registration(self, user: pb.Registration) -> Registration:
         check(

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.idempotency import is_browsers, is_versioned, may_be_same, versioned
 from kit.log import books
-from kit.log.consume import Delivery, Poison
+from kit.log.consume import Poison
 from kit.log.outbox import Outbox
+from kit.log.streams import Delivery
 from kit.people.keys.store import Keys
 from kit.people.persons import subject_of
 from kit.people.privacy import Consents, of_several
@@ -142,11 +143,11 @@ class StoreEvents:
         sealed = [message for message in received if message.sealed_email]
         if not sealed:
             return
-        opener = await self._keys.opener(message.sealed_email for message in sealed)
+        decryptor = await self._keys.decryptor(message.sealed_email for message in sealed)
         names = [subject_of(email_hash=message.email_hash) for message in sealed]
         seals = await self._keys.seals(set(names))
         for message, name in zip(sealed, names, strict=True):
-            email = opener.open(message.sealed_email, context=EMAIL_CONTEXT)
+            email = decryptor.open(message.sealed_email, context=EMAIL_CONTEXT)
             message.sealed_email = seals[name].seal(email, context=EMAIL_CONTEXT) if email else b""
 
     async def _outcomes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.people.subjects.holdings import Ages, Holding, Kind, Row, Stays, nothing
+from kit.people.subjects.holdings import Ages, Kind, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS, SENDERS, SOURCES, SYSTEMS, listed, word
 from services.ingestion.models import EventRow
 
@@ -23,7 +23,7 @@ def _counted(row: Row) -> dict[str, Any]:
 
 
 HOLDINGS: Final = (
-    Holding(
+    PersonalTable(
         EventRow,
         section="analytics_data",
         why="what visitors do on the site, for reports and for automation",

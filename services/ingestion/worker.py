@@ -11,16 +11,16 @@ from kit.database.engine import open_database
 from kit.log.consume import Consumer
 from kit.log.leases import Leases
 from kit.log.outbox import Outbox, Relay, prepare_heads
-from kit.log.publisher import Feed, follow
 from kit.log.redis_log import open_log
 from kit.log.report import Report
 from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer, Trimmer
 from kit.people.keys.store import open_keys
-from kit.people.persons import learn
-from kit.people.privacy import learn_rights
+from kit.people.persons import project_identity
+from kit.people.privacy import project_consent
 from kit.people.subjects.retention import Retention
 from kit.server import run, work
+from kit.service import Subscription, follow
 from kit.settings import Settings
 from kit.telemetry.instrumentation import instrument
 from kit.telemetry.setup import telemetry
@@ -32,7 +32,7 @@ from services.ingestion.messages import RAW_TOPIC, TOPIC
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
 _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
-_FEEDS = (Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn))
+_SUBSCRIPTIONS = (Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity))
 
 
 async def main(settings: Settings) -> None:
@@ -65,7 +65,7 @@ async def main(settings: Settings) -> None:
                 max_bytes=settings.log_max_bytes,
                 topic=TOPIC,
                 raw=RAW_TOPIC,
-                follows=[feed.topic for feed in _FEEDS],
+                follows=[subscription.topic for subscription in _SUBSCRIPTIONS],
                 with_books=Losses(database.sessions, log, RAW_TOPIC, partitions).look,
             )
             consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
@@ -78,7 +78,7 @@ async def main(settings: Settings) -> None:
                     TopicTrimmer(log, TOPIC, partitions, max_bytes=settings.topic_max_bytes).run,
                     report.run,
                     Retention(settings, "ingestion", database.sessions, growing_old(settings)).run,
-                    *(partial(follow, settings, "ingestion", database, log, feed) for feed in _FEEDS),
+                    *(partial(follow, settings, "ingestion", database, log, subscription) for subscription in _SUBSCRIPTIONS),
                 ],
             )
 

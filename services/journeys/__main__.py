@@ -10,9 +10,9 @@ from pmp.ingestion.v1 import ingestion_pb2
 from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_server
 from pmp.purchases.v1 import purchases_pb2
 
-from kit.log.publisher import Feed, open_publisher
-from kit.people.privacy import learn_rights
+from kit.people.privacy import project_consent
 from kit.server import run
+from kit.service import Subscription, open_runtime
 from kit.settings import Settings
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
@@ -30,7 +30,7 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    async with open_publisher(settings, TOPIC) as publisher:
+    async with open_runtime(settings, TOPIC) as publisher:
         vault = publisher.keys.vault
         splitter = splitter_of(settings, vault)
         store = AttributionStore(publisher.sessions, splitter)
@@ -39,10 +39,10 @@ async def main(settings: Settings) -> None:
         await publisher.serve(
             [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(own)],
             [
-                Feed("events", _EVENTS, FollowEvents(vault)),
-                Feed("gdpr", _GDPR, learn_rights),
-                Feed("identity", _IDENTITY, follow_identity),
-                Feed("purchases", _PURCHASES, FollowPurchases(vault)),
+                Subscription("events", _EVENTS, FollowEvents(vault)),
+                Subscription("gdpr", _GDPR, project_consent),
+                Subscription("identity", _IDENTITY, follow_identity),
+                Subscription("purchases", _PURCHASES, FollowPurchases(vault)),
             ],
             [publisher.retention(own, {SessionRow.__tablename__: mark_expired}), store.run],
         )

@@ -15,7 +15,7 @@ from kit.errors import InvalidRequest, Violation
 from kit.idempotency import id_of
 from services.journeys import journey
 from services.journeys.funnel import Step
-from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import Share
 
 
@@ -89,7 +89,7 @@ def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTou
     )
 
 
-def visit(seen: journey.Visit, known: Glimpse | None) -> pb.JourneySession:
+def visit(seen: journey.Visit, known: SessionFacts | None) -> pb.JourneySession:
     """A visit as a journey shows it; no source where nothing is known of the visit but an order."""
     answer = pb.JourneySession(
         session_id=seen.session.partition(":")[2],

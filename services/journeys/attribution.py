@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from services.journeys.markov import Steps, removal_effects, steps_of
-from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import WHOLE, Share, Splitter, Weights, parts_of
 
 LOOKBACK: Final = timedelta(days=90)
@@ -99,11 +99,13 @@ class Path(NamedTuple):
         return cls("", ending, datetime.fromisoformat(ended_at), None if net is None else Decimal(net), read)
 
 
-def visit_of(glimpse: Glimpse) -> Visit:
+def visit_of(session_facts: SessionFacts) -> Visit:
     """A visit as a path shows it."""
-    if glimpse.source is None:
-        return Visit(glimpse.started_at, glimpse.session, None)
-    return Visit(glimpse.started_at, glimpse.session, glimpse.source, glimpse.medium or "", glimpse.campaign or "")
+    if session_facts.source is None:
+        return Visit(session_facts.started_at, session_facts.session, None)
+    return Visit(
+        session_facts.started_at, session_facts.session, session_facts.source, session_facts.medium or "", session_facts.campaign or ""
+    )
 
 
 def paths_of(owner: str, orders: Iterable[Order], visits: Iterable[Visit], own: Mapping[str, Visit]) -> Iterator[Path]:

@@ -11,8 +11,8 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.log.consume import Delivery, Poison
-from kit.log.streams import Position
+from kit.log.consume import Poison
+from kit.log.streams import Delivery, Position
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
 from kit.people.vault import Vault
@@ -20,11 +20,11 @@ from services.journeys.messages import (
     EVENT,
     Row,
     event_row,
-    glimpse,
     names_of,
     order_row,
     order_touchpoint_id,
     purchase_row,
+    session_facts,
     without_suppressed,
 )
 from services.journeys.repository import Orders, Touchpoints, mark_pending
@@ -65,7 +65,7 @@ class FollowEvents:
                 outcomes.append("applied")
         await touchpoints.add([*rows.values()])
         await touchpoints.put(updates)
-        await touchpoints.see(seen for row in (*rows.values(), *updates) if (seen := glimpse(row)) is not None)
+        await touchpoints.see(seen for row in (*rows.values(), *updates) if (seen := session_facts(row)) is not None)
         return outcomes
 
 

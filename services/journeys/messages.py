@@ -140,12 +140,12 @@ def without_suppressed(row: Row, suppressed: Suppressed) -> Row:
     return {**row, "session_id": None} if suppressed.holds(names_of(row)[1], at) else row
 
 
-def glimpse(row: Row) -> rules.Glimpse | None:
+def session_facts(row: Row) -> rules.SessionFacts | None:
     """What a touchpoint says of its visit; None when it is part of none: a user's without a session, such as a server's own event."""
     if not row["session_id"] and (row["user_id"] or not row["subject"].startswith("visitor:")):
         return None
     session = subject_of(session_id=row["session_id"]) if row["session_id"] else row["subject"]
-    seen = rules.Glimpse(session, row["subject"], row["timestamp"])
+    seen = rules.SessionFacts(session, row["subject"], row["timestamp"])
     if row["channel"] not in _OUTSIDE:
         return seen
     seen = seen._replace(external_at=row["timestamp"], external_id=row["id"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
-from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Holding, Kind, Row, Stays, nothing
+from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Kind, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
 from kit.people.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
@@ -16,7 +16,7 @@ def visit_pseudonym(vault: Vault, session_id: str) -> str:
     return f"erased-{vault.digest(session_id.encode(), purpose='visit').hex()}"
 
 
-def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[Holding, ...]:
+def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
     """The tables of journeys.
 
     Args:
@@ -29,7 +29,7 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[H
         return visit_pseudonym(vault, row["session_id"]) if row["session_id"] else None
 
     return (
-        Holding(
+        PersonalTable(
             TouchpointRow,
             section="journeys",
             why="how people come to buy",
@@ -53,7 +53,7 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[H
             told=_touchpoint,
             ages=Ages("timestamp"),
         ),
-        Holding(
+        PersonalTable(
             ConversionRow,
             section="journeys",
             why="goals that people reach",
@@ -68,7 +68,7 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[H
             told=conversion_recorded,
             ages=Ages("timestamp"),
         ),
-        Holding(
+        PersonalTable(
             OrderRow,
             section="",
             why="which orders visits led to; the orders themselves are shown by purchases",
@@ -77,36 +77,36 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[H
             personal={"session_id": visit},
             stays={"purchase_id": Stays.ID, "status": Stays.WORD},
         ),
-        Holding(
+        PersonalTable(
             SessionRow,
             section="journeys",
             why="where visits came from",
             kept=SET,
             names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
-            each_name=True,
+            any_identifier=True,
             personal={**word("source", SOURCES), **word("medium", MEDIA), **nothing("campaign")},
             stays={"external_id": Stays.ID},
             erase=erase_visits,
             ages=Ages("started_at"),
         ),
-        Holding(
+        PersonalTable(
             PathRow,
             section="",
             why="which visits led to which orders, for attribution; it follows from both",
             kept="as long as the visits and orders that it is made of",
             names={"owner": Kind.SUBJECT, "ending": Kind.SUBJECT},
-            each_name=True,
+            any_identifier=True,
             derived=True,
             personal=nothing("payload"),
             erase=erase_paths,
         ),
-        Holding(
+        PersonalTable(
             PendingRow,
             section="",
             why="whose paths are to be made anew",
             kept="until they are made, within seconds",
             names={"subject": Kind.SUBJECT},
-            goes=True,
+            deletes_rows=True,
             derived=True,
         ),
     )

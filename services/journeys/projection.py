@@ -41,12 +41,12 @@ from kit.database.transactions import Sessions, transact, upsert
 from kit.people.persons import Persons, persons, subject_of
 from kit.people.subjects.holdings import Row
 from kit.people.vault import Vault
-from kit.server import regularly
+from kit.server import run_every
 from kit.settings import Settings
 from services.journeys.attribution import EVERY_MODEL, GROUPS, MARKOV, ORDER, Order, Path, Totals, paths_of, visit_of
 from services.journeys.models import orders, paths, pending, sessions, totals
 from services.journeys.repository import chunks, mark_pending, visits
-from services.journeys.rules import Glimpse, earliest, minor_unit
+from services.journeys.rules import SessionFacts, earliest, minor_unit
 from services.journeys.shares import Splitter
 
 _AT_ONCE: Final = 500
@@ -141,21 +141,21 @@ class Paths:
 
     async def _made(self, names: Collection[str]) -> list[Path]:
         """All paths of the persons whose subjects these are."""
-        seen: dict[str, dict[str, Glimpse]] = defaultdict(dict)
+        seen: dict[str, dict[str, SessionFacts]] = defaultdict(dict)
         sold: dict[str, list[Order]] = defaultdict(list)
         for some in chunks(names):
             for owner, *columns in await _gathered(self._session, _visits().where(sessions.c.subject.in_(some))):
-                glimpse = _glimpse(*columns)
-                other = seen[owner].get(glimpse.session)
-                seen[owner][glimpse.session] = glimpse if other is None else earliest((other, glimpse))
+                session_facts = _glimpse(*columns)
+                other = seen[owner].get(session_facts.session)
+                seen[owner][session_facts.session] = session_facts if other is None else earliest((other, session_facts))
             for owner, *columns in await _gathered(self._session, _paid().where(orders.c.subject.in_(some))):
                 sold[owner].append(_order(*columns))
         bought_in = {order.session for owner, several in sold.items() for order in several if order.session not in seen[owner]} - {""}
-        own = {name: visit_of(glimpse) for name, glimpse in (await visits(self._session, bought_in)).items()}
+        own = {name: visit_of(session_facts) for name, session_facts in (await visits(self._session, bought_in)).items()}
         return [
             path
             for owner in sorted({*seen, *sold})
-            for path in paths_of(owner, sold[owner], [visit_of(glimpse) for glimpse in seen[owner].values()], own)
+            for path in paths_of(owner, sold[owner], [visit_of(session_facts) for session_facts in seen[owner].values()], own)
         ]
 
     async def _known(self, owners: Collection[str], endings: Collection[str]) -> Mapping[tuple[str, str], str]:
@@ -214,7 +214,7 @@ class AttributionStore:
 
     async def run(self) -> None:
         """Looks every five seconds, until cancelled."""
-        await regularly(self.look, _LOOK_SECONDS, "paths not refreshed")
+        await run_every(self.look, _LOOK_SECONDS, "paths not refreshed")
 
     async def look(self) -> None:
         """Works off all that is pending, in portions, each in a transaction of its own."""
@@ -331,8 +331,8 @@ def _order(purchase_id: str, session_id: str | None, paid_at: str, net: str | No
     return Order(purchase_id, subject_of(session_id=session_id or ""), _time(paid_at), None if net is None else Decimal(net))
 
 
-def _glimpse(session: str, started_at: str, external_at: str | None, *said: str | None) -> Glimpse:
-    return Glimpse(session, "", _time(started_at), _time(external_at) if external_at else None, *said)
+def _glimpse(session: str, started_at: str, external_at: str | None, *said: str | None) -> SessionFacts:
+    return SessionFacts(session, "", _time(started_at), _time(external_at) if external_at else None, *said)
 
 
 def _time(text: str) -> datetime:

@@ -32,7 +32,7 @@ from kit.database.transactions import upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, pending, sessions, touchpoints
-from services.journeys.rules import Glimpse, earliest
+from services.journeys.rules import SessionFacts, earliest
 
 _AT_ONCE: Final = 500
 _PAGE: Final = 1500
@@ -44,7 +44,7 @@ _Select: TypeAlias = Select[*tuple[Any, ...]]
 _ORDER: Final = (touchpoints.c.timestamp, touchpoints.c.id)
 
 
-class Whose(NamedTuple):
+class PersonKey(NamedTuple):
     """One person, as names under which things were told."""
 
     person_id: str
@@ -97,22 +97,22 @@ class Touchpoints:
         for some in chunks(ids):
             await self._session.execute(delete(touchpoints).where(touchpoints.c.id.in_(some)))
 
-    async def see(self, glimpses: Iterable[Glimpse]) -> None:
+    async def see(self, several_session_facts: Iterable[SessionFacts]) -> None:
         """Takes in what touchpoints say of their visits."""
-        seen: dict[tuple[str, str], list[Glimpse]] = defaultdict(list)
-        for glimpse in glimpses:
-            seen[glimpse.session, glimpse.subject].append(glimpse)
+        seen: dict[tuple[str, str], list[SessionFacts]] = defaultdict(list)
+        for session_facts in several_session_facts:
+            seen[session_facts.session, session_facts.subject].append(session_facts)
         keys = sorted(seen)
         await upsert(self._session, sessions, [{"session": session, "subject": subject} for session, subject in keys])
         known = {
-            (row.session, row.subject): Glimpse(*row)
+            (row.session, row.subject): SessionFacts(*row)
             for row in await _rows_of(self._session, {session for session, _ in keys})
             if row.started_at is not None
         }
         now = {key: earliest([*seen[key], known[key]] if key in known else seen[key]) for key in keys}
-        changed = [glimpse for key, glimpse in now.items() if glimpse != known.get(key)]
-        await upsert(self._session, sessions, [glimpse._asdict() for glimpse in changed])
-        await mark_pending(self._session, {name for glimpse in changed for name in (glimpse.session, glimpse.subject)})
+        changed = [session_facts for key, session_facts in now.items() if session_facts != known.get(key)]
+        await upsert(self._session, sessions, [session_facts._asdict() for session_facts in changed])
+        await mark_pending(self._session, {name for session_facts in changed for name in (session_facts.session, session_facts.subject)})
 
     async def conversion(self, conversion_id: str) -> _Fields | None:
         """A conversion, locked; None when it is not known."""
@@ -134,7 +134,7 @@ class Touchpoints:
 class Journey:
     """What one person did, within one transaction."""
 
-    def __init__(self, session: AsyncSession, whose: Whose) -> None:
+    def __init__(self, session: AsyncSession, whose: PersonKey) -> None:
         self._session = session
         self._own = whose.owns(touchpoints)
         self._ordered = whose.owns(orders)
@@ -197,12 +197,12 @@ async def mark_pending(session: AsyncSession, subjects: Collection[str]) -> None
         await session.execute(insert(pending), [{"subject": subject} for subject in sorted(subjects)])
 
 
-async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, Glimpse]:
+async def visits(session: AsyncSession, names: Collection[str]) -> Mapping[str, SessionFacts]:
     """Visits as a whole, whoever was seen in them."""
-    seen: dict[str, list[Glimpse]] = defaultdict(list)
+    seen: dict[str, list[SessionFacts]] = defaultdict(list)
     for row in await _rows_of(session, names):
-        seen[row.session].append(Glimpse(*row))
-    return {name: earliest(glimpses) for name, glimpses in seen.items()}
+        seen[row.session].append(SessionFacts(*row))
+    return {name: earliest(several_session_facts) for name, several_session_facts in seen.items()}
 
 
 async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym: str, *, pseudonym_of: Callable[[str], str]) -> int:
@@ -220,7 +220,7 @@ async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym:
     shared = {row.session for row in everyone if row.subject not in names}
     # A visit in which nobody else was seen is the person's, also where it is none of its names.
     whole = {row.session for row in found if row.session in names or row.session not in shared}
-    rows = {(row.session, row.subject): Glimpse(*row) for row in [*found, *(row for row in everyone if row.session in whole)]}
+    rows = {(row.session, row.subject): SessionFacts(*row) for row in [*found, *(row for row in everyone if row.session in whole)]}
     await session.execute(delete(sessions).where(tuple_(sessions.c.session, sessions.c.subject).in_(sorted(rows))))
     become: dict[str, str] = {}
     for name in sorted(whole):
@@ -236,7 +236,7 @@ async def erase_visits(session: AsyncSession, names: Collection[str], pseudonym:
     return len(rows)
 
 
-def _emptied(seen: Glimpse) -> Glimpse:
+def _emptied(seen: SessionFacts) -> SessionFacts:
     """Where a visit came from, as far as words say it that are the same for everybody."""
     if seen.source is None:
         return seen

@@ -65,7 +65,7 @@ def _path(url: str) -> str:
         return ""
 
 
-class Glimpse(NamedTuple):
+class SessionFacts(NamedTuple):
     """What one touchpoint, or the earliest of several, says of its visit."""
 
     session: str
@@ -81,20 +81,20 @@ class Glimpse(NamedTuple):
     campaign: str | None = None
 
 
-def earliest(glimpses: Iterable[Glimpse]) -> Glimpse:
+def earliest(several_session_facts: Iterable[SessionFacts]) -> SessionFacts:
     """What several touchpoints say of one visit, in whatever order they are given: it came from where the first of them says.
 
     A payment provider that sends the buyer back, or a page of the shop itself, says nothing.
     """
-    several = list(glimpses)
+    several = list(several_session_facts)
     outside = [one for one in several if one.external_at is not None]
     first = min(outside, key=_said_at) if outside else several[0]
     return first._replace(started_at=min(one.started_at for one in several))
 
 
-def _said_at(glimpse: Glimpse) -> tuple[datetime, str]:
-    assert glimpse.external_at is not None  # noqa: S101 (only such are compared)
-    return glimpse.external_at, glimpse.external_id or ""
+def _said_at(session_facts: SessionFacts) -> tuple[datetime, str]:
+    assert session_facts.external_at is not None  # noqa: S101 (only such are compared)
+    return session_facts.external_at, session_facts.external_id or ""
 
 
 @lru_cache

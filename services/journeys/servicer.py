@@ -29,7 +29,7 @@ from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.projection import AttributionStore
-from services.journeys.repository import Journey, Touchpoints, Whose, steps, visits
+from services.journeys.repository import Journey, PersonKey, Touchpoints, steps, visits
 
 _PAGE = 100
 _CATCH_UP_SECONDS = 0.1
@@ -95,7 +95,7 @@ class JourneysServicer(JourneysServiceServicer):
                 row = {**known, **added}
             else:
                 return _Recorded(duplicate=True)
-            seen = messages.glimpse(row)
+            seen = messages.session_facts(row)
             await touchpoints.see([seen] if seen else [])
             return _Recorded(duplicate=known is not None, told=[messages.touchpoint_recorded(row)])
 
@@ -143,7 +143,7 @@ class JourneysServicer(JourneysServiceServicer):
         start, size = page_key(request.page_token, str), request.page_size or _PAGE
         async with self._sessions.reading() as session:
             subject = subject_of(user_id=request.id)
-            whose = Whose(await Persons(session).person(subject), subject)
+            whose = PersonKey(await Persons(session).person(subject), subject)
             found = Journey(session, whose)
             parts = [journey.Part(*row) for row in await found.parts()]
             if not (parts or whose.person_id):

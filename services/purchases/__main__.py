@@ -6,10 +6,10 @@ from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 from pmp.purchases.v1.purchases_pb2_grpc import add_PurchasesServiceServicer_to_server
 
-from kit.log.publisher import Feed, open_publisher
-from kit.people.persons import learn
-from kit.people.privacy import learn_rights
+from kit.people.persons import project_identity
+from kit.people.privacy import project_consent
 from kit.server import run
+from kit.service import Subscription, open_runtime
 from kit.settings import Settings
 from services.purchases.deadlines import Waiting
 from services.purchases.messages import TOPIC
@@ -23,13 +23,13 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 
 async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
-    async with open_publisher(settings, TOPIC) as publisher:
+    async with open_runtime(settings, TOPIC) as publisher:
         servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, publisher.keys)
         own = holdings(publisher.keys.vault, settings.site_erased_purchases)
         after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
         await publisher.serve(
             [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
-            [Feed("gdpr", _GDPR, learn_rights), Feed("identity", _IDENTITY, learn)],
+            [Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
             [publisher.retention(own), Waiting(publisher.sessions).run],
         )
 

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.server import regularly
+from kit.server import run_every
 from services.purchases.repository import Purchases
 
 PATIENCE: Final = timedelta(days=30)
@@ -27,7 +27,7 @@ class Waiting:
 
     async def run(self) -> None:
         """Looks every hour, until cancelled."""
-        await regularly(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "awaited orders not looked at")
+        await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "awaited orders not looked at")
 
     async def look(self, now: datetime) -> int:
         """Deletes what has waited too long; says how many orders that were."""

@@ -31,7 +31,7 @@ _LARGEST_FILE: Final = 64 * 1024 * 1024
 _LARGEST_RATE: Final = Decimal(10) ** 11
 
 
-class MalformedRates(Exception):  # noqa: N818 (errors are nouns)
+class MalformedRates(Exception):
     """The file is not one of rates; `str()` says where and why."""
 
 

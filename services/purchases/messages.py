@@ -17,7 +17,7 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
-from kit.people.keys.seals import Opener, Seal
+from kit.people.keys.seals import Decryptor, Seal
 from kit.people.persons import subject_of
 from kit.people.subjects.words import OTHER, PAYMENTS, listed
 from kit.people.suppression import Suppressed
@@ -217,7 +217,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
 
 
 def recorded_message(
-    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, opener: Opener | None = None
+    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, decryptor: Decryptor | None = None
 ) -> pb.RecordedPurchase:
     """The order as the rpcs show it; with the billing address only where there is a key to open it."""
     message = pb.RecordedPurchase(
@@ -268,7 +268,7 @@ def recorded_message(
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
     if row.details:
         ParseDict(row.details, message.metadata)
-    if opener is not None and (billing := opener.open(row.billing_data, context=BILLING_CONTEXT)):
+    if decryptor is not None and (billing := decryptor.open(row.billing_data, context=BILLING_CONTEXT)):
         ParseDict(orjson.loads(billing), message.billing_address)
     return message
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from kit.people.subjects.holdings import Ages, Becomes, Holding, Kind, Part, Row, Stays, nothing
+from kit.people.subjects.holdings import Ages, Becomes, Kind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from kit.people.vault import Vault
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT, reference_pseudonym
@@ -18,7 +18,7 @@ def _reason(row: Row) -> str:
     return row["reason"] if row["reason"] in set(Reason) else ""
 
 
-def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, ...]:
+def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[PersonalTable, ...]:
     """The tables of purchases.
 
     Args:
@@ -32,7 +32,7 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, 
     referred: dict[str, Becomes] = {"reference": reference}
     ids = {"purchase_id": Stays.ID, "site": Stays.ID, "order_id": Stays.SHOP}
     products = {"product_id": Stays.SHOP, "product_name": Stays.SHOP, "product_type": Stays.WORD}
-    kept = Holding(
+    kept = PersonalTable(
         PurchaseRow,
         section="purchase_history",
         why="what was sold, for the shop's books and its figures",
@@ -63,4 +63,4 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[Holding, 
             ),
         ),
     )
-    return (kept if erased == "keep" else replace(kept, goes=True),)
+    return (kept if erased == "keep" else replace(kept, deletes_rows=True),)

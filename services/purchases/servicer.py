@@ -23,7 +23,7 @@ from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.log.outbox import StateTopic
-from kit.people.keys.seals import Opener
+from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.subjects.holdings import Row
@@ -86,7 +86,7 @@ class _Recorded(NamedTuple):
     """By how much it raised what was paid back."""
 
 
-class _ToldTwice(Exception):  # noqa: N818 (a noun, as all errors here)
+class _ToldTwice(Exception):
     """Two notices that were taken in together, by the shop's number and by the purchase id, are about one order."""
 
 
@@ -203,7 +203,7 @@ class PurchasesServicer(PurchasesServiceServicer):
                 raise NotFound(_UNKNOWN)
             if not row.is_known:
                 raise NotFound(f"{_UNKNOWN}; {await purchases.count_notices(row.id)} refunds or statuses wait for it")
-            [shown] = await self._shown(session, [row], await self._keys.opener([row.billing_data]))
+            [shown] = await self._shown(session, [row], await self._keys.decryptor([row.billing_data]))
         return pb.GetPurchaseResponse(purchase=shown)
 
     @override
@@ -290,11 +290,15 @@ class PurchasesServicer(PurchasesServiceServicer):
         await self._topic.tell(session, [(order.row.id, changed_message(order.row, order.lines, order.entries)) for order in told])
         return recorded
 
-    async def _shown(self, session: AsyncSession, rows: Sequence[PurchaseRow], opener: Opener | None = None) -> list[pb.RecordedPurchase]:
+    async def _shown(
+        self, session: AsyncSession, rows: Sequence[PurchaseRow], decryptor: Decryptor | None = None
+    ) -> list[pb.RecordedPurchase]:
         ids, purchases = [row.id for row in rows], Purchases(session)
         lines, entries = await purchases.lines(ids), await purchases.entries(ids)
         people = await Persons(session).people({row.subject for row in rows})
-        return [recorded_message(row, lines.get(row.id, []), entries.get(row.id, []), people.get(row.subject, ""), opener) for row in rows]
+        return [
+            recorded_message(row, lines.get(row.id, []), entries.get(row.id, []), people.get(row.subject, ""), decryptor) for row in rows
+        ]
 
     def _site(self) -> str:
         """The shop that speaks: the owner of the API key. Inside the mesh it is the mesh's own shop."""

@@ -159,8 +159,8 @@ def opened(shop: Shop, values: list[Sealed]) -> list[str]:
 
     async def all_of_them() -> list[str]:
         async with open_keys(settings) as keys:
-            opener = await keys.opener(value for _, value in values)
-            return [opener.open(value, context=context) for context, value in values]
+            decryptor = await keys.decryptor(value for _, value in values)
+            return [decryptor.open(value, context=context) for context, value in values]
 
     return asyncio.run(all_of_them())
 

@@ -42,8 +42,8 @@ from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.people.keys.store import Keys
-from kit.people.persons import learn, persons, subject_of
-from kit.people.privacy import PURPOSES, Consent, Consents, learn_rights, person_consents
+from kit.people.persons import persons, project_identity, subject_of
+from kit.people.privacy import PURPOSES, Consent, Consents, person_consents, project_consent
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.people.suppression import digest
@@ -194,7 +194,7 @@ class Gdpr:
 
         await transact(self.sessions, tell)
         await self.relay("identity")
-        consumer = Consumer(self.sessions, self.log, "identity", learn)
+        consumer = Consumer(self.sessions, self.log, "identity", project_identity)
         for partition in range(self.partitions):
             while await consumer.step(partition, block_ms=1):
                 pass
@@ -376,7 +376,7 @@ async def test_a_holder_knows_what_is_in_force_whether_it_followed_or_starts_wit
     newest = {subject: changes[-1] for subject, changes in published.items()}
     assert {change.consent.subject: change for change in await gdpr.changes()} == newest
     async with newest_database(settings, "ingestion") as holder:
-        consumer = Consumer(holder.sessions, gdpr.log, TOPIC, learn_rights)
+        consumer = Consumer(holder.sessions, gdpr.log, TOPIC, project_consent)
         for partition in range(gdpr.partitions):
             while await consumer.step(partition, block_ms=1):
                 pass

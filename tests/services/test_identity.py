@@ -54,7 +54,7 @@ def at(seconds: float) -> str:
 
 
 class Identity:
-    """The service, and its feeds step by step."""
+    """The service, and its subscriptions step by step."""
 
     def __init__(
         self,

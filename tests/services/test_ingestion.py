@@ -34,8 +34,8 @@ from kit.log.outbox import Outbox, Relay
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.people.keys.store import Keys
-from kit.people.persons import learn
-from kit.people.privacy import learn_rights
+from kit.people.persons import project_identity
+from kit.people.privacy import project_consent
 from kit.people.subjects.retention import Retention
 from kit.settings import Settings
 from services.ingestion import rules
@@ -151,7 +151,7 @@ class Ingestion:
         async with self.database.sessions.begin() as session:
             await Outbox(topic).add(session, partition_of(key, self.partitions), [record])
         relay = Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
-        consumer = Consumer(self.database.sessions, self.log, topic, learn_rights if topic == "gdpr" else learn)
+        consumer = Consumer(self.database.sessions, self.log, topic, project_consent if topic == "gdpr" else project_identity)
         for partition in range(self.partitions):
             while await relay.step(partition):
                 pass
@@ -461,7 +461,7 @@ async def test_personal_fields_are_reduced_before_the_log(ingestion: Ingestion, 
     assert row.event_data["ip_address"] == "2001:db8:1::"
     assert row.email_hash == ingestion.vault.fingerprint("ada@example.org")
     [told] = await ingestion.published()
-    assert (await ingestion.keys.opener([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
+    assert (await ingestion.keys.decryptor([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
 
 
 async def test_the_callers_address_is_the_visitors_only_for_a_browser(ingestion: Ingestion) -> None:

@@ -44,7 +44,7 @@ from kit.people.vault import Vault
 from kit.settings import Settings, WrongSetting
 from services.journeys import models
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
-from services.journeys.messages import TOPIC, event_row, glimpse, order_row
+from services.journeys.messages import TOPIC, event_row, order_row, session_facts
 from services.journeys.personal import holdings
 from services.journeys.projection import AttributionStore, mark_expired, splitter_of
 from services.journeys.repository import Orders, Touchpoints, mark_pending
@@ -915,7 +915,7 @@ async def crowd(journeys: Journeys, count: int = 3000) -> None:
     async with journeys.database.sessions.begin() as session:
         rows = [event_row(message, NOW) for message in people]
         await Touchpoints(session).add(rows)
-        await Touchpoints(session).see(seen for row in rows if (seen := glimpse(row)))
+        await Touchpoints(session).see(seen for row in rows if (seen := session_facts(row)))
         bought = [order_row(order(f"o{number}", ago(days=200), session_id=f"o{number}"), 1, number) for number in range(count)]
         await Orders(session).put(bought)
         await upsert(session, persons, [{"subject": f"session:o{number}", "person_id": f"o{number // 9}"} for number in range(count)])

@@ -38,7 +38,7 @@ from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.people.keys.store import Keys
-from kit.people.persons import learn
+from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
 from kit.rules import PageKey
@@ -150,7 +150,7 @@ class Shop:
 
         await transact(self.sessions, tell)
         relay = Relay(self.sessions, self.log, "identity", keep=timedelta(hours=1))
-        consumer = Consumer(self.sessions, self.log, "identity", learn)
+        consumer = Consumer(self.sessions, self.log, "identity", project_identity)
         for partition in range(self.settings.log_partitions):
             while await relay.step(partition):
                 pass
@@ -243,7 +243,7 @@ async def test_what_is_published_is_the_whole_truth_and_the_history_tells_the_sa
         (change_pb2.ENTRY_KIND_PARTIAL_REFUND, "1017", "-29.90", "-34.39"),
     ]
     assert told.payment_status == change_pb2.PAYMENT_STATUS_PARTIALLY_REFUNDED
-    assert (await shop.keys.opener([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
+    assert (await shop.keys.decryptor([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
     assert told.utm_attribution.campaign == "spring"
     assert await shop.history() == [told]
 

@@ -19,13 +19,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
 from kit.log import dead_letters
-from kit.log.consume import Delivery
 from kit.log.outbox import StateTopic, prepare_heads
+from kit.log.streams import Delivery
 from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import aliases, persons, users
 from kit.people.subjects.data import SubjectData
-from kit.people.subjects.holdings import Holding, Kind
+from kit.people.subjects.holdings import Kind, PersonalTable
 from kit.people.vault import Vault
 from kit.settings import Settings
 from services.gdpr.personal import HOLDINGS as GDPR
@@ -46,7 +46,7 @@ VAULT = Vault(bytes(32))
 PSEUDONYM = "erased:" + "0" * 32
 SPLITTER = Splitter(Decimal("0.01"), lambda order, name: VAULT.digest(f"{order} {name}".encode(), purpose="test"))
 JOURNEYS = journeys_holdings(VAULT, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, VAULT)), partial(erase_paths, SPLITTER))
-DECLARED: dict[str, Sequence[Holding]] = {
+DECLARED: dict[str, Sequence[PersonalTable]] = {
     "gdpr": GDPR,
     "identity": IDENTITY,
     "ingestion": INGESTION,
@@ -82,9 +82,9 @@ class Person:
     def value(self, kind: Kind, subject: str) -> Any:
         return {Kind.SUBJECT: subject, Kind.USER: f"{self.name}-user", Kind.EMAIL: self.hash, Kind.SESSION: f"{self.name}-visit"}[kind]
 
-    def row(self, holding: Holding, subject: str, seal: Seal = DESTROYED) -> dict[str, Any]:
+    def row(self, holding: PersonalTable, subject: str, seal: Seal = DESTROYED) -> dict[str, Any]:
         """A row of a table that is this person's by a name."""
-        told = {*holding.names, *holding.personal} if not holding.goes else {column.name for column in holding.table.columns}
+        told = {*holding.names, *holding.personal} if not holding.deletes_rows else {column.name for column in holding.table.columns}
         row = {
             column.name: self._filled(column, f"{self.name} {subject}" if column.name in told else f"row-{next(NUMBERS)}")
             for column in holding.table.columns
@@ -122,7 +122,7 @@ ADA, BOB = Person("ada-lovelace", 987654321), Person("bob", 123456789)
 
 @asynccontextmanager
 async def holder(
-    settings: Settings, keys: Keys, service: str, holdings: Sequence[Holding] = ()
+    settings: Settings, keys: Keys, service: str, holdings: Sequence[PersonalTable] = ()
 ) -> AsyncGenerator[tuple[Database, SubjectData]]:
     """A service's database, in which everything is known of two persons."""
     async with newest_database(settings, service) as database:
@@ -144,14 +144,14 @@ async def holder(
         yield database, SubjectData(database, keys, topic, own, after)
 
 
-async def _known(session: AsyncSession, holding: Holding, seal: Seal) -> None:
+async def _known(session: AsyncSession, holding: PersonalTable, seal: Seal) -> None:
     by_subject = Kind.SUBJECT in holding.names.values()
     for person in (ADA, BOB):
         for subject in person.names if by_subject else person.names[:1]:
             row = person.row(holding, subject, seal)
             await session.execute(insert(holding.table), row)
             for part in holding.parts:
-                own = Person(person.name, person.number).row(Holding(part.table, "", "", "", {}), subject)
+                own = Person(person.name, person.number).row(PersonalTable(part.table, "", "", "", {}), subject)
                 serial = {key.name for key in part.table.primary_key if key.autoincrement is True}
                 own = {name: value for name, value in own.items() if name not in serial}
                 (key,) = holding.table.primary_key
@@ -190,7 +190,7 @@ async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings:
         assert [line for line in after.splitlines() if BOB.name in line and not line.startswith(SHARED)] == others
         assert not any((await data.erase(ADA.names, PSEUDONYM, "task")).values()), "once is enough"
         assert await data.erased("task") == {table: count for table, count in erased.items() if count}
-        stay = [holding for holding in DECLARED[service] if not holding.goes]
+        stay = [holding for holding in DECLARED[service] if not holding.deletes_rows]
         assert all(PSEUDONYM in after for holding in stay if "subject" in holding.names)
 
 

@@ -27,6 +27,14 @@ SERVICE_MODULES = {
 while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
 log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary|database|log|migrate|server)")
+PACKAGES = ("cli", "gateway", "kit", "services")
+OWN_WORDS = re.compile(
+    r"\b(HeadBehindError|Overtaken|Together|NeedsNoCompany|Lingering|Publisher|Feed|Holding|each_name|Sighting|Bought|Glimpse|Standing"
+    r"|Opener|_Birth|regularly|learn_rights|bind_facts)\b"
+)
+"""What the field calls TopicAheadOfDatabase, OffsetConflict, GroupCommit, NotBatchable, DeferredBatch, ServiceRuntime, Subscription,
+PersonalTable, any_identifier, IdentityObservation, PurchaseObservation, SessionFacts, LifecycleStage, Decryptor, NewKey, run_every,
+project_consent and bind_log_fields."""
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
 MACHINE_PATH = re.compile(r"""(?<![\w.$}/-])/(?:home|root|Users|work)/[\w.-]+""")
@@ -124,6 +132,25 @@ def test_the_kit_stays_small() -> None:
     # One of them, `people`, is a package of what is the same of persons in every service. Another names the sources of traffic, which
     # events, touchpoints and orders have in common.
     assert len(modules - {"__init__", "__pycache__", "migrations"}) <= 17
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    imported = {name: {each for each in _imported(path) if each in modules} - {name} for name, path in modules.items()}
+    while leaves := {name for name, needs in imported.items() if not needs}:
+        imported = {name: needs - leaves for name, needs in imported.items() if name not in leaves}
+    assert sorted(imported) == [], "each of these is in a circle, or needs one that is"
+
+
+def _imported(module: Path) -> set[str]:
+    """Full names that a module imports: modules, and what may be a module of a package."""
+    nodes = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+    return _imports(module) | {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+
+
+def test_words_of_our_own_stay_what_the_field_calls_them() -> None:
+    sources = {path: (ROOT / path).read_text() for path in FILES if path.endswith(".py") and path != "tests/shape/test_layout.py"}
+    assert {path: found for path, text in sources.items() if (found := set(OWN_WORDS.findall(text)))} == {}
 
 
 def test_no_name_says_nothing() -> None:

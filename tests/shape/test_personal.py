@@ -14,7 +14,7 @@ from sqlalchemy import Column, MetaData, Table
 from kit.log import tables
 from kit.people import persons
 from kit.people.privacy import person_consents
-from kit.people.subjects.holdings import SHARED, Holding
+from kit.people.subjects.holdings import SHARED, PersonalTable
 from kit.people.vault import Vault
 from services.gdpr.archive import SECTIONS
 
@@ -37,7 +37,7 @@ IMPERSONAL = {
 LEADS_TO_A_PERSON = re.compile(r"user_id|wordpress_id|session|e?mail|address|subject|person|billing|first_name|last_name|phone")
 
 
-def _declared(service: str) -> Sequence[Holding]:
+def _declared(service: str) -> Sequence[PersonalTable]:
     """The declaration of a service; what it takes from a vault or from settings changes no column."""
     module: Any = importlib.import_module(f"services.{service}.personal")
     if hasattr(module, "HOLDINGS"):
@@ -50,7 +50,7 @@ async def _never(*_arguments: Any) -> int:
     raise AssertionError
 
 
-def _uncovered(table: Table, holdings: Sequence[Holding]) -> list[str]:
+def _uncovered(table: Table, holdings: Sequence[PersonalTable]) -> list[str]:
     """Columns that by their names lead to a person and that nobody has declared."""
     covered = {name for holding in holdings if holding.table is table for name in (*holding.names, *holding.personal)}
     covered |= {name for holding in holdings for part in holding.parts if part.table is table for name in part.personal}
@@ -69,7 +69,7 @@ def _kind(column: Column[Any]) -> type:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_of_every_text_in_a_row_that_stays_it_is_said_why_or_that_it_goes(service: str) -> None:
-    stay = [holding for holding in _declared(service) if not holding.goes]
+    stay = [holding for holding in _declared(service) if not holding.deletes_rows]
     undecided = [name for each in stay for name in _undecided(each.table, {*each.names, *each.personal, *each.stays})]
     undecided += [name for each in stay for part in each.parts for name in _undecided(part.table, {*part.personal, *part.stays})]
     assert undecided == []
@@ -115,7 +115,7 @@ def test_an_archive_explains_each_part_and_shows_each_table_once() -> None:
     assert len(shown) == len(set(shown)), "two services have a table of one name"
 
 
-def _tables(holding: Holding) -> list[str]:
+def _tables(holding: PersonalTable) -> list[str]:
     return [holding.table.name, *(part.table.name for part in holding.parts)]
 
 
@@ -127,9 +127,9 @@ def test_the_documentation_says_what_is_kept_of_persons() -> None:
     assert [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")] == rows
 
 
-def _line(service: str, holding: Holding) -> str:
+def _line(service: str, holding: PersonalTable) -> str:
     columns = [*holding.names, *(name for name in holding.personal if name not in holding.names)]
     parts = [f"{part.table.name}.{name}" for part in holding.parts for name in part.personal]
     fields = ", ".join(f"`{name}`" for name in (*columns, *parts))
-    becomes = "deleted" if holding.goes else "stays without the person"
+    becomes = "deleted" if holding.deletes_rows else "stays without the person"
     return f"| `{service}` `{holding.table.name}` | {fields} | {holding.why} | {holding.kept} | {becomes} |"

@@ -20,10 +20,10 @@ from kit.log.streams import (
     Count,
     Counters,
     Entry,
-    Floors,
     OutOfTurnError,
     Position,
     StreamLog,
+    Watermarks,
     reconcile,
 )
 from kit.outages import LogDownError, LogFullError
@@ -121,7 +121,7 @@ class MemoryLog(StreamLog):
     """
 
     def __init__(
-        self, server: MemoryRedis, *, floors: Floors | None = None, pause: Pause = _on, clock: Callable[[], float] = lambda: 0.0
+        self, server: MemoryRedis, *, floors: Watermarks | None = None, pause: Pause = _on, clock: Callable[[], float] = lambda: 0.0
     ) -> None:
         self._server = server
         self._clock = clock

@@ -14,9 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id
 from kit.database.engine import open_database
-from kit.log.consume import Delivery
 from kit.log.outbox import prepare_heads
-from kit.log.streams import Position
+from kit.log.streams import Delivery, Position
 from kit.migrate import migrate
 from services.ingestion.messages import TOPIC
 from tests.simulation.inline_sqlite import Disk, Server, open_server

@@ -28,7 +28,7 @@ from kit.log import books, dead_letters
 from kit.log.account import Sender
 from kit.log.append import Appender, packs
 from kit.log.consume import Consumer, GapError
-from kit.log.outbox import HeadBehindError, Outbox, Relay
+from kit.log.outbox import Outbox, Relay, TopicAheadOfDatabase
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Entry, Position
 from kit.log.trim import Trimmer
@@ -424,7 +424,7 @@ class World:
                 self.truth.looked |= {partition} if calm else set()
                 if self.random.random() < 0.3:
                     await relay.prune(partition)
-            except HeadBehindError:
+            except TopicAheadOfDatabase:
                 self.truth.stopped.add(partition)
                 self.truth.looked |= {partition} if calm else set()
                 if not self.truth.database_restores:

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
 from kit.log.append import packs
-from kit.log.consume import Delivery, Poison
-from kit.log.streams import Append, StreamLog, Turn
+from kit.log.consume import Poison
+from kit.log.streams import Append, Delivery, StreamLog, Turn
 from services.ingestion.models import ProcessingRow
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 

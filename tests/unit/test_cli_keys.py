@@ -55,9 +55,9 @@ def started(folder: DataFolder, *sealed: bytes) -> tuple[list[bytes], list[str]]
         wrapping = EnvironmentKeys(*map(b64decode, secrets.key_encryption_keys))
         async with open_database(folder.database_url().replace("{service}", DATABASE)) as database:
             keys = Keys(database, Vault(b64decode(secrets.vault_key)), wrapping)
-            opener = await keys.opener(sealed)
+            decryptor = await keys.decryptor(sealed)
             made = [seal.seal(name, context="c") for name, seal in (await keys.seals(["user:1", "user:2", "user:3"])).items()]
-            return made, [opener.open(value, context="c") for value in sealed]
+            return made, [decryptor.open(value, context="c") for value in sealed]
 
     return asyncio.run(work())
 

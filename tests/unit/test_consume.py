@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
 from kit.log import dead_letters, positions
-from kit.log.consume import Consumer, Delivery, GapError, Poison
+from kit.log.consume import Consumer, GapError, Poison
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Entry, Position
+from kit.log.streams import START, Delivery, Entry, Position
 from tests.simulation.memory_log import MemoryLog
 from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, packed, store, stored
 
@@ -236,7 +236,7 @@ async def test_positions_beyond_the_stored_one_are_not_taken_by_a_late_consumer(
     await positions.load(ingestion_database.sessions, TOPIC, 0)
     async with ingestion_database.sessions.begin() as session:
         await positions.advance(session, TOPIC, 0, START, Position(10, 0))
-    with pytest.raises(positions.Overtaken):
+    with pytest.raises(positions.OffsetConflict):
         async with ingestion_database.sessions.begin() as session:
             await positions.advance(session, TOPIC, 0, Position(9, 0), Position(11, 0))
     assert await positions.load(ingestion_database.sessions, TOPIC, 0) == Position(10, 0)

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.engine import Database
 from kit.log import books, dead_letters
 from kit.log.books import Account
-from kit.log.consume import Consumer, Delivery, Handler, Poison
+from kit.log.consume import Consumer, Handler, Poison
 from kit.log.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
 from kit.log.outbox import Outbox, Relay
-from kit.log.streams import START, StreamLog
+from kit.log.streams import START, Delivery, StreamLog
 from tests.simulation.memory_log import MemoryLog
 from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, memory_log, record, store, stored
 

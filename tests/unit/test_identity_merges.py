@@ -25,8 +25,8 @@ from sqlalchemy import delete, select
 
 from kit.database.engine import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
-from kit.log.consume import Delivery
 from kit.log.outbox import StateTopic
+from kit.log.streams import Delivery
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.people.keys.store import DATABASE, Keys, open_keys

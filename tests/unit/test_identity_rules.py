@@ -13,8 +13,8 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 
 from kit.idempotency import key_of
 from services.identity import rules
+from services.identity.observations import may_be_made, observation_of
 from services.identity.rules import Campaign, Order
-from services.identity.sightings import may_be_made, sighting_of
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ORDERS = st.lists(st.builds(Order, st.decimals(-100, 10_000, places=4), st.booleans(), st.booleans()), max_size=8)
@@ -93,24 +93,24 @@ def test_a_wordpress_user_has_a_number_that_can_be() -> None:
 def test_an_event_that_says_nothing_of_anybody_is_passed_over() -> None:
     page_view = EventStored(scope="site")
     page_view.event.session_id = "s"
-    assert sighting_of(page_view) is None
+    assert observation_of(page_view) is None
     page_view.event.utm_parameters.source = "news"
-    seen = sighting_of(page_view)
+    seen = observation_of(page_view)
     assert seen is not None
     assert (seen.names, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
     page_view.event.session_id = "null"
-    assert sighting_of(page_view) is None
+    assert observation_of(page_view) is None
 
 
 def test_an_address_typed_in_a_browser_is_no_evidence_and_who_is_logged_in_is() -> None:
     lead = EventStored(scope="site", email_hash=b"h" * 32, key="e1")
     lead.event.event_type, lead.event.session_id = "lead_capture", "s1"
-    servers = sighting_of(lead)
+    servers = observation_of(lead)
     assert servers is not None
     assert (servers.address is not None, servers.lead) == (True, True)
     lead.key = key_of("e1", from_browser=True)
-    assert sighting_of(lead) is None
+    assert observation_of(lead) is None
     lead.event.user_id, lead.is_update = "7", True
-    passed_on = sighting_of(lead)
+    passed_on = observation_of(lead)
     assert passed_on is not None
     assert (passed_on.names, passed_on.session, passed_on.lead) == (["wordpress:7"], "session:s1", False)

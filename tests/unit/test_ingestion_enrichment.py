@@ -45,7 +45,7 @@ def came(referrer: str = "", page: str = PAGE, **utm: str) -> Traffic:
         ("https://notlinkedin.com/", Traffic(pb.CHANNEL_REFERRAL, "notlinkedin.com", "referral")),
         ("https://stripe.blog.example/", Traffic(pb.CHANNEL_REFERRAL, "stripe.blog.example", "referral")),
         ("https://l.facebook.com/l.php", Traffic(pb.CHANNEL_SOCIAL, "facebook", "social")),
-        ("https://de.linkedin.com/feed", Traffic(pb.CHANNEL_SOCIAL, "linkedin", "social")),
+        ("https://de.linkedin.com/subscription", Traffic(pb.CHANNEL_SOCIAL, "linkedin", "social")),
         ("android-app://com.linkedin.android/", Traffic(pb.CHANNEL_SOCIAL, "linkedin", "social")),
         ("https://t.co/abc", Traffic(pb.CHANNEL_SOCIAL, "x", "social")),
         ("https://www.blog.example/post", Traffic(pb.CHANNEL_REFERRAL, "blog.example", "referral")),

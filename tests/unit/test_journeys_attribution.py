@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kit.people.vault import Vault
 from services.journeys.attribution import EVERY_MODEL, LOOKBACK, MARKOV, MODELS, NONE, Order, Path, Totals, Visit, paths_of, visit_of
 from services.journeys.markov import MOST_STATES, OTHER, removal_effects, steps_of
-from services.journeys.rules import DIRECT, Glimpse
+from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import Share, Splitter, split
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -263,9 +263,9 @@ def test_the_visit_of_an_order_is_on_its_path_whoever_was_seen_in_it() -> None:
 
 
 def test_a_visit_is_grouped_by_what_it_says() -> None:
-    said = visit_of(Glimpse("session:1", "", NOW, NOW, "e1", "google", "search", ""))
+    said = visit_of(SessionFacts("session:1", "", NOW, NOW, "e1", "google", "search", ""))
     assert [said.name(group) for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
-    assert visit_of(Glimpse("session:1", "", NOW, NOW, "e1")).name("campaign") == DIRECT
+    assert visit_of(SessionFacts("session:1", "", NOW, NOW, "e1")).name("campaign") == DIRECT
 
 
 def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:

@@ -14,7 +14,7 @@ from kit.errors import InvalidRequest
 from kit.people.subjects.words import ACTIONS
 from kit.rules import page_key, page_token
 from services.journeys.journey import Part, Purchase, stages, visits
-from services.journeys.rules import STAGE_OF, Glimpse, amount, earliest, stage_of, wrong_currency
+from services.journeys.rules import STAGE_OF, SessionFacts, amount, earliest, stage_of, wrong_currency
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -51,18 +51,22 @@ def test_an_action_or_its_page_shows_the_stage(action: str, page_url: str, stage
     assert stage_of(action, page_url) == stage
 
 
-def glimpse(minutes: int, says: bool, name: str, source: str | None) -> Glimpse:
+def session_facts(minutes: int, says: bool, name: str, source: str | None) -> SessionFacts:
     at = NOW + timedelta(minutes=minutes)
-    one = Glimpse("session:s", "session:s", at)
+    one = SessionFacts("session:s", "session:s", at)
     return one._replace(external_at=at, external_id=name, source=source, medium=source, campaign=source) if says else one
 
 
-seen = st.builds(glimpse, st.integers(0, 5), st.booleans(), st.sampled_from("abcde"), st.none() | st.sampled_from(["google", "newsletter"]))
+seen = st.builds(
+    session_facts, st.integers(0, 5), st.booleans(), st.sampled_from("abcde"), st.none() | st.sampled_from(["google", "newsletter"])
+)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(seen, min_size=1, max_size=8, unique_by=lambda one: (one.external_at, one.external_id)), st.randoms(use_true_random=False))
-def test_a_visit_comes_from_where_its_first_touchpoint_says_in_whatever_order_they_come(several: list[Glimpse], chance: Random) -> None:
+def test_a_visit_comes_from_where_its_first_touchpoint_says_in_whatever_order_they_come(
+    several: list[SessionFacts], chance: Random
+) -> None:
     whole = earliest(several)
     assert whole.started_at == min(one.started_at for one in several)
     said = sorted((one.external_at, one.external_id, one.source) for one in several if one.external_at)

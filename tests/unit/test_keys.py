@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.migrate import migrate
-from kit.people.keys.seals import KeyId, Opener, Seal, Unsealable
+from kit.people.keys.seals import Decryptor, KeyId, Seal, Unsealable
 from kit.people.keys.store import DATABASE, Keys
 from kit.people.keys.store import keys as table
 from kit.people.keys.wrapping import EnvironmentKeys
@@ -27,7 +27,7 @@ ADA, BOB = "email:ada", "user:bob"
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
 ID = KeyId(b"0123456789abcdef", 1)
 CIPHER = AESGCM(bytes(32))
-SEAL, OPENER = Seal(ID, CIPHER), Opener({ID: CIPHER})
+SEAL, OPENER = Seal(ID, CIPHER), Decryptor({ID: CIPHER})
 ERASED = datetime(2026, 11, 23, tzinfo=UTC)
 LATER = ERASED + timedelta(seconds=1)
 
@@ -37,7 +37,7 @@ async def sealed(keys: Keys, name: str, plain: str, *, returned: datetime | None
 
 
 async def opened(keys: Keys, value: bytes) -> str:
-    return (await keys.opener([value])).open(value, context="c")
+    return (await keys.decryptor([value])).open(value, context="c")
 
 
 def anew(keys: Keys, database: Database, *wrapping: bytes) -> Keys:
@@ -82,7 +82,7 @@ def test_a_value_that_is_passed_off_as_anothers_does_not_open() -> None:
     value = SEAL.seal("ada", context="c")
     forged = value[:1] + other.owner + value[17:]
     with pytest.raises(Unsealable):
-        Opener({ID: CIPHER, other: CIPHER}).open(forged, context="c")
+        Decryptor({ID: CIPHER, other: CIPHER}).open(forged, context="c")
 
 
 def test_every_changed_or_missing_byte_is_noticed() -> None:
@@ -104,8 +104,8 @@ async def test_each_name_has_a_key_of_its_own(keys: Keys) -> None:
     assert (await opened(keys, ada), await opened(keys, bob)) == ("ada", "bob")
     assert ada[1:19] != bob[1:19]
     assert ada[1:19] == (await sealed(keys, ADA, "again"))[1:19]
-    opener = await keys.opener([ada, None, b"", bob])
-    assert [opener.open(each, context="c") for each in (bob, None, ada)] == ["bob", "", "ada"]
+    decryptor = await keys.decryptor([ada, None, b"", bob])
+    assert [decryptor.open(each, context="c") for each in (bob, None, ada)] == ["bob", "", "ada"]
 
 
 async def test_several_processes_that_seal_for_the_same_names_at_once_use_the_same_keys(keys: Keys, keys_database: Database) -> None:

@@ -321,7 +321,7 @@ async def test_more_broken_rules_than_an_answer_holds_are_counted() -> None:
     assert named[-1].description == f"and {500 - len(named) + 1} more"
 
 
-class Broken(Exception):  # noqa: N818
+class Broken(Exception):
     """Something a library might raise."""
 
 

@@ -19,9 +19,10 @@ from kit.errors import LogFull, Unavailable
 from kit.log import dead_letters
 from kit.log.account import Account
 from kit.log.append import Appender
-from kit.log.consume import Consumer, Delivery, Poison
+from kit.log.consume import Consumer, Poison
 from kit.log.outbox import Outbox, Relay
 from kit.log.redis_log import RedisLog
+from kit.log.streams import Delivery
 from kit.log.tables import log_counters
 from kit.outages import is_outage
 from tests.simulation.memory_log import MemoryLog, MemoryRedis

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from kit.database.engine import Database
 from kit.log.leases import Leases
-from kit.log.outbox import HeadBehindError, Outbox, Relay, prepare_heads
+from kit.log.outbox import Outbox, Relay, TopicAheadOfDatabase, prepare_heads
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Position, StreamLog
 from kit.log.tables import outbox as rows
@@ -168,7 +168,7 @@ async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(in
     await commit(ingestion_database, "b")
     assert await own.publish({0: 2}, 5)
     await go_back(ingestion_database, 1)
-    with pytest.raises(HeadBehindError, match="the topic is at position 2, the database at 1"):
+    with pytest.raises(TopicAheadOfDatabase, match="the topic is at position 2, the database at 1"):
         await own.publish({0: 2}, 5)
 
 
@@ -191,7 +191,7 @@ async def test_a_database_that_is_behind_the_topic_stops_the_relay(ingestion_dat
     publisher = relay(ingestion_database, log)
     await drain(publisher)
     await go_back(ingestion_database, 1)
-    with pytest.raises(HeadBehindError, match="the topic is at position 3, the database at 1"):
+    with pytest.raises(TopicAheadOfDatabase, match="the topic is at position 3, the database at 1"):
         await publisher.step(0)
 
 
@@ -205,7 +205,7 @@ async def test_a_restored_database_that_caught_up_with_the_topic_still_stops_the
     await commit(ingestion_database, "b", "c")
     await commit(ingestion_database, "d")
     for _ in range(2):
-        with pytest.raises(HeadBehindError, match="at position 3 the topic and the database hold different messages"):
+        with pytest.raises(TopicAheadOfDatabase, match="at position 3 the topic and the database hold different messages"):
             await publisher.step(0)
         await commit(ingestion_database, "e")
     assert await published(log) == [(1, ["a"]), (2, ["b"]), (3, ["c"])]

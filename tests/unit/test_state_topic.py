@@ -19,11 +19,11 @@ from kit.boundary.boundary import Boundary
 from kit.boundary.caller import Context
 from kit.database.engine import Database
 from kit.database.transactions import Sessions
-from kit.log.consume import Consumer, Delivery
+from kit.log.consume import Consumer
 from kit.log.history import remote_history
 from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Position
+from kit.log.streams import Delivery, Position
 from kit.settings import Settings
 
 PARTITIONS = 2
@@ -56,7 +56,7 @@ class Reader:
         return ["read"] * len(deliveries)
 
 
-class Publisher(IdentityServiceServicer):
+class ServiceRuntime(IdentityServiceServicer):
     """Streams the topic's history as a service does."""
 
     def __init__(self, sessions: Sessions, topic: StateTopic) -> None:
@@ -76,7 +76,7 @@ class Publisher(IdentityServiceServicer):
 async def serving(settings: Settings, sessions: Sessions, topic: StateTopic) -> AsyncGenerator[str]:
     """Address of a publisher."""
     server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-    publisher = Publisher(sessions, topic)  # pyright: ignore[reportAbstractUsage]  (it streams its history, and no more)
+    publisher = ServiceRuntime(sessions, topic)  # pyright: ignore[reportAbstractUsage]  (it streams its history, and no more)
     add_IdentityServiceServicer_to_server(publisher, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from kit.turns import Turns
+from kit.database.turns import Turns
 
 Turn = Callable[[], AbstractAsyncContextManager[None]]
 

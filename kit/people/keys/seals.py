@@ -24,7 +24,7 @@ _VERSION: Final = b"\x02"
 _HEAD_BYTES: Final = len(_VERSION) + OWNER_BYTES + 2
 
 
-class Unsealable(MeshError):  # noqa: N818 (errors are nouns)
+class Unsealable(MeshError):
     """The sealed value was changed, or belongs to another context."""
 
 
@@ -60,7 +60,7 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
-class Opener:
+class Decryptor:
     """The keys of some sealed values.
 
     Args:

@@ -21,7 +21,7 @@ from kit.database.engine import Database, open_database
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import rowcount, transact
 from kit.errors import Unavailable
-from kit.people.keys.seals import KEY_BYTES, KeyId, Opener, Seal, key_id
+from kit.people.keys.seals import KEY_BYTES, Decryptor, KeyId, Seal, key_id
 from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
 from kit.people.vault import Vault
 from kit.settings import Settings
@@ -69,7 +69,7 @@ class _Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Birth:
+class _NewKey:
     """A key that is wanted for an owner who has none."""
 
     owner: bytes
@@ -111,7 +111,7 @@ class Keys:
         self._intake_keep = intake_keep
         self._clock = clock
         self._cache: TTLCache[bytes, Sequence[_Key], datetime] = TTLCache(_CACHED, _CACHED_FOR, clock)
-        self._make: GroupCommit[Sequence[_Birth], Sequence[Mapping[str, Any]]] = GroupCommit(database.sessions, self._made)
+        self._make: GroupCommit[Sequence[_NewKey], Sequence[Mapping[str, Any]]] = GroupCommit(database.sessions, self._made)
         self._intake: _Intake | None = None
 
     async def seals(self, names: Collection[str], returned: Mapping[str, datetime] | None = None) -> Mapping[str, Seal]:
@@ -129,14 +129,16 @@ class Keys:
         # Who registers is hardly ever known: that is not looked up first.
         lacking = [owner for owner in dict.fromkeys(owners.values()) if not known.get(owner)]
         if lacking:
-            births = [_Birth(owner, await self._wrapping.wrap(secrets.token_bytes(KEY_BYTES)), returned_at.get(owner)) for owner in lacking]
+            births = [
+                _NewKey(owner, await self._wrapping.wrap(secrets.token_bytes(KEY_BYTES)), returned_at.get(owner)) for owner in lacking
+            ]
             with _outages():
                 rows = await self._make(births)
             known |= await self._opened(rows)
         newest = {name: known[owner][-1] for name, owner in owners.items()}
         return {name: Seal(KeyId(owners[name], key.generation), key.cipher) for name, key in newest.items()}
 
-    async def opener(self, sealed: Iterable[bytes | None]) -> Opener:
+    async def decryptor(self, sealed: Iterable[bytes | None]) -> Decryptor:
         """The keys of some sealed values; empty ones are passed over.
 
         Raises:
@@ -146,7 +148,7 @@ class Keys:
         wanted = {key_id(each) for each in sealed if each}
         known = await self._known({each.owner for each in wanted})
         found = {KeyId(owner, key.generation): key.cipher for owner, generations in known.items() for key in generations}
-        return Opener({each: cipher for each in wanted if (cipher := found.get(each)) is not None})
+        return Decryptor({each: cipher for each in wanted if (cipher := found.get(each)) is not None})
 
     async def intake(self) -> Seal:
         """Today's key for whom nobody has looked up yet. While the database of keys is down, yesterday's does.
@@ -263,7 +265,7 @@ class Keys:
         self._cache.update(read)
         return dict(read)
 
-    async def _made(self, session: AsyncSession, wanted: Sequence[Sequence[_Birth]]) -> Sequence[Sequence[Mapping[str, Any]]]:
+    async def _made(self, session: AsyncSession, wanted: Sequence[Sequence[_NewKey]]) -> Sequence[Sequence[Mapping[str, Any]]]:
         """Makes keys that are lacking; answers all generations of each. Done again, and found, when another process makes one meanwhile."""
         births = {birth.owner.hex(): birth for some in wanted for birth in some}
         query = select(keys).where(keys.c.owner.in_(sorted(births))).order_by(keys.c.generation)

@@ -22,10 +22,10 @@ from kit.log.dead_letters import DROPPED
 from kit.log.outbox import StateTopic
 from kit.log.tables import dead_letters as letters
 from kit.log.tables import erased_rows
-from kit.people.keys.seals import Opener
+from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
 from kit.people.persons import subject_of
-from kit.people.subjects.holdings import SHARED, After, Holding, Kind, Part, Row
+from kit.people.subjects.holdings import SHARED, After, Kind, Part, PersonalTable, Row
 
 _AT_ONCE: Final = 500
 
@@ -44,7 +44,7 @@ class SubjectData:
         database: Database,
         keys: Keys,
         topic: StateTopic | None,
-        holdings: Sequence[Holding],
+        holdings: Sequence[PersonalTable],
         after: Mapping[str, After] | None = None,
     ) -> None:
         self._sessions = database.sessions
@@ -63,9 +63,9 @@ class SubjectData:
             async with self._sessions.reading() as session:
                 rows = await session.stream(select(*shown).where(owned).execution_options(yield_per=_AT_ONCE))
                 async for some in rows.mappings().partitions():
-                    opener = await self._keys.opener(row[name] for row in some for name in holding.sealed)
+                    decryptor = await self._keys.decryptor(row[name] for row in some for name in holding.sealed)
                     for row in some:
-                        yield holding.section, table.name, _json(holding, row, opener)
+                        yield holding.section, table.name, _json(holding, row, decryptor)
             for part in holding.parts:
                 async for row in self._part(part, select(*table.primary_key).where(owned)):
                     yield holding.section, part.table.name, row
@@ -90,7 +90,7 @@ class SubjectData:
         for holding in self._holdings:
             name = holding.table.name
 
-            async def work(session: AsyncSession, holding: Holding = holding) -> int:
+            async def work(session: AsyncSession, holding: PersonalTable = holding) -> int:
                 found = await self._erase(session, holding, names, pseudonym)
                 if not holding.derived:
                     await _count(session, task, holding.table, found)
@@ -120,7 +120,7 @@ class SubjectData:
             )
             return {row.table_name: row.count_ for row in rows}
 
-    async def _erase(self, session: AsyncSession, holding: Holding, names: Sequence[str], pseudonym: str) -> int:
+    async def _erase(self, session: AsyncSession, holding: PersonalTable, names: Sequence[str], pseudonym: str) -> int:
         if holding.erase is not None:
             return await holding.erase(session, names, pseudonym)
         table = holding.table
@@ -130,8 +130,8 @@ class SubjectData:
             return await _blank(session, holding, names)
         ids = _ids(table, rows)
         for part in holding.parts:
-            await _erase_part(session, part, ids, goes=holding.goes)
-        if holding.goes:
+            await _erase_part(session, part, ids, deletes_rows=holding.deletes_rows)
+        if holding.deletes_rows:
             await session.execute(delete(table).where(among(table, rows)))
         else:
             rows = [{**row, **_emptied(holding, row, pseudonym)} for row in rows]
@@ -142,7 +142,7 @@ class SubjectData:
             await self._after[table.name](session, rows)
         return len(rows)
 
-    async def _tell(self, session: AsyncSession, holding: Holding, rows: Sequence[Row]) -> None:
+    async def _tell(self, session: AsyncSession, holding: PersonalTable, rows: Sequence[Row]) -> None:
         if self._topic is None or holding.told is None:
             return
         told = [tell for row in rows if (tell := holding.told(row)) is not None]
@@ -207,7 +207,7 @@ def _values(kind: Kind, names: Iterable[str]) -> list[Any]:
     return sorted(value for which, value in split if which in wanted)
 
 
-def _owned(holding: Holding, names: Sequence[str]) -> ColumnElement[bool]:
+def _owned(holding: PersonalTable, names: Sequence[str]) -> ColumnElement[bool]:
     """Says of rows whether they are the person's."""
     owned: list[ColumnElement[bool]] = []
     stronger: list[ColumnElement[bool]] = []
@@ -215,22 +215,22 @@ def _owned(holding: Holding, names: Sequence[str]) -> ColumnElement[bool]:
         column, values = holding.table.c[name], _values(kind, names)
         if values:
             owned.append(and_(column.in_(values), *stronger))
-        if not holding.each_name:
+        if not holding.any_identifier:
             stronger.append(column.is_(None))
     return or_(*owned) if owned else false()
 
 
-def _mentions(holding: Holding, names: Sequence[str]) -> ColumnElement[bool]:
+def _mentions(holding: PersonalTable, names: Sequence[str]) -> ColumnElement[bool]:
     """Says of rows whether a weaker name of the person stands in them: somebody else's, in a browser that both used."""
     weaker = [holding.table.c[name].in_(values) for name, kind in _weaker(holding) if (values := _values(kind, names))]
     return or_(*weaker) if weaker else false()
 
 
-def _weaker(holding: Holding) -> list[tuple[str, Kind]]:
-    return [] if holding.each_name else list(holding.names.items())[1:]
+def _weaker(holding: PersonalTable) -> list[tuple[str, Kind]]:
+    return [] if holding.any_identifier else list(holding.names.items())[1:]
 
 
-async def _blank(session: AsyncSession, holding: Holding, names: Sequence[str]) -> int:
+async def _blank(session: AsyncSession, holding: PersonalTable, names: Sequence[str]) -> int:
     """Takes the person's names out of rows that are somebody else's."""
     count = 0
     for name, kind in _weaker(holding):
@@ -240,9 +240,9 @@ async def _blank(session: AsyncSession, holding: Holding, names: Sequence[str]) 
     return count
 
 
-async def _erase_part(session: AsyncSession, part: Part, ids: Sequence[Any], *, goes: bool) -> None:
+async def _erase_part(session: AsyncSession, part: Part, ids: Sequence[Any], *, deletes_rows: bool) -> None:
     own = part.table.c[part.key].in_(ids)
-    if goes:
+    if deletes_rows:
         await session.execute(delete(part.table).where(own))
     elif part.personal:
         rows: list[Row] = [dict(row) for row in (await session.execute(select(part.table).where(own))).mappings()]
@@ -250,7 +250,7 @@ async def _erase_part(session: AsyncSession, part: Part, ids: Sequence[Any], *, 
         await upsert(session, part.table, emptied, changing=tuple(part.personal))
 
 
-def _emptied(holding: Holding, row: Row, pseudonym: str) -> dict[str, Any]:
+def _emptied(holding: PersonalTable, row: Row, pseudonym: str) -> dict[str, Any]:
     """The columns that lead to the person, as they are to be."""
     names = {name: pseudonym if kind is Kind.SUBJECT else None for name, kind in holding.names.items()}
     return {**names, **{name: becomes(row) for name, becomes in holding.personal.items()}}
@@ -277,8 +277,8 @@ def among(table: Table, rows: Sequence[Row]) -> ColumnElement[bool]:
     return tuple_(*keys).in_([tuple(row[key.name] for key in keys) for row in rows])
 
 
-def _json(holding: Holding, row: RowMapping, opener: Opener) -> bytes:
-    opened = {name: opener.open(row[name], context=context) or None for name, context in holding.sealed.items()}
+def _json(holding: PersonalTable, row: RowMapping, decryptor: Decryptor) -> bytes:
+    opened = {name: decryptor.open(row[name], context=context) or None for name, context in holding.sealed.items()}
     return _dumped({**_readable(row), **opened, **{name: id_of(row[name]) for name in holding.keys}})
 
 

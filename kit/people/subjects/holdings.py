@@ -88,7 +88,7 @@ class Ages:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class PersonalTable:
     """A table that holds something of persons."""
 
     entity: Entity
@@ -110,9 +110,9 @@ class Holding:
     """Columns of the mesh's own bookkeeping, which are not shown."""
     keys: Collection[str] = ()
     """Columns of idempotency keys, which are shown as the ids that clients chose."""
-    goes: bool = False
+    deletes_rows: bool = False
     """An erased row is deleted; else it stays without the person."""
-    each_name: bool = False
+    any_identifier: bool = False
     """Every one of the names makes a row the person's: it tells of both."""
     derived: bool = False
     """Its rows are made of other tables' and made anew when those change: an erasure takes them, and does not count them."""
@@ -136,17 +136,17 @@ SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
 """How long what grows old is kept."""
 
 SHARED: Final = (
-    Holding(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, goes=True, each_name=True),
-    Holding(aliases, "", _WHO, LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, goes=True, each_name=True),
-    Holding(users, "", _WHO, LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, goes=True, each_name=True),
-    Holding(
+    PersonalTable(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, deletes_rows=True, any_identifier=True),
+    PersonalTable(aliases, "", _WHO, LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, deletes_rows=True, any_identifier=True),
+    PersonalTable(users, "", _WHO, LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, deletes_rows=True, any_identifier=True),
+    PersonalTable(
         person_consents,
         "",
         "what the person allows, checked when something is stored",
         LONG,
         {"subject": Kind.SUBJECT},
         nothing(*(column.name for column in person_consents.c if column.name != "subject")),
-        goes=True,
+        deletes_rows=True,
     ),
 )
 """What every service keeps of persons beside its own tables."""

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions, transact
 from kit.log.outbox import StateTopic
 from kit.people.subjects.data import among
-from kit.people.subjects.holdings import After, Ages, Holding, Part, Row, Tell
-from kit.server import regularly
+from kit.people.subjects.holdings import After, Ages, Part, PersonalTable, Row, Tell
+from kit.server import run_every
 from kit.settings import Settings, WrongSetting
 
 _LOOK_SECONDS: Final = 600.0
@@ -35,7 +35,7 @@ class Expiry:
     """Tables whose rows go with theirs."""
 
 
-def expiries(holdings: Sequence[Holding], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
+def expiries(holdings: Sequence[PersonalTable], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
     """Those of a service's tables that grow old, with how long they are kept by themselves."""
     return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told, each.parts) for each in holdings if each.ages]
 
@@ -74,7 +74,7 @@ class Retention:
 
     async def run(self) -> None:
         """Looks every ten minutes, until cancelled."""
-        await regularly(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "nothing expired")
+        await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "nothing expired")
 
     async def look(self, now: datetime) -> Mapping[str, int]:
         """Deletes all that is too old, in portions, each in a transaction of its own; says how many rows by table."""

@@ -33,7 +33,7 @@ _DEFAULT_LIST: Final = "newsletter"
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class IdentityObservation:
     """Somebody was seen: under which names, and what it says of the person."""
 
     at: datetime
@@ -60,7 +60,7 @@ class Sighting:
         """All names in it, the strongest first."""
         return [*self.names, *filter(None, (self.session, self.campaign[0] if self.campaign else ""))]
 
-    def unsuppressed(self, suppressed: Suppressed) -> Sighting | None:
+    def unsuppressed(self, suppressed: Suppressed) -> IdentityObservation | None:
         """What may be known of it: nothing where it was an erased person, and otherwise all but an erased person's names."""
         gone = {name for name in self.all_names if suppressed.holds(name, self.at)}
         if not gone:
@@ -81,31 +81,31 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Bought:
+class PurchaseObservation:
     """An order, and who was seen with it."""
 
-    sighting: Sighting
+    observation: IdentityObservation
     order: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The row of the order."""
 
-    def unsuppressed(self, suppressed: Suppressed) -> Bought | None:
+    def unsuppressed(self, suppressed: Suppressed) -> PurchaseObservation | None:
         """What may be known of it. An erased person's order is told once more, under its pseudonym."""
-        if suppressed.holds(self.order["subject"], self.sighting.at):
+        if suppressed.holds(self.order["subject"], self.observation.at):
             return None
-        return replace(self, sighting=self.sighting.unsuppressed(suppressed) or Sighting(self.sighting.at, PURCHASE))
+        return replace(self, observation=self.observation.unsuppressed(suppressed) or IdentityObservation(self.observation.at, PURCHASE))
 
 
-def sighting_of(stored: event_pb2.EventStored) -> Sighting | None:
+def observation_of(stored: event_pb2.EventStored) -> IdentityObservation | None:
     """What an event tells; None for nothing. What a crawler does, and what a browser alone says of a person, is no evidence."""
     if stored.enrichment.is_bot:
         return None
     event, at = stored.event, stored.event.timestamp.ToDatetime(UTC)
     session = subject_of(session_id=event.session_id)
     if stored.scope == "track":
-        sighting = Sighting(at, EVENT, session=session, campaign=_campaign(stored, session))
-        return sighting if sighting.campaign else None
+        observation = IdentityObservation(at, EVENT, session=session, campaign=_campaign(stored, session))
+        return observation if observation.campaign else None
     user, address, kind = subject_of(user_id=event.user_id), _address(stored), event.event_type
-    sighting = Sighting(
+    observation = IdentityObservation(
         at,
         EVENT,
         user=user,
@@ -116,17 +116,17 @@ def sighting_of(stored: event_pb2.EventStored) -> Sighting | None:
         subscription=Subscription(_list(event), _LISTS[kind], at) if kind in _LISTS else None,
         campaign=_campaign(stored, session or user),
     )
-    return sighting if sighting.names or sighting.campaign else None
+    return observation if observation.names or observation.campaign else None
 
 
-def bought(purchase: change_pb2.PurchaseChanged) -> Bought:
+def bought(purchase: change_pb2.PurchaseChanged) -> PurchaseObservation:
     """What an order tells. Of an excluded one, nothing of who it was: staff order for others."""
     address = Address(purchase.email_hash, purchase.sealed_email or None) if purchase.email_hash else None
     at = purchase.timestamp.ToDatetime(UTC)
-    sighting = Sighting(at, PURCHASE)
+    observation = IdentityObservation(at, PURCHASE)
     if not purchase.excluded:
         user, session = subject_of(user_id=purchase.user_id), subject_of(session_id=purchase.session_id)
-        sighting = Sighting(at, PURCHASE, user=user, address=address, session=session)
+        observation = IdentityObservation(at, PURCHASE, user=user, address=address, session=session)
     order = {
         "purchase_id": purchase.purchase_id,
         "subject": purchase.subject,
@@ -135,7 +135,7 @@ def bought(purchase: change_pb2.PurchaseChanged) -> Bought:
         "membership": any(line.product_type == "membership" for line in purchase.lines),
         "excluded": purchase.excluded,
     }
-    return Bought(sighting, order)
+    return PurchaseObservation(observation, order)
 
 
 def may_be_made(name: str) -> bool:

@@ -22,7 +22,7 @@ from kit.log.streams import Position
 from kit.log.trim import TopicTrimmer
 from kit.people.keys.store import Keys, open_keys
 from kit.people.subjects.data import SubjectData
-from kit.people.subjects.holdings import After, Holding
+from kit.people.subjects.holdings import After, PersonalTable
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import Background, Service, serve
@@ -32,7 +32,7 @@ from kit.telemetry.setup import telemetry
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class Subscription:
     """A topic that a service follows."""
 
     topic: str
@@ -42,7 +42,7 @@ class Feed:
     """Writes the effect of its messages."""
 
 
-class Publisher:
+class ServiceRuntime:
     """A running service: its database, its topic and the log both rest on, and the keys of persons."""
 
     def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog, keys: Keys) -> None:
@@ -55,7 +55,7 @@ class Publisher:
         self._name = name
         self._database = database
 
-    def subject_data(self, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Service:
+    def subject_data(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Service:
         """The service that shows and erases what is held of somebody.
 
         Args:
@@ -65,7 +65,7 @@ class Publisher:
         data = SubjectData(self._database, self.keys, self.topic, holdings, after)
         return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
 
-    def retention(self, holdings: Sequence[Holding], after: Mapping[str, After] | None = None) -> Background:
+    def retention(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Background:
         """What deletes rows of the service that are too old.
 
         Args:
@@ -77,12 +77,14 @@ class Publisher:
         """
         return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic, after=after).run
 
-    async def serve(self, services: Sequence[Service], feeds: Sequence[Feed], background: Sequence[Background] = ()) -> None:
+    async def serve(
+        self, services: Sequence[Service], subscriptions: Sequence[Subscription], background: Sequence[Background] = ()
+    ) -> None:
         """Serves rpcs, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone."""
         settings, log, topic = self._settings, self.log, self.topic
         partitions = settings.log_partitions
         await prepare_heads(self.sessions, self._name, partitions)
-        follows = [feed.topic for feed in feeds]
+        follows = [subscription.topic for subscription in subscriptions]
         report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
         await serve(
             settings,
@@ -92,7 +94,10 @@ class Publisher:
                 lambda: self.relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
                 TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
                 report.run,
-                *(partial(follow, settings, self._name, self._database, log, feed, after_commit=self._committed) for feed in feeds),
+                *(
+                    partial(follow, settings, self._name, self._database, log, subscription, after_commit=self._committed)
+                    for subscription in subscriptions
+                ),
                 *background,
             ],
         )
@@ -106,19 +111,19 @@ async def follow(
     name: str,
     database: Database,
     log: RedisLog,
-    feed: Feed,
+    subscription: Subscription,
     *,
     after_commit: Callable[[int, Position], Awaitable[None]] | None = None,
 ) -> None:
     """Applies what a topic tells to the database of the service of this name, until cancelled."""
-    publisher = feed.history.containing_service.full_name.split(".")[1]
-    history = remote_history(settings.address(publisher), mesh_tokens(settings.mesh_token)[0], feed.history)
-    consumer = Consumer(database.sessions, log, feed.topic, feed.handler, history=history, after_commit=after_commit)
-    await consumer.run(Leases(log.redis, feed.topic, name, settings.log_partitions))
+    publisher = subscription.history.containing_service.full_name.split(".")[1]
+    history = remote_history(settings.address(publisher), mesh_tokens(settings.mesh_token)[0], subscription.history)
+    consumer = Consumer(database.sessions, log, subscription.topic, subscription.handler, history=history, after_commit=after_commit)
+    await consumer.run(Leases(log.redis, subscription.topic, name, settings.log_partitions))
 
 
 @asynccontextmanager
-async def open_publisher(settings: Settings, name: str, *, one_writer: bool = False) -> AsyncGenerator[Publisher]:
+async def open_runtime(settings: Settings, name: str, *, one_writer: bool = False) -> AsyncGenerator[ServiceRuntime]:
     """Opens what a service of this name works with, and tells of it; closes it at the end.
 
     Args:
@@ -134,4 +139,4 @@ async def open_publisher(settings: Settings, name: str, *, one_writer: bool = Fa
         ):
             instrument(database.engine)
             await log.fix_partitions(name, settings.log_partitions)
-            yield Publisher(settings, name, database, log, keys)
+            yield ServiceRuntime(settings, name, database, log, keys)

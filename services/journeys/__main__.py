@@ -30,21 +30,21 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 async def main(settings: Settings) -> None:
     """Answers, publishes and follows until it is told to stop."""
-    async with open_runtime(settings, TOPIC) as publisher:
-        vault = publisher.keys.vault
+    async with open_runtime(settings, TOPIC) as runtime:
+        vault = runtime.keys.vault
         splitter = splitter_of(settings, vault)
-        store = AttributionStore(publisher.sessions, splitter)
-        servicer = JourneysServicer(settings, publisher.sessions, publisher.topic, vault, store)
+        store = AttributionStore(runtime.sessions, splitter)
+        servicer = JourneysServicer(settings, runtime.sessions, runtime.topic, vault, store)
         own = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)), partial(erase_paths, splitter))
-        await publisher.serve(
-            [(add_JourneysServiceServicer_to_server, servicer), publisher.subject_data(own)],
+        await runtime.serve(
+            [(add_JourneysServiceServicer_to_server, servicer), runtime.subject_data(own)],
             [
                 Subscription("events", _EVENTS, FollowEvents(vault)),
                 Subscription("gdpr", _GDPR, project_consent),
                 Subscription("identity", _IDENTITY, follow_identity),
                 Subscription("purchases", _PURCHASES, FollowPurchases(vault)),
             ],
-            [publisher.retention(own, {SessionRow.__tablename__: mark_expired}), store.run],
+            [runtime.retention(own, {SessionRow.__tablename__: mark_expired}), store.run],
         )
 
 

@@ -23,14 +23,14 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 
 async def main(settings: Settings) -> None:
     """Works until it is told to stop."""
-    async with open_runtime(settings, TOPIC) as publisher:
-        servicer = PurchasesServicer(settings, publisher.sessions, publisher.topic, publisher.keys)
-        own = holdings(publisher.keys.vault, settings.site_erased_purchases)
-        after = {PurchaseRow.__tablename__: Retell(publisher.topic)}
-        await publisher.serve(
-            [(add_PurchasesServiceServicer_to_server, servicer), publisher.subject_data(own, after)],
+    async with open_runtime(settings, TOPIC) as runtime:
+        servicer = PurchasesServicer(settings, runtime.sessions, runtime.topic, runtime.keys)
+        own = holdings(runtime.keys.vault, settings.site_erased_purchases)
+        after = {PurchaseRow.__tablename__: Retell(runtime.topic)}
+        await runtime.serve(
+            [(add_PurchasesServiceServicer_to_server, servicer), runtime.subject_data(own, after)],
             [Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
-            [publisher.retention(own), Waiting(publisher.sessions).run],
+            [runtime.retention(own), Waiting(runtime.sessions).run],
         )
 
 

@@ -26,7 +26,7 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import (
 )
 from pydantic import SecretStr
 
-from kit.server import Background, Check, Service, serve, work
+from kit.server import Background, Check, Registration, serve, work
 from kit.settings import Settings
 from kit.telemetry.setup import telemetry
 from tests.servers import free_port
@@ -129,7 +129,7 @@ class Running:
 @asynccontextmanager
 async def running(
     *,
-    services: Sequence[Service] = (),
+    services: Sequence[Registration] = (),
     checks: Mapping[str, Check] | None = None,
     background: Sequence[Background] = (),
     **settings: Any,
@@ -147,7 +147,7 @@ async def running(
                     await task
 
 
-def with_slow() -> tuple[Slow, list[Service]]:
+def with_slow() -> tuple[Slow, list[Registration]]:
     servicer = Slow()
     return servicer, [(add_IngestionServiceServicer_to_server, servicer)]
 

@@ -26,7 +26,7 @@ from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports, free_ports
 from cli.processes import Command, last_lines, spawn
 from kit.migrate import migrate
-from kit.people.keys.store import DATABASE
+from kit.settings import KEYS_DATABASE
 
 START_SECONDS = 60.0
 """Longest wait for a server."""
@@ -83,7 +83,7 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
         [port] = ports.take(1)
         plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, ports, {**environment(), **LIMITS})
     own = url.replace("{service}", "ingestion")
-    for name in ("ingestion", DATABASE):
+    for name in ("ingestion", KEYS_DATABASE):
         await migrate(name, url.replace("{service}", name))
     return Mesh(plan, own, secrets)
 

@@ -16,7 +16,7 @@ from cli.plan import checked_database_url, databases
 from cli.state import running_mesh
 from kit.database.engine import open_database
 from kit.database.transactions import Sessions
-from kit.people.keys.store import DATABASE
+from kit.settings import KEYS_DATABASE
 
 
 def find_database_url(folder: DataFolder, chosen: str | None) -> str:
@@ -32,7 +32,7 @@ def find_database_url(folder: DataFolder, chosen: str | None) -> str:
 
 def url_of(name: str, url: str, environ: Mapping[str, str] = os.environ) -> str:
     """URL of a service's database, or of that of persons' keys, which may be elsewhere."""
-    return (environ.get("PMP_SUBJECT_KEYS_URL") if name == DATABASE else None) or url.replace("{service}", name)
+    return (environ.get("PMP_SUBJECT_KEYS_URL") if name == KEYS_DATABASE else None) or url.replace("{service}", name)
 
 
 def checked_service(service: str) -> str:

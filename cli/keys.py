@@ -14,9 +14,10 @@ from cli.folder import DataFolder
 from cli.local_secrets import add_key, key_encryption_keys, vault_key
 from kit.database.engine import open_database
 from kit.errors import Unavailable
-from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import Keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import InvalidKey, Vault
+from kit.settings import KEYS_DATABASE
 
 
 async def new(folder: DataFolder, url: str) -> None:
@@ -51,8 +52,8 @@ async def rotate(folder: DataFolder, url: str, console: Console) -> int:
 
 @asynccontextmanager
 async def _keys(folder: DataFolder, url: str) -> AsyncGenerator[Keys]:
-    own = url_of(DATABASE, url)
-    must_exist(own, DATABASE)
+    own = url_of(KEYS_DATABASE, url)
+    must_exist(own, KEYS_DATABASE)
     try:
         vault, wrapping = Vault.parse(vault_key(folder)), EnvironmentKeys.parse(key_encryption_keys(folder))
         async with open_database(own, pool=1) as database:

@@ -11,7 +11,7 @@ from cli.databases import checked_service, url_of
 from cli.errors import CommandFailed
 from cli.plan import databases
 from kit.migrate import migrate
-from kit.people.keys.store import DATABASE
+from kit.settings import KEYS_DATABASE
 
 
 def migrate_databases(service: str | None, url: str) -> Iterator[str]:
@@ -20,7 +20,7 @@ def migrate_databases(service: str | None, url: str) -> Iterator[str]:
     Raises:
         CommandFailed: there is no such service, or the database refuses.
     """
-    for name in [checked_service(service)] if service else [*databases(), DATABASE]:
+    for name in [checked_service(service)] if service else [*databases(), KEYS_DATABASE]:
         try:
             asyncio.run(migrate(name, url_of(name, url)))
         except (SQLAlchemyError, OSError) as error:

@@ -20,8 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
-from kit.people.keys.store import DATABASE, database_url
-from kit.settings import Settings
+from kit.settings import KEYS_DATABASE, Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KIT = _ROOT / "kit" / "migrations"
@@ -42,13 +41,13 @@ async def migrate(service: str, url: str) -> None:
         TimeoutError: another process held the migration lock for two minutes.
     """
     own = _ROOT / "services" / service / "migrations"
-    if service != DATABASE and not own.is_dir():
+    if service != KEYS_DATABASE and not own.is_dir():
         message = f"there is no service {service!r} with migrations"
         raise FileNotFoundError(message)
     if make_url(url).get_backend_name() == "mysql":
         await _create(url)
     async with open_database(url) as database, database.engine.connect() as connection:
-        await connection.run_sync(_upgrade, [_KEYS] if service == DATABASE else [_KIT, own])
+        await connection.run_sync(_upgrade, [_KEYS] if service == KEYS_DATABASE else [_KIT, own])
         await connection.commit()
 
 
@@ -97,7 +96,7 @@ async def _migrate_keys(url: str) -> None:
     deadline = monotonic() + _LOCK_SECONDS
     while True:
         try:
-            await migrate(DATABASE, url)
+            await migrate(KEYS_DATABASE, url)
         except DBAPIError as error:
             denied = error.orig is not None and error.orig.args[:1] and error.orig.args[0] in _DENIED
             if not denied or monotonic() > deadline:
@@ -110,7 +109,7 @@ async def _migrate_keys(url: str) -> None:
 async def _main(service: str) -> None:
     settings = Settings()  # pyright: ignore[reportCallIssue]
     await migrate(service, settings.database(service))
-    await _migrate_keys(database_url(settings))
+    await _migrate_keys(settings.keys_database_url)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ def _one_or_two(setting: SecretStr) -> SecretStr:
     return setting
 
 
+KEYS_DATABASE: Final = "subject_keys"
+"""Name of the database of persons' keys, in the place of a service's.
+
+Its backups have to be short-lived: with one, an erasure can be undone.
+"""
 _MOST_TOKENS: Final = 2
 MeshToken: TypeAlias = Annotated[SecretStr, AfterValidator(_one_or_two)]
 """The mesh's own credential; while it rotates, two."""
@@ -194,6 +199,11 @@ class Settings(BaseSettings):
     def database(self, service: str) -> str:
         """URL of a service's own database."""
         return self.database_url.replace("{service}", service)
+
+    @property
+    def keys_database_url(self) -> str:
+        """URL of the database of persons' keys."""
+        return self.subject_keys_url or self.database(KEYS_DATABASE)
 
     def address(self, service: str) -> str:
         """Address of another service."""

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
-from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import Keys
 from kit.people.keys.store import keys as subject_keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import Vault
-from kit.settings import Settings
+from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
 from tests.servers import PrivateMariaDb, PrivateRedis
@@ -126,9 +126,9 @@ async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFac
     """An empty database of keys. Each kind of server has one for all tests: to make one takes longer than most of them."""
     kind = make_url(settings.database_url).get_backend_name()
     if kind not in _keys_urls:
-        folder = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys')}/{DATABASE}.db"
-        _keys_urls[kind] = folder if kind == "sqlite" else settings.database(DATABASE)
-        await migrate(DATABASE, _keys_urls[kind])
+        folder = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys')}/{KEYS_DATABASE}.db"
+        _keys_urls[kind] = folder if kind == "sqlite" else settings.database(KEYS_DATABASE)
+        await migrate(KEYS_DATABASE, _keys_urls[kind])
     async with open_database(_keys_urls[kind]) as database:
         async with database.sessions.begin() as session:
             await session.execute(delete(subject_keys))

@@ -18,13 +18,13 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from kit.boundary.caller import Call, Context, Method, current_call, remark
+from kit.boundary.nobody import NOBODY, forget_nobody
 from kit.boundary.outcome import FAULTS, Ended, Outcome, cancelled, outcome_of
 from kit.boundary.validation import validate
 from kit.errors import Forbidden, InvalidRequest, Overloaded, Unauthenticated, Violation
 from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.overload import BUSY, Limit, expect
-from kit.people.nobody import NOBODY, forget_nobody
 from kit.scrubbing import Scrubber
 from kit.telemetry.deferred import DeferredBatch
 from kit.telemetry.errors import describe

@@ -17,11 +17,11 @@ from pmp.identity.v1 import change_pb2 as pb
 from sqlalchemy import Column, MetaData, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.boundary.nobody import names_nobody
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import upsert
 from kit.log.consume import Poison
 from kit.log.streams import Delivery
-from kit.people.nobody import names_nobody
 
 SHARED: Final = 5
 """More persons than this under one session or anonymous id, as in a library, and it leads to none of them."""

@@ -20,7 +20,8 @@ from kit.database.transactions import Sessions, transact
 from kit.errors import Unavailable
 from kit.log.consume import happens
 from kit.log.outbox import StateTopic
-from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import Keys
+from kit.settings import KEYS_DATABASE
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
 from services.gdpr.holders import Holders
@@ -220,7 +221,7 @@ class Saga:
     async def _destroy(self, request: RequestRow, names: Sequence[str]) -> _Progress:
         """Destroys the keys of all names, and with them the request's own: when there is none, that was done before."""
         destroyed = await self._keys.destroy([*names, _own_name(request.id)], request.requested_at) if names else 0
-        return _Progress(await self._keys.scrub(), {DATABASE: destroyed} if destroyed else {})
+        return _Progress(await self._keys.scrub(), {KEYS_DATABASE: destroyed} if destroyed else {})
 
     async def _opened(self, texts: bytes | None) -> Sequence[str]:
         """The names or addresses of a request's person; none once the key they are sealed under is destroyed."""

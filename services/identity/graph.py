@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from uuid6 import uuid7
 
-from kit.people.nobody import names_nobody
+from kit.boundary.nobody import names_nobody
 from kit.people.persons import Persons, subject_of
 from services.identity import rules
 from services.identity.messages import alias_changed, merge_changed, user_changed

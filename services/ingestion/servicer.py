@@ -18,6 +18,7 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.boundary.caller import Caller, Context, bind_log_fields, caller, remark
+from kit.boundary.nobody import forget_nobody
 from kit.boundary.validation import validate
 from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
@@ -29,7 +30,6 @@ from kit.log.append import Appender
 from kit.log.streams import StreamLog
 from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
-from kit.people.nobody import forget_nobody
 from kit.people.vault import Vault
 from kit.rules import Period
 from kit.scrubbing import Scrubber

@@ -623,6 +623,7 @@ async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_ag
         await ingestion.log.redis.flushall()
     await ingestion.track(event(id="later"))
     await ingestion.drain()
+    await account.write()
     books = await ingestion.look_for_losses()
     assert (books.total.received, books.total.stored, books.total.missing, books.balanced) == (32, 21, 11, False)
     named = {(each.client, each.scope): each for each in books.lost}
@@ -636,6 +637,7 @@ async def test_events_that_the_log_lost_are_named_and_heal_when_they_are_sent_ag
 
     await ingestion.track_all([event(id=f"lost-{number}", session_id=f"s{number}") for number in range(9)])
     await ingestion.drain()
+    await account.write()
     halfway = await ingestion.look_for_losses()
     assert (halfway.total.missing, halfway.total.recovered, halfway.balanced) == (2, 9, False)
     assert [(each.scope, each.count) for each in halfway.lost] == [("track", 2)]

@@ -26,7 +26,7 @@ SERVICE_MODULES = {
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
 while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
 log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service."""
-OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary|database|log|migrate|server)")
+OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "gateway", "kit", "services")
 OWN_WORDS = re.compile(
     r"\b(HeadBehindError|Overtaken|Together|NeedsNoCompany|Lingering|Publisher|Feed|Holding|each_name|Sighting|Bought|Glimpse|Standing"
@@ -132,6 +132,14 @@ def test_the_kit_stays_small() -> None:
     # One of them, `people`, is a package of what is the same of persons in every service. Another names the sources of traffic, which
     # events, touchpoints and orders have in common.
     assert len(modules - {"__init__", "__pycache__", "migrations"}) <= 17
+
+
+def test_what_the_mesh_knows_of_persons_is_known_to_nothing_below() -> None:
+    below = [path for path in (ROOT / "kit").rglob("*.py") if "people" not in path.parts and path != ROOT / "kit" / "service.py"]
+    assert len(below) > 40
+    assert {
+        str(path.relative_to(ROOT)): found for path in below if (found := {n for n in _imports(path) if n.startswith("kit.people")})
+    } == {}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

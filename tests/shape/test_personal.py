@@ -104,7 +104,7 @@ def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_with_a_database_shows_and_erases_what_it_holds(service: str) -> None:
     main = (ROOT / "services" / service / "__main__.py").read_text()
-    assert "publisher.subject_data(" in main or "add_SubjectDataServiceServicer_to_server" in main
+    assert "runtime.subject_data(" in main or "add_SubjectDataServiceServicer_to_server" in main
 
 
 def test_an_archive_explains_each_part_and_shows_each_table_once() -> None:

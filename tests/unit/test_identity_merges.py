@@ -29,9 +29,9 @@ from kit.log.outbox import StateTopic
 from kit.log.streams import Delivery
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
-from kit.people.keys.store import DATABASE, Keys, open_keys
+from kit.people.keys.store import Keys, open_keys
 from kit.people.persons import Persons, aliases, persons, subject_of, users
-from kit.settings import Settings
+from kit.settings import KEYS_DATABASE, Settings
 from services.identity.consumers import FollowPurchases
 from services.identity.messages import user_changed
 from services.identity.models import Base, GraphLockRow, OrderRow, UserRow
@@ -195,7 +195,7 @@ def shop(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> It
         database_url=f"sqlite+aiosqlite:///{folder}/{{service}}.db",
         redis_url="redis://nowhere",
     )
-    for name in ("identity", DATABASE):
+    for name in ("identity", KEYS_DATABASE):
         runner.run(migrate(name, settings.database(name)))
     opened, opened_keys = open_database(settings.database("identity")), open_keys(settings)
     yield Shop(settings, runner.run(opened.__aenter__()), runner.run(opened_keys.__aenter__()))

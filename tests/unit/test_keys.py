@@ -17,11 +17,11 @@ from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.migrate import migrate
 from kit.people.keys.seals import Decryptor, KeyId, Seal, Unsealable
-from kit.people.keys.store import DATABASE, Keys
+from kit.people.keys.store import Keys
 from kit.people.keys.store import keys as table
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import InvalidKey
-from kit.settings import Settings
+from kit.settings import KEYS_DATABASE, Settings
 
 ADA, BOB = "email:ada", "user:bob"
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -197,7 +197,7 @@ async def test_while_the_database_of_keys_is_down_yesterdays_intake_key_does(key
 
 async def test_a_destroyed_key_is_in_no_file_of_sqlite(keys: Keys, tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/subject_keys.db"
-    await migrate(DATABASE, url)
+    await migrate(KEYS_DATABASE, url)
     async with open_database(url) as database:
         here = anew(keys, database)
         await sealed(here, ADA, "ada")

@@ -10,7 +10,7 @@ from pmp.ingestion.v1.ingestion_pb2 import TrackEventsRequest
 from pmp.journeys.v1.journeys_pb2 import TrackConversionRequest
 from pmp.purchases.v1.purchases_pb2 import ListPurchasesRequest
 
-from kit.people.nobody import forget_nobody, names_nobody
+from kit.boundary.nobody import forget_nobody, names_nobody
 from kit.people.persons import subject_of
 
 NOBODY = [

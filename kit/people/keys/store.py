@@ -27,9 +27,6 @@ from kit.people.vault import Vault
 from kit.settings import Settings
 from kit.telemetry.instrumentation import instrument
 
-DATABASE: Final = "subject_keys"
-"""Name of the database, in the place of a service's. Its backups have to be short-lived: with one, an erasure can be undone."""
-
 keys = Table(
     "subject_keys",
     MetaData(),
@@ -49,11 +46,6 @@ _AT_ONCE: Final = 500
 _CONNECTIONS: Final = 2
 # Days behind the keeping of an intake key on which it is looked for; a mesh that stood still for longer keeps it.
 _LOOKED_BACK: Final = 90
-
-
-def database_url(settings: Settings) -> str:
-    """URL of the database of keys."""
-    return settings.subject_keys_url or settings.database(DATABASE)
 
 
 def _now() -> datetime:
@@ -303,7 +295,7 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
         InvalidKey: a key in the settings is none.
     """
     vault, wrapping = Vault.from_settings(settings), EnvironmentKeys.from_settings(settings)
-    async with open_database(database_url(settings), _CONNECTIONS) as database:
+    async with open_database(settings.keys_database_url, _CONNECTIONS) as database:
         instrument(database.engine)
         yield Keys(database, vault, wrapping, intake_keep=settings.intake_key_keep)
 

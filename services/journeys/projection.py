@@ -217,13 +217,16 @@ class AttributionStore:
         await run_every(self.look, _LOOK_SECONDS, "paths not refreshed")
 
     async def look(self) -> None:
-        """Works off all that is pending, in portions, each in a transaction of its own."""
+        """Works off all that is pending, in portions, each in a transaction of its own. Of a large backlog it takes half a core at most."""
+        loop = asyncio.get_running_loop()
 
         async def work(session: AsyncSession) -> int:
             return await Paths(session, self.splitter).refresh()
 
-        while await self._pending() and await transact(self._sessions, work, follows=True):
-            pass
+        while await self._pending():
+            began = loop.time()
+            if await transact(self._sessions, work, follows=True) == _AT_ONCE:
+                await asyncio.sleep(loop.time() - began)
 
     async def catch_up(self, seconds: float) -> int:
         """Works on what is pending for at most so long; says how many changes still are, up to 10,000."""

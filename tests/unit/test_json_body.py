@@ -12,11 +12,13 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pmp.gdpr.v1 import gdpr_pb2
 from pmp.ingestion.v1 import event_pb2, ingestion_pb2
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.errors import InvalidRequest
 from kit.json_body.body import JsonBody
+from kit.json_body.leaving_out import is_essential
 from kit.json_body.notes import Notes
 from kit.json_body.reader import JsonReader
 from kit.json_body.values import parse
@@ -261,3 +263,19 @@ def test_a_call_without_a_json_body_is_left_as_it_is() -> None:
 def test_times_without_a_zone_follow_the_clocks_of_the_shop() -> None:
     event, _ = read({"timestamp": "2026-07-01T00:30:00"})
     assert event.timestamp.ToDatetime(UTC) == datetime(2026, 6, 30, 22, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("message", "essential"),
+    [
+        (gdpr_pb2.EraseUserDataRequest, {"id", "email"}),
+        (gdpr_pb2.ExportUserDataRequest, {"id", "email"}),
+        (purchases_pb2.UpdatePaymentStatusRequest, {"id", "payment_status", "reference", "source"}),
+        (event_pb2.Event, {"id", "event_type", "user_id", "session_id", "platform"}),
+        (event_pb2.UtmParameters, set()),
+    ],
+)
+def test_without_these_texts_a_record_would_say_something_else(message: type[Message], essential: set[str]) -> None:
+    fields: Any = message.DESCRIPTOR.fields
+    texts = [field for field in fields if field.type == field.TYPE_STRING]
+    assert {field.name for field in texts if is_essential(field)} == essential

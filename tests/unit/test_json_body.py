@@ -272,7 +272,7 @@ def test_times_without_a_zone_follow_the_clocks_of_the_shop() -> None:
         (gdpr_pb2.ExportUserDataRequest, {"id", "email"}),
         (purchases_pb2.UpdatePaymentStatusRequest, {"id", "payment_status", "reference", "source"}),
         (event_pb2.Event, {"id", "event_type", "user_id", "session_id", "platform"}),
-        (event_pb2.UtmParameters, set()),
+        (event_pb2.UtmParameters, set[str]()),
     ],
 )
 def test_without_these_texts_a_record_would_say_something_else(message: type[Message], essential: set[str]) -> None:

@@ -98,8 +98,8 @@ class ServiceRuntime:
             holdings: what the service holds of persons.
             after: what follows from erased rows, by table.
         """
-        data = SubjectData(self.database, self.keys, self.topic, holdings, after)
-        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self.database, self.log, self.topic)
+        data = SubjectData(self.database, self.keys, self._topic, holdings, after)
+        return add_SubjectDataServiceServicer_to_server, SubjectDataServicer(data, self.database, self.log, self._topic)
 
     def retention(self, holdings: Sequence[PersonalTable], after: Mapping[str, After] | None = None) -> Background:
         """What deletes rows of the service that are too old.
@@ -111,7 +111,7 @@ class ServiceRuntime:
         Raises:
             WrongSetting: the settings name a table of this service that does not grow old.
         """
-        return Retention(self._settings, self._name, self.sessions, expiries(holdings), self.topic, after=after).run
+        return Retention(self._settings, self._name, self.sessions, expiries(holdings), self._topic, after=after).run
 
     async def serve(
         self, services: Sequence[Registration] = (), subscriptions: Sequence[Subscription] = (), background: Sequence[Background] = ()

@@ -12,14 +12,18 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from pmp.identity.v1 import identity_pb2
+from pmp.privacy.v1.privacy_pb2 import EraseRequest
+from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 from sqlalchemy import func, select
 
 from kit.log.outbox import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.tables import outbox_heads
 from kit.people.persons import project_identity
+from kit.server import Registration
 from kit.service import ServiceRuntime, Subscription, open_runtime
 from kit.settings import Settings
+from services.purchases.personal import holdings
 from tests.conftest import newest_database
 from tests.servers import free_port
 
@@ -32,9 +36,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def serving(runtime: ServiceRuntime, settings: Settings, subscriptions: Sequence[Subscription] = ()) -> AsyncGenerator[None]:
+async def serving(
+    runtime: ServiceRuntime, settings: Settings, subscriptions: Sequence[Subscription] = (), services: Sequence[Registration] = ()
+) -> AsyncGenerator[grpc.aio.Channel]:
     """The service, from the moment at which it is healthy."""
-    task = asyncio.create_task(runtime.serve(subscriptions=subscriptions))
+    task = asyncio.create_task(runtime.serve(services, subscriptions))
     async with grpc.aio.insecure_channel(settings.listen) as channel:
         health: Any = HealthStub(channel)
 
@@ -44,11 +50,13 @@ async def serving(runtime: ServiceRuntime, settings: Settings, subscriptions: Se
                 return (await health.Check(HealthCheckRequest())).status == HealthCheckResponse.SERVING
             return False
 
-        await eventually(is_serving)
-        yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+        try:
+            await eventually(is_serving)
+            yield channel
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def eventually(holds: Callable[[], Awaitable[object]]) -> None:
@@ -81,7 +89,12 @@ async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of
     async with (
         newest_database(settings, "purchases") as database,
         open_runtime(settings, "purchases", publishes=False) as runtime,
-        serving(runtime, settings, [Subscription("identity", IDENTITY, project_identity)]),
+        serving(
+            runtime,
+            settings,
+            [Subscription("identity", IDENTITY, project_identity)],
+            [runtime.subject_data(holdings(runtime.keys.vault, "keep"))],
+        ) as channel,
     ):
         await eventually(lambda: named(log, "identity"))
         assert not await named(log, "{purchases")
@@ -89,6 +102,11 @@ async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of
         assert not await named(log, "relay")
         with pytest.raises(LookupError, match="no topic"):
             _ = runtime.relay
+        stub: Any = SubjectDataServiceStub(channel)
+        metadata = (("x-pmp-mesh-token", settings.mesh_token.get_secret_value()),)
+        erased = await stub.Erase(EraseRequest(names=["user:nobody"], pseudonym=f"erased:{0:032}"), metadata=metadata)
+        assert {place.topic for place in (*erased.read, *erased.written)} <= {"identity"}
+        assert not any(table.rows for table in erased.tables)
         async with database.sessions() as session:
             assert await session.scalar(select(func.count()).select_from(outbox_heads)) == 0
 

@@ -26,14 +26,15 @@ class SubjectDataServicer(SubjectDataServiceServicer):
     """The rpcs of `SubjectData`, and the service's part of the log.
 
     Args:
-        outbox: that of the topic the service publishes.
+        outbox: that of the topic the service publishes, if it does.
     """
 
-    def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox) -> None:
+    def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox | None) -> None:
         self._data = data
         self._database = database
         self._log = log
         self._outbox = outbox
+        self._topic = None if outbox is None else outbox.topic
 
     @override
     async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:
@@ -48,7 +49,8 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             counts = await self._data.count(request.names)
         else:
             counts = await self._data.erase(request.names, request.pseudonym, request.task)
-            self._outbox.wake()
+            if self._outbox is not None:
+                self._outbox.wake()
             left = await self._purge(request.purge_through)
         written = await self._written()
         bind_log_fields(rows=sum(counts.values()), entries_left=left)
@@ -62,7 +64,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     async def _written(self) -> list[pb.Place]:
         async with self._database.sessions.reading() as session:
-            heads = select(outbox_heads).where(outbox_heads.c.topic == self._outbox.topic, outbox_heads.c.position > 0)
+            heads = select(outbox_heads).where(outbox_heads.c.topic == self._topic, outbox_heads.c.position > 0)
             rows = (await session.execute(heads)).all()
             raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
         own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Position(row.position, 0))) for row in rows]
@@ -78,7 +80,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         asked = False
         for place in places:
             asked, through = True, Position.parse(place.position)
-            if place.topic == self._outbox.topic:
+            if self._outbox is not None and place.topic == self._topic:
                 left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
             elif place.topic in raw:
                 behind = read.get((place.topic, place.partition), Position(0, 0))

@@ -20,9 +20,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from kit.boundary.caller import Call, Context, Method, current_call, remark
 from kit.boundary.nobody import NOBODY, forget_nobody
 from kit.boundary.outcome import FAULTS, Ended, Outcome, cancelled, outcome_of
-from kit.boundary.validation import validate
+from kit.boundary.validation import broken_still, validate
 from kit.errors import Forbidden, InvalidRequest, Overloaded, Unauthenticated, Violation
-from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.overload import BUSY, Limit, expect
 from kit.scrubbing import Scrubber
@@ -177,14 +176,15 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise _too_large(bound)
         if method.applies_rules:
             return request
-        may_leave_out = method.body is not None and request.HasField("json_body") and not request.strict
-        if method.body is not None:
-            method.body.read(request, notes)
+        body = method.body
+        may_leave_out = body is not None and request.HasField("json_body") and not request.strict
+        if body is not None:
+            body.read(request, notes)
         if method.tells:
             forget_nobody(request, NOBODY)
         broken = validate(request)
-        if broken and method.body is not None and may_leave_out and leave_out(request, broken, notes, method.body.prefix):
-            broken = validate(request)
+        if body is not None and may_leave_out:
+            broken = broken_still(request, broken, notes, body.prefix)
         if refused := notes.broken(broken):
             raise InvalidRequest(refused)
         if method.tells:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final, TypeVar, cast
@@ -16,12 +16,14 @@ from kit.database.turns import Turns
 from kit.outages import code_of
 
 _Result = TypeVar("_Result")
+_Key = TypeVar("_Key", str, tuple[str, str])
 
 _READING: Final[dict[str, Any]] = {"pmp_reading": True}
 """Execution options of a transaction that only reads."""
 # A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
 _LOST_RACES: Final = frozenset({1020, 1205, 1213})
 _ATTEMPTS: Final = 5
+_AT_ONCE: Final = 500
 
 
 class Sessions(async_sessionmaker[AsyncSession]):
@@ -47,6 +49,12 @@ async def rowcount(session: AsyncSession, statement: Update | Delete) -> int:
     """
     result = await session.execute(statement)
     return cast("CursorResult[Any]", result).rowcount
+
+
+def chunks(keys: Collection[_Key]) -> Iterator[Sequence[_Key]]:
+    """Keys in order, as many at once as one statement takes."""
+    ordered = sorted(keys)
+    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
 
 
 async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]], changing: Sequence[str] = ()) -> None:

@@ -48,12 +48,16 @@ def is_essential(field: FieldDescriptor) -> bool:
 
     It is required, an id, a number, a choice, bound to a pattern, or its proto says so.
     """
-    options = field.GetOptions()
-    rules = options.Extensions[validate_pb2.field]
+    rules = rules_of(field)
     if field.cpp_type != FieldDescriptor.CPPTYPE_STRING or field.is_repeated:
         return True
     has_form = rules.string.HasField("pattern") or getattr(rules.string, "in")
-    return bool(rules.required or has_form or is_identity(field) or options.Extensions[options_pb2.essential])
+    return bool(rules.required or has_form or is_identity(field) or field.GetOptions().Extensions[options_pb2.essential])
+
+
+def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    """What its proto asks of a field."""
+    return field.GetOptions().Extensions[validate_pb2.field]
 
 
 def is_identity(field: FieldDescriptor) -> bool:

@@ -7,11 +7,10 @@ from datetime import tzinfo
 from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
-from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from kit.json_body import values
-from kit.json_body.leaving_out import is_identity
+from kit.json_body.leaving_out import is_identity, rules_of
 from kit.json_body.notes import Notes
 
 _Read: TypeAlias = Callable[[Any, Any, str, Notes], None]
@@ -135,7 +134,7 @@ def _has_texts_alone(of: FieldDescriptor) -> bool:
 
 
 def _convert(of: FieldDescriptor) -> _Convert:
-    kind, rules = of.cpp_type, _rules(of)
+    kind, rules = of.cpp_type, rules_of(of)
     if kind in _BOUNDS:
         lowest, highest = _BOUNDS[kind]
         return partial(values.integer, lowest=lowest, highest=highest)
@@ -219,12 +218,8 @@ def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _is_essential(of: FieldDescriptor) -> bool:
-    return _rules(of).required or is_identity(of) or of.cpp_type in _ESSENTIAL
+    return rules_of(of).required or is_identity(of) or of.cpp_type in _ESSENTIAL
 
 
 def _type(of: FieldDescriptor) -> Descriptor:
     return cast("Descriptor", of.message_type)
-
-
-def _rules(of: FieldDescriptor) -> validate_pb2.FieldRules:
-    return of.GetOptions().Extensions[validate_pb2.field]

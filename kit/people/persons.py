@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.boundary.nobody import names_nobody
 from kit.database.columns import Id, UtcDateTime
-from kit.database.transactions import upsert
+from kit.database.transactions import chunks, upsert
 from kit.log.consume import Poison
 from kit.log.streams import Delivery
 
@@ -27,7 +27,6 @@ SHARED: Final = 5
 """More persons than this under one session or anonymous id, as in a library, and it leads to none of them."""
 
 _WEAK: Final = ("session:", "anonymous:", "visitor:")
-_AT_ONCE: Final = 500
 
 _metadata = MetaData()
 
@@ -73,7 +72,7 @@ class Persons:
     async def people(self, subjects: Collection[str]) -> Mapping[str, str]:
         """The persons of those subjects that lead to one."""
         found: dict[str, str] = {}
-        for some in _chunks(subjects):
+        for some in chunks(subjects):
             rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(some)))
             found |= {row.subject: row.person_id for row in rows if row.person_id}
         return found
@@ -105,7 +104,7 @@ class Persons:
         subjects = {subject for subject, _ in told.links} | {f"user:{user}" for user in told.users | moved}
         if moved:
             subjects |= set(await self._session.scalars(select(aliases.c.subject).where(aliases.c.user_id.in_(sorted(moved)))))
-        for some in _chunks(subjects):
+        for some in chunks(subjects):
             await upsert(self._session, persons, [{"subject": subject} for subject in some])
         links = sorted(told.links.items())
         for (subject, user), linked_at in links:
@@ -129,7 +128,7 @@ class Persons:
     async def _derive(self, subjects: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
         """Writes down whom subjects lead to; answers those of whom that changed, as `learn` does."""
         moved: dict[str, tuple[str | None, str | None]] = {}
-        for some in _chunks(subjects):
+        for some in chunks(subjects):
             candidates: dict[str, list[str]] = defaultdict(list)
             order = (aliases.c.subject, aliases.c.linked_at, aliases.c.user_id)
             rows = await self._session.execute(
@@ -197,8 +196,3 @@ def _owner(subject: str, roots: Sequence[str]) -> str | None:
     if not roots or (subject.startswith(_WEAK) and len(set(roots)) > SHARED):
         return None
     return roots[0]
-
-
-def _chunks(subjects: Collection[str]) -> Iterable[Sequence[str]]:
-    ordered = sorted(subjects)
-    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

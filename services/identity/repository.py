@@ -11,14 +11,13 @@ from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from kit.database.transactions import upsert
+from kit.database.transactions import chunks, upsert
 from kit.people.persons import persons
 from kit.people.suppression import Suppressed, Suppressions
 from kit.people.vault import Vault
 from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 from services.identity.rules import Campaign, Order
 
-_AT_ONCE = 500
 _MOST_LINKS = 1000
 
 _Edge: TypeAlias = tuple[str, str, datetime, str, bool]
@@ -44,7 +43,7 @@ class Identities:
     async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
         """Users by their ids, as they are now."""
         rows: dict[str, UserRow] = {}
-        for some in _chunks(user_ids):
+        for some in chunks(user_ids):
             query = select(UserRow).where(UserRow.id.in_(some)).execution_options(populate_existing=True)
             rows |= {row.id: row for row in await self._session.scalars(query)}
         return rows
@@ -65,7 +64,7 @@ class Identities:
         """The edges of names, the withdrawn ones too: subject, user, time, evidence, withdrawn."""
         columns = (LinkRow.subject, LinkRow.user_id, LinkRow.linked_at, LinkRow.evidence, LinkRow.withdrawn)
         rows: list[_Edge] = []
-        for some in _chunks(subjects):
+        for some in chunks(subjects):
             found = await self._session.execute(select(*columns).where(LinkRow.subject.in_(some)))
             rows += [(row.subject, row.user_id, row.linked_at, row.evidence, row.withdrawn) for row in found]
         return rows
@@ -95,7 +94,7 @@ class Identities:
     async def members(self, person_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
         """The users of persons; the user that stands for them comes first."""
         found: dict[str, list[str]] = defaultdict(list)
-        for some in _chunks(person_ids):
+        for some in chunks(person_ids):
             query = select(persons.c.person_id, persons.c.subject).where(
                 persons.c.person_id.in_(some), persons.c.subject.startswith("user:")
             )
@@ -107,7 +106,7 @@ class Identities:
         """The orders of persons that count in figures."""
         found: dict[str, list[Order]] = defaultdict(list)
         columns = (persons.c.person_id, OrderRow.base_net_amount, OrderRow.paid, OrderRow.membership)
-        for some in _chunks(person_ids):
+        for some in chunks(person_ids):
             query = select(*columns).join_from(persons, OrderRow, OrderRow.subject == persons.c.subject)
             for row in await self._session.execute(query.where(persons.c.person_id.in_(some), OrderRow.excluded.is_(False))):
                 found[row.person_id].append(Order(row.base_net_amount, row.paid, row.membership))
@@ -117,7 +116,7 @@ class Identities:
         """The campaigns of persons' visits."""
         found: dict[str, list[Campaign]] = defaultdict(list)
         columns = (persons.c.person_id, CampaignRow.at, CampaignRow.utm)
-        for some in _chunks(person_ids):
+        for some in chunks(person_ids):
             query = select(*columns).join_from(persons, CampaignRow, CampaignRow.subject == persons.c.subject)
             for row in await self._session.execute(query.where(persons.c.person_id.in_(some))):
                 found[row.person_id].append(Campaign(row.at, row.utm))
@@ -150,7 +149,7 @@ class Identities:
 
     async def _of(self, entity: Any, column: Any, values: Collection[str]) -> list[Any]:
         rows: list[Any] = []
-        for some in _chunks(values):
+        for some in chunks(values):
             rows += await self._session.scalars(select(entity).where(column.in_(some)).execution_options(populate_existing=True))
         return rows
 
@@ -158,8 +157,3 @@ class Identities:
         table = cast("Table", entity.__table__)
         names = [column.name for column in table.primary_key]
         await upsert(self._session, table, sorted(rows, key=lambda row: [row[name] for name in names]))
-
-
-def _chunks(values: Collection[str]) -> Iterable[Sequence[str]]:
-    ordered = sorted(values)
-    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

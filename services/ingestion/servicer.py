@@ -19,10 +19,9 @@ from uuid6 import uuid7
 
 from kit.boundary.caller import Caller, Context, bind_log_fields, caller, remark
 from kit.boundary.nobody import forget_nobody
-from kit.boundary.validation import validate
+from kit.boundary.validation import broken_still, validate
 from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.json_body.leaving_out import leave_out
 from kit.json_body.notes import Notes
 from kit.log import books
 from kit.log.account import Sender
@@ -137,8 +136,8 @@ class IngestionServicer(IngestionServiceServicer):
         event = request.event
         forget_nobody(request)
         broken = validate(event)
-        if broken and may_leave_out and leave_out(event, broken, notes):
-            broken = validate(event)
+        if may_leave_out:
+            broken = broken_still(event, broken, notes)
         admission = await self._admission(with_email=bool(event.email))
         verdict = admission.verdict(event, notes.broken(broken))
         if isinstance(verdict, bytes):
@@ -160,8 +159,7 @@ class IngestionServicer(IngestionServiceServicer):
         broken = _by_event(validate(request))
         for number in broken if may_leave_out else ():
             notes = told.notes.setdefault(number, Notes())
-            if leave_out(request.events[number], broken[number], notes):
-                broken[number] = validate(request.events[number])
+            broken[number] = broken_still(request.events[number], broken[number], notes)
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
         response = pb.TrackEventsResponse(ignored_fields=told.ignored)
         results = response.results

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Exact, UtcDateTime
-from kit.database.transactions import Sessions, transact, upsert
+from kit.database.transactions import Sessions, chunks, transact, upsert
 from kit.people.persons import Persons, persons, subject_of
 from kit.people.subjects.holdings import Row
 from kit.people.vault import Vault
@@ -45,7 +45,7 @@ from kit.server import run_every
 from kit.settings import Settings
 from services.journeys.attribution import EVERY_MODEL, GROUPS, MARKOV, ORDER, Order, Path, Totals, paths_of, visit_of
 from services.journeys.models import orders, paths, pending, sessions, totals
-from services.journeys.repository import chunks, mark_pending, visits
+from services.journeys.repository import mark_pending, visits
 from services.journeys.rules import SessionFacts, earliest, minor_unit
 from services.journeys.shares import Splitter
 
@@ -104,7 +104,7 @@ class Paths:
             subjects: as they are marked as pending.
             gone: those that keep no path.
         """
-        named = await self._with_company(subjects)
+        named = await self._with_others(subjects)
         people = await Persons(self._session).people(named)
         owners = {*named, *(f"{_USER}{person}" for person in people.values())}
         users = {owner.removeprefix(_USER) for owner in owners if owner.startswith(_USER)}
@@ -130,7 +130,7 @@ class Paths:
         await upsert(self._session, paths, rows)
         await self._add(changes)
 
-    async def _with_company(self, subjects: Collection[str]) -> set[str]:
+    async def _with_others(self, subjects: Collection[str]) -> set[str]:
         """These, and whoever was seen or placed an order in one of the visits among them."""
         found = set(subjects)
         for some in chunks(subjects):
@@ -145,7 +145,7 @@ class Paths:
         sold: dict[str, list[Order]] = defaultdict(list)
         for some in chunks(names):
             for owner, *columns in await _gathered(self._session, _visits().where(sessions.c.subject.in_(some))):
-                session_facts = _glimpse(*columns)
+                session_facts = _session_facts(*columns)
                 other = seen[owner].get(session_facts.session)
                 seen[owner][session_facts.session] = session_facts if other is None else earliest((other, session_facts))
             for owner, *columns in await _gathered(self._session, _paid().where(orders.c.subject.in_(some))):
@@ -223,10 +223,12 @@ class AttributionStore:
         async def work(session: AsyncSession) -> int:
             return await Paths(session, self.splitter).refresh()
 
-        while await self._pending():
+        if not await self._pending():
+            return
+        began = loop.time()
+        while await transact(self._sessions, work, follows=True) == _AT_ONCE:
+            await asyncio.sleep(loop.time() - began)
             began = loop.time()
-            if await transact(self._sessions, work, follows=True) == _AT_ONCE:
-                await asyncio.sleep(loop.time() - began)
 
     async def catch_up(self, seconds: float) -> int:
         """Works on what is pending for at most so long; says how many changes still are, up to 10,000."""
@@ -334,7 +336,7 @@ def _order(purchase_id: str, session_id: str | None, paid_at: str, net: str | No
     return Order(purchase_id, subject_of(session_id=session_id or ""), _time(paid_at), None if net is None else Decimal(net))
 
 
-def _glimpse(session: str, started_at: str, external_at: str | None, *said: str | None) -> SessionFacts:
+def _session_facts(session: str, started_at: str, external_at: str | None, *said: str | None) -> SessionFacts:
     return SessionFacts(session, "", _time(started_at), _time(external_at) if external_at else None, *said)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 from sqlalchemy import (
@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import upsert
+from kit.database.transactions import chunks, upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.models import conversions, orders, pending, sessions, touchpoints
@@ -38,7 +38,6 @@ _AT_ONCE: Final = 500
 _PAGE: Final = 1500
 """Of the longest names so many are less than the 1 MiB to which MariaDB cuts what it gathers (group_concat_max_len)."""
 _Fields: TypeAlias = Mapping[str, Any]
-_Name = TypeVar("_Name", str, tuple[str, str])
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
 _ORDER: Final = (touchpoints.c.timestamp, touchpoints.c.id)
@@ -317,9 +316,3 @@ async def _rows_of(session: AsyncSession, names: Collection[str]) -> Sequence[_R
     for some in chunks(names):
         found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
     return found
-
-
-def chunks(names: Collection[_Name]) -> Iterator[Sequence[_Name]]:
-    """Names in order, as many at once as one statement takes."""
-    ordered = sorted(names)
-    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import attribution, drain, idle, intake, report, shop, wordpress
+from bench import attribution, drain, intake, mesh, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
 from services.journeys.attribution import EVERY_MODEL
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
     INTAKE = "intake"
     WORKER = "worker"
-    IDLE = "idle"
+    MESH = "mesh"
     SHOP = "shop"
     ATTRIBUTION = "attribution"
     WORDPRESS = "wordpress"
@@ -43,10 +43,8 @@ class Size:
     """How often each side takes its turn."""
     worker_events: int
     """Events the worker finds in the log."""
-    steady_per_second: int
-    """Rate of the steady load."""
-    steady_seconds: int
-    """How long it lasts."""
+    mesh: mesh.Size
+    """What the whole mesh is loaded with."""
     shop_calls: int
     """Calls of each rpc of the shop's services."""
     touchpoints: int
@@ -63,8 +61,7 @@ FULL = Size(
     (Load(1, 64, 2), Load(100, 16, 1)),
     rounds=9,
     worker_events=60_000,
-    steady_per_second=1000,
-    steady_seconds=10,
+    mesh=mesh.Size(scale=0.2, steady_seconds=60, single_seconds=20, batch_seconds=5, rest_seconds=20, single_events=20, demo_events=None),
     shop_calls=600,
     touchpoints=1_000_000,
     orders=100_000,
@@ -75,8 +72,7 @@ QUICK = Size(
     (Load(1, 16, 1), Load(100, 4, 1)),
     rounds=1,
     worker_events=5_000,
-    steady_per_second=100,
-    steady_seconds=3,
+    mesh=mesh.Size(scale=0.005, steady_seconds=3, single_seconds=2, batch_seconds=1, rest_seconds=2, single_events=3, demo_events=100),
     shop_calls=100,
     touchpoints=10_000,
     orders=1000,
@@ -90,18 +86,24 @@ def bench(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="See that everything works; the figures mean little.")] = False,
     only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be given again.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(min=0.001, max=1, help="Of the brief's durations (26 minutes) for each whole mesh.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
 ) -> None:
     """Measure what the mesh costs, beside an empty service behind the same Envoy."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
     parts = frozenset(only or Part)
+    size = QUICK if quick else FULL
+    if scale is not None:
+        size = replace(size, mesh=replace(size.mesh, scale=scale))
     try:
         # Under /var/tmp, since /tmp may be memory, where a disk sync costs nothing.
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
-            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.SHOP, Part.ATTRIBUTION, Part.WORDPRESS} & parts))
+            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.MESH, Part.SHOP, Part.ATTRIBUTION, Part.WORDPRESS} & parts))
             for part in Part:
                 (Path(folder) / part).mkdir()
-            figures = asyncio.run(_measure(QUICK if quick else FULL, parts, Path(folder), console))
+            figures = asyncio.run(_measure(size, parts, Path(folder), console))
     except CommandFailed as error:
         console.print(f"[red]{error}", highlight=False)
         raise typer.Exit(1) from None
@@ -128,10 +130,12 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
             stored = await drain.into_mariadb(
                 folder / Part.WORKER, size.worker_events, lambda done: bar.update(storing_there, completed=done)
             )
-        if Part.IDLE in parts:
-            idling = bar.add_task("the idle mesh, and a steady load on it", total=None)
-            whole = await idle.measure(folder / Part.IDLE, size.steady_per_second, size.steady_seconds)
-            bar.update(idling, total=1, completed=1)
+        if Part.MESH in parts:
+            going = bar.add_task("the whole mesh", total=None)
+            whole = await mesh.measure(
+                folder / Part.MESH, size.mesh, lambda what: bar.update(going, description=f"the whole mesh on {what}")
+            )
+            bar.update(going, total=1, completed=1)
         if Part.SHOP in parts:
             calling = bar.add_task("orders, people, journeys", total=4 * size.shop_calls)
             sold = await shop.measure(folder / Part.SHOP, size.shop_calls, size.touchpoints, lambda done: bar.advance(calling, done))

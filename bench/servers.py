@@ -25,11 +25,14 @@ from cli.folder import DataFolder
 from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports, free_ports
 from cli.processes import Command, last_lines, spawn
+from cli.state import running_mesh
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
 
 START_SECONDS = 60.0
 """Longest wait for a server."""
+MESH_SECONDS = 120.0
+"""Longest wait for a whole mesh."""
 LIMITS = {"PMP_RATE_SITE_PER_SECOND": "1000000000", "PMP_LOG_MAX_BYTES": str(2**30)}
 """The limits are in force and are never what is measured: requests a second of the shop's servers, and bytes of a log that nobody reads."""
 
@@ -123,6 +126,39 @@ async def _ready(command: Command, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None or time.monotonic() > deadline:
             raise BenchFailed("\n".join((f"{command.name} does not start:", *last_lines(command.log))))
         await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def pmp_up(data: DataFolder, options: tuple[str, ...] = ()) -> AsyncGenerator[tuple[psutil.Process, float]]:
+    """Runs a whole mesh on a folder: its supervisor, and the seconds it took to be ready.
+
+    Raises:
+        BenchFailed: it does not start.
+    """
+    data.create()
+    log = data.path / "pmp-up.log"
+    [port] = free_ports(1)
+    started = time.monotonic()
+    argv = (sys.executable, "-m", "cli", "up", "--port", str(port), "--data", str(data.path), *options)
+    process = await spawn(argv, {**environment(), **LIMITS}, log)
+    try:
+        while not _mesh_ready(data):
+            if process.returncode is not None or time.monotonic() - started > MESH_SECONDS:
+                raise BenchFailed("\n".join(("the mesh does not start:", *last_lines(log))))
+            await asyncio.sleep(0.05)
+        yield psutil.Process(process.pid), time.monotonic() - started
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _mesh_ready(data: DataFolder) -> bool:
+    try:
+        processes = running_mesh(data).processes
+    except CommandFailed:
+        return False
+    return any(process.kind == "gateway" for process in processes) and all(process.state == "ready" for process in processes)
 
 
 @asynccontextmanager

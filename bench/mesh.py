@@ -1,0 +1,299 @@
+"""The whole mesh of `pmp up`: what it takes at rest, and what it sustains under load with every service following.
+
+Everything runs on the same processors: Envoy, Redis, the services, the database and the load. An event counts when it was answered with
+200 and everything that follows from it is stored, published and applied: rates include the time that the services take to catch up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from bench import followed, k6, load
+from bench.backlog import Backlog, open_backlog
+from bench.followed import Followed
+from bench.k6 import Answers, Scenario
+from bench.load import Load
+from bench.servers import BenchFailed, cpu_seconds, environment, pmp_up, running_mariadb
+from bench.yardstick import empty_rate
+from cli.books import fetch_books
+from cli.credentials import Credentials, Scope, credentials
+from cli.folder import DataFolder
+from cli.processes import last_lines, spawn
+from cli.state import running_mesh
+
+_API_PER_SECOND = 1000
+_STEADY_PER_SECOND = 300
+_API_SHARE, _STEADY_SHARE = 0.5, 0.15
+"""Of the rate of the empty service: the most that is offered, so that a slow machine is asked for what it can do."""
+_TRAFFIC_MINUTES, _API_MINUTES = 16, 10
+"""As in the brief."""
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How long everything takes."""
+
+    scale: float
+    """Of the brief's durations."""
+    steady_seconds: int
+    """At 300 events a second."""
+    single_seconds: int
+    """Single events as fast as they are answered."""
+    batch_seconds: int
+    """The same in batches of 100."""
+    rest_seconds: int
+    """At rest."""
+    single_events: int
+    """Events that are sent one by one and followed into the databases."""
+    demo_events: int | None
+    """Rows of the demo that the mesh holds before it rests; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a process has used since it started."""
+
+    cpu_seconds: float
+    written_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a load cost, from its begin until everything was applied, less what the mesh takes at rest."""
+
+    cpu_us_per_event: dict[str, float]
+    """Processor time by process, in microseconds."""
+    written_bytes_per_event: float
+    """Bytes written to disk, by all processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sustained:
+    """Events as fast as they are answered, until all of them are applied."""
+
+    events_per_request: int
+    answered_per_second: float
+    """Events answered while the load lasted."""
+    catch_up_seconds: float
+    """From the end of the load until everything was applied."""
+    per_second: float
+    """Events by the whole time."""
+    p50_ms: float
+    p99_ms: float
+    empty_per_second: float
+    """The empty service, before and after: events answered."""
+    ratio: float
+    """`per_second` by `empty_per_second`."""
+    cost: Cost
+    cpu_ratio: float
+    """Processor time of an event by the empty service's, the load's own left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A scenario of k6."""
+
+    name: str
+    per_second: int
+    """Events offered; 0 for visitors."""
+    answers: Answers
+    backlog: int
+    """Messages and entries not applied when the load ended."""
+    catch_up_seconds: float
+    """From then until everything was applied."""
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class WholeMesh:
+    """A mesh on one kind of database."""
+
+    ready_seconds: float
+    """From the command until all processes are ready, on an empty folder."""
+    ready_again_seconds: float
+    """The same for the second start."""
+    pss_mib: dict[str, float]
+    """Memory of each process at rest after the demo, shared pages divided among those who share them."""
+    rest_cpu_percent: dict[str, float]
+    """Share of one core that each process takes at rest after the demo."""
+    followed: Followed
+    """How soon an event is stored and in its journey, at rest."""
+    sustained: list[Sustained]
+    offered: list[Offered]
+
+
+@dataclass
+class _Running:
+    """A mesh that runs."""
+
+    target: Credentials
+    reader: Credentials
+    processes: Mapping[str, psutil.Process]
+    backlog: Backlog
+    rest: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Processor seconds a second that each process takes at rest."""
+
+
+async def measure(folder: Path, size: Size, tick: Callable[[str], None]) -> dict[str, WholeMesh]:
+    """Measures a mesh on SQLite and one on MariaDB.
+
+    Args:
+        folder: an empty folder for the servers' data.
+        size: how long everything takes.
+        tick: is called with what is measured next.
+
+    Raises:
+        BenchFailed: the mesh does not start, a response to an unbounded load was not 200, or the books don't hold what was answered.
+    """
+    for name in ("sqlite", "mariadb", "server"):
+        (folder / name).mkdir()
+    on_sqlite = await _measure(folder / "sqlite", size, (), {}, lambda what: tick(f"SQLite: {what}"))
+    async with running_mariadb(folder / "server") as (url, server):
+        on_mariadb = await _measure(
+            folder / "mariadb", size, ("--database-url", url), {"mariadb": server}, lambda what: tick(f"MariaDB: {what}")
+        )
+    return {"sqlite": on_sqlite, "mariadb": on_mariadb}
+
+
+async def _measure(
+    folder: Path, size: Size, options: tuple[str, ...], database: Mapping[str, psutil.Process], tick: Callable[[str], None]
+) -> WholeMesh:
+    data = DataFolder(folder / "mesh")
+    loads = (Load(1, 64, size.single_seconds), Load(100, 16, size.batch_seconds))
+    tick("the empty service")
+    before = [await empty_rate(folder / f"empty-before-{each.events}", each) for each in loads]
+    tick("the demo")
+    async with pmp_up(data, options) as (_, ready):
+        await _demo(data, size.demo_events)
+    async with pmp_up(data, options) as (supervisor, ready_again), open_backlog(running_mesh(data)) as backlog:
+        processes = {"pmp up": supervisor, **database} | {
+            each.name: psutil.Process(each.pid) for each in running_mesh(data).processes if each.pid
+        }
+        mesh = _Running(credentials(data, Scope.SITE, "42", {}), credentials(data, Scope.READ, environ={}), processes, backlog)
+        tick("at rest")
+        await backlog.drained()
+        mesh.rest = await _rest(processes, size.rest_seconds)
+        pss = {name: process.memory_full_info().pss / 2**20 for name, process in processes.items()}
+        soon = await followed.measure(mesh.target, backlog.databases, size.single_events)
+        rate = before[0][0]
+        offered: list[Offered] = []
+        for scenario in _scenarios(size, rate):
+            tick(scenario.name)
+            offered.append(await _offer(mesh, scenario))
+        sustained: list[tuple[Sustained, float]] = []
+        for each in loads:
+            tick(f"as fast as answered, {each.events} in a request")
+            sustained.append(await _sustain(mesh, each))
+    tick("the empty service again")
+    after = [await empty_rate(folder / f"empty-after-{each.events}", each) for each in loads]
+    return WholeMesh(
+        ready_seconds=ready,
+        ready_again_seconds=ready_again,
+        pss_mib=pss,
+        rest_cpu_percent={name: 100 * share for name, share in mesh.rest.items()},
+        followed=soon,
+        sustained=[_beside(mine, spent, *empty) for (mine, spent), *empty in zip(sustained, before, after, strict=True)],
+        offered=offered,
+    )
+
+
+def _scenarios(size: Size, empty_per_second: float) -> tuple[Scenario, ...]:
+    return (
+        Scenario("steady", size.steady_seconds, round(min(_STEADY_PER_SECOND, _STEADY_SHARE * empty_per_second))),
+        Scenario("api_load", round(60 * _API_MINUTES * size.scale), round(min(_API_PER_SECOND, _API_SHARE * empty_per_second))),
+        Scenario("website_traffic", round(60 * _TRAFFIC_MINUTES * size.scale)),
+    )
+
+
+def _beside(mine: Sustained, cpu: float, before: tuple[float, float], after: tuple[float, float]) -> Sustained:
+    empty = statistics.mean([before[0], after[0]])
+    return replace(mine, empty_per_second=empty, ratio=mine.per_second / empty, cpu_ratio=cpu / statistics.mean([before[1], after[1]]))
+
+
+async def _demo(data: DataFolder, events: int | None) -> None:
+    limit = () if events is None else ("--events", str(events))
+    log = data.path / "demo.log"
+    process = await spawn((sys.executable, "-m", "cli", "demo", "--data", str(data.path), *limit), environment(), log)
+    if await process.wait() != 0:
+        raise BenchFailed("\n".join(("the demo failed:", *last_lines(log))))
+
+
+async def _rest(processes: Mapping[str, psutil.Process], seconds: int) -> dict[str, float]:
+    before, started = _used(processes), time.monotonic()
+    await asyncio.sleep(seconds)
+    after, taken = _used(processes), time.monotonic() - started
+    return {name: (after[name].cpu_seconds - before[name].cpu_seconds) / taken for name in processes}
+
+
+async def _offer(mesh: _Running, scenario: Scenario) -> Offered:
+    held = await _stored(mesh)
+    answers, left, seconds, cost = await _costed(mesh, lambda: k6.send(mesh.target, scenario, f"{scenario.name}-"), lambda it: it.requests)
+    await _check(mesh, held, answers.requests - answers.failed, answers.failed)
+    return Offered(scenario.name, scenario.per_second, answers, left, seconds, cost)
+
+
+async def _sustain(mesh: _Running, each: Load) -> tuple[Sustained, float]:
+    """What it sustains, still without the empty service, and the processor seconds of an event."""
+    held = await _stored(mesh)
+    answered, _, seconds, cost = await _costed(
+        mesh, lambda: load.send(mesh.target, each, f"sustained-{each.events}-"), lambda it: it.requests * each.events
+    )
+    events = answered.requests * each.events
+    # wrk drops its connections at the end, and with them responses to events that are in the log.
+    await _check(mesh, held, events, each.connections * each.events)
+    sustained = Sustained(
+        events_per_request=each.events,
+        answered_per_second=answered.per_second * each.events,
+        catch_up_seconds=seconds,
+        per_second=events / (answered.duration_us / 1e6 + seconds),
+        p50_ms=answered.p50_us / 1000,
+        p99_ms=answered.p99_us / 1000,
+        empty_per_second=0,
+        ratio=0,
+        cost=cost,
+        cpu_ratio=0,
+    )
+    return sustained, sum(cost.cpu_us_per_event.values()) / 1e6
+
+
+async def _costed(
+    mesh: _Running, send: Callable[[], Awaitable[_Answer]], count: Callable[[_Answer], int]
+) -> tuple[_Answer, int, float, Cost]:
+    """Sends a load; returns its responses, what was left at its end, for how many seconds, and what it cost until then."""
+    before, started = _used(mesh.processes), time.monotonic()
+    answer = await send()
+    left = await mesh.backlog.count()
+    seconds = await mesh.backlog.drained()
+    after, taken = _used(mesh.processes), time.monotonic() - started
+    events = count(answer)
+    cpu = {
+        name: max(0.0, after[name].cpu_seconds - before[name].cpu_seconds - taken * mesh.rest[name]) * 1e6 / events
+        for name in mesh.processes
+    }
+    written = sum(after[name].written_bytes - before[name].written_bytes for name in mesh.processes)
+    return answer, left, seconds, Cost(cpu, written / events)
+
+
+def _used(processes: Mapping[str, psutil.Process]) -> dict[str, Used]:
+    return {name: Used(cpu_seconds(process), process.io_counters().write_bytes) for name, process in processes.items()}
+
+
+async def _stored(mesh: _Running) -> int:
+    return (await fetch_books(mesh.reader)).total.stored
+
+
+async def _check(mesh: _Running, held: int, answered: int, unanswered: int) -> None:
+    """Holds the books against what was answered; of what got no response, some may have been accepted."""
+    books = await fetch_books(mesh.reader)
+    if not books.balanced or not answered <= books.total.stored - held <= answered + unanswered:
+        raise BenchFailed(f"{answered} events were answered after {held}, and the books say: {books.total}")

@@ -49,7 +49,7 @@ async def measure(target: Credentials, databases: Mapping[str, Database], events
         for number in range(events):
             id_ = str(uuid4())
             response = await client.post("/api/v1/events/track", content=template() % (id_, number, number, number))
-            if response.status_code != httpx.codes.OK:
+            if not response.is_success:
                 raise BenchFailed(f"an event was answered with {response.status_code}")
             answered = time.monotonic()
             row, touchpoint = select(EventRow.key).where(EventRow.key == id_), select(TouchpointRow.id).where(TouchpointRow.id == id_)

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.log import dead_letters
-from kit.log.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
+from kit.log.consume import dead_letters
+from kit.log.consume.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
 
 
 def chosen(ids: Sequence[int] | None, *, every: bool) -> Sequence[int] | None:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
 from kit.database.transactions import Sessions, transact
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from services.purchases.exchange import MalformedRates, Quote, read_rates
 from services.purchases.messages import TOPIC, changed_message
 from services.purchases.models import PurchaseRow
@@ -136,7 +136,7 @@ async def _price(sessions: Sessions, progress: Progress) -> Priced:
                     row.updated_at = datetime.now(UTC)
                     priced.append((row.id, changed_message(row, order.lines, order.entries)))
             await session.flush()
-            await topic.tell(session, priced)
+            await topic.publish(session, priced)
             return len(priced), without, orders[-1].row.id if orders else ""
 
         priced, without, after = await transact(sessions, work)

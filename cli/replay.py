@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.log import positions
+from kit.log import offsets
 
 
 async def replay(service: str, url: str, topic: str | None) -> list[str]:
@@ -14,11 +14,11 @@ async def replay(service: str, url: str, topic: str | None) -> list[str]:
         CommandFailed: the service consumes no such topic.
     """
     async with service_sessions(service, url) as sessions, sessions.begin() as session:
-        consumed = await positions.topics(session)
+        consumed = await offsets.topics(session)
         chosen = [name for name in consumed if topic in (None, name)]
         if not chosen:
             reads = f"it consumes {', '.join(consumed)}" if consumed else "it consumes no other service's topic"
             raise CommandFailed(f"{service} has nothing to replay: {reads}")
         for name in chosen:
-            await positions.rewind(session, name)
+            await offsets.rewind(session, name)
     return chosen

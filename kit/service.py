@@ -6,7 +6,7 @@ its database keeps; and background work. What it has not is not made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,17 @@ from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_se
 
 from kit.database.engine import Database, open_database
 from kit.database.transactions import Sessions
-from kit.log.consume import Consumer, Handler
-from kit.log.history import remote_history
+from kit.log.consume.consumer import AfterCommit, Consumer
+from kit.log.consume.handler import Handler
+from kit.log.consume.history import remote_history
+from kit.log.consume.isolation import DeadLetterLimit
 from kit.log.leases import Leases
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from kit.log.trim import TopicTrimmer
 from kit.people.keys.store import Keys, open_keys
 from kit.people.subjects.data import SubjectData
@@ -153,7 +157,7 @@ class ServiceRuntime:
             follows=[each.topic for each in subscriptions],
         )
 
-    async def _committed(self, _partition: int, _position: Position) -> None:
+    async def _committed(self, _partition: int, _offset: Offset) -> None:
         self.topic.wake()
 
 
@@ -170,12 +174,15 @@ async def follow(
     log: RedisLog,
     subscription: Subscription,
     *,
-    after_commit: Callable[[int, Position], Awaitable[None]] | None = None,
+    after_commit: AfterCommit | None = None,
 ) -> None:
-    """Applies what a topic tells to the database of the service of this name, until cancelled."""
+    """Applies the messages of a topic to the database of the service of this name, until cancelled."""
     publisher = subscription.history.containing_service.full_name.split(".")[1]
     history = remote_history(settings.address(publisher), mesh_tokens(settings.mesh_token)[0], subscription.history)
-    consumer = Consumer(database.sessions, log, subscription.topic, subscription.handler, history=history, after_commit=after_commit)
+    limit = DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window)
+    consumer = Consumer(
+        database.sessions, log, subscription.topic, subscription.handler, history=history, limit=limit, after_commit=after_commit
+    )
     await consumer.run(Leases(log.redis, subscription.topic, name, settings.log_partitions))
 
 

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     topic_max_bytes: int = Field(default=16_777_216, ge=1_048_576)
     """Memory of one topic's partition above which its oldest entries are trimmed all the same."""
 
+    dead_letter_limit: int = Field(default=100, ge=0)
+    """Messages of a topic that may fail and be set aside within `dead_letter_window`; before it sets more aside, its consumer halts."""
+
+    dead_letter_window: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0))
+    """The time over which dead letters are counted for `dead_letter_limit`."""
+
     service_address: str = "{service}-service:50051"
     """Address of another service, `{service}` being its name."""
 

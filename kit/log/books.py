@@ -20,10 +20,10 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, rowcount
-from kit.log import positions
+from kit.log import offsets
 from kit.log.redis_log import RedisLog
-from kit.log.streams import APPENDS, Backlog, Count, Counters, Position, StreamLog
-from kit.log.tables import books, log_counters, offsets
+from kit.log.streams import APPENDS, Backlog, Count, Counters, Offset, StreamLog
+from kit.log.tables import books, log_counters
 
 STORED: Final = "stored"
 DUPLICATE: Final = "duplicate"
@@ -112,13 +112,6 @@ async def copy_counters(session: AsyncSession, topic: str, partition: int, live:
     await raise_counters(session, topic, partition, {c: count for c, count in live.of_writers.items() if known.get(c) != count})
 
 
-async def floors(sessions: Sessions, topic: str) -> Mapping[tuple[str, int], Position]:
-    """How far each partition of the topic is read: a new connection to the log appends nothing in front of it."""
-    async with sessions.reading() as session:
-        known = await session.execute(select(offsets.c.partition, offsets.c.position).where(offsets.c.topic == topic))
-        return {(topic, row.partition): Position.parse(row.position) for row in known}
-
-
 async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: int) -> dict[int, Account]:
     """The account of each hour of receipt (hours since 1970), exact also while messages come in and are processed."""
     hours: dict[int, Account] = defaultdict(Account)
@@ -149,13 +142,13 @@ async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: 
 
 
 class _Outcomes(NamedTuple):
-    position: Position
+    position: Offset
     counts: Mapping[tuple[str, int], int]
 
 
 async def _looked_up(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> tuple[_Outcomes, Mapping[Count, int], Backlog]:
     async with sessions.begin() as session:
-        position = await positions.locked(session, topic, partition)
+        position = await offsets.locked(session, topic, partition)
         own = (books.c.topic == topic, books.c.partition == partition)
         counted = await session.execute(select(books.c.outcome, books.c.hour, books.c["count"]).where(*own))
         outcomes = {(outcome, hour): count for outcome, hour, count in counted}
@@ -183,7 +176,7 @@ async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition
     """Makes one of the counters of all writers, of hours of which nobody writes down anything any more."""
     live = await log.counters(topic, partition)
     async with sessions.begin() as session:
-        await positions.locked(session, topic, partition)
+        await offsets.locked(session, topic, partition)
         await copy_counters(session, topic, partition, live, None)
     # What the log still holds would count beside the sum.
     await prune_counters(log, topic, partition)
@@ -193,7 +186,7 @@ async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition
         log_counters.c.hour < int(time.time() // 3600) - _SETTLED_HOURS,
     )
     async with sessions.begin() as session:
-        await positions.locked(session, topic, partition)
+        await offsets.locked(session, topic, partition)
         sums: dict[Count, int] = defaultdict(int)
         columns = (log_counters.c.name, log_counters.c.hour, log_counters.c["count"])
         for name, hour, count in await session.execute(select(*columns).where(*old)):

@@ -1,4 +1,4 @@
-"""Who works on which partition, so that replicas share the work. Correctness never depends on it."""
+"""Leases on partitions, by which replicas share the work. Correctness never depends on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kit.log.redis_log import key
 
 _log = structlog.get_logger(__name__)
 
-# Compare-and-expire and compare-and-delete: a lease that ran out may be another's by now.
+# Compare-and-expire and compare-and-delete: a lease that expired may be held by another process by now.
 _RENEW: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
 _RELEASE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
@@ -25,11 +25,11 @@ class Leases:
     def __init__(
         self, redis: Redis, topic: str, group: str, partitions: int, *, seconds: float = 5.0, clock: Callable[[], float] = time.time
     ) -> None:
+        self.topic = topic
+        self.group = group
         self.interval = seconds / 4
         """How often to call `tick`, in seconds."""
         self._redis = redis
-        self._topic = topic
-        self._group = group
         self._partitions = partitions
         self._seconds = seconds
         self._clock = clock
@@ -39,7 +39,11 @@ class Leases:
         self._release: Any = redis.register_script(_RELEASE)
 
     async def tick(self) -> set[int]:
-        """Renews what is held, takes what is free up to a fair share, gives back what is above it."""
+        """Renews the leases held, takes free ones up to a fair share and gives back those above it.
+
+        Returns:
+            The partitions held.
+        """
         try:
             share = await self._renewed()
             for partition in sorted(self._held)[share:]:
@@ -51,22 +55,26 @@ class Leases:
                     self._key(partition), self._me, nx=True, px=int(self._seconds * 1000)
                 ):
                     self._held.add(partition)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is no reason to end)
-            # Without Redis nobody can take a lease either: who works goes on.
-            _log.warning("leases not renewed", topic=self._topic, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is no reason to stop)
+            # Without Redis no other process can take a lease either: this one keeps what it holds.
+            _log.warning("leases not renewed", topic=self.topic, error=type(error).__name__)
         return set(self._held)
 
     async def release(self) -> None:
-        """Gives everything back, so that others need not wait for it to run out."""
+        """Gives all leases back, so that other processes need not wait for them to expire."""
         try:
             for partition in sorted(self._held):
                 await self._give_back(partition)
             await self._redis.zrem(self._members, self._me)
-        except Exception as error:  # noqa: BLE001 (they run out by themselves)
-            _log.warning("leases not released", topic=self._topic, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (they expire by themselves)
+            _log.warning("leases not released", topic=self.topic, error=type(error).__name__)
 
     async def _renewed(self) -> int:
-        """Renews what is held, and says how many partitions are a fair share, in one round trip."""
+        """Renews the leases held, in one round trip.
+
+        Returns:
+            The number of partitions that is a fair share.
+        """
         now, held = self._clock(), sorted(self._held)
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(self._members, {self._me: now})
@@ -76,7 +84,7 @@ class Leases:
                 pipe.eval(_RENEW, 1, self._key(partition), self._me, int(self._seconds * 1000))
             _, _, members, *renewed = await pipe.execute()
         self._held -= {partition for partition, kept in zip(held, renewed, strict=True) if not kept}
-        # What is left over goes to those whose names come first: all of them count the same.
+        # The remainder goes to the members that sort first; every member computes the same.
         before_me = sum(1 for member in members if member < self._me.encode())
         return self._partitions // len(members) + (before_me < self._partitions % len(members))
 
@@ -85,4 +93,4 @@ class Leases:
         self._held.discard(partition)
 
     def _key(self, partition: int) -> str:
-        return key(self._topic, partition, f"lease:{self._group}")
+        return key(self.topic, partition, f"lease:{self.group}")

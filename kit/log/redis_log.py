@@ -4,7 +4,7 @@ The keys of a partition share a hash tag, so that a Redis Cluster keeps them tog
 
     pmp:{events.0}:log        entries: `p` the pack, `n` how many messages, `h` hour of receipt (hours since 1970)
     pmp:{events.0}:books      counters by writer and hour, and the number of each writer's last append
-    pmp:{events.0}:trimmed    the last position that was trimmed away
+    pmp:{events.0}:trimmed    the last offset that was trimmed
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from typing_extensions import override
 
+from kit.log import redis_scripts
 from kit.log.streams import (
     APPENDS,
     START,
@@ -31,8 +32,8 @@ from kit.log.streams import (
     Count,
     Counters,
     Entry,
+    Offset,
     OutOfTurnError,
-    Position,
     StreamLog,
     Watermarks,
     reconcile,
@@ -47,80 +48,6 @@ _REWRITE_SECONDS: Final = 0.05
 def key(topic: str, partition: int, name: str) -> str:
     """A key of a partition."""
     return f"pmp:{{{topic}.{partition}}}:{name}"
-
-
-# When memory is short Redis refuses a script's first write, and with it the whole script.
-_APPEND: Final = """
-local found = redis.call('HGET', KEYS[2], ARGV[1]) or '0'
-if found ~= ARGV[2] then return found end
-local packs = 6 + 2 * ARGV[5]
-for i = packs, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', 'p', ARGV[i], 'n', ARGV[i + 1], 'h', ARGV[4]) end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-for i = 6, packs - 1, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-return 1
-"""
-
-# Appends only if nobody else did since the head was read, so that a relay that slept through a restore can't leave a gap.
-_PUBLISH: Final = """
-local head = '0-0'
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  local info = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then head = info[i + 1] end end
-end
-if head ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
-for i = 3, #ARGV, 3 do redis.call('XADD', KEYS[1], ARGV[i] .. '-0', 'p', ARGV[i + 1], 'n', ARGV[i + 2], 'h', '0') end
-return 1
-"""
-
-_BEHIND: Final = """
-local function behind(one, other)
-  local ms, seq = string.match(one, '(%d+)-(%d+)')
-  local other_ms, other_seq = string.match(other, '(%d+)-(%d+)')
-  ms, other_ms = tonumber(ms), tonumber(other_ms)
-  return ms < other_ms or (ms == other_ms and tonumber(seq) < tonumber(other_seq))
-end
-"""
-
-# XTRIM comes first: it is allowed when memory is full, and what follows a write in a script is, too.
-_TRIM: Final = f"""{_BEHIND}
-redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2])
-if behind(redis.call('GET', KEYS[2]) or '0-0', ARGV[1]) then redis.call('SET', KEYS[2], ARGV[1]) end
-return 1
-"""
-
-_RAISE: Final = f"""{_BEHIND}
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('XGROUP', 'CREATE', KEYS[1], 'made', '0', 'MKSTREAM')
-  redis.call('XGROUP', 'DESTROY', KEYS[1], 'made')
-end
-local info = redis.call('XINFO', 'STREAM', KEYS[1])
-local head
-for i = 1, #info, 2 do if info[i] == 'last-generated-id' then head = info[i + 1] end end
-if behind(head, ARGV[1]) then redis.call('XSETID', KEYS[1], ARGV[1]) end
-return 1
-"""
-
-_BACKLOG: Final = """
-local pending = {}
-local from = '(' .. ARGV[1]
-while true do
-  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 64)
-  if #entries == 0 then break end
-  for _, entry in ipairs(entries) do
-    local fields = entry[2]
-    local n, h = 0, '0'
-    for i = 1, #fields, 2 do
-      if fields[i] == 'n' then n = tonumber(fields[i + 1]) elseif fields[i] == 'h' then h = fields[i + 1] end
-    end
-    pending[h] = (pending[h] or 0) + n
-    from = '(' .. entry[1]
-  end
-end
-local flat = {}
-for h, n in pairs(pending) do flat[#flat + 1] = h; flat[#flat + 1] = n end
-return {redis.call('HGETALL', KEYS[2]), flat, redis.call('GET', KEYS[3]) or '0-0'}
-"""
 
 
 class _Connections:
@@ -146,10 +73,10 @@ class RedisLog(StreamLog):
         self._floors = floors
         self._connections = connections
         self._reconciled = 0
-        self._publish: Any = redis.register_script(_PUBLISH)
-        self._raise: Any = redis.register_script(_RAISE)
-        self._trim: Any = redis.register_script(_TRIM)
-        self._backlog: Any = redis.register_script(_BACKLOG)
+        self._publish: Any = redis.register_script(redis_scripts.PUBLISH)
+        self._raise: Any = redis.register_script(redis_scripts.RAISE)
+        self._trim: Any = redis.register_script(redis_scripts.TRIM)
+        self._backlog: Any = redis.register_script(redis_scripts.BACKLOG)
 
     @property
     def redis(self) -> Redis:
@@ -236,7 +163,7 @@ class RedisLog(StreamLog):
         await self._connection.disconnect()
 
     @override
-    async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
+    async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
         name = key(topic, partition, "log")
         found: Any = await self._redis.xread({name: str(after)}, count=limit, block=block_ms or None)
         if not found:
@@ -244,44 +171,44 @@ class RedisLog(StreamLog):
         # RESP2 answers with pairs of a stream and its entries, RESP3 with a map of lists of entries.
         listed = isinstance(found, list)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = cast("Any", found[0][1] if listed else next(iter(found.values()))[0])
-        return [Entry(Position.parse(_text(at)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"])) for at, fields in entries]
+        return [Entry(Offset.parse(_text(at)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"])) for at, fields in entries]
 
     @override
-    async def head(self, topic: str, partition: int) -> Position:
+    async def head(self, topic: str, partition: int) -> Offset:
         try:
             info: dict[str, Any] = await self._redis.xinfo_stream(key(topic, partition, "log"))
         except ResponseError as error:
             if "no such key" in str(error):
                 return START
             raise
-        return Position.parse(_text(info["last-generated-id"]))
+        return Offset.parse(_text(info["last-generated-id"]))
 
-    async def newest(self, topic: str, partition: int) -> Position:
-        """The last entry that is there: the head may have been raised above it."""
+    async def newest(self, topic: str, partition: int) -> Offset:
+        """Returns the offset of the last entry that exists: the head may have been raised above it."""
         found: Any = await self._redis.xrevrange(key(topic, partition, "log"), count=1)
-        return Position.parse(_text(found[0][0])) if found else START
+        return Offset.parse(_text(found[0][0])) if found else START
 
     @override
-    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+    async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
         first = packs[0][0]
         trimmed = "" if first == head.ms + 1 else f"{first - 1}-0"
-        arguments = [argument for position, pack, count in packs for argument in (position, pack, count)]
+        arguments = [argument for offset, pack, count in packs for argument in (offset, pack, count)]
         keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
         return bool(await self._publish(keys=keys, args=[str(head), trimmed, *arguments]))
 
     @override
-    async def raise_head(self, topic: str, partition: int, position: Position) -> None:
-        await self._raise(keys=[key(topic, partition, "log")], args=[str(position)])
+    async def raise_head(self, topic: str, partition: int, offset: Offset) -> None:
+        await self._raise(keys=[key(topic, partition, "log")], args=[str(offset)])
 
     @override
-    async def trim(self, topic: str, partition: int, through: Position) -> None:
+    async def trim(self, topic: str, partition: int, through: Offset) -> None:
         keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
-        await self._trim(keys=keys, args=[str(through), str(Position(through.ms, through.seq + 1))])
+        await self._trim(keys=keys, args=[str(through), str(Offset(through.ms, through.seq + 1))])
 
     @override
-    async def trimmed(self, topic: str, partition: int) -> Position:
+    async def trimmed(self, topic: str, partition: int) -> Offset:
         value = await self._redis.get(key(topic, partition, "trimmed"))
-        return Position.parse(_text(value)) if value else START
+        return Offset.parse(_text(value)) if value else START
 
     @override
     async def counters(self, topic: str, partition: int) -> Counters:
@@ -289,13 +216,13 @@ class RedisLog(StreamLog):
         return _counters(fields)
 
     @override
-    async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
+    async def backlog(self, topic: str, partition: int, after: Offset) -> Backlog:
         keys = [key(topic, partition, name) for name in ("log", "books", "trimmed")]
         flat, pending, trimmed = await self._backlog(keys=keys, args=[str(after)])
         return Backlog(
             counters=_counters(dict(zip(flat[::2], flat[1::2], strict=True))),
             pending={int(hour): int(count) for hour, count in zip(pending[::2], pending[1::2], strict=True)},
-            trimmed=Position.parse(_text(trimmed)),
+            trimmed=Offset.parse(_text(trimmed)),
         )
 
     async def forget_counters(self, topic: str, partition: int, counters: Sequence[Count]) -> None:
@@ -314,8 +241,8 @@ async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenera
     """Opens the log at `url`, lazily.
 
     Before the first append on each new connection the log is reconciled with `floors`; while those can't be read, nothing
-    is appended. Nothing is repeated behind the caller's back: a broken connection is an error, since what was sent may
-    have happened.
+    is appended. Nothing is retried silently: a broken connection is an error, since what was sent may have taken
+    effect.
     """
     options: dict[str, Any] = {
         "socket_connect_timeout": 5,
@@ -339,7 +266,7 @@ def _append(topic: str, item: Append) -> tuple[Any, ...]:
     books = [(_field(Count(writer, name, item.hour)), count) for name, count in item.counters.items() if count]
     flat = [argument for pair in (*books, *item.packs) for argument in pair]
     keys = (key(topic, item.partition, "log"), key(topic, item.partition, "books"))
-    return ("EVAL", _APPEND, 2, *keys, _field(Count(writer, APPENDS, 0)), after, number, item.hour, len(books), *flat)
+    return ("EVAL", redis_scripts.APPEND, 2, *keys, _field(Count(writer, APPENDS, 0)), after, number, item.hour, len(books), *flat)
 
 
 def _verdict(answer: object) -> Exception | None:

@@ -11,12 +11,13 @@ import structlog
 from sqlalchemy import select
 
 from kit.database.transactions import Sessions
-from kit.log import books, dead_letters
-from kit.log.gauges import Ages, Gauge
+from kit.log import books
+from kit.log.consume import dead_letters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from kit.log.tables import offsets, outbox_heads
 from kit.server import run_every
+from kit.telemetry.gauges import Ages, Gauge
 from kit.telemetry.names import Attribute, MetricName
 
 _log = structlog.get_logger(__name__)
@@ -91,7 +92,7 @@ class Report:
                 )
             }
             read = {
-                (row.topic, row.partition): Position.parse(row.position).ms
+                (row.topic, row.partition): Offset.parse(row.position).ms
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
             }
         self._ages.read(_DATABASE)

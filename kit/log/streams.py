@@ -1,6 +1,6 @@
-"""What the log can do: the operations on which its promises rest, whatever holds it.
+"""The operations on which the promises of the log rest, whatever holds it, and the values they work with.
 
-A topic has a fixed number of partitions, each one stream of entries in the order of their positions.
+A topic has a fixed number of partitions, each one stream of entries in the order of their offsets.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from pmp.log.v1 import log_pb2 as pb
 
 from kit.outages import LogDownError
 
-PACK_BYTES: Final = 524_288
-"""Largest pack; one entry of the log."""
+
+class TopicPartition(NamedTuple):
+    """One partition of a topic."""
+
+    topic: str
+    partition: int
 
 
-class Position(NamedTuple):
-    """A place in a stream: the id of an entry. Compares as numbers. In a topic `ms` is the position and `seq` 0."""
+class Offset(NamedTuple):
+    """The id of an entry in a partition; offsets compare as numbers.
+
+    In the raw log it is the time of the append and a sequence number; in a topic, `ms` counts the entries and `seq` is 0.
+    """
 
     ms: int
     seq: int
@@ -29,7 +36,7 @@ class Position(NamedTuple):
         return f"{self.ms}-{self.seq}"
 
     @classmethod
-    def parse(cls, text: str) -> Position:
+    def parse(cls, text: str) -> Offset:
         """Reads `ms-seq`."""
         ms, _, seq = text.partition("-")
         return cls(int(ms), int(seq or 0))
@@ -38,7 +45,7 @@ class Position(NamedTuple):
 APPENDS: Final = "appends"
 """Name of the counter, of hour 0, that holds the number of a writer's last append."""
 
-START: Final = Position(0, 0)
+START: Final = Offset(0, 0)
 """Before the first entry."""
 
 
@@ -46,14 +53,14 @@ START: Final = Position(0, 0)
 class Entry:
     """One entry of a stream."""
 
-    position: Position
+    offset: Offset
     pack: bytes
     messages: int
     hour: int
 
 
 class Turn(NamedTuple):
-    """Which append of its writer this is. It takes place once, and only where the log holds the one it follows."""
+    """Which append of its writer this is. It takes effect once, and only where the log holds the append that it follows."""
 
     writer: str
     """The life of a process that appends."""
@@ -104,30 +111,31 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """A partition's counters and what lies behind a position, read in one instant."""
+    """A partition's counters and the messages after an offset, read in one instant."""
 
     counters: Counters
     pending: Mapping[int, int]
-    """Messages behind the position, by hour of receipt."""
-    trimmed: Position
-    """Entries up to here are gone."""
+    """Number of messages after the offset, by hour of receipt."""
+    trimmed: Offset
+    """Entries up to this offset are gone."""
 
 
 class Delivery(NamedTuple):
-    """One message as it lies in the log."""
+    """One message as the log holds it."""
 
     topic: str
     partition: int
-    position: str
+    offset: Offset
+    """Of the entry that holds it."""
     ordinal: int
-    """Place within the entry."""
+    """Index within the entry."""
     hour: int
     """Hour of receipt, in hours since 1970."""
     record: pb.Record
 
 
 class OutOfTurnError(LogDownError):
-    """The log holds another append of the writer as the last: one that it did not confirm, or an older one since it lost some.
+    """The log holds another append of the writer as the last: one that it did not confirm, or an older one because it lost some.
 
     Nothing was written.
     """
@@ -138,8 +146,8 @@ class OutOfTurnError(LogDownError):
         """Number of the last append of the writer that it holds."""
 
 
-Watermarks: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], Position]]]
-"""Reads how far the tables have read, by topic and partition."""
+Watermarks: TypeAlias = Callable[[], Awaitable[Mapping[TopicPartition, Offset]]]
+"""Reads the offsets that consumers have committed."""
 
 
 class StreamLog(Protocol):
@@ -149,50 +157,53 @@ class StreamLog(Protocol):
         """Appends to several partitions in one round trip; an error per partition that refused."""
         ...
 
-    async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
-        """Entries behind a position, waiting up to `block_ms` for the first."""
+    async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
+        """Returns entries after an offset, waiting up to `block_ms` for the first."""
         ...
 
-    async def head(self, topic: str, partition: int) -> Position:
-        """The last position that was ever given in the stream."""
+    async def head(self, topic: str, partition: int) -> Offset:
+        """Returns the last offset that was ever assigned in the stream."""
         ...
 
-    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
-        """Appends entries (position, pack, number of messages) if the stream's head is still `head`; says whether it was.
+    async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+        """Appends entries (offset, pack, number of messages) if the stream's head is still `head`.
 
-        A first position that leaves a gap behind the head marks what is between them as trimmed.
+        A first offset that leaves a gap after the head marks the entries in between as trimmed.
+
+        Returns:
+            Whether the head was `head`.
         """
         ...
 
-    async def raise_head(self, topic: str, partition: int, position: Position) -> None:
-        """Makes sure that every later entry has a position behind this one."""
+    async def raise_head(self, topic: str, partition: int, offset: Offset) -> None:
+        """Makes sure that every later entry has an offset after this one."""
         ...
 
-    async def trim(self, topic: str, partition: int, through: Position) -> None:
-        """Drops the entries up to and including a position, and says so in `trimmed`."""
+    async def trim(self, topic: str, partition: int, through: Offset) -> None:
+        """Drops the entries up to and including an offset, and records it in `trimmed`."""
         ...
 
-    async def trimmed(self, topic: str, partition: int) -> Position:
-        """Entries up to here are gone."""
+    async def trimmed(self, topic: str, partition: int) -> Offset:
+        """Returns the offset up to which entries are gone."""
         ...
 
     async def counters(self, topic: str, partition: int) -> Counters:
-        """The partition's counters."""
+        """Returns the partition's counters."""
         ...
 
-    async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
-        """The partition's counters and what lies behind a position, in one instant."""
+    async def backlog(self, topic: str, partition: int, after: Offset) -> Backlog:
+        """Returns the partition's counters and the messages after an offset, read in one instant."""
         ...
 
 
-async def reconcile(log: StreamLog, floors: Mapping[tuple[str, int], Position], *, now: float) -> None:
-    """Makes a log that may have been restored, wiped or failed over safe to append to: new entries come behind those that were read.
+async def reconcile(log: StreamLog, floors: Mapping[TopicPartition, Offset], *, now: float) -> None:
+    """Makes a log that may have been restored, wiped or failed over safe to append to: new entries come after those that were read.
 
     `now` is this process's clock, in seconds: a consumer may still hold, and commit, what it read before the log was restored, so
-    that new entries come behind that too, whatever the clock of the log says.
+    that new entries come after that too, whatever the clock of the log says.
     """
-    for (topic, partition), position in floors.items():
-        await log.raise_head(topic, partition, max(position, Position(int(now * 1000), 0)))
+    for (topic, partition), offset in floors.items():
+        await log.raise_head(topic, partition, max(offset, Offset(int(now * 1000), 0)))
 
 
 def partition_of(key: str, partitions: int) -> int:

@@ -1,4 +1,4 @@
-"""The kit's own tables, one set in each service's database. The migrations of the branch `kit` make them."""
+"""The kit's own tables, one set in each service's database. The migrations of the branch `kit` create them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _partition() -> list[Column[object]]:
 
 
 offsets = Table("stream_offsets", _metadata, *_partition(), Column("position", Id(41)))
-"""How far this service has read a stream; moves in the transaction that writes the effect."""
+"""The offset this service has read of each partition; committed in the transaction that writes the effect."""
 
 outbox = Table(
     "outbox",
@@ -24,10 +24,10 @@ outbox = Table(
     Column("pack", LargeBinary),
     Column("created_at", UtcDateTime),
 )
-"""Messages committed with what they tell of, one row an entry of the topic."""
+"""Messages committed with the change they report; a row is an entry of the topic."""
 
 outbox_heads = Table("outbox_heads", _metadata, *_partition(), Column("position", BigInteger))
-"""The last position given in a topic."""
+"""The last offset assigned in each partition of a topic."""
 
 books = Table(
     "books",
@@ -46,7 +46,7 @@ erased_rows = Table(
     Column("table_name", Id(64), primary_key=True),
     Column("count", BigInteger),
 )
-"""How many rows went under a task; moves in the transaction in which they go."""
+"""How many rows a task has erased; written in the transaction that erases them."""
 
 log_counters = Table(
     "log_counters",
@@ -57,7 +57,7 @@ log_counters = Table(
     Column("name", Id(32), primary_key=True),
     Column("count", BigInteger),
 )
-"""What each writer (`epoch`) has counted: copied from the log, and written down by the writer itself."""
+"""The counters of each writer (`epoch`): copied from the log, and recorded by the writer itself."""
 
 dead_letters = Table(
     "dead_letters",
@@ -75,7 +75,7 @@ dead_letters = Table(
     Column("state", Id(16)),
     Column("created_at", UtcDateTime),
 )
-"""Messages set aside: `dead` waits for a person, `retrying` for the consumer, `dropped` for nobody."""
+"""Messages set aside: `dead` waits for an operator, `retrying` for the consumer; `dropped` is settled."""
 
 topic_state = Table(
     "topic_state",

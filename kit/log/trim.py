@@ -1,4 +1,4 @@
-"""Keeps the streams small: what is processed goes after a while, and at once when memory is short."""
+"""Keeps the streams small: processed entries are trimmed after a while, and at once when memory is short."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from kit.log.books import prune_counters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position
+from kit.log.streams import START, Offset
 from kit.server import run_every
 
 _EVERY_SECONDS: Final = 1.0
@@ -18,11 +18,11 @@ _SLACK: Final = 0.9
 
 
 class Trimmer:
-    """Trims a raw log behind its consumer.
+    """Trims a raw log up to what its consumer has committed.
 
     Args:
         keep: how long processed entries stay, for a database that is restored.
-        max_bytes: memory of one partition above which processed entries go at once.
+        max_bytes: memory of one partition above which processed entries are trimmed at once.
     """
 
     def __init__(self, log: RedisLog, topic: str, *, keep: timedelta, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
@@ -33,26 +33,26 @@ class Trimmer:
         self._clock = clock
         self._next: dict[int, float] = {}
 
-    async def after_commit(self, partition: int, position: Position) -> None:
-        """Called with the position that a consumer has committed; works about once a second."""
+    async def after_commit(self, partition: int, offset: Offset) -> None:
+        """Trims after a consumer has committed an offset, about once a second."""
         now = self._clock()
         if now < self._next.get(partition, 0.0):
             return
         self._next[partition] = now + _EVERY_SECONDS
-        through = position
+        through = offset
         if await self._log.size_bytes(self._topic, partition) <= self._max_bytes:
             # Entries are numbered by the millisecond of their append.
-            through = min(position, Position(int((now - self._keep.total_seconds()) * 1000), 0))
+            through = min(offset, Offset(int((now - self._keep.total_seconds()) * 1000), 0))
         if through > max(START, await self._log.trimmed(self._topic, partition)):
             await self._log.trim(self._topic, partition, through)
         await prune_counters(self._log, self._topic, partition)
 
 
 class TopicTrimmer:
-    """Keeps a topic within its memory, whoever has read it: the publisher's history has what goes.
+    """Keeps a topic within its memory, whether or not consumers have read it: the publisher's history has what is trimmed.
 
     Args:
-        max_bytes: memory of one partition above which its oldest entries go.
+        max_bytes: memory of one partition above which its oldest entries are trimmed.
     """
 
     def __init__(self, log: RedisLog, topic: str, partitions: int, *, max_bytes: int) -> None:
@@ -78,5 +78,5 @@ class TopicTrimmer:
         head = await self._log.head(self._topic, partition)
         oldest = await self._log.read(self._topic, partition, START, limit=1, block_ms=0)
         if oldest:
-            kept = int((head.ms - oldest[0].position.ms + 1) * self._max_bytes / size * _SLACK)
-            await self._log.trim(self._topic, partition, Position(min(head.ms - kept, head.ms - 1), 0))
+            kept = int((head.ms - oldest[0].offset.ms + 1) * self._max_bytes / size * _SLACK)
+            await self._log.trim(self._topic, partition, Offset(min(head.ms - kept, head.ms - 1), 0))

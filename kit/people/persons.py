@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.boundary.nobody import names_nobody
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import chunks, upsert
-from kit.log.consume import Poison
 from kit.log.streams import Delivery
 
 SHARED: Final = 5
@@ -165,10 +164,9 @@ class Persons:
         return roots
 
 
-async def project_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+async def project_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `identity` for services that only look up who is who."""
     await Persons(session).learn(pb.IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
-    return ["learned"] * len(deliveries)
 
 
 class _Told:

@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import upsert
-from kit.log.consume import Poison
 from kit.log.streams import Delivery
 from kit.people.persons import persons
 from kit.people.suppression import Suppressions
@@ -131,12 +130,11 @@ class Consents:
         await upsert(self._session, person_consents, [_row(subject, of_one(told[subject])) for subject in sorted(told)])
 
 
-async def project_consent(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+async def project_consent(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `gdpr` for services that hold something of persons. What a newer gdpr tells beyond this is passed over."""
     changes = [pb.GdprChanged.FromString(delivery.record.payload) for delivery in deliveries]
     await Consents(session).learn(change.consent for change in changes if change.HasField("consent"))
     await Suppressions(session).learn(change.suppression for change in changes if change.HasField("suppression"))
-    return ["learned"] * len(deliveries)
 
 
 def _made_by(people: Collection[str], strangers: Collection[str]) -> CompoundSelect[int, str]:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kit.database.transactions import Sessions
-from kit.log.gauges import Gauge
 from kit.people.vault import Vault
 from kit.server import run_every
+from kit.telemetry.gauges import Gauge
 from kit.telemetry.names import MetricName
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE

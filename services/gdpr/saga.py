@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 import structlog
@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
 from kit.errors import Unavailable
-from kit.log.consume import happens
-from kit.log.outbox import StateTopic
+from kit.log.leases import Leases
+from kit.log.publish.state_topic import StateTopic
+from kit.log.runner import LeasedRunner, unless, wait_until_set
 from kit.people.keys.store import Keys
 from kit.settings import KEYS_DATABASE
 from services.gdpr.audit import canonical
@@ -34,20 +35,6 @@ _log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS: Final = 2.0
 _SOON: Final = timedelta(milliseconds=200)
-
-
-class Leases(Protocol):
-    """Says which process works."""
-
-    interval: float
-
-    async def tick(self) -> set[int]:
-        """Renews; not empty where this process is the one."""
-        ...
-
-    async def release(self) -> None:
-        """Lets another one work."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +75,23 @@ class Saga:
         self._asked = asyncio.Event()
 
     def wake(self) -> None:
-        """Says that there is something to do."""
+        """Signals that there is work to do."""
         self._asked.set()
 
     async def run(self, leases: Leases) -> None:
-        """Works until cancelled."""
-        loop, renew_at, mine = asyncio.get_running_loop(), 0.0, False
-        try:
-            while True:
-                if loop.time() >= renew_at:
-                    mine, renew_at = bool(await leases.tick()), loop.time() + leases.interval
-                busy = False
-                try:
-                    busy = mine and await self.work()
-                except Exception as error:  # noqa: BLE001 (the database may be down: it is looked at again)
-                    _log.warning("requests not looked at", error=type(error).__name__)
-                await self._rest(_SOON.total_seconds() if busy else min(_IDLE_SECONDS, leases.interval))
-        finally:
-            await leases.release()
+        """Works until cancelled, in the process that holds the lease. What is under way then is cancelled: it is repeated."""
+        await LeasedRunner(leases).run(self._work)
+
+    async def _work(self, _partition: int, stop: asyncio.Event) -> None:
+        busy = await unless(stop, self.work())
+        await unless(stop, self._rest(_SOON.total_seconds() if busy else _IDLE_SECONDS))
 
     async def work(self) -> bool:
-        """Tries the next step of every request that is not done; says whether there was one."""
+        """Tries the next step of every request that is not done.
+
+        Returns:
+            Whether there was one.
+        """
         async with self._sessions.reading() as session:
             running = [(row.id, row.due_at) for row in await Requests(session, self._vault).running()]
         for request_id, due_at in running:
@@ -119,7 +102,7 @@ class Saga:
         return bool(running)
 
     async def _rest(self, seconds: float) -> None:
-        if await happens(self._asked, seconds):
+        if await wait_until_set(self._asked, seconds):
             self._asked.clear()
 
     async def _advance(self, request_id: str) -> bool:
@@ -202,7 +185,7 @@ class Saga:
             for step in await requests.steps(request.id):
                 step.state = WAITING
             await session.flush()
-            await self._topic.tell(session, [suppression_told(change) for change in changes])
+            await self._topic.publish(session, [suppression_told(change) for change in changes])
             return True
 
         return _Progress(done=not await transact(self._sessions, more))

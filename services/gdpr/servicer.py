@@ -21,7 +21,8 @@ from uuid6 import uuid7
 from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound, Unavailable
-from kit.log.outbox import Relay, StateTopic
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.privacy import Consents
@@ -122,8 +123,8 @@ class GdprServicer(GdprServiceServicer):
             if new:
                 changed = changed_message(subject, await history.in_force(Somebody(subject)))
                 await consents.learn([changed])
-                await self._topic.tell(session, [(subject, GdprChanged(consent=changed))])
-            state, places = state_message(await history.in_force(who)), await self._topic.places(session, [subject])
+                await self._topic.publish(session, [(subject, GdprChanged(consent=changed))])
+            state, places = state_message(await history.in_force(who)), await self._topic.newest_offsets(session, [subject])
             return _Done(who.person_id or request.id, state, new, places)
 
         done = await transact(self._sessions, work)
@@ -148,7 +149,7 @@ class GdprServicer(GdprServiceServicer):
                 # The address of somebody who was erased leads to whoever registers under it afterwards.
                 known = await requests.holding(names)
             if known is not None:
-                return request_message(known, await requests.steps(known.id)), False, await self._topic.places(session, keys)
+                return request_message(known, await requests.steps(known.id)), False, await self._topic.newest_offsets(session, keys)
             row = RequestRow(
                 id=request_id,
                 kind=ERASURE,
@@ -163,8 +164,8 @@ class GdprServicer(GdprServiceServicer):
             await session.flush()
             await Audit(session).asked(row)
             changes = await requests.suppress(row.id, names, now)
-            await self._topic.tell(session, [suppression_told(change) for change in changes])
-            return request_message(row, await requests.steps(row.id)), True, await self._topic.places(session, keys)
+            await self._topic.publish(session, [suppression_told(change) for change in changes])
+            return request_message(row, await requests.steps(row.id)), True, await self._topic.newest_offsets(session, keys)
 
         told, is_new, places = await transact(self._sessions, work)
         bind_log_fields(request=told.id, new=is_new)
@@ -233,7 +234,7 @@ class GdprServicer(GdprServiceServicer):
         Raises:
             Unavailable: the log does not take it now. It is kept, and told later all the same.
         """
-        if not await self._relay.publish(places, _PUBLISHED_SECONDS):
+        if not await self._relay.flush(places, _PUBLISHED_SECONDS):
             raise Unavailable("recorded, but not yet in force: the log does not answer; try again")
 
     def _download(self, link: ArchiveLinkRow | None) -> pb.Download | None:

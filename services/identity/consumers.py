@@ -10,8 +10,7 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.log.consume import Poison
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import Delivery
 from kit.people.persons import Persons
 from kit.people.vault import Vault
@@ -19,8 +18,6 @@ from services.identity.graph import Graph
 from services.identity.observations import IdentityObservation, PurchaseObservation, bought, may_be_made, observation_of
 from services.identity.profiles import fill_in, take_address
 from services.identity.repository import Identities
-
-_APPLIED = "applied"
 
 
 class FollowEvents:
@@ -30,7 +27,7 @@ class FollowEvents:
         self._topic = topic
         self._vault = vault
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Takes in what is new; most events tell nothing new, and are done with two queries for all of them."""
         told = [observation_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
         graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
@@ -41,8 +38,7 @@ class FollowEvents:
         if observations:
             await graph.lock()
             await _apply(graph, observations)
-            await self._topic.tell(session, await graph.settle())
-        return [_APPLIED] * len(deliveries)
+            await self._topic.publish(session, await graph.settle())
 
 
 class FollowPurchases:
@@ -52,7 +48,7 @@ class FollowPurchases:
         self._topic = topic
         self._vault = vault
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Takes in how orders stand."""
         told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
         names = {name for each in told for name in (each.order["subject"], *each.observation.all_names)}
@@ -65,8 +61,7 @@ class FollowPurchases:
             for before, order in await _moved(graph, told):
                 graph.order(order)
                 graph.concern(before["subject"])
-            await self._topic.tell(session, await graph.settle())
-        return [_APPLIED] * len(deliveries)
+            await self._topic.publish(session, await graph.settle())
 
 
 async def _moved(graph: Graph, told: Sequence[PurchaseObservation]) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:

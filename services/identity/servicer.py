@@ -18,7 +18,7 @@ from kit.boundary.caller import Context, bind_log_fields
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressed
@@ -176,7 +176,7 @@ class IdentityServicer(IdentityServiceServicer):
         made = [await change.work(graph, suppressed) for change in changes]
         told = await graph.settle()
         done = [_Done(user_id, await graph.person(user_id), flag) for user_id, flag in made]
-        await self._topic.tell(session, told)
+        await self._topic.publish(session, told)
         return done
 
     async def _user(self, subject: str) -> pb.User:

@@ -8,11 +8,11 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_
 from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
 
 from kit.database.engine import open_database
-from kit.log import books
-from kit.log.account import Account
-from kit.log.append import Appender
-from kit.log.disk import LogDisk
-from kit.log.outbox import Outbox
+from kit.log import offsets
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.intake.disk import LogDisk
+from kit.log.publish.outbox import Outbox
 from kit.log.redis_log import open_log
 from kit.people.keys.store import open_keys
 from kit.people.subjects.data import SubjectData
@@ -35,7 +35,7 @@ async def main(settings: Settings) -> None:
             open_keys(settings) as keys,
         ):
             instrument(database.engine)
-            async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
+            async with open_log(settings.redis_url, floors=partial(offsets.floors, database.sessions, RAW_TOPIC)) as log:
                 await log.fix_partitions(RAW_TOPIC, settings.log_partitions)
                 account = Account(database.sessions, RAW_TOPIC, keep_receipts)
                 appender = Appender(

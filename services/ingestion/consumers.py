@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
-from google.protobuf.message import DecodeError
 from pmp.ingestion.v1 import event_pb2 as pb
 from pmp.log.v1 import log_pb2
 from sqlalchemy import Table
@@ -15,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.idempotency import is_browsers, is_versioned, may_be_same, versioned
 from kit.log import books
-from kit.log.consume import Poison
-from kit.log.outbox import Outbox
+from kit.log.consume.handler import Outcome, Poison
+from kit.log.publish.outbox import Outbox
 from kit.log.streams import Delivery
 from kit.people.keys.store import Keys
 from kit.people.persons import subject_of
@@ -83,7 +82,7 @@ class StoreEvents:
         self._enricher = enricher
         self._consent = consent
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
         received = [self._received(delivery) for delivery in deliveries]
         named = [subjects(message) for message in received]
@@ -123,11 +122,7 @@ class StoreEvents:
         return outcomes
 
     def _received(self, delivery: Delivery) -> pb.ReceivedEvent:
-        try:
-            message = pb.ReceivedEvent.FromString(delivery.record.payload)
-        except DecodeError:
-            reason = f"not a {delivery.record.type}"
-            raise Poison(reason) from None
+        message = pb.ReceivedEvent.FromString(delivery.record.payload)
         event = message.event
         content = rules.content(event, from_browser=message.from_browser) + message.email_hash
         message.content_hash = versioned(self._vault.digest(content, purpose="event"), _RECIPE, message.reduction)
@@ -152,7 +147,7 @@ class StoreEvents:
 
     async def _outcomes(
         self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]
-    ) -> tuple[list[str | Poison], Sequence[pb.ReceivedEvent]]:
+    ) -> tuple[list[Outcome], Sequence[pb.ReceivedEvent]]:
         """What becomes of each event, and the stored events that repetitions filled in. New ones are filled in as they are."""
         # A browser's id may be stored without its mark, from before there was one.
         names = [key(message) for message in received]
@@ -160,7 +155,7 @@ class StoreEvents:
         known = dict(await Events(session).known({*names, *older}))
         new: dict[str, pb.ReceivedEvent] = {}
         repeated: dict[str, list[pb.ReceivedEvent]] = defaultdict(list)
-        outcomes: list[str | Poison] = []
+        outcomes: list[Outcome] = []
         for message, treatment, own in zip(received, treatments, names, strict=True):
             id_ = message.event.id
             name = id_ if own not in known and id_ in known and not is_versioned(known[id_]) else own
@@ -221,11 +216,11 @@ def growing_old(settings: Settings) -> list[Expiry]:
     return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries, receipts]
 
 
-def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: str | Poison, now: datetime) -> dict[str, Any]:
+def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: Outcome, now: datetime) -> dict[str, Any]:
     return {
         "event_id": message.event.id,
         "outcome": books.DEAD_LETTERED if isinstance(outcome, Poison) else outcome,
         "received_at": moment(message.received_at),
         "processed_at": now,
-        "log_position": f"{delivery.partition}/{delivery.position}/{delivery.ordinal}",
+        "log_position": f"{delivery.partition}/{delivery.offset}/{delivery.ordinal}",
     }

@@ -16,10 +16,10 @@ from typing import Final, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.log import books, positions
+from kit.log import books, offsets
 from kit.log.books import Account
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from services.ingestion.models import ReceiptRow
 from services.ingestion.repository import Receipts, as_events, deliveries
 
@@ -48,7 +48,7 @@ class _Due:
     """Receipts that can be settled once the worker has passed the entries that were the last when they were there."""
 
     receipts: Keys
-    ends: Mapping[int, Position]
+    ends: Mapping[int, Offset]
 
 
 class Losses:
@@ -84,8 +84,8 @@ class Losses:
         if self._due is None:
             self._due = await self._next()
 
-    async def _passed(self, ends: Mapping[int, Position]) -> bool:
-        return all([await positions.load(self._sessions, self._topic, partition) >= end for partition, end in ends.items()])
+    async def _passed(self, ends: Mapping[int, Offset]) -> bool:
+        return all([await offsets.load(self._sessions, self._topic, partition) >= end for partition, end in ends.items()])
 
     async def _next(self) -> _Due | None:
         async with self._sessions.reading() as session:
@@ -125,7 +125,7 @@ class Losses:
             left = [delivery for delivery in lost if delivery[0] not in known]
             if len(left) == len(lost):
                 return
-            await positions.locked(session, self._topic, row.partition)
+            await offsets.locked(session, self._topic, row.partition)
             counts = {(row.hour, books.RECOVERED): len(lost) - len(left)}
             await books.move(session, self._topic, row.partition, counts)
             if left:

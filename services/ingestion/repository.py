@@ -11,7 +11,7 @@ from sqlalchemy import Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import upsert
-from kit.log import account
+from kit.log.intake import account
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 
 Delivery: TypeAlias = tuple[str, datetime]

@@ -24,8 +24,8 @@ from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
 from kit.json_body.notes import Notes
 from kit.log import books
-from kit.log.account import Sender
-from kit.log.append import Appender
+from kit.log.intake.account import Sender
+from kit.log.intake.appender import Appender
 from kit.log.streams import StreamLog
 from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys

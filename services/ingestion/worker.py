@@ -8,12 +8,14 @@ from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 
 from kit.database.engine import open_database
-from kit.log.consume import Consumer
+from kit.log.consume.consumer import RawLogConsumer
+from kit.log.consume.isolation import DeadLetterLimit
 from kit.log.leases import Leases
-from kit.log.outbox import Outbox, Relay, prepare_heads
+from kit.log.publish.outbox import Outbox, prepare_heads
+from kit.log.publish.relay import Relay
 from kit.log.redis_log import open_log
 from kit.log.report import Report
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from kit.log.trim import TopicTrimmer, Trimmer
 from kit.people.keys.store import open_keys
 from kit.people.persons import project_identity
@@ -52,9 +54,9 @@ async def main(settings: Settings) -> None:
             enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(keys.vault.digest, purpose="visitor"))
             trimmer = Trimmer(log, RAW_TOPIC, keep=settings.log_keep, max_bytes=settings.log_max_bytes // (2 * partitions))
 
-            async def after_commit(partition: int, position: Position) -> None:
+            async def after_commit(partition: int, offset: Offset) -> None:
                 outbox.wake()
-                await trimmer.after_commit(partition, position)
+                await trimmer.after_commit(partition, offset)
 
             obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
             store = StoreEvents(outbox, enricher, keys, obey)
@@ -68,7 +70,8 @@ async def main(settings: Settings) -> None:
                 follows=[subscription.topic for subscription in _SUBSCRIPTIONS],
                 with_books=Losses(database.sessions, log, RAW_TOPIC, partitions).look,
             )
-            consumer = Consumer(database.sessions, log, RAW_TOPIC, store, counted=True, after_commit=after_commit)
+            limit = DeadLetterLimit(settings.dead_letter_limit, settings.dead_letter_window)
+            consumer = RawLogConsumer(database.sessions, log, RAW_TOPIC, store, limit=limit, after_commit=after_commit)
             await work(
                 settings,
                 checks={"database": database.check, "log": log.check},

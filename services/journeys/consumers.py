@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from google.protobuf.message import DecodeError
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.log.consume import Poison
-from kit.log.streams import Delivery, Position
+from kit.log.consume.handler import Poison
+from kit.log.streams import Delivery
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
 from kit.people.vault import Vault
@@ -36,9 +35,9 @@ class FollowEvents:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Takes in what is new, but for what persons did who were erased."""
-        stored = [_event(delivery) for delivery in deliveries]
+        stored = [EventStored.FromString(delivery.record.payload) for delivery in deliveries]
         touchpoints = Touchpoints(session)
         now = datetime.now(UTC)
         made = [event_row(one, now) for one in stored]
@@ -46,36 +45,35 @@ class FollowEvents:
         suppressed = await Suppressions(session).of(self._vault, {name for row in made for name in names_of(row)})
         rows: dict[str, Row] = {}
         updates: list[Row] = []
-        outcomes: list[str | Poison] = []
-        for one, row in zip(stored, made, strict=True):
+        refused: list[Delivery] = []
+        for delivery, one, row in zip(deliveries, stored, made, strict=True):
             key = row["id"]
             origin = origins.get(key)
             if one.enrichment.is_bot:
-                outcomes.append("bot")
-            elif origin is not None and not (one.is_update and origin == EVENT):
-                outcomes.append("duplicate" if origin == EVENT else Poison("a client's touchpoint has this id"))
+                continue
+            if origin is not None and not (one.is_update and origin == EVENT):
+                if origin != EVENT:
+                    refused.append(delivery)
             elif suppressed.holds(row["subject"], row["timestamp"]):
-                outcomes.append("suppressed")
+                continue
             elif origin is None or key in rows:
                 origins[key] = EVENT
                 rows[key] = without_suppressed(row, suppressed)
-                outcomes.append("applied")
             else:
                 updates.append(without_suppressed(row, suppressed))
-                outcomes.append("applied")
+        if refused:
+            raise Poison("a client's touchpoint has this id", refused)
         await touchpoints.add([*rows.values()])
         await touchpoints.put(updates)
         await touchpoints.see(seen for row in (*rows.values(), *updates) if (seen := session_facts(row)) is not None)
-        return outcomes
 
 
-async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `identity`: who is who, and whose paths follow from that."""
     changes = (IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
     moved = await Persons(session).learn(changes)
     people = {f"user:{person}" for pair in moved.values() for person in pair if person is not None}
     await mark_pending(session, {*moved, *people})
-    return ["learned"] * len(deliveries)
 
 
 class FollowPurchases:
@@ -84,9 +82,10 @@ class FollowPurchases:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Takes in how orders stand. Of an erased person's, the word that has its pseudonym comes later."""
-        told = {(change := _purchase(delivery)).purchase_id: (change, delivery) for delivery in deliveries}
+        changes = [(PurchaseChanged.FromString(delivery.record.payload), delivery) for delivery in deliveries]
+        told = {change.purchase_id: (change, delivery) for change, delivery in changes}
         known = await Orders(session).positions(told)
         names = {name for change, _ in told.values() for name in (change.subject, subject_of(session_id=change.session_id))}
         suppressed = await Suppressions(session).of(self._vault, names)
@@ -95,10 +94,10 @@ class FollowPurchases:
         bought: list[Row] = []
         unpaid: list[str] = []
         for purchase_id, (change, delivery) in told.items():
-            place = (Position.parse(delivery.position).ms, delivery.ordinal)
-            if place < known.get(purchase_id, (0, 0)) or suppressed.holds(change.subject, change.timestamp.ToDatetime(UTC)):
+            read_at = (delivery.offset.ms, delivery.ordinal)
+            if read_at < known.get(purchase_id, (0, 0)) or suppressed.holds(change.subject, change.timestamp.ToDatetime(UTC)):
                 continue
-            row = without_suppressed(order_row(change, *place), suppressed)
+            row = without_suppressed(order_row(change, *read_at), suppressed)
             rows.append(row)
             if row["paid_at"] is None or row["excluded"]:
                 unpaid.append(order_touchpoint_id(purchase_id))
@@ -107,18 +106,3 @@ class FollowPurchases:
         await Orders(session).put(rows)
         await Touchpoints(session).put(bought)
         await Touchpoints(session).remove(unpaid)
-        return ["applied"] * len(deliveries)
-
-
-def _event(delivery: Delivery) -> EventStored:
-    try:
-        return EventStored.FromString(delivery.record.payload)
-    except DecodeError:
-        raise Poison(f"not a {delivery.record.type}") from None
-
-
-def _purchase(delivery: Delivery) -> PurchaseChanged:
-    try:
-        return PurchaseChanged.FromString(delivery.record.payload)
-    except DecodeError:
-        raise Poison(f"not a {delivery.record.type}") from None

@@ -20,7 +20,7 @@ from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
 from kit.people.vault import Vault
@@ -223,5 +223,5 @@ class JourneysServicer(JourneysServiceServicer):
 
     async def _recorded(self, session: AsyncSession, records: Sequence[_Record]) -> Sequence[_Recorded]:
         recorded = [await record.work(session) for record in records]
-        await self._topic.tell(session, [told for each in recorded for told in each.told])
+        await self._topic.publish(session, [told for each in recorded for told in each.told])
         return recorded

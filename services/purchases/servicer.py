@@ -22,7 +22,7 @@ from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
@@ -102,7 +102,7 @@ class Retell:
         stay, lines, entries = await purchases.named(ids), await purchases.lines(ids), await purchases.entries(ids)
         await self._topic.forget(session, set(ids) - {row.id for row in stay})
         told = [(row.id, changed_message(row, lines.get(row.id, ()), entries.get(row.id, ()))) for row in stay]
-        await self._topic.tell(session, told)
+        await self._topic.publish(session, told)
 
 
 class PurchasesServicer(PurchasesServiceServicer):
@@ -287,7 +287,7 @@ class PurchasesServicer(PurchasesServiceServicer):
             recorded.append(_Recorded(order, max(NOTHING, row.refunded_amount - before)))
         await purchases.flush()
         told = [order for order, _ in recorded if order.changed]
-        await self._topic.tell(session, [(order.row.id, changed_message(order.row, order.lines, order.entries)) for order in told])
+        await self._topic.publish(session, [(order.row.id, changed_message(order.row, order.lines, order.entries)) for order in told])
         return recorded
 
     async def _shown(

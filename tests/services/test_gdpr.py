@@ -37,8 +37,10 @@ from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, Unavailable
-from kit.log.consume import Consumer
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.people.keys.store import Keys
@@ -190,7 +192,7 @@ class Gdpr:
         topic = StateTopic("identity", self.partitions)
 
         async def tell(session: AsyncSession) -> None:
-            await topic.tell(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
+            await topic.publish(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
 
         await transact(self.sessions, tell)
         await self.relay("identity")

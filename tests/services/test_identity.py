@@ -29,9 +29,12 @@ from sqlalchemy import func, select, text
 
 from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.log import dead_letters, positions
-from kit.log.consume import Consumer
-from kit.log.outbox import Outbox, Relay, StateTopic, prepare_heads
+from kit.log import offsets
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import Outbox, prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
 from kit.people.keys.seals import Seal
@@ -598,7 +601,7 @@ async def test_lifetime_value_is_exact_whatever_order_it_is_told_in(identity: Id
     before = await identity.history()
     async with identity.database.sessions.begin() as session:
         for topic in identity.consumers:
-            await positions.rewind(session, topic)
+            await offsets.rewind(session, topic)
     for topic in identity.consumers:
         await identity.follow(topic)
     assert await identity.history() == before

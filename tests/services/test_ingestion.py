@@ -26,11 +26,13 @@ from sqlalchemy import select, text, update
 
 from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.log import books, dead_letters
-from kit.log.account import Account
-from kit.log.append import Appender
-from kit.log.consume import Consumer
-from kit.log.outbox import Outbox, Relay
+from kit.log import books, offsets
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer, RawLogConsumer
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.people.keys.store import Keys
@@ -78,7 +80,7 @@ class Ingestion:
     def obey(self, policy: Policy) -> None:
         """Starts another worker, in a shop with this policy."""
         store = StoreEvents(self.outbox, self._enricher, self.keys, ObeyConsent(policy))
-        self.consumer = Consumer(self.database.sessions, self.log, RAW_TOPIC, store, counted=True)
+        self.consumer = RawLogConsumer(self.database.sessions, self.log, RAW_TOPIC, store)
 
     def _metadata(self, scope: str, user: str, address: str = "198.51.100.9") -> tuple[tuple[str, str], ...]:
         return (
@@ -185,7 +187,7 @@ def account(ingestion_database: Database) -> Account:
 @pytest.fixture
 async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys, account: Account) -> AsyncIterator[Ingestion]:
     database = ingestion_database
-    async with open_log(settings.redis_url, floors=partial(books.floors, database.sessions, RAW_TOPIC)) as log:
+    async with open_log(settings.redis_url, floors=partial(offsets.floors, database.sessions, RAW_TOPIC)) as log:
         await log.redis.flushall()
         appender = Appender(log, RAW_TOPIC, settings.log_partitions, account, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
         servicer = IngestionServicer(settings, database.sessions, log, appender, keys)

@@ -33,9 +33,12 @@ from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, upsert
 from kit.idempotency import id_of, key_of
-from kit.log import dead_letters, positions
-from kit.log.consume import Consumer
-from kit.log.outbox import Outbox, Relay, StateTopic
+from kit.log import offsets
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, partition_of
 from kit.people.persons import persons, subject_of
@@ -210,9 +213,9 @@ class Journeys:
                     key = message.event.user_id or message.event.session_id or message.event.id
                     await Outbox("events").add(session, partition_of(key, self.partitions), [record])
                 elif isinstance(message, PurchaseChanged):
-                    await StateTopic("purchases", self.partitions).tell(session, [(message.purchase_id, message)])
+                    await StateTopic("purchases", self.partitions).publish(session, [(message.purchase_id, message)])
                 else:
-                    await StateTopic("identity", self.partitions).tell(session, [(str(message), message)])
+                    await StateTopic("identity", self.partitions).publish(session, [(str(message), message)])
         await self.follow()
 
     async def follow(self) -> None:
@@ -228,7 +231,7 @@ class Journeys:
         """Reads all topics again from their beginning."""
         async with self.database.sessions.begin() as session:
             for topic in FOLLOWED:
-                await positions.rewind(session, topic)
+                await offsets.rewind(session, topic)
         self.consumers = {topic: Consumer(self.database.sessions, self.log, topic, handler) for topic, handler in FOLLOWED.items()}
         await self.follow()
 

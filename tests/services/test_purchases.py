@@ -33,8 +33,10 @@ from cli.rates import import_rates
 from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import transact
-from kit.log.consume import Consumer
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START
 from kit.people.keys.store import Keys
@@ -146,7 +148,7 @@ class Shop:
         await prepare_heads(self.sessions, "identity", self.settings.log_partitions)
 
         async def tell(session: Any) -> None:
-            await topic.tell(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
+            await topic.publish(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
 
         await transact(self.sessions, tell)
         relay = Relay(self.sessions, self.log, "identity", keep=timedelta(hours=1))

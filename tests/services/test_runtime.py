@@ -16,7 +16,7 @@ from pmp.privacy.v1.privacy_pb2 import EraseRequest
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 from sqlalchemy import func, select
 
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.tables import outbox_heads
 from kit.people.persons import project_identity

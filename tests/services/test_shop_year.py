@@ -25,8 +25,10 @@ from sqlalchemy import select
 
 from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
-from kit.log.consume import Consumer
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.people.keys.store import Keys
 from kit.settings import Settings

@@ -18,9 +18,10 @@ from sqlalchemy import MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
-from kit.log import dead_letters
-from kit.log.outbox import StateTopic, prepare_heads
-from kit.log.streams import Delivery
+from kit.log.consume import dead_letters
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.state_topic import StateTopic
+from kit.log.streams import Delivery, Offset
 from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import aliases, persons, users
@@ -224,7 +225,7 @@ async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings
         for number, person in enumerate((ADA, BOB)):
             event = event_pb2.ReceivedEvent(event=event_pb2.Event(id=f"e{number}", user_id=str(person.number)))
             record = log_pb2.Record(type=event.DESCRIPTOR.full_name, payload=event.SerializeToString())
-            letters.append((Delivery("intake", 0, f"{number}-0", 0, 1, record), "because"))
+            letters.append((Delivery("intake", 0, Offset(number, 0), 0, 1, record), "because"))
         async with database.sessions.begin() as session:
             await dead_letters.add(session, letters)
         assert (await data.count(ADA.names))["dead_letters"] == 1

@@ -11,7 +11,7 @@ from pmp.log.v1 import log_pb2
 
 from kit.database.transactions import Sessions
 from kit.log import books
-from kit.log.streams import Entry, Position
+from kit.log.streams import Entry, Offset
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.memory_log import MemoryLog
 from tests.simulation.truth import Appended, Place, Truth
@@ -19,7 +19,7 @@ from tests.simulation.truth import Appended, Place, Truth
 # A dead letter that was given another try is written down again.
 _LAST: Final = "FROM event_processing_log WHERE id IN (SELECT MAX(id) FROM event_processing_log GROUP BY log_position)"
 
-Settled: TypeAlias = Mapping[tuple[int, Position, int], int]
+Settled: TypeAlias = Mapping[tuple[int, Offset, int], int]
 """How often each delivery (partition, position, place in the entry) was settled."""
 
 
@@ -34,10 +34,10 @@ class Judge:
     async def judge(self) -> None:
         """Adds what it finds to the violations."""
         stored = dict(self._disk.ask("SELECT id, source FROM events"))
-        settled = Counter[tuple[int, Position, int]]()
+        settled = Counter[tuple[int, Offset, int]]()
         for (place,) in self._disk.ask(f"SELECT log_position {_LAST}"):
             partition, position, ordinal = place.split("/")
-            settled[int(partition), Position.parse(position), int(ordinal)] += 1
+            settled[int(partition), Offset.parse(position), int(ordinal)] += 1
         self._judge_deliveries(stored, settled)
         self._judge_dead_letters(stored, settled)
         if not (self._truth.log_restores and self._truth.database_restores):

@@ -20,8 +20,8 @@ from kit.log.streams import (
     Count,
     Counters,
     Entry,
+    Offset,
     OutOfTurnError,
-    Position,
     StreamLog,
     Watermarks,
     reconcile,
@@ -36,17 +36,17 @@ Pause = Callable[[str], Awaitable[None]]
 class Stream:
     """One partition. `kept` tells a test which entries it ever held, also where they were trimmed since."""
 
-    head: Position = START
+    head: Offset = START
     entries: list[Entry] = field(default_factory=list[Entry])
-    trimmed: Position = START
+    trimmed: Offset = START
     counts: dict[Count, int] = field(default_factory=dict[Count, int])
-    kept: set[Position] = field(default_factory=set[Position])
+    kept: set[Offset] = field(default_factory=set[Offset])
 
     def copy(self) -> Stream:
         """The same content, independent of this one."""
         return replace(self, entries=list(self.entries), counts=dict(self.counts), kept=set(self.kept))
 
-    def add(self, position: Position, pack: bytes, messages: int, hour: int) -> Entry:
+    def add(self, position: Offset, pack: bytes, messages: int, hour: int) -> Entry:
         """Adds an entry, as XADD does.
 
         Raises:
@@ -170,54 +170,54 @@ class MemoryLog(StreamLog):
         if stream.counts.get(last, 0) != item.turn.after:
             return OutOfTurnError(stream.counts.get(last, 0))
         for pack, messages in item.packs:
-            now = Position(self._server.now(), 0)
-            entry = stream.add(now if now > stream.head else Position(stream.head.ms, stream.head.seq + 1), pack, messages, item.hour)
-            stream.kept.add(entry.position)
+            now = Offset(self._server.now(), 0)
+            entry = stream.add(now if now > stream.head else Offset(stream.head.ms, stream.head.seq + 1), pack, messages, item.hour)
+            stream.kept.add(entry.offset)
         stream.counts[last] = item.turn.number
         stream.counts |= {Count(item.turn.writer, name, item.hour): count for name, count in item.counters.items() if count}
         return None
 
     @override
-    async def read(self, topic: str, partition: int, after: Position, *, limit: int, block_ms: int) -> Sequence[Entry]:
+    async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
         await self._pause(f"read {topic} {partition}")
-        return [entry for entry in self._server.stream(topic, partition).entries if entry.position > after][:limit]
+        return [entry for entry in self._server.stream(topic, partition).entries if entry.offset > after][:limit]
 
     @override
-    async def head(self, topic: str, partition: int) -> Position:
+    async def head(self, topic: str, partition: int) -> Offset:
         await self._pause(f"head {topic} {partition}")
         return self._server.stream(topic, partition).head
 
     @override
-    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+    async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
         await self._pause(f"publish {topic} {partition} {packs[0][0]}..{packs[-1][0]} behind {head.ms}")
         self._server.check_room(sum(len(pack) for _, pack, _ in packs))
         stream = self._server.stream(topic, partition)
         at_head = stream.head == head
         if at_head:
             if packs[0][0] != head.ms + 1:
-                stream.trimmed = Position(packs[0][0] - 1, 0)
+                stream.trimmed = Offset(packs[0][0] - 1, 0)
             for position, pack, messages in packs:
-                stream.add(Position(position, 0), pack, messages, 0)
+                stream.add(Offset(position, 0), pack, messages, 0)
         await self._pause("publish done")
         return at_head
 
     @override
-    async def raise_head(self, topic: str, partition: int, position: Position) -> None:
-        await self._pause(f"raise {topic} {partition} to {position}")
+    async def raise_head(self, topic: str, partition: int, offset: Offset) -> None:
+        await self._pause(f"raise {topic} {partition} to {offset}")
         stream = self._server.stream(topic, partition)
-        stream.head = max(stream.head, position)
+        stream.head = max(stream.head, offset)
         await self._pause("raise done")
 
     @override
-    async def trim(self, topic: str, partition: int, through: Position) -> None:
+    async def trim(self, topic: str, partition: int, through: Offset) -> None:
         await self._pause(f"trim {topic} {partition} through {through}")
         stream = self._server.stream(topic, partition)
-        stream.entries = [entry for entry in stream.entries if entry.position > through]
+        stream.entries = [entry for entry in stream.entries if entry.offset > through]
         stream.trimmed = max(stream.trimmed, through)
         await self._pause("trim done")
 
     @override
-    async def trimmed(self, topic: str, partition: int) -> Position:
+    async def trimmed(self, topic: str, partition: int) -> Offset:
         await self._pause(f"trimmed {topic} {partition}")
         return self._server.stream(topic, partition).trimmed
 
@@ -231,12 +231,12 @@ class MemoryLog(StreamLog):
         return Counters(dict(stream.counts))
 
     @override
-    async def backlog(self, topic: str, partition: int, after: Position) -> Backlog:
+    async def backlog(self, topic: str, partition: int, after: Offset) -> Backlog:
         await self._pause(f"backlog {topic} {partition}")
         stream = self._server.stream(topic, partition)
         pending: Counter[int] = Counter()
         for entry in stream.entries:
-            if entry.position > after:
+            if entry.offset > after:
                 pending[entry.hour] += entry.messages
         return Backlog(self._counters(topic, partition), dict(pending), stream.trimmed)
 
@@ -246,11 +246,11 @@ class MemoryLog(StreamLog):
         for counter in counters:
             self._server.stream(topic, partition).counts.pop(counter, None)
 
-    async def newest(self, topic: str, partition: int) -> Position:
+    async def newest(self, topic: str, partition: int) -> Offset:
         """The last entry that is there."""
         await self._pause(f"newest {topic} {partition}")
         entries = self._server.stream(topic, partition).entries
-        return entries[-1].position if entries else START
+        return entries[-1].offset if entries else START
 
     async def size_bytes(self, topic: str, partition: int) -> int:
         """Size of one partition's packs."""

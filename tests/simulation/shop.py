@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id
 from kit.database.engine import open_database
-from kit.log.outbox import prepare_heads
-from kit.log.streams import Delivery, Position
+from kit.log.publish.outbox import prepare_heads
+from kit.log.streams import Delivery
 from kit.migrate import migrate
 from services.ingestion.messages import TOPIC
 from tests.simulation.inline_sqlite import Disk, Server, open_server
@@ -34,19 +34,18 @@ projected = Table(
 """What the downstream reader makes of the topic: a row for each message, at its place. A second effect breaks the key."""
 
 
-async def project(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str]:
+async def project(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic: a row for each message."""
     rows = [
         {
             "partition": delivery.partition,
-            "position": Position.parse(delivery.position).ms,
+            "position": delivery.offset.ms,
             "ordinal": delivery.ordinal,
             "id": pb.EventStored.FromString(delivery.record.payload).event.id,
         }
         for delivery in deliveries
     ]
     await session.execute(insert(projected), rows)
-    return ["projected"] * len(deliveries)
 
 
 @dataclass(slots=True)

@@ -18,10 +18,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
-from kit.log import positions
-from kit.log.account import Account
-from kit.log.streams import Position
-from kit.log.tables import offsets
+from kit.log import offsets
+from kit.log.intake.account import Account
+from kit.log.streams import Offset
+from kit.log.tables import offsets as table
 from kit.telemetry.log_lines import log_to_stdout
 from tests.simulation.memory_log import MemoryLog
 from tests.simulation.shop import Shop, open_shop
@@ -111,19 +111,19 @@ class InHandLog(MemoryLog):
     """What a relay does that publishes what it has in hand, whatever the head is by now, and takes a refusal for done."""
 
     @override
-    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+    async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
         for _ in range(20):
             await self._pause("publish, in a while, what is in hand")
         stream = self.server.stream(topic, partition)
         for position, pack, messages in packs:
             if position > stream.head.ms:
-                stream.add(Position(position, 0), pack, messages, 0)
+                stream.add(Offset(position, 0), pack, messages, 0)
         return True
 
 
-async def _advance_whoever_came_first(session: AsyncSession, topic: str, partition: int, _old: Position, new: Position) -> None:
-    own = (offsets.c.topic == topic, offsets.c.partition == partition)
-    await session.execute(update(offsets).where(*own).values(position=str(new)))
+async def _advance_whoever_came_first(session: AsyncSession, topic: str, partition: int, _old: Offset, new: Offset) -> None:
+    own = (table.c.topic == topic, table.c.partition == partition)
+    await session.execute(update(table).where(*own).values(position=str(new)))
 
 
 async def _write_nothing(*_arguments: object) -> None:
@@ -143,8 +143,8 @@ class TestTheSimulationItself:
     async def test_finds_a_relay_that_publishes_what_it_has_in_hand(self, shop: Shop) -> None:
         assert await self._found(shop, LOG, Rules(relay_log=InHandLog), within=300)
 
-    async def test_finds_a_consumer_that_does_not_check_its_position(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(positions, "advance", _advance_whoever_came_first)
+    async def test_finds_a_consumer_that_does_not_check_its_offset(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(offsets, "advance", _advance_whoever_came_first)
         assert await self._found(shop, PROCESSES, Rules(), within=50)
 
     async def test_finds_an_appender_that_does_not_reconcile_a_restored_log(self, shop: Shop) -> None:

@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 from typing_extensions import override
 
 from kit.database.transactions import Sessions
-from kit.log import dead_letters
-from kit.log.account import Account, Keep, Share
-from kit.log.streams import Append, Entry, Position
+from kit.log.consume import dead_letters
+from kit.log.intake.account import Account, Keep, Share
+from kit.log.streams import Append, Entry, Offset
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.inline_sqlite import Disk
 from tests.simulation.memory_log import MemoryLog, MemoryRedis, Pause, Stream
 
-Place: TypeAlias = tuple[int, Position]
+Place: TypeAlias = tuple[int, Offset]
 """Partition and position of an entry in the raw log."""
 Appended: TypeAlias = tuple[str, int, int]
 """Writer, partition and number of an append."""
@@ -59,7 +59,7 @@ class Truth:
         """Notes what is in the raw log. Called whenever something came."""
         for partition, stream in self.redis.streams(RAW_TOPIC).items():
             for entry in stream.entries:
-                place = (partition, entry.position)
+                place = (partition, entry.offset)
                 if self.raw.get(place) is not entry:
                     # Positions of entries that were lost before anybody read them are given again.
                     self.raw[place] = entry
@@ -72,7 +72,7 @@ class Truth:
         for (topic, partition), stream in backup.items():
             if topic == RAW_TOPIC:
                 kept |= {(partition, position) for position in stream.kept}
-                kept |= {(partition, entry.position) for entry in stream.entries}
+                kept |= {(partition, entry.offset) for entry in stream.entries}
                 kept |= {place for place in self.raw if place[0] == partition and place[1] <= stream.trimmed}
         lost = self.raw.keys() - kept
         self.log_lost |= lost
@@ -94,11 +94,11 @@ class Truth:
             self.violations.append(f"{unread} were trimmed away before they were read")
         self.unread_lost |= unread
 
-    def read_through(self) -> dict[int, Position]:
+    def read_through(self) -> dict[int, Offset]:
         """How far the database of today has read the raw log."""
-        positions = dict.fromkeys(range(self.partitions), Position(0, 0))
+        positions = dict.fromkeys(range(self.partitions), Offset(0, 0))
         for partition, position in self.disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", RAW_TOPIC):
-            positions[partition] = Position.parse(position)
+            positions[partition] = Offset.parse(position)
         return positions
 
     def drained(self) -> bool:
@@ -109,7 +109,7 @@ class Truth:
 
     def unread(self) -> bool:
         """There is work for workers."""
-        ends = {partition: stream.entries[-1].position for partition, stream in self.redis.streams(RAW_TOPIC).items() if stream.entries}
+        ends = {partition: stream.entries[-1].offset for partition, stream in self.redis.streams(RAW_TOPIC).items() if stream.entries}
         return bool(ends) and any(ends.get(partition, position) > position for partition, position in self.read_through().items())
 
     def unpublished(self) -> bool:
@@ -121,7 +121,7 @@ class Truth:
         """There is work for readers."""
         seen = dict(self.reader_disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", TOPIC))
         streams = self.redis.streams(TOPIC).items()
-        return any(p not in self.stopped and Position.parse(seen.get(p, "0-0")) < stream.head for p, stream in streams)
+        return any(p not in self.stopped and Offset.parse(seen.get(p, "0-0")) < stream.head for p, stream in streams)
 
 
 class WatchedLog(MemoryLog):
@@ -132,7 +132,7 @@ class WatchedLog(MemoryLog):
         self._truth = truth
 
     @override
-    async def trim(self, topic: str, partition: int, through: Position) -> None:
+    async def trim(self, topic: str, partition: int, through: Offset) -> None:
         await super().trim(topic, partition, through)
         self._truth.trimmed(partition)
 
@@ -145,7 +145,7 @@ class WatchedLog(MemoryLog):
         new = stream.entries[stream.entries.index(before) + 1 :] if before else stream.entries
         if verdict is None:
             append = (item.turn.writer, item.partition, item.turn.number)
-            self._truth.appended += [((item.partition, entry.position), entry, append) for entry in new]
+            self._truth.appended += [((item.partition, entry.offset), entry, append) for entry in new]
         return verdict
 
 

@@ -24,13 +24,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions
 from kit.errors import LogFull, Unavailable
-from kit.log import books, dead_letters
-from kit.log.account import Sender
-from kit.log.append import Appender, packs
-from kit.log.consume import Consumer, GapError
-from kit.log.outbox import Outbox, Relay, TopicAheadOfDatabase
+from kit.log import books, offsets
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer, RawLogConsumer
+from kit.log.consume.reader import GapError
+from kit.log.intake.account import Sender
+from kit.log.intake.appender import Appender
+from kit.log.packs import packs
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay, TopicAheadOfDatabase
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Entry, Position
+from kit.log.streams import Entry, Offset
 from kit.log.trim import Trimmer
 from kit.outages import is_outage
 from kit.people.keys.store import Keys
@@ -295,7 +299,7 @@ class World:
         return kind(self.redis, pause=self.scheduler.pause, **options)
 
     async def _service(self, host: _Host) -> None:
-        floors = partial(books.floors, self.sessions, RAW_TOPIC)
+        floors = partial(offsets.floors, self.sessions, RAW_TOPIC)
         log = WatchedLog(
             self.truth, self.scheduler.pause, floors=floors if self.rules.reconciles else None, clock=lambda: self.clock / 1000
         )
@@ -393,14 +397,8 @@ class World:
         ) -> Sequence[Treatment]:
             return [Treatment.DROP if received.event.id.endswith("suppressed") else Treatment.STORE for received in events]
 
-        consumer = Consumer(
-            self.sessions,
-            log,
-            RAW_TOPIC,
-            StoreEvents(outbox, self._enricher, self._keys, consent),
-            counted=True,
-            after_commit=trimmer.after_commit,
-        )
+        store = StoreEvents(outbox, self._enricher, self._keys, consent)
+        consumer = RawLogConsumer(self.sessions, log, RAW_TOPIC, store, after_commit=trimmer.after_commit)
         while True:
             await self._rest(self.truth.unread)
             partition = self.random.randrange(self.partitions)
@@ -474,7 +472,7 @@ class World:
             stored = [stored_message(row) for row in group]
             records = [log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString()) for message in stored]
             entries.extend(
-                Entry(Position(position, 0), pack, count, 0) for pack, count in packs([record.SerializeToString() for record in records])
+                Entry(Offset(position, 0), pack, count, 0) for pack, count in packs([record.SerializeToString() for record in records])
             )
         return entries
 

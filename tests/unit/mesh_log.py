@@ -12,8 +12,9 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
-from kit.log.append import packs
-from kit.log.consume import Poison
+from kit.log import books
+from kit.log.consume.handler import Outcome
+from kit.log.packs import packs
 from kit.log.streams import Append, Delivery, StreamLog, Turn
 from services.ingestion.models import ProcessingRow
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
@@ -48,18 +49,23 @@ async def append(log: StreamLog, *texts: str, partition: int = 0, hour: int = HO
     assert verdict is None
 
 
-async def store(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
-    """Writes a row for each message; those that are `bad` never succeed."""
+async def store(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+    """Handler of a topic: writes a row for each message; those that are `bad` never succeed."""
     now = datetime.now(UTC)
     texts = [delivery.record.payload.decode() for delivery in deliveries]
     rows = [
-        {"event_id": text, "outcome": "stored", "received_at": now, "processed_at": now, "log_position": delivery.position}
+        {"event_id": text, "outcome": "stored", "received_at": now, "processed_at": now, "log_position": str(delivery.offset)}
         for text, delivery in zip(texts, deliveries, strict=True)
     ]
     await session.execute(insert(ProcessingRow), rows)
     if BAD in texts:
         raise ValueError("a message that nobody can read")
-    return ["stored"] * len(deliveries)
+
+
+async def store_events(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    """Handler of the raw log: the same, with the outcome of each message."""
+    await store(session, deliveries)
+    return [books.STORED] * len(deliveries)
 
 
 async def stored(database: Database) -> list[str]:

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
 from kit.errors import Unavailable
-from kit.log import books
-from kit.log.account import Account, Receipts, Sender
-from kit.log.append import Appender
-from kit.log.consume import Consumer
+from kit.log import books, offsets
+from kit.log.consume.consumer import RawLogConsumer
+from kit.log.intake.account import Account, Receipts, Sender
+from kit.log.intake.appender import Appender
 from kit.log.tables import log_counters
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
-from tests.unit.mesh_log import HOUR, TOPIC, record, store
+from tests.unit.mesh_log import HOUR, TOPIC, record, store_events
 
 SENDER = Sender("shop", "site", HOUR * 3_600_000_000)
 
@@ -32,7 +32,7 @@ class Intake:
         self.database = database
         self.kept: list[Receipts] = []
         self.account = Account(database.sessions, TOPIC, self._keep)
-        log = MemoryLog(self.server, pause=self._pause, floors=lambda: books.floors(database.sessions, TOPIC))
+        log = MemoryLog(self.server, pause=self._pause, floors=lambda: offsets.floors(database.sessions, TOPIC))
         self.appender = Appender(log, TOPIC, 1, self.account, max_bytes=1 << 30, used_bytes=log.used_bytes, clock=lambda: HOUR * 3600)
 
     async def _pause(self, point: str) -> None:
@@ -58,7 +58,7 @@ class Intake:
 
     async def store(self) -> None:
         """The worker stores what lies in the log."""
-        consumer = Consumer(self.database.sessions, MemoryLog(self.server), TOPIC, store, counted=True)
+        consumer = RawLogConsumer(self.database.sessions, MemoryLog(self.server), TOPIC, store_events)
         while await consumer.step(0):
             pass
 
@@ -145,7 +145,7 @@ async def test_a_database_that_is_away_stops_no_append_and_is_told_later(intake:
 
 
 async def test_the_end_of_a_process_is_written_down_and_nothing_at_rest(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kit.log.account._EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("kit.log.intake.account._EVERY_SECONDS", 0.01)
     running = asyncio.create_task(intake.appender.run())
     for name in ("a", "b"):
         await intake.appender.append([("user", record(name).SerializeToString())], ids=[name], sender=SENDER)
@@ -154,7 +154,7 @@ async def test_the_end_of_a_process_is_written_down_and_nothing_at_rest(intake: 
             if intake.named()[-1:] == [name]:
                 break
     assert len(intake.kept) == 2
-    monkeypatch.setattr("kit.log.account._EVERY_SECONDS", 3600)
+    monkeypatch.setattr("kit.log.intake.account._EVERY_SECONDS", 3600)
     await intake.appender.append([("user", record("c").SerializeToString())], ids=["c"], sender=SENDER)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -163,8 +163,8 @@ async def test_the_end_of_a_process_is_written_down_and_nothing_at_rest(intake: 
 
 
 async def test_of_more_than_can_be_kept_the_numbers_are_told(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kit.log.account._MOST_IDS", 2)
-    monkeypatch.setattr("kit.log.account._PAGE_IDS", 1)
+    monkeypatch.setattr("kit.log.intake.account._MOST_IDS", 2)
+    monkeypatch.setattr("kit.log.intake.account._PAGE_IDS", 1)
     for name in ("a", "b", "c"):
         await intake.append(name)
     await intake.account.write()

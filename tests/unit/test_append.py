@@ -15,11 +15,12 @@ from sqlalchemy.exc import OperationalError
 from kit.database.engine import open_database
 from kit.database.transactions import Sessions
 from kit.errors import LogFull, Unavailable
-from kit.log.account import Account
-from kit.log.append import Appender, packs
-from kit.log.disk import LogDisk
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.intake.disk import LogDisk
+from kit.log.packs import PACK_BYTES, packs
 from kit.log.redis_log import RedisLog, open_log
-from kit.log.streams import PACK_BYTES, START, StreamLog, partition_of
+from kit.log.streams import START, StreamLog, partition_of
 from kit.log.tables import log_counters
 from tests.servers import PrivateRedis
 from tests.simulation.memory_log import MemoryLog, MemoryRedis

@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import select
 
 from kit.database.engine import Database
-from kit.log import books
+from kit.log import books, offsets
 from kit.log.books import Account
-from kit.log.consume import Consumer
+from kit.log.consume.consumer import RawLogConsumer
 from kit.log.redis_log import RedisLog, key
 from kit.log.streams import Count, Counters, StreamLog
 from kit.log.tables import log_counters
 from tests.simulation.memory_log import MemoryLog
-from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, group, memory_log, store
+from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, group, memory_log, store_events
 
 PARTITIONS = 2
 
@@ -45,11 +45,11 @@ async def copy(database: Database, live: Counters, copied: Counters | None = Non
 def wiped(database: Database, log: MemoryLog) -> MemoryLog:
     """A new connection to a log that lost everything."""
     log.server.restore({})
-    return MemoryLog(log.server, floors=lambda: books.floors(database.sessions, TOPIC))
+    return MemoryLog(log.server, floors=lambda: offsets.floors(database.sessions, TOPIC))
 
 
-def consumer(database: Database, log: StreamLog) -> Consumer:
-    return Consumer(database.sessions, log, TOPIC, store, counted=True)
+def consumer(database: Database, log: StreamLog) -> RawLogConsumer:
+    return RawLogConsumer(database.sessions, log, TOPIC, store_events)
 
 
 async def test_what_is_in_the_log_is_pending_until_it_is_stored(ingestion_database: Database, log: RedisLog) -> None:
@@ -114,7 +114,7 @@ async def test_what_a_restored_log_lost_is_missing_in_the_books(ingestion_databa
     await append(log, "b", "c")
     await copy(ingestion_database, await log.counters(TOPIC, 0))
     log.server.restore(backup)
-    restored = MemoryLog(log.server, floors=lambda: books.floors(ingestion_database.sessions, TOPIC))
+    restored = MemoryLog(log.server, floors=lambda: offsets.floors(ingestion_database.sessions, TOPIC))
     await consumer(ingestion_database, restored).step(0)
     await append(restored, "d")
     await consumer(ingestion_database, restored).step(0)
@@ -140,7 +140,7 @@ async def test_counters_are_copied_when_they_changed_or_their_writer_did(ingesti
 async def test_floors_tell_the_position(ingestion_database: Database, log: RedisLog) -> None:
     await append(log, "a")
     await consumer(ingestion_database, log).step(0)
-    assert await books.floors(ingestion_database.sessions, TOPIC) == {(TOPIC, 0): await log.head(TOPIC, 0)}
+    assert await offsets.floors(ingestion_database.sessions, TOPIC) == {(TOPIC, 0): await log.head(TOPIC, 0)}
 
 
 async def test_counts_that_left_the_log_stay_in_the_books(ingestion_database: Database, log: RedisLog) -> None:

@@ -11,13 +11,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
-from kit.log import dead_letters, positions
-from kit.log.consume import Consumer, GapError, Poison
+from kit.log import offsets
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer, RawLogConsumer
+from kit.log.consume.handler import Outcome, Poison
+from kit.log.consume.reader import GapError
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Delivery, Entry, Position
+from kit.log.streams import START, Delivery, Entry, Offset
 from tests.simulation.memory_log import MemoryLog
-from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, packed, store, stored
+from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, packed, store, store_events, stored
 
 
 async def letters(database: Database) -> list[dead_letters.DeadLetter]:
@@ -27,7 +30,7 @@ async def letters(database: Database) -> list[dead_letters.DeadLetter]:
 
 def entry(position: int, *texts: str) -> Entry:
     [(pack, messages)] = packed(*texts)
-    return Entry(Position(position, 0), pack, messages, 0)
+    return Entry(Offset(position, 0), pack, messages, 0)
 
 
 async def published(log: MemoryLog, *positions: int) -> None:
@@ -35,7 +38,7 @@ async def published(log: MemoryLog, *positions: int) -> None:
     stream = log.server.stream(TOPIC, 0)
     for position in positions:
         [(pack, messages)] = packed(f"m{position}")
-        stream.add(Position(position, 0), pack, messages, 0)
+        stream.add(Offset(position, 0), pack, messages, 0)
 
 
 class History:
@@ -54,7 +57,7 @@ async def test_messages_take_effect_in_their_order(ingestion_database: Database)
     log = memory_log()
     await append(log, "a", "b")
     await append(log, "c")
-    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
     assert await consumer.step(0) == 3
     assert await consumer.step(0) == 0
     assert await stored(ingestion_database) == ["a", "b", "c"]
@@ -72,7 +75,7 @@ async def test_another_process_goes_on_where_the_first_one_was(ingestion_databas
 async def test_a_consumer_that_was_overtaken_changes_nothing_and_goes_on_from_there(ingestion_database: Database) -> None:
     log = memory_log()
     await append(log, "a")
-    slow, quick = (Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True) for _ in range(2))
+    slow, quick = (RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events) for _ in range(2))
     await slow.step(0)
     await append(log, "b")
     await quick.step(0)
@@ -84,7 +87,7 @@ async def test_a_consumer_that_was_overtaken_changes_nothing_and_goes_on_from_th
 
 async def test_two_consumers_at_once_have_one_effect(ingestion_database: Database) -> None:
     log = memory_log()
-    consumers = [Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True) for _ in range(3)]
+    consumers = [RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events) for _ in range(3)]
     for number in range(10):
         await append(log, f"{number}")
         # One of them is ahead; SQLite tells the others that it is locked, MariaDB lets them wait.
@@ -97,7 +100,7 @@ async def test_one_bad_message_among_a_thousand_is_set_aside_alone(ingestion_dat
     log = memory_log()
     texts = [f"m{number}" for number in range(999)]
     await append(log, *texts[:700], BAD, *texts[700:])
-    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
     assert await consumer.step(0) == 1000
     assert await stored(ingestion_database) == texts
     [letter] = await letters(ingestion_database)
@@ -107,10 +110,10 @@ async def test_one_bad_message_among_a_thousand_is_set_aside_alone(ingestion_dat
 async def test_transactions_that_take_long_are_followed_by_smaller_ones(ingestion_database: Database) -> None:
     sizes: list[int] = []
 
-    async def slow(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def slow(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         sizes.append(len(deliveries))
         await asyncio.sleep(0.6)
-        return await store(session, deliveries)
+        await store(session, deliveries)
 
     log = memory_log()
     texts = [f"m{number}" for number in range(1900)]
@@ -124,14 +127,14 @@ async def test_transactions_that_take_long_are_followed_by_smaller_ones(ingestio
 
 
 async def test_a_handler_says_which_messages_it_sets_aside(ingestion_database: Database) -> None:
-    async def choosy(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
-        kept = await store(session, [delivery for delivery in deliveries if delivery.record.payload != b"odd"])
+    async def choosy(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        kept = await store_events(session, [delivery for delivery in deliveries if delivery.record.payload != b"odd"])
         words = iter(kept)
         return [Poison("it is odd") if delivery.record.payload == b"odd" else next(words) for delivery in deliveries]
 
     log = memory_log()
     await append(log, "a", "odd", "b")
-    await Consumer(ingestion_database.sessions, log, TOPIC, choosy, counted=True).step(0)
+    await RawLogConsumer(ingestion_database.sessions, log, TOPIC, choosy).step(0)
     assert await stored(ingestion_database) == ["a", "b"]
     assert [letter.reason for letter in await letters(ingestion_database)] == ["it is odd"]
 
@@ -140,20 +143,20 @@ async def test_a_handler_says_which_messages_it_sets_aside(ingestion_database: D
 async def test_an_outage_sets_nothing_aside_and_the_partition_waits(ingestion_database: Database, outage: Exception) -> None:
     troubles: list[Exception] = [outage]
 
-    async def troubled(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
-        outcomes = await store(session, deliveries)
+    async def troubled(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        outcomes = await store_events(session, deliveries)
         if troubles:
             raise troubles.pop()
         return outcomes
 
     log = memory_log()
     await append(log, "a", "b")
-    consumer = Consumer(ingestion_database.sessions, log, TOPIC, troubled, counted=True)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, troubled)
     with pytest.raises(type(outage)):
         await consumer.step(0)
     assert await stored(ingestion_database) == []
     assert await letters(ingestion_database) == []
-    assert await positions.load(ingestion_database.sessions, TOPIC, 0) == START
+    assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == START
     assert await consumer.step(0) == 2
     assert await stored(ingestion_database) == ["a", "b"]
 
@@ -161,16 +164,16 @@ async def test_an_outage_sets_nothing_aside_and_the_partition_waits(ingestion_da
 async def test_a_lone_message_whose_id_another_partition_stored_meanwhile_is_looked_at_again(ingestion_database: Database) -> None:
     tries = 0
 
-    async def overtaken_once(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def overtaken_once(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise IntegrityError("INSERT", {}, Exception("another transaction stored it"))
-        return await store(session, deliveries)
+        return await store_events(session, deliveries)
 
     log = memory_log()
     await append(log, "a")
-    await Consumer(ingestion_database.sessions, log, TOPIC, overtaken_once, counted=True).step(0)
+    await RawLogConsumer(ingestion_database.sessions, log, TOPIC, overtaken_once).step(0)
     assert await letters(ingestion_database) == []
     assert await stored(ingestion_database) == ["a"]
 
@@ -199,7 +202,7 @@ async def test_a_hole_between_entries_that_are_read_together_stops_the_consumer_
 async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, *range(1, 10))
-    await log.trim(TOPIC, 0, Position(7, 0))
+    await log.trim(TOPIC, 0, Offset(7, 0))
     history = History(9)
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=history)
     while await consumer.step(0):
@@ -213,7 +216,7 @@ async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(inge
 async def test_a_gap_that_a_relay_left_in_a_stream_is_filled_from_the_history(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, 1, 2)
-    await log.publish(TOPIC, 0, head=Position(2, 0), packs=[(6, packed("m6")[0][0], 1)])
+    await log.publish(TOPIC, 0, head=Offset(2, 0), packs=[(6, packed("m6")[0][0], 1)])
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(6))
     while await consumer.step(0):
         pass
@@ -226,26 +229,26 @@ async def test_a_consumer_that_has_nothing_to_do_notices_that_it_was_sent_back(i
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(2))
     await consumer.step(0)
     async with ingestion_database.sessions.begin() as session:
-        await positions.rewind(session, TOPIC)
+        await offsets.rewind(session, TOPIC)
     assert await consumer.step(0) == 0
     assert await consumer.step(0) == 2
     assert await stored(ingestion_database) == ["m1", "m2", "m1", "m2"]
 
 
 async def test_positions_beyond_the_stored_one_are_not_taken_by_a_late_consumer(ingestion_database: Database) -> None:
-    await positions.load(ingestion_database.sessions, TOPIC, 0)
+    await offsets.load(ingestion_database.sessions, TOPIC, 0)
     async with ingestion_database.sessions.begin() as session:
-        await positions.advance(session, TOPIC, 0, START, Position(10, 0))
-    with pytest.raises(positions.OffsetConflict):
+        await offsets.advance(session, TOPIC, 0, START, Offset(10, 0))
+    with pytest.raises(offsets.OffsetConflict):
         async with ingestion_database.sessions.begin() as session:
-            await positions.advance(session, TOPIC, 0, Position(9, 0), Position(11, 0))
-    assert await positions.load(ingestion_database.sessions, TOPIC, 0) == Position(10, 0)
+            await offsets.advance(session, TOPIC, 0, Offset(9, 0), Offset(11, 0))
+    assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == Offset(10, 0)
 
 
 async def test_after_commit_is_told_how_far_it_came(ingestion_database: Database) -> None:
-    told: list[tuple[int, Position]] = []
+    told: list[tuple[int, Offset]] = []
 
-    async def after_commit(partition: int, position: Position) -> None:
+    async def after_commit(partition: int, position: Offset) -> None:
         told.append((partition, position))
 
     log = memory_log()
@@ -258,7 +261,7 @@ async def test_after_commit_is_told_how_far_it_came(ingestion_database: Database
 
 async def test_it_runs_until_it_is_told_to_stop_and_gives_its_leases_back(ingestion_database: Database, log: RedisLog) -> None:
     leases = Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)
-    consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, counted=True)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
     running = asyncio.create_task(consumer.run(leases))
     await append(log, "a")
     await append(log, "b", partition=1)

@@ -10,14 +10,17 @@ from pmp.log.v1 import log_pb2 as pb
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
-from kit.log import books, dead_letters
+from kit.log import books
 from kit.log.books import Account
-from kit.log.consume import Consumer, Handler, Poison
-from kit.log.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
-from kit.log.outbox import Outbox, Relay
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer, RawLogConsumer
+from kit.log.consume.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
+from kit.log.consume.handler import Outcome, Poison, RawLogHandler
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.streams import START, Delivery, StreamLog
 from tests.simulation.memory_log import MemoryLog
-from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, memory_log, record, store, stored
+from tests.unit.mesh_log import BAD, HOUR, TOPIC, append, memory_log, record, store, store_events, stored
 
 
 class Publishing:
@@ -26,7 +29,7 @@ class Publishing:
     def __init__(self, *refused: str) -> None:
         self.refused = set(refused)
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         good = [delivery for delivery in deliveries if delivery.record.payload.decode() not in self.refused]
         if good:
             await store(session, good)
@@ -34,8 +37,8 @@ class Publishing:
         return ["stored" if delivery in good else Poison("refused") for delivery in deliveries]
 
 
-def consumer(database: Database, log: StreamLog, handler: Handler, *, counted: bool = True) -> Consumer:
-    return Consumer(database.sessions, log, TOPIC, handler, counted=counted)
+def consumer(database: Database, log: StreamLog, handler: RawLogHandler) -> RawLogConsumer:
+    return RawLogConsumer(database.sessions, log, TOPIC, handler)
 
 
 async def letters(database: Database) -> list[DeadLetter]:
@@ -62,7 +65,7 @@ async def topic(database: Database, log: MemoryLog) -> list[list[str]]:
 
 
 @pytest.fixture
-async def set_aside(ingestion_database: Database) -> tuple[Consumer, Publishing, MemoryLog]:
+async def set_aside(ingestion_database: Database) -> tuple[RawLogConsumer, Publishing, MemoryLog]:
     """A consumer that stored `a` and `c`, and set `x` and `y` aside."""
     log = memory_log()
     handler = Publishing("x", "y")
@@ -72,7 +75,7 @@ async def set_aside(ingestion_database: Database) -> tuple[Consumer, Publishing,
     return working, handler, log
 
 
-SetAside = tuple[Consumer, Publishing, MemoryLog]
+SetAside = tuple[RawLogConsumer, Publishing, MemoryLog]
 
 
 async def test_a_letter_tells_where_it_comes_from_and_why(ingestion_database: Database, set_aside: SetAside) -> None:
@@ -121,14 +124,14 @@ async def test_a_retry_that_fails_unexpectedly_is_dead_again_with_its_new_reason
     await append(log, BAD)
     await consumer(ingestion_database, log, Publishing(BAD)).step(0)
     await mark(ingestion_database, RETRYING)
-    assert await consumer(ingestion_database, log, store).retry(0) == 1
+    assert await consumer(ingestion_database, log, store_events).retry(0) == 1
     [letter] = await letters(ingestion_database)
     assert (letter.reason, letter.state) == ("unexpected ValueError", DEAD)
     assert await account(ingestion_database, log) == Account(received=1, dead_lettered=1)
 
 
 async def test_an_outage_leaves_a_retry_for_later(ingestion_database: Database, set_aside: SetAside) -> None:
-    async def away(_session: AsyncSession, _deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def away(_session: AsyncSession, _deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         raise TimeoutError
 
     log = set_aside[2]
@@ -167,12 +170,18 @@ async def test_a_dropped_letter_stays_in_the_books_and_is_never_tried(ingestion_
 
 
 async def test_a_retry_of_a_topic_without_books_makes_none(ingestion_database: Database) -> None:
+    refused = {b"x"}
+
+    async def handler(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+        if poisoned := [delivery for delivery in deliveries if delivery.record.payload in refused]:
+            raise Poison("refused", poisoned)
+        await store(session, deliveries)
+
     log = memory_log()
     await append(log, "x")
-    handler = Publishing("x")
-    working = consumer(ingestion_database, log, handler, counted=False)
+    working = Consumer(ingestion_database.sessions, log, TOPIC, handler)
     await working.step(0)
-    handler.refused.clear()
+    refused.clear()
     await mark(ingestion_database, RETRYING)
     assert await working.retry(0) == 1
     async with ingestion_database.sessions() as session:

@@ -25,8 +25,8 @@ from sqlalchemy import delete, select
 
 from kit.database.engine import Database, open_database
 from kit.errors import InvalidRequest, MeshError, NotFound
-from kit.log.outbox import StateTopic
-from kit.log.streams import Delivery
+from kit.log.publish.state_topic import StateTopic
+from kit.log.streams import Delivery, Offset
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.people.keys.store import Keys, open_keys
@@ -142,7 +142,7 @@ class Shop:
         told.subject = subject_of(user_id=told.user_id, email_hash=told.email_hash, session_id=told.session_id)
         async with self._database.sessions.begin() as session:
             record = log_pb2.Record(type=told.DESCRIPTOR.full_name, payload=told.SerializeToString())
-            await self._follow(session, [Delivery("purchases", 0, "1-0", 0, 0, record)])
+            await self._follow(session, [Delivery("purchases", 0, Offset(1, 0), 0, 0, record)])
 
     async def _known(self) -> list[str]:
         async with self._database.sessions() as session:

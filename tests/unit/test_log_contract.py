@@ -16,9 +16,10 @@ from kit.log.streams import (
     START,
     Append,
     Count,
+    Offset,
     OutOfTurnError,
-    Position,
     StreamLog,
+    TopicPartition,
     Turn,
     partition_of,
     reconcile,
@@ -72,12 +73,12 @@ def one(pack: bytes, partition: int = 0, hour: int = 7, **counters: int) -> Appe
     return group(partition, [(pack, 1)], hour, counters or {"received": 1})
 
 
-async def appended(log: StreamLog, *packs: bytes, partition: int = 0) -> list[Position]:
+async def appended(log: StreamLog, *packs: bytes, partition: int = 0) -> list[Offset]:
     """Positions of packs appended one by one."""
     before = await log.head(TOPIC, partition)
     for pack in packs:
         assert await log.append(TOPIC, [one(pack, partition)]) == [None]
-    return [entry.position for entry in await log.read(TOPIC, partition, before, limit=100, block_ms=0)]
+    return [entry.offset for entry in await log.read(TOPIC, partition, before, limit=100, block_ms=0)]
 
 
 async def _answered(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -109,7 +110,7 @@ async def test_an_entry_comes_back_as_it_was_appended(any_log: StreamLog) -> Non
     await any_log.append(TOPIC, [group(3, [(b"\x00pack\xff", 5)], 490_000, {"received": 5})])
     [entry] = await any_log.read(TOPIC, 3, START, limit=10, block_ms=0)
     assert (entry.pack, entry.messages, entry.hour) == (b"\x00pack\xff", 5, 490_000)
-    assert await any_log.head(TOPIC, 3) == entry.position
+    assert await any_log.head(TOPIC, 3) == entry.offset
 
 
 async def test_positions_ascend_also_within_a_millisecond(any_log: StreamLog) -> None:
@@ -195,12 +196,12 @@ async def test_a_late_trim_does_not_take_back_what_another_one_said(any_log: Str
 
 async def test_entries_are_published_at_their_positions(any_log: StreamLog) -> None:
     assert await any_log.publish(TOPIC, 0, head=START, packs=[(1, b"a", 1), (2, b"b", 2)])
-    assert await any_log.publish(TOPIC, 0, head=Position(2, 0), packs=[(3, b"c", 1)])
+    assert await any_log.publish(TOPIC, 0, head=Offset(2, 0), packs=[(3, b"c", 1)])
     found = await any_log.read(TOPIC, 0, START, limit=10, block_ms=0)
-    assert [(entry.position, entry.pack, entry.messages) for entry in found] == [
-        (Position(1, 0), b"a", 1),
-        (Position(2, 0), b"b", 2),
-        (Position(3, 0), b"c", 1),
+    assert [(entry.offset, entry.pack, entry.messages) for entry in found] == [
+        (Offset(1, 0), b"a", 1),
+        (Offset(2, 0), b"b", 2),
+        (Offset(3, 0), b"c", 1),
     ]
     assert await any_log.trimmed(TOPIC, 0) == START
 
@@ -208,34 +209,34 @@ async def test_entries_are_published_at_their_positions(any_log: StreamLog) -> N
 async def test_nothing_is_published_when_the_head_is_another(any_log: StreamLog) -> None:
     await any_log.publish(TOPIC, 0, head=START, packs=[(1, b"a", 1)])
     assert not await any_log.publish(TOPIC, 0, head=START, packs=[(1, b"again", 1), (2, b"b", 1)])
-    assert not await any_log.publish(TOPIC, 0, head=Position(5, 0), packs=[(6, b"f", 1)])
+    assert not await any_log.publish(TOPIC, 0, head=Offset(5, 0), packs=[(6, b"f", 1)])
     assert [entry.pack for entry in await any_log.read(TOPIC, 0, START, limit=10, block_ms=0)] == [b"a"]
     assert await any_log.trimmed(TOPIC, 0) == START
 
 
 async def test_a_gap_left_by_publishing_is_marked_as_trimmed(any_log: StreamLog) -> None:
     await any_log.publish(TOPIC, 0, head=START, packs=[(1, b"a", 1)])
-    assert await any_log.publish(TOPIC, 0, head=Position(1, 0), packs=[(5, b"e", 1)])
-    assert await any_log.trimmed(TOPIC, 0) == Position(4, 0)
-    assert await any_log.head(TOPIC, 0) == Position(5, 0)
+    assert await any_log.publish(TOPIC, 0, head=Offset(1, 0), packs=[(5, b"e", 1)])
+    assert await any_log.trimmed(TOPIC, 0) == Offset(4, 0)
+    assert await any_log.head(TOPIC, 0) == Offset(5, 0)
 
 
 async def test_the_head_is_raised_and_never_lowered(any_log: StreamLog) -> None:
-    far = Position(9_999_999_999_999, 3)
+    far = Offset(9_999_999_999_999, 3)
     await any_log.raise_head(TOPIC, 0, far)
     assert await any_log.head(TOPIC, 0) == far
-    await any_log.raise_head(TOPIC, 0, Position(5, 0))
+    await any_log.raise_head(TOPIC, 0, Offset(5, 0))
     assert await any_log.head(TOPIC, 0) == far
     [later] = await appended(any_log, b"a")
     assert later > far
 
 
 async def test_positions_of_many_digits_compare_as_numbers(any_log: StreamLog) -> None:
-    await any_log.raise_head(TOPIC, 0, Position(999, 20))
-    await any_log.raise_head(TOPIC, 0, Position(1000, 3))
-    assert await any_log.head(TOPIC, 0) == Position(1000, 3)
-    await any_log.raise_head(TOPIC, 0, Position(1000, 12))
-    assert await any_log.head(TOPIC, 0) == Position(1000, 12)
+    await any_log.raise_head(TOPIC, 0, Offset(999, 20))
+    await any_log.raise_head(TOPIC, 0, Offset(1000, 3))
+    assert await any_log.head(TOPIC, 0) == Offset(1000, 3)
+    await any_log.raise_head(TOPIC, 0, Offset(1000, 12))
+    assert await any_log.head(TOPIC, 0) == Offset(1000, 12)
 
 
 async def test_the_backlog_counts_what_lies_behind_a_position_by_hour(any_log: StreamLog) -> None:
@@ -296,26 +297,26 @@ async def test_a_full_log_is_trimmed_and_takes_again(small_log: StreamLog) -> No
     assert await small_log.append(TOPIC, [one(b"a")]) == [None]
 
 
-async def test_a_wiped_log_gives_positions_behind_those_that_were_read(any_log: StreamLog) -> None:
-    read = Position(9_999_999_999_000, 0)
-    await reconcile(any_log, {(TOPIC, 0): read}, now=0)
+async def test_a_wiped_log_assigns_offsets_after_those_that_were_read(any_log: StreamLog) -> None:
+    read = Offset(9_999_999_999_000, 0)
+    await reconcile(any_log, {TopicPartition(TOPIC, 0): read}, now=0)
     [position] = await appended(any_log, b"a")
     assert position > read
 
 
-async def test_a_restored_log_whose_clock_is_behind_goes_by_the_clock_of_who_appends(any_log: StreamLog) -> None:
-    await reconcile(any_log, {(TOPIC, 0): START}, now=9_999_999_999)
+async def test_a_restored_log_whose_clock_is_slow_goes_by_the_clock_of_the_appending_process(any_log: StreamLog) -> None:
+    await reconcile(any_log, {TopicPartition(TOPIC, 0): START}, now=9_999_999_999)
     [position] = await appended(any_log, b"a")
-    assert position > Position(9_999_999_999_000, 0)
+    assert position > Offset(9_999_999_999_000, 0)
 
 
 async def test_a_log_that_is_flushed_under_a_connection_is_reconciled_before_it_takes_anything(
     log: RedisLog, redis_server: PrivateRedis
 ) -> None:
-    read = Position(9_999_999_999_000, 0)
+    read = Offset(9_999_999_999_000, 0)
 
-    async def floors() -> dict[tuple[str, int], Position]:
-        return {(TOPIC, 0): read}
+    async def floors() -> dict[TopicPartition, Offset]:
+        return {TopicPartition(TOPIC, 0): read}
 
     async with open_log(redis_server.url, floors=floors) as mine:
         await mine.append(TOPIC, [turn(0, 1, 1)])
@@ -330,10 +331,10 @@ async def test_a_log_that_is_flushed_under_a_connection_is_reconciled_before_it_
 async def test_a_wiped_redis_is_reconciled_before_the_first_append_of_a_new_connection(tmp_path_factory: pytest.TempPathFactory) -> None:
     server = PrivateRedis(tmp_path_factory.mktemp("wiped"))
     server.start()
-    read = Position(9_999_999_999_000, 0)
+    read = Offset(9_999_999_999_000, 0)
 
-    async def floors() -> dict[tuple[str, int], Position]:
-        return {(TOPIC, 0): read}
+    async def floors() -> dict[TopicPartition, Offset]:
+        return {TopicPartition(TOPIC, 0): read}
 
     try:
         async with open_log(server.url, floors=floors) as log:
@@ -350,7 +351,7 @@ async def test_a_wiped_redis_is_reconciled_before_the_first_append_of_a_new_conn
 
 
 async def test_nothing_is_appended_while_the_tables_can_not_be_read(redis_server: PrivateRedis) -> None:
-    async def floors() -> dict[tuple[str, int], Position]:
+    async def floors() -> dict[TopicPartition, Offset]:
         raise TimeoutError("the database is away")
 
     async with open_log(redis_server.url, floors=floors) as log:

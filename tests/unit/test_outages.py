@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database, open_database
 from kit.errors import LogFull, Unavailable
-from kit.log import dead_letters
-from kit.log.account import Account
-from kit.log.append import Appender
-from kit.log.consume import Consumer, Poison
-from kit.log.outbox import Outbox, Relay
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Delivery
 from kit.log.tables import log_counters
@@ -95,9 +96,9 @@ async def test_an_append_is_refused_and_nothing_of_it_is_kept_but_the_next_one_i
 async def test_a_consumer_waits_and_sets_nothing_aside(outage: Exception, ingestion_database: Database) -> None:
     fails = Fails(outage)
 
-    async def handler(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str | Poison]:
+    async def handler(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         await fails("")
-        return await store(session, deliveries)
+        await store(session, deliveries)
 
     log = memory_log()
     await append(log, "a", "b")

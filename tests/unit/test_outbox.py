@@ -14,9 +14,10 @@ from typing_extensions import override
 
 from kit.database.engine import Database
 from kit.log.leases import Leases
-from kit.log.outbox import Outbox, Relay, TopicAheadOfDatabase, prepare_heads
+from kit.log.publish.outbox import Outbox, prepare_heads
+from kit.log.publish.relay import Relay, TopicAheadOfDatabase
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position, StreamLog
+from kit.log.streams import START, Offset, StreamLog
 from kit.log.tables import outbox as rows
 from kit.log.tables import outbox_heads
 from kit.outages import is_outage
@@ -35,7 +36,7 @@ async def commit(database: Database, *texts: str, partition: int = 0) -> Sequenc
 
 async def published(log: StreamLog, partition: int = 0) -> list[tuple[int, list[str]]]:
     entries = await log.read(TOPIC, partition, START, limit=1000, block_ms=0)
-    return [(entry.position.ms, [each.payload.decode() for each in pb.Pack.FromString(entry.pack).records]) for entry in entries]
+    return [(entry.offset.ms, [each.payload.decode() for each in pb.Pack.FromString(entry.pack).records]) for entry in entries]
 
 
 def relay(database: Database, log: StreamLog, keep: timedelta = LONG) -> Relay:
@@ -133,7 +134,7 @@ class SlowLog(MemoryLog):
         self._meanwhile = list(meanwhile)
 
     @override
-    async def publish(self, topic: str, partition: int, *, head: Position, packs: Sequence[tuple[int, bytes, int]]) -> bool:
+    async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
         if self._meanwhile:
             await drain(self._meanwhile.pop())
         return await super().publish(topic, partition, head=head, packs=packs)
@@ -155,8 +156,8 @@ async def test_what_is_asked_for_is_published_whoever_holds_the_lease_and_by_one
     own = relay(ingestion_database, log)
     for number in range(20):
         await commit(ingestion_database, f"{number}", partition=1)
-    asked = [own.publish({1: position}, 5) for position in (20, 3, 20)]
-    assert await asyncio.gather(*asked, relay(ingestion_database, log).publish({1: 20, 0: 0}, 5)) == [True] * 4
+    asked = [own.flush({1: position}, 5) for position in (20, 3, 20)]
+    assert await asyncio.gather(*asked, relay(ingestion_database, log).flush({1: 20, 0: 0}, 5)) == [True] * 4
     assert await published(log, 1) == [(number + 1, [f"{number}"]) for number in range(20)]
 
 
@@ -164,12 +165,12 @@ async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(in
     log = memory_log()
     await commit(ingestion_database, "a")
     own = relay(ingestion_database, log)
-    assert not await own.publish({0: 2}, 0.2), "nothing was committed there yet"
+    assert not await own.flush({0: 2}, 0.2), "nothing was committed there yet"
     await commit(ingestion_database, "b")
-    assert await own.publish({0: 2}, 5)
+    assert await own.flush({0: 2}, 5)
     await go_back(ingestion_database, 1)
     with pytest.raises(TopicAheadOfDatabase, match="the topic is at position 2, the database at 1"):
-        await own.publish({0: 2}, 5)
+        await own.flush({0: 2}, 5)
 
 
 async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion_database: Database, log: RedisLog) -> None:
@@ -181,7 +182,7 @@ async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion
     await log.redis.flushall()
     await drain(publisher)
     assert await published(log) == [(3, ["c"])]
-    assert await log.trimmed(TOPIC, 0) == Position(2, 0)
+    assert await log.trimmed(TOPIC, 0) == Offset(2, 0)
 
 
 async def test_a_database_that_is_behind_the_topic_stops_the_relay(ingestion_database: Database) -> None:
@@ -220,7 +221,7 @@ async def test_what_was_published_is_forgotten_after_a_while_but_for_the_newest(
     assert await patient.prune(0) == 0
     assert await hasty.prune(0) == 2
     assert await published(log) == [(3, ["c"])]
-    assert await log.trimmed(TOPIC, 0) == Position(2, 0)
+    assert await log.trimmed(TOPIC, 0) == Offset(2, 0)
     assert await hasty.prune(0) == 0
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.exc import DBAPIError
 
 from kit.database.engine import open_database
-from kit.log.outbox import prepare_heads
+from kit.log.publish.outbox import prepare_heads
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.report import Report
 from kit.migrate import migrate

@@ -19,11 +19,13 @@ from kit.boundary.boundary import Boundary
 from kit.boundary.caller import Context
 from kit.database.engine import Database
 from kit.database.transactions import Sessions
-from kit.log.consume import Consumer
-from kit.log.history import remote_history
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.consume.history import remote_history
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Delivery, Position
+from kit.log.streams import Delivery, Offset
 from kit.settings import Settings
 
 PARTITIONS = 2
@@ -38,7 +40,7 @@ def alias(name: str, user: str, seconds: int) -> tuple[str, IdentityChanged]:
 
 async def tell(sessions: Sessions, topic: StateTopic, *changes: tuple[str, IdentityChanged]) -> None:
     async with sessions.begin() as session:
-        await topic.tell(session, changes)
+        await topic.publish(session, changes)
 
 
 class Reader:
@@ -48,12 +50,11 @@ class Reader:
         self.known: dict[str, str] = {}
         self.messages = 0
 
-    async def __call__(self, _session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[str]:
+    async def __call__(self, _session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             told = IdentityChanged.FromString(delivery.record.payload).alias
             self.known[told.subject] = told.user_id
             self.messages += 1
-        return ["read"] * len(deliveries)
 
 
 class ServiceRuntime(IdentityServiceServicer):
@@ -123,7 +124,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
     await publish(ingestion_database, log)
     for partition in range(PARTITIONS):
         head = await log.head("identity", partition)
-        await log.trim("identity", partition, Position(head.ms - 3, 0))
+        await log.trim("identity", partition, Offset(head.ms - 3, 0))
     late = Reader()
     async with serving(settings, sessions, topic) as address:
         history = remote_history(address, settings.mesh_token.get_secret_value(), HISTORY)
@@ -140,7 +141,7 @@ async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Databa
     for number in range(5):
         await tell(sessions, topic, alias(f"s{number}", "u", number))
     await publish(ingestion_database, log)
-    await log.trim("identity", 0, Position(4, 0))
+    await log.trim("identity", 0, Offset(4, 0))
     consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", "token", HISTORY))
     with pytest.raises(ConnectionError, match=r"^/pmp.identity.v1.IdentityService/ListIdentityChanges answers UNAVAILABLE$"):
         await consumer.step(0)

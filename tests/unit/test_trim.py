@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from kit.log.redis_log import RedisLog
-from kit.log.streams import START, Position
+from kit.log.streams import START, Offset
 from kit.log.trim import TopicTrimmer, Trimmer
 from tests.unit.mesh_log import group
 
@@ -19,15 +19,15 @@ def trimmer(log: RedisLog, *, keep: timedelta = HOUR, max_bytes: int = 1 << 30, 
     return Trimmer(log, TOPIC, keep=keep, max_bytes=max_bytes, clock=clock)
 
 
-async def appended(log: RedisLog, count: int, hour: int | None = None) -> list[Position]:
+async def appended(log: RedisLog, count: int, hour: int | None = None) -> list[Offset]:
     hour = int(time.time() // 3600) if hour is None else hour
     for number in range(count):
         await log.append(TOPIC, [group(0, [(b"pack %d" % number, 1)], hour, {"received": 1})])
-    return [entry.position for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
+    return [entry.offset for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
 
 
-async def left(log: RedisLog) -> list[Position]:
-    return [entry.position for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
+async def left(log: RedisLog) -> list[Offset]:
+    return [entry.offset for entry in await log.read(TOPIC, 0, START, limit=100, block_ms=0)]
 
 
 async def test_processed_entries_stay_for_a_while(log: RedisLog) -> None:
@@ -81,8 +81,8 @@ async def test_a_topic_that_is_too_large_loses_its_oldest_entries(log: RedisLog)
     await small.look(0)
     entries = await log.read("events", 0, START, limit=200, block_ms=0)
     assert 10 < len(entries) < 60
-    assert entries[-1].position == await log.head("events", 0) == Position(100, 0)
-    assert await log.trimmed("events", 0) == Position(entries[0].position.ms - 1, 0)
+    assert entries[-1].offset == await log.head("events", 0) == Offset(100, 0)
+    assert await log.trimmed("events", 0) == Offset(entries[0].offset.ms - 1, 0)
     await small.look(0)
     assert len(await log.read("events", 0, START, limit=200, block_ms=0)) == len(entries)
 
@@ -90,4 +90,4 @@ async def test_a_topic_that_is_too_large_loses_its_oldest_entries(log: RedisLog)
 async def test_the_newest_entry_of_a_topic_stays_however_large_it_is(log: RedisLog) -> None:
     assert await log.publish("events", 0, head=START, packs=[(number, b"x" * 100_000, 1) for number in (1, 2, 3)])
     await TopicTrimmer(log, "events", 1, max_bytes=1000).look(0)
-    assert [entry.position.ms for entry in await log.read("events", 0, START, limit=9, block_ms=0)] == [3]
+    assert [entry.offset.ms for entry in await log.read("events", 0, START, limit=9, block_ms=0)] == [3]

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.engine import Database
 from kit.database.transactions import rowcount, transact, upsert
 from kit.idempotency import id_of
-from kit.log import dead_letters
-from kit.log.dead_letters import DROPPED
-from kit.log.outbox import StateTopic
+from kit.log.consume import dead_letters
+from kit.log.consume.dead_letters import DROPPED
+from kit.log.publish.state_topic import StateTopic
 from kit.log.tables import dead_letters as letters
 from kit.log.tables import erased_rows
 from kit.people.keys.seals import Decryptor
@@ -147,7 +147,7 @@ class SubjectData:
             return
         told = [tell for row in rows if (tell := holding.told(row)) is not None]
         await self._topic.forget(session, [key for key, message in told if message is None])
-        await self._topic.tell(session, [(key, message) for key, message in told if message is not None])
+        await self._topic.publish(session, [(key, message) for key, message in told if message is not None])
 
     async def _part(self, part: Part, ids: Select[Any]) -> AsyncIterator[bytes]:
         async with self._sessions.reading() as session:

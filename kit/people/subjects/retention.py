@@ -11,7 +11,7 @@ from sqlalchemy import Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.log.outbox import StateTopic
+from kit.log.publish.state_topic import StateTopic
 from kit.people.subjects.data import among
 from kit.people.subjects.holdings import After, Ages, Part, PersonalTable, Row, Tell
 from kit.server import run_every

@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields
 from kit.database.engine import Database
-from kit.log.outbox import Outbox
+from kit.log.publish.outbox import Outbox
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from kit.log.tables import books, offsets, outbox_heads
 from kit.people.subjects.data import SubjectData
 
@@ -67,7 +67,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             heads = select(outbox_heads).where(outbox_heads.c.topic == self._topic, outbox_heads.c.position > 0)
             rows = (await session.execute(heads)).all()
             raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
-        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Position(row.position, 0))) for row in rows]
+        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Offset(row.position, 0))) for row in rows]
         received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
         return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
 
@@ -76,14 +76,14 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         sessions, left = self._database.sessions, 0
         async with sessions.reading() as session:
             raw = set(await session.scalars(_RAW))
-            read = {(row.topic, row.partition): Position.parse(row.position) for row in await session.execute(select(offsets))}
+            read = {(row.topic, row.partition): Offset.parse(row.position) for row in await session.execute(select(offsets))}
         asked = False
         for place in places:
-            asked, through = True, Position.parse(place.position)
+            asked, through = True, Offset.parse(place.position)
             if self._outbox is not None and place.topic == self._topic:
                 left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
             elif place.topic in raw:
-                behind = read.get((place.topic, place.partition), Position(0, 0))
+                behind = read.get((place.topic, place.partition), Offset(0, 0))
                 await self._log.trim(place.topic, place.partition, min(through, behind))
                 left += behind < through
         return left if left or not asked else int(not await self._database.scrub())

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import structlog
 from opentelemetry.trace import SpanKind
-from pmp.log.v1 import log_pb2 as pb
 
 from kit.errors import LogFull, Unavailable
-from kit.log.account import NOBODY, Account, Sender, Share
-from kit.log.disk import LogDisk
-from kit.log.streams import PACK_BYTES, Append, OutOfTurnError, StreamLog, partition_of
+from kit.log.intake.account import NOBODY, Account, Sender, Share
+from kit.log.intake.disk import LogDisk
+from kit.log.packs import PACK_BYTES, packs
+from kit.log.streams import Append, OutOfTurnError, StreamLog, partition_of
 from kit.outages import LOG_FULL, refusal_of
 from kit.telemetry.names import SpanName
 from kit.telemetry.tracing import span
@@ -25,8 +25,6 @@ _GAUGE_SECONDS = 0.5
 # A group's round trip stays short, and nobody waits behind more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
 _DISK_FULL = "the disk of the log is nearly full; try again later"
-# Tag and length of a record inside of its pack, at most.
-_RECORD_FRAME = 6
 
 
 @dataclass(slots=True)
@@ -221,23 +219,6 @@ class Appender:
         if self._disk is not None and self._disk.is_low():
             return _DISK_FULL
         return LOG_FULL if await self._used_bytes() > self._max_bytes else ""
-
-
-def packs(records: Sequence[bytes], most: int | None = None) -> list[tuple[bytes, int]]:
-    """Serialised `pmp.log.v1.Record`s as packs of at most 512 KiB and so many messages, with the number of messages in each."""
-    result: list[tuple[bytes, int]] = []
-    pack: list[bytes] = []
-    size = 0
-    for record in records:
-        length = len(record) + _RECORD_FRAME
-        if pack and (size + length > PACK_BYTES or len(pack) == most):
-            result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
-            pack, size = [], 0
-        pack.append(record)
-        size += length
-    if pack:
-        result.append((pb.PackBytes(records=pack).SerializeToString(), len(pack)))
-    return result
 
 
 def _fail(request: _Request, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Reads the history of a topic from its publisher, where new consumers, replays and those left behind a trim start."""
+"""Reads the history of a topic from its publisher: for new consumers, replays, and consumers that a trim has overtaken."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from pmp.log.v1 import log_pb2
 
-from kit.log.consume import BATCH_MESSAGES, History
-from kit.log.streams import Entry, Position
+from kit.log.consume.reader import BATCH_MESSAGES, History
+from kit.log.streams import Entry, Offset
 
 _SECONDS: Final = 30.0
 _MAX_BYTES: Final = 16_777_216
@@ -20,10 +20,10 @@ _OPTIONS: Final = (("grpc.max_receive_message_length", _MAX_BYTES),)
 
 
 def remote_history(address: str, token: str, method: MethodDescriptor) -> History:
-    """History of a topic by its publisher's INTERNAL rpc.
+    """Makes a history of a topic from its publisher's INTERNAL rpc.
 
-    The rpc takes `partition` and `after_position`, and streams answers of a `position` and one repeated field of messages,
-    which are those of the topic.
+    The rpc takes `partition` and `after_position`, and streams responses of a `position` and one repeated field, which holds
+    the topic's messages.
 
     Args:
         address: host and port of the publisher.
@@ -31,7 +31,7 @@ def remote_history(address: str, token: str, method: MethodDescriptor) -> Histor
         method: the rpc.
 
     Returns:
-        Reads about a transaction's worth of entries; raises ConnectionError while the publisher does not answer.
+        A function that reads about a transaction's worth of entries; it raises ConnectionError while the publisher does not answer.
     """
     path = f"/{method.containing_service.full_name}/{method.name}"
     request: Callable[..., Any] = GetMessageClass(method.input_type)
@@ -52,7 +52,7 @@ def remote_history(address: str, token: str, method: MethodDescriptor) -> Histor
             async for each in answers(partition, position):
                 records = [log_pb2.Record(type=kind, payload=message.SerializeToString()) for message in getattr(each, name)]
                 pack = log_pb2.Pack(records=records).SerializeToString()
-                entries.append(Entry(Position(each.position, 0), pack, len(records), hour=0))
+                entries.append(Entry(Offset(each.position, 0), pack, len(records), hour=0))
                 count += len(records)
                 if count >= BATCH_MESSAGES:
                     break

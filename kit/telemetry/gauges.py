@@ -1,4 +1,4 @@
-"""Gauges of what is looked at every now and then: a figure that could not be read again is not shown."""
+"""Gauges of figures that are read every now and then: one that could not be read again is not shown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kit.telemetry.names import Attribute, MetricName
 from kit.telemetry.state import meter
 
 _FRESH_SECONDS: Final = 60.0
-"""Some looks long: one that fails is nothing yet."""
+"""Several readings long: a single one that fails does not hide the figure."""
 
 
 class Gauge:
-    """A gauge that forgets: when what sets it fails or hangs, an old figure would look like a calm one.
+    """A gauge whose figures expire: when the code that sets it fails or hangs, a stale figure would look like a good one.
 
     Args:
         clock: seconds, as `time.monotonic` has them.
@@ -33,13 +33,13 @@ class Gauge:
 
     def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
         now = self._clock()
-        for attributes, (at, figure) in list(self._figures.items()):  # another thread asks
+        for attributes, (at, figure) in list(self._figures.items()):  # read by another thread
             if now - at <= _FRESH_SECONDS:
                 yield Observation(figure, dict(attributes))
 
 
 class Ages:
-    """A gauge of the seconds since each source of a report was read, or since this began.
+    """A gauge of the seconds since each source of a report was last read, or since the process started.
 
     Args:
         clock: seconds, as `time.monotonic` has them.

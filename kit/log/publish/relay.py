@@ -1,0 +1,201 @@
+"""Publishes the outbox of a topic to its streams.
+
+A relay never publishes from memory: it reads the stream's last offset and appends, in order, every committed row after it, on
+the condition that the last offset is still the same. After any error it starts again from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+from pmp.log.v1 import log_pb2 as pb
+from redis.backoff import ExponentialBackoff
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database.transactions import Sessions, rowcount
+from kit.log.leases import Leases
+from kit.log.publish.outbox import Outbox
+from kit.log.runner import LeasedRunner, PartitionHalted, unless, wait_until_set
+from kit.log.streams import Offset, StreamLog
+from kit.log.tables import outbox, outbox_heads
+from kit.outages import is_outage
+from kit.telemetry.names import Attribute, SpanName
+from kit.telemetry.tracing import span
+
+_log = structlog.get_logger(__name__)
+
+_ROWS: Final = 16
+_PRUNE_ROWS: Final = 1000
+# A commit wakes the relay of its own process; what a dead process left unpublished waits this long at most.
+_POLL_SECONDS: Final = 2.0
+_LINGER_SECONDS: Final = 0.02
+"""Commits that follow each other within this time share one look at the outbox."""
+_PRUNE_SECONDS: Final = 10.0
+_FLUSH_BACKOFF: Final = ExponentialBackoff(cap=0.5, base=0.01)
+_MOST_DOUBLINGS: Final = 6
+
+
+class TopicAheadOfDatabase(PartitionHalted):
+    """The topic has offsets that the database does not know: the database was restored. Publishing halts."""
+
+
+class Relay:
+    """Publishes the outbox of one topic."""
+
+    def __init__(self, sessions: Sessions, log: StreamLog, topic: str, *, keep: timedelta) -> None:
+        self._sessions = sessions
+        self._log = log
+        self._topic = topic
+        self._keep = keep
+        self._published: dict[int, int] = {}
+        """The offset up to which all that was committed is in the stream, as far as this relay knows."""
+        self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pending: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        """Set where something was committed that is not published."""
+        self._prune_at: dict[int, float] = {}
+
+    async def flush(self, offsets: Mapping[int, int], seconds: float) -> bool:
+        """Publishes what was committed up to an offset of each partition, whichever process holds their leases.
+
+        What is not published in time is published later all the same.
+
+        Returns:
+            Whether all of it was published in time.
+
+        Raises:
+            TopicAheadOfDatabase: the stream is ahead of the database.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                for partition, offset in sorted(offsets.items()):
+                    await self._flush(partition, offset)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _flush(self, partition: int, offset: int) -> None:
+        attempts = 0
+        # One after the other: what the first one publishes is most often what the others wait for.
+        async with self._flushing[partition]:
+            while True:
+                # After a restore of the database, an offset known before it says nothing of those assigned since.
+                self._published.pop(partition, None)
+                try:
+                    await self.step(partition)
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                if self._published.get(partition, -1) >= offset:
+                    return
+                await asyncio.sleep(_FLUSH_BACKOFF.compute(min(attempts, _MOST_DOUBLINGS)))
+                attempts += 1
+
+    async def run(self, leases: Leases, outbox: Outbox) -> None:
+        """Publishes the partitions it holds leases for, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(outbox))
+            group.create_task(LeasedRunner(leases).run(self._publish))
+
+    async def _watch(self, outbox: Outbox) -> None:
+        """Wakes the partitions in which something was committed that is not published: one query for all of them."""
+        while True:
+            try:
+                async with self._sessions.reading() as session:
+                    committed = await self._committed(session)
+            except Exception as error:  # noqa: BLE001 (the partitions themselves report what is wrong)
+                _log.debug("outbox not read", topic=self._topic, error=type(error).__name__)
+            else:
+                for partition, offset in committed.items():
+                    if offset != self._published.get(partition):
+                        self._pending[partition].set()
+            await asyncio.sleep(_LINGER_SECONDS)
+            await outbox.woken(_POLL_SECONDS)
+
+    async def _publish(self, partition: int, stop: asyncio.Event) -> None:
+        """Publishes what is pending. Now and then it looks where nothing is, as the stream may have been restored, and prunes."""
+        pending, clock = self._pending[partition], asyncio.get_running_loop().time
+        await unless(stop, wait_until_set(pending, self._prune_at.get(partition, 0.0) - clock()))
+        pending.clear()
+        try:
+            while not stop.is_set() and await self.step(partition) == _ROWS:
+                pass
+        except BaseException:
+            pending.set()
+            raise
+        if clock() >= self._prune_at.get(partition, 0.0):
+            await self.prune(partition)
+            self._prune_at[partition] = clock() + _PRUNE_SECONDS
+
+    async def step(self, partition: int) -> int:
+        """Publishes some of what is committed and not yet in the stream.
+
+        Returns:
+            The number of entries published.
+
+        Raises:
+            TopicAheadOfDatabase: the stream is ahead of the database.
+        """
+        head = await self._log.head(self._topic, partition)
+        own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
+        async with self._sessions.reading() as session:
+            # The row of the stream's last entry, if it still exists, and those after it.
+            query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position >= head.ms).order_by(outbox.c.position)
+            rows = (await session.execute(query.limit(_ROWS + 1))).all()
+            known = (await self._committed(session)).get(partition, 0)
+        if known < head.ms:
+            message = f"the topic is at position {head.ms}, the database at {known}"
+            raise TopicAheadOfDatabase(message)
+        if rows and rows[0].position == head.ms:
+            await self._compare(partition, head, rows[0].pack)
+        rows = [row for row in rows if row.position > head.ms][:_ROWS]
+        if not rows:
+            self._published[partition] = head.ms
+            return 0
+        unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
+        parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
+        attributes: Mapping[str, str | int] = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
+        with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
+            entries = [(offset, pack, len(message.records)) for offset, pack, message in unpacked]
+            published = await self._log.publish(self._topic, partition, head=head, packs=entries)
+        if not published:
+            return 0
+        self._published[partition] = rows[-1].position
+        return len(rows)
+
+    async def _committed(self, session: AsyncSession) -> Mapping[int, int]:
+        """The last offset that was assigned in each partition."""
+        rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic))
+        return {row.partition: row.position for row in rows}
+
+    async def _compare(self, partition: int, head: Offset, ours: bytes) -> None:
+        """A restored database assigns offsets again that the topic has already, to other messages."""
+        entries = await self._log.read(self._topic, partition, Offset(head.ms - 1, 0), limit=1, block_ms=0)
+        if entries and entries[0].offset == head and entries[0].pack != ours:
+            message = f"at position {head.ms} the topic and the database hold different messages"
+            raise TopicAheadOfDatabase(message)
+
+    async def prune(self, partition: int) -> int:
+        """Deletes rows that were published long ago, here and in the stream.
+
+        Returns:
+            The number of rows deleted.
+        """
+        head = await self._log.head(self._topic, partition)
+        # The newest entry stays: by it a consumer sees that it is lagging, and a relay that the database is the one it knew.
+        own = (outbox.c.topic == self._topic, outbox.c.partition == partition, outbox.c.position < head.ms)
+        async with self._sessions.turns.follower(), self._sessions.begin() as session:
+            old = (*own, outbox.c.created_at < datetime.now(UTC) - self._keep)
+            oldest = select(outbox.c.position).where(*old).order_by(outbox.c.position).limit(_PRUNE_ROWS).subquery()
+            last = await session.scalar(select(func.max(oldest.c.position)))
+            if last is None:
+                return 0
+            deleted = await rowcount(session, delete(outbox).where(*own, outbox.c.position <= last))
+        await self._log.trim(self._topic, partition, Offset(last, 0))
+        return deleted

@@ -14,7 +14,7 @@ from cli.plan import databases
 from cli.state import MeshState
 from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log
-from kit.log.streams import START, Position
+from kit.log.streams import START, Offset
 from kit.log.tables import offsets, outbox_heads
 from services.ingestion.messages import RAW_TOPIC
 
@@ -33,12 +33,12 @@ class Backlog:
 
     async def count(self) -> int:
         """Messages of the raw log that are not stored, and entries of topics that are not published or not applied."""
-        positions: dict[tuple[str, str, int], Position] = {}
+        positions: dict[tuple[str, str, int], Offset] = {}
         published: dict[tuple[str, int], int] = {}
         for name, database in self.databases.items():
             async with database.sessions.reading() as session:
                 for row in await session.execute(select(offsets)):
-                    positions[name, row.topic, row.partition] = Position.parse(row.position)
+                    positions[name, row.topic, row.partition] = Offset.parse(row.position)
                 for row in await session.execute(select(outbox_heads)):
                     published[row.topic, row.partition] = row.position
         raw = sum([await self._raw(p, positions.get(("ingestion", RAW_TOPIC, p), START)) for p in range(self._partitions)])
@@ -60,7 +60,7 @@ class Backlog:
             await asyncio.sleep(_POLL_SECONDS)
         return time.monotonic() - started
 
-    async def _raw(self, partition: int, after: Position) -> int:
+    async def _raw(self, partition: int, after: Offset) -> int:
         return sum((await self._log.backlog(RAW_TOPIC, partition, after)).pending.values())
 
 

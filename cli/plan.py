@@ -26,7 +26,7 @@ from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import gateway_ready, redis_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
-from kit.settings import Settings
+from services.ingestion.settings import IngestionSettings
 
 SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
@@ -78,8 +78,8 @@ class Plan:
 
 
 def service_names() -> list[str]:
-    """The services of the mesh: the folders with a `__main__.py`."""
-    return sorted(main.parent.name for main in SERVICES.glob("*/__main__.py"))
+    """The services of the mesh: the folders with a `composition.py`."""
+    return sorted(path.parent.name for path in SERVICES.glob("*/composition.py"))
 
 
 def databases() -> list[str]:
@@ -266,7 +266,7 @@ def _reachable(host: str) -> str:
 def _whole_number(environ: Mapping[str, str], field: str) -> int:
     """A setting of the services that the runner has to know, too."""
     variable = f"PMP_{field.upper()}"
-    text = environ.get(variable, str(Settings.model_fields[field].default))
+    text = environ.get(variable, str(IngestionSettings.model_fields[field].default))
     if not text.isascii() or not text.isdigit():
         message = f"{variable} must be a whole number"
         raise CommandFailed(message)

@@ -27,9 +27,9 @@ from google.rpc import error_details_pb2
 from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
-from gateway.settings import BROWSER, GatewaySettings, split_address
+from gateway.settings import BROWSER, GatewaySettings
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
-from kit.settings import mesh_tokens
+from kit.settings import mesh_tokens, split_address
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"

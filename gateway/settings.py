@@ -5,31 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from kit.settings import MeshToken
+from kit.settings import Address, MeshSettings
 
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux."""
 BROWSER = "browser"
 """Owner of every browser key, as services see it in `x-pmp-client`."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`; the host of IPv6 stands in brackets, which are taken off.
-
-    Raises:
-        ValueError: it has no host or no port.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"expected host:port, got {address!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _address(value: str) -> str:
-    split_address(value)
-    return value
 
 
 def _socket_path(value: str) -> str:
@@ -38,17 +21,14 @@ def _socket_path(value: str) -> str:
     return value
 
 
-Address = Annotated[str, AfterValidator(_address)]
 ApiKey = Annotated[SecretStr, Field(min_length=16)]
 JwtSecret = Annotated[SecretStr, Field(min_length=32)]
 
 
-class GatewaySettings(BaseSettings):
-    """What an operator may set, as `PMP_*`. Secrets have no defaults."""
+class GatewaySettings(MeshSettings):
+    """The settings of the gateway, as `PMP_*`. Secrets have no defaults. Of two `mesh_token`s, calls to services carry the first."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="PMP_", frozen=True, use_attribute_docstrings=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, populate_by_name=True)
 
     gateway_listen: Address = "0.0.0.0:8080"
     """Address and port for REST and gRPC."""
@@ -77,9 +57,6 @@ class GatewaySettings(BaseSettings):
     gateway_most_calls: int = Field(default=256, ge=1)
     """Calls that a service may have unanswered at once, those that browsers may make and all others apart; more are refused with 429."""
 
-    mesh_token: MeshToken
-    """The mesh's own credential, which every call to a service carries; of two, the first."""
-
     api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
     """Keys of the shop's servers; two are valid at once while they rotate."""
 
@@ -95,20 +72,8 @@ class GatewaySettings(BaseSettings):
     rate_site_per_second: int = Field(default=2000, ge=1)
     """Requests a second of all `site` and `admin` tokens together."""
 
-    site_hosts: frozenset[str] = frozenset()
-    """Host names of the shop itself as a JSON list, `*.shop.example` for all below a domain."""
-
     cors_origins: list[str] | None = None
     """Origins whose pages may call the gateway, `*` for all; not given, those of the shop: https and `site_hosts`."""
-
-    site_name: str = Field(default="shop", pattern=r"^[A-Za-z0-9._-]{1,100}$")
-    """Name of the shop: the owner of the server keys, as services see it in `x-pmp-client`."""
-
-    service_address: str = "{service}-service:50051"
-    """Address of a service, `{service}` being its name."""
-
-    service_addresses: dict[str, Address] = {}
-    """Addresses that differ from `service_address`, by service."""
 
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^http://[^/]+:\d+/?$")
     """Collector of traces (OTLP over gRPC, without TLS), such as `http://collector:4317`; none, no traces."""
@@ -133,7 +98,3 @@ class GatewaySettings(BaseSettings):
     def origins(self) -> list[str]:
         """Origins whose pages may call the gateway."""
         return sorted(f"https://{host}" for host in self.site_hosts) if self.cors_origins is None else self.cors_origins
-
-    def address(self, service: str) -> str:
-        """Address of a service, `host:port`."""
-        return self.service_addresses.get(service) or self.service_address.replace("{service}", service)

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
@@ -33,6 +33,8 @@ Check: TypeAlias = Callable[[], Awaitable[object]]
 """Returns when what it checks is up, raises when it is not."""
 Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Runs until it is cancelled, and finishes the step it is at before it ends."""
+
+_Settings = TypeVar("_Settings", bound=Settings)
 
 LIVENESS = "liveness"
 """Name under which grpc.health.v1 says that the process answers at all, whatever the checks say: a restart mends no database."""
@@ -73,31 +75,18 @@ async def serve(
         OSError: The address can't be listened on.
         ExceptionGroup: Background work failed, or ended by itself. The process is drained.
     """
-    state = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    boundary = Boundary(
-        *mesh_tokens(settings.mesh_token),
-        timezone=settings.site_timezone,
-        scrubber=Scrubber(settings.site_url_parameters),
-        most_calls=settings.most_calls,
-        slow_seconds=settings.slow_call_seconds,
-    )
-    server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
-    names = _add(server, services, state)
-    await _tell(state, names, serving=False)
-    await _tell(state, [LIVENESS], serving=True)
+    server = Server(settings, services)
     with _signals() as stopped:
-        _listen(server, settings.listen)
+        server.listen(settings.listen)
         await server.start()
         works = [asyncio.create_task(work()) for work in background]
-        watch = asyncio.create_task(_watch(state, names, checks))
+        watch = asyncio.create_task(_watch(server, checks))
         try:
             await asyncio.wait([stopped, watch, *works], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended = [task for task in (watch, *works) if task.done()]
             _log.info("draining", background_ended=len(ended))
-            await state.enter_graceful_shutdown()
-            await asyncio.sleep(0 if ended else settings.drain_delay_seconds)
-            await server.stop(settings.drain_seconds)
+            await server.drain(0 if ended else settings.drain_delay_seconds, settings.drain_seconds)
             errors = await _end([watch, *works])
     _log.info("stopped")
     if ended or errors:
@@ -105,15 +94,15 @@ async def serve(
         raise ExceptionGroup(message, errors or [RuntimeError(message)])
 
 
-async def work(settings: Settings, *, checks: Mapping[str, Check], background: Sequence[Background]) -> None:
-    """The same life for a process without rpcs of its own: serves its health alone."""
-    await serve(settings, services=(), checks=checks, background=background)
+def run(kind: type[_Settings], main: Callable[[_Settings], Coroutine[Any, Any, None]]) -> None:
+    """Runs a process from its settings to its end. Exits with 2 when a setting is missing or wrong, with 1 on an error.
 
-
-def run(main: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
-    """Runs a process from its settings to its end. Exits with 2 when a setting is missing or wrong, with 1 on an error."""
+    Args:
+        kind: the class of the settings, which are read from the environment.
+        main: runs until the process is stopped.
+    """
     try:
-        settings = Settings()  # pyright: ignore[reportCallIssue]  (the environment gives what is required)
+        settings = kind()  # pyright: ignore[reportCallIssue]  (the environment gives what is required)
     except (ValidationError, SettingsError) as error:
         sys.stderr.writelines(f"{line}\n" for line in _complaints(error))
         sys.exit(2)
@@ -134,7 +123,7 @@ def run(main: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
         sys.exit(1)
 
 
-async def _main(main: Callable[[Settings], Coroutine[Any, Any, None]], settings: Settings) -> None:
+async def _main(main: Callable[[_Settings], Coroutine[Any, Any, None]], settings: _Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(_forgotten)
     await main(settings)
 
@@ -188,23 +177,61 @@ class _Registry:
         self._server.add_registered_method_handlers(service, handlers)
 
 
-def _add(server: grpc.aio.Server, services: Sequence[Registration], state: _Health) -> list[str]:
-    registry = _Registry(server)
-    for add, servicer in services:
-        add(servicer, registry)
-    names = ["", *registry.names]
-    health_pb2_grpc.add_HealthServicer_to_server(state, registry)  # pyright: ignore[reportUnknownMemberType]
-    enable_server_reflection([*registry.names, REFLECTION], server)
-    return names
+class Server:
+    """The gRPC server of a process: services inside of the boundary, with health and reflection.
 
+    Args:
+        settings: `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls` and `slow_call_seconds`.
+        services: what is served.
+    """
 
-def _listen(server: grpc.aio.Server, address: str) -> None:
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError:
-        message = f"can't listen on {address}: the port is taken, or the address is not of this machine"
-        raise OSError(message) from None
-    _log.info("listening", address=address)
+    def __init__(self, settings: Settings, services: Sequence[Registration]) -> None:
+        boundary = Boundary(
+            *mesh_tokens(settings.mesh_token),
+            timezone=settings.site_timezone,
+            scrubber=Scrubber(settings.site_url_parameters),
+            most_calls=settings.most_calls,
+            slow_seconds=settings.slow_call_seconds,
+        )
+        self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
+        self._health = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
+        registry = _Registry(self._server)
+        for add, servicer in services:
+            add(servicer, registry)
+        self._names = ["", *registry.names]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)  # pyright: ignore[reportUnknownMemberType]
+        enable_server_reflection([*registry.names, REFLECTION], self._server)
+
+    def listen(self, address: str) -> int:
+        """Listens on an address; returns the port.
+
+        Raises:
+            OSError: the port is taken, or the address is not of this machine.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            message = f"can't listen on {address}: the port is taken, or the address is not of this machine"
+            raise OSError(message) from None
+        _log.info("listening", address=address)
+        return port
+
+    async def start(self) -> None:
+        """Takes calls. The process is live from now on, and serving once that is set."""
+        await self.set_serving(serving=False)
+        await self._health.set(LIVENESS, HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Says by grpc.health.v1 whether the services work."""
+        for name in self._names:
+            await self._health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
+
+    async def drain(self, delay_seconds: float, seconds: float) -> None:
+        """Stops: as not serving from now on, without new calls after a delay, and without running ones a while after that."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(delay_seconds)
+        await self._server.stop(seconds)
 
 
 @contextmanager
@@ -222,15 +249,15 @@ def _signals() -> Generator[asyncio.Task[bool]]:
             loop.remove_signal_handler(number)
 
 
-async def _watch(state: _Health, names: Sequence[str], checks: Mapping[str, Check]) -> None:
-    """Makes health follow the checks, and says in the log what changed."""
+async def _watch(server: Server, checks: Mapping[str, Check]) -> None:
+    """Makes health follow the checks, and logs each change."""
     known: Mapping[str, str] | None = None
     failures = dict.fromkeys(checks, _FAILURES)
     while True:
         reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
         failures = {name: failures[name] + 1 if reason else 0 for name, reason in zip(checks, reasons, strict=True)}
         failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if failures[name] >= _FAILURES}
-        await _tell(state, names, serving=not failing)
+        await server.set_serving(serving=not failing)
         if known is None or known.keys() != failing.keys():
             (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)
             known = failing
@@ -247,13 +274,8 @@ async def _reason(check: Check) -> str:
     return ""
 
 
-async def _tell(state: _Health, names: Sequence[str], *, serving: bool) -> None:
-    for name in names:
-        await state.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
-
-
 async def _end(works: Sequence[asyncio.Task[None]]) -> list[Exception]:
-    """Lets background work finish its step, and tells what failed."""
+    """Lets background work finish its step; returns what failed."""
     for each in works:
         each.cancel()
     results = await asyncio.gather(*works, return_exceptions=True)

@@ -19,6 +19,7 @@ from kit.people.keys.store import Keys
 from kit.people.keys.store import keys as subject_keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.people.vault import Vault
+from kit.service.resources import Resources, open_resources
 from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
@@ -139,6 +140,15 @@ async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFac
 def keys(settings: Settings, keys_database: Database) -> Keys:
     """The keys of persons: none so far."""
     return Keys(keys_database, Vault.from_settings(settings), EnvironmentKeys.from_settings(settings))
+
+
+@pytest.fixture
+async def resources(settings: Settings, log: RedisLog, keys_database: Database) -> AsyncIterator[Resources]:
+    """What the roles of a process share, on an empty log and without any keys."""
+    assert not await log.redis.dbsize()
+    url = keys_database.engine.url.render_as_string(hide_password=False)
+    async with open_resources(settings.model_copy(update={"subject_keys_url": url})) as resources:
+        yield resources
 
 
 @pytest.fixture

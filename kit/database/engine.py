@@ -33,6 +33,10 @@ class Database:
         async with self.sessions.reading() as session:
             await session.execute(text("SELECT 1"))
 
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.engine.dispose()
+
     async def scrub(self) -> bool:
         """Takes what was deleted or overwritten out of SQLite's files; False while others are at work there.
 
@@ -53,9 +57,8 @@ class Database:
         return not busy
 
 
-@asynccontextmanager
-async def open_database(url: str, pool: int = 8, *, one_writer: bool = False) -> AsyncGenerator[Database]:
-    """Opens a database lazily; closes its connections at the end.
+def lazy_database(url: str, pool: int = 8, *, one_writer: bool = False) -> Database:
+    """A database that is connected to when it is first used; the caller closes it.
 
     Args:
         url: SQLAlchemy's.
@@ -63,10 +66,17 @@ async def open_database(url: str, pool: int = 8, *, one_writer: bool = False) ->
         one_writer: all write transactions take the same lock, so that they wait for it in the process.
     """
     engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool)
+    return Database(engine, one_writer=one_writer)
+
+
+@asynccontextmanager
+async def open_database(url: str, pool: int = 8, *, one_writer: bool = False) -> AsyncGenerator[Database]:
+    """Opens a database as `lazy_database` does; closes its connections at the end."""
+    database = lazy_database(url, pool, one_writer=one_writer)
     try:
-        yield Database(engine, one_writer=one_writer)
+        yield database
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _json(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from time import monotonic
 from typing import Final
 
@@ -22,7 +23,7 @@ class Gauge:
         clock: seconds, as `time.monotonic` has them.
     """
 
-    def __init__(self, name: MetricName, unit: str, description: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, name: StrEnum, unit: str, description: str, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._figures: dict[frozenset[tuple[str, str]], tuple[float, float]] = {}
         meter().create_observable_gauge(name, [self._observe], unit, description)

@@ -1,4 +1,4 @@
-"""The names of spans, metrics and attributes."""
+"""The names of spans, metrics and attributes. Metrics of a single service are named in that service."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ class MetricName(StrEnum):
     PARTITIONS_HALTED = "pmp.partitions.halted"
     BOOKS = "pmp.books"
     REPORT_AGE = "pmp.report.age"
-    REQUEST_LEFT = "pmp.gdpr.request.left"
-    STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
     BODY_FAULTS = "pmp.body.faults"
     POOL_USED = "db.client.connection.count"
 

@@ -11,7 +11,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from kit.errors import Unavailable
-from kit.settings import Settings
+from services.gdpr.settings import GdprSettings
 
 TYPE: Final = "person.erased"
 """What a call is about."""
@@ -24,7 +24,7 @@ _REST: Final = timedelta(seconds=30)
 class Calls:
     """Systems outside of the mesh that know its persons."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: GdprSettings) -> None:
         self._addresses = {name: str(url) for name, url in settings.site_erasure_calls.items()}
         self._webhook = Webhook(settings.site_erasure_secret.get_secret_value()) if settings.site_erasure_secret else None
         self._resting: dict[str, datetime] = {}

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 from kit.database.transactions import Sessions
 from kit.people.vault import Vault
 from kit.server import run_every
-from kit.telemetry.gauges import Gauge
-from kit.telemetry.names import MetricName
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
 
 _LOOK_SECONDS: Final = 15.0
+
+
+class MetricName(StrEnum):
+    """Names of the metrics of gdpr alone."""
+
+    REQUEST_LEFT = "pmp.gdpr.request.left"
+    STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
 
 
 class Deadlines:

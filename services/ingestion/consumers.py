@@ -23,7 +23,6 @@ from kit.people.privacy import Consents, of_several
 from kit.people.subjects.holdings import Ages
 from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
-from kit.settings import Settings
 from kit.telemetry.tracing import traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
@@ -32,6 +31,7 @@ from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_me
 from services.ingestion.models import ProcessingRow, ReceiptRow
 from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
+from services.ingestion.settings import IngestionSettings
 
 Names: TypeAlias = tuple[str, ...]
 """The subjects of an event, the strongest first."""
@@ -209,7 +209,7 @@ def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:
     return True
 
 
-def growing_old(settings: Settings) -> list[Expiry]:
+def growing_old(settings: IngestionSettings) -> list[Expiry]:
     """The tables whose rows are deleted in time: events, what became of deliveries, and what was lost; the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
     receipts = Expiry(cast("Table", ReceiptRow.__table__), Ages("last_at"), _RECEIPTS_KEPT)

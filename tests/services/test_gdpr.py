@@ -23,51 +23,44 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 from pmp.gdpr.v1.change_pb2 import GdprChanged
-from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub, add_GdprServiceServicer_to_server
+from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
 from pmp.log.v1 import log_pb2
-from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_server
-from pydantic import HttpUrl, SecretStr
+from pydantic import SecretStr
 from sqlalchemy import insert, text, update
 from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.boundary.boundary import Boundary
-from kit.database.engine import Database
 from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, Unavailable
-from kit.log.consume.consumer import Consumer
-from kit.log.publish.outbox import prepare_heads
-from kit.log.publish.relay import Relay
-from kit.log.publish.state_topic import StateTopic
-from kit.log.redis_log import RedisLog
+from kit.log.consume import Consumer
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.streams import START
-from kit.people.keys.store import Keys
 from kit.people.persons import persons, project_identity, subject_of
 from kit.people.privacy import PURPOSES, Consent, Consents, person_consents, project_consent
-from kit.people.subjects.data import SubjectData
-from kit.people.subjects.servicer import SubjectDataServicer
 from kit.people.suppression import digest
 from kit.rules import PageKey
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
-from kit.telemetry.names import MetricName
 from kit.telemetry.setup import telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
 from services.gdpr.audit import link as link_behind
 from services.gdpr.calls import Calls
-from services.gdpr.deadlines import Deadlines
+from services.gdpr.composition import ROLE, compose
+from services.gdpr.deadlines import Deadlines, MetricName
 from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow
-from services.gdpr.personal import HOLDINGS
 from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebody
 from services.gdpr.saga import Saga
-from services.gdpr.servicer import GdprServicer
+from services.gdpr.settings import GdprSettings
 from tests.conftest import newest_database
 from tests.receiver import SECRET, Receiver, receiving
-from tests.servers import PrivateRedis
+from tests.roles import serving, settings_for
+from tests.servers import PrivateRedis, free_port
 
 PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -90,12 +83,12 @@ def told(entry: pb.ConsentEntry) -> tuple[str, str, datetime]:
 class Gdpr:
     """The service, and the topics around it step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
-        self.keys = keys
+    def __init__(self, runtime: ServiceRuntime, settings: GdprSettings, channel: grpc.aio.Channel) -> None:
+        self.keys = runtime.keys
         self.settings = settings
-        self.engine = database.engine
-        self.sessions = database.sessions
-        self.log = log
+        self.engine = runtime.database.engine
+        self.sessions = runtime.sessions
+        self.log = runtime.log
         self.partitions = settings.log_partitions
         self._token = ("x-pmp-mesh-token", settings.mesh_token.get_secret_value())
         self._stub: Any = GdprServiceStub(channel)
@@ -210,26 +203,21 @@ def system() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-async def gdpr(settings: Settings, log: RedisLog, keys: Keys, system: Receiver) -> AsyncIterator[Gdpr]:
-    calls = {"crm": HttpUrl(system.url)}
-    settings = settings.model_copy(update={"site_erasure_calls": calls, "site_erasure_secret": SecretStr(SECRET)})
-    async with newest_database(settings, TOPIC) as database:
-        for topic in (TOPIC, "identity"):
-            await prepare_heads(database.sessions, topic, settings.log_partitions)
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        port = server.add_insecure_port("127.0.0.1:0")
-        settings = settings.model_copy(update={"service_addresses": {TOPIC: f"127.0.0.1:{port}"}})
-        topic, holders = StateTopic(TOPIC, settings.log_partitions), Holders(settings, [TOPIC])
-        archives = Archives(database.sessions, keys, holders, settings.site_name)
-        relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
-        servicer = GdprServicer(database.sessions, topic, relay, keys, holders, archives=archives, systems=settings.site_erasure_calls)
-        add_GdprServiceServicer_to_server(servicer, server)
-        data = SubjectDataServicer(SubjectData(database, keys, topic, HOLDINGS), database, log, topic)
-        add_SubjectDataServiceServicer_to_server(data, server)
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Gdpr(settings, database, log, channel, keys)
-        await server.stop(0)
+async def gdpr(settings: Settings, resources: Resources, system: Receiver) -> AsyncIterator[Gdpr]:
+    address = f"127.0.0.1:{free_port()}"
+    own = settings_for(
+        ROLE,
+        settings,
+        listen=address,
+        service_addresses={TOPIC: address},
+        site_erasure_calls={"crm": system.url},
+        site_erasure_secret=SecretStr(SECRET),
+    )
+    async with newest_database(settings, TOPIC):
+        runtime = compose(own, resources, holders=[TOPIC])
+        async with serving(runtime) as channel:
+            await prepare_heads(runtime.sessions, "identity", own.log_partitions)
+            yield Gdpr(runtime, own, channel)
 
 
 def link(subject: str, user: str, *, withdrawn: bool = False) -> IdentityChanged:

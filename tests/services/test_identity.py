@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import cycle, permutations
@@ -21,31 +20,25 @@ from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
 from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.change_pb2 import IdentityChanged
-from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub, add_IdentityServiceServicer_to_server
+from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy import func, select, text
 
-from kit.boundary.boundary import Boundary
-from kit.database.engine import Database
-from kit.log import offsets
-from kit.log.consume import dead_letters
-from kit.log.consume.consumer import Consumer
-from kit.log.publish.outbox import Outbox, prepare_heads
-from kit.log.publish.relay import Relay
-from kit.log.publish.state_topic import StateTopic
-from kit.log.redis_log import RedisLog
+from kit.log import dead_letters, positions
+from kit.log.outbox import Outbox, Relay
 from kit.log.streams import START, partition_of
 from kit.people.keys.seals import Seal
-from kit.people.keys.store import Keys
 from kit.people.persons import SHARED, Persons, subject_of
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
-from services.identity.consumers import FollowEvents, FollowPurchases
+from services.identity.composition import ROLE
 from services.identity.models import UserRow
 from services.identity.rules import LARGEST_PERSON
-from services.identity.servicer import IdentityServicer
 from tests.conftest import newest_database
+from tests.roles import serving
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -59,27 +52,16 @@ def at(seconds: float) -> str:
 class Identity:
     """The service, and its subscriptions step by step."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        log: RedisLog,
-        topic: StateTopic,
-        channels: list[grpc.aio.Channel],
-        *,
-        keys: Keys,
-        seal: Seal,
-    ) -> None:
-        self.database = database
-        self.log = log
-        self.topic = topic
-        self.vault = keys.vault
+    def __init__(self, runtime: ServiceRuntime, channels: list[grpc.aio.Channel], seal: Seal) -> None:
+        settings = runtime.settings
+        self.database = runtime.database
+        self.log = runtime.log
+        self.vault = runtime.keys.vault
         self._seal = seal
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
         self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
-        handlers = {"events": FollowEvents(topic, self.vault), "purchases": FollowPurchases(topic, self.vault)}
-        self.consumers = {name: Consumer(database.sessions, log, name, handler) for name, handler in handlers.items()}
+        self.consumers = {each.topic: runtime.consumer(each) for each in runtime.subscriptions}
 
     def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
         return (("x-pmp-mesh-token", self.token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-address", "198.51.100.9"))
@@ -191,26 +173,14 @@ class Identity:
         return [IdentityChanged.FromString(record.payload) for record in records]
 
 
-@asynccontextmanager
-async def replica(settings: Settings, database: Database, topic: StateTopic, keys: Keys) -> AsyncGenerator[grpc.aio.Channel]:
-    """One of several processes that serve one database."""
-    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-    add_IdentityServiceServicer_to_server(IdentityServicer(settings, database.sessions, topic, keys), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
-    await server.stop(0)
-
-
 @pytest.fixture
-async def identity(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Identity]:
-    topic = StateTopic("identity", settings.log_partitions)
-    async with newest_database(settings, "identity") as database:
-        await prepare_heads(database.sessions, "identity", settings.log_partitions)
-        async with replica(settings, database, topic, keys) as one, replica(settings, database, topic, keys) as other:
-            seal = (await keys.seals(["email:others"]))["email:others"]
-            yield Identity(settings, database, log, topic, [one, other], keys=keys, seal=seal)
+async def identity(settings: Settings, resources: Resources) -> AsyncIterator[Identity]:
+    async with newest_database(settings, "identity"):
+        # Two of several processes that serve one database.
+        runtime, replica = (ROLE.compose(settings, resources) for _ in range(2))
+        async with serving(runtime) as one, serving(replica) as other:
+            seal = (await resources.keys.seals(["email:others"]))["email:others"]
+            yield Identity(runtime, [one, other], seal)
 
 
 def payload(method: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,35 +19,29 @@ from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged
 from pmp.ingestion.v1 import event_pb2
 from pmp.ingestion.v1 import ingestion_pb2 as pb
-from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub, add_IngestionServiceServicer_to_server
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 from pmp.log.v1 import log_pb2
 from sqlalchemy import select, text, update
 
-from kit.boundary.boundary import Boundary
-from kit.database.engine import Database
-from kit.log import books, offsets
-from kit.log.consume import dead_letters
-from kit.log.consume.consumer import Consumer, RawLogConsumer
-from kit.log.intake.account import Account
-from kit.log.intake.appender import Appender
-from kit.log.publish.outbox import Outbox
-from kit.log.publish.relay import Relay
-from kit.log.redis_log import RedisLog, open_log
+from kit.log import books, dead_letters
+from kit.log.account import Account
+from kit.log.consume import Consumer
+from kit.log.outbox import Outbox, Relay
+from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
-from kit.people.keys.store import Keys
 from kit.people.persons import project_identity
 from kit.people.privacy import project_consent
-from kit.people.subjects.retention import Retention
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.ingestion import rules
-from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
-from services.ingestion.enrichment import Enricher
+from services.ingestion.composition import ROLE
 from services.ingestion.losses import Losses
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
-from services.ingestion.repository import keep_receipts
-from services.ingestion.servicer import IngestionServicer
+from services.ingestion.worker import ROLE as WORKER
+from tests.conftest import newest_database
+from tests.roles import serving, settings_for
 
 Event = dict[str, Any]
 IPHONE = (
@@ -64,23 +57,26 @@ def event(**fields: Any) -> Event:
 class Ingestion:
     """The service, and its worker step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, keys: Keys) -> None:
-        self.database = database
-        self.losses = Losses(database.sessions, log, RAW_TOPIC, settings.log_partitions)
-        self.log = log
-        self.keys, self.vault = keys, keys.vault
+    def __init__(self, api: ServiceRuntime, resources: Resources, channel: grpc.aio.Channel) -> None:
+        settings = api.settings
+        self.database = api.database
+        self.account = api.intake.account
+        self.losses = Losses(api.sessions, api.log, RAW_TOPIC, settings.log_partitions)
+        self.log = api.log
+        self.keys, self.vault = api.keys, api.keys.vault
         self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = IngestionServiceStub(channel)
-        self.outbox = Outbox(TOPIC)
-        self._enricher = Enricher(settings.site_hosts, ZoneInfo("Europe/Berlin"), partial(keys.vault.digest, purpose="visitor"))
-        self.obey(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
-        self.relay = Relay(database.sessions, log, TOPIC, keep=timedelta(hours=1))
+        self._settings, self._resources = settings, resources
+        self.start_worker()
 
-    def obey(self, policy: Policy) -> None:
-        """Starts another worker, in a shop with this policy."""
-        store = StoreEvents(self.outbox, self._enricher, self.keys, ObeyConsent(policy))
-        self.consumer = RawLogConsumer(self.database.sessions, self.log, RAW_TOPIC, store)
+    def start_worker(self, **settings: Any) -> None:
+        """Starts another worker, in a shop with these settings."""
+        worker = self.worker(site_timezone=ZoneInfo("Europe/Berlin"), **settings)
+        self.consumer, self.relay = worker.consumer_of_raw_log(), worker.relay
+
+    def worker(self, **settings: Any) -> ServiceRuntime:
+        return WORKER.compose(settings_for(WORKER, self._settings, **settings), self._resources)
 
     def _metadata(self, scope: str, user: str, address: str = "198.51.100.9") -> tuple[tuple[str, str], ...]:
         return (
@@ -179,28 +175,17 @@ class Ingestion:
 
 
 @pytest.fixture
-def account(ingestion_database: Database) -> Account:
-    """What the service writes down of what it appends."""
-    return Account(ingestion_database.sessions, RAW_TOPIC, keep_receipts)
+async def ingestion(settings: Settings, resources: Resources) -> AsyncIterator[Ingestion]:
+    async with newest_database(settings, "ingestion"):
+        api = ROLE.compose(settings_for(ROLE, settings), resources)
+        async with serving(api, [api.intake.appender.run]) as channel:
+            yield Ingestion(api, resources, channel)
 
 
 @pytest.fixture
-async def ingestion(settings: Settings, ingestion_database: Database, keys: Keys, account: Account) -> AsyncIterator[Ingestion]:
-    database = ingestion_database
-    async with open_log(settings.redis_url, floors=partial(offsets.floors, database.sessions, RAW_TOPIC)) as log:
-        await log.redis.flushall()
-        appender = Appender(log, RAW_TOPIC, settings.log_partitions, account, max_bytes=settings.log_max_bytes, used_bytes=log.used_bytes)
-        servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_IngestionServiceServicer_to_server(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        task = asyncio.create_task(appender.run())
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Ingestion(settings, database, log, channel, keys)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await server.stop(0)
+def account(ingestion: Ingestion) -> Account:
+    """What the service writes down of what it appends."""
+    return ingestion.account
 
 
 def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:
@@ -535,7 +520,7 @@ async def test_a_duplicate_of_an_anonymous_event_is_a_duplicate_whatever_was_cho
 
 
 async def test_a_shop_may_drop_the_events_of_those_who_denied_and_accounts_for_them(ingestion: Ingestion) -> None:
-    ingestion.obey(Policy.of("drop", "store"))
+    ingestion.start_worker(site_consent_denied="drop")
     await ingestion.choose("session:no", granted=False)
     await ingestion.choose("session:yes", granted=True)
     await ingestion.track_all([event(id=f"{choice}-{number}", session_id=choice) for choice in ("yes", "no", "new") for number in range(3)])
@@ -552,7 +537,7 @@ async def test_a_shop_may_drop_the_events_of_those_who_denied_and_accounts_for_t
 
 @pytest.mark.parametrize(("unknown", "stored"), [("store", ["s1", "s1"]), ("anonymous", ["s1", None]), ("drop", ["s1"])])
 async def test_of_whom_nothing_is_known_is_kept_as_the_shop_says(ingestion: Ingestion, unknown: Any, stored: list[str | None]) -> None:
-    ingestion.obey(Policy.of("anonymous", unknown))
+    ingestion.start_worker(site_consent_unknown=unknown)
     await ingestion.choose("wordpress:1", granted=True)
     await ingestion.track_all([event(id="a-known", user_id="1"), event(id="b-unknown")])
     await ingestion.track(event(id="c-nobody", session_id=""))
@@ -706,12 +691,11 @@ async def test_a_batch_of_none_or_of_too_many_is_refused(ingestion: Ingestion) -
         assert "events" in refusal(raised.value)
 
 
-async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_balance(ingestion: Ingestion, settings: Settings) -> None:
+async def test_what_is_older_than_it_may_be_kept_is_deleted_and_the_books_still_balance(ingestion: Ingestion) -> None:
     for number in range(3):
         await ingestion.track(event(id=f"e{number}", timestamp=datetime.now(UTC).isoformat()))
     await ingestion.drain()
-    settings = settings.model_copy(update={"site_retention": timedelta(days=2), "site_log_retention": timedelta(days=1)})
-    retention = Retention(settings, "ingestion", ingestion.database.sessions, growing_old(settings))
+    retention = ingestion.worker(site_retention=timedelta(days=2), site_log_retention=timedelta(days=1)).retention
     now = datetime.now(UTC)
     gone = [sum((await retention.look(now + timedelta(days=days))).values()) for days in (0, 1.5, 2.5, 3)]
     assert gone == [0, 3, 3, 0], "first what became of the deliveries, then the events"

@@ -22,42 +22,37 @@ from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChang
 from pmp.ingestion.v1 import event_pb2
 from pmp.journeys.v1 import change_pb2
 from pmp.journeys.v1 import journeys_pb2 as pb
-from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
+from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from sqlalchemy import delete, insert, select, union, update
 from sqlalchemy.event import listen, listens_for, remove
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.boundary.boundary import Boundary
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, upsert
 from kit.idempotency import id_of, key_of
-from kit.log import offsets
-from kit.log.consume import dead_letters
-from kit.log.consume.consumer import Consumer
-from kit.log.publish.outbox import Outbox
-from kit.log.publish.relay import Relay
-from kit.log.publish.state_topic import StateTopic
-from kit.log.redis_log import RedisLog, open_log
+from kit.log import dead_letters, positions
+from kit.log.outbox import Outbox, Relay, StateTopic
 from kit.log.streams import START, partition_of
 from kit.people.persons import persons, subject_of
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.vault import Vault
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings, WrongSetting
 from services.journeys import models
-from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
+from services.journeys.composition import ROLE
 from services.journeys.messages import TOPIC, event_row, order_row, session_facts
 from services.journeys.personal import holdings
 from services.journeys.projection import AttributionStore, mark_expired, splitter_of
 from services.journeys.repository import Orders, Touchpoints, mark_pending
-from services.journeys.servicer import JourneysServicer
 from tests.conftest import newest_database
+from tests.roles import serving
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=123456)
 VAULT = Vault(bytes(32))
-FOLLOWED = {"events": FollowEvents(VAULT), "identity": follow_identity, "purchases": FollowPurchases(VAULT)}
 CHANNELS = {
     "": event_pb2.CHANNEL_DIRECT,
     "internal": event_pb2.CHANNEL_INTERNAL,
@@ -133,15 +128,20 @@ def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
 class Journeys:
     """The service, and the topics it follows, step by step."""
 
-    def __init__(self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, store: AttributionStore) -> None:
-        self.database = database
-        self.store = store
-        self.log = log
-        self.vault = Vault.from_settings(settings)
+    def __init__(self, runtime: ServiceRuntime, channel: grpc.aio.Channel) -> None:
+        settings = runtime.settings
+        self.database = runtime.database
+        self.store = AttributionStore(runtime.sessions, splitter_of(settings, runtime.keys.vault))
+        self.log = runtime.log
+        self.vault = runtime.keys.vault
         self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = JourneysServiceStub(channel)
-        self.consumers = {topic: Consumer(database.sessions, log, topic, handler) for topic, handler in FOLLOWED.items()}
+        self._runtime = runtime
+        self._start_consumers()
+
+    def _start_consumers(self) -> None:
+        self.consumers = {each.topic: self._runtime.consumer(each) for each in self._runtime.subscriptions}
 
     def relay(self, topic: str) -> Relay:
         return Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
@@ -230,9 +230,9 @@ class Journeys:
     async def replay(self) -> None:
         """Reads all topics again from their beginning."""
         async with self.database.sessions.begin() as session:
-            for topic in FOLLOWED:
-                await offsets.rewind(session, topic)
-        self.consumers = {topic: Consumer(self.database.sessions, self.log, topic, handler) for topic, handler in FOLLOWED.items()}
+            for topic in self.consumers:
+                await positions.rewind(session, topic)
+        self._start_consumers()
         await self.follow()
 
     async def published(self) -> list[change_pb2.JourneyChanged]:
@@ -257,24 +257,15 @@ def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-async def journeys(settings: Settings, redis_server: Any) -> AsyncIterator[Journeys]:
-    async with newest_database(settings, "journeys") as database, open_log(redis_server.url) as log:
-        await log.redis.flushall()
-        topic = StateTopic(TOPIC, settings.log_partitions)
-        vault = Vault.from_settings(settings)
-        store = AttributionStore(database.sessions, splitter_of(settings, vault))
-        servicer = JourneysServicer(settings, database.sessions, topic, vault, store)
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_JourneysServiceServicer_to_server(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            journeys = Journeys(settings, database, log, channel, store)
+async def journeys(settings: Settings, resources: Resources) -> AsyncIterator[Journeys]:
+    async with newest_database(settings, "journeys"):
+        runtime = ROLE.compose(settings, resources)
+        async with serving(runtime) as channel:
+            journeys = Journeys(runtime, channel)
             yield journeys
-            await store.look()
+            await journeys.store.look()
             # Whatever a test did: what follows from it step by step is what follows from where it came out.
             assert await journeys.paths() == await journeys.paths_anew()
-        await server.stop(0)
 
 
 def refusal(error: grpc.aio.AioRpcError) -> dict[str, str]:

@@ -24,27 +24,24 @@ from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChang
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
-from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub, add_PurchasesServiceServicer_to_server
+from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 from rich.console import Console
 from sqlalchemy import func, select, text
 
 from cli.errors import CommandFailed
 from cli.rates import import_rates
-from kit.boundary.boundary import Boundary
-from kit.database.engine import Database
 from kit.database.transactions import transact
-from kit.log.consume.consumer import Consumer
-from kit.log.publish.outbox import prepare_heads
-from kit.log.publish.relay import Relay
-from kit.log.publish.state_topic import StateTopic
-from kit.log.redis_log import RedisLog
+from kit.log.consume import Consumer
+from kit.log.outbox import Relay, StateTopic, prepare_heads
 from kit.log.streams import START
-from kit.people.keys.store import Keys
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
 from kit.rules import PageKey
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
+from services.purchases.composition import ROLE
 from services.purchases.deadlines import PATIENCE, Waiting
 from services.purchases.exchange import Quote
 from services.purchases.messages import EMAIL_CONTEXT, TOPIC, purchase_id_of
@@ -52,8 +49,9 @@ from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow,
 from services.purchases.orders import new_row
 from services.purchases.personal import holdings
 from services.purchases.repository import Filter, Rates, choice
-from services.purchases.servicer import MOST_WAITING, PurchasesServicer, Retell
+from services.purchases.servicer import MOST_WAITING, Retell
 from tests.conftest import newest_database
+from tests.roles import serving, settings_for
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -72,16 +70,19 @@ def golden(name: str) -> dict[str, Any]:
 class Shop:
     """The service, and its relay step by step."""
 
-    def __init__(
-        self, settings: Settings, database: Database, log: RedisLog, channel: grpc.aio.Channel, topic: StateTopic, *, keys: Keys
-    ) -> None:
-        self.settings = settings
-        self.sessions = database.sessions
-        self.database = database
-        self.log = log
-        self.topic = topic
-        self.keys, self.vault = keys, keys.vault
+    def __init__(self, runtime: ServiceRuntime, resources: Resources, channel: grpc.aio.Channel) -> None:
+        self.settings = runtime.settings
+        self.sessions = runtime.sessions
+        self.database = runtime.database
+        self.log = runtime.log
+        self.topic = StateTopic(TOPIC, runtime.settings.log_partitions)
+        self.keys, self.vault = runtime.keys, runtime.keys.vault
+        self.resources = resources
         self.stub: Any = PurchasesServiceStub(channel)
+
+    def replica(self) -> ServiceRuntime:
+        """Another process that serves the same database."""
+        return ROLE.compose(settings_for(ROLE, self.settings), self.resources)
 
     def metadata(self, scope: str = "site") -> tuple[tuple[str, str], ...]:
         token = ("x-pmp-mesh-token", self.settings.mesh_token.get_secret_value())
@@ -175,18 +176,11 @@ def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-async def shop(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Shop]:
-    async with newest_database(settings, TOPIC) as database:
-        topic = StateTopic(TOPIC, settings.log_partitions)
-        await prepare_heads(database.sessions, TOPIC, settings.log_partitions)
-        servicer = PurchasesServicer(settings, database.sessions, topic, keys)
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        add_PurchasesServiceServicer_to_server(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Shop(settings, database, log, channel, topic, keys=keys)
-        await server.stop(0)
+async def shop(settings: Settings, resources: Resources) -> AsyncIterator[Shop]:
+    async with newest_database(settings, TOPIC):
+        runtime = ROLE.compose(settings_for(ROLE, settings), resources)
+        async with serving(runtime) as channel:
+            yield Shop(runtime, resources, channel)
 
 
 def booked(order: pb.RecordedPurchase) -> list[tuple[str, str, float]]:
@@ -510,12 +504,7 @@ async def test_fifty_orders_told_three_times_in_any_order_by_three_senders_are_f
 
 
 async def test_two_replicas_told_at_the_same_instant_make_one_sale(shop: Shop) -> None:
-    other = PurchasesServicer(shop.settings, shop.sessions, shop.topic, shop.keys)
-    server = grpc.aio.server(interceptors=[Boundary(shop.settings.mesh_token.get_secret_value())])
-    add_PurchasesServiceServicer_to_server(other, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with serving(shop.replica()) as channel:
         second: Any = PurchasesServiceStub(channel)
         for number in range(20):
             request = ParseDict({"purchase": purchase(order_id=str(number), product_id="a")}, pb.TrackPurchaseRequest())
@@ -523,7 +512,6 @@ async def test_two_replicas_told_at_the_same_instant_make_one_sale(shop: Shop) -
             answers: list[pb.TrackPurchaseResponse] = await asyncio.gather(*told)
             assert {answer.duplicate for answer in answers} == {False, True}
             assert len({answer.purchase_id for answer in answers}) == 1
-    await server.stop(0)
     assert (await shop.count(PurchaseRow), await shop.count(EntryRow), await shop.count(LineRow)) == (20, 20, 20)
     assert len(await shop.published()) == 20
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,11 +21,18 @@ from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.tables import outbox_heads
 from kit.people.persons import project_identity
-from kit.server import Registration
-from kit.service import ServiceRuntime, Subscription, open_runtime
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.servicer import SubjectDataServicer
+from kit.service.parts import Subscription
+from kit.service.resources import Resources, open_resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
+from services.ingestion.composition import ROLE as INGESTION
+from services.ingestion.worker import ROLE as WORKER
+from services.purchases.composition import ROLE as PURCHASES
 from services.purchases.personal import holdings
 from tests.conftest import newest_database
+from tests.roles import settings_for
 from tests.servers import free_port
 
 IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
@@ -36,12 +44,10 @@ def settings(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def serving(
-    runtime: ServiceRuntime, settings: Settings, subscriptions: Sequence[Subscription] = (), services: Sequence[Registration] = ()
-) -> AsyncGenerator[grpc.aio.Channel]:
+async def running(runtime: ServiceRuntime) -> AsyncGenerator[grpc.aio.Channel]:
     """The service, from the moment at which it is healthy."""
-    task = asyncio.create_task(runtime.serve(services, subscriptions))
-    async with grpc.aio.insecure_channel(settings.listen) as channel:
+    task = asyncio.create_task(runtime.serve())
+    async with grpc.aio.insecure_channel(runtime.settings.listen) as channel:
         health: Any = HealthStub(channel)
 
         async def is_serving() -> bool:
@@ -76,26 +82,29 @@ async def named(log: RedisLog, word: str) -> list[str]:
     return [name for name in await names(log) if word in name]
 
 
-async def test_a_service_without_a_database_serves_and_leaves_nothing_in_the_log(settings: Settings, log: RedisLog) -> None:
-    async with open_runtime(settings, "purchases", has_database=False) as runtime, serving(runtime, settings):
+async def test_a_service_without_a_database_serves_and_leaves_nothing_in_the_log(settings: Settings, resources: Resources) -> None:
+    runtime = ServiceRuntime(settings, resources, "purchases", checks={"log": resources.log.check})
+    async with running(runtime):
         with pytest.raises(LookupError, match="no database"):
             _ = runtime.sessions
         with pytest.raises(LookupError, match="no topic"):
             _ = runtime.topic
-    assert await names(log) == set()
+    assert await names(resources.log) == set()
 
 
-async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of_one(settings: Settings, log: RedisLog) -> None:
-    async with (
-        newest_database(settings, "purchases") as database,
-        open_runtime(settings, "purchases", publishes=False) as runtime,
-        serving(
-            runtime,
-            settings,
-            [Subscription("identity", IDENTITY, project_identity)],
-            [runtime.subject_data(holdings(runtime.keys.vault, "keep"))],
-        ) as channel,
-    ):
+async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of_one(settings: Settings, resources: Resources) -> None:
+    log, database = resources.log, resources.database("purchases")
+    data = SubjectData(database, resources.keys, None, holdings(resources.keys.vault, "keep"))
+    runtime = ServiceRuntime(
+        settings,
+        resources,
+        "purchases",
+        checks={"database": database.check},
+        database=database,
+        subject_data=SubjectDataServicer(data, database, log, None),
+        subscriptions=[Subscription("identity", IDENTITY, project_identity)],
+    )
+    async with newest_database(settings, "purchases"), running(runtime) as channel:
         await eventually(lambda: named(log, "identity"))
         assert not await named(log, "{purchases")
         assert not await named(log, "pmp:purchases:partitions")
@@ -111,21 +120,51 @@ async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of
             assert await session.scalar(select(func.count()).select_from(outbox_heads)) == 0
 
 
-async def test_a_service_that_publishes_makes_them(settings: Settings, log: RedisLog) -> None:
-    async with (
-        newest_database(settings, "purchases") as database,
-        open_runtime(settings, "purchases") as runtime,
-        serving(runtime, settings),
-    ):
+async def test_a_service_that_publishes_makes_them(settings: Settings, resources: Resources) -> None:
+    runtime = PURCHASES.compose(settings_for(PURCHASES, settings), resources)
+    async with newest_database(settings, "purchases"), running(runtime):
         assert isinstance(runtime.topic, StateTopic)
-        await eventually(lambda: named(log, "relay"))
-        assert "pmp:purchases:partitions" in await names(log)
-        async with database.sessions() as session:
+        await eventually(lambda: named(resources.log, "relay"))
+        assert "pmp:purchases:partitions" in await names(resources.log)
+        async with runtime.sessions() as session:
             assert await session.scalar(select(func.count()).select_from(outbox_heads)) == settings.log_partitions
 
 
-async def test_a_subscription_needs_a_database(settings: Settings, log: RedisLog) -> None:
-    async with open_runtime(settings, "purchases", has_database=False) as runtime:
-        with pytest.raises(LookupError, match="no database"):
-            await runtime.serve(subscriptions=[Subscription("identity", IDENTITY, project_identity)])
-    assert await names(log) == set()
+async def test_the_api_of_ingestion_has_a_database_and_neither_topic_nor_lease(settings: Settings, resources: Resources) -> None:
+    runtime = INGESTION.compose(settings_for(INGESTION, settings), resources)
+    async with newest_database(settings, "ingestion"), running(runtime):
+        assert await names(resources.log) == {"pmp:intake:partitions"}
+        async with runtime.sessions() as session:
+            assert await session.scalar(select(func.count()).select_from(outbox_heads)) == 0
+        for part in ("topic", "relay", "raw_log", "retention"):
+            with pytest.raises(LookupError, match="this service has no"):
+                getattr(runtime, part)
+
+
+async def test_the_api_of_ingestion_is_healthy_while_its_database_is_down(settings: Settings, resources: Resources) -> None:
+    down = settings.model_copy(update={"database_url": f"mysql+aiomysql://mesh:mesh@127.0.0.1:{free_port()}/{{service}}"})
+    async with open_resources(down) as without_database, running(INGESTION.compose(settings_for(INGESTION, down), without_database)):
+        assert await names(resources.log) == {"pmp:intake:partitions"}
+
+
+async def test_the_worker_of_ingestion_has_no_rpcs_and_shares_the_raw_log_and_its_topic(settings: Settings, resources: Resources) -> None:
+    runtime = WORKER.compose(settings_for(WORKER, settings), resources)
+    async with newest_database(settings, "ingestion"), running(runtime):
+        assert runtime.rpcs == ()
+        for group in ("pmp:intake:ingestion", "pmp:events:relay", "pmp:gdpr:ingestion", "pmp:identity:ingestion"):
+            await eventually(partial(named, resources.log, group))
+        async with runtime.sessions() as session:
+            assert await session.scalar(select(func.count()).select_from(outbox_heads)) == settings.log_partitions
+
+
+async def test_two_roles_of_a_process_share_a_pool(settings: Settings, resources: Resources) -> None:
+    api, worker = (role.compose(settings_for(role, settings), resources) for role in (INGESTION, WORKER))
+    assert api.database is worker.database
+    assert api.log is worker.log
+
+
+async def test_a_subscription_needs_a_database(settings: Settings, resources: Resources) -> None:
+    subscriptions = [Subscription("identity", IDENTITY, project_identity)]
+    with pytest.raises(LookupError, match="no database"):
+        ServiceRuntime(settings, resources, "purchases", checks={}, subscriptions=subscriptions)
+    assert await names(resources.log) == set()

@@ -10,6 +10,7 @@ import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,29 +19,20 @@ import grpc
 import pytest
 from google.protobuf.json_format import ParseDict
 from pmp.journeys.v1 import journeys_pb2
-from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub, add_JourneysServiceServicer_to_server
+from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
 from pmp.purchases.v1 import purchases_pb2 as pb
-from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub, add_PurchasesServiceServicer_to_server
+from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 from sqlalchemy import select
 
-from kit.boundary.boundary import Boundary
-from kit.database.engine import Database
-from kit.log.consume.consumer import Consumer
-from kit.log.publish.outbox import prepare_heads
-from kit.log.publish.relay import Relay
-from kit.log.publish.state_topic import StateTopic
-from kit.log.redis_log import RedisLog
-from kit.people.keys.store import Keys
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
-from services.identity import consumers as identity
 from services.identity.models import UserRow
-from services.journeys import consumers as journeys
 from services.journeys.projection import AttributionStore, splitter_of
-from services.journeys.servicer import JourneysServicer
 from services.purchases.exchange import Quote
 from services.purchases.repository import Rates
-from services.purchases.servicer import PurchasesServicer
 from tests.conftest import newest_database
+from tests.roles import ROLES, serving, settings_for
 from tests.services.shop_year import DIGITS, Shop, cents, utc
 
 ORDERS = int(os.environ.get("PMP_SHOP_ORDERS", "80"))
@@ -51,22 +43,19 @@ _AT_ONCE = 16
 class Mesh:
     """Purchases, and the services that follow it."""
 
-    def __init__(self, settings: Settings, log: RedisLog, databases: dict[str, Database], channel: grpc.aio.Channel, keys: Keys) -> None:
-        self.databases = databases
-        self._store = AttributionStore(databases["journeys"].sessions, splitter_of(settings, keys.vault))
-        self._settings, self._log = settings, log
-        self._purchases: Any = PurchasesServiceStub(channel)
-        self._journeys: Any = JourneysServiceStub(channel)
+    def __init__(self, settings: Settings, roles: dict[str, ServiceRuntime], channels: dict[str, grpc.aio.Channel]) -> None:
+        self.databases = {name: role.database for name, role in roles.items()}
+        self._store = AttributionStore(roles["journeys"].sessions, splitter_of(settings, roles["journeys"].keys.vault))
+        self._settings, self._relay = settings, roles["purchases"].relay
+        self._purchases: Any = PurchasesServiceStub(channels["purchases"])
+        self._journeys: Any = JourneysServiceStub(channels["journeys"])
         self._metadata = (
             ("x-pmp-mesh-token", settings.mesh_token.get_secret_value()),
             ("x-pmp-client", "shop"),
             ("x-pmp-scope", "admin"),
         )
-        handlers = {
-            "identity": identity.FollowPurchases(StateTopic("identity", settings.log_partitions), keys.vault),
-            "journeys": journeys.FollowPurchases(keys.vault),
-        }
-        self._consumers = [Consumer(databases[name].sessions, log, "purchases", handler) for name, handler in handlers.items()]
+        followed = [(role, each) for role in roles.values() for each in role.subscriptions if each.topic == "purchases"]
+        self._consumers = [role.consumer(subscription) for role, subscription in followed]
 
     async def report(self, order_id: str, body: dict[str, Any]) -> None:
         if order_id == "purchase":
@@ -95,9 +84,8 @@ class Mesh:
         return await self._journeys.GetAttribution(journeys_pb2.GetAttributionRequest(model="last_touch"), metadata=self._metadata)
 
     async def follow(self) -> None:
-        relay = Relay(self.databases["purchases"].sessions, self._log, "purchases", keep=timedelta(hours=1))
         for partition in range(self._settings.log_partitions):
-            while await relay.step(partition):
+            while await self._relay.step(partition):
                 pass
             for consumer in self._consumers:
                 while await consumer.step(partition, block_ms=1):
@@ -105,25 +93,15 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh(settings: Settings, log: RedisLog, keys: Keys) -> AsyncIterator[Mesh]:
-    async with (
-        newest_database(settings, "purchases") as purchases,
-        newest_database(settings, "identity") as known,
-        newest_database(settings, "journeys") as paths,
-    ):
-        databases = {"purchases": purchases, "identity": known, "journeys": paths}
-        for name, database in databases.items():
-            await prepare_heads(database.sessions, name, settings.log_partitions)
-        server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-        topics = {name: StateTopic(name, settings.log_partitions) for name in databases}
-        add_PurchasesServiceServicer_to_server(PurchasesServicer(settings, purchases.sessions, topics["purchases"], keys), server)
-        store = AttributionStore(paths.sessions, splitter_of(settings, keys.vault))
-        add_JourneysServiceServicer_to_server(JourneysServicer(settings, paths.sessions, topics["journeys"], keys.vault, store), server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Mesh(settings, log, databases, channel, keys)
-        await server.stop(0)
+async def mesh(settings: Settings, resources: Resources) -> AsyncIterator[Mesh]:
+    roles: dict[str, ServiceRuntime] = {}
+    channels: dict[str, grpc.aio.Channel] = {}
+    async with AsyncExitStack() as stack:
+        for name in ("purchases", "identity", "journeys"):
+            await stack.enter_async_context(newest_database(settings, name))
+            roles[name] = ROLES[name].compose(settings_for(ROLES[name], settings), resources)
+            channels[name] = await stack.enter_async_context(serving(roles[name]))
+        yield Mesh(settings, roles, channels)
 
 
 async def test_every_figure_of_a_year_is_that_of_the_shops_books(mesh: Mesh) -> None:

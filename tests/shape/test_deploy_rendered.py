@@ -18,15 +18,21 @@ import yaml
 
 from gateway.settings import GatewaySettings
 from kit.server import LIVENESS
-from kit.settings import Settings
+from kit.settings import MeshSettings, Settings
 from kit.telemetry.names import MetricName
+from services.gdpr.deadlines import MetricName as GdprMetricName
+from tests.roles import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 TOOLS = Path(sys.executable).parent
 OVERLAYS = ("local", "production")
 ALERTS = "mesh-alerts"
-SETTINGS = {"mesh": Settings, "gateway": GatewaySettings}
+SETTINGS: dict[str, list[type[MeshSettings]]] = {
+    "mesh": [Settings, *(role.settings for role in ROLES.values())],
+    "gateway": [GatewaySettings],
+}
+"""Those of each image: every pod of the mesh's own is given the settings of all services."""
 NOBODY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 UNPRIVILEGED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
@@ -140,7 +146,7 @@ def test_every_object_is_of_one_namespace_that_takes_hardened_pods_only(overlay:
 
 @every_overlay
 def test_every_process_of_the_mesh_is_one_image_with_its_name_as_arguments(overlay: str) -> None:
-    services = {path.parent.name for path in ROOT.glob("services/*/__main__.py")}
+    services = {path.parent.name for path in ROOT.glob("services/*/composition.py")}
     workers = {path.parent.name for path in ROOT.glob("services/*/worker.py")}
     pods = {pod.name: pod for pod in _pods(overlay) if _image(pod.main) == "mesh"}
     assert pods.keys() == {f"{name}-service" for name in services} | {f"{name}-worker" for name in workers}
@@ -197,13 +203,13 @@ def test_envoy_refuses_requests_before_its_pod_runs_out_of_memory() -> None:
 @every_pod_of_ours
 def test_a_pods_settings_are_fields_of_its_settings(pod: Pod) -> None:
     for container in pod.containers:
-        fields = {f"PMP_{field}".upper() for field in SETTINGS[_image(container)].model_fields}
+        fields = {f"PMP_{field}".upper() for settings in SETTINGS[_image(container)] for field in settings.model_fields}
         assert [name for name in environment_of(container) if name not in fields and not name.startswith("OTEL_")] == []
 
 
 @every_overlay
 def test_what_an_overlay_sets_is_a_field_of_some_settings(overlay: str) -> None:
-    fields = {f"PMP_{field}".upper() for settings in SETTINGS.values() for field in settings.model_fields}
+    fields = {f"PMP_{field}".upper() for several in SETTINGS.values() for settings in several for field in settings.model_fields}
     assert [name for name in settings_of(overlay) if name not in fields and not name.startswith("OTEL_")] == []
 
 
@@ -220,7 +226,8 @@ def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, 
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert SETTINGS[_image(pod.main)]().mesh_token.get_secret_value()  # pyright: ignore[reportCallIssue]  (from the environment)
+    for settings in SETTINGS[_image(pod.main)]:
+        assert settings().mesh_token.get_secret_value()  # pyright: ignore[reportCallIssue]  (from the environment)
 
 
 def made_secrets(folder: Path) -> dict[str, dict[str, str]]:
@@ -248,7 +255,7 @@ def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_brok
     (rendered,) = [one["data"] for one in objects_of("production", "ConfigMap") if one["metadata"]["name"] == ALERTS]
     rules = [rule for group in yaml.safe_load(rendered["alerts.yaml"])["groups"] for rule in group["rules"]]
     assert all(rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"} for rule in rules)
-    measured = {f"{name.replace('.', '_')}{unit}" for name in MetricName for unit in ("", "_seconds", "_bytes")}
+    measured = {f"{name.replace('.', '_')}{unit}" for name in (*MetricName, *GdprMetricName) for unit in ("", "_seconds", "_bytes")}
     asked = {name for rule in rules for name in re.findall(r"\bpmp_\w+(?=[ {])", rule["expr"])}
     assert {f"pmp_{name}" for name in ("books", "log_lag", "dead_letters", "gdpr_steps_overdue")} <= asked <= measured
     left = [int(days) for rule in rules for days in re.findall(r"pmp_gdpr_request_left_seconds < (\d+) \* 86400", rule["expr"])]

@@ -17,7 +17,8 @@ from pydantic import SecretStr, ValidationError
 
 from gateway import render as rendering
 from gateway.render import RenderError, committed, for_envoy, main, read_descriptors, render, secrets
-from gateway.settings import GatewaySettings, split_address
+from gateway.settings import GatewaySettings
+from kit.settings import split_address
 
 HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import importlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
 from sqlalchemy import Column, MetaData, Table
 
 from kit.log import tables
 from kit.people import persons
 from kit.people.privacy import person_consents
 from kit.people.subjects.holdings import SHARED, PersonalTable
-from kit.people.vault import Vault
+from kit.service.resources import open_resources
+from kit.service.role import Role
+from kit.service.runtime import ServiceRuntime
 from services.gdpr.archive import SECTIONS
+from tests.roles import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
+KEY = base64.b64encode(bytes(32)).decode()
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py"))
 TEXTS = {str, dict, list, bytes}
 IMPERSONAL = {
@@ -37,17 +44,17 @@ IMPERSONAL = {
 LEADS_TO_A_PERSON = re.compile(r"user_id|wordpress_id|session|e?mail|address|subject|person|billing|first_name|last_name|phone")
 
 
-def _declared(service: str) -> Sequence[PersonalTable]:
-    """The declaration of a service; what it takes from a vault or from settings changes no column."""
-    module: Any = importlib.import_module(f"services.{service}.personal")
-    if hasattr(module, "HOLDINGS"):
-        return module.HOLDINGS
-    others: Mapping[str, Sequence[Any]] = {"journeys": (_never, _never), "purchases": ("keep",)}
-    return module.holdings(Vault(bytes(32)), *others[service])
+async def _composed(role: Role[Any]) -> ServiceRuntime:
+    """A role as it would start; nothing is connected to."""
+    needed = {"mesh_token": "token", "vault_key": KEY, "key_encryption_keys": KEY, "redis_url": "redis://127.0.0.1:1"}
+    settings = role.settings.model_validate({**needed, "database_url": "sqlite+aiosqlite:///nowhere/{service}.db"})
+    async with open_resources(settings) as resources:
+        return role.compose(settings, resources)
 
 
-async def _never(*_arguments: Any) -> int:
-    raise AssertionError
+RUNTIMES = [asyncio.run(_composed(role)) for role in ROLES.values()]
+DECLARED = {runtime.service: runtime.personal_tables for runtime in RUNTIMES if runtime.personal_tables}
+"""The tables that the roles of each service show and erase; what they take from settings changes no column."""
 
 
 def _uncovered(table: Table, holdings: Sequence[PersonalTable]) -> list[str]:
@@ -69,7 +76,7 @@ def _kind(column: Column[Any]) -> type:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_of_every_text_in_a_row_that_stays_it_is_said_why_or_that_it_goes(service: str) -> None:
-    stay = [holding for holding in _declared(service) if not holding.deletes_rows]
+    stay = [holding for holding in DECLARED[service] if not holding.deletes_rows]
     undecided = [name for each in stay for name in _undecided(each.table, {*each.names, *each.personal, *each.stays})]
     undecided += [name for each in stay for part in each.parts for name in _undecided(part.table, {*part.personal, *part.stays})]
     assert undecided == []
@@ -80,14 +87,14 @@ def test_of_every_text_in_a_row_that_stays_it_is_said_why_or_that_it_goes(servic
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_table_without_a_person_is_one_that_says_nothing_of_any(service: str) -> None:
     metadata: MetaData = importlib.import_module(f"services.{service}.models").Base.metadata
-    declared = {table for holding in _declared(service) for table in _tables(holding)}
+    declared = {table for holding in DECLARED[service] for table in _tables(holding)}
     assert metadata.tables.keys() - declared <= IMPERSONAL
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_leads_to_a_person_is_declared(service: str) -> None:
     metadata: MetaData = importlib.import_module(f"services.{service}.models").Base.metadata
-    declared = _declared(service)
+    declared = DECLARED[service]
     assert {table.name: found for table in metadata.sorted_tables if (found := _uncovered(table, declared))} == {}
     assert {holding.table.name for holding in declared} <= metadata.tables.keys()
     assert all(bool(holding.ages) == ("PMP_SITE_RETENTION_TABLES" in holding.kept) for holding in declared)
@@ -103,13 +110,14 @@ def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_with_a_database_shows_and_erases_what_it_holds(service: str) -> None:
-    main = (ROOT / "services" / service / "__main__.py").read_text()
-    assert "runtime.subject_data(" in main or "add_SubjectDataServiceServicer_to_server" in main
+    served = [registration for runtime in RUNTIMES if runtime.service == service for registration in runtime.rpcs]
+    assert [servicer for _, servicer in served if isinstance(servicer, SubjectDataServiceServicer)]
+    assert DECLARED[service]
 
 
 def test_an_archive_explains_each_part_and_shows_each_table_once() -> None:
     shown = [
-        (holding.section, table) for service in SERVICES for holding in _declared(service) if holding.section for table in _tables(holding)
+        (holding.section, table) for service in SERVICES for holding in DECLARED[service] if holding.section for table in _tables(holding)
     ]
     assert {section for section, _ in shown} == set(SECTIONS)
     assert len(shown) == len(set(shown)), "two services have a table of one name"
@@ -121,7 +129,7 @@ def _tables(holding: PersonalTable) -> list[str]:
 
 def test_the_documentation_says_what_is_kept_of_persons() -> None:
     text = (ROOT / "docs" / "privacy.md").read_text()
-    rows = [_line(service, holding) for service in SERVICES for holding in _declared(service)]
+    rows = [_line(service, holding) for service in SERVICES for holding in DECLARED[service]]
     rows += [_line("every service", holding) for holding in SHARED]
     _, _, table = text.partition("| table | columns |")
     assert [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")] == rows

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from kit.errors import Unavailable
-from kit.settings import Settings
 from services.gdpr.calls import Calls
 from services.gdpr.rules import whom
+from services.gdpr.settings import GdprSettings
 from tests.receiver import SECRET, Receiver, receiving
 from tests.servers import free_port
 
@@ -24,9 +24,9 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def settings(**site: Any) -> Settings:
-    needed = {name: "anything" for name, field in Settings.model_fields.items() if field.is_required()}
-    return Settings.model_validate({**needed, **site})
+def settings(**site: Any) -> GdprSettings:
+    needed = {name: "anything" for name, field in GdprSettings.model_fields.items() if field.is_required()}
+    return GdprSettings.model_validate({**needed, **site})
 
 
 def calls(url: str, secret: str = SECRET) -> Calls:

@@ -26,7 +26,7 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import (
 )
 from pydantic import SecretStr
 
-from kit.server import Background, Check, Registration, serve, work
+from kit.server import Background, Check, Registration, serve
 from kit.settings import Settings
 from kit.telemetry.setup import telemetry
 from tests.servers import free_port
@@ -329,11 +329,13 @@ async def test_background_work_that_ends_by_itself_ends_the_process() -> None:
             await asyncio.wait_for(process.task, 5)
 
 
-async def test_work_serves_its_health_alone() -> None:
+async def test_a_process_without_rpcs_serves_its_health_alone() -> None:
     port = free_port()
     chosen = settings_for(port)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        process = Running(asyncio.create_task(work(chosen, checks={}, background=[partial(asyncio.sleep, 3600)])), port, channel)
+        process = Running(
+            asyncio.create_task(serve(chosen, services=(), checks={}, background=[partial(asyncio.sleep, 3600)])), port, channel
+        )
         await process.until(SERVING)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await process.stub.GetAccounting(pb.GetAccountingRequest(), metadata=INTERNAL)
@@ -361,7 +363,7 @@ async def process(code: str, environment: Mapping[str, str]) -> tuple[int | None
 
 
 async def test_missing_settings_are_named_and_nothing_runs() -> None:
-    code = "from kit.server import run\nasync def main(settings): print('ran')\nrun(main)"
+    code = "from kit.server import run\nfrom kit.settings import Settings\nasync def main(settings): print('ran')\nrun(Settings, main)"
     given = {key: value for key, value in ENVIRONMENT.items() if key not in {"PMP_VAULT_KEY", "PMP_REDIS_URL"}}
     returned, out, err = await process(code, given)
     assert (returned, out, err) == (2, "", "PMP_VAULT_KEY is missing\nPMP_REDIS_URL is missing\n")
@@ -372,7 +374,9 @@ async def test_missing_settings_are_named_and_nothing_runs() -> None:
     [("PMP_LOG_PARTITIONS", "hunter2"), ("PMP_SERVICE_ADDRESSES", "hunter2"), ("PMP_SERVICE_ADDRESSES", '["hunter2"]')],
 )
 async def test_a_wrong_setting_is_named_and_no_value_is_shown(variable: str, value: str) -> None:
-    returned, out, err = await process("from kit.server import run\nrun(None)", {**ENVIRONMENT, variable: value})
+    returned, out, err = await process(
+        "from kit.server import run\nfrom kit.settings import Settings\nrun(Settings, None)", {**ENVIRONMENT, variable: value}
+    )
     assert (returned, out) == (2, "")
     assert variable.removeprefix("PMP_").lower() in err.lower()
     assert "hunter" not in err
@@ -380,9 +384,10 @@ async def test_a_wrong_setting_is_named_and_no_value_is_shown(variable: str, val
 
 DYING = """
 from kit.server import run
+from kit.settings import Settings
 async def main(settings):
     raise {error}
-run(main)
+run(Settings, main)
 """
 
 
@@ -404,13 +409,14 @@ async def test_an_error_nobody_awaits_is_logged_without_its_text() -> None:
     code = """
 import asyncio, gc
 from kit.server import run
+from kit.settings import Settings
 async def fail(settings): raise LookupError(settings.vault_key.get_secret_value())
 async def main(settings):
     task = asyncio.create_task(fail(settings))
     await asyncio.sleep(0)
     del task
     gc.collect()
-run(main)
+run(Settings, main)
 """
     returned, out, err = await process(code, ENVIRONMENT)
     (line,) = lines(out)

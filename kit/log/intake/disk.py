@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from kit.settings import Settings
 from kit.telemetry.names import MetricName
 from kit.telemetry.state import meter
 
@@ -22,11 +21,6 @@ class LogDisk:
         self._folder = folder
         self._least = least
         self._free = meter().create_gauge(MetricName.LOG_DISK_FREE, "By", "Free on the disk of the log, where it is this machine's.")
-
-    @classmethod
-    def of(cls, settings: Settings) -> LogDisk | None:
-        """That of the settings; none where Redis runs on another machine."""
-        return LogDisk(settings.log_disk, settings.log_disk_min_bytes) if settings.log_disk else None
 
     def is_low(self) -> bool:
         """Whether less is free than a full log needs to drain.

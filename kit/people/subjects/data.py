@@ -50,6 +50,7 @@ class SubjectData:
         self._sessions = database.sessions
         self._keys = keys
         self._topic = topic
+        self.tables = holdings
         self._holdings = (*holdings, *SHARED)
         self._after = after or {}
 

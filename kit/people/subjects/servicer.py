@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Final
 
 from pmp.privacy.v1 import privacy_pb2 as pb
@@ -17,6 +17,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Offset
 from kit.log.tables import books, offsets, outbox_heads
 from kit.people.subjects.data import SubjectData
+from kit.people.subjects.holdings import PersonalTable
 
 _RAW: Final = select(books.c.topic).distinct()
 """Topics of which the service keeps books: raw logs, which have no history to fall back on."""
@@ -35,6 +36,11 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         self._log = log
         self._outbox = outbox
         self._topic = None if outbox is None else outbox.topic
+
+    @property
+    def tables(self) -> Sequence[PersonalTable]:
+        """The service's own tables of personal data."""
+        return self._data.tables
 
     @override
     async def Export(self, request: pb.ExportRequest, context: Context) -> AsyncIterator[pb.ExportResponse]:

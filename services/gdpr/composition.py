@@ -1,0 +1,63 @@
+"""The role of gdpr: serves its rpcs, follows identity, erases and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from pmp.gdpr.v1.gdpr_pb2_grpc import add_GdprServiceServicer_to_server
+from pmp.identity.v1 import identity_pb2
+
+from kit.log.leases import Leases
+from kit.log.outbox import Relay, StateTopic
+from kit.people.persons import project_identity
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.retention import Retention, expiries
+from kit.people.subjects.servicer import SubjectDataServicer
+from kit.service.parts import Publication, Subscription
+from kit.service.resources import Resources
+from kit.service.role import Role
+from kit.service.runtime import ServiceRuntime
+from services.gdpr.archive import Archives
+from services.gdpr.calls import Calls
+from services.gdpr.deadlines import Deadlines
+from services.gdpr.holders import Holders
+from services.gdpr.messages import TOPIC
+from services.gdpr.personal import HOLDINGS
+from services.gdpr.saga import Saga
+from services.gdpr.servicer import GdprServicer
+from services.gdpr.settings import HOLDERS, GdprSettings
+
+_IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
+
+
+def compose(settings: GdprSettings, resources: Resources, *, holders: Collection[str] = HOLDERS) -> ServiceRuntime:
+    """Composes gdpr, which asks these services for the personal data they hold."""
+    database, log, keys = resources.database(TOPIC), resources.log, resources.keys
+    topic = StateTopic(TOPIC, settings.log_partitions)
+    relay = Relay(database.sessions, log, TOPIC, keep=settings.topic_keep)
+    asked, calls = Holders(settings, holders), Calls(settings)
+    saga = Saga(database.sessions, topic, keys, asked, calls=calls, rewrite=log.rewrite)
+    archives = Archives(database.sessions, keys, asked, settings.site_name)
+    servicer = GdprServicer(database.sessions, topic, relay, keys, asked, archives=archives, systems=calls.systems)
+    data = SubjectData(database, keys, topic, HOLDINGS)
+    return ServiceRuntime(
+        settings,
+        resources,
+        TOPIC,
+        checks={"database": database.check},
+        database=database,
+        rpcs=[(add_GdprServiceServicer_to_server, servicer)],
+        subject_data=SubjectDataServicer(data, database, log, topic),
+        retention=Retention(settings, TOPIC, database.sessions, expiries(HOLDINGS), topic),
+        publication=Publication(topic, relay),
+        subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
+        background=[
+            Deadlines(database.sessions, keys.vault).run,
+            lambda: saga.run(Leases(log.redis, TOPIC, "saga", 1)),
+            archives.sweep,
+        ],
+    )
+
+
+ROLE: Final = Role(TOPIC, GdprSettings, compose)

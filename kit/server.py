@@ -30,27 +30,27 @@ from kit.telemetry.log_lines import log_to_stdout
 Registration: TypeAlias = tuple[Callable[[Any, Any], None], object]
 """The generated function that adds a servicer to a server, and the servicer."""
 Check: TypeAlias = Callable[[], Awaitable[object]]
-"""Returns when what it checks is up, raises when it is not."""
+"""Returns while what it checks is up, raises while it is not."""
 Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Runs until it is cancelled, and finishes the step it is at before it ends."""
+"""Runs until it is cancelled, and finishes the current step before it ends."""
 
 _Settings = TypeVar("_Settings", bound=Settings)
 
 LIVENESS = "liveness"
-"""Name under which grpc.health.v1 says that the process answers at all, whatever the checks say: a restart mends no database."""
+"""Name under which grpc.health.v1 reports that the process answers at all, whatever the checks find: no restart repairs a database."""
 
 _CHECK_SECONDS = 1.0
 """Between two rounds of checks; also the most a check may take."""
 
 _FAILURES = 3
-"""So many failures of a check in a row make a process that served unready: one slow answer under load is no outage."""
+"""Consecutive failures of a check that make a serving process unready: one slow answer under load is no outage."""
 
 _YOUNG_OBJECTS = 10_000
-"""So many new objects make the collector look for cycles: what one batch holds until it is answered is some thousands, and no garbage."""
+"""New objects that make the garbage collector look for cycles: a batch holds some thousands until it is answered, and none is garbage."""
 
 _OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second process on the port is a mistake, not a partner
-    ("grpc.max_receive_message_length", 1_048_576 + 65_536),  # above the boundary's bound, so that the caller is told
+    ("grpc.so_reuseport", 0),  # a second process on the port is a mistake
+    ("grpc.max_receive_message_length", 1_048_576 + 65_536),  # above the boundary's limit, which answers with the reason
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # Envoy keeps idle connections alive by pings
@@ -107,7 +107,7 @@ def run(kind: type[_Settings], main: Callable[[_Settings], Coroutine[Any, Any, N
         sys.stderr.writelines(f"{line}\n" for line in _complaints(error))
         sys.exit(2)
     log_to_stdout(settings.log_level)
-    # Looking through all modules again and again took a tenth of a busy process's time.
+    # Collections that look through all modules again took a tenth of a busy process's time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS)
@@ -129,17 +129,17 @@ async def _main(main: Callable[[_Settings], Coroutine[Any, Any, None]], settings
 
 
 def _forgotten(_loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """Logs an error nobody awaited; asyncio's own handler would print the exception's text."""
+    """Logs an error that was never awaited; asyncio's own handler would print the exception's text."""
     _log.error("unhandled", what=context["message"], exc_info=context.get("exception"))
 
 
-async def run_every(look: Check, seconds: float, complaint: str, **facts: object) -> None:
-    """Looks every so many seconds, until cancelled. What goes wrong is a line in the log with this complaint and these facts."""
+async def run_every(look: Check, seconds: float, complaint: str, **fields: object) -> None:
+    """Calls `look` every so many seconds until cancelled; logs each error of it as `complaint`, with these fields."""
     while True:
         try:
             await look()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the next look may succeed)
-            _log.warning(complaint, **facts, error=type(error).__name__, exc_info=not is_outage(error))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the next call may succeed)
+            _log.warning(complaint, **fields, error=type(error).__name__, exc_info=not is_outage(error))
         await asyncio.sleep(seconds)
 
 
@@ -155,7 +155,7 @@ def _complaints(error: ValidationError | SettingsError) -> Iterator[str]:
 
 
 class _Health(Protocol):
-    """What grpcio's stubs do not tell of its asyncio health servicer."""
+    """What grpcio's stubs leave out of its asyncio health servicer."""
 
     async def set(self, service: str, status: Any) -> None: ...
 
@@ -163,7 +163,7 @@ class _Health(Protocol):
 
 
 class _Registry:
-    """What generated code adds servicers to: the server, with the services' names remembered."""
+    """What generated code adds servicers to: the server, which also records the names of the services."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._server = server
@@ -217,18 +217,18 @@ class Server:
         return port
 
     async def start(self) -> None:
-        """Takes calls. The process is live from now on, and serving once that is set."""
+        """Starts to take calls. The process is live from now on, and ready once `set_serving` says so."""
         await self.set_serving(serving=False)
         await self._health.set(LIVENESS, HealthCheckResponse.SERVING)
         await self._server.start()
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Says by grpc.health.v1 whether the services work."""
+        """Sets what grpc.health.v1 answers for each service."""
         for name in self._names:
             await self._health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, delay_seconds: float, seconds: float) -> None:
-        """Stops: as not serving from now on, without new calls after a delay, and without running ones a while after that."""
+        """Reports that it stops serving, takes calls for `delay_seconds` more, and lets running ones finish for up to `seconds`."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(delay_seconds)
         await self._server.stop(seconds)
@@ -236,7 +236,7 @@ class Server:
 
 @contextmanager
 def _signals() -> Generator[asyncio.Task[bool]]:
-    """Becomes done at the first SIGTERM or SIGINT."""
+    """Yields a task that is done at the first SIGTERM or SIGINT."""
     loop, event = asyncio.get_running_loop(), asyncio.Event()
     stopped: asyncio.Task[bool] = asyncio.create_task(event.wait())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -265,7 +265,7 @@ async def _watch(server: Server, checks: Mapping[str, Check]) -> None:
 
 
 async def _reason(check: Check) -> str:
-    """Why a check fails; empty when it does not."""
+    """Why a check fails; empty while it passes."""
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
             await check()
@@ -275,7 +275,7 @@ async def _reason(check: Check) -> str:
 
 
 async def _end(works: Sequence[asyncio.Task[None]]) -> list[Exception]:
-    """Lets background work finish its step; returns what failed."""
+    """Lets background work finish its current step; returns its errors."""
     for each in works:
         each.cancel()
     results = await asyncio.gather(*works, return_exceptions=True)

@@ -34,7 +34,7 @@ def split_address(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError(f"expected host:port, got {address!r}")
+        raise ValueError("expected host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -97,31 +97,31 @@ class Settings(MeshSettings):
     """Least severe log line to write."""
 
     drain_seconds: float = 10.0
-    """How long running calls may go on after SIGTERM."""
+    """How long running calls may continue after SIGTERM."""
 
     drain_delay_seconds: float = 0.0
-    """How long new calls are still taken after SIGTERM, while load balancers take the address out."""
+    """How long new calls are still accepted after SIGTERM, while load balancers remove the address."""
 
     most_calls: int = Field(default=1024, ge=8)
-    """Calls of one rpc that are under way at once, at most; what comes on top is refused with `retry-after`."""
+    """Most calls of one rpc in progress at once; further ones are refused with `retry-after`."""
 
     slow_call_seconds: float = Field(default=5.0, gt=0)
-    """While calls of an rpc take longer than this, fewer of them are under way at once."""
+    """While calls of an rpc take longer than this, fewer of them are admitted at once."""
 
     vault_key: SecretStr
     """32 bytes in base64 from which the keys for keyed hashes and for signatures are derived. It never changes."""
 
     key_encryption_keys: SecretStr
-    """32 bytes in base64 that persons' keys are wrapped by; after it, with commas, older ones until `pmp keys rotate` has run."""
+    """32 bytes in base64 that wrap the keys of persons; after it, with commas, older ones until `pmp keys rotate` has run."""
 
     database_url: str
     """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`.
 
-    Each service may have an account of its own, which reads and adds keys in the database of persons' keys, too.
+    Each service may have its own account, which also reads and adds keys in the database of persons' keys.
     """
 
     subject_keys_url: str | None = None
-    """SQLAlchemy URL of the database of persons' keys; not given, `database_url` with `subject_keys` for `{service}`."""
+    """SQLAlchemy URL of the database of persons' keys; by default `database_url` with `subject_keys` for `{service}`."""
 
     database_pool: int = Field(default=8, ge=1)
     """Most connections one process holds to its database."""
@@ -136,13 +136,13 @@ class Settings(MeshSettings):
     """Memory of Redis above which intake stops with 429: at most 60 % of its maxmemory, so that a full log drains."""
 
     intake_key_keep: timedelta = timedelta(days=30)
-    """How long what was sealed on arrival opens: a dead letter that waits longer loses its e-mail address."""
+    """How long values sealed on arrival can be opened: a dead letter that waits longer loses its e-mail address."""
 
     topic_keep: timedelta = timedelta(hours=6)
     """How long published messages stay in the topics and the outbox; the tables keep the history."""
 
     topic_max_bytes: int = Field(default=16_777_216, ge=1_048_576)
-    """Memory of one topic's partition above which its oldest entries are trimmed all the same."""
+    """Memory of one partition of a topic above which its oldest entries are trimmed before `topic_keep`."""
 
     dead_letter_limit: int = Field(default=100, ge=0)
     """Messages of a topic that may fail and be set aside within `dead_letter_window`; before it sets more aside, its consumer halts."""
@@ -151,13 +151,13 @@ class Settings(MeshSettings):
     """The time over which dead letters are counted for `dead_letter_limit`."""
 
     site_url_parameters: frozenset[str] = frozenset()
-    """Parameters of URLs that keep their values as a JSON list, beside those that are known to name nobody: `["s", "voucher"]`."""
+    """URL parameters whose values are kept, beside those known to identify no person, as a JSON list: `["s", "voucher"]`."""
 
     site_currency: str = Field(default="USD", pattern="^[A-Z]{3}$")
-    """ISO 4217 code of the currency in which figures are summed up."""
+    """ISO 4217 code of the currency in which figures are summed."""
 
     site_timezone: ZoneInfo = ZoneInfo("UTC")
-    """Where the shop's day begins."""
+    """The time zone of the shop's day."""
 
     site_retention: timedelta = timedelta(days=1095)
     """How long events are kept; older ones are refused, and deleted."""

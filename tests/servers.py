@@ -25,7 +25,7 @@ _ports = Ports()
 
 
 def free_port() -> int:
-    """A port for a server of this test process: nobody else is given it, from now until all tests are done."""
+    """A port for a server of this test process, which is given to no other until all tests are done."""
     return _ports.take(1)[0]
 
 
@@ -57,17 +57,17 @@ class PrivateServer(ABC):
                 return
 
     def hang(self) -> None:
-        """Lets the process stand still: connections stay, and nothing is answered."""
+        """Pauses the process: connections stay, and nothing is answered."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Lets a process that stands still go on."""
+        """Resumes a paused process."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends the process at once, or as the signal says, and waits until it is gone."""
+        """Ends the process by a signal, and waits until it is gone."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(30)
@@ -76,7 +76,7 @@ class PrivateServer(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What to run."""
+        """The command line."""
 
     @abstractmethod
     def ping(self) -> None:
@@ -84,7 +84,7 @@ class PrivateServer(ABC):
 
 
 class PrivateRedis(PrivateServer):
-    """A Redis as the log needs it: every write on disk before it is answered, nothing evicted."""
+    """A Redis as the log needs it: every write is on disk before it is answered, and nothing is evicted."""
 
     program = "redis-server"
 
@@ -100,7 +100,7 @@ class PrivateRedis(PrivateServer):
             "dir": self.folder,
             "appendonly": "yes",
             "appendfsync": "always",
-            # Else a rewritten file keeps bytes of what was trimmed.
+            # Otherwise a rewritten file keeps bytes of what was trimmed.
             "aof-use-rdb-preamble": "no",
             "save": "",
             "maxmemory": self._maxmemory,
@@ -138,7 +138,7 @@ class PrivateMariaDb(PrivateServer):
             "--user=root",
             f"--datadir={self.folder / 'data'}",
             "--socket=socket",
-            # In a folder that is shared, a server that starts removes what others have there.
+            # In a shared folder, a server that starts removes the files of others.
             f"--tmpdir={self.folder}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
@@ -157,13 +157,13 @@ class PrivateMariaDb(PrivateServer):
             return list(cursor.fetchall())
 
     def dump(self, databases: Iterable[str]) -> bytes:
-        """What a backup of databases holds, as it is."""
+        """A backup of databases as SQL."""
         where = ["--no-defaults", "--host=127.0.0.1", f"--port={self.port}", "--user=root", "--single-transaction", "--databases"]
         return subprocess.run([_found("mariadb-dump"), *where, *databases], check=True, capture_output=True).stdout
 
 
 def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
-    """Waits until something holds.
+    """Waits until a condition holds.
 
     Raises:
         AssertionError: it did not in time.

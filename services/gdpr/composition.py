@@ -9,15 +9,12 @@ from pmp.gdpr.v1.gdpr_pb2_grpc import add_GdprServiceServicer_to_server
 from pmp.identity.v1 import identity_pb2
 
 from kit.log.leases import Leases
-from kit.log.outbox import Relay, StateTopic
 from kit.people.persons import project_identity
-from kit.people.subjects.data import SubjectData
-from kit.people.subjects.retention import Retention, expiries
-from kit.people.subjects.servicer import SubjectDataServicer
-from kit.service.parts import Publication, Subscription
+from kit.service.parts import Subscription
 from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
+from kit.service.state import PublishedState
 from services.gdpr.archive import Archives
 from services.gdpr.calls import Calls
 from services.gdpr.deadlines import Deadlines
@@ -33,27 +30,17 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 
 def compose(settings: GdprSettings, resources: Resources, *, holders: Collection[str] = HOLDERS) -> ServiceRuntime:
     """Composes gdpr, which asks these services for the personal data they hold."""
-    database, log, keys = resources.database(TOPIC), resources.log, resources.keys
-    topic = StateTopic(TOPIC, settings.log_partitions)
-    relay = Relay(database.sessions, log, TOPIC, keep=settings.topic_keep)
+    state, log, keys = PublishedState(settings, resources, TOPIC), resources.log, resources.keys
     asked, calls = Holders(settings, holders), Calls(settings)
-    saga = Saga(database.sessions, topic, keys, asked, calls=calls, rewrite=log.rewrite)
-    archives = Archives(database.sessions, keys, asked, settings.site_name)
-    servicer = GdprServicer(database.sessions, topic, relay, keys, asked, archives=archives, systems=calls.systems)
-    data = SubjectData(database, keys, topic, HOLDINGS)
-    return ServiceRuntime(
-        settings,
-        resources,
-        TOPIC,
-        checks={"database": database.check},
-        database=database,
+    saga = Saga(state.sessions, state.topic, keys, asked, calls=calls, rewrite=log.rewrite)
+    archives = Archives(state.sessions, keys, asked, settings.site_name)
+    servicer = GdprServicer(state.sessions, state.topic, state.relay, keys, asked, archives=archives, systems=calls.systems)
+    return state.runtime(
         rpcs=[(add_GdprServiceServicer_to_server, servicer)],
-        subject_data=SubjectDataServicer(data, database, log, topic),
-        retention=Retention(settings, TOPIC, database.sessions, expiries(HOLDINGS), topic),
-        publication=Publication(topic, relay),
+        tables=HOLDINGS,
         subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
         background=[
-            Deadlines(database.sessions, keys.vault).run,
+            Deadlines(state.sessions, keys.vault).run,
             lambda: saga.run(Leases(log.redis, TOPIC, "saga", 1)),
             archives.sweep,
         ],

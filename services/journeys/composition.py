@@ -11,15 +11,12 @@ from pmp.ingestion.v1 import ingestion_pb2
 from pmp.journeys.v1.journeys_pb2_grpc import add_JourneysServiceServicer_to_server
 from pmp.purchases.v1 import purchases_pb2
 
-from kit.log.outbox import Relay, StateTopic
 from kit.people.privacy import project_consent
-from kit.people.subjects.data import SubjectData
-from kit.people.subjects.retention import Retention, expiries
-from kit.people.subjects.servicer import SubjectDataServicer
-from kit.service.parts import Publication, Subscription
+from kit.service.parts import Subscription
 from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
+from kit.service.state import PublishedState
 from kit.settings import Settings
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
@@ -37,24 +34,14 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     """Composes journeys."""
-    database, log, vault = resources.database(TOPIC), resources.log, resources.keys.vault
-    topic = StateTopic(TOPIC, settings.log_partitions)
+    state, vault = PublishedState(settings, resources, TOPIC), resources.keys.vault
     splitter = splitter_of(settings, vault)
-    store = AttributionStore(database.sessions, splitter)
-    servicer = JourneysServicer(settings, database.sessions, topic, vault, store)
-    tables = holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)), partial(erase_paths, splitter))
-    data = SubjectData(database, resources.keys, topic, tables)
-    expired = {SessionRow.__tablename__: mark_expired}
-    return ServiceRuntime(
-        settings,
-        resources,
-        TOPIC,
-        checks={"database": database.check},
-        database=database,
+    store = AttributionStore(state.sessions, splitter)
+    servicer = JourneysServicer(settings, state.sessions, state.topic, vault, store)
+    return state.runtime(
         rpcs=[(add_JourneysServiceServicer_to_server, servicer)],
-        subject_data=SubjectDataServicer(data, database, log, topic),
-        retention=Retention(settings, TOPIC, database.sessions, expiries(tables), topic, after=expired),
-        publication=Publication(topic, Relay(database.sessions, log, TOPIC, keep=settings.topic_keep)),
+        tables=holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)), partial(erase_paths, splitter)),
+        after_expiry={SessionRow.__tablename__: mark_expired},
         subscriptions=[
             Subscription("events", _EVENTS, FollowEvents(vault)),
             Subscription("gdpr", _GDPR, project_consent),

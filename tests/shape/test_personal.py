@@ -1,4 +1,4 @@
-"""Holds what is kept of persons to its declarations: no table keeps more, and the documentation says the same."""
+"""Personal data is declared: no table holds more of it, and the documentation says the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ IMPERSONAL = {
         "archive_links",
     ),  # digests, and what is sealed until it is done
 }
-"""Tables that hold nothing of persons, or say nothing of whom."""
+"""Tables without personal data."""
 LEADS_TO_A_PERSON = re.compile(r"user_id|wordpress_id|session|e?mail|address|subject|person|billing|first_name|last_name|phone")
 
 
@@ -58,14 +58,14 @@ DECLARED = {runtime.service: runtime.personal_tables for runtime in RUNTIMES if 
 
 
 def _uncovered(table: Table, holdings: Sequence[PersonalTable]) -> list[str]:
-    """Columns that by their names lead to a person and that nobody has declared."""
+    """Columns that by their names lead to a person and are not declared."""
     covered = {name for holding in holdings if holding.table is table for name in (*holding.names, *holding.personal)}
     covered |= {name for holding in holdings for part in holding.parts if part.table is table for name in part.personal}
     return [column.name for column in table.columns if LEADS_TO_A_PERSON.search(column.name) and column.name not in covered]
 
 
 def _undecided(table: Table, decided: Collection[str]) -> list[str]:
-    """Texts of rows that stay of which nobody says what an erasure makes of them."""
+    """Text columns of rows that stay for which it is not declared what an erasure leaves in them."""
     return [f"{table.name}.{each.name}" for each in table.columns if _kind(each) in TEXTS and each.name not in decided]
 
 

@@ -1,4 +1,4 @@
-"""The life of a process: it says what it lacks, tells its health, and drains without losing a call."""
+"""The life of a process: it says what it lacks, reports its health, and drains without losing a call."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Switch:
         """Answers."""
 
     async def down(self) -> None:
-        raise ConnectionRefusedError("nobody listens")
+        raise ConnectionRefusedError("connection refused")
 
     async def silent(self) -> None:
         await asyncio.sleep(3600)
@@ -167,8 +167,8 @@ async def test_health_follows_the_checks_and_the_log_says_which_failed(capfd: py
         assert await process.health(SERVICE) == NOT_SERVING
         log.check = log.up
         await process.until(SERVING)
-    told = [(line["serving"], line["failing"]) for line in lines(capfd.readouterr().out) if line["event"] == "health"]
-    assert told == [(True, {}), (False, {"log": "ConnectionRefusedError: nobody listens"}), (True, {})]
+    reported = [(line["serving"], line["failing"]) for line in lines(capfd.readouterr().out) if line["event"] == "health"]
+    assert reported == [(True, {}), (False, {"log": "ConnectionRefusedError: connection refused"}), (True, {})]
 
 
 async def test_a_check_that_does_not_answer_counts_as_failed() -> None:
@@ -191,13 +191,13 @@ async def test_a_check_has_to_fail_three_times_in_a_row(monkeypatch: pytest.Monk
         if succeeds is None:
             asked_all.set()
         if succeeds is False:
-            raise ConnectionRefusedError("nobody listens")
+            raise ConnectionRefusedError("connection refused")
 
     async with running(checks={"log": check}) as process:
         await asyncio.wait_for(asked_all.wait(), 30)
         await process.until(SERVING)
-    told = [line["serving"] for line in lines(capfd.readouterr().out) if line["event"] == "health"]
-    assert told == [True, False, True]
+    reported = [line["serving"] for line in lines(capfd.readouterr().out) if line["event"] == "health"]
+    assert reported == [True, False, True]
 
 
 async def test_a_process_does_not_serve_before_its_checks_passed() -> None:
@@ -215,7 +215,7 @@ async def test_an_unknown_service_has_no_health() -> None:
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_health_is_told_without_a_credential_and_without_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_health_is_reported_without_a_credential_and_without_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     async with running() as process:
         await process.until(SERVING)
     assert [line for line in lines(capfd.readouterr().out) if line["event"] == "call"] == []
@@ -283,7 +283,7 @@ async def test_background_work_goes_on_until_the_calls_are_answered_and_then_fin
         try:
             await asyncio.sleep(3600)
         finally:
-            story.append("told to stop")
+            story.append("cancelled")
             await asyncio.sleep(0.1)
             story.append("finished its step")
 
@@ -297,7 +297,7 @@ async def test_background_work_goes_on_until_the_calls_are_answered_and_then_fin
         servicer.go.set()
         await call
         await asyncio.wait_for(process.task, 5)
-    assert story == ["answered", "told to stop", "finished its step"]
+    assert story == ["answered", "cancelled", "finished its step"]
 
 
 async def test_background_work_that_fails_ends_the_process_with_its_error() -> None:
@@ -391,7 +391,7 @@ run(Settings, main)
 """
 
 
-async def test_a_process_that_dies_tells_where_and_not_what_it_held() -> None:
+async def test_a_process_that_dies_says_where_and_not_what_it_held() -> None:
     returned, out, err = await process(DYING.format(error="LookupError(settings.vault_key.get_secret_value())"), ENVIRONMENT)
     (line,) = lines(out)
     assert (returned, line["event"], line["level"]) == (1, "died", "critical")
@@ -405,7 +405,7 @@ async def test_a_process_that_lacks_something_of_its_machine_says_what() -> None
     assert lines(out)[0]["exception"].endswith("OSError: the port is taken\n")
 
 
-async def test_an_error_nobody_awaits_is_logged_without_its_text() -> None:
+async def test_an_error_that_is_never_awaited_is_logged_without_its_text() -> None:
     code = """
 import asyncio, gc
 from kit.server import run

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import MethodDescriptor
 
 from kit.log import books
-from kit.log.account import Account
-from kit.log.append import Appender
-from kit.log.consume import Handler
-from kit.log.outbox import Outbox, Relay
+from kit.log.consume.handler import Handler, RawLogHandler
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.trim import Trimmer
 
 
@@ -51,7 +52,7 @@ class RawLog:
     """A raw log that a service processes and keeps books of."""
 
     topic: str
-    handler: Handler
+    handler: RawLogHandler
     """Writes the effect of its messages, and returns the outcome of each for the books."""
     trimmer: Trimmer
     """Trims it after what was processed."""

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from kit.database.engine import Database, lazy_database
 from kit.log.redis_log import RedisLog, open_log
-from kit.log.streams import Position, Watermarks
+from kit.log.streams import Offset, TopicPartition, Watermarks
 from kit.people.keys.store import Keys, open_keys
 from kit.settings import Settings
 from kit.telemetry.instrumentation import instrument
@@ -55,7 +55,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
     """
     watermarks: list[Watermarks] = []
 
-    async def floors() -> Mapping[tuple[str, int], Position]:
+    async def floors() -> Mapping[TopicPartition, Offset]:
         return {place: position for read in watermarks for place, position in (await read()).items()}
 
     async with AsyncExitStack() as stack:

@@ -10,13 +10,15 @@ from pmp.privacy.v1.privacy_pb2_grpc import add_SubjectDataServiceServicer_to_se
 
 from kit.database.engine import Database
 from kit.database.transactions import Sessions
-from kit.log import books
-from kit.log.consume import Consumer
-from kit.log.history import remote_history
+from kit.log import offsets
+from kit.log.consume.consumer import Consumer, RawLogConsumer
+from kit.log.consume.history import remote_history
+from kit.log.consume.isolation import DeadLetterLimit
 from kit.log.leases import Leases
-from kit.log.outbox import Outbox, Relay, prepare_heads
+from kit.log.publish.outbox import Outbox, prepare_heads
+from kit.log.publish.relay import Relay
 from kit.log.report import Report
-from kit.log.streams import Position
+from kit.log.streams import Offset
 from kit.log.trim import TopicTrimmer
 from kit.people.subjects.holdings import PersonalTable
 from kit.people.subjects.retention import Retention
@@ -85,7 +87,7 @@ class ServiceRuntime:
         if any((subject_data, retention, publication, subscriptions, intake, raw_log)):
             _ = self.database
         if intake is not None:
-            resources.watermarks.append(partial(books.floors, self.sessions, intake.topic))
+            resources.watermarks.append(partial(offsets.floors, self.sessions, intake.topic))
 
     @property
     def database(self) -> Database:
@@ -200,19 +202,33 @@ class ServiceRuntime:
         publisher = subscription.history.containing_service.full_name.split(".")[1]
         token = mesh_tokens(self.settings.mesh_token)[0]
         history = remote_history(self.settings.address(publisher), token, subscription.history)
-        return Consumer(self.sessions, self.log, subscription.topic, subscription.handler, history=history, after_commit=self._after_commit)
+        return Consumer(
+            self.sessions,
+            self.log,
+            subscription.topic,
+            subscription.handler,
+            history=history,
+            limit=self._dead_letter_limit,
+            after_commit=self._after_commit,
+        )
 
-    def consumer_of_raw_log(self) -> Consumer:
+    def consumer_of_raw_log(self) -> RawLogConsumer:
         """What processes its raw log."""
         raw_log = self.raw_log
 
-        async def after_commit(partition: int, position: Position) -> None:
-            await self._after_commit(partition, position)
-            await raw_log.trimmer.after_commit(partition, position)
+        async def after_commit(partition: int, offset: Offset) -> None:
+            await self._after_commit(partition, offset)
+            await raw_log.trimmer.after_commit(partition, offset)
 
-        return Consumer(self.sessions, self.log, raw_log.topic, raw_log.handler, counted=True, after_commit=after_commit)
+        return RawLogConsumer(
+            self.sessions, self.log, raw_log.topic, raw_log.handler, limit=self._dead_letter_limit, after_commit=after_commit
+        )
 
-    async def _after_commit(self, _partition: int, _position: Position) -> None:
+    @property
+    def _dead_letter_limit(self) -> DeadLetterLimit:
+        return DeadLetterLimit(self.settings.dead_letter_limit, self.settings.dead_letter_window)
+
+    async def _after_commit(self, _partition: int, _offset: Offset) -> None:
         if self._outbox is not None:
             self._outbox.wake()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kit.database.transactions import Sessions
-from kit.log.outbox import Relay, StateTopic
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.holdings import After, PersonalTable
 from kit.people.subjects.retention import Retention, expiries

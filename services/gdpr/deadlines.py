@@ -9,6 +9,7 @@ from typing import Final
 from kit.database.transactions import Sessions
 from kit.people.vault import Vault
 from kit.server import run_every
+from kit.telemetry.gauges import Gauge
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
 

@@ -9,10 +9,10 @@ from typing import Final
 
 from pmp.ingestion.v1.ingestion_pb2_grpc import add_IngestionServiceServicer_to_server
 
-from kit.log.account import Account
-from kit.log.append import Appender
-from kit.log.disk import LogDisk
-from kit.log.outbox import Outbox
+from kit.log.intake.account import Account
+from kit.log.intake.appender import Appender
+from kit.log.intake.disk import LogDisk
+from kit.log.publish.outbox import Outbox
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.service.parts import Intake

@@ -8,7 +8,8 @@ from typing import Final
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 
-from kit.log.outbox import Outbox, Relay
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.trim import Trimmer
 from kit.people.persons import project_identity
 from kit.people.privacy import project_consent

@@ -34,8 +34,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
 from kit.errors import Conflict, Unavailable
-from kit.log.consume import Consumer
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
 from kit.people.persons import persons, project_identity, subject_of
 from kit.people.privacy import PURPOSES, Consent, Consents, person_consents, project_consent

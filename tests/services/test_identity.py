@@ -26,8 +26,10 @@ from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy import func, select, text
 
-from kit.log import dead_letters, positions
-from kit.log.outbox import Outbox, Relay
+from kit.log import offsets
+from kit.log.consume import dead_letters
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.streams import START, partition_of
 from kit.people.keys.seals import Seal
 from kit.people.persons import SHARED, Persons, subject_of

@@ -23,10 +23,12 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 from pmp.log.v1 import log_pb2
 from sqlalchemy import select, text, update
 
-from kit.log import books, dead_letters
-from kit.log.account import Account
-from kit.log.consume import Consumer
-from kit.log.outbox import Outbox, Relay
+from kit.log import books
+from kit.log.consume import dead_letters
+from kit.log.consume.consumer import Consumer
+from kit.log.intake.account import Account
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
 from kit.people.persons import project_identity

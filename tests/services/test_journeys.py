@@ -32,8 +32,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, upsert
 from kit.idempotency import id_of, key_of
-from kit.log import dead_letters, positions
-from kit.log.outbox import Outbox, Relay, StateTopic
+from kit.log import offsets
+from kit.log.consume import dead_letters
+from kit.log.publish.outbox import Outbox
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START, partition_of
 from kit.people.persons import persons, subject_of
 from kit.people.subjects.retention import Retention, expiries
@@ -231,7 +234,7 @@ class Journeys:
         """Reads all topics again from their beginning."""
         async with self.database.sessions.begin() as session:
             for topic in self.consumers:
-                await positions.rewind(session, topic)
+                await offsets.rewind(session, topic)
         self._start_consumers()
         await self.follow()
 

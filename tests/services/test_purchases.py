@@ -31,8 +31,10 @@ from sqlalchemy import func, select, text
 from cli.errors import CommandFailed
 from cli.rates import import_rates
 from kit.database.transactions import transact
-from kit.log.consume import Consumer
-from kit.log.outbox import Relay, StateTopic, prepare_heads
+from kit.log.consume.consumer import Consumer
+from kit.log.publish.outbox import prepare_heads
+from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData

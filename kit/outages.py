@@ -1,7 +1,7 @@
-"""What may pass: the errors after which the same work may succeed later, and what callers are told of them.
+"""Outages: errors after which the same work may succeed later, and how callers are refused because of them.
 
-An outage is nobody's mistake. Who serves a call refuses it, so that the caller comes again; who works in the background waits and
-tries again, and sets nothing aside.
+An outage is no defect. A service refuses the call, so that the caller retries; background work waits and retries, and sets no
+message aside.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ _PASSING: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     | {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 )
-"""A full or broken disk, no more files or memory, no way to the other side."""
+"""A full or broken disk, no more files or memory, no route to the other side."""
 LOG_FULL: Final = "the log is full; try again later"
 _OUT_OF_MEMORY_ERRORS: Final = (OutOfMemoryError, ExecAbortError)
 _NOT_WRITABLE_ERRORS: Final = (BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
 _OUT_OF_MEMORY: Final = re.compile(r"^(OOM|EXECABORT)\b|\bOOM command|used memory > 'maxmemory'")
 _NOT_WRITABLE: Final = re.compile(r"^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|BUSY)\b|\bMISCONF\b")
-"""Refusals of Redis that its client has no class for, or that a script passes on."""
+"""Errors of Redis that its client has no class for, or that a script passes on."""
 
 
 class LogFullError(Exception):
-    """The log's memory is used up; nothing was written."""
+    """The log is out of memory; nothing was written."""
 
 
 class LogDownError(ConnectionError):
-    """The log does not take writes now: it is starting, read-only, or its disk is full. Nothing was written."""
+    """The log accepts no writes now: it is starting, read-only, or its disk is full. Nothing was written."""
 
 
 def in_terms_of_the_log(error: Exception) -> Exception:
-    """An error as the log has it, for what Redis refuses to write; any other as it is."""
-    said = str(error) if isinstance(error, ResponseError) else ""
-    if isinstance(error, _NOT_WRITABLE_ERRORS) or _NOT_WRITABLE.search(said):
+    """Translates an error of Redis that refuses a write into one of the log; returns any other as it is."""
+    text = str(error) if isinstance(error, ResponseError) else ""
+    if isinstance(error, _NOT_WRITABLE_ERRORS) or _NOT_WRITABLE.search(text):
         return LogDownError("the log takes no writes")
-    if isinstance(error, _OUT_OF_MEMORY_ERRORS) or _OUT_OF_MEMORY.search(said):
+    if isinstance(error, _OUT_OF_MEMORY_ERRORS) or _OUT_OF_MEMORY.search(text):
         return LogFullError("the log is full")
     return error
 
 
 def is_outage(error: BaseException) -> bool:
-    """True for an error after which the same work may succeed later: what it needs is down, busy or full."""
+    """Returns True for an error after which the same work may succeed later: a server it needs is down, busy or full."""
     if isinstance(error, OSError) and (isinstance(error, ConnectionError | TimeoutError | gaierror) or error.errno in _PASSING):
         return True
     if isinstance(error, RedisConnectionError | RedisTimeoutError | PoolTimeoutError | InterfaceError | Unavailable | LogFullError):
@@ -82,11 +82,11 @@ def is_outage(error: BaseException) -> bool:
 
 
 def refusal_of(error: BaseException, message: str) -> MeshError | None:
-    """What a caller is told of an outage; None for any other error.
+    """Returns the error with which a call is refused during an outage; None for any other error.
 
     Args:
-        error: why the call can't be answered.
-        message: what is said of whatever is down.
+        error: the reason why the call can't be answered.
+        message: the message for the caller, unless the log is full.
     """
     if not is_outage(error):
         return None
@@ -96,7 +96,7 @@ def refusal_of(error: BaseException, message: str) -> MeshError | None:
 
 
 def code_of(error: DBAPIError) -> object:
-    """The server's number of an error."""
+    """Returns the server's code of an error."""
     return error.orig.args[0] if error.orig and error.orig.args else None
 
 
@@ -115,7 +115,7 @@ def _is_of_the_database(error: BaseException) -> bool:
 
 
 def _is_closed_transport(error: BaseException) -> bool:
-    """True when the other side went away just before a write.
+    """True when the peer closed the connection just before a write.
 
     uvloop then raises a RuntimeError, which neither driver makes an error of its own; asyncio's loop ignores such a write.
     """

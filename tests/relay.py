@@ -1,4 +1,4 @@
-"""A TCP relay on loopback that stands between two servers of a test, and is what a network may be: slow, away, or without an answer."""
+"""A TCP relay on loopback between two servers of a test, which behaves as a network may: slow, down, or losing answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _CHUNK = 65_536
 
 
 class Relay:
-    """Passes connections on to a port; one request a connection, as PHP's servers and clients make them."""
+    """Forwards connections to a port; one request per connection, as PHP's servers and clients make them."""
 
     def __init__(self) -> None:
         self.to = 0
-        """The port of the server behind it."""
+        """The port it forwards to."""
         self.delay = 0.0
-        """Seconds that each connection takes longer."""
+        """Seconds of latency added to each connection."""
         self.is_open = True
-        """Nobody gets through otherwise: connections are closed."""
+        """While False, connections are closed."""
         self.loses: re.Pattern[bytes] | None = None
-        """Requests that begin so are served, and their answers lost."""
+        """Requests that match are served, and their answers are lost."""
         self.lost = 0
-        """How many answers were."""
+        """The number of answers lost."""
         self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"relay": self}))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
@@ -57,24 +57,24 @@ class _Handler(BaseRequestHandler):
 
     def handle(self) -> None:
         relay = self.relay
-        # Either side may leave when it likes.
+        # Either side may close the connection at any time.
         with suppress(OSError):
             first = self.request.recv(_CHUNK) if relay.is_open else b""
             if not first:
                 return
             is_lost = relay.loses is not None and relay.loses.match(first) is not None
             time.sleep(relay.delay)
-            with socket.create_connection(("127.0.0.1", relay.to)) as behind:
-                behind.sendall(first)
-                threading.Thread(target=_pass_on, args=(self.request, behind), daemon=True).start()
+            with socket.create_connection(("127.0.0.1", relay.to)) as server:
+                server.sendall(first)
+                threading.Thread(target=_forward, args=(self.request, server), daemon=True).start()
                 if is_lost:
-                    behind.recv(1)
+                    server.recv(1)
                     relay.lost += 1
                 else:
-                    _pass_on(behind, self.request)
+                    _forward(server, self.request)
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _forward(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while chunk := source.recv(_CHUNK):
             target.sendall(chunk)

@@ -1,5 +1,5 @@
-"""The log: Redis Streams used as partitioned logs, and the positions, books and dead letters of those who read them.
+"""The log: Redis Streams used as partitioned logs, and the offsets, books and dead letters of their consumers.
 
-The tables are the truth. A stream carries what is on its way: the raw log what was accepted and is not yet stored, a
-topic what is stored and not yet known to every consumer.
+The tables are the source of truth. A stream carries messages in flight: the raw log those that were accepted and are not yet
+stored, a topic those that are stored and not yet applied by every consumer.
 """

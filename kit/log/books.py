@@ -1,9 +1,9 @@
-"""Books that must balance: everything received is stored, or it is said what became of it.
+"""Books that must balance: every message received is accounted for by an outcome.
 
 Each count moves in the transaction of what it counts. The log counts what callers sent (`received`, `rejected`), and
-the database counts what became of it. Each process that appends keeps its own counters, which only grow: the log, the
-copies that the worker makes and what the process itself writes down (`kit.log.account`) may lag behind, and the highest
-is right. So a log that lost entries can't hide it.
+the database counts the outcomes. Each process that appends keeps its own counters, which only grow: the log, the worker's
+copies and the records of the process itself (`kit.log.intake.account`) may be stale, and the highest count is right. So a
+log that lost entries can't hide it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ REJECTED: Final = "rejected"
 _COUNTED: Final = (RECEIVED, REJECTED)
 _ATTEMPTS: Final = 10
 _OLD_HOURS: Final = 24
-"""After so many hours no counter of the log moves any more."""
+"""Age in hours after which no counter of the log moves any more."""
 _SETTLED_HOURS: Final = 7 * 24
-"""After so many hours nobody writes counters down any more, however long the database was away."""
+"""Age in hours after which no process records counters any more, however long the database was unavailable."""
 ALL: Final = ""
-"""Stands for all writers, in hours long past."""
+"""Writer under which the counters of all writers are summed up, for hours long past."""
 
 
 @dataclass(slots=True)
 class Account:
-    """What was received, and what became of it, in messages."""
+    """How many messages were received, and how many had each outcome."""
 
     received: int = 0
     stored: int = 0
@@ -58,13 +58,13 @@ class Account:
 
     @property
     def missing(self) -> int:
-        """What was received and can't be explained; negative when something was counted twice."""
+        """How many messages were received and have no outcome; negative when some were counted twice."""
         known = self.stored + self.duplicate + self.rejected + self.dead_lettered + self.suppressed + self.recovered + self.pending
         return self.received - known
 
     @property
     def balanced(self) -> bool:
-        """True when nothing is missing and nothing was counted twice."""
+        """True when no message is missing or counted twice."""
         return self.missing == 0
 
     def add(self, other: Account) -> None:
@@ -74,7 +74,7 @@ class Account:
 
 
 async def move(session: AsyncSession, topic: str, partition: int, counts: Mapping[tuple[int, str], int]) -> None:
-    """Moves counts (hour, outcome) of a partition. The caller holds the partition's position locked."""
+    """Moves counts (hour, outcome) of a partition. The caller holds the partition's offset locked."""
     for (hour, outcome), count in sorted(counts.items()):
         where = (books.c.topic == topic, books.c.partition == partition, books.c.hour == hour, books.c.outcome == outcome)
         moved = await rowcount(session, update(books).where(*where).values(count=books.c["count"] + count))
@@ -83,7 +83,7 @@ async def move(session: AsyncSession, topic: str, partition: int, counts: Mappin
 
 
 async def raise_counters(session: AsyncSession, topic: str, partition: int, counts: Mapping[Count, int]) -> None:
-    """Writes counters down. Never lowers one: who knows less is late."""
+    """Records counters. Never lowers one: a lower count is an older one."""
     rows = [
         {"topic": topic, "partition": partition, "epoch": counter.writer, "hour": counter.hour, "name": counter.name, "count": count}
         for counter, count in sorted(counts.items())
@@ -95,7 +95,7 @@ async def raise_counters(session: AsyncSession, topic: str, partition: int, coun
 
 @cache
 def _raise(dialect: str) -> Insert:
-    """Inserts counters, and raises those that are there."""
+    """The statement that inserts counters and raises existing ones."""
     if dialect == "mysql":
         theirs = mysql.insert(log_counters)
         return theirs.on_duplicate_key_update(count=func.greatest(log_counters.c["count"], theirs.inserted["count"]))
@@ -107,13 +107,13 @@ def _raise(dialect: str) -> Insert:
 
 
 async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Counters | None) -> None:
-    """Copies the log's counters that changed since `copied`. The caller holds the partition's position locked."""
+    """Copies the log's counters that changed since `copied`. The caller holds the partition's offset locked."""
     known: Mapping[Count, int] = copied.of_writers if copied else {}
     await raise_counters(session, topic, partition, {c: count for c, count in live.of_writers.items() if known.get(c) != count})
 
 
 async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: int) -> dict[int, Account]:
-    """The account of each hour of receipt (hours since 1970), exact also while messages come in and are processed."""
+    """Returns the account of each hour of receipt (hours since 1970), exact also while messages are received and processed."""
     hours: dict[int, Account] = defaultdict(Account)
     for partition in range(partitions):
         for hour, account in (await _partition(sessions, log, topic, partition)).items():
@@ -122,33 +122,33 @@ async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: i
 
 
 async def _partition(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> dict[int, Account]:
-    # The log is asked after the database: what was processed meanwhile is still pending here, and not yet in these books.
-    outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
+    # The log is read after the database: messages processed in between are still pending here, and not yet in these books.
+    outcomes, copies, backlog = await _read(sessions, log, topic, partition)
     for _ in range(_ATTEMPTS):
-        if behind.trimmed <= outcomes.position:
+        if backlog.trimmed <= outcomes.offset:
             break
-        outcomes, copies, behind = await _looked_up(sessions, log, topic, partition)
+        outcomes, copies, backlog = await _read(sessions, log, topic, partition)
     hours: dict[int, Account] = defaultdict(Account)
-    live = behind.counters.of_writers
+    live = backlog.counters.of_writers
     for counter in live.keys() | copies.keys():
         if counter.name in _COUNTED:
             account, count = hours[counter.hour], max(live.get(counter, 0), copies.get(counter, 0))
             setattr(account, counter.name, getattr(account, counter.name) + count)
     for (outcome, hour), count in outcomes.counts.items():
         setattr(hours[hour], outcome, count)
-    for hour, count in behind.pending.items():
+    for hour, count in backlog.pending.items():
         hours[hour].pending = count
     return hours
 
 
 class _Outcomes(NamedTuple):
-    position: Offset
+    offset: Offset
     counts: Mapping[tuple[str, int], int]
 
 
-async def _looked_up(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> tuple[_Outcomes, Mapping[Count, int], Backlog]:
+async def _read(sessions: Sessions, log: StreamLog, topic: str, partition: int) -> tuple[_Outcomes, Mapping[Count, int], Backlog]:
     async with sessions.begin() as session:
-        position = await offsets.locked(session, topic, partition)
+        offset = await offsets.locked(session, topic, partition)
         own = (books.c.topic == topic, books.c.partition == partition)
         counted = await session.execute(select(books.c.outcome, books.c.hour, books.c["count"]).where(*own))
         outcomes = {(outcome, hour): count for outcome, hour, count in counted}
@@ -157,11 +157,11 @@ async def _looked_up(sessions: Sessions, log: StreamLog, topic: str, partition: 
             select(log_counters.c.epoch, log_counters.c.name, log_counters.c.hour, log_counters.c["count"]).where(*own)
         )
         copies = {Count(writer, name, hour): count for writer, name, hour, count in copied}
-    return _Outcomes(position, outcomes), copies, await log.backlog(topic, partition, position)
+    return _Outcomes(offset, outcomes), copies, await log.backlog(topic, partition, offset)
 
 
 async def prune_counters(log: RedisLog, topic: str, partition: int) -> None:
-    """Drops the log's counters of hours long past, and the last numbers of writers that are gone: the database has their last value."""
+    """Deletes the log's counters of hours long past, and the append numbers of writers that are gone: the database has their last value."""
     live = (await log.counters(topic, partition)).of_writers
     oldest = int(time.time() // 3600) - _OLD_HOURS
     writing = {counter.writer for counter in live if counter.hour >= oldest}
@@ -173,12 +173,12 @@ async def prune_counters(log: RedisLog, topic: str, partition: int) -> None:
 
 
 async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition: int) -> None:
-    """Makes one of the counters of all writers, of hours of which nobody writes down anything any more."""
+    """Sums up the counters of all writers, for hours in which no process records any more."""
     live = await log.counters(topic, partition)
     async with sessions.begin() as session:
         await offsets.locked(session, topic, partition)
         await copy_counters(session, topic, partition, live, None)
-    # What the log still holds would count beside the sum.
+    # Counters that the log still held would be counted in addition to the sum.
     await prune_counters(log, topic, partition)
     old = (
         log_counters.c.topic == topic,

@@ -64,7 +64,7 @@ class RedisLog(StreamLog):
     """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
 
     def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Watermarks | None) -> None:
-        # redis-py's types don't say what its commands answer.
+        # redis-py's types don't cover what its commands return.
         self._redis: Any = redis
         # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
         self._appending: Any = appending
@@ -115,7 +115,7 @@ class RedisLog(StreamLog):
         """Writes the number of partitions down at the first start.
 
         Raises:
-            ValueError: the topic was started with another number; its messages would be found in the wrong places.
+            ValueError: the topic was started with another number; its messages would be looked for in the wrong partitions.
         """
         name = f"pmp:{topic}:partitions"
         await self._redis.set(name, partitions, nx=True)
@@ -153,7 +153,7 @@ class RedisLog(StreamLog):
                     except ResponseError as error:
                         answers.append(error)
         except BaseException:
-            # Some answers are still under way: nobody else may read them.
+            # Some answers are still under way: no later call may read them.
             await connection.disconnect(nowait=True)
             raise
         return answers

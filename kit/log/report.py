@@ -1,4 +1,4 @@
-"""Tells of the log what an operator has to know: how far a service is behind, whether the books balance, what was set aside."""
+"""Reports what an operator has to know of the log: how far a service is lagging, whether the books balance, what was set aside."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _DATABASE: Final = "database"
 
 
 class Report:
-    """Gauges of what a service publishes, follows and keeps books of. Every replica tells the same.
+    """Gauges of the topics a service publishes and follows, and of its books. Every replica reports the same.
 
     Args:
         max_bytes: memory of the log above which intake stops.
-        topic: what it publishes, if it does.
+        topic: the topic it publishes, if it does.
         raw: the raw log it keeps books of, if it does.
         follows: topics of others that it follows.
-        clock: seconds, by which figures grow old.
-        with_books: does what the books of the moment ask for.
+        clock: seconds, by which figures expire.
+        with_books: called with the books each time they were read.
     """
 
     def __init__(
@@ -66,23 +66,23 @@ class Report:
         self._bytes = Gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.", clock)
         self._limit = Gauge(MetricName.LOG_LIMIT, "By", "Memory of the log above which intake stops.", clock)
         self._outbox = Gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.", clock)
-        self._dead = Gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that nobody has decided on.", clock)
+        self._dead = Gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that wait for a decision.", clock)
         self._books = Gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.", clock)
 
     async def run(self) -> None:
-        """Looks every 15 seconds, until cancelled. While the database is down or hangs, the log is looked at all the same."""
+        """Reads every 15 seconds, until cancelled. While the database is down or hangs, the log is still read."""
         async with asyncio.TaskGroup() as group:
             group.create_task(run_every(self.look_at_log, _EVERY_SECONDS, "no report", of=_LOG))
             group.create_task(run_every(self.look_at_database, _EVERY_SECONDS, "no report", of=_DATABASE))
 
     async def look_at_log(self) -> None:
-        """Sets the gauges that the log alone decides."""
+        """Sets the gauges that are read from the log alone."""
         self._bytes.set(await self._log.used_bytes())
         self._limit.set(self._max_bytes)
         self._ages.read(_LOG)
 
     async def look_at_database(self) -> None:
-        """Sets the gauges that take the database, most of them together with the log; logs an error when the books do not balance."""
+        """Sets the gauges that need the database, most of them the log as well; logs an error when the books do not balance."""
         async with self._sessions.reading() as session:
             self._dead.set(await dead_letters.count(session))
             given = {

@@ -44,7 +44,7 @@ class Disk:
         return self._folder / f"{self._name}-{self.life}.db"
 
     def connect(self) -> sqlite3.Connection:
-        """A plain connection; whoever finds the database locked hears so at once."""
+        """A plain connection; a locked database is an error at once."""
         return sqlite3.connect(self.path, timeout=0, check_same_thread=False)
 
     def snapshot(self) -> bytes:

@@ -14,13 +14,13 @@ from kit.log import books
 from kit.log.streams import Entry, Offset
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.memory_log import MemoryLog
-from tests.simulation.truth import Appended, Place, Truth
+from tests.simulation.truth import Appended, EntryId, Truth
 
 # A dead letter that was given another try is written down again.
 _LAST: Final = "FROM event_processing_log WHERE id IN (SELECT MAX(id) FROM event_processing_log GROUP BY log_position)"
 
 Settled: TypeAlias = Mapping[tuple[int, Offset, int], int]
-"""How often each delivery (partition, position, place in the entry) was settled."""
+"""How often each delivery (partition, offset, ordinal in the entry) was settled."""
 
 
 class Judge:
@@ -35,37 +35,37 @@ class Judge:
         """Adds what it finds to the violations."""
         stored = dict(self._disk.ask("SELECT id, source FROM events"))
         settled = Counter[tuple[int, Offset, int]]()
-        for (place,) in self._disk.ask(f"SELECT log_position {_LAST}"):
-            partition, position, ordinal = place.split("/")
-            settled[int(partition), Offset.parse(position), int(ordinal)] += 1
+        for (log_position,) in self._disk.ask(f"SELECT log_position {_LAST}"):
+            partition, offset, ordinal = log_position.split("/")
+            settled[int(partition), Offset.parse(offset), int(ordinal)] += 1
         self._judge_deliveries(stored, settled)
         self._judge_dead_letters(stored, settled)
         if not (self._truth.log_restores and self._truth.database_restores):
-            # With both gone back, positions that the reader knows are given again, and nobody is left who could tell.
+            # With both restored, offsets that the reader knows are assigned again, and nothing can detect it.
             self._judge_topic()
         if not (self._truth.log_restores and self._truth.database_restores):
             await self._judge_books(settled)
 
     def _judge_deliveries(self, stored: Mapping[str, str], settled: Settled) -> None:
         for event_id, content in stored.items():
-            self._check(content in self._truth.sent.get(event_id, ()), f"{event_id} is stored with a content that nobody sent")
+            self._check(content in self._truth.sent.get(event_id, ()), f"{event_id} is stored with a content that was never sent")
             self._check(not event_id.endswith("suppressed"), f"{event_id} is stored against its person's will")
         safe: set[str] = set()
-        for (partition, position), entry in self._truth.raw.items():
-            lost = (partition, position) in self._truth.log_lost | self._truth.unread_lost
+        for (partition, offset), entry in self._truth.raw.items():
+            lost = (partition, offset) in self._truth.log_lost | self._truth.unread_lost
             for ordinal, received in enumerate(_events(entry)):
-                times = settled.get((partition, position, ordinal), 0)
+                times = settled.get((partition, offset, ordinal), 0)
                 if not lost:
                     safe.add(received.event.id)
                     self._check(
                         times == 1 or bool(self._truth.database_restores and times),
-                        f"{received.event.id} at {partition}/{position} was settled {times} times",
+                        f"{received.event.id} at {partition}/{offset} was settled {times} times",
                     )
-                self._check(times <= 1, f"{received.event.id} at {partition}/{position} was settled {times} times")
+                self._check(times <= 1, f"{received.event.id} at {partition}/{offset} was settled {times} times")
                 if times and not received.event.id.endswith("suppressed"):
                     self._check(received.event.id in stored, f"{received.event.id} was settled and is not stored")
         self._check(
-            settled.keys() <= {(*place, n) for place, entry in self._truth.raw.items() for n in range(entry.messages)},
+            settled.keys() <= {(*entry_id, n) for entry_id, entry in self._truth.raw.items() for n in range(entry.messages)},
             "settled what was never sent",
         )
         for event_id in self._truth.answered - stored.keys():
@@ -74,10 +74,10 @@ class Judge:
 
     def _judge_dead_letters(self, stored: Mapping[str, str], settled: Settled) -> None:
         expected = {
-            (partition, str(position), ordinal)
-            for (partition, position), entry in self._truth.raw.items()
+            (partition, str(offset), ordinal)
+            for (partition, offset), entry in self._truth.raw.items()
             for ordinal, received in enumerate(_events(entry))
-            if (partition, position, ordinal) in settled
+            if (partition, offset, ordinal) in settled
             if stored.get(received.event.id, received.event.source) != received.event.source
         }
         letters = set(self._disk.ask("SELECT partition, position, ordinal FROM dead_letters"))
@@ -94,14 +94,14 @@ class Judge:
             self._check(mine == theirs, f"the reader of partition {partition} saw {theirs}, the table holds {mine}")
         self._check(not self._truth.reader_disk.ask("SELECT 1 FROM dead_letters"), "the reader set a message aside")
         if not self._truth.database_restores:
-            for partition, position in self._disk.ask("SELECT partition, position FROM outbox_heads WHERE topic = ?", TOPIC):
+            for partition, offset in self._disk.ask("SELECT partition, position FROM outbox_heads WHERE topic = ?", TOPIC):
                 given = [
                     row
                     for (row,) in self._disk.ask(
                         "SELECT DISTINCT topic_position FROM events WHERE topic_partition = ? ORDER BY 1", partition
                     )
                 ]
-                self._check(given == list(range(1, position + 1)), f"positions {given} of partition {partition} are not 1..{position}")
+                self._check(given == list(range(1, offset + 1)), f"offsets {given} of partition {partition} are not 1..{offset}")
 
     async def _judge_books(self, settled: Settled) -> None:
         total = books.Account()
@@ -112,18 +112,18 @@ class Judge:
         for outcome in (books.STORED, books.DUPLICATE, books.SUPPRESSED, books.DEAD_LETTERED):
             self._check(getattr(total, outcome) == outcomes.get(outcome, 0), f"the books say {total}, the processing log {outcomes}")
         self._check(total.pending == 0, f"{total.pending} messages are pending")
-        unsettled = [(append, entry) for place, entry, append in self._truth.appended if not self._is_settled(place, entry, settled)]
+        unsettled = [(append, entry) for entry_id, entry, append in self._truth.appended if not self._is_settled(entry_id, entry, settled)]
         lost = sum(entry.messages for _, entry in unsettled)
         certain = sum(entry.messages for append, entry in unsettled if append in self._truth.written)
-        # What a writer takes not to have taken place, and a worker that held it from before a loss has settled nevertheless.
+        # What a writer takes as failed, and a worker that had read it before a loss has settled nevertheless.
         disowned = sum(
             entry.messages
-            for place, entry, append in self._truth.appended
-            if append not in self._truth.known and self._is_settled(place, entry, settled)
+            for entry_id, entry, append in self._truth.appended
+            if append not in self._truth.known and self._is_settled(entry_id, entry, settled)
         )
         missing = total.missing + total.recovered
         if self._truth.database_restores:
-            # The log has lost nothing, and what was written down may be gone.
+            # The log has lost nothing, and what was recorded may be lost.
             self._check(missing == lost, f"{total}: {lost} provably lost")
         else:
             self._check(certain - disowned <= missing <= lost, f"{total}: {certain} to {lost} provably lost, {disowned} disowned")
@@ -134,22 +134,22 @@ class Judge:
     def _judge_names(self, unsettled: Sequence[Appended], settled: Settled) -> None:
         """What was lost and never sent again is named, and nothing else."""
         known = {event_id for (event_id,) in self._disk.ask("SELECT event_id FROM event_processing_log")}
-        gone = {append: set[str]() for append in unsettled}
-        for place, entry, append in self._truth.appended:
-            if append in gone and not self._is_settled(place, entry, settled):
-                gone[append] |= {received.event.id for received in _events(entry)} - known
+        lost_ids = {append: set[str]() for append in unsettled}
+        for entry_id, entry, append in self._truth.appended:
+            if append in lost_ids and not self._is_settled(entry_id, entry, settled):
+                lost_ids[append] |= {received.event.id for received in _events(entry)} - known
         named = {
             event_id
             for (events,) in self._disk.ask("SELECT events FROM receipts WHERE lost")
             for line in events.decode().splitlines()
             for event_id in line.split(" ")[1:]
         }
-        certain = {event_id for append, ids in gone.items() if append in self._truth.written for event_id in ids}
-        possible = {event_id for ids in gone.values() for event_id in ids}
+        certain = {event_id for append, ids in lost_ids.items() if append in self._truth.written for event_id in ids}
+        possible = {event_id for ids in lost_ids.values() for event_id in ids}
         self._check(certain <= named <= possible, f"{named} are named as lost, {certain} to {possible} are")
 
-    def _is_settled(self, place: Place, entry: Entry, settled: Settled) -> bool:
-        return self._truth.raw[place] is entry and (*place, 0) in settled
+    def _is_settled(self, entry_id: EntryId, entry: Entry, settled: Settled) -> bool:
+        return self._truth.raw[entry_id] is entry and (*entry_id, 0) in settled
 
     def _check(self, holds: bool, otherwise: str) -> None:
         if not holds:

@@ -46,17 +46,17 @@ class Stream:
         """The same content, independent of this one."""
         return replace(self, entries=list(self.entries), counts=dict(self.counts), kept=set(self.kept))
 
-    def add(self, position: Offset, pack: bytes, messages: int, hour: int) -> Entry:
+    def add(self, offset: Offset, pack: bytes, messages: int, hour: int) -> Entry:
         """Adds an entry, as XADD does.
 
         Raises:
-            ValueError: the position is not behind the head.
+            ValueError: the offset is not after the head.
         """
-        if position <= self.head:
-            raise ValueError(f"{position} is not behind {self.head}")
-        entry = Entry(position, pack, messages, hour)
+        if offset <= self.head:
+            raise ValueError(f"{offset} is not after {self.head}")
+        entry = Entry(offset, pack, messages, hour)
         self.entries.append(entry)
-        self.head = position
+        self.head = offset
         return entry
 
 
@@ -86,11 +86,11 @@ class MemoryRedis:
 
     def snapshot(self) -> dict[tuple[str, int], Stream]:
         """A backup."""
-        return {place: stream.copy() for place, stream in self._streams.items()}
+        return {key: stream.copy() for key, stream in self._streams.items()}
 
     def restore(self, backup: dict[tuple[str, int], Stream]) -> None:
         """Starts again with what a backup holds; an empty one is a wiped disk."""
-        self._streams = {place: stream.copy() for place, stream in backup.items()}
+        self._streams = {key: stream.copy() for key, stream in backup.items()}
         self.life += 1
 
     def flush(self) -> None:
@@ -131,7 +131,7 @@ class MemoryLog(StreamLog):
 
     @property
     def server(self) -> MemoryRedis:
-        """The server behind it."""
+        """The server."""
         return self._server
 
     async def used_bytes(self) -> int:
@@ -189,15 +189,15 @@ class MemoryLog(StreamLog):
 
     @override
     async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
-        await self._pause(f"publish {topic} {partition} {packs[0][0]}..{packs[-1][0]} behind {head.ms}")
+        await self._pause(f"publish {topic} {partition} {packs[0][0]}..{packs[-1][0]} after {head.ms}")
         self._server.check_room(sum(len(pack) for _, pack, _ in packs))
         stream = self._server.stream(topic, partition)
         at_head = stream.head == head
         if at_head:
             if packs[0][0] != head.ms + 1:
                 stream.trimmed = Offset(packs[0][0] - 1, 0)
-            for position, pack, messages in packs:
-                stream.add(Offset(position, 0), pack, messages, 0)
+            for offset, pack, messages in packs:
+                stream.add(Offset(offset, 0), pack, messages, 0)
         await self._pause("publish done")
         return at_head
 

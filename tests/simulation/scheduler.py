@@ -99,7 +99,7 @@ class Scheduler:
         self.trace.append(f"{self.steps:5} {text}")
 
     async def end(self) -> None:
-        """Kills whoever is left."""
+        """Kills all actors that are left."""
         for actor in list(self.actors):
             if actor.gate is not None:
                 await self.move(actor, Killed())

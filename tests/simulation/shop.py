@@ -31,7 +31,7 @@ projected = Table(
     Column("ordinal", Integer, primary_key=True),
     Column("id", Id()),
 )
-"""What the downstream reader makes of the topic: a row for each message, at its place. A second effect breaks the key."""
+"""The downstream reader's projection of the topic: a row for each message. A second effect violates the key."""
 
 
 async def project(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:

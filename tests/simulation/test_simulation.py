@@ -1,6 +1,6 @@
 """Every event that was answered takes effect once, whatever happens to processes, log and databases, and in which order.
 
-A failure names its seed and tells the run: `PMP_SIM_SEED=17 pytest tests/simulation` repeats one in every class, and
+A failure names its seed and prints the run: `PMP_SIM_SEED=17 pytest tests/simulation` repeats one in every class, and
 `PMP_SIM_SEEDS=20000` makes more of them.
 """
 
@@ -115,9 +115,9 @@ class InHandLog(MemoryLog):
         for _ in range(20):
             await self._pause("publish, in a while, what is in hand")
         stream = self.server.stream(topic, partition)
-        for position, pack, messages in packs:
-            if position > stream.head.ms:
-                stream.add(Offset(position, 0), pack, messages, 0)
+        for offset, pack, messages in packs:
+            if offset > stream.head.ms:
+                stream.add(Offset(offset, 0), pack, messages, 0)
         return True
 
 

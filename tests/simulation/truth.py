@@ -1,4 +1,4 @@
-"""What really happened in a run: what was sent, what was ever in the log, and what a restore provably threw away."""
+"""What really happened in a run: what was sent, what was ever in the log, and what a restore provably lost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.inline_sqlite import Disk
 from tests.simulation.memory_log import MemoryLog, MemoryRedis, Pause, Stream
 
-Place: TypeAlias = tuple[int, Offset]
-"""Partition and position of an entry in the raw log."""
+EntryId: TypeAlias = tuple[int, Offset]
+"""Partition and offset of an entry in the raw log."""
 Appended: TypeAlias = tuple[str, int, int]
 """Writer, partition and number of an append."""
 
@@ -33,76 +33,84 @@ class Truth:
         self.sent: dict[str, set[str]] = defaultdict(set)
         """Contents under which each event was ever sent."""
         self.answered: set[str] = set()
-        """Events whose client was told that they are durable."""
+        """Events that were acknowledged to their client as durable."""
         self.stopped: set[int] = set()
-        """Partitions whose relay said that the database is behind."""
+        """Partitions whose relay reported that the topic is ahead of the database."""
         self.looked: set[int] = set()
-        """Partitions at which a relay has looked since all is calm."""
-        self.raw: dict[Place, Entry] = {}
+        """Partitions that a relay has read since the faults ended."""
+        self.raw: dict[EntryId, Entry] = {}
         """Every entry that ever was in the raw log."""
-        self.log_lost: set[Place] = set()
-        """Entries of the raw log that a restore threw away."""
-        self.unread_lost: set[Place] = set()
+        self.log_lost: set[EntryId] = set()
+        """Entries of the raw log that a restore lost."""
+        self.unread_lost: set[EntryId] = set()
         """Entries of the raw log that were trimmed, and that a restored database has to read again."""
-        self.appended: list[tuple[Place, Entry, Appended]] = []
-        """Every entry that ever was in the raw log, with the append that brought it; places are given again."""
+        self.appended: list[tuple[EntryId, Entry, Appended]] = []
+        """Every entry that ever was in the raw log, with the append that wrote it; offsets are assigned again."""
         self.known: set[Appended] = set()
-        """Appends that their writer knows to have taken place."""
+        """Appends that their writer knows to have taken effect."""
         self.written: set[Appended] = set()
-        """Those of them that it has written down in the database for certain."""
+        """Those of them that it has certainly recorded in the database."""
         self.log_restores = 0
         self.database_restores = 0
         self.violations: list[str] = []
         """Which promises were broken."""
 
     def collect(self) -> None:
-        """Notes what is in the raw log. Called whenever something came."""
+        """Notes what is in the raw log. Called after each append."""
         for partition, stream in self.redis.streams(RAW_TOPIC).items():
             for entry in stream.entries:
-                place = (partition, entry.offset)
-                if self.raw.get(place) is not entry:
-                    # Positions of entries that were lost before anybody read them are given again.
-                    self.raw[place] = entry
-                    self.log_lost.discard(place)
-                    self.unread_lost.discard(place)
+                entry_id = (partition, entry.offset)
+                if self.raw.get(entry_id) is not entry:
+                    # Offsets of entries that were lost before they were read are assigned again.
+                    self.raw[entry_id] = entry
+                    self.log_lost.discard(entry_id)
+                    self.unread_lost.discard(entry_id)
 
     def log_restored(self, backup: Mapping[tuple[str, int], Stream]) -> int:
-        """Notes what the log loses by going back to a backup; says how many entries."""
-        kept: set[Place] = set()
+        """Notes what the log loses when a backup is restored.
+
+        Returns:
+            The number of entries lost.
+        """
+        kept: set[EntryId] = set()
         for (topic, partition), stream in backup.items():
             if topic == RAW_TOPIC:
-                kept |= {(partition, position) for position in stream.kept}
+                kept |= {(partition, offset) for offset in stream.kept}
                 kept |= {(partition, entry.offset) for entry in stream.entries}
-                kept |= {place for place in self.raw if place[0] == partition and place[1] <= stream.trimmed}
+                kept |= {entry_id for entry_id in self.raw if entry_id[0] == partition and entry_id[1] <= stream.trimmed}
         lost = self.raw.keys() - kept
         self.log_lost |= lost
         self.log_restores += 1
         return len(lost)
 
     def database_restored(self) -> int:
-        """Notes what the restored database has to read again and can't; says how many entries."""
+        """Notes what the restored database has to read again and can't.
+
+        Returns:
+            The number of entries.
+        """
         self.database_restores += 1
         for partition in range(self.partitions):
             self.trimmed(partition)
         return len(self.unread_lost)
 
     def trimmed(self, partition: int) -> None:
-        """Notes what is gone from the raw log before the database of today has read it."""
-        position, trimmed = self.read_through()[partition], self.redis.stream(RAW_TOPIC, partition).trimmed
-        unread = {place for place in self.raw if place[0] == partition and position < place[1] <= trimmed} - self.log_lost
+        """Notes what was trimmed from the raw log before the current database has read it."""
+        offset, trimmed = self.read_through()[partition], self.redis.stream(RAW_TOPIC, partition).trimmed
+        unread = {entry_id for entry_id in self.raw if entry_id[0] == partition and offset < entry_id[1] <= trimmed} - self.log_lost
         if unread and not self.database_restores:
-            self.violations.append(f"{unread} were trimmed away before they were read")
+            self.violations.append(f"{unread} were trimmed before they were read")
         self.unread_lost |= unread
 
     def read_through(self) -> dict[int, Offset]:
-        """How far the database of today has read the raw log."""
-        positions = dict.fromkeys(range(self.partitions), Offset(0, 0))
-        for partition, position in self.disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", RAW_TOPIC):
-            positions[partition] = Offset.parse(position)
-        return positions
+        """The offsets that the current database has committed."""
+        offsets = dict.fromkeys(range(self.partitions), Offset(0, 0))
+        for partition, offset in self.disk.ask("SELECT partition, position FROM stream_offsets WHERE topic = ?", RAW_TOPIC):
+            offsets[partition] = Offset.parse(offset)
+        return offsets
 
     def drained(self) -> bool:
-        """All that lies in the log is read, published and read again downstream."""
+        """All entries of the log are read, published and read again downstream."""
         if len(self.looked) < self.partitions or self.disk.ask("SELECT 1 FROM dead_letters WHERE state = ?", dead_letters.RETRYING):
             return False
         return not (self.unread() or self.unpublished() or self.unseen())
@@ -110,7 +118,7 @@ class Truth:
     def unread(self) -> bool:
         """There is work for workers."""
         ends = {partition: stream.entries[-1].offset for partition, stream in self.redis.streams(RAW_TOPIC).items() if stream.entries}
-        return bool(ends) and any(ends.get(partition, position) > position for partition, position in self.read_through().items())
+        return bool(ends) and any(ends.get(partition, offset) > offset for partition, offset in self.read_through().items())
 
     def unpublished(self) -> bool:
         """There is work for relays."""
@@ -125,7 +133,7 @@ class Truth:
 
 
 class WatchedLog(MemoryLog):
-    """Tells the truth what comes and goes."""
+    """Reports appends and trims to the truth."""
 
     def __init__(self, truth: Truth, pause: Pause, **options: Any) -> None:
         super().__init__(truth.redis, pause=pause, **options)
@@ -150,7 +158,7 @@ class WatchedLog(MemoryLog):
 
 
 class WatchedAccount(Account):
-    """Tells the truth what it knows, and what it has written down."""
+    """Reports to the truth what it knows and what it has recorded."""
 
     def __init__(self, truth: Truth, writer: str, sessions: Sessions, topic: str, keep: Keep) -> None:
         super().__init__(sessions, topic, keep)

@@ -117,7 +117,7 @@ class World:
         self.scheduler = Scheduler(self.random)
         self.partitions = self.random.randint(1, MOST_PARTITIONS)
         self.clock = 1_000_000
-        """Milliseconds, on which all processes agree; Redis's own clock is `lag` behind."""
+        """Milliseconds, on which all processes agree; Redis's own clock lags by `lag`."""
         self.lag = 0
         self.redis = MemoryRedis(self._tick)
         folder = shop.folder / f"run-{seed}"
@@ -358,17 +358,17 @@ class World:
             return False
         error = call.exception()
         if error is not None and not isinstance(error, LogFull | Unavailable):
-            self.truth.violations.append(f"a client was told {error!r}")
+            self.truth.violations.append(f"a client was refused with {error!r}")
         return error is None
 
     def _requests(self, number: int) -> list[Request]:
-        """An id is told again by the same client, by another one, or with other content: ids of all clients overlap a little."""
+        """Ids are sent again by the same client, by another one, or with other content: ids of all clients overlap a little."""
         requests: list[Request] = []
         for turn in range(self.random.randrange(1, 4)):
             events: list[tuple[str, str, str]] = []
-            for place in range(self.random.choice((0, 1, 1, 2, 3))):
+            for index in range(self.random.choice((0, 1, 1, 2, 3))):
                 shared = self.random.random() < 0.2
-                event_id = f"shared-{self.random.randrange(3)}" if shared else f"e-{number}-{turn}-{place}"
+                event_id = f"shared-{self.random.randrange(3)}" if shared else f"e-{number}-{turn}-{index}"
                 if self.random.random() < 0.1:
                     event_id += "-suppressed"
                 content = "other" if shared and self.random.random() < 0.4 else "same"
@@ -468,17 +468,17 @@ class World:
         async with self.sessions.reading() as session:
             rows = await Events(session).published(partition, after, 3)
         entries: list[Entry] = []
-        for position, group in groupby(rows, key=lambda row: row.topic_position):
+        for offset, group in groupby(rows, key=lambda row: row.topic_position):
             stored = [stored_message(row) for row in group]
             records = [log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString()) for message in stored]
             entries.extend(
-                Entry(Offset(position, 0), pack, count, 0) for pack, count in packs([record.SerializeToString() for record in records])
+                Entry(Offset(offset, 0), pack, count, 0) for pack, count in packs([record.SerializeToString() for record in records])
             )
         return entries
 
     def _expect(self, error: Exception) -> None:
         if isinstance(error, GapError) and self.chaos and self.truth.log_restores:
-            return  # what it read was gone when it asked why
+            return  # what it read was lost when it checked
         self.scheduler.note(f"  {type(error).__name__}: {str(error)[:120]}")
         if not is_outage(error):
             self.truth.violations.append(f"unexpected {error!r}")

@@ -59,7 +59,7 @@ async def store(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     ]
     await session.execute(insert(ProcessingRow), rows)
     if BAD in texts:
-        raise ValueError("a message that nobody can read")
+        raise ValueError("an unreadable message")
 
 
 async def store_events(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:

@@ -162,7 +162,7 @@ async def test_the_end_of_a_process_is_written_down_and_nothing_at_rest(intake: 
     assert await intake.written() == 3
 
 
-async def test_of_more_than_can_be_kept_the_numbers_are_told(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_more_than_can_be_kept_the_numbers_are_recorded(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kit.log.intake.account._MOST_IDS", 2)
     monkeypatch.setattr("kit.log.intake.account._PAGE_IDS", 1)
     for name in ("a", "b", "c"):

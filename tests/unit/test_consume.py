@@ -28,17 +28,17 @@ async def letters(database: Database) -> list[dead_letters.DeadLetter]:
         return list(await dead_letters.find(session))
 
 
-def entry(position: int, *texts: str) -> Entry:
+def entry(offset: int, *texts: str) -> Entry:
     [(pack, messages)] = packed(*texts)
-    return Entry(Offset(position, 0), pack, messages, 0)
+    return Entry(Offset(offset, 0), pack, messages, 0)
 
 
-async def published(log: MemoryLog, *positions: int) -> None:
-    """Entries of a topic, wherever the head is, without a word about holes."""
+async def published(log: MemoryLog, *numbers: int) -> None:
+    """Entries of a topic, wherever the head is, without a record of gaps."""
     stream = log.server.stream(TOPIC, 0)
-    for position in positions:
-        [(pack, messages)] = packed(f"m{position}")
-        stream.add(Offset(position, 0), pack, messages, 0)
+    for offset in numbers:
+        [(pack, messages)] = packed(f"m{offset}")
+        stream.add(Offset(offset, 0), pack, messages, 0)
 
 
 class History:
@@ -50,7 +50,7 @@ class History:
 
     async def __call__(self, _partition: int, after: int) -> Sequence[Entry]:
         self.asked.append(after)
-        return [entry(position, f"m{position}") for position in range(after + 1, min(after + 3, self.last) + 1)]
+        return [entry(offset, f"m{offset}") for offset in range(after + 1, min(after + 3, self.last) + 1)]
 
 
 async def test_messages_take_effect_in_their_order(ingestion_database: Database) -> None:
@@ -90,7 +90,7 @@ async def test_two_consumers_at_once_have_one_effect(ingestion_database: Databas
     consumers = [RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events) for _ in range(3)]
     for number in range(10):
         await append(log, f"{number}")
-        # One of them is ahead; SQLite tells the others that it is locked, MariaDB lets them wait.
+        # One of them is ahead; SQLite refuses the others as it is locked, MariaDB lets them wait.
         await asyncio.gather(*(consumer.step(0) for consumer in consumers), return_exceptions=True)
     await consumers[0].step(0)
     assert await stored(ingestion_database) == [f"{number}" for number in range(10)]
@@ -126,7 +126,7 @@ async def test_transactions_that_take_long_are_followed_by_smaller_ones(ingestio
     assert await stored(ingestion_database) == texts
 
 
-async def test_a_handler_says_which_messages_it_sets_aside(ingestion_database: Database) -> None:
+async def test_a_handler_chooses_which_messages_are_set_aside(ingestion_database: Database) -> None:
     async def choosy(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         kept = await store_events(session, [delivery for delivery in deliveries if delivery.record.payload != b"odd"])
         words = iter(kept)
@@ -178,7 +178,7 @@ async def test_a_lone_message_whose_id_another_partition_stored_meanwhile_is_loo
     assert await stored(ingestion_database) == ["a"]
 
 
-async def test_a_hole_in_a_topic_stops_the_consumer(ingestion_database: Database) -> None:
+async def test_a_gap_in_a_topic_halts_the_consumer(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, 1, 2)
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(9))
@@ -189,7 +189,7 @@ async def test_a_hole_in_a_topic_stops_the_consumer(ingestion_database: Database
     assert await stored(ingestion_database) == ["m1", "m2"]
 
 
-async def test_a_hole_between_entries_that_are_read_together_stops_the_consumer_too(ingestion_database: Database) -> None:
+async def test_a_gap_between_entries_that_are_read_together_halts_the_consumer_too(ingestion_database: Database) -> None:
     log = memory_log()
     await published(log, 1, 2, 4, 5)
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(9))
@@ -209,7 +209,7 @@ async def test_a_new_consumer_reads_the_history_and_goes_over_to_the_stream(inge
         pass
     await published(log, 10)
     await consumer.step(0)
-    assert await stored(ingestion_database) == [f"m{position}" for position in range(1, 11)]
+    assert await stored(ingestion_database) == [f"m{offset}" for offset in range(1, 11)]
     assert history.asked == [0, 3, 6]
 
 
@@ -220,7 +220,7 @@ async def test_a_gap_that_a_relay_left_in_a_stream_is_filled_from_the_history(in
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(6))
     while await consumer.step(0):
         pass
-    assert await stored(ingestion_database) == [f"m{position}" for position in range(1, 7)]
+    assert await stored(ingestion_database) == [f"m{offset}" for offset in range(1, 7)]
 
 
 async def test_a_consumer_that_has_nothing_to_do_notices_that_it_was_sent_back(ingestion_database: Database) -> None:
@@ -235,7 +235,7 @@ async def test_a_consumer_that_has_nothing_to_do_notices_that_it_was_sent_back(i
     assert await stored(ingestion_database) == ["m1", "m2", "m1", "m2"]
 
 
-async def test_positions_beyond_the_stored_one_are_not_taken_by_a_late_consumer(ingestion_database: Database) -> None:
+async def test_a_late_consumer_can_not_commit_over_a_newer_offset(ingestion_database: Database) -> None:
     await offsets.load(ingestion_database.sessions, TOPIC, 0)
     async with ingestion_database.sessions.begin() as session:
         await offsets.advance(session, TOPIC, 0, START, Offset(10, 0))
@@ -245,21 +245,21 @@ async def test_positions_beyond_the_stored_one_are_not_taken_by_a_late_consumer(
     assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == Offset(10, 0)
 
 
-async def test_after_commit_is_told_how_far_it_came(ingestion_database: Database) -> None:
-    told: list[tuple[int, Offset]] = []
+async def test_after_commit_is_called_with_the_offset_committed(ingestion_database: Database) -> None:
+    committed: list[tuple[int, Offset]] = []
 
-    async def after_commit(partition: int, position: Offset) -> None:
-        told.append((partition, position))
+    async def after_commit(partition: int, offset: Offset) -> None:
+        committed.append((partition, offset))
 
     log = memory_log()
     await append(log, "a")
     consumer = Consumer(ingestion_database.sessions, log, TOPIC, store, after_commit=after_commit)
     await consumer.step(0)
     await consumer.step(0)
-    assert told == [(0, await log.head(TOPIC, 0))]
+    assert committed == [(0, await log.head(TOPIC, 0))]
 
 
-async def test_it_runs_until_it_is_told_to_stop_and_gives_its_leases_back(ingestion_database: Database, log: RedisLog) -> None:
+async def test_it_runs_until_it_is_cancelled_and_gives_its_leases_back(ingestion_database: Database, log: RedisLog) -> None:
     leases = Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)
     consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
     running = asyncio.create_task(consumer.run(leases))

@@ -1,4 +1,4 @@
-"""A person looks at what was set aside, and gives it another try or drops it."""
+"""An operator looks at what was set aside, and retries or drops it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def set_aside(ingestion_database: Database) -> tuple[RawLogConsumer, Publi
 SetAside = tuple[RawLogConsumer, Publishing, MemoryLog]
 
 
-async def test_a_letter_tells_where_it_comes_from_and_why(ingestion_database: Database, set_aside: SetAside) -> None:
+async def test_a_letter_has_its_origin_and_its_reason(ingestion_database: Database, set_aside: SetAside) -> None:
     first, second = await letters(ingestion_database)
     head = await set_aside[2].head(TOPIC, 0)
     assert (first.topic, first.partition, first.position, first.ordinal, first.hour) == (TOPIC, 0, str(head), 1, HOUR)
@@ -98,12 +98,12 @@ async def test_letters_are_paged_by_their_ids(ingestion_database: Database, set_
     assert (first.record.payload, second.record.payload) == (b"x", b"y")
 
 
-async def test_nothing_is_tried_again_until_somebody_says_so(ingestion_database: Database, set_aside: SetAside) -> None:
+async def test_nothing_is_retried_until_an_operator_marks_it(ingestion_database: Database, set_aside: SetAside) -> None:
     assert await set_aside[0].retry(0) == 0
     assert len(await letters(ingestion_database)) == 2
 
 
-async def test_a_retry_that_succeeds_moves_its_count_and_publishes_at_a_new_position(
+async def test_a_retry_that_succeeds_moves_its_count_and_publishes_at_a_new_offset(
     ingestion_database: Database, set_aside: SetAside
 ) -> None:
     working, handler, log = set_aside

@@ -64,7 +64,7 @@ async def test_the_leases_of_a_dead_member_are_taken_over_when_they_run_out(log:
         if held == set(range(6)):
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("nobody took over")
+    raise AssertionError("no member took over")
 
 
 async def test_released_leases_are_free_at_once(log: RedisLog) -> None:

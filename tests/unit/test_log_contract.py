@@ -74,7 +74,7 @@ def one(pack: bytes, partition: int = 0, hour: int = 7, **counters: int) -> Appe
 
 
 async def appended(log: StreamLog, *packs: bytes, partition: int = 0) -> list[Offset]:
-    """Positions of packs appended one by one."""
+    """Offsets of packs appended one by one."""
     before = await log.head(TOPIC, partition)
     for pack in packs:
         assert await log.append(TOPIC, [one(pack, partition)]) == [None]
@@ -114,14 +114,14 @@ async def test_an_entry_comes_back_as_it_was_appended(any_log: StreamLog) -> Non
 
 
 async def test_positions_ascend_also_within_a_millisecond(any_log: StreamLog) -> None:
-    positions = await appended(any_log, *[b"%d" % number for number in range(50)])
-    assert len(positions) == 50
-    assert positions == sorted(set(positions))
+    offsets = await appended(any_log, *[b"%d" % number for number in range(50)])
+    assert len(offsets) == 50
+    assert offsets == sorted(set(offsets))
 
 
 async def test_reading_goes_on_behind_a_position_and_stops_at_the_limit(any_log: StreamLog) -> None:
-    positions = await appended(any_log, b"a", b"b", b"c", b"d")
-    found = await any_log.read(TOPIC, 0, positions[0], limit=2, block_ms=0)
+    offsets = await appended(any_log, b"a", b"b", b"c", b"d")
+    found = await any_log.read(TOPIC, 0, offsets[0], limit=2, block_ms=0)
     assert [entry.pack for entry in found] == [b"b", b"c"]
 
 
@@ -172,26 +172,26 @@ async def test_an_append_takes_place_once_and_only_behind_the_one_it_follows(any
 
 
 async def test_the_head_stays_when_all_is_trimmed(any_log: StreamLog) -> None:
-    positions = await appended(any_log, b"a", b"b")
-    await any_log.trim(TOPIC, 0, positions[-1])
+    offsets = await appended(any_log, b"a", b"b")
+    await any_log.trim(TOPIC, 0, offsets[-1])
     assert list(await any_log.read(TOPIC, 0, START, limit=10, block_ms=0)) == []
-    assert await any_log.head(TOPIC, 0) == positions[-1]
-    assert await any_log.trimmed(TOPIC, 0) == positions[-1]
+    assert await any_log.head(TOPIC, 0) == offsets[-1]
+    assert await any_log.trimmed(TOPIC, 0) == offsets[-1]
     [later] = await appended(any_log, b"c")
-    assert later > positions[-1]
+    assert later > offsets[-1]
 
 
 async def test_trimming_drops_what_is_up_to_the_position_and_nothing_else(any_log: StreamLog) -> None:
-    positions = await appended(any_log, b"a", b"b", b"c")
-    await any_log.trim(TOPIC, 0, positions[1])
+    offsets = await appended(any_log, b"a", b"b", b"c")
+    await any_log.trim(TOPIC, 0, offsets[1])
     assert [entry.pack for entry in await any_log.read(TOPIC, 0, START, limit=10, block_ms=0)] == [b"c"]
 
 
 async def test_a_late_trim_does_not_take_back_what_another_one_said(any_log: StreamLog) -> None:
-    positions = await appended(any_log, b"a", b"b", b"c")
-    await any_log.trim(TOPIC, 0, positions[1])
-    await any_log.trim(TOPIC, 0, positions[0])
-    assert await any_log.trimmed(TOPIC, 0) == positions[1]
+    offsets = await appended(any_log, b"a", b"b", b"c")
+    await any_log.trim(TOPIC, 0, offsets[1])
+    await any_log.trim(TOPIC, 0, offsets[0])
+    assert await any_log.trimmed(TOPIC, 0) == offsets[1]
 
 
 async def test_entries_are_published_at_their_positions(any_log: StreamLog) -> None:
@@ -244,10 +244,10 @@ async def test_the_backlog_counts_what_lies_behind_a_position_by_hour(any_log: S
     done = await any_log.head(TOPIC, 0)
     await any_log.append(TOPIC, [group(0, [(b"b", 3), (b"c", 1)], 7, {"received": 4})])
     await any_log.append(TOPIC, [group(0, [(b"d", 5)], 8, {"received": 5})])
-    behind = await any_log.backlog(TOPIC, 0, done)
-    assert behind.pending == {7: 4, 8: 5}
-    assert behind.counters.counts == {("received", 7): 6, ("received", 8): 5}
-    assert behind.trimmed == START
+    backlog = await any_log.backlog(TOPIC, 0, done)
+    assert backlog.pending == {7: 4, 8: 5}
+    assert backlog.counters.counts == {("received", 7): 6, ("received", 8): 5}
+    assert backlog.trimmed == START
     await any_log.trim(TOPIC, 0, done)
     assert (await any_log.backlog(TOPIC, 0, done)).trimmed == done
 
@@ -264,8 +264,8 @@ async def test_the_backlog_is_of_one_instant_while_others_append(any_log: Stream
 
     appending = asyncio.create_task(append())
     while not appending.done():
-        behind = await any_log.backlog(TOPIC, 0, START)
-        assert sum(behind.pending.values()) == behind.counters.counts.get(("received", 7), 0)
+        backlog = await any_log.backlog(TOPIC, 0, START)
+        assert sum(backlog.pending.values()) == backlog.counters.counts.get(("received", 7), 0)
         await asyncio.sleep(0)
     await appending
 
@@ -300,14 +300,14 @@ async def test_a_full_log_is_trimmed_and_takes_again(small_log: StreamLog) -> No
 async def test_a_wiped_log_assigns_offsets_after_those_that_were_read(any_log: StreamLog) -> None:
     read = Offset(9_999_999_999_000, 0)
     await reconcile(any_log, {TopicPartition(TOPIC, 0): read}, now=0)
-    [position] = await appended(any_log, b"a")
-    assert position > read
+    [offset] = await appended(any_log, b"a")
+    assert offset > read
 
 
 async def test_a_restored_log_whose_clock_is_slow_goes_by_the_clock_of_the_appending_process(any_log: StreamLog) -> None:
     await reconcile(any_log, {TopicPartition(TOPIC, 0): START}, now=9_999_999_999)
-    [position] = await appended(any_log, b"a")
-    assert position > Offset(9_999_999_999_000, 0)
+    [offset] = await appended(any_log, b"a")
+    assert offset > Offset(9_999_999_999_000, 0)
 
 
 async def test_a_log_that_is_flushed_under_a_connection_is_reconciled_before_it_takes_anything(

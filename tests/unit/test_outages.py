@@ -1,4 +1,4 @@
-"""An outage is the same to everybody: callers are told to come again, and what works in the background waits and sets nothing aside."""
+"""An outage is treated alike everywhere: callers are asked to retry, and background work waits and sets nothing aside."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Fails:
             raise error
 
 
-async def test_callers_are_told_to_come_again(outage: Exception) -> None:
+async def test_callers_are_asked_to_retry(outage: Exception) -> None:
     async with served(raising(outage)) as stub:
         refused = await refusal(stub.GetAccounting(pb.GetAccountingRequest(), metadata=INTERNAL))
     is_full = "maxmemory" in str(outage)

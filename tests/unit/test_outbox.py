@@ -48,23 +48,23 @@ async def drain(relay: Relay, partition: int = 0) -> None:
         pass
 
 
-async def go_back(database: Database, position: int) -> None:
+async def go_back(database: Database, offset: int) -> None:
     """What a restored backup makes of the outbox."""
     async with database.sessions.begin() as session:
-        await session.execute(delete(rows).where(rows.c.position > position))
-        await session.execute(update(outbox_heads).values(position=position))
+        await session.execute(delete(rows).where(rows.c.position > offset))
+        await session.execute(update(outbox_heads).values(position=offset))
 
 
 async def test_an_entry_holds_no_more_than_a_consumer_applies_at_once(ingestion_database: Database) -> None:
     texts = [f"{number}" for number in range(300)]
-    positions = await commit(ingestion_database, *texts)
-    assert (positions[0], positions[127], positions[128], positions[-1]) == (1, 1, 2, 3)
+    offsets = await commit(ingestion_database, *texts)
+    assert (offsets[0], offsets[127], offsets[128], offsets[-1]) == (1, 1, 2, 3)
     log = memory_log()
     await drain(relay(ingestion_database, log))
     assert [len(each) for _, each in await published(log)] == [128, 128, 44]
 
 
-async def test_positions_are_consecutive_under_concurrent_transactions(ingestion_database: Database) -> None:
+async def test_offsets_are_consecutive_under_concurrent_transactions(ingestion_database: Database) -> None:
     await prepare_heads(ingestion_database.sessions, TOPIC, 2)
 
     async def change(number: int) -> None:
@@ -80,7 +80,7 @@ async def test_positions_are_consecutive_under_concurrent_transactions(ingestion
     await asyncio.gather(*(change(number) for number in range(40)))
     async with ingestion_database.sessions() as session:
         given = (await session.execute(select(rows.c.partition, rows.c.position).order_by(rows.c.partition, rows.c.position))).all()
-    assert [tuple(row) for row in given] == [(partition, position) for partition in (0, 1) for position in range(1, 21)]
+    assert [tuple(row) for row in given] == [(partition, offset) for partition in (0, 1) for offset in range(1, 21)]
 
 
 async def test_a_transaction_that_fails_leaves_no_hole(ingestion_database: Database) -> None:
@@ -96,13 +96,13 @@ async def test_a_transaction_that_fails_leaves_no_hole(ingestion_database: Datab
     assert await commit(ingestion_database, "b") == [2]
 
 
-async def test_what_does_not_fit_one_entry_gets_several_positions(ingestion_database: Database) -> None:
+async def test_what_does_not_fit_one_entry_gets_several_offsets(ingestion_database: Database) -> None:
     big = pb.Record(type="t", payload=bytes(300_000))
     async with ingestion_database.sessions.begin() as session:
         assert await Outbox(TOPIC).add(session, 0, [big, big, record("small")]) == [1, 2, 2]
 
 
-async def test_committed_messages_are_published_in_order_at_their_positions(ingestion_database: Database) -> None:
+async def test_committed_messages_are_published_in_order_at_their_offsets(ingestion_database: Database) -> None:
     log = memory_log()
     await commit(ingestion_database, "a", "b")
     await commit(ingestion_database, "c")
@@ -127,7 +127,7 @@ async def test_two_relays_publish_each_message_once(ingestion_database: Database
 
 
 class SlowLog(MemoryLog):
-    """Somebody else is quicker between the look at the head and the append."""
+    """Another relay publishes between the read of the head and the append."""
 
     def __init__(self, log: MemoryLog, meanwhile: Sequence[Relay]) -> None:
         super().__init__(log.server)
@@ -156,12 +156,12 @@ async def test_what_is_asked_for_is_published_whoever_holds_the_lease_and_by_one
     own = relay(ingestion_database, log)
     for number in range(20):
         await commit(ingestion_database, f"{number}", partition=1)
-    asked = [own.flush({1: position}, 5) for position in (20, 3, 20)]
+    asked = [own.flush({1: offset}, 5) for offset in (20, 3, 20)]
     assert await asyncio.gather(*asked, relay(ingestion_database, log).flush({1: 20, 0: 0}, 5)) == [True] * 4
     assert await published(log, 1) == [(number + 1, [f"{number}"]) for number in range(20)]
 
 
-async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(ingestion_database: Database) -> None:
+async def test_what_the_log_does_not_take_in_time_is_reported_and_published_later(ingestion_database: Database) -> None:
     log = memory_log()
     await commit(ingestion_database, "a")
     own = relay(ingestion_database, log)
@@ -173,7 +173,7 @@ async def test_what_the_log_does_not_take_in_time_is_said_and_published_later(in
         await own.flush({0: 2}, 5)
 
 
-async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion_database: Database, log: RedisLog) -> None:
+async def test_a_wiped_topic_is_published_again_and_marks_what_is_missing_as_trimmed(ingestion_database: Database, log: RedisLog) -> None:
     for text in ("a", "b", "c"):
         await commit(ingestion_database, text)
     publisher = relay(ingestion_database, log, keep=timedelta(0))
@@ -185,7 +185,7 @@ async def test_a_wiped_topic_is_published_again_and_says_what_it_lacks(ingestion
     assert await log.trimmed(TOPIC, 0) == Offset(2, 0)
 
 
-async def test_a_database_that_is_behind_the_topic_stops_the_relay(ingestion_database: Database) -> None:
+async def test_a_topic_ahead_of_its_database_halts_the_relay(ingestion_database: Database) -> None:
     log = memory_log()
     for text in ("a", "b", "c"):
         await commit(ingestion_database, text)
@@ -196,7 +196,7 @@ async def test_a_database_that_is_behind_the_topic_stops_the_relay(ingestion_dat
         await publisher.step(0)
 
 
-async def test_a_restored_database_that_caught_up_with_the_topic_still_stops_the_relay(ingestion_database: Database) -> None:
+async def test_a_restored_database_that_caught_up_with_the_topic_still_halts_the_relay(ingestion_database: Database) -> None:
     log = memory_log()
     for text in ("a", "b", "c"):
         await commit(ingestion_database, text)

@@ -1,4 +1,4 @@
-"""A topic whose newest messages are its history: who comes late knows what those know who were there."""
+"""A topic whose newest messages are its history: a late reader knows the same as those that were there."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ HISTORY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by
 
 
 def alias(name: str, user: str, seconds: int) -> tuple[str, IdentityChanged]:
-    """The newest word on a name, and its key."""
+    """The newest link of a name, and its key."""
     subject = f"session:{name}"
     return subject, IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, linked_at=Timestamp(seconds=seconds)))
 
 
-async def tell(sessions: Sessions, topic: StateTopic, *changes: tuple[str, IdentityChanged]) -> None:
+async def commit(sessions: Sessions, topic: StateTopic, *changes: tuple[str, IdentityChanged]) -> None:
     async with sessions.begin() as session:
         await topic.publish(session, changes)
 
 
 class Reader:
-    """A consumer that remembers the newest word on each name."""
+    """A consumer that remembers the newest link of each name."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
@@ -52,8 +52,8 @@ class Reader:
 
     async def __call__(self, _session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            told = IdentityChanged.FromString(delivery.record.payload).alias
-            self.known[told.subject] = told.user_id
+            link = IdentityChanged.FromString(delivery.record.payload).alias
+            self.known[link.subject] = link.user_id
             self.messages += 1
 
 
@@ -68,9 +68,9 @@ class ServiceRuntime(IdentityServiceServicer):
     async def ListIdentityChanges(
         self, request: identity_pb2.ListIdentityChangesRequest, context: Context
     ) -> AsyncIterator[identity_pb2.ListIdentityChangesResponse]:
-        async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
+        async for offset, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             changes = [IdentityChanged.FromString(payload) for payload in payloads]
-            yield identity_pb2.ListIdentityChangesResponse(position=position, changes=changes)
+            yield identity_pb2.ListIdentityChangesResponse(position=offset, changes=changes)
 
 
 @asynccontextmanager
@@ -94,21 +94,21 @@ async def publish(database: Database, log: RedisLog) -> None:
 
 async def test_the_history_is_the_newest_message_of_each_key(ingestion_database: Database) -> None:
     topic = StateTopic("identity", 1)
-    await tell(ingestion_database.sessions, topic, alias("a", "u1", 1), alias("b", "u1", 1), alias("a", "u2", 2))
-    await tell(ingestion_database.sessions, topic, alias("c", "u1", 3), alias("b", "u3", 3))
+    await commit(ingestion_database.sessions, topic, alias("a", "u1", 1), alias("b", "u1", 1), alias("a", "u2", 2))
+    await commit(ingestion_database.sessions, topic, alias("c", "u1", 3), alias("b", "u3", 3))
     found = [
-        (position, [IdentityChanged.FromString(payload).alias.user_id for payload in payloads])
-        async for position, payloads in topic.history(ingestion_database.sessions, 0, 0)
+        (offset, [IdentityChanged.FromString(payload).alias.user_id for payload in payloads])
+        async for offset, payloads in topic.history(ingestion_database.sessions, 0, 0)
     ]
     assert found == [(1, ["u2"]), (2, ["u1", "u3"])]
-    assert [position async for position, _ in topic.history(ingestion_database.sessions, 0, 1)] == [2]
-    assert [position async for position, _ in topic.history(ingestion_database.sessions, 0, 2)] == []
+    assert [offset async for offset, _ in topic.history(ingestion_database.sessions, 0, 1)] == [2]
+    assert [offset async for offset, _ in topic.history(ingestion_database.sessions, 0, 2)] == []
 
 
 async def test_a_long_history_is_read_page_by_page(ingestion_database: Database) -> None:
     topic = StateTopic("identity", 1)
     for start in range(0, 1200, 300):
-        await tell(ingestion_database.sessions, topic, *(alias(f"{number}", "u", number) for number in range(start, start + 300)))
+        await commit(ingestion_database.sessions, topic, *(alias(f"{number}", "u", number) for number in range(start, start + 300)))
     pages = [len(payloads) async for _, payloads in topic.history(ingestion_database.sessions, 0, 0)]
     assert pages == [128, 128, 44] * 4
 
@@ -119,7 +119,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
     truth: dict[str, str] = {}
     for number in range(60):
         name, user = f"s{number % 23}", f"u{number}"
-        await tell(sessions, topic, alias(name, user, number))
+        await commit(sessions, topic, alias(name, user, number))
         truth[f"session:{name}"] = user
     await publish(ingestion_database, log)
     for partition in range(PARTITIONS):
@@ -139,7 +139,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
 async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Database, log: RedisLog) -> None:
     sessions, topic = ingestion_database.sessions, StateTopic("identity", 1)
     for number in range(5):
-        await tell(sessions, topic, alias(f"s{number}", "u", number))
+        await commit(sessions, topic, alias(f"s{number}", "u", number))
     await publish(ingestion_database, log)
     await log.trim("identity", 0, Offset(4, 0))
     consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", "token", HISTORY))

@@ -31,47 +31,47 @@ async def left(log: RedisLog) -> list[Offset]:
 
 
 async def test_processed_entries_stay_for_a_while(log: RedisLog) -> None:
-    positions = await appended(log, 3)
-    await trimmer(log).after_commit(0, positions[-1])
-    assert await left(log) == positions
+    offsets = await appended(log, 3)
+    await trimmer(log).after_commit(0, offsets[-1])
+    assert await left(log) == offsets
 
 
 async def test_processed_entries_go_when_their_time_is_over(log: RedisLog) -> None:
-    positions = await appended(log, 3)
-    await trimmer(log, clock=lambda: time.time() + 3601).after_commit(0, positions[-1])
+    offsets = await appended(log, 3)
+    await trimmer(log, clock=lambda: time.time() + 3601).after_commit(0, offsets[-1])
     assert await left(log) == []
-    assert await log.trimmed(TOPIC, 0) == positions[-1]
+    assert await log.trimmed(TOPIC, 0) == offsets[-1]
 
 
 async def test_what_is_not_processed_never_goes(log: RedisLog) -> None:
-    positions = await appended(log, 3)
-    await trimmer(log, keep=timedelta(0), max_bytes=0, clock=lambda: time.time() + 1e6).after_commit(0, positions[1])
-    assert await left(log) == positions[2:]
+    offsets = await appended(log, 3)
+    await trimmer(log, keep=timedelta(0), max_bytes=0, clock=lambda: time.time() + 1e6).after_commit(0, offsets[1])
+    assert await left(log) == offsets[2:]
 
 
 async def test_processed_entries_go_at_once_when_memory_is_short(log: RedisLog) -> None:
-    positions = await appended(log, 3)
-    await trimmer(log, max_bytes=0).after_commit(0, positions[1])
-    assert await left(log) == positions[2:]
+    offsets = await appended(log, 3)
+    await trimmer(log, max_bytes=0).after_commit(0, offsets[1])
+    assert await left(log) == offsets[2:]
 
 
 async def test_it_looks_once_a_second_and_not_at_every_commit(log: RedisLog) -> None:
     now = time.time()
-    positions = await appended(log, 3)
+    offsets = await appended(log, 3)
     often = trimmer(log, max_bytes=0, clock=lambda: now)
-    await often.after_commit(0, positions[0])
-    await often.after_commit(0, positions[2])
-    assert await left(log) == positions[1:]
+    await often.after_commit(0, offsets[0])
+    await often.after_commit(0, offsets[2])
+    assert await left(log) == offsets[1:]
     now += 1.5
-    await often.after_commit(0, positions[2])
+    await often.after_commit(0, offsets[2])
     assert await left(log) == []
 
 
 async def test_counters_of_hours_long_past_leave_the_log(log: RedisLog) -> None:
     now = int(time.time() // 3600)
     await appended(log, 1, hour=now - 60)
-    positions = await appended(log, 1, hour=now)
-    await trimmer(log).after_commit(0, positions[-1])
+    offsets = await appended(log, 1, hour=now)
+    await trimmer(log).after_commit(0, offsets[-1])
     assert (await log.counters(TOPIC, 0)).counts == {("received", now): 1}
 
 

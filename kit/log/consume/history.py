@@ -38,18 +38,18 @@ def remote_history(address: str, token: str, method: MethodDescriptor) -> Histor
     answer: Any = GetMessageClass(method.output_type)
     ((name, kind),) = ((field.name, field.message_type.full_name) for field in method.output_type.fields if field.message_type)
 
-    async def answers(partition: int, position: int) -> AsyncIterator[Any]:
+    async def responses(partition: int, after: int) -> AsyncIterator[Any]:
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             call: Any = channel.unary_stream(path, request_serializer=request.SerializeToString, response_deserializer=answer.FromString)  # pyright: ignore[reportFunctionMemberAccess]
-            stream = call(request(partition=partition, after_position=position), metadata=(("x-pmp-mesh-token", token),), timeout=_SECONDS)
+            stream = call(request(partition=partition, after_position=after), metadata=(("x-pmp-mesh-token", token),), timeout=_SECONDS)
             async for each in stream:
                 yield each
 
-    async def history(partition: int, position: int) -> list[Entry]:
+    async def history(partition: int, after: int) -> list[Entry]:
         entries: list[Entry] = []
         count = 0
         try:
-            async for each in answers(partition, position):
+            async for each in responses(partition, after):
                 records = [log_pb2.Record(type=kind, payload=message.SerializeToString()) for message in getattr(each, name)]
                 pack = log_pb2.Pack(records=records).SerializeToString()
                 entries.append(Entry(Offset(each.position, 0), pack, len(records), hour=0))

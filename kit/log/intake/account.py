@@ -1,7 +1,7 @@
-"""What a process knows to be in the log, written down in the database as well: a log that loses it can't hide that.
+"""The account that a process keeps, in the database as well, of what it appended: a log that loses messages can't hide it.
 
-Numbers of appends make sure that what the log did not confirm is counted if it took place, and can't take place once it is
-taken not to have (decision 0012).
+Numbered appends make sure that an append that the log did not confirm is counted if it took effect, and can't take effect once
+it is taken as failed (decision 0012).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _EVERY_SECONDS: Final = 1.0
 _LAST_SECONDS: Final = 5.0
 _PAGE_IDS: Final = 20_000
 _MOST_IDS: Final = 200_000
-"""Ids that are kept while the database is away; of more messages only the numbers are."""
+"""Most ids that are kept while the database is unavailable; further messages are only counted."""
 
 
 class Sender(NamedTuple):
-    """Who sent the messages of a call, and when they were received, in microseconds since 1970."""
+    """The sender of a call's messages, and the time of receipt in microseconds since 1970."""
 
     client: str
     scope: str
     received: int
 
 
-NOBODY: Final = Sender("", "", 0)
+NO_SENDER: Final = Sender("", "", 0)
 
 
 @dataclass(slots=True)
@@ -55,12 +55,12 @@ class Share:
     """Ids of the records, by call."""
     number: int = 0
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
-    """The writer's counters of the hour once it is appended."""
+    """The writer's counters of the hour, this append included."""
 
 
 @dataclass(slots=True)
 class Receipts:
-    """Messages of one sender that the log took, to be held against what became of them."""
+    """Messages of one sender that the log accepted, to be compared with their outcomes."""
 
     writer: str
     number: int
@@ -71,15 +71,15 @@ class Receipts:
     scope: str
     first: int
     last: int
-    """When the first and the last were received, in microseconds since 1970."""
+    """Times of receipt of the first and the last, in microseconds since 1970."""
     calls: list[tuple[int, Sequence[str]]] = field(default_factory=list[tuple[int, Sequence[str]]])
-    """The messages' ids by call, each with the time at which it was received."""
+    """The messages' ids by call, each call with its time of receipt."""
     size: int = 0
-    """How many ids these are."""
+    """The number of ids."""
 
 
 Keep: TypeAlias = Callable[[AsyncSession, Sequence[Receipts]], Awaitable[None]]
-"""Writes receipts down. The same ones may come again, if it is not known whether they are written."""
+"""Stores receipts. The same ones may be passed again, when it is not known whether they were stored."""
 
 
 async def _keep_none(_session: AsyncSession, _receipts: Sequence[Receipts]) -> None:
@@ -90,7 +90,7 @@ class Account:
     """The account of one process that appends to a topic.
 
     Args:
-        keep: writes down receipts of what was appended, beside the counters.
+        keep: stores receipts of what was appended, in addition to the counters.
     """
 
     def __init__(self, sessions: Sessions, topic: str, keep: Keep = _keep_none) -> None:
@@ -112,7 +112,7 @@ class Account:
     # Around an append
 
     async def look_up(self) -> None:
-        """Asks the database whether what the log did not confirm took place: a log that lost it again can't tell any more."""
+        """Asks the database which unconfirmed appends took effect: a log that lost them again has no record of them."""
         if not self._doubts:
             return
         own = (log_counters.c.topic == self._topic, log_counters.c.partition.in_(self._doubts), log_counters.c.epoch == self.writer)
@@ -129,7 +129,7 @@ class Account:
                 del self._doubts[partition]
 
     def turn(self, share: Share) -> Turn:
-        """Numbers an append, and counts what the counters are once it took place."""
+        """Numbers an append, and computes the counters that hold once it takes effect."""
         partition = share.partition
         self._numbers[partition] += 1
         share.number = self._numbers[partition]
@@ -141,10 +141,10 @@ class Account:
         return Turn(self.writer, self._held[partition], share.number)
 
     def settle(self, share: Share, verdict: Exception | None) -> None:
-        """Takes down what the log answered."""
+        """Records the log's verdict on an append."""
         partition = share.partition
         if verdict is None:
-            # Nothing that follows the append before this one can take place any more.
+            # Earlier unconfirmed appends can't take effect any more.
             self._doubts.pop(partition, None)
             self._held[partition] = share.number
             self._count(share)
@@ -157,12 +157,12 @@ class Account:
             self._doubts[partition].append(share)
 
     def _count(self, share: Share) -> None:
-        place = share.partition, share.hour
-        self._counts[place] = share.counters
-        self._changed.add(place)
+        key = share.partition, share.hour
+        self._counts[key] = share.counters
+        self._changed.add(key)
         self._something.set()
         for sender, ids in share.ids:
-            receipts = self._receipts.get((*place, sender.client, sender.scope))
+            receipts = self._receipts.get((*key, sender.client, sender.scope))
             if receipts is None or receipts.size >= _PAGE_IDS:
                 receipts = self._begin(share, sender)
             receipts.last = max(receipts.last, sender.received)
@@ -179,10 +179,10 @@ class Account:
         self._unwritten.append(made)
         return made
 
-    # Writing down
+    # Recording
 
     async def run(self) -> None:
-        """Writes a second after something changed, until cancelled; then a last time."""
+        """Writes a second after a change, until cancelled; then a last time."""
         failing = False
         try:
             while True:
@@ -190,7 +190,7 @@ class Account:
                 await asyncio.sleep(_EVERY_SECONDS)
                 try:
                     await self.write()
-                except Exception as error:  # noqa: BLE001 (whatever it is, nothing is forgotten, and intake goes on)
+                except Exception as error:  # noqa: BLE001 (whatever it is, nothing is lost, and intake goes on)
                     if not failing:
                         _log.warning("account not written", topic=self._topic, error=type(error).__name__)
                     failing = True
@@ -207,10 +207,10 @@ class Account:
             _log.warning("account not written at the end", topic=self._topic, error=type(error).__name__)
 
     async def write(self) -> None:
-        """Writes down what changed since the last time, in one transaction.
+        """Writes what changed since the last time, in one transaction.
 
         Raises:
-            Exception: the database did not take it; it is written the next time.
+            Exception: the transaction failed; the changes are written the next time.
         """
         changed, receipts = self._changed, self._unwritten
         if not changed:
@@ -226,15 +226,15 @@ class Account:
             raise
         self._ids -= sum(each.size for each in receipts)
         newest = max(hour for _, hour in self._counts)
-        for place in [place for place in self._counts if place[1] < newest - 1 and place not in self._changed]:
-            del self._counts[place]
+        for key in [key for key in self._counts if key[1] < newest - 1 and key not in self._changed]:
+            del self._counts[key]
 
     async def _write(self, session: AsyncSession, changed: Iterable[tuple[int, int]], receipts: Sequence[Receipts]) -> None:
         for partition in sorted({partition for partition, _ in changed}):
             counts = {
                 Count(self.writer, name, hour): count
-                for place, hour in changed
-                if place == partition
+                for changed_partition, hour in changed
+                if changed_partition == partition
                 for name, count in self._counts[partition, hour].items()
             }
             await books.raise_counters(session, self._topic, partition, counts)

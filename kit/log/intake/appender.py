@@ -12,7 +12,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from kit.errors import LogFull, Unavailable
-from kit.log.intake.account import NOBODY, Account, Sender, Share
+from kit.log.intake.account import NO_SENDER, Account, Sender, Share
 from kit.log.intake.disk import LogDisk
 from kit.log.packs import PACK_BYTES, packs
 from kit.log.streams import Append, OutOfTurnError, StreamLog, partition_of
@@ -22,7 +22,7 @@ from kit.telemetry.tracing import span
 
 _log = structlog.get_logger(__name__)
 _GAUGE_SECONDS = 0.5
-# A group's round trip stays short, and nobody waits behind more than a few of them.
+# A group's round trip stays short, and no caller waits for more than a few of them.
 _GROUP_BYTES = 4 * PACK_BYTES
 _DISK_FULL = "the disk of the log is nearly full; try again later"
 
@@ -38,17 +38,17 @@ class _Request:
 
     @property
     def partitions(self) -> list[int]:
-        """Where it is written; what is only counted has to be written somewhere, too."""
+        """The partitions it is written to; what is only counted has to be written to one as well."""
         return list(self.records) or [0]
 
 
 class Appender:
-    """Appends messages to the raw log so that they survive the loss of every process before the caller is answered.
+    """Appends messages to the raw log; once the caller is answered they survive the loss of any process.
 
     The books of the log move with the entries: `received` counts what callers sent, `rejected` what was refused.
 
     Args:
-        account: of what this process appended, so that it is known also where the log loses it.
+        account: records what this process appended, so that it is known even when the log loses it.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class Appender:
         self._full = ""
 
     async def append(
-        self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0, ids: Sequence[str] = (), sender: Sender = NOBODY
+        self, records: Sequence[tuple[str, bytes]], *, rejected: int = 0, ids: Sequence[str] = (), sender: Sender = NO_SENDER
     ) -> None:
         """Appends messages; returns when they are durable.
 
         Args:
             records: serialised `pmp.log.v1.Record`s, each with the key that chooses its partition.
             rejected: messages of the same call that are only counted.
-            ids: of the records, by which their sender knows them.
-            sender: who calls.
+            ids: the sender's ids of the records.
+            sender: the caller.
 
         Raises:
-            LogFull: the log takes nothing now; nothing was kept.
-            Unavailable: the log did not confirm; the caller tries again with the same ids.
+            LogFull: the log accepts nothing now; nothing was kept.
+            Unavailable: the log did not confirm; the caller retries with the same ids.
         """
         if self._full and records:
             raise LogFull(self._full)
@@ -147,7 +147,7 @@ class Appender:
         return group
 
     async def _commit(self, group: Sequence[_Request]) -> None:
-        # A caller that went away took its answer with it, not its events: they may be in its own log as sent.
+        # The events of a caller that went away are still appended: its own log may have them as sent.
         failed = await self._write(self._shares(group))
         for error in {type(e): e for e in failed.values()}.values():
             _log.warning("append refused", topic=self._topic, error=type(error).__name__, partitions=len(failed))
@@ -160,7 +160,7 @@ class Appender:
                 _fail(request, _answer(broken))
 
     async def _write(self, shares: Sequence[Share]) -> Mapping[int, Exception]:
-        """Appends; answers what failed, by partition. What finds the log in another state than it was left in is done once more."""
+        """Appends, and returns the errors by partition. An append that finds another one before it is repeated once."""
         failed = await self._once(shares)
         again = [share for share in shares if isinstance(failed.get(share.partition), OutOfTurnError)]
         if again:
@@ -202,7 +202,7 @@ class Appender:
         return list(shares.values())
 
     async def _watch(self) -> None:
-        """Keeps in `_full` why the log takes nothing: it uses more memory than it may, or its disk is nearly full."""
+        """Keeps in `_full` why the log accepts nothing: it uses more memory than it may, or its disk is nearly full."""
         while True:
             try:
                 full = await self._why_full()
@@ -215,7 +215,7 @@ class Appender:
             await asyncio.sleep(_GAUGE_SECONDS)
 
     async def _why_full(self) -> str:
-        """What callers are told; nothing while the log takes events."""
+        """The message for callers; empty while the log accepts events."""
         if self._disk is not None and self._disk.is_low():
             return _DISK_FULL
         return LOG_FULL if await self._used_bytes() > self._max_bytes else ""

@@ -1,4 +1,4 @@
-"""The disk of the log: Redis ends when it can't write, so intake stops before."""
+"""The disk of the log: Redis exits when it can't write, so intake stops before that."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kit.telemetry.state import meter
 
 
 class LogDisk:
-    """How much is free on the disk that holds the log.
+    """Free space on the disk that holds the log.
 
     Args:
-        folder: a folder on it.
-        least: bytes below which intake stops.
+        folder: a folder on that disk.
+        least: free bytes below which intake stops.
     """
 
     def __init__(self, folder: Path, least: int) -> None:
@@ -23,10 +23,10 @@ class LogDisk:
         self._free = meter().create_gauge(MetricName.LOG_DISK_FREE, "By", "Free on the disk of the log, where it is this machine's.")
 
     def is_low(self) -> bool:
-        """Whether less is free than a full log needs to drain.
+        """Returns whether less is free than a full log needs to drain.
 
         Raises:
-            OSError: the folder can't be looked at.
+            OSError: the folder can't be read.
         """
         free = shutil.disk_usage(self._folder).free
         self._free.set(free)

@@ -14,7 +14,7 @@ from kit.database.transactions import Sessions
 from kit.log import books
 from kit.log.consume import dead_letters
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Offset
+from kit.log.streams import Offset, TopicPartition
 from kit.log.tables import offsets, outbox_heads
 from kit.server import run_every
 from kit.telemetry.gauges import Ages, Gauge
@@ -92,7 +92,7 @@ class Report:
                 )
             }
             read = {
-                (row.topic, row.partition): Offset.parse(row.position).ms
+                TopicPartition(row.topic, row.partition): Offset.parse(row.position).ms
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
             }
         self._ages.read(_DATABASE)
@@ -101,7 +101,7 @@ class Report:
             self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
         for topic in self._follows:
             heads = await self._heads(topic)
-            self._lag.set(sum(max(0, heads[p] - read.get((topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})
+            self._lag.set(sum(max(0, heads[p] - read.get(TopicPartition(topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})
         if self._raw is not None:
             await self._look_at_books(self._raw)
 

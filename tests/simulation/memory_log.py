@@ -23,6 +23,7 @@ from kit.log.streams import (
     Offset,
     OutOfTurnError,
     StreamLog,
+    TopicPartition,
     Watermarks,
     reconcile,
 )
@@ -74,21 +75,21 @@ class MemoryRedis:
         self.life = 0
         """Changes with every restart: connections of another life are broken."""
         self.read_only = False
-        self._streams: dict[tuple[str, int], Stream] = {}
+        self._streams: dict[TopicPartition, Stream] = {}
 
     def stream(self, topic: str, partition: int) -> Stream:
         """One partition, made when it is not there."""
-        return self._streams.setdefault((topic, partition), Stream())
+        return self._streams.setdefault(TopicPartition(topic, partition), Stream())
 
     def streams(self, topic: str) -> dict[int, Stream]:
         """All partitions of a topic that were ever written."""
         return {partition: stream for (name, partition), stream in sorted(self._streams.items()) if name == topic}
 
-    def snapshot(self) -> dict[tuple[str, int], Stream]:
+    def snapshot(self) -> dict[TopicPartition, Stream]:
         """A backup."""
         return {key: stream.copy() for key, stream in self._streams.items()}
 
-    def restore(self, backup: dict[tuple[str, int], Stream]) -> None:
+    def restore(self, backup: dict[TopicPartition, Stream]) -> None:
         """Starts again with what a backup holds; an empty one is a wiped disk."""
         self._streams = {key: stream.copy() for key, stream in backup.items()}
         self.life += 1

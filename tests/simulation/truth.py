@@ -11,7 +11,7 @@ from typing_extensions import override
 from kit.database.transactions import Sessions
 from kit.log.consume import dead_letters
 from kit.log.intake.account import Account, Keep, Share
-from kit.log.streams import Append, Entry, Offset
+from kit.log.streams import Append, Entry, Offset, TopicPartition
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from tests.simulation.inline_sqlite import Disk
 from tests.simulation.memory_log import MemoryLog, MemoryRedis, Pause, Stream
@@ -66,7 +66,7 @@ class Truth:
                     self.log_lost.discard(entry_id)
                     self.unread_lost.discard(entry_id)
 
-    def log_restored(self, backup: Mapping[tuple[str, int], Stream]) -> int:
+    def log_restored(self, backup: Mapping[TopicPartition, Stream]) -> int:
         """Notes what the log loses when a backup is restored.
 
         Returns:

@@ -34,7 +34,7 @@ from kit.log.packs import packs
 from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay, TopicAheadOfDatabase
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Entry, Offset
+from kit.log.streams import Entry, Offset, TopicPartition
 from kit.log.trim import Trimmer
 from kit.outages import is_outage
 from kit.people.keys.store import Keys
@@ -132,7 +132,7 @@ class World:
         """How many calls there were: each has a time of its own."""
         self.truth = Truth(self.redis, self.disk, self.reader_disk, self.partitions)
         self._hosts: list[_Host] = []
-        self._log_backups: list[dict[tuple[str, int], Stream]] = []
+        self._log_backups: list[dict[TopicPartition, Stream]] = []
         self._disk_backups: list[bytes] = []
         self._reader_backups: list[bytes] = []
         self._keys = Keys(shop.ingestion.database, Vault(bytes(32)), EnvironmentKeys(bytes(32)))  # no event has an address
@@ -243,7 +243,7 @@ class World:
 
     async def _restore_log(self) -> None:
         back = self.random.randrange(len(self._log_backups) + 1)
-        backup: dict[tuple[str, int], Stream] = self._log_backups[back - 1] if back else {}
+        backup: dict[TopicPartition, Stream] = self._log_backups[back - 1] if back else {}
         # A backup of what a restore threw away is no backup any more.
         self._log_backups = self._log_backups[:back]
         lost = self.truth.log_restored(backup)

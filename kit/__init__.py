@@ -1,1 +1,5 @@
-"""What every service of the mesh shares. Of the shop it knows its persons (`people`) and what its visits and sums are called."""
+"""What every service of the mesh shares.
+
+Persons (their identifiers, consent, suppression and keys) have the package `people`; nothing else of the kit but `service`, the
+runtime, imports it.
+"""

@@ -1,5 +1,5 @@
-"""JSON bodies as their senders write them, read into messages as the contracts describe them.
+"""Reads JSON bodies, as their senders write them, into the messages of the contracts.
 
-Reading is as tolerant as senders are careless. What nobody knows is reported, what can't be read is left out and reported; only a
-field that is required, an identity, a number with a fraction or a choice refuses its record. Nothing said about it repeats a value.
+Reading is as tolerant as senders are careless. An unknown field is reported, a value that can't be read is left out and reported;
+only an essential field (`essential.py`) refuses its record. No report repeats a value.
 """

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, cast
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from kit.json_body import values
-from kit.json_body.leaving_out import is_identity, rules_of
+from kit.json_body.essential import is_essential, is_identity, rules_of
 from kit.json_body.notes import Notes
 
 _Read: TypeAlias = Callable[[Any, Any, str, Notes], None]
@@ -23,13 +23,6 @@ _BOUNDS: Final = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_ESSENTIAL: Final = {
-    FieldDescriptor.CPPTYPE_DOUBLE,
-    FieldDescriptor.CPPTYPE_FLOAT,
-    FieldDescriptor.CPPTYPE_BOOL,
-    FieldDescriptor.CPPTYPE_ENUM,
-}
-"""Amounts of money and choices: a record without them would say something else."""
 _NOT_AN_OBJECT: Final = "is not an object"
 
 
@@ -104,7 +97,7 @@ def _read(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _scalar(of: FieldDescriptor) -> _Read:
-    name, convert, essential = of.name, _convert(of), _is_essential(of)
+    name, convert, essential = of.name, _convert(of), is_essential(of)
 
     def read(message: Any, value: Any, path: str, notes: Notes) -> None:
         try:
@@ -149,7 +142,7 @@ def _convert(of: FieldDescriptor) -> _Convert:
 
 
 def _message(of: FieldDescriptor, timezone: tzinfo) -> _Read:
-    name, essential = of.name, _is_essential(of)
+    name, essential = of.name, is_essential(of)
     if _type(of).full_name == "google.protobuf.Timestamp":
         return _timestamp(of, timezone)
     fill = _fill(_type(of), timezone)
@@ -181,7 +174,7 @@ def _fill_struct(struct: Any, value: Mapping[str, Any], notes: Notes, path: str)
 
 
 def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
-    name, essential, assumed = of.name, _is_essential(of), f"has no zone: taken for local time in {timezone}"
+    name, essential, assumed = of.name, is_essential(of), f"has no zone: taken for local time in {timezone}"
 
     def read(message: Any, value: Any, path: str, notes: Notes) -> None:
         try:
@@ -199,7 +192,7 @@ def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
     """A list of objects. One that can't be read is left out."""
-    name, essential, fill = of.name, _is_essential(of), _fill(_type(of), timezone)
+    name, essential, fill = of.name, is_essential(of), _fill(_type(of), timezone)
 
     def read(message: Any, value: Any, path: str, notes: Notes) -> None:
         into = getattr(message, name)
@@ -215,10 +208,6 @@ def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
                 notes.unreadable(at, _NOT_AN_OBJECT, essential=essential)
 
     return read
-
-
-def _is_essential(of: FieldDescriptor) -> bool:
-    return rules_of(of).required or is_identity(of) or of.cpp_type in _ESSENTIAL
 
 
 def _type(of: FieldDescriptor) -> Descriptor:

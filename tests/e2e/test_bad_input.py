@@ -165,6 +165,40 @@ def test_what_is_left_may_not_be_enough(mesh: Mesh, site: dict[str, str]) -> Non
     assert (status, "payment_status" in json.dumps(body)) == (400, True)
 
 
+ESSENTIAL: dict[str, tuple[str, dict[str, Any], str]] = {
+    "event": (TRACK, event(platform=[]), "platform"),
+    "purchase": (
+        "/api/v1/purchases/track",
+        {"order_id": "essential", "user_id": 42, "amount": 10, "timestamp": round(time.time()), "payment_status": []},
+        "purchase.payment_status",
+    ),
+    "refund": (
+        "/api/v1/purchases/essential/refunds",
+        {"reference": 1, "amount": 4, "source": {}},
+        "refund.source",
+    ),
+}
+
+
+@pytest.mark.parametrize("record", ESSENTIAL)
+def test_an_essential_text_that_cannot_be_read_refuses_its_record(mesh: Mesh, site: dict[str, str], record: str) -> None:
+    path, body, field = ESSENTIAL[record]
+    status, answer = refused(mesh, "POST", path, site, json=body)
+    assert (status, answer["code"]) == (400, 3)
+    assert {"field": field, "description": "is not a text"}.items() <= answer["details"][0]["field_violations"][0].items()
+
+
+def test_an_essential_text_that_cannot_be_read_refuses_its_item_alone(mesh: Mesh, site: dict[str, str]) -> None:
+    before = mesh.drained()
+    events = [event(id="readable-1"), event(id="unreadable", platform=[]), event(id="readable-2", source=[])]
+    answer = accepted(mesh, site, BATCH, {"events": events})
+    assert [result["success"] for result in answer["results"]] == [True, False, True]
+    assert [violation["field"] for violation in answer["results"][1]["violations"]] == ["platform"]
+    assert [fault["field"] for fault in answer["results"][2]["faults"]] == ["source"]
+    after = mesh.drained()
+    assert (after["stored"] - before["stored"], after["rejected"] - before["rejected"], after["balanced"]) == (2, 1, True)
+
+
 def test_strict_is_a_400_for_what_would_only_be_reported(mesh: Mesh, site: dict[str, str]) -> None:
     for path, body in ((TRACK, event(total=1)), ("/api/v1/purchases/track", {"order_id": "strict", "total": 9.5})):
         status, answer = refused(mesh, "POST", f"{path}?strict=true", site, json=body)

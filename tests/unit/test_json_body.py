@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmp.gdpr.v1 import gdpr_pb2
+from pmp.identity.v1 import identity_pb2
 from pmp.ingestion.v1 import event_pb2, ingestion_pb2
+from pmp.journeys.v1 import journeys_pb2
+from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.errors import InvalidRequest
 from kit.json_body.body import JsonBody
-from kit.json_body.leaving_out import is_essential
+from kit.json_body.essential import is_essential
 from kit.json_body.notes import Notes
 from kit.json_body.reader import JsonReader
 from kit.json_body.values import parse
@@ -26,6 +32,9 @@ from kit.json_body.values import parse
 TRACK = ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 PURCHASE = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["TrackPurchase"]
 STATUS = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["UpdatePaymentStatus"]
+PURCHASE_TEXTS = {
+    *("id", "user_id", "order_id", "session_id", "product_id", "product_type", "currency", "payment_status", "source"),
+}
 NEIGHBOUR = event_pb2.Event(id="neighbour", event_type="page_view")
 READER = JsonReader(event_pb2.Event.DESCRIPTOR, ZoneInfo("Europe/Berlin"))
 
@@ -152,6 +161,38 @@ def test_an_address_is_read_without_its_port(written: str, means: str) -> None:
     assert notes == Notes()
 
 
+@pytest.mark.parametrize("written", [[], {}, ["completed"], True])
+def test_an_essential_text_that_cannot_be_read_refuses_its_record(written: Any) -> None:
+    purchase = json.dumps({"payment_status": written, "source": written, "currency": written, "reason": written}).encode()
+    _, notes = _purchase(purchase)
+    assert refused(notes) == dict.fromkeys(("purchase.payment_status", "purchase.source", "purchase.currency"), "is not a text")
+    assert faults(notes) == {"reason": "is not a text: left out"}
+    assert refused(read({"platform": written, "source": written})[1]) == {"platform": "is not a text"}
+
+
+def _bodies() -> Iterator[tuple[MethodDescriptor, Descriptor]]:
+    """Every rpc that takes a JSON body, and the message that its body holds."""
+    for file in (gdpr_pb2, identity_pb2, ingestion_pb2, journeys_pb2, purchases_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for rpc in service.methods:
+                if body := rpc.GetOptions().Extensions[options_pb2.body]:
+                    yield rpc, rpc.input_type if body == "*" else rpc.input_type.fields_by_name[body].message_type
+
+
+@pytest.mark.parametrize(("rpc", "descriptor"), [*_bodies()], ids=lambda each: each.name)
+def test_an_unreadable_text_is_refused_where_an_invalid_one_is(rpc: MethodDescriptor, descriptor: Descriptor) -> None:
+    fields: Any = descriptor.fields
+    texts = {field.name: field for field in fields if field.type == field.TYPE_STRING and not field.is_repeated}
+    request: Any = message_factory.GetMessageClass(rpc.input_type)()
+    request.json_body.data = json.dumps({name: [] for name in texts}).encode()
+    notes = Notes()
+    body = JsonBody(rpc, UTC)
+    body.read(request, notes)
+    essential = {name for name, field in texts.items() if is_essential(field)}
+    assert set(refused(notes)) == {body.prefix + name for name in essential}
+    assert set(faults(notes)) == set(texts) - essential
+
+
 def test_what_cannot_be_read_is_left_out_and_said() -> None:
     event, notes = read(
         {"ip_address": "unknown", "page_title": {"raw": "x"}, "utm_parameters": "utm", "metadata": "text", "referrer": False}
@@ -270,12 +311,20 @@ def test_times_without_a_zone_follow_the_clocks_of_the_shop() -> None:
     [
         (gdpr_pb2.EraseUserDataRequest, {"id", "email"}),
         (gdpr_pb2.ExportUserDataRequest, {"id", "email"}),
+        (purchases_pb2.Purchase, PURCHASE_TEXTS),
+        (purchases_pb2.Refund, {"reference", "source"}),
         (purchases_pb2.UpdatePaymentStatusRequest, {"id", "payment_status", "reference", "source"}),
         (event_pb2.Event, {"id", "event_type", "user_id", "session_id", "platform"}),
         (event_pb2.UtmParameters, set[str]()),
     ],
 )
-def test_without_these_texts_a_record_would_say_something_else(message: type[Message], essential: set[str]) -> None:
+def test_these_texts_are_essential(message: type[Message], essential: set[str]) -> None:
     fields: Any = message.DESCRIPTOR.fields
     texts = [field for field in fields if field.type == field.TYPE_STRING]
     assert {field.name for field in texts if is_essential(field)} == essential
+
+
+def test_amounts_and_choices_are_essential_and_what_only_adds_to_a_record_is_not() -> None:
+    fields: Any = purchases_pb2.Purchase.DESCRIPTOR.fields
+    others = {field.name for field in fields if field.type != field.TYPE_STRING and is_essential(field)}
+    assert others == {"timestamp", "amount", "refunded_total", "is_test", "is_staff"}

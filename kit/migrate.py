@@ -1,4 +1,4 @@
-"""Brings a service's database to its newest version, and that of persons' keys: `python -m kit.migrate ingestion`.
+"""Upgrades a service's database and the database of persons' keys to the newest revision: `python -m kit.migrate ingestion`.
 
 The kit's own tables are one branch of the migrations and the service's another; both are upgraded to their heads.
 """
@@ -10,11 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
+from alembic import command
 from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -23,21 +21,22 @@ from kit.database.engine import open_database
 from kit.settings import KEYS_DATABASE, Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
+_ENVIRONMENT = _ROOT / "kit" / "database" / "alembic"
 _KIT = _ROOT / "kit" / "migrations"
 _KEYS = _ROOT / "kit" / "people" / "keys" / "migrations"
 _LOCK_SECONDS = 120
-_LOOK_SECONDS = 1
-# The account may not, with the database or with a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
+_RETRY_SECONDS = 1
+# Access denied to the database or to a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
 _DENIED = frozenset({1044, 1142})
 
 
 async def migrate(service: str, url: str) -> None:
-    """Upgrades the database of `service`, or that of keys, at `url`; creates it first where the server holds databases.
+    """Upgrades the database of `service`, or that of keys, at `url`; on a database server it is created first if missing.
 
-    Several processes may call it at once: one works, the others wait and find nothing to do.
+    Several processes may call it at once: one of them migrates, the others wait and find nothing to do.
 
     Raises:
-        FileNotFoundError: there is no such service.
+        FileNotFoundError: the service doesn't exist.
         TimeoutError: another process held the migration lock for two minutes.
     """
     own = _ROOT / "services" / service / "migrations"
@@ -52,14 +51,14 @@ async def migrate(service: str, url: str) -> None:
 
 
 async def _create(url: str) -> None:
-    """Creates the database itself, if it is not there and the account may."""
+    """Creates the database if it doesn't exist and the account may create it."""
     target = make_url(url)
     name = target.database or ""
     engine = create_async_engine(target.set(database="information_schema"), isolation_level="AUTOCOMMIT")
     try:
         async with engine.connect() as connection:
-            there = await connection.scalar(text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name"), {"name": name})
-            if not there:
+            exists = await connection.scalar(text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name"), {"name": name})
+            if not exists:
                 quoted = connection.dialect.identifier_preparer.quote_identifier(name)
                 await connection.execute(text(f"CREATE DATABASE IF NOT EXISTS {quoted} CHARACTER SET utf8mb4"))
     finally:
@@ -68,23 +67,16 @@ async def _create(url: str) -> None:
 
 def _upgrade(connection: Connection, folders: Sequence[Path]) -> None:
     locked = connection.dialect.name == "mysql"
-    # DDL commits by itself on MySQL, so that the lock has to outlive the transaction; SQLite's write lock is held from BEGIN on.
+    # DDL commits by itself on MySQL, so the lock has to outlive the transaction; SQLite holds its write lock from BEGIN on.
     if locked and connection.scalar(text("SELECT GET_LOCK(CONCAT('pmp.', DATABASE()), :wait)"), {"wait": _LOCK_SECONDS}) != 1:
         message = f"another migration of {connection.engine.url.database} is still running"
         raise TimeoutError(message)
-    config = Config()
-    config.set_main_option("script_location", str(_ROOT / "kit"))
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_ENVIRONMENT))
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", "\n".join(map(str, folders)))
-    script = ScriptDirectory.from_config(config)
-
-    def upgrade(revision: Any, _context: object) -> object:
-        return script._upgrade_revs("heads", revision)  # pyright: ignore[reportPrivateUsage]  # noqa: SLF001 (what alembic's own `upgrade` command calls)
-
     try:
-        with EnvironmentContext(config, script, fn=upgrade, destination_rev="heads") as environment:
-            environment.configure(connection=connection, target_metadata=None)
-            environment.run_migrations()
+        command.upgrade(config, "heads")
         connection.commit()
     finally:
         if locked:
@@ -92,7 +84,7 @@ def _upgrade(connection: Connection, folders: Sequence[Path]) -> None:
 
 
 async def _migrate_keys(url: str) -> None:
-    """Upgrades the database of keys, or waits for two minutes until another service, whose account may, has done it."""
+    """Upgrades the database of keys; an account without the right waits up to two minutes for a service that has it."""
     deadline = monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -103,7 +95,7 @@ async def _migrate_keys(url: str) -> None:
                 raise
         else:
             return
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _main(service: str) -> None:

@@ -1,4 +1,4 @@
-"""Between what was found and the answers of the reading rpcs: times and shares."""
+"""Builds the responses of the reading rpcs, and parses their periods."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from services.journeys.shares import Share
 
 
 def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:
-    """From when on, None for the beginning, and until when a request asks.
+    """Returns the start, None for no bound, and the end of a request's period.
 
     Raises:
-        InvalidRequest: a time is none, or the period ends before it begins.
+        InvalidRequest: a time is out of range, or the period ends before it begins.
     """
     since = _time("from", getattr(request, "from")) if request.HasField("from") else None  # a keyword of Python
     until = _time("to", request.to) if request.HasField("to") else now
@@ -46,7 +46,7 @@ def _timestamp(at: datetime) -> Timestamp:
 
 
 def duration(time: timedelta | None) -> Duration | None:
-    """A time as a message; None for none."""
+    """Converts a time to a message; None for None."""
     if time is None:
         return None
     message = Duration()
@@ -55,7 +55,7 @@ def duration(time: timedelta | None) -> Duration | None:
 
 
 def window(request: pb.GetFunnelRequest) -> timedelta | None:
-    """The longest time a chain may take; None for any.
+    """Returns the longest time a chain may take; None for any.
 
     Raises:
         InvalidRequest: it is not longer than 0.
@@ -72,7 +72,7 @@ def window(request: pb.GetFunnelRequest) -> timedelta | None:
 
 
 def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTouchpoint:
-    """A touchpoint as a journey shows it."""
+    """Returns a touchpoint as a journey shows it."""
     return pb.JourneyTouchpoint(
         id=id_of(row.id),
         timestamp=_timestamp(row.timestamp),
@@ -89,10 +89,10 @@ def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTou
     )
 
 
-def visit(seen: journey.Visit, known: SessionFacts | None) -> pb.JourneySession:
-    """A visit as a journey shows it; no source where nothing is known of the visit but an order."""
+def browser_session(seen: journey.PersonSession, known: SessionFacts | None) -> pb.JourneySession:
+    """Returns a session as a journey shows it; without a source if only an order is known of it."""
     answer = pb.JourneySession(
-        session_id=seen.session.partition(":")[2],
+        session_id=seen.identifier.partition(":")[2],
         started_at=_timestamp(seen.started_at),
         ended_at=_timestamp(seen.ended_at),
         touchpoints=seen.touchpoints,
@@ -105,23 +105,23 @@ def visit(seen: journey.Visit, known: SessionFacts | None) -> pb.JourneySession:
 
 
 def reached(stages: Iterable[tuple[str, datetime]]) -> list[pb.ReachedStage]:
-    """The stages with their times."""
+    """Returns the stages with their times."""
     return [pb.ReachedStage(stage=stage, reached_at=_timestamp(at)) for stage, at in stages]
 
 
 def shares(found: Mapping[str, Share]) -> list[pb.AttributionShare]:
-    """The shares, largest first."""
+    """Returns the shares, largest first."""
     ordered = sorted(found.items(), key=lambda item: (-item[1].amount, -item[1].orders, item[0]))
     return [pb.AttributionShare(name=name, amount=float(share.amount), orders=float(share.orders)) for name, share in ordered]
 
 
 def total(found: Mapping[str, Share]) -> float:
-    """What the shares add up to."""
+    """Returns the sum of the shares."""
     return float(sum((share.amount for share in found.values()), Decimal(0)))
 
 
 def funnel(steps: Iterable[Step]) -> pb.GetFunnelResponse:
-    """The counted funnel."""
+    """Returns the counted funnel."""
     return pb.GetFunnelResponse(
         steps=[
             pb.FunnelStep(

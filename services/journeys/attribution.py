@@ -1,8 +1,8 @@
-"""Which sources the revenue of orders is owed to: pure, and the same whatever order the visits and orders are given in.
+"""Attributes the revenue of orders to the sources of sessions: pure, and independent of the order of its input.
 
-The path of an order is the visits of its person that began since the paid order before, at most 90 days back before it was paid,
-the visit in which it was bought among them. That one alone is the path where nothing began since: somebody buys twice in one visit.
-Visits that are on no order's path are on lost paths, each of which ends within 90 days of its first visit.
+The path of an order is the sessions of its person that began since the previous paid order, at most 90 days before it was paid,
+including the session in which it was placed. If none began since, as when a person buys twice in one session, the path is that session
+alone. Sessions on no order's path are on lost paths, each of which spans at most 90 days.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from services.journeys.shares import WHOLE, Share, Splitter, Weights, parts_of
 
 LOOKBACK: Final = timedelta(days=90)
 NONE: Final = "(none)"
-"""Stands for an order without a known visit."""
+"""Stands for an order without a known session."""
 NOT_SET: Final = "(not set)"
-"""Stands for what a visit from outside does not say, such as the campaign of a search."""
+"""Stands for what an external session lacks, such as the campaign of a search."""
 MARKOV: Final = "markov"
 GROUPS: Final = ("source", "medium", "campaign")
-"""By which shares are grouped."""
+"""What shares can be grouped by."""
 ORDER: Final = "order:"
-"""Begins the `ending` of a path that an order ended."""
+"""Prefix of the `ending` of a path that an order ended."""
 
 _HALF_LIFE: Final = timedelta(days=7)
 _DECAY_BITS: Final = 80
-"""The weight of a visit at the time of the order is 2 to the power of this: 90 days before, 67 bits of it are left."""
+"""The weight of a session at the time of the order is 2 to the power of this; 67 bits of it remain 90 days before."""
 
 
-class Visit(NamedTuple):
-    """One visit on a path."""
+class BrowserSession(NamedTuple):
+    """One session on a path."""
 
     began: datetime
-    session: str
+    identifier: str
     source: str | None
-    """None: nothing led to it."""
+    """None for a direct session."""
     medium: str = ""
     campaign: str = ""
 
     def name(self, group_by: str) -> str:
-        """What it is grouped under: its source, medium or campaign."""
+        """Returns the name it is grouped under: its source, medium or campaign."""
         if self.source is None:
             return DIRECT
         return (self.source, self.medium, self.campaign)[GROUPS.index(group_by)] or NOT_SET
@@ -60,24 +60,24 @@ class Order(NamedTuple):
 
     purchase_id: str
     session: str
-    """The visit in which it was placed; empty when it is not known."""
+    """The session in which it was placed; empty if unknown."""
     paid_at: datetime
     net: Decimal | None
     """Paid less refunded in the base currency; None without an exchange rate."""
 
 
 class Path(NamedTuple):
-    """The visits that led to an order, or to none."""
+    """The sessions that led to an order, or to none."""
 
     owner: str
-    """Whose they are: the subject of a person, or of somebody that identity does not know."""
+    """The identifier of the person, or one that identity does not know."""
     ending: str
-    """Unique among all paths of the owner: `order:` and the order's id, or the session of the last visit."""
+    """Unique among all paths of the owner: `order:` and the order's id, or the last session."""
     ended_at: datetime
-    """When the order was paid, or the last visit began."""
+    """When the order was paid, or the last session began."""
     net: Decimal | None
-    """What the order brought in the base currency; None for no order, or one without an exchange rate."""
-    visits: tuple[Visit, ...]
+    """Revenue of the order in the base currency; None without an order or an exchange rate."""
+    sessions: tuple[BrowserSession, ...]
     """Oldest first."""
 
     @property
@@ -86,48 +86,49 @@ class Path(NamedTuple):
         return self.ending.startswith(ORDER)
 
     def dumps(self) -> str:
-        """As JSON; the owner is not in it."""
-        visits = [(visit.began.isoformat(), visit.source, visit.medium, visit.campaign) for visit in self.visits]
+        """Serialises the path as JSON, without its owner."""
+        sessions = [(session.began.isoformat(), session.source, session.medium, session.campaign) for session in self.sessions]
         net = None if self.net is None else f"{self.net:f}"
-        return orjson.dumps((self.ending, self.ended_at.isoformat(), net, visits)).decode()
+        return orjson.dumps((self.ending, self.ended_at.isoformat(), net, sessions)).decode()
 
     @classmethod
     def loads(cls, text: str) -> Path:
-        """A path as `dumps` wrote it, without owner and sessions."""
-        ending, ended_at, net, visits = orjson.loads(text)
-        read = tuple(Visit(datetime.fromisoformat(began), "", *names) for began, *names in visits)
+        """Parses a path that `dumps` wrote; it has neither owner nor the identifiers of sessions."""
+        ending, ended_at, net, sessions = orjson.loads(text)
+        read = tuple(BrowserSession(datetime.fromisoformat(began), "", *names) for began, *names in sessions)
         return cls("", ending, datetime.fromisoformat(ended_at), None if net is None else Decimal(net), read)
 
 
-def visit_of(session_facts: SessionFacts) -> Visit:
-    """A visit as a path shows it."""
-    if session_facts.source is None:
-        return Visit(session_facts.started_at, session_facts.session, None)
-    return Visit(
-        session_facts.started_at, session_facts.session, session_facts.source, session_facts.medium or "", session_facts.campaign or ""
-    )
+def browser_session_of(session_facts: SessionFacts) -> BrowserSession:
+    """Returns a session as a path has it."""
+    session = BrowserSession(session_facts.started_at, session_facts.session, session_facts.source)
+    if session.source is None:
+        return session
+    return session._replace(medium=session_facts.medium or "", campaign=session_facts.campaign or "")
 
 
-def paths_of(owner: str, orders: Iterable[Order], visits: Iterable[Visit], own: Mapping[str, Visit]) -> Iterator[Path]:
-    """All paths of one person.
+def paths_of(
+    owner: str, orders: Iterable[Order], sessions: Iterable[BrowserSession], placed_in: Mapping[str, BrowserSession]
+) -> Iterator[Path]:
+    """Yields all paths of one person.
 
     Args:
-        owner: the person's subject.
+        owner: the person's identifier.
         orders: all of the person's paid orders.
-        visits: all of the person's visits, each once.
-        own: by session, visits of whomever in which orders were placed.
+        sessions: all of the person's sessions, each once.
+        placed_in: sessions of any person in which the orders were placed, by their identifiers.
     """
-    ordered = sorted(visits)
-    began = [visit.began for visit in ordered]
-    known = {visit.session: visit for visit in ordered}
-    ended = 0  # so many visits began before the last order was paid
+    ordered = sorted(sessions)
+    began = [session.began for session in ordered]
+    known = {session.identifier: session for session in ordered}
+    ended = 0  # the number of sessions that began before the last order was paid
     before: datetime | None = None
     for order in sorted(orders, key=lambda each: (each.paid_at, each.purchase_id)):
         first = max(ended, bisect_left(began, order.paid_at - LOOKBACK))
         yield from _lost(owner, ordered[ended:first])
         ended = bisect_right(began, order.paid_at)
         path = ordered[first:ended]
-        bought_in = known.get(order.session) or own.get(order.session)
+        bought_in = known.get(order.session) or placed_in.get(order.session)
         if bought_in is not None and order.paid_at - LOOKBACK <= bought_in.began <= order.paid_at:
             if order.session not in known and (before is None or bought_in.began > before):
                 insort(path, bought_in)
@@ -137,42 +138,42 @@ def paths_of(owner: str, orders: Iterable[Order], visits: Iterable[Visit], own: 
     yield from _lost(owner, ordered[ended:])
 
 
-def _lost(owner: str, visits: Sequence[Visit]) -> Iterator[Path]:
-    """Cuts visits that led to no order, oldest first, into paths of at most 90 days."""
+def _lost(owner: str, sessions: Sequence[BrowserSession]) -> Iterator[Path]:
+    """Cuts sessions that led to no order, oldest first, into paths of at most 90 days."""
     start = 0
-    while start < len(visits):
-        end = bisect_right(visits, visits[start].began + LOOKBACK, start, key=lambda visit: visit.began)
-        last = visits[end - 1]
-        yield Path(owner, last.session, last.began, None, tuple(visits[start:end]))
+    while start < len(sessions):
+        end = bisect_right(sessions, sessions[start].began + LOOKBACK, start, key=lambda session: session.began)
+        last = sessions[end - 1]
+        yield Path(owner, last.identifier, last.began, None, tuple(sessions[start:end]))
         start = end
 
 
-def first_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
-    """All to the first visit. Source: Google Analytics, "First interaction" (support.google.com/analytics/answer/1662518)."""
-    return [int(place == 0) for place in range(len(path))]
+def first_touch(path: Sequence[BrowserSession], _paid_at: datetime) -> Sequence[int]:
+    """All to the first session. Source: Google Analytics, "First interaction" (support.google.com/analytics/answer/1662518)."""
+    return [int(index == 0) for index in range(len(path))]
 
 
-def last_touch(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
-    """All to the last visit. Source: Google Analytics, "Last interaction" (support.google.com/analytics/answer/1662518)."""
-    return [int(place == len(path) - 1) for place in range(len(path))]
+def last_touch(path: Sequence[BrowserSession], _paid_at: datetime) -> Sequence[int]:
+    """All to the last session. Source: Google Analytics, "Last interaction" (support.google.com/analytics/answer/1662518)."""
+    return [int(index == len(path) - 1) for index in range(len(path))]
 
 
-def last_non_direct(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
-    """All to the last visit that something led to; to the last one when nothing led to any.
+def last_non_direct(path: Sequence[BrowserSession], _paid_at: datetime) -> Sequence[int]:
+    """All to the last session that is not direct; to the last one if all are direct.
 
     Source: Google Analytics, "Last non-direct click" (support.google.com/analytics/answer/1662518).
     """
-    chosen = max((place for place, visit in enumerate(path) if visit.source is not None), default=len(path) - 1)
-    return [int(place == chosen) for place in range(len(path))]
+    chosen = max((index for index, session in enumerate(path) if session.source is not None), default=len(path) - 1)
+    return [int(index == chosen) for index in range(len(path))]
 
 
-def linear(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
-    """The same to each visit. Source: Google Analytics, "Linear" (support.google.com/analytics/answer/1662518)."""
+def linear(path: Sequence[BrowserSession], _paid_at: datetime) -> Sequence[int]:
+    """The same to each session. Source: Google Analytics, "Linear" (support.google.com/analytics/answer/1662518)."""
     return [1] * len(path)
 
 
-def position_based(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
-    """40 % to the first visit, 40 % to the last, 20 % to those between in equal parts; halves where there are two.
+def position_based(path: Sequence[BrowserSession], _paid_at: datetime) -> Sequence[int]:
+    """40 % to the first session, 40 % to the last, 20 % in equal parts to those between; halves if there are two.
 
     Source: Google Analytics, "Position based" (support.google.com/analytics/answer/1662518).
     """
@@ -182,28 +183,28 @@ def position_based(path: Sequence[Visit], _paid_at: datetime) -> Sequence[int]:
     return [2 * inner, *[1] * inner, 2 * inner]
 
 
-def time_decay(path: Sequence[Visit], paid_at: datetime) -> Sequence[int]:
-    """Half as much to a visit 7 days earlier: 2^(-age / 7 days).
+def time_decay(path: Sequence[BrowserSession], paid_at: datetime) -> Sequence[int]:
+    """Half as much to a session 7 days earlier: 2^(-age / 7 days).
 
     Source: Google Analytics, "Time decay" with its half-life of 7 days (support.google.com/analytics/answer/1662518).
     """
-    return [int(2.0 ** (_DECAY_BITS - (paid_at - visit.began) / _HALF_LIFE)) for visit in path]
+    return [int(2.0 ** (_DECAY_BITS - (paid_at - session.began) / _HALF_LIFE)) for session in path]
 
 
-MODELS: Final[Mapping[str, Callable[[Sequence[Visit], datetime], Sequence[int]]]] = {
+MODELS: Final[Mapping[str, Callable[[Sequence[BrowserSession], datetime], Sequence[int]]]] = {
     model.__name__: model for model in (first_touch, last_touch, last_non_direct, linear, position_based, time_decay)
 }
-"""In what proportion the visits of a path, which has at least one, are owed its order."""
+"""The weights of the sessions of a path, which has at least one, by model."""
 EVERY_MODEL: Final = (*MODELS, MARKOV)
 
 
 class Totals:
-    """What a model makes of some paths. Totals of the same model and group add up, so that those of a year are those of its days.
+    """Totals of a model over some paths. Those of the same model and group are additive: a year's are the sum of its days'.
 
     Args:
         model: one of `EVERY_MODEL`.
         group_by: one of `GROUPS`.
-        splitter: splits what an order brought.
+        splitter: splits the revenue of an order.
     """
 
     def __init__(self, model: str, group_by: str, splitter: Splitter) -> None:
@@ -213,20 +214,20 @@ class Totals:
         self.orders = 0
         """Orders with an exchange rate."""
         self.unrated = 0
-        """Orders without one, which are left out of all else."""
+        """Orders without one, which count in no other figure."""
         self._net = Decimal(0)
         self._amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
         self._parts: defaultdict[str, int] = defaultdict(int)
-        """Of orders, of which each has `WHOLE`."""
+        """Parts of orders; each order has `WHOLE`."""
         self._steps: Steps = Counter()
-        """Of the chain; `MARKOV` alone counts them."""
+        """Transitions of the chain; only `MARKOV` counts them."""
 
     def add(self, path: Path, times: int = 1) -> None:
-        """Adds a path, or with -1 takes it away again."""
+        """Adds a path, or with -1 subtracts it."""
         if path.bought and path.net is None:
             self.unrated += times
         elif self._model == MARKOV:
-            names = tuple(visit.name(self._group_by) for visit in path.visits) or (NONE,)
+            names = tuple(session.name(self._group_by) for session in path.sessions) or (NONE,)
             for step in steps_of(names, bought=path.bought):
                 self._steps[step] += times
         if path.net is None:
@@ -242,7 +243,7 @@ class Totals:
             self._parts[name] += part * times
 
     def merge(self, dumped: str) -> None:
-        """Adds what `dumps` wrote."""
+        """Adds totals that `dumps` wrote."""
         read: Mapping[str, Any] = orjson.loads(dumped)
         self.orders += read["orders"]
         self.unrated += read["unrated"]
@@ -254,14 +255,14 @@ class Totals:
             self._steps[state, to] += count
 
     def dumps(self) -> str:
-        """As JSON. What came to nothing is not in it."""
+        """Serialises the totals as JSON, without those that are zero."""
         shares = [(name, f"{amount:f}", str(self._parts[name])) for name, amount in self._amounts.items() if amount or self._parts[name]]
         steps = [(*step, count) for step, count in self._steps.items() if count]
         read = {"orders": self.orders, "unrated": self.unrated, "net": f"{self._net:f}", "shares": shares, "steps": steps}
         return orjson.dumps(read).decode()
 
     def shares(self) -> Mapping[str, Share]:
-        """What is owed to each name; the amounts add up to what the orders brought."""
+        """Returns the share of each name; the amounts add up to the orders' revenue."""
         if self._model != MARKOV:
             return {name: Share(amount, Fraction(self._parts[name], WHOLE)) for name, amount in self._amounts.items()}
         effects = {name: effect for name, effect in removal_effects(self._steps).items() if effect}
@@ -273,10 +274,10 @@ class Totals:
         return {name: Share(amounts[name], self.orders * Fraction(part, WHOLE)) for name, part in parts_of(weights)}
 
     def _weights(self, path: Path) -> Weights:
-        """What the names of a path weigh, without those that weigh nothing."""
+        """Returns the weights of a path's names, without those that are zero."""
         sums: dict[str, int] = defaultdict(int)
-        if path.visits:
-            for visit, weight in zip(path.visits, MODELS[self._model](path.visits, path.ended_at), strict=True):
+        if path.sessions:
+            for session, weight in zip(path.sessions, MODELS[self._model](path.sessions, path.ended_at), strict=True):
                 if weight:
-                    sums[visit.name(self._group_by)] += weight
+                    sums[session.name(self._group_by)] += weight
         return tuple(sums.items()) or ((NONE, 1),)

@@ -18,12 +18,13 @@ from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from kit.service.state import PublishedState
 from kit.settings import Settings
+from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
 from services.journeys.models import SessionRow
-from services.journeys.personal import holdings, visit_pseudonym
-from services.journeys.projection import AttributionStore, erase_paths, mark_expired, splitter_of
-from services.journeys.repository import erase_visits
+from services.journeys.personal import holdings, session_pseudonym
+from services.journeys.projection import erase_paths, mark_expired
+from services.journeys.repository import erase_sessions
 from services.journeys.servicer import JourneysServicer
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
@@ -40,7 +41,7 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     servicer = JourneysServicer(settings, state.sessions, state.topic, vault, store)
     return state.runtime(
         rpcs=[(add_JourneysServiceServicer_to_server, servicer)],
-        tables=holdings(vault, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, vault)), partial(erase_paths, splitter)),
+        tables=holdings(vault, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, vault)), partial(erase_paths, splitter)),
         after_expiry={SessionRow.__tablename__: mark_expired},
         subscriptions=[
             Subscription("events", _EVENTS, FollowEvents(vault)),

@@ -1,4 +1,4 @@
-"""What journeys make of the topics they follow: events and paid orders become touchpoints."""
+"""Projects other topics: events and paid orders become touchpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.journeys.messages import (
     EVENT,
     Row,
     event_row,
-    names_of,
+    identifiers_of,
     order_row,
     order_touchpoint_id,
     purchase_row,
@@ -30,28 +30,28 @@ from services.journeys.repository import Orders, Touchpoints, mark_pending
 
 
 class FollowEvents:
-    """Handler of the topic `events`: each event of a person is a touchpoint, once."""
+    """Handler of the topic `events`: stores each event of a person as a touchpoint, once."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-        """Takes in what is new, but for what persons did who were erased."""
+        """Stores new events, except those of erased persons."""
         stored = [EventStored.FromString(delivery.record.payload) for delivery in deliveries]
         touchpoints = Touchpoints(session)
         now = datetime.now(UTC)
-        made = [event_row(one, now) for one in stored]
+        made = [event_row(event, now) for event in stored]
         origins = {key: row.origin for key, row in (await touchpoints.known({row["id"] for row in made})).items()}
-        suppressed = await Suppressions(session).of(self._vault, {name for row in made for name in names_of(row)})
+        suppressed = await Suppressions(session).of(self._vault, {identifier for row in made for identifier in identifiers_of(row)})
         rows: dict[str, Row] = {}
         updates: list[Row] = []
         refused: list[Delivery] = []
-        for delivery, one, row in zip(deliveries, stored, made, strict=True):
+        for delivery, event, row in zip(deliveries, stored, made, strict=True):
             key = row["id"]
             origin = origins.get(key)
-            if one.enrichment.is_bot:
+            if event.enrichment.is_bot:
                 continue
-            if origin is not None and not (one.is_update and origin == EVENT):
+            if origin is not None and not (event.is_update and origin == EVENT):
                 if origin != EVENT:
                     refused.append(delivery)
             elif suppressed.holds(row["subject"], row["timestamp"]):
@@ -69,7 +69,7 @@ class FollowEvents:
 
 
 async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-    """Handler of the topic `identity`: who is who, and whose paths follow from that."""
+    """Handler of the topic `identity`: projects persons, and marks the paths that change with them."""
     changes = (IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
     moved = await Persons(session).learn(changes)
     people = {f"user:{person}" for pair in moved.values() for person in pair if person is not None}
@@ -77,23 +77,23 @@ async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery])
 
 
 class FollowPurchases:
-    """Handler of the topic `purchases`: the newest word on an order counts, and while it is paid it is a touchpoint."""
+    """Handler of the topic `purchases`: stores the newest state of each order, and a paid one as a touchpoint."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-        """Takes in how orders stand. Of an erased person's, the word that has its pseudonym comes later."""
+        """Stores orders, except those of erased persons: a later change has their pseudonym."""
         changes = [(PurchaseChanged.FromString(delivery.record.payload), delivery) for delivery in deliveries]
-        told = {change.purchase_id: (change, delivery) for change, delivery in changes}
-        known = await Orders(session).positions(told)
-        names = {name for change, _ in told.values() for name in (change.subject, subject_of(session_id=change.session_id))}
-        suppressed = await Suppressions(session).of(self._vault, names)
+        latest = {change.purchase_id: (change, delivery) for change, delivery in changes}
+        known = await Orders(session).offsets(latest)
+        identifiers = {each for change, _ in latest.values() for each in (change.subject, subject_of(session_id=change.session_id))}
+        suppressed = await Suppressions(session).of(self._vault, identifiers)
         now = datetime.now(UTC)
         rows: list[Row] = []
         bought: list[Row] = []
         unpaid: list[str] = []
-        for purchase_id, (change, delivery) in told.items():
+        for purchase_id, (change, delivery) in latest.items():
             read_at = (delivery.offset.ms, delivery.ordinal)
             if read_at < known.get(purchase_id, (0, 0)) or suppressed.holds(change.subject, change.timestamp.ToDatetime(UTC)):
                 continue

@@ -1,8 +1,8 @@
-"""How far people came along a chain of steps: pure, in one pass over their actions, in memory that grows with the people alone.
+"""Counts how far people get along a chain of steps: pure, in one pass over their actions, in memory that only grows with the people.
 
-A person's chain is one action for each of the first steps, each later than the one before in the order of (timestamp, id),
-and the last at most the window later than the first. It may start at any action that is the first step. A person came as far
-as the longest of their chains.
+A person's chain is one action for each of the first steps, each later than the previous one in the order of (timestamp, id),
+and the last at most the window later than the first. It may start at any action that is the first step. A person reached as many
+steps as the longest of their chains has.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Step(NamedTuple):
 
     name: str
     people: int
-    """Who came at least so far."""
+    """People who reached it."""
     drop_off: int
-    """Who came to the step before and no further."""
+    """People who reached the previous step and not this one."""
     conversion: float
-    """Share of the step before that came so far; 1 for the first step."""
+    """Share of the previous step's people who reached it; 1 for the first step."""
     median_time: timedelta | None
-    """Time since the step before; None for the first step, and where nobody came so far."""
+    """Time since the previous step; None for the first step, and if nobody reached it."""
 
 
 def steps_of(texts: Iterable[str]) -> list[str]:
-    """The steps of a request, in which they are several texts, or one with commas.
+    """Parses the steps of a request: several texts, or one with commas.
 
     Raises:
-        InvalidRequest: one is empty or too long, or they are too many.
+        InvalidRequest: one is empty or too long, or there are too many.
     """
     steps = [step.strip() for text in texts for step in text.split(",")]
     if not all(steps):
@@ -58,63 +58,63 @@ class _Person:
 
     def __init__(self) -> None:
         self.furthest: _Chain = ()
-        """The chain that came to the furthest step first."""
+        """The first chain that reached the furthest step."""
         self._latest: list[_Chain] = []
-        """By step, the chain to it that started last: it leaves the most time for the steps to come."""
+        """By step, the chain to it that started last: it leaves the most time for further steps."""
 
-    def act(self, places: Sequence[int], at: datetime, window: timedelta | None) -> None:
-        """Goes on to these places of the chain, given the furthest first: one action is one step, also where two have one name."""
+    def act(self, positions: Sequence[int], at: datetime, window: timedelta | None) -> None:
+        """Continues chains at these positions, given the furthest first: one action is one step, even if two have the same name."""
         latest = self._latest
-        for place in places:
-            if place > len(latest):
+        for position in positions:
+            if position > len(latest):
                 continue
-            before = latest[place - 1] if place else ()
+            before = latest[position - 1] if position else ()
             if before and window is not None and at - before[0] > window:
                 continue
             chain = (*before, at)
-            if place == len(latest):
+            if position == len(latest):
                 latest.append(chain)
                 self.furthest = chain
-            elif chain[0] > latest[place][0]:
-                latest[place] = chain
+            elif chain[0] > latest[position][0]:
+                latest[position] = chain
 
 
 class Funnel:
-    """Counts people along steps. Takes all actions that are steps, of all people, in the order of (timestamp, id)."""
+    """Counts people along steps. Takes all actions that are steps, of all people, ordered by (timestamp, id)."""
 
     def __init__(self, steps: Sequence[str], window: timedelta | None = None) -> None:
         self._steps = steps
         self._window = window
-        self._places = {step: [place for place in reversed(range(len(steps))) if steps[place] == step] for step in steps}
+        self._positions = {step: [position for position in reversed(range(len(steps))) if steps[position] == step] for step in steps}
         self._people: defaultdict[str, _Person] = defaultdict(_Person)
 
     def add(self, actions: Iterable[tuple[str, str, datetime]]) -> None:
-        """Takes in actions: (person, action, timestamp)."""
-        people, places, window, length = self._people, self._places, self._window, len(self._steps)
+        """Adds actions: (person, action, timestamp)."""
+        people, positions, window, length = self._people, self._positions, self._window, len(self._steps)
         for person, action, at in actions:
             known = people[person]
             if len(known.furthest) < length:
-                known.act(places[action], at, window)
+                known.act(positions[action], at, window)
 
     def count(self) -> list[Step]:
-        """The funnel.
+        """Returns the counted steps.
 
-        A person's times are those of the chain that came to the furthest step first: of the chains that end there, the one that
-        started last, and of its steps each the first that could be.
+        A person's times are those of the first chain that reached the furthest step: of the chains that end there, the one that
+        started last, each of its steps being the earliest possible.
         """
         reached = [0] * len(self._steps)
         times: list[list[timedelta]] = [[] for _ in self._steps]
         for person in self._people.values():
             chain = person.furthest
-            for place, at in enumerate(chain):
-                reached[place] += 1
-                if place:
-                    times[place].append(at - chain[place - 1])
+            for position, at in enumerate(chain):
+                reached[position] += 1
+                if position:
+                    times[position].append(at - chain[position - 1])
         counted: list[Step] = []
-        for place, name in enumerate(self._steps):
-            before = reached[place - 1] if place else reached[0]
-            share = 1.0 if not place else reached[place] / before if before else 0.0
-            counted.append(Step(name, reached[place], before - reached[place], share, _median(times[place])))
+        for position, name in enumerate(self._steps):
+            before = reached[position - 1] if position else reached[0]
+            share = 1.0 if not position else reached[position] / before if before else 0.0
+            counted.append(Step(name, reached[position], before - reached[position], share, _median(times[position])))
         return counted
 
 

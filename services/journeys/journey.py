@@ -1,4 +1,4 @@
-"""The journey of one person, put together from what the tables hold: pure."""
+"""The journey of one person, assembled from rows: pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_SESSIONS: Final = 1000
 
 
 class Part(NamedTuple):
-    """The touchpoints of one stage in one visit."""
+    """The touchpoints of one stage in one session."""
 
     session_id: str | None
     subject: str
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
     @property
     def session(self) -> str:
-        """Name of the visit; empty for touchpoints that are part of none."""
+        """The identifier of the session; empty for touchpoints outside of any."""
         if self.session_id:
             return subject_of(session_id=self.session_id)
         return self.subject if self.subject.startswith("visitor:") else ""
@@ -38,48 +38,48 @@ class Purchase(NamedTuple):
     paid_at: datetime
 
 
-class Visit(NamedTuple):
-    """A visit as the person had part in it."""
+class PersonSession(NamedTuple):
+    """The part of a session that one person had."""
 
-    session: str
+    identifier: str
     started_at: datetime
     ended_at: datetime
     touchpoints: int
 
 
 def stages(parts: Sequence[Part], purchases: Sequence[Purchase]) -> list[tuple[str, datetime]]:
-    """The stages and when each was reached, in that order; at the same instant in the order in which people come along them.
+    """Returns the stages and when each was reached, in that order; ties in the order of `STAGES`.
 
     Args:
         parts: all of the journey.
-        purchases: its first two orders: whoever buys again is retained.
+        purchases: its first two orders: a second one is retention.
     """
     reached: dict[str, datetime] = {}
-    told = [(part.stage, part.first) for part in parts]
-    for stage, at in [*told, *((RETENTION, purchase.paid_at) for purchase in purchases[1:2])]:
+    seen = [(part.stage, part.first) for part in parts]
+    for stage, at in [*seen, *((RETENTION, purchase.paid_at) for purchase in purchases[1:2])]:
         reached[stage] = min(at, reached.get(stage, at))
     return sorted(reached.items(), key=lambda item: (item[1], STAGES.index(item[0])))
 
 
 def stage_shown(stage: str, origin: str, touchpoint_id: str, purchases: Sequence[Purchase]) -> str:
-    """The stage of one touchpoint: an order that is not the person's first is retention."""
+    """Returns the stage of one touchpoint: every order but the person's first is retention."""
     later = origin == ORDER and stage == PURCHASE and purchases and touchpoint_id != order_touchpoint_id(purchases[0].purchase_id)
     return RETENTION if later else stage
 
 
-def visits(parts: Sequence[Part]) -> list[Visit]:
-    """The visits, oldest first; the newest 1000 of more."""
-    found: dict[str, Visit] = {}
+def sessions(parts: Sequence[Part]) -> list[PersonSession]:
+    """Returns the sessions, oldest first; only the newest 1000."""
+    found: dict[str, PersonSession] = {}
     for part in parts:
         if not part.session:
             continue
-        one = found.get(part.session) or Visit(part.session, part.first, part.last, 0)
-        found[part.session] = Visit(
+        one = found.get(part.session) or PersonSession(part.session, part.first, part.last, 0)
+        found[part.session] = PersonSession(
             part.session, min(one.started_at, part.first), max(one.ended_at, part.last), one.touchpoints + part.touchpoints
         )
-    return sorted(found.values(), key=lambda visit: (visit.started_at, visit.session))[-MOST_SESSIONS:]
+    return sorted(found.values(), key=lambda session: (session.started_at, session.identifier))[-MOST_SESSIONS:]
 
 
 def time_to_convert(parts: Sequence[Part], purchases: Sequence[Purchase]) -> timedelta | None:
-    """From the first touchpoint to the first paid order; None while there is none."""
+    """Returns the time from the first touchpoint to the first paid order; None without one."""
     return purchases[0].paid_at - min(part.first for part in parts) if purchases and parts else None

@@ -1,4 +1,4 @@
-"""What a chain of visits owes to each of its states, by the chance of a purchase that is lost without it."""
+"""Attribution by a Markov chain of sessions: each state's share is the chance of a purchase that is lost without it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 MOST_STATES: Final = 150
 OTHER: Final = "(other)"
-"""Stands for all but the most frequent names: the work grows with the cube of their number."""
+"""Stands for all but the most frequent names: the cost grows with the cube of their number."""
 
 _START: Final = "\0start"
 _BOUGHT: Final = "\0bought"
@@ -19,26 +19,26 @@ _ENDS: Final = (_BOUGHT, _LOST)
 
 
 Steps: TypeAlias = Counter[tuple[str, str]]
-"""How often each state of the chain was left for which."""
+"""How often each transition between two states occurred."""
 
 
 def steps_of(names: Sequence[str], *, bought: bool) -> Iterable[tuple[str, str]]:
-    """The steps of one path through the chain.
+    """Returns the steps of one path through the chain.
 
     Args:
         names: along the path, at least one.
-        bought: a purchase ended it.
+        bought: whether a purchase ended it.
     """
     return pairwise([_START, *names, _BOUGHT if bought else _LOST])
 
 
 def removal_effects(steps: Steps) -> Mapping[str, Fraction]:
-    """The removal effect of each name, brought to a sum of 1; empty when nobody bought anything.
+    """Returns the removal effect of each name, normalised to a sum of 1; empty without purchases.
 
-    Visits are an absorbing first-order Markov chain: start -> names -> purchase or nothing. A transition is as likely as it was
-    frequent. A name's removal effect is the share of purchases that do not come about when all that leads to it leads to
-    nothing. With f the chance to ever come by the name and p that of a purchase from there, it is f * p out of the chance of a
-    purchase at the start, since a chain forgets how it came to a state.
+    Sessions are an absorbing first-order Markov chain: start -> names -> purchase or nothing. The probability of a transition is
+    its relative frequency. A name's removal effect is the share of purchases that are lost if every transition to it leads to
+    nothing instead. With f the probability to ever reach the name and p that of a purchase from there, it is f * p divided by the
+    probability of a purchase from the start, since a chain has no memory of how it reached a state.
 
     Source: Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey. International Journal of Research in
     Marketing 33 (2016) 457-474, section 3; f by the fundamental matrix: Kemeny, Snell: Finite Markov Chains (1960), chapter 3.
@@ -50,23 +50,23 @@ def removal_effects(steps: Steps) -> Mapping[str, Fraction]:
         return {}
     transitions = _folded(steps)
     states = sorted({state for state, _ in transitions})
-    place = {state: number for number, state in enumerate(states)}
+    index_of = {state: number for number, state in enumerate(states)}
     leaving: Counter[str] = Counter()
     for (state, _), count in transitions.items():
         leaving[state] += count
     matrix = [[float(row == column) for column in range(len(states))] for row in range(len(states))]
     absorbed = [0.0] * len(states)
     for (state, to), count in sorted(transitions.items()):
-        if to in place:
-            matrix[place[state]][place[to]] -= count / leaving[state]
+        if to in index_of:
+            matrix[index_of[state]][index_of[to]] -= count / leaving[state]
         elif to == _BOUGHT:
-            absorbed[place[state]] += count / leaving[state]
-    visits = _inverse(matrix)
-    chance = [sum(times * share for times, share in zip(row, absorbed, strict=True)) for row in visits]
-    start = place[_START]
+            absorbed[index_of[state]] += count / leaving[state]
+    expected = _inverse(matrix)
+    chance = [sum(times * share for times, share in zip(row, absorbed, strict=True)) for row in expected]
+    start = index_of[_START]
     effects = {
-        state: Fraction(max(0.0, visits[start][number] / visits[number][number] * chance[number]))
-        for state, number in place.items()
+        state: Fraction(max(0.0, expected[start][number] / expected[number][number] * chance[number]))
+        for state, number in index_of.items()
         if number != start
     }
     total = sum(effects.values())
@@ -74,8 +74,8 @@ def removal_effects(steps: Steps) -> Mapping[str, Fraction]:
 
 
 def _folded(steps: Steps) -> Steps:
-    """The steps between the most frequent names and what stands for all others."""
-    # A path comes to a name as often as it is on it.
+    """Replaces all but the most frequent names by one that stands for them."""
+    # A name is entered as often as it occurs on paths.
     counts: Counter[str] = Counter()
     for (_, to), count in steps.items():
         counts[to] += count
@@ -89,7 +89,7 @@ def _folded(steps: Steps) -> Steps:
 
 
 def _inverse(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The inverse, by Gauss and Jordan in place.
+    """Returns the inverse, by Gauss-Jordan elimination in place.
 
     The matrix is I - Q of an absorbing chain: its pivots are greater than 0 without exchanges.
     """

@@ -1,4 +1,4 @@
-"""Between messages and rows: events, orders and what clients tell; what the topic tells."""
+"""Maps messages to rows and back: events, orders, what clients track, and the changes that are published."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from kit.referrers import campaign_name, source_name
 from services.journeys import rules
 
 TOPIC: Final = "journeys"
-"""What is published: touchpoints and conversions that clients told."""
+"""Its messages are the touchpoints and conversions that clients track."""
 
 EVENT: Final = "event"
 ORDER: Final = "purchase"
 CLIENT: Final = "client"
 _NOBODY: Final = "event:"
-_LONGEST_NAME: Final = 255
+_LONGEST: Final = 255
 _CARRIED_BY_TOUCHPOINTS: Final = ("user_id", "source", "medium", "campaign")
 _CARRIED_BY_CONVERSIONS: Final = ("user_id", "email", "source", "utm_parameters")
 ADDED_TO_TOUCHPOINTS: Final = ("user_id", "source", "medium", "campaign")
 ADDED_TO_CONVERSIONS: Final = ("user_id", "email_hash", "source", "utm_parameters")
-"""Columns that a repetition fills in."""
+"""Columns that a repeated call fills in."""
 _CHANNELS: Final = {value: name.removeprefix("CHANNEL_").lower() for name, value in event_pb2.Channel.items() if value}
 _OUTSIDE: Final = frozenset({"direct", "campaign", "search", "email", "social", "referral"})
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
-    """The touchpoint that an event is. An e-mail address names its person only where there is nothing of the visit to go by."""
+    """Returns the touchpoint of an event. An e-mail address identifies its person only if the event has no session."""
     event, found = stored.event, stored.enrichment
     key = stored.key or event.id
     trusted = not event.session_id and stored.scope != "track" and not is_browsers(key)
@@ -70,78 +70,78 @@ def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
     }
 
 
-def _bounded(name: str) -> str | None:
-    """A name of traffic as its column holds it: what an address says can be as long as the address. None for none."""
-    return name[:_LONGEST_NAME] or None
+def _bounded(text: str) -> str | None:
+    """Truncates a source, medium or campaign to its column: one from an address can be as long as the address. None for none."""
+    return text[:_LONGEST] or None
 
 
-def client_row(told: pb.Touchpoint, key: str, currency: str, content_hash: bytes, now: datetime) -> Row:
-    """The touchpoint that a client told. Its value is in the shop's base currency."""
+def client_row(touchpoint: pb.Touchpoint, key: str, currency: str, content_hash: bytes, now: datetime) -> Row:
+    """Returns the row of a touchpoint that a client tracks. Its value is in the shop's base currency."""
     return {
         "id": key,
-        "user_id": told.user_id or None,
-        "session_id": told.session_id or None,
-        "stage": told.stage or rules.stage_of(told.action, told.page_url),
-        "touchpoint": told.touchpoint,
-        "timestamp": told.timestamp.ToDatetime(UTC),
-        "source": _bounded(source_name(told.source)),
-        "medium": _bounded(campaign_name(told.medium).lower()),
-        "campaign": _bounded(campaign_name(told.campaign)),
-        "page_url": told.page_url or None,
-        "action_taken": told.action,
-        "value_generated": rules.amount(told.value, currency) if told.HasField("value") else Decimal(0),
-        "time_spent": told.time_spent,
-        "metadata": MessageToDict(told.metadata) if told.HasField("metadata") else None,
+        "user_id": touchpoint.user_id or None,
+        "session_id": touchpoint.session_id or None,
+        "stage": touchpoint.stage or rules.stage_of(touchpoint.action, touchpoint.page_url),
+        "touchpoint": touchpoint.touchpoint,
+        "timestamp": touchpoint.timestamp.ToDatetime(UTC),
+        "source": _bounded(source_name(touchpoint.source)),
+        "medium": _bounded(campaign_name(touchpoint.medium).lower()),
+        "campaign": _bounded(campaign_name(touchpoint.campaign)),
+        "page_url": touchpoint.page_url or None,
+        "action_taken": touchpoint.action,
+        "value_generated": rules.amount(touchpoint.value, currency) if touchpoint.HasField("value") else Decimal(0),
+        "time_spent": touchpoint.time_spent,
+        "metadata": MessageToDict(touchpoint.metadata) if touchpoint.HasField("metadata") else None,
         "created_at": now,
-        "subject": subject_of(user_id=told.user_id, session_id=told.session_id),
-        "channel": _CHANNELS[event_pb2.CHANNEL_CAMPAIGN] if told.source or told.medium or told.campaign else "",
+        "subject": subject_of(user_id=touchpoint.user_id, session_id=touchpoint.session_id),
+        "channel": _CHANNELS[event_pb2.CHANNEL_CAMPAIGN] if touchpoint.source or touchpoint.medium or touchpoint.campaign else "",
         "origin": CLIENT,
         "content_hash": content_hash,
     }
 
 
-def touchpoint_content(told: pb.Touchpoint) -> bytes:
-    """What makes it this touchpoint, whoever carries it: not who is logged in by then, nor what the cookies say of the landing."""
-    return _content(told, _CARRIED_BY_TOUCHPOINTS)
+def touchpoint_content(touchpoint: pb.Touchpoint) -> bytes:
+    """Returns what identifies a touchpoint's content: neither who is logged in by then nor the campaign that cookies hold."""
+    return _content(touchpoint, _CARRIED_BY_TOUCHPOINTS)
 
 
-def conversion_content(told: pb.Conversion) -> bytes:
-    """What makes it this conversion, whoever carries it."""
-    return _content(told, _CARRIED_BY_CONVERSIONS)
+def conversion_content(conversion: pb.Conversion) -> bytes:
+    """Returns what identifies a conversion's content."""
+    return _content(conversion, _CARRIED_BY_CONVERSIONS)
 
 
-def _content(told: Message, carried: Iterable[str]) -> bytes:
-    origin = type(told)()
-    origin.CopyFrom(told)
-    for name in carried:
-        origin.ClearField(name)
-    return origin.SerializeToString(deterministic=True)
+def _content(message: Message, carried: Iterable[str]) -> bytes:
+    content = type(message)()
+    content.CopyFrom(message)
+    for field in carried:
+        content.ClearField(field)
+    return content.SerializeToString(deterministic=True)
 
 
-def filled_in(known: Mapping[str, Any], told: Row, columns: Iterable[str]) -> Row:
-    """What a repetition adds to a row: those columns that it has and the row has not, and whose it is when it says who that is.
+def filled_in(known: Mapping[str, Any], repeated: Row, columns: Iterable[str]) -> Row:
+    """Returns what a repeated call adds to a row: columns that are empty in it, and with a user the identifier.
 
-    Nothing is added to a row that has become nobody's.
+    Nothing is added to a row that was anonymised.
     """
-    if known["session_id"] != told["session_id"]:
+    if known["session_id"] != repeated["session_id"]:
         return {}
-    added = {name: told[name] for name in columns if not known[name] and told[name]}
-    return {**added, "subject": told["subject"]} if "user_id" in added else added
+    added = {column: repeated[column] for column in columns if not known[column] and repeated[column]}
+    return {**added, "subject": repeated["subject"]} if "user_id" in added else added
 
 
-def names_of(row: Row) -> tuple[str, ...]:
-    """The name whose row it is, and that of the visit."""
+def identifiers_of(row: Row) -> tuple[str, ...]:
+    """Returns the identifier of a row and that of its session."""
     return row["subject"], subject_of(session_id=row["session_id"] or "")
 
 
 def without_suppressed(row: Row, suppressed: Suppressed) -> Row:
-    """A row that is not suppressed itself, without its visit if that is: an erased person's, in a browser that two use."""
+    """Returns a row that isn't suppressed itself without its session if that is suppressed, as in a browser that two people share."""
     at = row["timestamp"] if "timestamp" in row else row["ordered_at"]
-    return {**row, "session_id": None} if suppressed.holds(names_of(row)[1], at) else row
+    return {**row, "session_id": None} if suppressed.holds(identifiers_of(row)[1], at) else row
 
 
 def session_facts(row: Row) -> rules.SessionFacts | None:
-    """What a touchpoint says of its visit; None when it is part of none: a user's without a session, such as a server's own event."""
+    """Returns what a touchpoint states about its session; None if it has none, such as an event of the shop's server."""
     if not row["session_id"] and (row["user_id"] or not row["subject"].startswith("visitor:")):
         return None
     session = subject_of(session_id=row["session_id"]) if row["session_id"] else row["subject"]
@@ -154,8 +154,8 @@ def session_facts(row: Row) -> rules.SessionFacts | None:
     return seen._replace(source=row["source"] or "", medium=row["medium"] or "", campaign=row["campaign"] or "")
 
 
-def order_row(order: purchases_pb.PurchaseChanged, position: int, ordinal: int) -> Row:
-    """What is kept of an order."""
+def order_row(order: purchases_pb.PurchaseChanged, offset: int, ordinal: int) -> Row:
+    """Returns the row of an order."""
     return {
         "purchase_id": order.purchase_id,
         "subject": order.subject or f"purchase:{order.purchase_id}",
@@ -165,18 +165,18 @@ def order_row(order: purchases_pb.PurchaseChanged, position: int, ordinal: int) 
         "status": purchases_pb.PaymentStatus.Name(order.payment_status).removeprefix("PAYMENT_STATUS_").lower(),
         "net": Decimal(order.base_net_amount) if order.base_net_amount else None,
         "excluded": order.excluded,
-        "position": position,
+        "position": offset,
         "ordinal": ordinal,
     }
 
 
 def order_touchpoint_id(purchase_id: str) -> str:
-    """Id of an order's touchpoint: not one that a client can give."""
+    """Returns the id of an order's touchpoint, which no client can use."""
     return f"purchase/{purchase_id}"
 
 
 def purchase_row(order: purchases_pb.PurchaseChanged, row: Row, now: datetime) -> Row:
-    """The touchpoint that a paid order is. Its stage is that of a first order; which it is, shows when the journey is read."""
+    """Returns the touchpoint of a paid order. Its stage is that of a first order; reading the journey decides whether it is the first."""
     utm = order.utm_attribution
     return {
         "id": order_touchpoint_id(order.purchase_id),
@@ -201,38 +201,38 @@ def purchase_row(order: purchases_pb.PurchaseChanged, row: Row, now: datetime) -
     }
 
 
-def conversion_row(told: pb.Conversion, conversion_id: str, currency: str, hashes: Mapping[str, bytes], now: datetime) -> Row:
-    """The row of a conversion.
+def conversion_row(conversion: pb.Conversion, conversion_id: str, currency: str, hashes: Mapping[str, bytes], now: datetime) -> Row:
+    """Returns the row of a conversion.
 
     Args:
-        told: what the client told.
+        conversion: as the client tracks it.
         conversion_id: the client's id, or the server's.
-        currency: that of its value.
+        currency: of its value.
         hashes: `email`, empty without one, and `content`.
         now: when it is stored.
     """
-    utm = told.utm_parameters
+    utm = conversion.utm_parameters
     return {
         "id": conversion_id,
-        "timestamp": told.timestamp.ToDatetime(UTC),
-        "subject": subject_of(user_id=told.user_id, email_hash=hashes["email"], session_id=told.session_id),
-        "user_id": told.user_id or None,
-        "session_id": told.session_id or None,
-        "conversion_type": told.conversion_type,
-        "value": rules.amount(told.value, currency) if told.HasField("value") else None,
+        "timestamp": conversion.timestamp.ToDatetime(UTC),
+        "subject": subject_of(user_id=conversion.user_id, email_hash=hashes["email"], session_id=conversion.session_id),
+        "user_id": conversion.user_id or None,
+        "session_id": conversion.session_id or None,
+        "conversion_type": conversion.conversion_type,
+        "value": rules.amount(conversion.value, currency) if conversion.HasField("value") else None,
         "currency": currency,
         "email_hash": hashes["email"] or None,
-        "source": _bounded(source_name(told.source)),
-        "page_url": told.page_url or None,
-        "utm_parameters": {field.name: value for field, value in utm.ListFields()} if told.HasField("utm_parameters") else None,
-        "metadata": MessageToDict(told.metadata) if told.HasField("metadata") else None,
+        "source": _bounded(source_name(conversion.source)),
+        "page_url": conversion.page_url or None,
+        "utm_parameters": {field.name: value for field, value in utm.ListFields()} if conversion.HasField("utm_parameters") else None,
+        "metadata": MessageToDict(conversion.metadata) if conversion.HasField("metadata") else None,
         "content_hash": hashes["content"],
         "created_at": now,
     }
 
 
 def touchpoint_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.JourneyChanged]:
-    """A client's touchpoint as the topic tells it, under its key."""
+    """Returns the change to publish of a client's touchpoint, with its key."""
     recorded = change_pb2.TouchpointRecorded(
         id=id_of(row["id"]),
         key=row["id"],
@@ -250,7 +250,7 @@ def touchpoint_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.Journey
 
 
 def conversion_recorded(row: Mapping[str, Any]) -> tuple[str, change_pb2.JourneyChanged]:
-    """A conversion as the topic tells it, under its key."""
+    """Returns the change to publish of a conversion, with its key."""
     recorded = change_pb2.ConversionRecorded(
         id=row["id"],
         timestamp=row["timestamp"],

@@ -1,4 +1,4 @@
-"""Tables of journeys: touchpoints, conversions, visits, and what is known of orders."""
+"""Tables of journeys: touchpoints, conversions, sessions, orders, and the paths of attribution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Base(DeclarativeBase):
 
 
 class TouchpointRow(Base):
-    """One touchpoint: an event, a paid order, or what a client told."""
+    """One touchpoint: an event, a paid order, or one that a client tracked."""
 
     __tablename__ = "user_journeys"
     __table_args__ = (
@@ -31,9 +31,9 @@ class TouchpointRow(Base):
     )
 
     id: Mapped[str] = mapped_column(Id(280), primary_key=True)
-    """The idempotency key of the event or the client's touchpoint; of an order `purchase/<id>`, which no client can give."""
+    """The idempotency key of the event or the client's touchpoint; of an order `purchase/<id>`, which no client can use."""
     user_id: Mapped[str | None] = mapped_column(Id)
-    """The user as told."""
+    """The user as reported."""
     session_id: Mapped[str | None] = mapped_column(Id)
     stage: Mapped[str] = mapped_column(String(50))
     touchpoint: Mapped[str] = mapped_column(String(100))
@@ -50,17 +50,17 @@ class TouchpointRow(Base):
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     subject: Mapped[str] = mapped_column(Id(280))
-    """Whose it is: the name under which it was told. Who that is, is looked up when it is asked for."""
+    """The identifier of its person. Which person that is, is looked up on reading."""
     channel: Mapped[str] = mapped_column(String(16))
-    """How an event's visit found the site, in the words of the enrichment; empty for what is no event."""
+    """The channel of an event's session, as the enrichment names it; empty if it isn't an event."""
     origin: Mapped[str] = mapped_column(String(16))
     """event, purchase or client."""
     content_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
-    """Keyed hash of what a client told, whoever carried it, behind the version by which it was made."""
+    """The version of the hash, and a keyed hash of what the client tracked."""
 
 
 class ConversionRow(Base):
-    """One reached goal as a client told it."""
+    """One conversion that a client tracked."""
 
     __tablename__ = "conversions"
     __table_args__ = (
@@ -78,7 +78,7 @@ class ConversionRow(Base):
     value: Mapped[Decimal | None] = mapped_column(Exact)
     currency: Mapped[str] = mapped_column(String(3))
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
-    """Under which the e-mail address is found; the address itself is not kept."""
+    """Keyed hash by which the e-mail address is found; the address itself is not stored."""
     source: Mapped[str | None] = mapped_column(String(100))
     page_url: Mapped[str | None] = mapped_column(Text)
     utm_parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -88,9 +88,9 @@ class ConversionRow(Base):
 
 
 class SessionRow(Base):
-    """What one subject did of a visit. A visit that begins anonymously and ends under a user's name has two rows.
+    """A session as far as one identifier was seen in it. One that begins anonymously and ends with a user has two rows.
 
-    The columns hold the earliest of what was seen: they come out the same whatever order it is seen in.
+    The columns hold the earliest values, so that they are independent of the order of arrival.
     """
 
     __tablename__ = "journey_sessions"
@@ -100,21 +100,21 @@ class SessionRow(Base):
     )
 
     session: Mapped[str] = mapped_column(Id(280), primary_key=True)
-    """`session:` and the client's session, or `visitor:` and the visitor of a day."""
+    """`session:` and the client's session id, or `visitor:` and the daily pseudonym of a visitor."""
     subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Its first touchpoint; NULL only while the row is made."""
+    """Time of its first touchpoint; NULL only while the row is being created."""
     external_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Its first touchpoint that says where the visit came from; NULL for none."""
+    """Time of its first touchpoint that states where the session came from; NULL without one."""
     external_id: Mapped[str | None] = mapped_column(Id(280))
     source: Mapped[str | None] = mapped_column(String(255))
-    """Where that one came from; NULL when nothing led to it."""
+    """Where that one came from; NULL for a direct session."""
     medium: Mapped[str | None] = mapped_column(String(255))
     campaign: Mapped[str | None] = mapped_column(String(255))
 
 
 class OrderRow(Base):
-    """An order as the topic `purchases` told it last."""
+    """An order as the last applied change of the topic `purchases` states it."""
 
     __tablename__ = "journey_orders"
     __table_args__ = (
@@ -128,19 +128,19 @@ class OrderRow(Base):
     session_id: Mapped[str | None] = mapped_column(Id)
     ordered_at: Mapped[datetime] = mapped_column(UtcDateTime)
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """NULL for an order that is not paid: it counts nowhere."""
+    """NULL for an unpaid order, which counts nowhere."""
     status: Mapped[str] = mapped_column(String(32))
     net: Mapped[Decimal | None] = mapped_column(Exact)
     """Paid less refunded in the base currency; NULL without an exchange rate."""
     excluded: Mapped[bool] = mapped_column(Boolean)
-    """A test, or an order of the shop's own staff."""
+    """A test order, or one of the shop's own staff."""
     position: Mapped[int] = mapped_column(BigInteger)
-    """Where in the topic's partition it was told: what lies before is older."""
+    """Offset of the last applied change in the topic's partition: changes before it are older."""
     ordinal: Mapped[int] = mapped_column(Integer)
 
 
 class PathRow(Base):
-    """The path of an order, or one that led to none (`attribution.Path`). It follows from visits, orders and persons."""
+    """The path of an order, or one that led to none (`attribution.Path`). It is derived from sessions, orders and persons."""
 
     __tablename__ = "attribution_paths"
     __table_args__ = (
@@ -152,13 +152,13 @@ class PathRow(Base):
     ending: Mapped[str] = mapped_column(Id(280), primary_key=True)
     ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
     bought: Mapped[bool] = mapped_column(Boolean)
-    """An order ended it."""
+    """Whether an order ended it."""
     payload: Mapped[str] = mapped_column(LongText)
     """The path as JSON."""
 
 
 class TotalsRow(Base):
-    """What a model makes of all paths that ended on a day, in UTC (`attribution.Totals`). It is the sum of the rows of paths."""
+    """A model's totals of all paths that ended on a day, in UTC (`attribution.Totals`). It is derived from the rows of paths."""
 
     __tablename__ = "attribution_totals"
 
@@ -171,13 +171,13 @@ class TotalsRow(Base):
 
 
 class PendingRow(Base):
-    """A change of visits, orders or persons that paths do not show yet: written in the transaction of the change."""
+    """A change of sessions, orders or persons not yet applied to paths: written in the transaction of the change."""
 
     __tablename__ = "attribution_pending"
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     subject: Mapped[str] = mapped_column(Id(280))
-    """Whose it is, or the session of the visit that changed."""
+    """The identifier of the person or session that changed."""
 
 
 touchpoints: Final = cast("Table", TouchpointRow.__table__)

@@ -1,4 +1,4 @@
-"""What journeys holds of persons, and what an erasure leaves of it: journeys of nobody, from which the same figures follow."""
+"""The personal tables of journeys. An erasure leaves anonymous journeys with the same figures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_r
 from services.journeys.models import ConversionRow, OrderRow, PathRow, PendingRow, SessionRow, TouchpointRow
 
 
-def visit_pseudonym(vault: Vault, session_id: str) -> str:
-    """What stands for a visit once its person is erased: the same in each table, so that orders keep the visit they were made in."""
+def session_pseudonym(vault: Vault, session_id: str) -> str:
+    """Returns the pseudonym of an erased person's session: the same in each table, so that orders keep their session."""
     return f"erased-{vault.digest(session_id.encode(), purpose='visit').hex()}"
 
 
-def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
+def holdings(vault: Vault, erase_sessions: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
     """The tables of journeys.
 
     Args:
-        vault: makes the pseudonyms of visits.
-        erase_visits: takes names out of visits, whose keys they are.
-        erase_paths: takes them out of what was made of visits and orders.
+        vault: makes the pseudonyms of sessions.
+        erase_sessions: removes identifiers from sessions, whose keys they are.
+        erase_paths: removes them from what is derived from sessions and orders.
     """
 
-    def visit(row: Row) -> str | None:
-        return visit_pseudonym(vault, row["session_id"]) if row["session_id"] else None
+    def pseudonym(row: Row) -> str | None:
+        return session_pseudonym(vault, row["session_id"]) if row["session_id"] else None
 
     return (
         PersonalTable(
@@ -71,29 +71,29 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[P
         PersonalTable(
             OrderRow,
             section="",
-            why="which orders visits led to; the orders themselves are shown by purchases",
+            why="which orders sessions led to; the orders themselves are shown by purchases",
             kept=LONG,
             names={"subject": Kind.SUBJECT},
-            personal={"session_id": visit},
+            personal={"session_id": pseudonym},
             stays={"purchase_id": Stays.ID, "status": Stays.WORD},
         ),
         PersonalTable(
             SessionRow,
             section="journeys",
-            why="where visits came from",
+            why="where sessions came from",
             kept=SET,
             names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
             any_identifier=True,
             personal={**word("source", SOURCES), **word("medium", MEDIA), **nothing("campaign")},
             stays={"external_id": Stays.ID},
-            erase=erase_visits,
+            erase=erase_sessions,
             ages=Ages("started_at"),
         ),
         PersonalTable(
             PathRow,
             section="",
-            why="which visits led to which orders, for attribution; it follows from both",
-            kept="as long as the visits and orders that it is made of",
+            why="which sessions led to which orders, for attribution; it follows from both",
+            kept="as long as the sessions and orders that it is made of",
             names={"owner": Kind.SUBJECT, "ending": Kind.SUBJECT},
             any_identifier=True,
             derived=True,
@@ -103,8 +103,8 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[P
         PersonalTable(
             PendingRow,
             section="",
-            why="whose paths are to be made anew",
-            kept="until they are made, within seconds",
+            why="whose paths have to be rebuilt",
+            kept="until they are rebuilt, within seconds",
             names={"subject": Kind.SUBJECT},
             deletes_rows=True,
             derived=True,
@@ -113,5 +113,5 @@ def holdings(vault: Vault, erase_visits: Custom, erase_paths: Custom) -> tuple[P
 
 
 def _touchpoint(row: Row) -> tuple[str, Message] | None:
-    """What clients told is published; what follows from other topics is not."""
+    """Only what clients track is published, not what is derived from other topics."""
     return touchpoint_recorded(row) if row["origin"] == CLIENT else None

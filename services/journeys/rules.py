@@ -1,4 +1,4 @@
-"""Pure decisions about single touchpoints: the stage they show, what they say of their visit, what an amount is."""
+"""Pure decisions about single touchpoints: their stage, the facts of their session, their amount."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ INTENT: Final = "intent"
 PURCHASE: Final = "purchase"
 RETENTION: Final = "retention"
 STAGES: Final = (AWARENESS, INTEREST, CONSIDERATION, INTENT, PURCHASE, RETENTION)
-"""In the order in which a person comes along them."""
+"""In the order in which a person reaches them."""
 
 DIRECT: Final = "(direct)"
-"""Source of a visit that nothing led to, as web analytics name it."""
+"""Source of a direct session, as web analytics name it."""
 
 _ACTIONS: Final = {
     INTEREST: """
@@ -45,13 +45,13 @@ _ACTIONS: Final = {
     """,
 }
 STAGE_OF: Final = {action: stage for stage, actions in _ACTIONS.items() for action in actions.split()}
-"""The stage that an action shows."""
+"""The stage that an action indicates."""
 _CONSIDERED_PATH: Final = re.compile(r"/(pricing(?=/|$)|products?/|courses?/)")
 
 
 @lru_cache(8192)
 def stage_of(action: str, page_url: str) -> str:
-    """The stage that an action shows, or else the page on which it happened. That somebody has bought, only a paid order shows."""
+    """Returns the stage that an action indicates, or else its page. Only a paid order indicates a purchase."""
     known = STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
     if known:
         return known
@@ -66,43 +66,43 @@ def _path(url: str) -> str:
 
 
 class SessionFacts(NamedTuple):
-    """What one touchpoint, or the earliest of several, says of its visit."""
+    """What one touchpoint, or the earliest of several, states about its session."""
 
     session: str
-    """`session:` or `visitor:` and its name."""
+    """Its identifier, `session:` or `visitor:` and the id."""
     subject: str
     started_at: datetime
     external_at: datetime | None = None
-    """Time of the touchpoint that says where the visit came from; None when there is none."""
+    """Time of the touchpoint that states where the session came from; None without one."""
     external_id: str | None = None
     source: str | None = None
-    """None: nothing led to the visit."""
+    """None for a direct session."""
     medium: str | None = None
     campaign: str | None = None
 
 
 def earliest(several_session_facts: Iterable[SessionFacts]) -> SessionFacts:
-    """What several touchpoints say of one visit, in whatever order they are given: it came from where the first of them says.
+    """Merges what several touchpoints state about one session, in any order: the first external one states where it came from.
 
-    A payment provider that sends the buyer back, or a page of the shop itself, says nothing.
+    A payment provider that sends the buyer back, or a page of the shop itself, is not external.
     """
     several = list(several_session_facts)
     outside = [one for one in several if one.external_at is not None]
-    first = min(outside, key=_said_at) if outside else several[0]
+    first = min(outside, key=_stated_at) if outside else several[0]
     return first._replace(started_at=min(one.started_at for one in several))
 
 
-def _said_at(session_facts: SessionFacts) -> tuple[datetime, str]:
+def _stated_at(session_facts: SessionFacts) -> tuple[datetime, str]:
     assert session_facts.external_at is not None  # noqa: S101 (only such are compared)
     return session_facts.external_at, session_facts.external_id or ""
 
 
 @lru_cache
 def minor_unit(currency: str) -> Decimal:
-    """The smallest amount of a currency that is kept: 0.01 of USD, 1 of JPY; 0.0001 where it has none, or a smaller one.
+    """Returns the smallest amount of a currency that is stored: 0.01 of USD, 1 of JPY; 0.0001 if it has none or a smaller one.
 
     Raises:
-        ValueError: there is no such currency.
+        ValueError: the currency is unknown.
     """
     if currency not in CURRENCIES:
         raise ValueError(currency)
@@ -110,7 +110,7 @@ def minor_unit(currency: str) -> Decimal:
 
 
 def wrong_currency(field: str, currency: str) -> Violation | None:
-    """What is wrong with a currency's code."""
+    """Returns the violation of an unknown currency code."""
     try:
         minor_unit(currency)
     except ValueError:
@@ -119,5 +119,5 @@ def wrong_currency(field: str, currency: str) -> Violation | None:
 
 
 def amount(value: float, currency: str) -> Decimal:
-    """A number as it was told, as an exact amount in the currency's minor units; halves go away from zero."""
+    """Converts a number to an exact amount in the currency's minor units; halves are rounded away from zero."""
     return Decimal(str(value)).quantize(minor_unit(currency), ROUND_HALF_UP)

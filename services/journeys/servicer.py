@@ -1,4 +1,4 @@
-"""The rpcs of journeys: touchpoints and conversions are taken; journeys, attribution and funnels are read."""
+"""The rpcs of journeys: tracks touchpoints and conversions, reads journeys, attribution and funnels."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from kit.people.vault import Vault
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
+from services.journeys.actions import steps
+from services.journeys.attribution_store import AttributionStore
 from services.journeys.funnel import Funnel, steps_of
-from services.journeys.projection import AttributionStore
-from services.journeys.repository import Journey, PersonKey, Touchpoints, steps, visits
+from services.journeys.repository import Journey, PersonKey, Touchpoints, facts_of_sessions
 
 _PAGE = 100
 _CATCH_UP_SECONDS = 0.1
-"""So long a report waits for what has just changed, before it says that something is pending."""
+"""How long a report waits for recent changes before it states that some are pending."""
 _CONTENT = 1
-"""Version of what is compared of touchpoints and conversions: raised when that changes."""
+"""Version of the compared content of touchpoints and conversions: raised when that changes."""
 
 
 class _Recorded(NamedTuple):
-    """What became of something that is recorded once."""
+    """The result of recording something once."""
 
     duplicate: bool
-    told: Sequence[tuple[str, Message]] = ()
+    changes: Sequence[tuple[str, Message]] = ()
     """What is published of it."""
 
 
 class _Record(NamedTuple):
-    """Something that is recorded once under an id."""
+    """Something to record once under an id."""
 
     id: str
     work: Callable[[AsyncSession], Awaitable[_Recorded]]
@@ -66,26 +67,26 @@ class JourneysServicer(JourneysServiceServicer):
 
     @override
     async def TrackTouchpoint(self, request: pb.TrackTouchpointRequest, context: Context) -> pb.TrackTouchpointResponse:
-        told, who = request.touchpoint, caller()
-        if who.scope == "track" and told.user_id and told.user_id != who.user:
+        touchpoint, who = request.touchpoint, caller()
+        if who.scope == "track" and touchpoint.user_id and touchpoint.user_id != who.user:
             raise Forbidden("a track token speaks for its own user only")
         check(
-            wrong_time("touchpoint.timestamp", told.timestamp, Period.kept(self._settings, "journeys.user_journeys", as_events=True)),
-            wrong_struct("touchpoint.metadata", told.metadata),
-            None if told.user_id or told.session_id else Violation("touchpoint", "user_id or session_id is required"),
+            wrong_time("touchpoint.timestamp", touchpoint.timestamp, Period.kept(self._settings, "journeys.user_journeys", as_events=True)),
+            wrong_struct("touchpoint.metadata", touchpoint.metadata),
+            None if touchpoint.user_id or touchpoint.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
-        content_hash = versioned(self._vault.digest(messages.touchpoint_content(told), purpose="touchpoint"), _CONTENT)
-        id_ = told.id or str(uuid7())
+        content_hash = versioned(self._vault.digest(messages.touchpoint_content(touchpoint), purpose="touchpoint"), _CONTENT)
+        id_ = touchpoint.id or str(uuid7())
         key = key_of(id_, from_browser=who.scope == "track", beside=True)
-        told_row = messages.client_row(told, key, self._settings.site_currency, content_hash, datetime.now(UTC))
+        sent_row = messages.client_row(touchpoint, key, self._settings.site_currency, content_hash, datetime.now(UTC))
 
         async def record(session: AsyncSession) -> _Recorded:
             touchpoints = Touchpoints(session)
-            row = await self._unsuppressed(session, told_row)
+            row = await self._unsuppressed(session, sent_row)
             if row is None:
                 return _Recorded(duplicate=False)
-            # Touchpoints from before there were key spaces have their plain ids.
-            known = await touchpoints.told([key, id_])
+            # Touchpoints older than the key spaces have their plain ids.
+            known = await touchpoints.tracked([key, id_])
             if known is not None and not may_be_same(known["content_hash"], content_hash):
                 raise Conflict("another touchpoint is recorded under this id")
             if known is None:
@@ -97,30 +98,32 @@ class JourneysServicer(JourneysServiceServicer):
                 return _Recorded(duplicate=True)
             seen = messages.session_facts(row)
             await touchpoints.see([seen] if seen else [])
-            return _Recorded(duplicate=known is not None, told=[messages.touchpoint_recorded(row)])
+            return _Recorded(duplicate=known is not None, changes=[messages.touchpoint_recorded(row)])
 
         duplicate = await self._record(_Record(key, record))
         return pb.TrackTouchpointResponse(success=True, event_id=id_, duplicate=duplicate)
 
     @override
     async def TrackConversion(self, request: pb.TrackConversionRequest, context: Context) -> pb.TrackConversionResponse:
-        told = request.conversion
-        currency = told.currency.upper() or self._settings.site_currency
+        conversion = request.conversion
+        currency = conversion.currency.upper() or self._settings.site_currency
         check(
-            wrong_time("conversion.timestamp", told.timestamp, Period.kept(self._settings, "journeys.conversions")),
-            wrong_struct("conversion.metadata", told.metadata),
-            None if told.user_id or told.email or told.session_id else Violation("conversion", "user_id, email or session_id is required"),
+            wrong_time("conversion.timestamp", conversion.timestamp, Period.kept(self._settings, "journeys.conversions")),
+            wrong_struct("conversion.metadata", conversion.metadata),
+            None
+            if conversion.user_id or conversion.email or conversion.session_id
+            else Violation("conversion", "user_id, email or session_id is required"),
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {
-            "content": versioned(self._vault.digest(messages.conversion_content(told), purpose="conversion"), _CONTENT),
-            "email": self._vault.fingerprint(told.email) if told.email else b"",
+            "content": versioned(self._vault.digest(messages.conversion_content(conversion), purpose="conversion"), _CONTENT),
+            "email": self._vault.fingerprint(conversion.email) if conversion.email else b"",
         }
-        told_row = messages.conversion_row(told, told.id or str(uuid7()), currency, hashes, datetime.now(UTC))
+        sent_row = messages.conversion_row(conversion, conversion.id or str(uuid7()), currency, hashes, datetime.now(UTC))
 
         async def record(session: AsyncSession) -> _Recorded:
             touchpoints = Touchpoints(session)
-            row = await self._unsuppressed(session, told_row)
+            row = await self._unsuppressed(session, sent_row)
             if row is None:
                 return _Recorded(duplicate=False)
             known = await touchpoints.conversion(row["id"])
@@ -133,36 +136,36 @@ class JourneysServicer(JourneysServiceServicer):
                 row = {**known, **added}
             else:
                 return _Recorded(duplicate=True)
-            return _Recorded(duplicate=known is not None, told=[messages.conversion_recorded(row)])
+            return _Recorded(duplicate=known is not None, changes=[messages.conversion_recorded(row)])
 
-        duplicate = await self._record(_Record(told_row["id"], record))
-        return pb.TrackConversionResponse(success=True, event_id=told_row["id"], duplicate=duplicate)
+        duplicate = await self._record(_Record(sent_row["id"], record))
+        return pb.TrackConversionResponse(success=True, event_id=sent_row["id"], duplicate=duplicate)
 
     @override
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
         start, size = page_key(request.page_token, str), request.page_size or _PAGE
         async with self._sessions.reading() as session:
-            subject = subject_of(user_id=request.id)
-            whose = PersonKey(await Persons(session).person(subject), subject)
-            found = Journey(session, whose)
+            identifier = subject_of(user_id=request.id)
+            person = PersonKey(await Persons(session).person(identifier), identifier)
+            found = Journey(session, person)
             parts = [journey.Part(*row) for row in await found.parts()]
-            if not (parts or whose.person_id):
+            if not (parts or person.person_id):
                 raise NotFound("nothing is known of this user")
             purchases = [journey.Purchase(*row) for row in await found.purchases(2)]
             rows = await found.page(start, size + 1)
             first = rows[:1] if start is None else await found.page(None, 1)
             last = await found.last()
-            seen = journey.visits(parts)
-            known = await visits(session, {visit.session for visit in seen})
+            browser_sessions = journey.sessions(parts)
+            facts = await facts_of_sessions(session, {each.identifier for each in browser_sessions})
         stages = journey.stages(parts, purchases)
         return pb.GetUserJourneyResponse(
-            user_id=whose.person_id or request.id,
+            user_id=person.person_id or request.id,
             stages=[stage for stage, _ in stages],
             reached=answers.reached(stages),
             touchpoints=[answers.touchpoint(row, purchases) for row in rows[:size]],
             next_page_token=page_token(rows[size - 1].timestamp, rows[size - 1].id) if len(rows) > size else "",
             touchpoint_count=sum(part.touchpoints for part in parts),
-            sessions=[answers.visit(visit, known.get(visit.session)) for visit in seen],
+            sessions=[answers.browser_session(each, facts.get(each.identifier)) for each in browser_sessions],
             first_touch=answers.touchpoint(first[0], purchases) if first else None,
             last_touch=answers.touchpoint(last, purchases) if last is not None else None,
             time_to_convert=answers.duration(journey.time_to_convert(parts, purchases)),
@@ -174,7 +177,7 @@ class JourneysServicer(JourneysServiceServicer):
         since, until = answers.period(request, datetime.now(UTC))
         pending = await self._store.catch_up(_CATCH_UP_SECONDS)
         totals = await self._store.totals(model, group_by, since, until)
-        # A chain of many names takes a tenth of a second.
+        # A chain of many names takes a tenth of a second to solve.
         shares = await asyncio.to_thread(totals.shares)
         bind_log_fields(orders=totals.orders, pending=pending)
         return pb.GetAttributionResponse(
@@ -207,21 +210,21 @@ class JourneysServicer(JourneysServiceServicer):
             yield pb.ListJourneyChangesResponse(position=position, changes=changes)
 
     async def _unsuppressed(self, session: AsyncSession, row: messages.Row) -> messages.Row | None:
-        """The row as it may be stored; None when its person was erased: the client is answered all the same, and nothing is kept."""
-        suppressed = await Suppressions(session).of(self._vault, messages.names_of(row))
+        """Returns the row as it may be stored; None if its person was erased: the call succeeds and stores nothing."""
+        suppressed = await Suppressions(session).of(self._vault, messages.identifiers_of(row))
         if suppressed.holds(row["subject"], row["timestamp"]):
             return None
         return messages.without_suppressed(row, suppressed)
 
     async def _record(self, record: _Record) -> bool:
-        """Records something and says whether it was known; wakes the relay when there is something to publish."""
+        """Records something once and wakes the relay if there are changes to publish; returns whether it was a duplicate."""
         recorded = await self._together(record)
-        if recorded.told:
+        if recorded.changes:
             self._topic.wake()
         bind_log_fields(duplicate=recorded.duplicate)
         return recorded.duplicate
 
     async def _recorded(self, session: AsyncSession, records: Sequence[_Record]) -> Sequence[_Recorded]:
         recorded = [await record.work(session) for record in records]
-        await self._topic.publish(session, [told for each in recorded for told in each.told])
+        await self._topic.publish(session, [change for each in recorded for change in each.changes])
         return recorded

@@ -1,4 +1,4 @@
-"""Amounts in parts: to the smallest unit, and without favour for any name."""
+"""Splits amounts by weight: to the smallest unit, and without favour for any name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
 Weights: TypeAlias = tuple[tuple[str, int], ...]
-"""In what proportion names are owed something: each name once, with more than 0."""
+"""Weights of names: each name once, with more than 0."""
 
 WHOLE: Final = 1 << 80
-"""The parts in which an order is counted: shares of orders are exact in sum, and by themselves more exact than a float."""
+"""The parts of one order: shares of orders add up exactly, and each is more precise than a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What is owed to one name."""
+    """The share of one name."""
 
     amount: Decimal
     orders: Fraction
@@ -26,39 +26,38 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Splitter:
-    """Splits what orders brought.
+    """Splits the revenue of orders.
 
     Args:
         unit: the smallest amount of the base currency.
-        tie: a keyed hash of an order and a name: by it goes who comes first of those with the same claim to a unit that is left, so that
-            no name gains by how it is spelt.
+        tie: a keyed hash of an order and a name. It orders names with equal remainders, so that no name gains by its spelling.
     """
 
     unit: Decimal
     tie: Callable[[str, str], bytes]
 
     def split(self, total: Decimal, weights: Weights, order: str) -> Mapping[str, Decimal]:
-        """What names get of a total, by weight.
+        """Splits a total by weight.
 
         Args:
-            total: what was brought.
+            total: the revenue.
             weights: of names, each once and more than 0.
-            order: the id of the order that brought it, or what stands for several.
+            order: the id of the order, or a constant for the sum of several.
         """
         return split(total, weights, self.unit, partial(self.tie, order))
 
 
 def split(total: Decimal, weights: Weights, unit: Decimal, tie: Callable[[str], bytes]) -> Mapping[str, Decimal]:
-    """An amount in parts by weight, in whole units that add up to it: what rounding down leaves goes to the largest remainders.
+    """Splits an amount by weight into whole units that add up to it: units lost by rounding go to the largest remainders.
 
-    Of equal remainders the one comes first that `tie` puts first. Less than a unit of the amount goes to the largest weight.
+    Equal remainders are ordered by `tie`. A fraction of a unit goes to the largest weight.
     Source: the largest remainder method of Hamilton (en.wikipedia.org/wiki/Quota_method).
 
     Args:
         total: the amount, which may be negative.
         weights: of names, each once and more than 0; at least one.
         unit: the smallest amount.
-        tie: the place of a name among those with the same claim.
+        tie: the sort key of names with equal remainders.
     """
     if len(weights) == 1:
         return {weights[0][0]: total}
@@ -75,7 +74,7 @@ def split(total: Decimal, weights: Weights, unit: Decimal, tie: Callable[[str], 
 
 @lru_cache(8192)
 def _split(units: int, weights: Weights) -> tuple[Weights, Sequence[str], int]:
-    """The units that are certain by name, the names with the same claim to one more, and how many of these get it."""
+    """Returns the certain units of each name, the names that tie for one more, and how many of these get it."""
     whole = sum(weight for _, weight in weights)
     exact = [(name, *divmod(units * weight, whole)) for name, weight in weights]
     left = units - sum(part for _, part, _ in exact)
@@ -87,7 +86,7 @@ def _split(units: int, weights: Weights) -> tuple[Weights, Sequence[str], int]:
 
 @lru_cache(8192)
 def parts_of(weights: Weights) -> Weights:
-    """One order in parts by weight, `WHOLE` in all."""
+    """Splits one order by weight into `WHOLE` parts."""
     (first, _), *others = weights
     whole = sum(weight for _, weight in weights)
     parts = [(name, WHOLE * weight // whole) for name, weight in others]

@@ -45,10 +45,11 @@ from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings, WrongSetting
 from services.journeys import models
+from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.journeys.composition import ROLE
 from services.journeys.messages import TOPIC, event_row, order_row, session_facts
 from services.journeys.personal import holdings
-from services.journeys.projection import AttributionStore, mark_expired, splitter_of
+from services.journeys.projection import mark_expired
 from services.journeys.repository import Orders, Touchpoints, mark_pending
 from tests.conftest import newest_database
 from tests.roles import serving
@@ -82,7 +83,7 @@ def conversion(**fields: Any) -> Fields:
 def event(
     event_id: str, event_type: str, at: datetime, *, session: str = "", user: str = "", source: str = "", url: str = "", bot: bool = False
 ) -> event_pb2.EventStored:
-    """An event as ingestion tells it. `source` is one of `CHANNELS`."""
+    """An event as ingestion publishes it. `source` is one of `CHANNELS`."""
     stored = event_pb2.EventStored(
         event=event_pb2.Event(id=event_id, event_type=event_type, session_id=session, user_id=user, page_url=url),
         enrichment=event_pb2.Enrichment(
@@ -101,7 +102,7 @@ def event(
 
 
 def order(purchase_id: str, paid_at: datetime | None, net: str = "199.00", **fields: Any) -> PurchaseChanged:
-    """An order as purchases tell it."""
+    """An order as purchases publishes it."""
     message = PurchaseChanged(
         purchase_id=purchase_id,
         order_id=purchase_id,
@@ -118,8 +119,8 @@ def order(purchase_id: str, paid_at: datetime | None, net: str = "199.00", **fie
     return message
 
 
-def alias(subject: str, user: str, at: datetime = NOW, *, withdrawn: bool = False) -> IdentityChanged:
-    changed = IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, withdrawn=withdrawn))
+def link(identifier: str, user: str, at: datetime = NOW, *, withdrawn: bool = False) -> IdentityChanged:
+    changed = IdentityChanged(alias=AliasChanged(subject=identifier, user_id=user, withdrawn=withdrawn))
     changed.alias.linked_at.FromDatetime(at)
     return changed
 
@@ -164,7 +165,7 @@ class Journeys:
 
     async def attribution(self, **fields: Any) -> pb.GetAttributionResponse:
         """A report on all that has happened."""
-        await self.store.look()
+        await self.store.refresh()
         answer = await self.call("GetAttribution", ParseDict(fields, pb.GetAttributionRequest()))
         assert answer.pending_changes == 0
         return answer
@@ -182,13 +183,13 @@ class Journeys:
         return paths, {key: each for key, each in figures.items() if any(each)}
 
     async def paths_anew(self) -> Any:
-        """The same made from visits, orders and persons alone."""
+        """The same, rebuilt from sessions, orders and persons alone."""
         async with self.database.sessions.begin() as session:
             for table in (models.paths, models.totals, models.pending):
                 await session.execute(delete(table))
-            subjects = union(select(models.sessions.c.subject), select(models.orders.c.subject))
-            await mark_pending(session, set(await session.scalars(subjects)))
-        await self.store.look()
+            identifiers = union(select(models.sessions.c.subject), select(models.orders.c.subject))
+            await mark_pending(session, set(await session.scalars(identifiers)))
+        await self.store.refresh()
         return await self.paths()
 
     async def funnel(self, **fields: Any) -> list[tuple[str, int]]:
@@ -266,7 +267,7 @@ async def journeys(settings: Settings, resources: Resources) -> AsyncIterator[Jo
         async with serving(runtime) as channel:
             journeys = Journeys(runtime, channel)
             yield journeys
-            await journeys.store.look()
+            await journeys.store.refresh()
             # Whatever a test did: what follows from it step by step is what follows from where it came out.
             assert await journeys.paths() == await journeys.paths_anew()
 
@@ -297,10 +298,10 @@ async def test_a_touchpoint_is_stored_with_every_field_and_published(journeys: J
         "channel": "campaign",
         "origin": "client",
     }
-    [told] = await journeys.published()
-    assert (told.touchpoint.subject, told.touchpoint.stage, told.touchpoint.value) == ("wordpress:42", "interest", "12.50")
-    assert told.touchpoint.timestamp.ToDatetime(UTC) == NOW
-    assert await journeys.history() == [told]
+    [change] = await journeys.published()
+    assert (change.touchpoint.subject, change.touchpoint.stage, change.touchpoint.value) == ("wordpress:42", "interest", "12.50")
+    assert change.touchpoint.timestamp.ToDatetime(UTC) == NOW
+    assert await journeys.history() == [change]
 
 
 async def test_a_conversion_is_stored_with_every_field_but_the_address_and_published(journeys: Journeys) -> None:
@@ -318,11 +319,11 @@ async def test_a_conversion_is_stored_with_every_field_but_the_address_and_publi
         "email_hash": journeys.vault.fingerprint("ada@example.org"),
         "subject": "wordpress:42",
     }
-    [told] = await journeys.published()
-    assert (told.conversion.conversion_type, told.conversion.value, told.conversion.currency) == ("lead", "25.00", "EUR")
-    assert told.conversion.metadata["form"] == "lead-magnet"
-    assert b"ada@" not in told.SerializeToString()
-    assert await journeys.history() == [told]
+    [change] = await journeys.published()
+    assert (change.conversion.conversion_type, change.conversion.value, change.conversion.currency) == ("lead", "25.00", "EUR")
+    assert change.conversion.metadata["form"] == "lead-magnet"
+    assert b"ada@" not in change.SerializeToString()
+    assert await journeys.history() == [change]
 
 
 async def test_a_conversion_of_a_guest_belongs_to_the_address(journeys: Journeys) -> None:
@@ -428,7 +429,7 @@ async def test_a_broken_rule_names_its_field(journeys: Journeys) -> None:
     assert not await journeys.rows(models.conversions)
 
 
-async def test_what_is_committed_is_published_by_whoever_comes_next_and_once(journeys: Journeys) -> None:
+async def test_what_is_committed_is_published_once_by_the_next_relay(journeys: Journeys) -> None:
     await journeys.touch(touchpoint())
     await journeys.convert(conversion())
     assert not [entry for p in range(4) for entry in await journeys.log.read(TOPIC, p, START, limit=9, block_ms=0)]
@@ -444,7 +445,7 @@ BRIEF = [
     event("e5", "add_to_cart", ago(days=7), session="s3", user="42", source="internal"),
     event("e6", "page_view", ago(days=7, minutes=-9), session="s3", user="42", source="internal", url="https://shop.example/thank-you"),
 ]
-KNOWN = [alias("session:s1", "u-1", ago(days=8)), alias("session:s2", "u-1", ago(days=8)), alias("wordpress:42", "u-1", ago(days=8))]
+KNOWN = [link("session:s1", "u-1", ago(days=8)), link("session:s2", "u-1", ago(days=8)), link("wordpress:42", "u-1", ago(days=8))]
 
 
 async def test_the_journey_of_a_buyer_begins_before_anybody_knew_who_it_was(journeys: Journeys) -> None:
@@ -454,7 +455,7 @@ async def test_the_journey_of_a_buyer_begins_before_anybody_knew_who_it_was(jour
     assert [point.id for point in answer.touchpoints] == ["e1", "e2", "e3", "e4", "e5", "purchase/p1", "e6"]
     assert (answer.user_id, answer.touchpoint_count, answer.next_page_token) == ("u-1", 7, "")
     assert (answer.first_touch.id, answer.first_touch.source, answer.last_touch.id) == ("e1", "google", "e6")
-    assert [(visit.session_id, visit.source, visit.touchpoints) for visit in answer.sessions] == [
+    assert [(each.session_id, each.source, each.touchpoints) for each in answer.sessions] == [
         ("s1", "google", 2),
         ("s2", "newsletter", 2),
         ("s3", "(direct)", 3),
@@ -465,13 +466,13 @@ async def test_the_journey_of_a_buyer_begins_before_anybody_knew_who_it_was(jour
     assert answer == await journeys.journey("u-1")
 
 
-async def test_visits_join_a_journey_once_identified_and_leave_it_when_that_is_undone(journeys: Journeys) -> None:
+async def test_sessions_join_a_journey_once_identified_and_leave_it_when_that_is_undone(journeys: Journeys) -> None:
     await journeys.happen(*BRIEF, order("p1", ago(days=7, minutes=-8), "198.00", user_id="42", session_id="s3"))
     alone = await journeys.journey("42")
     assert (alone.user_id, [point.id for point in alone.touchpoints]) == ("42", ["e4", "e5", "purchase/p1", "e6"])
     await journeys.happen(KNOWN[2], KNOWN[1])
     assert [point.id for point in (await journeys.journey("42")).touchpoints] == ["e3", "e4", "e5", "purchase/p1", "e6"]
-    await journeys.happen(alias("session:s1", "u-2"))
+    await journeys.happen(link("session:s1", "u-2"))
     before = [await journeys.journey(user) for user in ("u-1", "u-2")], await journeys.shares(model="linear")
     assert before[1] == {"newsletter": 99, "(direct)": 99}
     await journeys.happen(merge("u-2", "u-1"))
@@ -480,7 +481,7 @@ async def test_visits_join_a_journey_once_identified_and_leave_it_when_that_is_u
     assert await journeys.shares(model="linear") == {"google": 66, "newsletter": 66, "(direct)": 66}
     await journeys.happen(merge("u-2", "u-1", undone=True))
     assert ([await journeys.journey(user) for user in ("u-1", "u-2")], await journeys.shares(model="linear")) == before
-    await journeys.happen(alias("session:s2", "u-1", withdrawn=True))
+    await journeys.happen(link("session:s2", "u-1", withdrawn=True))
     assert [point.id for point in (await journeys.journey("42")).touchpoints] == ["e4", "e5", "purchase/p1", "e6"]
 
 
@@ -488,7 +489,7 @@ async def test_nobody_has_no_journey(journeys: Journeys) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await journeys.journey("nobody")
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
-    await journeys.happen(alias("wordpress:7", "u-7"))
+    await journeys.happen(link("wordpress:7", "u-7"))
     answer = await journeys.journey("7")
     assert (answer.user_id, answer.touchpoint_count, list(answer.stages)) == ("u-7", 0, [])
     assert not answer.HasField("first_touch")
@@ -496,7 +497,7 @@ async def test_nobody_has_no_journey(journeys: Journeys) -> None:
 
 async def test_pages_of_a_journey_hold_each_touchpoint_once_also_at_one_instant(journeys: Journeys) -> None:
     same = [event(f"e{number:02}", "page_view", ago(hours=number // 7), session=f"s{number % 3}") for number in range(20)]
-    await journeys.happen(*same, *(alias(f"session:s{number}", "u-1") for number in range(3)), order("p1", ago(hours=1), user_id="u-1"))
+    await journeys.happen(*same, *(link(f"session:s{number}", "u-1") for number in range(3)), order("p1", ago(hours=1), user_id="u-1"))
     whole = await journeys.journey("u-1")
     found: list[str] = []
     token = ""
@@ -545,7 +546,7 @@ VISITS = [
     event("v4", "page_view", ago(days=10), session="s4"),
     event("v5", "page_view", ago(days=9), session="s5", source="internal"),
 ]
-OWNED = [alias(f"session:s{number}", "u-1") for number in range(1, 6)]
+OWNED = [link(f"session:s{number}", "u-1") for number in range(1, 6)]
 MODELS = {
     "first_touch": {"facebook": 150},
     "last_touch": {"(direct)": 150},
@@ -566,7 +567,7 @@ async def test_each_model_gives_the_sources_their_shares(journeys: Journeys) -> 
     answer = await journeys.attribution()
     assert (answer.model, answer.group_by, answer.currency, answer.total, answer.orders) == ("last_non_direct", "source", "USD", 150, 1)
     assert await journeys.shares(model="first_touch", group_by="medium") == {"(not set)": 150}
-    await journeys.happen(event("x", "page_view", ago(days=21), session="s6", source="newsletter"), alias("session:s6", "u-1"))
+    await journeys.happen(event("x", "page_view", ago(days=21), session="s6", source="newsletter"), link("session:s6", "u-1"))
     assert (await journeys.shares(model="linear", group_by="campaign"))["spring"] == 50
 
 
@@ -603,9 +604,9 @@ async def test_many_orders_are_read_in_few_statements(journeys: Journeys) -> Non
         named = [seen | {"session": f"session:s{n}", "subject": f"session:s{n}", "source": names[n % 4]} for n in numbers]
         await session.execute(insert(models.sessions), named)
         await mark_pending(session, {f"session:s{n}" for n in numbers})
-    await journeys.store.look()
+    await journeys.store.refresh()
     statements: list[str] = []
-    listen(journeys.database.engine.sync_engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    listen(journeys.database.engine.sync_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     for period in ({}, {"from": ago(days=30).isoformat()}):
         for model in [*MODELS, "time_decay"]:
             statements.clear()
@@ -642,7 +643,7 @@ async def test_a_period_begins_and_ends_at_any_moment(journeys: Journeys) -> Non
     assert (await journeys.attribution(**{"from": "9999-12-31T23:00:00Z"})).orders == 0
 
 
-async def test_what_somebody_else_did_in_a_visit_changes_the_paths_that_it_is_on(journeys: Journeys) -> None:
+async def test_what_another_person_did_in_a_session_changes_the_paths_that_it_is_on(journeys: Journeys) -> None:
     await journeys.happen(
         event("a", "page_view", ago(days=3), session="s1", user="1", source="google"),
         order("p1", ago(days=2), user_id="1"),
@@ -677,7 +678,7 @@ async def test_several_that_work_off_what_is_pending_count_nothing_twice(journey
             *(event(f"e{number}{n}", "page_view", at, session=f"s{number}{n}", user=f"{n}", source="google") for n in range(1, 9)),
             *(order(f"p{number}{n}", at + timedelta(hours=1), "1.00", user_id=f"{n}") for n in range(1, 9)),
         )
-        await asyncio.gather(*(store.look() for store in (journeys.store, *others)))
+        await asyncio.gather(*(store.refresh() for store in (journeys.store, *others)))
     assert await journeys.shares() == {"google": 48}
 
 
@@ -748,7 +749,7 @@ async def test_any_merges_that_are_undone_leave_journeys_and_attribution_as_they
     users = [f"u-{number}" for number in range(5)]
     sources = [*CHANNELS]
     await journeys.happen(
-        *(alias(f"session:s{number}", chance.choice(users), ago(days=number)) for number in range(12)),
+        *(link(f"session:s{number}", chance.choice(users), ago(days=number)) for number in range(12)),
         *(
             event(f"e{n}", "page_view", ago(days=chance.random() * 80), session=f"s{n % 14}", source=chance.choice(sources))
             for n in range(40)
@@ -771,7 +772,7 @@ async def test_any_merges_that_are_undone_leave_journeys_and_attribution_as_they
         assert await everything() == before
 
 
-async def test_late_and_unordered_and_repeated_events_give_the_same_visits(journeys: Journeys) -> None:
+async def test_late_and_unordered_and_repeated_events_give_the_same_sessions(journeys: Journeys) -> None:
     one, two = (
         [*VISITS, *BRIEF[:4]],
         [event(f"r{n}", "page_view", ago(days=n % 9), session=f"s{n % 4}", source=s) for n, s in enumerate([*CHANNELS] * 4)],
@@ -820,22 +821,22 @@ async def test_touchpoints_events_browsers_and_servers_never_take_ids_from_each_
 
 
 async def test_a_touchpoint_from_before_there_were_key_spaces_is_still_known(journeys: Journeys) -> None:
-    told = touchpoint(id="old")
-    await journeys.touch(told)
+    old = touchpoint(id="old")
+    await journeys.touch(old)
     async with journeys.database.sessions.begin() as session:
         await session.execute(update(models.touchpoints).values(id="old", content_hash=b"sixteen bytes..."))
-    assert (await journeys.touch(told)).duplicate
+    assert (await journeys.touch(old)).duplicate
     assert len(await journeys.rows()) == 1
 
 
 @pytest.mark.parametrize("kind", ["touch", "convert"])
-async def test_what_is_repeated_behind_the_log_in_is_the_same_and_learns_who_it_was(journeys: Journeys, kind: str) -> None:
-    tell, told = (journeys.touch, touchpoint) if kind == "touch" else (journeys.convert, conversion)
+async def test_what_is_repeated_after_the_login_is_a_duplicate_that_adds_the_user(journeys: Journeys, kind: str) -> None:
+    track, record = (journeys.touch, touchpoint) if kind == "touch" else (journeys.convert, conversion)
     table = models.touchpoints if kind == "touch" else models.conversions
-    first = {**told(), "user_id": "", "session_id": "s1", "source": ""}
-    assert not (await tell(first)).duplicate
-    assert (await tell({**first, "user_id": "42", "source": "news"})).duplicate
-    assert (await tell({**first, "user_id": "43", "source": "ads"})).duplicate
+    first = {**record(), "user_id": "", "session_id": "s1", "source": ""}
+    assert not (await track(first)).duplicate
+    assert (await track({**first, "user_id": "42", "source": "news"})).duplicate
+    assert (await track({**first, "user_id": "43", "source": "ads"})).duplicate
     [row] = await journeys.rows(table)
     assert (row["user_id"], row["subject"], row["source"]) == ("42", "wordpress:42", "news")
     changes = [change.touchpoint if kind == "touch" else change.conversion for change in await journeys.published()]
@@ -865,20 +866,20 @@ async def test_the_history_is_for_the_mesh_alone(journeys: Journeys) -> None:
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_an_address_is_the_subject_only_where_nothing_of_the_visit_is(journeys: Journeys) -> None:
-    told = [event(name, "lead_capture", NOW, session="s1" if name == "visit" else "") for name in ("visit", "server", "browser")]
-    for message in told:
+async def test_an_address_is_the_identifier_only_without_a_session(journeys: Journeys) -> None:
+    events = [event(name, "lead_capture", NOW, session="s1" if name == "session" else "") for name in ("session", "server", "browser")]
+    for message in events:
         message.email_hash = b"\xab" * 32
         message.scope = "track" if message.event.id == "browser" else "site"
-    await journeys.happen(*told)
+    await journeys.happen(*events)
     assert {row["id"]: row["subject"] for row in await journeys.rows()} == {
-        "visit": "session:s1",
+        "session": "session:s1",
         "server": "email:" + "ab" * 32,
         "browser": "visitor:v-0123",
     }
 
 
-async def test_a_funnel_follows_people_over_their_visits(journeys: Journeys) -> None:
+async def test_a_funnel_follows_people_over_their_sessions(journeys: Journeys) -> None:
     await journeys.happen(
         event("a", "home", ago(days=5), session="s1"),
         event("b", "product_view", ago(days=4), session="s2", user="1"),
@@ -891,7 +892,7 @@ async def test_a_funnel_follows_people_over_their_visits(journeys: Journeys) -> 
     )
     steps = ["home", "product_view", "add_to_cart", "purchase"]
     assert await journeys.funnel(steps=steps) == [("home", 2), ("product_view", 1), ("add_to_cart", 0), ("purchase", 0)]
-    await journeys.happen(alias("session:s1", "u-1"), alias("wordpress:1", "u-1"))
+    await journeys.happen(link("session:s1", "u-1"), link("wordpress:1", "u-1"))
     assert await journeys.funnel(steps=[",".join(steps)]) == [("home", 2), ("product_view", 2), ("add_to_cart", 1), ("purchase", 1)]
     assert await journeys.funnel(steps=steps, window="172800s") == [("home", 2), ("product_view", 2), ("add_to_cart", 1), ("purchase", 0)]
     assert await journeys.funnel(steps=steps, to=ago(days=4).isoformat()) == [(step, 2 * (step == "home")) for step in steps]
@@ -925,7 +926,7 @@ async def test_what_the_api_asks_reads_indexes_alone(journeys: Journeys) -> None
     asked: list[tuple[str, Any]] = []
     await crowd(journeys)
     await journeys.happen(*BRIEF, *VISITS, *KNOWN, *OWNED, order("p1", ago(days=1), user_id="42", session_id="s3"))
-    await journeys.store.look()
+    await journeys.store.refresh()
 
     @listens_for(journeys.database.engine.sync_engine, "before_cursor_execute")
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
@@ -959,12 +960,12 @@ SHORT = {
 @pytest.mark.parametrize("settings", [SHORT], indirect=True)
 async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_again(journeys: Journeys, settings: Settings) -> None:
     for number in range(3):
-        told = {"id": f"old-{number}", "timestamp": ago(days=9).isoformat()}
-        await journeys.touch(touchpoint(**told))
-        await journeys.convert(conversion(**told))
+        sent = {"id": f"old-{number}", "timestamp": ago(days=9).isoformat()}
+        await journeys.touch(touchpoint(**sent))
+        await journeys.convert(conversion(**sent))
         await journeys.touch(touchpoint(id=f"new-{number}", session_id="s2"))
     await journeys.published()
-    tables = expiries(holdings(VAULT, erase_visits, erase_visits))
+    tables = expiries(holdings(VAULT, erase_sessions, erase_sessions))
     topic = StateTopic(TOPIC, settings.log_partitions)
     retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic, after={"journey_sessions": mark_expired})
     assert not any((await retention.look(NOW)).values())
@@ -994,11 +995,14 @@ def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
     )
     with pytest.raises(WrongSetting, match=r"journeys\.journey_orders does not grow old"):
         Retention(
-            wrong, "journeys", Sessions(create_async_engine("sqlite+aiosqlite://")), expiries(holdings(VAULT, erase_visits, erase_visits))
+            wrong,
+            "journeys",
+            Sessions(create_async_engine("sqlite+aiosqlite://")),
+            expiries(holdings(VAULT, erase_sessions, erase_sessions)),
         )
 
 
-async def erase_visits(*_arguments: Any) -> int:
+async def erase_sessions(*_arguments: Any) -> int:
     """Nobody is erased here."""
     raise AssertionError
 
@@ -1014,7 +1018,7 @@ async def scanned(database: Database, statement: str, parameters: Any) -> list[F
     return [{**step} for step in plan if step["type"] in {"ALL", "index"} and not str(step["table"]).startswith("<")]
 
 
-async def test_what_is_told_of_nobodys_id_is_the_visits_and_of_nobody_at_all_is_refused(journeys: Journeys) -> None:
+async def test_a_touchpoint_with_the_id_of_nobody_belongs_to_its_session_and_without_one_is_refused(journeys: Journeys) -> None:
     await journeys.touch(touchpoint(user_id="0"))
     with pytest.raises(grpc.aio.AioRpcError, match="nothing is known of this user"):
         await journeys.journey("0")

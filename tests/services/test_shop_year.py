@@ -28,7 +28,7 @@ from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.identity.models import UserRow
-from services.journeys.projection import AttributionStore, splitter_of
+from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.purchases.exchange import Quote
 from services.purchases.repository import Rates
 from tests.conftest import newest_database
@@ -80,7 +80,7 @@ class Mesh:
                 return found
 
     async def attribution(self) -> journeys_pb2.GetAttributionResponse:
-        await self._store.look()
+        await self._store.refresh()
         return await self._journeys.GetAttribution(journeys_pb2.GetAttributionRequest(model="last_touch"), metadata=self._metadata)
 
     async def follow(self) -> None:

@@ -34,9 +34,9 @@ from services.identity.personal import HOLDINGS as IDENTITY
 from services.ingestion.personal import HOLDINGS as INGESTION
 from services.journeys.models import PathRow, PendingRow
 from services.journeys.personal import holdings as journeys_holdings
-from services.journeys.personal import visit_pseudonym
+from services.journeys.personal import session_pseudonym
 from services.journeys.projection import Paths, erase_paths
-from services.journeys.repository import erase_visits
+from services.journeys.repository import erase_sessions
 from services.journeys.shares import Splitter
 from services.purchases.personal import holdings as purchases_holdings
 from services.purchases.servicer import Retell
@@ -46,7 +46,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 VAULT = Vault(bytes(32))
 PSEUDONYM = "erased:" + "0" * 32
 SPLITTER = Splitter(Decimal("0.01"), lambda order, name: VAULT.digest(f"{order} {name}".encode(), purpose="test"))
-JOURNEYS = journeys_holdings(VAULT, partial(erase_visits, pseudonym_of=partial(visit_pseudonym, VAULT)), partial(erase_paths, SPLITTER))
+JOURNEYS = journeys_holdings(VAULT, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, VAULT)), partial(erase_paths, SPLITTER))
 DECLARED: dict[str, Sequence[PersonalTable]] = {
     "gdpr": GDPR,
     "identity": IDENTITY,

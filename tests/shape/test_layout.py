@@ -21,11 +21,12 @@ TOP_LEVEL = {
 }
 SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
-    *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection"),
+    *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is gathered from them
 while it is read; calls go to systems outside of the mesh; deadlines are told to operators, and losses are what a
-log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service."""
+log lost that the service had answered for; a projection is kept ready to be read, and follows from other tables of the service; a store
+reads it and keeps it current; actions are read page by page."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "gateway", "kit", "services")
 OWN_WORDS = re.compile(

@@ -17,7 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.people.vault import Vault
-from services.journeys.attribution import EVERY_MODEL, LOOKBACK, MARKOV, MODELS, NONE, Order, Path, Totals, Visit, paths_of, visit_of
+from services.journeys.attribution import (
+    EVERY_MODEL,
+    LOOKBACK,
+    MARKOV,
+    MODELS,
+    NONE,
+    BrowserSession,
+    Order,
+    Path,
+    Totals,
+    browser_session_of,
+    paths_of,
+)
 from services.journeys.markov import MOST_STATES, OTHER, removal_effects, steps_of
 from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import Share, Splitter, split
@@ -37,26 +49,26 @@ def by_name(name: str) -> bytes:
 
 
 SPLITTER = Splitter(CENT, lambda order, name: VAULT.digest(f"{order}\0{name}".encode(), purpose="attribution"))
-Shop = dict[str, tuple[list[Order], list[Visit]]]
-"""Orders and visits by person."""
+Shop = dict[str, tuple[list[Order], list[BrowserSession]]]
+"""Orders and sessions by person."""
 
 
 @st.composite
 def shops(draw: st.DrawFn) -> Shop:
-    """Orders and visits of some persons, at times of which several are the same."""
+    """Orders and sessions of some persons, at times of which several are the same."""
     shop: Shop = {}
     for person in "abc":
         began = draw(st.lists(st.tuples(st.integers(0, 230), st.sampled_from(SOURCES)), max_size=6))
-        visits = [visit(days, source, f"session:{person}{number}") for number, (days, source) in enumerate(began)]
+        sessions = [browser_session(days, source, f"session:{person}{number}") for number, (days, source) in enumerate(began)]
         orders: list[Order] = []
         for number, (days, net, own) in enumerate(draw(st.lists(st.tuples(st.integers(0, 100), amounts, st.booleans()), max_size=4))):
-            orders.append(Order(f"{person}{number}", visits[0].session if own and visits else "", NOW - timedelta(days=days), net))
-        shop[person] = orders, visits
+            orders.append(Order(f"{person}{number}", sessions[0].identifier if own and sessions else "", NOW - timedelta(days=days), net))
+        shop[person] = orders, sessions
     return shop
 
 
 def paths(shop: Shop) -> list[Path]:
-    return [path for person, (orders, visits) in shop.items() for path in paths_of(person, orders, visits, {})]
+    return [path for person, (orders, sessions) in shop.items() for path in paths_of(person, orders, sessions, {})]
 
 
 def totals(model: str, given_paths: Sequence[Path]) -> Totals:
@@ -91,12 +103,12 @@ def test_the_order_of_what_is_given_does_not_matter(shop: Shop, model: str, chan
 @given(shops(), st.sampled_from([*MODELS]))
 def test_a_refunded_order_leaves_what_the_others_gave(shop: Shop, model: str) -> None:
     whole = attributed(model, shop)
-    for person, (orders, visits) in shop.items():
+    for person, (orders, sessions) in shop.items():
         for refunded in orders:
             [own] = [path for path in paths(shop) if path.ending == f"order:{refunded.purchase_id}"]
             theirs = totals(model, [own]).shares()
             left = attributed(
-                model, {**shop, person: ([each._replace(net=Decimal(0)) if each is refunded else each for each in orders], visits)}
+                model, {**shop, person: ([each._replace(net=Decimal(0)) if each is refunded else each for each in orders], sessions)}
             )
             assert {name: share.amount - (theirs[name].amount if name in theirs else 0) for name, share in whole.items()} == {
                 name: share.amount for name, share in left.items()
@@ -124,17 +136,17 @@ def content(found: Totals) -> dict[str, Any]:
 
 @quick
 @given(shops())
-def test_every_visit_is_on_one_path_that_lasts_ninety_days_at_most(shop: Shop) -> None:
-    for person, (orders, visits) in shop.items():
-        found = [*paths_of(person, orders, visits, {})]
+def test_every_session_is_on_one_path_that_lasts_ninety_days_at_most(shop: Shop) -> None:
+    for person, (orders, sessions) in shop.items():
+        found = [*paths_of(person, orders, sessions, {})]
         assert len({path.ending for path in found}) == len(found)
         assert sum(path.bought for path in found) == len(orders)
         for path in found:
-            assert list(path.visits) == sorted(path.visits)
-            assert not path.visits or path.ended_at - path.visits[0].began <= LOOKBACK
-        seen = [each.session for path in found for each in path.visits]
-        assert set(seen) == {each.session for each in visits}
-        # Only the visit in which somebody bought twice is on two.
+            assert list(path.sessions) == sorted(path.sessions)
+            assert not path.sessions or path.ended_at - path.sessions[0].began <= LOOKBACK
+        seen = [each.identifier for path in found for each in path.sessions]
+        assert set(seen) == {each.identifier for each in sessions}
+        # Only the session in which a person bought twice is on two.
         assert {each for each in seen if seen.count(each) > 1} <= {order.session for order in orders}
 
 
@@ -163,13 +175,13 @@ def test_what_rounding_leaves_goes_to_the_largest_remainders(total: str, unit: s
     assert split(Decimal(total), thirds, Decimal(unit), by_name) == {name: Decimal(part) for name, part in expected.items()}
 
 
-def bought(purchase_id: str, net: str, visits: Sequence[Visit]) -> Path:
-    return Path("a", f"order:{purchase_id}", NOW, Decimal(net), tuple(visits))
+def bought(purchase_id: str, net: str, sessions: Sequence[BrowserSession]) -> Path:
+    return Path("a", f"order:{purchase_id}", NOW, Decimal(net), tuple(sessions))
 
 
 def test_the_cent_that_is_left_favours_no_name() -> None:
-    visits = [visit(days, name) for days, name in ((3, "a"), (2, "b"), (1, "c"))]
-    shares = totals("linear", [bought(f"order-{number}", "1", visits) for number in range(3000)]).shares()
+    sessions = [browser_session(days, name) for days, name in ((3, "a"), (2, "b"), (1, "c"))]
+    shares = totals("linear", [bought(f"order-{number}", "1", sessions) for number in range(3000)]).shares()
     assert sum(share.amount for share in shares.values()) == 3000
     # Each of 3000 cents goes to one of three: 1000 each, and a standard deviation of 26.
     assert all(abs(share.amount - 1000) < Decimal("1.30") for share in shares.values())
@@ -177,7 +189,7 @@ def test_the_cent_that_is_left_favours_no_name() -> None:
 
 
 def test_of_the_same_order_the_same_name_gets_the_cent() -> None:
-    path = [visit(2, "a"), visit(1, "b")]
+    path = [browser_session(2, "a"), browser_session(1, "b")]
     first: dict[int, str] = {}
     for number in range(20):
         once, again = (totals("linear", [bought(f"order-{number}", "0.01", path)]).shares() for _ in range(2))
@@ -188,8 +200,8 @@ def test_of_the_same_order_the_same_name_gets_the_cent() -> None:
     assert set(first.values()) == {"a", "b"}
 
 
-def visit(days: float, name: str, session: str = "") -> Visit:
-    return Visit(NOW - timedelta(days=days), session or f"session:{days}", None if name == DIRECT else name)
+def browser_session(days: float, name: str, identifier: str = "") -> BrowserSession:
+    return BrowserSession(NOW - timedelta(days=days), identifier or f"session:{days}", None if name == DIRECT else name)
 
 
 @pytest.mark.parametrize(
@@ -206,46 +218,47 @@ def visit(days: float, name: str, session: str = "") -> Visit:
     ],
 )
 def test_each_model_is_the_one_it_is_known_as(model: str, count: int, expected: list[Fraction]) -> None:
-    path = [visit(7 * (count - place), "google") for place in range(count)]
+    path = [browser_session(7 * (count - index), "google") for index in range(count)]
     found = MODELS[model](path, NOW)
     assert [Fraction(weight, sum(found)) for weight in found] == expected
 
 
-def test_direct_visits_get_the_last_non_direct_share_only_among_themselves() -> None:
-    assert MODELS["last_non_direct"]([visit(3, "google"), visit(2, DIRECT), visit(1, DIRECT)], NOW) == [1, 0, 0]
-    assert MODELS["last_non_direct"]([visit(2, DIRECT), visit(1, DIRECT)], NOW) == [0, 1]
+def test_direct_sessions_get_the_last_non_direct_share_only_among_themselves() -> None:
+    path = [browser_session(3, "google"), browser_session(2, DIRECT), browser_session(1, DIRECT)]
+    assert MODELS["last_non_direct"](path, NOW) == [1, 0, 0]
+    assert MODELS["last_non_direct"](path[1:], NOW) == [0, 1]
 
 
-def names(found: Iterable[Path]) -> dict[str, list[str | None]]:
+def sources(found: Iterable[Path]) -> dict[str, list[str | None]]:
     """The sources on each path, by its ending."""
-    return {path.ending: [each.source for each in path.visits] for path in found}
+    return {path.ending: [each.source for each in path.sessions] for path in found}
 
 
 def test_a_path_is_what_lies_between_two_orders_and_ninety_days() -> None:
-    visits = [visit(days, f"v{days}") for days in (95, 90, 60, 30, 20, 1)]
+    sessions = [browser_session(days, f"v{days}") for days in (95, 90, 60, 30, 20, 1)]
     orders = [Order(f"{days}", "", NOW - timedelta(days=days), Decimal(1)) for days in (30, 25, 10, 0)]
-    assert names(paths_of("a", orders, visits, {})) == {
+    assert sources(paths_of("a", orders, sessions, {})) == {
         "order:30": ["v95", "v90", "v60", "v30"],
         "order:25": [],
         "order:10": ["v20"],
         "order:0": ["v1"],
     }
-    assert names(paths_of("a", orders[-1:], visits, {})) == {
+    assert sources(paths_of("a", orders[-1:], sessions, {})) == {
         "session:95": ["v95"],
         "order:0": ["v90", "v60", "v30", "v20", "v1"],
     }
     assert timedelta(days=90) == LOOKBACK
 
 
-def test_visits_that_no_order_followed_are_on_lost_paths_of_ninety_days() -> None:
-    visits = [visit(days, f"v{days}") for days in (300, 250, 210, 209, 119, 3)]
-    assert names(paths_of("a", [], visits, {})) == {
+def test_sessions_that_no_order_followed_are_on_lost_paths_of_ninety_days() -> None:
+    sessions = [browser_session(days, f"v{days}") for days in (300, 250, 210, 209, 119, 3)]
+    assert sources(paths_of("a", [], sessions, {})) == {
         "session:210": ["v300", "v250", "v210"],
         "session:119": ["v209", "v119"],
         "session:3": ["v3"],
     }
     order = Order("o", "", NOW - timedelta(days=205), Decimal(1))
-    assert names(paths_of("a", [order], visits, {})) == {
+    assert sources(paths_of("a", [order], sessions, {})) == {
         "session:300": ["v300"],
         "order:o": ["v250", "v210", "v209"],
         "session:119": ["v119"],
@@ -253,23 +266,23 @@ def test_visits_that_no_order_followed_are_on_lost_paths_of_ninety_days() -> Non
     }
 
 
-def test_the_visit_of_an_order_is_on_its_path_whoever_was_seen_in_it() -> None:
-    own = {"session:2": visit(2, "google")}
+def test_the_session_of_an_order_is_on_its_path_whichever_identifiers_were_seen_in_it() -> None:
+    placed_in = {"session:2": browser_session(2, "google")}
     order = Order("o", "session:2", NOW, Decimal(10))
-    assert totals("linear", [*paths_of("a", [order], [], own)]).shares()["google"].amount == 10
+    assert totals("linear", [*paths_of("a", [order], [], placed_in)]).shares()["google"].amount == 10
     assert list(totals("linear", [*paths_of("a", [order], [], {})]).shares()) == [NONE]
     again = order._replace(purchase_id="p", paid_at=NOW + timedelta(minutes=1))
-    assert names(paths_of("a", [again, order], [], own))["order:p"] == ["google"]
+    assert sources(paths_of("a", [again, order], [], placed_in))["order:p"] == ["google"]
 
 
-def test_a_visit_is_grouped_by_what_it_says() -> None:
-    said = visit_of(SessionFacts("session:1", "", NOW, NOW, "e1", "google", "search", ""))
-    assert [said.name(group) for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
-    assert visit_of(SessionFacts("session:1", "", NOW, NOW, "e1")).name("campaign") == DIRECT
+def test_a_session_is_grouped_by_its_facts() -> None:
+    session = browser_session_of(SessionFacts("session:1", "", NOW, NOW, "e1", "google", "search", ""))
+    assert [session.name(group) for group in ("source", "medium", "campaign")] == ["google", "search", "(not set)"]
+    assert browser_session_of(SessionFacts("session:1", "", NOW, NOW, "e1")).name("campaign") == DIRECT
 
 
 def removed(bought: Sequence[Sequence[str]], lost: Sequence[Sequence[str]], name: str) -> float:
-    """The chance of a purchase when all that leads to a name leads to nothing, by walking the chain many steps."""
+    """The probability of a purchase when every transition to a name leads to nothing, by walking the chain many steps."""
     transitions: dict[str, list[str]] = {}
     for path, end in [*((path, "+") for path in bought), *((path, "-") for path in lost)]:
         for state, to in pairwise(["^", *path, end]):
@@ -315,7 +328,7 @@ def test_the_chain_of_the_literature_is_reproduced() -> None:
 
 def test_nobody_who_buys_means_no_effect() -> None:
     assert effects_of([], [["a"]]) == {}
-    assert totals(MARKOV, [*paths_of("a", [], [visit(1, "google")], {})]).shares() == {}
+    assert totals(MARKOV, [*paths_of("a", [], [browser_session(1, "google")], {})]).shares() == {}
 
 
 def test_rare_names_share_one_state() -> None:

@@ -66,24 +66,24 @@ actions = st.lists(st.tuples(st.sampled_from("pq"), st.sampled_from("abc"), st.i
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=5), actions, st.none() | st.integers(1, 8))
-def test_a_funnel_is_what_its_definition_says(steps: list[str], told: list[Action], minutes: int | None) -> None:
+def test_a_funnel_is_what_its_definition_says(steps: list[str], actions: list[Action], minutes: int | None) -> None:
     window = None if minutes is None else timedelta(minutes=minutes)
-    told = [action for action in told if action[1] in steps]
-    assert [(step.people, step.median_time) for step in counted(steps, told, window)] == defined(steps, told, window)
+    actions = [action for action in actions if action[1] in steps]
+    assert [(step.people, step.median_time) for step in counted(steps, actions, window)] == defined(steps, actions, window)
 
 
 def test_what_is_told_in_portions_is_counted_as_one() -> None:
-    told: list[Action] = [("p", "a", at(0)), ("q", "a", at(1)), ("p", "b", at(2)), ("q", "b", at(9))]
+    actions: list[Action] = [("p", "a", at(0)), ("q", "a", at(1)), ("p", "b", at(2)), ("q", "b", at(9))]
     funnel = Funnel(["a", "b"])
-    for action in told:
+    for action in actions:
         funnel.add([action])
-    assert funnel.count() == counted(["a", "b"], told)
+    assert funnel.count() == counted(["a", "b"], actions)
 
 
 def test_a_step_tells_who_left_and_how_long_the_others_took() -> None:
-    told: list[Action] = [(person, "a", at(0)) for person in "pqrs"]
-    told += [("p", "b", at(1)), ("q", "b", at(2)), ("r", "b", at(30)), ("r", "c", at(31))]
-    assert counted(["a", "b", "c", "d"], told) == [
+    actions: list[Action] = [(person, "a", at(0)) for person in "pqrs"]
+    actions += [("p", "b", at(1)), ("q", "b", at(2)), ("r", "b", at(30)), ("r", "c", at(31))]
+    assert counted(["a", "b", "c", "d"], actions) == [
         Step("a", 4, 0, 1.0, None),
         Step("b", 3, 1, 0.75, timedelta(minutes=2)),
         Step("c", 1, 2, 1 / 3, timedelta(minutes=1)),
@@ -92,9 +92,9 @@ def test_a_step_tells_who_left_and_how_long_the_others_took() -> None:
 
 
 def test_a_chain_may_start_at_any_first_step() -> None:
-    told: list[Action] = [("p", "a", at(0)), ("p", "a", at(100)), ("p", "b", at(101)), ("p", "c", at(102))]
-    assert [step.people for step in counted(["a", "b", "c"], told, timedelta(minutes=2))] == [1, 1, 1]
-    assert [step.people for step in counted(["a", "b", "c"], told, timedelta(minutes=1))] == [1, 1, 0]
+    actions: list[Action] = [("p", "a", at(0)), ("p", "a", at(100)), ("p", "b", at(101)), ("p", "c", at(102))]
+    assert [step.people for step in counted(["a", "b", "c"], actions, timedelta(minutes=2))] == [1, 1, 1]
+    assert [step.people for step in counted(["a", "b", "c"], actions, timedelta(minutes=1))] == [1, 1, 0]
 
 
 def test_one_action_is_one_step() -> None:

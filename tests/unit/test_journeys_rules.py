@@ -1,4 +1,4 @@
-"""What single touchpoints show: a stage, where their visit came from, an exact amount."""
+"""Single touchpoints: their stage, where their session came from, their exact amount."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.errors import InvalidRequest
 from kit.people.subjects.words import ACTIONS
 from kit.rules import page_key, page_token
-from services.journeys.journey import Part, Purchase, stages, visits
+from services.journeys.journey import Part, Purchase, sessions, stages
 from services.journeys.rules import STAGE_OF, SessionFacts, amount, earliest, stage_of, wrong_currency
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -51,10 +51,10 @@ def test_an_action_or_its_page_shows_the_stage(action: str, page_url: str, stage
     assert stage_of(action, page_url) == stage
 
 
-def session_facts(minutes: int, says: bool, name: str, source: str | None) -> SessionFacts:
+def session_facts(minutes: int, is_external: bool, external_id: str, source: str | None) -> SessionFacts:
     at = NOW + timedelta(minutes=minutes)
     one = SessionFacts("session:s", "session:s", at)
-    return one._replace(external_at=at, external_id=name, source=source, medium=source, campaign=source) if says else one
+    return one._replace(external_at=at, external_id=external_id, source=source, medium=source, campaign=source) if is_external else one
 
 
 seen = st.builds(
@@ -64,9 +64,7 @@ seen = st.builds(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(seen, min_size=1, max_size=8, unique_by=lambda one: (one.external_at, one.external_id)), st.randoms(use_true_random=False))
-def test_a_visit_comes_from_where_its_first_touchpoint_says_in_whatever_order_they_come(
-    several: list[SessionFacts], chance: Random
-) -> None:
+def test_a_session_comes_from_where_its_first_external_touchpoint_states_in_any_order(several: list[SessionFacts], chance: Random) -> None:
     whole = earliest(several)
     assert whole.started_at == min(one.started_at for one in several)
     said = sorted((one.external_at, one.external_id, one.source) for one in several if one.external_at)
@@ -115,7 +113,7 @@ def test_stages_come_in_the_order_in_which_they_were_reached() -> None:
     assert stages([part("purchase", 0), part("awareness", 0)], [])[0][0] == "awareness"
 
 
-def test_a_visit_is_named_by_its_session_or_by_the_visitor_of_a_day() -> None:
+def test_a_session_is_identified_by_its_id_or_by_the_visitor_of_a_day() -> None:
     later = NOW + timedelta(1)
     parts = [
         Part("s", "session:s", "awareness", 2, NOW, later),
@@ -123,13 +121,13 @@ def test_a_visit_is_named_by_its_session_or_by_the_visitor_of_a_day() -> None:
         Part(None, "visitor:v", "awareness", 1, later, later),
         Part(None, "wordpress:42", "awareness", 1, NOW, NOW),
     ]
-    assert visits(parts) == [("session:s", NOW, later, 3), ("visitor:v", later, later, 1)]
+    assert sessions(parts) == [("session:s", NOW, later, 3), ("visitor:v", later, later, 1)]
     many = [Part(f"{number:04}", "session:x", "awareness", 1, NOW, NOW) for number in range(1001)]
-    assert [visits(many)[place].session for place in (0, -1)] == ["session:0001", "session:1000"]
+    assert [sessions(many)[index].identifier for index in (0, -1)] == ["session:0001", "session:1000"]
 
 
 @pytest.mark.parametrize("name", ["e1", "purchase/7", "with space", "é"])
-def test_a_page_token_says_where_the_page_ended(name: str) -> None:
+def test_a_page_token_states_where_the_page_ended(name: str) -> None:
     assert page_key(page_token(NOW, name), str) == (NOW, name)
     assert page_key("", str) is None
 

@@ -1,4 +1,4 @@
-"""What is held of a person as one document, gathered from all holders while it is fetched: no copy of it is kept."""
+"""All data of a person as one document, gathered from all holders while it is downloaded: no copy is stored."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from kit.errors import Conflict, NotFound
 from kit.people.keys.store import Keys
 from kit.server import run_every
 from services.gdpr.holders import Holders
-from services.gdpr.messages import NAMES_CONTEXT
+from services.gdpr.messages import IDENTIFIERS_CONTEXT
 from services.gdpr.repository import ArchiveLinks, Audit, Requests
 from services.gdpr.rules import HOLD
 
 SECTIONS: Final = {
-    "wordpress_data": "The account: its profile, the names under which the site knows the person, and accounts that were merged with it.",
-    "analytics_data": "What was done on the site, visit by visit, and the campaign that led there first.",
-    "purchase_history": "Orders with their lines, every payment and refund, and what was told of them.",
+    "wordpress_data": "The account: its profile, the identifiers of the person on the site, and accounts that were merged with it.",
+    "analytics_data": "What was done on the site, session by session, and the campaign that led there first.",
+    "purchase_history": "Orders with their lines, every payment and refund, and what was reported of them.",
     "email_data": "The mailing lists the person is on, or has left.",
     "consents": "What the person allowed or refused, and when: every choice, none overwritten.",
-    "journeys": "How the person came to buy: touchpoints, visits, and the goals that were reached.",
+    "journeys": "How the person came to buy: touchpoints, sessions, and the goals that were reached.",
 }
 """The parts of an archive, in this order, and what they mean."""
 
@@ -46,15 +46,15 @@ class _Fetch(NamedTuple):
     """An archive that is being fetched."""
 
     client: str
-    names: Sequence[str]
+    identifiers: Sequence[str]
     held_until: datetime
 
 
 class Archives:
-    """Shows archives, each of them once.
+    """Serves archives, each of them once.
 
-    Who fetches one holds its link, so that nobody else does meanwhile; whoever dies on the way holds it for a minute more. The
-    link goes before the archive's last word: no two fetches are ever complete.
+    A fetch holds its link exclusively; the hold of one that dies expires after a minute. The link is deleted before the last part of
+    the archive is sent, so only one fetch can ever be complete.
     """
 
     def __init__(self, sessions: Sessions, keys: Keys, holders: Holders, site: str) -> None:
@@ -64,17 +64,17 @@ class Archives:
         self._site = site
 
     async def fetch(self, request_id: str) -> AsyncGenerator[bytes]:
-        """The archive of a request, in portions.
+        """Yields the archive of a request in portions.
 
         Raises:
-            NotFound: there is no link to it any more.
-            Conflict: somebody else is fetching it.
-            Unavailable: a holder does not answer. The link stays.
+            NotFound: its link does not exist any more.
+            Conflict: another fetch holds it.
+            Unavailable: a holder does not respond. The link stays.
         """
-        client, names, held = await transact(self._sessions, lambda session: self._begin(session, request_id))
+        client, identifiers, held = await transact(self._sessions, lambda session: self._begin(session, request_id))
         try:
             await self._holders.answer()
-            archive = Archive(self._holders, names, {"request": request_id, "site": self._site})
+            archive = Archive(self._holders, identifiers, {"request": request_id, "site": self._site})
             async with aclosing(archive.portions()) as portions:
                 async for portion in portions:
                     held = await self._hold_on(request_id, held)
@@ -82,11 +82,11 @@ class Archives:
             await transact(self._sessions, lambda session: self._finish(session, request_id, client, held))
             yield archive.end()
         finally:
-            # Finds nothing once it is finished.
+            # Does nothing once it is finished.
             await transact(self._sessions, lambda session: ArchiveLinks(session).hold(request_id, held, None))
 
     async def sweep(self) -> None:
-        """Forgets whom expired links were for, until cancelled."""
+        """Deletes expired links periodically, until cancelled."""
 
         async def expire(session: AsyncSession) -> int:
             return await ArchiveLinks(session).expire(datetime.now(UTC))
@@ -101,10 +101,10 @@ class Archives:
         if not await links.take(request_id, now, now + HOLD):
             message = "id: the archive is being fetched"
             raise Conflict(message)
-        subject = (await self._keys.decryptor([link.name])).open(link.name, context=NAMES_CONTEXT)
-        if not subject:
+        identifier = (await self._keys.decryptor([link.name])).open(link.name, context=IDENTIFIERS_CONTEXT)
+        if not identifier:
             raise NotFound(NO_LINK)
-        return _Fetch(request.client, await requests.names(subject), now + HOLD)
+        return _Fetch(request.client, await requests.identifiers(identifier), now + HOLD)
 
     async def _hold_on(self, request_id: str, held: datetime) -> datetime:
         until = datetime.now(UTC) + HOLD
@@ -122,16 +122,16 @@ class Archives:
 
 
 class Archive:
-    """The document, portion by portion."""
+    """The document, in portions."""
 
-    def __init__(self, holders: Holders, names: Sequence[str], facts: dict[str, Any]) -> None:
+    def __init__(self, holders: Holders, identifiers: Sequence[str], facts: dict[str, Any]) -> None:
         self._holders = holders
-        self._names = names
+        self._identifiers = identifiers
         self._facts = {**facts, "made_at": datetime.now(UTC).isoformat(timespec="seconds")}
         self._rows = Counter[str](dict.fromkeys(SECTIONS, 0))
 
     async def portions(self) -> AsyncGenerator[bytes]:
-        """All of it but its end."""
+        """Yields all of it but its end."""
         portion = bytearray()
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
@@ -142,7 +142,7 @@ class Archive:
         yield bytes(portion)
 
     def end(self) -> bytes:
-        """Its end, without which it is no document."""
+        """Returns its end, without which the document is invalid."""
         return b',\n"rows": %s,\n"complete": true\n}\n' % orjson.dumps(self._rows)
 
     async def _pieces(self) -> AsyncGenerator[bytes]:
@@ -151,7 +151,7 @@ class Archive:
             yield b',\n"%s": {\n"about": %s' % (section.encode(), orjson.dumps(about))
             table = ""
             for holder in self._holders.names:
-                async with aclosing(self._holders.export(holder, self._names, section)) as rows:
+                async with aclosing(self._holders.export(holder, self._identifiers, section)) as rows:
                     async for row in rows:
                         if row.table != table:
                             yield (b"\n]" if table else b"") + b',\n"%s": [\n' % row.table.encode()

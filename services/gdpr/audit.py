@@ -1,6 +1,6 @@
-"""The audit log is a chain: each entry's hash covers the one before, and each receipt names the entry that was the last one then.
+"""The audit log is a hash chain: each entry's hash covers the previous one, and each receipt has the hash of the latest entry.
 
-Nothing in either says whose data it was about.
+Neither identifies the person whose data it is about.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 START: Final = "0" * 64
-"""What the first entry has in the place of a hash before it."""
+"""The previous hash of the first entry."""
 
 
 class Link(NamedTuple):
@@ -26,28 +26,28 @@ class Link(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What was done at a request, signed."""
+    """The signed receipt of a request."""
 
     document: str
-    """JSON; `audit_head` is the hash of the entry that says it was done."""
+    """JSON; `audit_head` is the hash of the entry that records its completion."""
     signature: str
 
 
 def link(last: Link | None, entry: Mapping[str, Any]) -> Link:
-    """The entry that comes behind the last one."""
+    """Returns the entry that follows the last one."""
     number, prev_hash, text = (last.number + 1 if last else 1), (last.hash if last else START), canonical(entry)
     return Link(number, text, prev_hash, _hash(number, text, prev_hash))
 
 
 def canonical(facts: Mapping[str, Any]) -> str:
-    """Facts as they are hashed and signed."""
+    """Serialises facts as they are hashed and signed."""
     return orjson.dumps(facts, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def faults(
     chain: Sequence[Link], receipts: Iterable[Receipt], is_signed: Callable[[str, str], bool], requests: Iterable[str] = ()
 ) -> list[str]:
-    """What is wrong with a chain, the receipts that go with it and the requests that it tells of; empty when nothing is."""
+    """Returns the faults of a chain, its receipts and its requests; empty if there are none."""
     found: list[str] = []
     last: Link | None = None
     for each in chain:
@@ -63,9 +63,9 @@ def faults(
             found.append("a receipt is not signed by this mesh, or was changed")
         elif orjson.loads(receipt.document)["audit_head"] not in known:
             found.append(f"the entry of request {orjson.loads(receipt.document)['request']} is missing")
-    # One that is not done has no receipt yet: its own entry may be the tail that somebody cut.
-    told = "\n".join(each.entry for each in chain)
-    return found + [f"no entry tells of request {request}" for request in requests if f'"{request}"' not in told]
+    # A request that is not done has no receipt yet: its own entry may be a tail that was cut off.
+    entries = "\n".join(each.entry for each in chain)
+    return found + [f"no entry mentions request {request}" for request in requests if f'"{request}"' not in entries]
 
 
 def _hash(number: int, entry: str, prev_hash: str) -> str:

@@ -1,4 +1,4 @@
-"""Tells other systems whom to forget: webhooks, signed as Standard Webhooks has it (https://www.standardwebhooks.com)."""
+"""Asks other systems to erase persons: webhooks, signed as Standard Webhooks specifies (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kit.errors import Unavailable
 from services.gdpr.settings import GdprSettings
 
 TYPE: Final = "person.erased"
-"""What a call is about."""
+"""The type of the webhook."""
 
 _SECONDS: Final = 10.0
 _REST: Final = timedelta(seconds=30)
-"""For so long a system that did not answer is left alone: other requests would wait for it, one after the other."""
+"""How long a system that did not respond is not called: other requests would wait for it, one after the other."""
 
 
 class Calls:
-    """Systems outside of the mesh that know its persons."""
+    """Systems outside of the mesh that hold data of its persons."""
 
     def __init__(self, settings: GdprSettings) -> None:
         self._addresses = {name: str(url) for name, url in settings.site_erasure_calls.items()}
@@ -30,18 +30,18 @@ class Calls:
         self._resting: dict[str, datetime] = {}
         self.systems = sorted(self._addresses)
 
-    async def tell(self, system: str, request_id: str, whom: Mapping[str, Any]) -> None:
-        """Tells a system whom to forget. It knows by the id of the call that it was told before.
+    async def erase(self, system: str, request_id: str, person: Mapping[str, Any]) -> None:
+        """Asks a system to erase a person. The id of the call is the idempotency key.
 
         Raises:
-            Unavailable: it did not take it, or is not known any more.
+            Unavailable: it did not accept the call, or is not in the settings any more.
         """
         if self._webhook is None or system not in self._addresses:
             raise Unavailable(f"{system} is not in the settings")
         call, now = f"{request_id}-{system}", datetime.now(UTC)
         if system in self._resting and now < self._resting[system]:
             raise Unavailable(f"{system} did not answer a moment ago")
-        body = orjson.dumps({"type": TYPE, "timestamp": now.isoformat(), "data": {"request": request_id, **whom}})
+        body = orjson.dumps({"type": TYPE, "timestamp": now.isoformat(), "data": {"request": request_id, **person}})
         headers = {
             "content-type": "application/json",
             "user-agent": "pmp-mesh",

@@ -1,4 +1,4 @@
-"""Tells operators what the law and people wait for."""
+"""Metrics of the deadlines of requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MetricName(StrEnum):
 
 
 class Deadlines:
-    """Gauges of what the law and people wait for. Every replica tells the same."""
+    """Gauges of open requests and overdue steps. Every replica reports the same."""
 
     def __init__(self, sessions: Sessions, vault: Vault) -> None:
         self._sessions = sessions
@@ -33,7 +33,7 @@ class Deadlines:
         self._steps = Gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
 
     async def run(self) -> None:
-        """Looks every 15 seconds, until cancelled."""
+        """Sets the gauges every 15 seconds, until cancelled."""
         await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "deadlines not looked at")
 
     async def look(self, now: datetime) -> None:

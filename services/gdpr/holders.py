@@ -1,4 +1,4 @@
-"""The services that hold something of persons, as gdpr asks them."""
+"""Clients of the services that hold personal data."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
 from kit.errors import Unavailable
 from kit.settings import Settings, mesh_tokens
-from services.gdpr.rules import Place
+from services.gdpr.rules import TopicPartition
 
-_NAMES_AT_ONCE: Final = 1000
+_IDENTIFIERS_AT_ONCE: Final = 1000
 _WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
-"""Sections of an export in which somebody's e-mail addresses stand in clear."""
+"""Sections of an export with e-mail addresses in plain text."""
 _CALL_SECONDS: Final = 120.0
 _EXPORT_SECONDS: Final = 900.0
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a holder answered."""
+    """The response of a holder."""
 
     tables: Counter[str] = field(default_factory=Counter[str])
-    """What went now, or would go."""
+    """Rows erased by this call, or that would be, by table."""
     total: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What went under the task so far."""
-    read: dict[Place, str] = field(default_factory=dict[Place, str])
-    written: dict[Place, str] = field(default_factory=dict[Place, str])
+    """Rows erased under the task so far, by table."""
+    read: dict[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
+    written: dict[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
     entries_left: int = 0
 
 
 class Holders:
-    """The services that hold something of persons.
+    """The services that hold personal data.
 
     Args:
         names: the services.
@@ -55,89 +55,89 @@ class Holders:
     async def erase(
         self,
         holder: str,
-        names: Sequence[str] = (),
+        identifiers: Sequence[str] = (),
         pseudonym: str = "",
         *,
         task: str = "",
         dry_run: bool = False,
-        through: Mapping[Place, str] | None = None,
+        through: Mapping[TopicPartition, str] | None = None,
     ) -> Answer:
-        """Erases names at a holder, which counts what goes under the task, or asks how far it is.
+        """Erases identifiers at a holder, which counts the rows under the task; without identifiers returns its progress.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: it does not respond.
         """
-        purge = [pb.Place(topic=topic, partition=partition, position=at) for (topic, partition), at in (through or {}).items()]
+        purge = [pb.Place(topic=topic, partition=partition, position=offset) for (topic, partition), offset in (through or {}).items()]
         whole = Answer()
-        async with self._asked(holder) as stub:
-            for some in _portions(names) or [()]:
+        async with self._called(holder) as stub:
+            for some in _batches(identifiers) or [()]:
                 request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
                 answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
                 whole.tables.update({each.table: each.rows for each in answer.tables})
-                # What was read before the first portion was erased is what counts.
-                whole.read = whole.read or _places(answer.read)
+                # Only what was read before the first batch was erased counts.
+                whole.read = whole.read or _offsets(answer.read)
                 whole.total = {each.table: each.rows for each in answer.total}
-                whole.written, whole.entries_left = _places(answer.written), answer.entries_left
+                whole.written, whole.entries_left = _offsets(answer.written), answer.entries_left
         return whole
 
     async def answer(self) -> None:
-        """Returns when all of them answer.
+        """Returns once all of them respond.
 
         Raises:
             Unavailable: one does not.
         """
         await asyncio.gather(*(self.erase(holder, dry_run=True) for holder in self.names))
 
-    async def export(self, holder: str, names: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
-        """What a holder has for a section of somebody's archive: table by table, each row once.
+    async def export(self, holder: str, identifiers: Sequence[str], section: str) -> AsyncGenerator[pb.ExportResponse]:
+        """Yields a holder's rows for a section of an archive: table by table, each row once.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: it does not respond.
         """
-        portions = _portions(names)
-        if len(portions) == 1:
-            async with aclosing(self._exported(holder, names, section)) as rows:
+        batches = _batches(identifiers)
+        if len(batches) == 1:
+            async with aclosing(self._exported(holder, identifiers, section)) as rows:
                 async for row in rows:
                     yield row
             return
-        # More names than it takes at once: each portion of them is asked for anew, table by table.
-        tables = dict.fromkeys([row.table for some in portions async for row in self._exported(holder, some, section)])
+        # More identifiers than one call takes: the batches are exported again for each table.
+        tables = dict.fromkeys([row.table for some in batches async for row in self._exported(holder, some, section)])
         for table in tables:
-            shown = set[bytes]()
-            for some in portions:
+            seen = set[bytes]()
+            for some in batches:
                 async with aclosing(self._exported(holder, some, section)) as rows:
                     async for row in rows:
                         digest = blake2b(row.record.encode(), digest_size=16).digest()
-                        if row.table == table and digest not in shown:
-                            shown.add(digest)
+                        if row.table == table and digest not in seen:
+                            seen.add(digest)
                             yield row
 
-    async def addresses(self, names: Sequence[str]) -> set[str]:
-        """E-mail addresses of somebody, as the holders know them.
+    async def addresses(self, identifiers: Sequence[str]) -> set[str]:
+        """Returns the e-mail addresses of a person that the holders have.
 
         Raises:
-            Unavailable: a holder does not answer.
+            Unavailable: a holder does not respond.
         """
         found: set[str] = set()
         for holder in self.names:
-            for some in _portions(names):
+            for some in _batches(identifiers):
                 async with aclosing(self._exported(holder, some, *_WITH_ADDRESSES)) as rows:
                     async for row in rows:
                         found.add(orjson.loads(row.record).get("email") or "")
         return found - {""}
 
-    async def _exported(self, holder: str, names: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
-        async with self._asked(holder) as stub:
-            request = pb.ExportRequest(names=names, sections=sections)
+    async def _exported(self, holder: str, identifiers: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
+        async with self._called(holder) as stub:
+            request = pb.ExportRequest(names=identifiers, sections=sections)
             async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
                 yield row
 
     @asynccontextmanager
-    async def _asked(self, holder: str) -> AsyncGenerator[Any]:
-        """The rpcs of a holder.
+    async def _called(self, holder: str) -> AsyncGenerator[Any]:
+        """Returns the stub of a holder.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: it does not respond.
         """
         try:
             async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
@@ -146,10 +146,10 @@ class Holders:
             raise Unavailable(f"{holder} answers {error.code().name}") from None
 
 
-def _portions(names: Sequence[str]) -> list[Sequence[str]]:
-    """As many names as a holder takes at once, and so on; nothing of none."""
-    return [names[start : start + _NAMES_AT_ONCE] for start in range(0, len(names), _NAMES_AT_ONCE)]
+def _batches(identifiers: Sequence[str]) -> list[Sequence[str]]:
+    """Splits identifiers into batches that a holder takes in one call; none of none."""
+    return [identifiers[start : start + _IDENTIFIERS_AT_ONCE] for start in range(0, len(identifiers), _IDENTIFIERS_AT_ONCE)]
 
 
-def _places(places: Sequence[pb.Place]) -> dict[Place, str]:
+def _offsets(places: Sequence[pb.Place]) -> dict[TopicPartition, str]:
     return {(place.topic, place.partition): place.position for place in places}

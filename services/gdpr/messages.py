@@ -1,4 +1,4 @@
-"""Between rows and messages: what is in force, and what was told, as answers and the topic say it."""
+"""Maps rows to messages: responses and the changes that are published."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from kit.people.privacy import PURPOSES
 from services.gdpr.models import ConsentRow, RequestRow, StepRow
 
 TOPIC: Final = "gdpr"
-"""What is published: what people allow."""
+"""Its messages are consent and suppressions."""
 
-NAMES_CONTEXT: Final = "names"
-"""Context under which the names of a request are sealed."""
+IDENTIFIERS_CONTEXT: Final = "names"
+"""Context under which the identifiers of a request are sealed."""
 
 _UNKNOWN: Final = "unknown"
 
 
-def changed_message(subject: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
-    """What the topic tells of a name."""
+def changed_message(identifier: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
+    """Returns the change to publish of an identifier's consent."""
     choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=_timestamp(row.decided_at)) for purpose, row in in_force.items()}
-    return change_pb2.ConsentChanged(subject=subject, **choices)
+    return change_pb2.ConsentChanged(subject=identifier, **choices)
 
 
 def suppressed_message(digest: bytes, at: datetime) -> change_pb2.SuppressionChanged:
-    """What the topic tells of a name whose person was erased."""
+    """Returns the change to publish of a suppressed identifier."""
     return change_pb2.SuppressionChanged(digest=digest, erased_at=_timestamp(at))
 
 
 def suppression_key(digest: bytes) -> str:
-    """The key under which the topic tells that a name is suppressed."""
+    """Returns the key of a suppression in the topic."""
     return f"suppression {digest.hex()}"
 
 
-def suppression_told(change: change_pb2.SuppressionChanged) -> tuple[str, change_pb2.GdprChanged]:
-    """The same as the topic tells it, under its key."""
+def keyed_suppression(change: change_pb2.SuppressionChanged) -> tuple[str, change_pb2.GdprChanged]:
+    """Returns the change to publish of a suppression, with its key."""
     return suppression_key(change.digest), change_pb2.GdprChanged(suppression=change)
 
 
 def download_message(request_id: str, token: str, expires_at: datetime) -> pb.Download:
-    """A link to an archive."""
+    """Returns a link to an archive."""
     return pb.Download(path=f"/api/v1/gdpr/requests/{request_id}/archive?token={token}", expires_at=_timestamp(expires_at))
 
 
 def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Download | None = None) -> pb.SubjectRequest:
-    """A request as it stands."""
+    """Returns the current state of a request."""
     return pb.SubjectRequest(
         id=row.id,
         kind=row.kind,
@@ -75,7 +75,7 @@ def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Down
 
 
 def receipt_facts(row: RequestRow, steps: Iterable[StepRow], now: datetime) -> dict[str, Any]:
-    """What a receipt says was done: where, when and how much, and not for whom."""
+    """Returns what a receipt records: what was done where, when and how much, but not for whom."""
     return {
         "request": row.id,
         "kind": row.kind,
@@ -90,17 +90,17 @@ def receipt_facts(row: RequestRow, steps: Iterable[StepRow], now: datetime) -> d
 
 
 def tables_message(tables: Mapping[str, int]) -> list[pb.ErasedTable]:
-    """What went, or would go, by table."""
+    """Returns the number of erased rows by table."""
     return [pb.ErasedTable(table=name, rows=rows) for name, rows in sorted(tables.items())]
 
 
 def state_message(in_force: Mapping[str, ConsentRow]) -> pb.ConsentState:
-    """What is in force for each purpose."""
+    """Returns the consent in force for each purpose."""
     return pb.ConsentState(**{purpose: _purpose(in_force.get(purpose)) for purpose in PURPOSES})
 
 
 def entry_message(row: ConsentRow) -> pb.ConsentEntry:
-    """An entry of the history."""
+    """Returns an entry of the history."""
     return pb.ConsentEntry(
         purpose=row.purpose,
         state=_word(row),

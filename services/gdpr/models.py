@@ -1,4 +1,4 @@
-"""Tables of gdpr: everything that was ever told of what people allow, and what was done at their request."""
+"""Tables of gdpr: the history of consent, and requests about personal data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Base(DeclarativeBase):
 
 
 class ConsentRow(Base):
-    """One choice about one purpose, as it was told. Rows are added and never changed."""
+    """One choice about one purpose, as it was reported. Rows are only added."""
 
     __tablename__ = "consents"
     __table_args__ = (
@@ -26,7 +26,7 @@ class ConsentRow(Base):
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     subject: Mapped[str] = mapped_column(Id(280))
-    """The name it was told under."""
+    """The identifier it was reported under."""
     purpose: Mapped[str] = mapped_column(Id(32))
     granted: Mapped[bool] = mapped_column(Boolean)
     decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -34,12 +34,12 @@ class ConsentRow(Base):
     """banner, form, import or api."""
     policy_version: Mapped[str] = mapped_column(Id(100))
     client: Mapped[str] = mapped_column(String(100))
-    """The calling system that told it first."""
+    """The calling system that reported it first."""
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class RequestRow(Base):
-    """A request about a person's data. Once it is done, nothing in it says whose."""
+    """A request about a person's data. Once it is done, nothing in it identifies the person."""
 
     __tablename__ = "subject_requests"
     __table_args__ = (Index("idx_subject_requests_state", "state", "requested_at"),)
@@ -52,22 +52,22 @@ class RequestRow(Base):
     client: Mapped[str] = mapped_column(String(100))
     """The calling system that asked."""
     pseudonym: Mapped[str] = mapped_column(Id(40))
-    """Stands for the person in rows that stay: drawn at random, so that it leads back to nobody. Empty for an export."""
+    """Replaces the person in rows that stay: random, so that it identifies nobody. Empty for an export."""
     names: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The names of the person, sealed; NULL once it is done, and for an export."""
+    """The identifiers of the person, sealed; NULL once it is done, and for an export."""
     contacts: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The person's e-mail addresses, sealed, for systems that know no other name; NULL without any, and once it is done."""
+    """The person's e-mail addresses, sealed, for systems that know no other identifier; NULL without any, and once it is done."""
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     receipt: Mapped[str | None] = mapped_column(Text)
     """What was done, as JSON."""
     signature: Mapped[str | None] = mapped_column(String(128))
-    """The mesh's own under the receipt, in hex."""
+    """The mesh's signature of the receipt, in hex."""
 
 
 class ArchiveLinkRow(Base):
-    """A link to the archive of a person. It goes when it was used or has expired, and with it all that says whose it is."""
+    """A link to the archive of a person. It is deleted once it was used or has expired, and with it all that identifies the person."""
 
     __tablename__ = "archive_links"
     __table_args__ = (
@@ -76,19 +76,19 @@ class ArchiveLinkRow(Base):
     )
 
     owner: Mapped[str] = mapped_column(Id(32), primary_key=True)
-    """Keyed digest, in hex, of who asked: the calling system, and the user that its token was made for."""
+    """Keyed digest, in hex, of the requester: the calling system, and the user that its token was made for."""
     asked_for: Mapped[str] = mapped_column(Id(32), primary_key=True)
-    """Keyed digest, in hex, of whom it is about: asked for again, the same link is valid anew."""
+    """Keyed digest, in hex, of the person: another request for the same person renews the link."""
     request_id: Mapped[str] = mapped_column(Id(36))
     name: Mapped[bytes] = mapped_column(LargeBinary(1000))
-    """The name that was asked for, sealed; what else the person is called is looked up when the archive is fetched."""
+    """The identifier in the request, sealed; the person's other identifiers are looked up when the archive is fetched."""
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """A fetch holds the link until then. No two have the same time: who holds it knows it by that."""
+    """A fetch holds the link until then. The time is unique, so that a fetch recognises its own hold by it."""
 
 
 class AuditRow(Base):
-    """An entry of the audit log. Rows are added and never changed; no two follow the same one."""
+    """An entry of the audit log. Rows are only added; no two follow the same one."""
 
     __tablename__ = "audit_log"
     __table_args__ = (UniqueConstraint("prev_hash", name="uq_audit_log_prev_hash"),)
@@ -101,7 +101,7 @@ class AuditRow(Base):
 
 
 class StepRow(Base):
-    """A step of a request: what is known of it outlives the process that takes it."""
+    """A step of a request: its state outlives the process that works on it."""
 
     __tablename__ = "request_steps"
 
@@ -115,20 +115,20 @@ class StepRow(Base):
     """Kind of the last failure; nothing personal."""
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     next_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Not before this it is tried again."""
+    """Time of the next try."""
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     tables: Mapped[dict[str, int]] = mapped_column(JSON)
-    """What went, by table."""
+    """Erased rows by table."""
     places: Mapped[list[list[Any]]] = mapped_column(JSON)
-    """Places in the log, each a topic, a partition and a position, that the steps behind it go by."""
+    """Offsets in the log, each a topic, a partition and a position, that later steps depend on."""
 
 
 class SuppressedRow(Base):
-    """A name under which nothing is stored any more, and the request that says so."""
+    """A suppressed identifier, under which nothing is stored any more, and the request that suppressed it."""
 
     __tablename__ = "suppressed_names"
     __table_args__ = (Index("idx_suppressed_names_request_id", "request_id"),)
 
     digest: Mapped[str] = mapped_column(Id(32), primary_key=True)
-    """Keyed digest of the name, in hex."""
+    """Keyed digest of the identifier, in hex."""
     request_id: Mapped[str | None] = mapped_column(Id(36))

@@ -1,4 +1,4 @@
-"""What gdpr holds of persons: their choices. An erasure leaves nothing of them."""
+"""The personal tables of gdpr: choices. An erasure deletes them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from kit.people.subjects.holdings import Kind, PersonalTable, Row
 from services.gdpr.models import ConsentRow
 
 
-def _forgotten(row: Row) -> tuple[str, None]:
-    """The topic tells what is in force under a name: no more."""
+def _tombstone(row: Row) -> tuple[str, None]:
+    """Returns the change that deletes an identifier's consent from the topic."""
     return row["subject"], None
 
 
@@ -21,6 +21,6 @@ HOLDINGS: Final = (
         kept="until the person is erased",
         names={"subject": Kind.SUBJECT},
         deletes_rows=True,
-        told=_forgotten,
+        told=_tombstone,
     ),
 )

@@ -1,7 +1,6 @@
-"""Takes requests about people's data step by step to their end: whatever fails or dies on the way, it goes on from what is written down.
+"""Executes requests about personal data step by step: after a failure or a crash it resumes from the state in the database.
 
-A step may be taken twice: each is so made that the second time changes nothing. One process at a time works on them;
-should two, for a moment, they do the same.
+Every step is idempotent. One process at a time works on the requests; if two do for a moment, they do the same.
 """
 
 from __future__ import annotations
@@ -26,10 +25,25 @@ from kit.settings import KEYS_DATABASE
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
 from services.gdpr.holders import Holders
-from services.gdpr.messages import NAMES_CONTEXT, TOPIC, receipt_facts, suppression_told
+from services.gdpr.messages import IDENTIFIERS_CONTEXT, TOPIC, keyed_suppression, receipt_facts
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
-from services.gdpr.rules import CALL, DONE, ERASE, KEYS, NAMES, OVERDUE, PURGE, RUNNING, SUPPRESS, WAITING, Place, pause, reached, whom
+from services.gdpr.rules import (
+    CALL,
+    DONE,
+    ERASE,
+    IDENTIFIERS,
+    KEYS,
+    OVERDUE,
+    PURGE,
+    RUNNING,
+    SUPPRESS,
+    WAITING,
+    TopicPartition,
+    pause,
+    person_to_erase,
+    reached,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -39,20 +53,20 @@ _SOON: Final = timedelta(milliseconds=200)
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """How a try of a step ended."""
+    """The result of one try of a step."""
 
     done: bool
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What went in all tries, of tables where anything did."""
-    places: Mapping[Place, str] = field(default_factory=dict[Place, str])
+    """Erased rows of all tries, by table; without tables that had none."""
+    offsets: Mapping[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
 
 
 class Saga:
-    """Works on requests.
+    """Executes requests.
 
     Args:
-        calls: tells other systems.
-        rewrite: takes what was trimmed out of the log's file.
+        calls: other systems.
+        rewrite: removes what was trimmed from the log's file.
     """
 
     def __init__(
@@ -106,7 +120,7 @@ class Saga:
             self._asked.clear()
 
     async def _advance(self, request_id: str) -> bool:
-        """Tries the step a request is at; True when it went on."""
+        """Tries the current step of a request; True if it is done."""
         async with self._sessions.reading() as session:
             requests = Requests(session, self._vault)
             request, steps = await requests.get(request_id), await requests.steps(request_id)
@@ -119,7 +133,7 @@ class Saga:
             return False
         try:
             progress = await self._take(request, step, steps)
-        except Exception as error:  # noqa: BLE001 (it is written down, and tried again)
+        except Exception as error:  # noqa: BLE001 (it is recorded, and retried)
             _log.warning("step failed", request=request_id, step=step.name, failures=step.failures + 1, error=type(error).__name__)
             await transact(self._sessions, lambda session, error=error: self._failed(session, step, error))
             return False
@@ -129,53 +143,53 @@ class Saga:
 
     async def _take(self, request: RequestRow, step: StepRow, steps: Sequence[StepRow]) -> _Progress:
         what, _, holder = step.name.partition(" ")
-        names, task = await self._opened(request.names), f"{request.id} {step.name}"
-        if not names and what != KEYS:
+        identifiers, task = await self._opened(request.names), f"{request.id} {step.name}"
+        if not identifiers and what != KEYS:
             raise Unavailable("the key of the request is lost")
         if what == SUPPRESS:
-            return await self._obeyed()
-        places = {each.name: _known(each) for each in steps}
-        if what == NAMES:
-            progress = await self._gather(request, names, places[SUPPRESS])
+            return await self._suppressed()
+        offsets = {each.name: _offsets(each) for each in steps}
+        if what == IDENTIFIERS:
+            progress = await self._gather(request, identifiers, offsets[SUPPRESS])
             if progress.done and any(each.name.startswith(CALL) for each in steps):
-                await self._keep_contacts(request.id, names)
+                await self._store_contacts(request.id, identifiers)
             return progress
         if what == ERASE:
-            answer = await self._holders.erase(holder, names, request.pseudonym, task=task)
-            done = not answer.tables.total() and reached(answer.read, places[SUPPRESS])
+            answer = await self._holders.erase(holder, identifiers, request.pseudonym, task=task)
+            done = not answer.tables.total() and reached(answer.read, offsets[SUPPRESS])
             return _Progress(done, answer.total, answer.written if done else {})
         if what == PURGE:
-            answer = await self._holders.erase(holder, names, request.pseudonym, task=task, through=places[f"{ERASE} {holder}"])
+            answer = await self._holders.erase(holder, identifiers, request.pseudonym, task=task, through=offsets[f"{ERASE} {holder}"])
             return _Progress(not answer.entries_left and not answer.tables.total(), answer.total)
         if what == KEYS:
-            return await self._destroy(request, names)
+            return await self._destroy(request, identifiers)
         if what == CALL:
-            await self._calls.tell(holder, request.id, whom(names, await self._opened(request.contacts)))
+            await self._calls.erase(holder, request.id, person_to_erase(identifiers, await self._opened(request.contacts)))
         else:
             await self._rewrite()
         return _Progress(done=True)
 
-    async def _obeyed(self) -> _Progress:
-        """Waits until every holder knows what is suppressed; then notes how far the log goes: behind that nobody tells of the person."""
-        told = (await self._holders.erase(TOPIC, dry_run=True)).written
+    async def _suppressed(self) -> _Progress:
+        """Done once every holder has applied the suppressions; then takes the log's end offsets: nothing after them is about the person."""
+        published = (await self._holders.erase(TOPIC, dry_run=True)).written
         for holder in self._holders.names:
             answer = await self._holders.erase(holder, dry_run=True)
-            if holder != TOPIC and not reached({(TOPIC, 0): "0-0", **answer.read}, told):
+            if holder != TOPIC and not reached({(TOPIC, 0): "0-0", **answer.read}, published):
                 return _Progress(done=False)
-        written: dict[Place, str] = {}
+        written: dict[TopicPartition, str] = {}
         for holder in self._holders.names:
             written |= (await self._holders.erase(holder, dry_run=True)).written
-        return _Progress(done=True, places=written)
+        return _Progress(done=True, offsets=written)
 
-    async def _gather(self, request: RequestRow, names: Sequence[str], places: Mapping[Place, str]) -> _Progress:
-        """Once this service knows all that was told before every holder obeyed, no name is missing; later ones are refused."""
-        if not reached((await self._holders.erase(TOPIC, dry_run=True)).read, places):
+    async def _gather(self, request: RequestRow, identifiers: Sequence[str], offsets: Mapping[TopicPartition, str]) -> _Progress:
+        """Done once this service has read all that was published before every holder suppressed: later identifiers are refused."""
+        if not reached((await self._holders.erase(TOPIC, dry_run=True)).read, offsets):
             return _Progress(done=False)
 
         async def more(session: AsyncSession) -> bool:
             requests = Requests(session, self._vault)
-            known = {name for each in names for name in await requests.names(each)}
-            new = known - set(names)
+            known = {identifier for each in identifiers for identifier in await requests.identifiers(each)}
+            new = known - set(identifiers)
             if not new:
                 return False
             changes = await requests.suppress(request.id, new, datetime.now(UTC))
@@ -185,30 +199,30 @@ class Saga:
             for step in await requests.steps(request.id):
                 step.state = WAITING
             await session.flush()
-            await self._topic.publish(session, [suppression_told(change) for change in changes])
+            await self._topic.publish(session, [keyed_suppression(change) for change in changes])
             return True
 
         return _Progress(done=not await transact(self._sessions, more))
 
-    async def _keep_contacts(self, request_id: str, names: Sequence[str]) -> None:
-        """Other systems may know the person by its addresses alone; no holder has them in the end."""
-        addresses = await self._holders.addresses(names)
+    async def _store_contacts(self, request_id: str, identifiers: Sequence[str]) -> None:
+        """Stores the person's e-mail addresses before they are erased: other systems may know no other identifier."""
+        addresses = await self._holders.addresses(identifiers)
 
-        async def keep(session: AsyncSession) -> None:
+        async def store(session: AsyncSession) -> None:
             row = await Requests(session, self._vault).get(request_id)
             if row is not None and addresses:
                 row.contacts = await sealed(self._keys, request_id, addresses)
 
-        await transact(self._sessions, keep)
+        await transact(self._sessions, store)
 
-    async def _destroy(self, request: RequestRow, names: Sequence[str]) -> _Progress:
-        """Destroys the keys of all names, and with them the request's own: when there is none, that was done before."""
-        destroyed = await self._keys.destroy([*names, _own_name(request.id)], request.requested_at) if names else 0
+    async def _destroy(self, request: RequestRow, identifiers: Sequence[str]) -> _Progress:
+        """Destroys the keys of all identifiers and the request's own; without identifiers that was done before."""
+        destroyed = await self._keys.destroy([*identifiers, _own_key(request.id)], request.requested_at) if identifiers else 0
         return _Progress(await self._keys.scrub(), {KEYS_DATABASE: destroyed} if destroyed else {})
 
     async def _opened(self, texts: bytes | None) -> Sequence[str]:
-        """The names or addresses of a request's person; none once the key they are sealed under is destroyed."""
-        opened = (await self._keys.decryptor([texts])).open(texts, context=NAMES_CONTEXT)
+        """Returns the identifiers or addresses of a request's person; none once their key is destroyed."""
+        opened = (await self._keys.decryptor([texts])).open(texts, context=IDENTIFIERS_CONTEXT)
         return orjson.loads(opened) if opened else []
 
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
@@ -217,7 +231,7 @@ class Saga:
         row.tables = {**row.tables, **progress.tables}
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
-            row.places = [[topic, partition, position] for (topic, partition), position in sorted(progress.places.items())]
+            row.places = [[topic, partition, offset] for (topic, partition), offset in sorted(progress.offsets.items())]
         else:
             row.next_at = now + _SOON
         await session.flush()
@@ -245,12 +259,12 @@ class Saga:
 
 
 async def sealed(keys: Keys, request_id: str, texts: Collection[str]) -> bytes:
-    """Names or addresses as a request keeps them: under a key of its own."""
-    own = _own_name(request_id)
-    return (await keys.seals([own]))[own].seal(orjson.dumps(sorted(texts)).decode(), context=NAMES_CONTEXT)
+    """Seals the identifiers or addresses of a request under a key of its own."""
+    own = _own_key(request_id)
+    return (await keys.seals([own]))[own].seal(orjson.dumps(sorted(texts)).decode(), context=IDENTIFIERS_CONTEXT)
 
 
-def _own_name(request_id: str) -> str:
+def _own_key(request_id: str) -> str:
     return f"request:{request_id}"
 
 
@@ -258,5 +272,5 @@ async def _same(session: AsyncSession, step: StepRow) -> StepRow:
     return await session.get_one(StepRow, (step.request_id, step.number), populate_existing=True)
 
 
-def _known(step: StepRow) -> dict[Place, str]:
-    return {(topic, partition): position for topic, partition, position in step.places}
+def _offsets(step: StepRow) -> dict[TopicPartition, str]:
+    return {(topic, partition): offset for topic, partition, offset in step.places}

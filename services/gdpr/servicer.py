@@ -1,4 +1,4 @@
-"""The rpcs of gdpr: choices are told and looked up, erasures and exports are asked for."""
+"""The rpcs of gdpr: records and reads consent, takes requests for erasure and export."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
 from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.holders import Holders
 from services.gdpr.messages import (
-    NAMES_CONTEXT,
+    IDENTIFIERS_CONTEXT,
     changed_message,
     download_message,
     entry_message,
+    keyed_suppression,
     request_message,
     state_message,
     suppression_key,
-    suppression_told,
     tables_message,
 )
 from services.gdpr.models import ArchiveLinkRow, RequestRow
-from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Requests, Somebody
-from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING, choices, erasure_steps, subject_named
+from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, PersonKey, Requests
+from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING, choices, erasure_steps, identifier_in_path
 from services.gdpr.saga import sealed
 
 _PAGE: Final = 100
 _PUBLISHED_SECONDS: Final = 3.0
-"""How long an answer waits for the log. The gateway repeats such a call, and gives up after 15 seconds."""
+"""How long a call waits for the log. The gateway retries such a call, and gives up after 15 seconds."""
 
 
 class _Done(NamedTuple):
-    """What became of choices that were told."""
+    """The result of recording choices."""
 
     user_id: str
     consent: pb.ConsentState
     new: int
-    places: Mapping[int, int]
-    """Where in the topic it is told."""
+    offsets: Mapping[int, int]
+    """Where in the topic they are published, by partition."""
 
 
 class GdprServicer(GdprServiceServicer):
-    """Keeps people's choices, and takes requests about their data.
+    """Records consent, and takes requests about personal data.
 
-    What holders have to obey is in the log before it is answered: from then on it takes effect without this process.
+    A call returns once its changes are in the log: from then on they take effect without this process.
 
     Args:
         relay: publishes the topic.
-        archives: shows what is held of somebody.
-        systems: what else is told whom to forget.
+        archives: serves exports.
+        systems: other systems that have to erase a person.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def GetConsent(self, request: pb.GetConsentRequest, context: Context) -> pb.GetConsentResponse:
-        behind = page_key(request.page_token, int)
+        after = page_key(request.page_token, int)
         limit = request.page_size or _PAGE
         async with self._sessions.reading() as session:
-            who, history = await _somebody(session, subject_named(request.id)), ConsentHistory(session)
-            in_force = await history.in_force(who)
-            rows = await history.page(who, behind, limit + 1)
+            person, history = await _person(session, identifier_in_path(request.id)), ConsentHistory(session)
+            in_force = await history.in_force(person)
+            rows = await history.page(person, after, limit + 1)
         return pb.GetConsentResponse(
-            user_id=who.person_id or request.id,
+            user_id=person.person_id or request.id,
             consent=state_message(in_force),
             history=map(entry_message, rows[:limit]),
             next_page_token=page_token(rows[limit - 1].decided_at, rows[limit - 1].id) if len(rows) > limit else "",
@@ -110,44 +110,44 @@ class GdprServicer(GdprServiceServicer):
     @override
     async def UpdateConsent(self, request: pb.UpdateConsentRequest, context: Context) -> pb.UpdateConsentResponse:
         check(wrong_time("consent.timestamp", request.consent.timestamp, Period.of(ANY_AGE)))
-        subject, client, now = subject_named(request.id), caller().client, datetime.now(UTC)
-        told = choices(request.consent, now)
+        identifier, client, now = identifier_in_path(request.id), caller().client, datetime.now(UTC)
+        made = choices(request.consent, now)
 
         async def work(session: AsyncSession) -> _Done:
             consents, history = Consents(session), ConsentHistory(session)
-            if (await Suppressions(session).of(self._vault, [subject])).holds(subject, now):
-                return _Done(request.id, state_message({}), 0, {})  # nobody's choice is kept under a name that was erased
-            await consents.lock([subject])
-            new = await history.add(subject, told, client, now)
-            who = await _somebody(session, subject)
+            if (await Suppressions(session).of(self._vault, [identifier])).holds(identifier, now):
+                return _Done(request.id, state_message({}), 0, {})  # nothing is stored under a suppressed identifier
+            await consents.lock([identifier])
+            new = await history.add(identifier, made, client, now)
+            person = await _person(session, identifier)
             if new:
-                changed = changed_message(subject, await history.in_force(Somebody(subject)))
+                changed = changed_message(identifier, await history.in_force(PersonKey(identifier)))
                 await consents.learn([changed])
-                await self._topic.publish(session, [(subject, GdprChanged(consent=changed))])
-            state, places = state_message(await history.in_force(who)), await self._topic.newest_offsets(session, [subject])
-            return _Done(who.person_id or request.id, state, new, places)
+                await self._topic.publish(session, [(identifier, GdprChanged(consent=changed))])
+            state, offsets = state_message(await history.in_force(person)), await self._topic.newest_offsets(session, [identifier])
+            return _Done(person.person_id or request.id, state, new, offsets)
 
         done = await transact(self._sessions, work)
-        await self._take_effect(done.places)
+        await self._take_effect(done.offsets)
         bind_log_fields(new_choices=done.new)
         return pb.UpdateConsentResponse(success=True, duplicate=not done.new, user_id=done.user_id, consent=done.consent)
 
     @override
     async def EraseUserData(self, request: pb.EraseUserDataRequest, context: Context) -> pb.EraseUserDataResponse:
-        subject, client = self._subject(request.id, request.email), caller().client
+        identifier, client = self._identifier(request.id, request.email), caller().client
         if request.dry_run:
-            return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(subject))
+            return pb.EraseUserDataResponse(success=True, would_go=await self._would_go(identifier))
 
         request_id = str(uuid7())
 
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool, Mapping[int, int]]:
             requests, now = Requests(session, self._vault), datetime.now(UTC)
-            names = await requests.names(subject)
-            keys = [suppression_key(digest(self._vault, name)) for name in names]
-            known = await requests.of_name(subject)
-            if known is None or (known.state == DONE and len(names) > 1):
-                # The address of somebody who was erased leads to whoever registers under it afterwards.
-                known = await requests.holding(names)
+            identifiers = await requests.identifiers(identifier)
+            keys = [suppression_key(digest(self._vault, each)) for each in identifiers]
+            known = await requests.suppressing(identifier)
+            if known is None or (known.state == DONE and len(identifiers) > 1):
+                # The address of an erased person belongs to the next one who registers with it.
+                known = await requests.running_for(identifiers)
             if known is not None:
                 return request_message(known, await requests.steps(known.id)), False, await self._topic.newest_offsets(session, keys)
             row = RequestRow(
@@ -156,21 +156,21 @@ class GdprServicer(GdprServiceServicer):
                 state=RUNNING,
                 client=client,
                 pseudonym=f"erased:{secrets.token_hex(16)}",
-                names=await sealed(self._keys, request_id, names),
+                names=await sealed(self._keys, request_id, identifiers),
                 requested_at=now,
                 due_at=now + DUE,
             )
             requests.add(row, erasure_steps(self._holders.names, self._systems))
             await session.flush()
             await Audit(session).asked(row)
-            changes = await requests.suppress(row.id, names, now)
-            await self._topic.publish(session, [suppression_told(change) for change in changes])
+            changes = await requests.suppress(row.id, identifiers, now)
+            await self._topic.publish(session, [keyed_suppression(change) for change in changes])
             return request_message(row, await requests.steps(row.id)), True, await self._topic.newest_offsets(session, keys)
 
-        told, is_new, places = await transact(self._sessions, work)
-        bind_log_fields(request=told.id, new=is_new)
-        await self._take_effect(places)
-        return pb.EraseUserDataResponse(success=True, request=told)
+        recorded, is_new, offsets = await transact(self._sessions, work)
+        bind_log_fields(request=recorded.id, new=is_new)
+        await self._take_effect(offsets)
+        return pb.EraseUserDataResponse(success=True, request=recorded)
 
     @override
     async def GetSubjectRequest(self, request: pb.GetSubjectRequestRequest, context: Context) -> pb.GetSubjectRequestResponse:
@@ -183,14 +183,14 @@ class GdprServicer(GdprServiceServicer):
 
     @override
     async def ExportUserData(self, request: pb.ExportUserDataRequest, context: Context) -> pb.ExportUserDataResponse:
-        subject = self._subject(request.id, request.email)
+        identifier = self._identifier(request.id, request.email)
         owner, client = self._owner(), caller().client
         # A key of its own would outlive the link by far.
-        name = (await self._keys.intake()).seal(subject, context=NAMES_CONTEXT)
+        sealed_identifier = (await self._keys.intake()).seal(identifier, context=IDENTIFIERS_CONTEXT)
 
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
             requests, links, now = Requests(session, self._vault), ArchiveLinks(session), datetime.now(UTC)
-            asked_for = self._digest(await Persons(session).person(subject) or subject, "archive person")
+            asked_for = self._digest(await Persons(session).person(identifier) or identifier, "archive person")
             link = await links.of(owner, asked_for)
             row = await requests.get(link.request_id) if link and link.expires_at > now else None
             if link is not None and row is not None:
@@ -203,15 +203,15 @@ class GdprServicer(GdprServiceServicer):
             row = RequestRow(
                 id=id_, kind=EXPORT, state=DONE, client=client, pseudonym="", requested_at=now, due_at=now + DUE, finished_at=now
             )
-            link = ArchiveLinkRow(owner=owner, asked_for=asked_for, request_id=id_, name=name, expires_at=now + LINK_LASTS)
+            link = ArchiveLinkRow(owner=owner, asked_for=asked_for, request_id=id_, name=sealed_identifier, expires_at=now + LINK_LASTS)
             session.add_all([row, link])
             await session.flush()
             await Audit(session).asked(row)
             return request_message(row, (), self._download(link)), True
 
-        told, is_new = await transact(self._sessions, work)
-        bind_log_fields(request=told.id, new=is_new)
-        return pb.ExportUserDataResponse(success=True, request=told)
+        recorded, is_new = await transact(self._sessions, work)
+        bind_log_fields(request=recorded.id, new=is_new)
+        return pb.ExportUserDataResponse(success=True, request=recorded)
 
     @override
     async def DownloadArchive(self, request: pb.DownloadArchiveRequest, context: Context) -> AsyncIterator[HttpBody]:
@@ -222,47 +222,47 @@ class GdprServicer(GdprServiceServicer):
         async with aclosing(self._archives.fetch(request.id)) as portions:
             async for portion in portions:
                 if not size:
-                    # Not before there is something to send: what goes wrong until then is answered as an error.
+                    # Only once there is something to send: any failure before is returned as an error.
                     await context.send_initial_metadata(headers)
                 size += len(portion)
                 yield HttpBody(content_type="application/json", data=portion)
         bind_log_fields(request=request.id, bytes=size)
 
-    async def _take_effect(self, places: Mapping[int, int]) -> None:
-        """Returns when what was told is in the log, where every holder reads it.
+    async def _take_effect(self, offsets: Mapping[int, int]) -> None:
+        """Returns once the changes are in the log, where every holder reads them.
 
         Raises:
-            Unavailable: the log does not take it now. It is kept, and told later all the same.
+            Unavailable: the log does not accept them now. They are stored, and published later.
         """
-        if not await self._relay.flush(places, _PUBLISHED_SECONDS):
+        if not await self._relay.flush(offsets, _PUBLISHED_SECONDS):
             raise Unavailable("recorded, but not yet in force: the log does not answer; try again")
 
     def _download(self, link: ArchiveLinkRow | None) -> pb.Download | None:
-        """A link as it is shown to whoever asked for it."""
+        """Returns a link for its requester; None for any other caller."""
         if link is None or link.owner != self._owner() or link.expires_at <= datetime.now(UTC):
             return None
         return download_message(link.request_id, self._token(link.request_id), link.expires_at)
 
     def _token(self, request_id: str) -> str:
-        """What nobody can guess, and nobody else can use."""
+        """Returns a token that can't be guessed, and that no other caller can use."""
         return self._digest(f"{request_id} {self._owner()}", "archive link")
 
     def _owner(self) -> str:
-        """Stands for who calls."""
+        """Returns the digest of the caller."""
         return self._digest(f"{caller().client}\n{caller().user}", "archive owner")
 
     def _digest(self, text: str, purpose: str) -> str:
         return self._vault.digest(text.encode(), purpose=purpose).hex()
 
-    def _subject(self, id_: str, email: str) -> str:
-        return subject_of(email_hash=self._vault.fingerprint(email)) if email else subject_named(id_)
+    def _identifier(self, id_: str, email: str) -> str:
+        return subject_of(email_hash=self._vault.fingerprint(email)) if email else identifier_in_path(id_)
 
-    async def _would_go(self, subject: str) -> list[pb.ErasedRows]:
+    async def _would_go(self, identifier: str) -> list[pb.ErasedRows]:
         async with self._sessions.reading() as session:
-            names = await Requests(session, self._vault).names(subject)
-        answers = await asyncio.gather(*(self._holders.erase(holder, names, dry_run=True) for holder in self._holders.names))
-        told = zip(self._holders.names, answers, strict=True)
-        return [pb.ErasedRows(service=holder, tables=tables_message(answer.tables)) for holder, answer in told]
+            identifiers = await Requests(session, self._vault).identifiers(identifier)
+        answers = await asyncio.gather(*(self._holders.erase(holder, identifiers, dry_run=True) for holder in self._holders.names))
+        by_holder = zip(self._holders.names, answers, strict=True)
+        return [pb.ErasedRows(service=holder, tables=tables_message(answer.tables)) for holder, answer in by_holder]
 
     @override
     async def ListGdprChanges(self, request: pb.ListGdprChangesRequest, context: Context) -> AsyncIterator[pb.ListGdprChangesResponse]:
@@ -270,5 +270,5 @@ class GdprServicer(GdprServiceServicer):
             yield pb.ListGdprChangesResponse(position=position, changes=[GdprChanged.FromString(each) for each in payloads])
 
 
-async def _somebody(session: AsyncSession, subject: str) -> Somebody:
-    return Somebody(subject, await Persons(session).person(subject))
+async def _person(session: AsyncSession, identifier: str) -> PersonKey:
+    return PersonKey(identifier, await Persons(session).person(identifier))

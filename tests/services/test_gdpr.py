@@ -49,14 +49,14 @@ from kit.settings import Settings
 from kit.telemetry.setup import telemetry
 from services.gdpr.archive import Archives
 from services.gdpr.audit import faults
-from services.gdpr.audit import link as link_behind
+from services.gdpr.audit import link as link_after
 from services.gdpr.calls import Calls
 from services.gdpr.composition import ROLE, compose
 from services.gdpr.deadlines import Deadlines, MetricName
 from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
 from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow
-from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Somebody
+from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, PersonKey
 from services.gdpr.saga import Saga
 from services.gdpr.settings import GdprSettings
 from tests.conftest import newest_database
@@ -78,7 +78,7 @@ def states(consent: pb.ConsentState) -> tuple[str, ...]:
     return tuple(getattr(consent, purpose).state for purpose in PURPOSES)
 
 
-def told(entry: pb.ConsentEntry) -> tuple[str, str, datetime]:
+def entered(entry: pb.ConsentEntry) -> tuple[str, str, datetime]:
     return (entry.purpose, entry.state, entry.timestamp.ToDatetime(UTC))
 
 
@@ -159,12 +159,12 @@ class Gdpr:
                 pass
 
     async def published(self) -> dict[str, list[GdprChanged]]:
-        """What the topic tells of each name, once all that was committed is published."""
+        """The changes in the topic by identifier, once all that was committed is published."""
         await self.relay(TOPIC)
         return await self.in_log()
 
     async def in_log(self) -> dict[str, list[GdprChanged]]:
-        """What holders read of each name now."""
+        """The consent that holders read of each identifier now."""
         found: dict[str, list[GdprChanged]] = {}
         for partition in range(self.partitions):
             for entry in await self.log.read(TOPIC, partition, START, limit=1000, block_ms=1):
@@ -183,13 +183,13 @@ class Gdpr:
         return found
 
     async def identify(self, *changes: IdentityChanged) -> None:
-        """Publishes what identity tells on its topic, and lets the service learn it."""
+        """Publishes changes on the topic of identity, and projects them."""
         topic = StateTopic("identity", self.partitions)
 
-        async def tell(session: AsyncSession) -> None:
+        async def publish(session: AsyncSession) -> None:
             await topic.publish(session, [(change.alias.subject or change.merge.merged_user_id, change) for change in changes])
 
-        await transact(self.sessions, tell)
+        await transact(self.sessions, publish)
         await self.relay("identity")
         consumer = Consumer(self.sessions, self.log, "identity", project_identity)
         for partition in range(self.partitions):
@@ -199,7 +199,7 @@ class Gdpr:
 
 @pytest.fixture
 def system() -> Iterator[Receiver]:
-    """What else is told whom to forget."""
+    """Another system that has to erase persons."""
     with receiving() as system:
         yield system
 
@@ -246,7 +246,7 @@ async def test_the_golden_payload_is_kept_with_every_field(gdpr: Gdpr) -> None:
         assert abs(entry.recorded_at.ToDatetime(UTC) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_somebody_of_whom_nothing_was_told_has_chosen_nothing(gdpr: Gdpr) -> None:
+async def test_a_person_of_whom_nothing_was_reported_has_chosen_nothing(gdpr: Gdpr) -> None:
     shown = await gdpr.get("session:never-seen")
     assert states(shown.consent) == ("unknown",) * 3
     assert (shown.user_id, list(shown.history), shown.next_page_token) == ("session:never-seen", [], "")
@@ -294,7 +294,7 @@ async def test_the_history_is_exact_under_updates_at_the_same_time(gdpr: Gdpr) -
     )
     history = await gdpr.history("42", page_size=7)
     expected = [(purpose, "granted" if granted else "denied", NOON + timedelta(seconds=number)) for number, purpose, granted in sent]
-    assert sorted(map(told, history)) == sorted(expected)
+    assert sorted(map(entered, history)) == sorted(expected)
     times = [entry.timestamp.ToDatetime(UTC) for entry in history]
     assert times == sorted(times, reverse=True)
     consent = (await gdpr.get("42")).consent
@@ -332,7 +332,7 @@ async def test_what_the_log_does_not_take_is_answered_as_not_yet_in_force_and_ta
     again = await gdpr.update("42", analytics_tracking=False, timestamp=at(0))
     assert (again.duplicate, len(await gdpr.history("42"))) == (True, 1)
     assert (await gdpr.erase("77")).request.id == (await gdpr.erase("77")).request.id
-    assert {name: len(told) for name, told in (await gdpr.in_log()).items()} == {"wordpress:42": 1, "": 1}
+    assert {identifier: len(changes) for identifier, changes in (await gdpr.in_log()).items()} == {"wordpress:42": 1, "": 1}
 
 
 async def test_a_visitors_choice_is_carried_over_and_leaves_again(gdpr: Gdpr) -> None:
@@ -393,12 +393,14 @@ async def _known(sessions: Sessions, subjects: Any) -> dict[str, Consent]:
 
 @pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
 async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -> None:
-    names = [f"session:s{number}" for number in range(3000)]
+    identifiers = [f"session:s{number}" for number in range(3000)]
     same = {"purpose": ANALYTICS, "granted": True, "decided_at": NOON, "source": "form", "client": "shop", "recorded_at": NOON}
     async with gdpr.sessions.begin() as session:
-        await session.execute(insert(persons), [{"subject": name, "person_id": f"u{number // 3}"} for number, name in enumerate(names)])
-        await session.execute(insert(person_consents), [{"subject": name} for name in names])
-        rows = [{"subject": name, "policy_version": version, **same} for name in names for version in ("1", "2")]
+        await session.execute(
+            insert(persons), [{"subject": each, "person_id": f"u{number // 3}"} for number, each in enumerate(identifiers)]
+        )
+        await session.execute(insert(person_consents), [{"subject": each} for each in identifiers])
+        rows = [{"subject": each, "policy_version": version, **same} for each in identifiers for version in ("1", "2")]
         await session.execute(insert(ConsentRow), rows)
     async with gdpr.sessions.begin() as session:
         await session.execute(text("ANALYZE TABLE persons, person_consents, consents"))
@@ -409,10 +411,10 @@ async def test_nothing_is_found_by_reading_a_table_from_end_to_end(gdpr: Gdpr) -
         def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
             asked.append((statement, parameters))
 
-        await Consents(session).of(["session:stranger", *names[:20]])
-        for who in (Somebody(names[0], "u0"), Somebody(names[0])):
-            await ConsentHistory(session).in_force(who)
-            await ConsentHistory(session).page(who, PageKey(NOON, 9), 100)
+        await Consents(session).of(["session:stranger", *identifiers[:20]])
+        for person in (PersonKey(identifiers[0], "u0"), PersonKey(identifiers[0])):
+            await ConsentHistory(session).in_force(person)
+            await ConsentHistory(session).page(person, PageKey(NOON, 9), 100)
         remove(connection.sync_connection, "before_cursor_execute", note)
         assert len(asked) == 6
         for statement, parameters in asked:
@@ -475,7 +477,7 @@ async def test_an_erasure_that_dies_after_every_step_goes_on_from_what_is_writte
 
 
 def test_a_service_that_is_not_there_keeps_gdpr_from_starting() -> None:
-    told = {
+    settings = {
         "MESH_TOKEN": "token",
         "VAULT_KEY": "key",
         "KEY_ENCRYPTION_KEYS": "key",
@@ -483,7 +485,7 @@ def test_a_service_that_is_not_there_keeps_gdpr_from_starting() -> None:
         "REDIS_URL": "none",
         "SITE_RETENTION_TABLES": '{"shop.x": "P1D"}',
     }
-    environment = {**os.environ, **{f"PMP_{name}": value for name, value in told.items()}}
+    environment = {**os.environ, **{f"PMP_{name}": value for name, value in settings.items()}}
     ran = subprocess.run([sys.executable, "-m", "services", "gdpr"], env=environment, check=False, capture_output=True, text=True)
     assert (ran.returncode, "there is no service shop" in ran.stderr) == (2, True), ran.stderr
 
@@ -503,7 +505,7 @@ async def test_no_two_entries_of_the_audit_log_can_follow_the_same_one(gdpr: Gdp
             await Audit(session).append({"action": f"{number}"})
     async with gdpr.sessions() as session:
         first, second = await Audit(session).chain()
-    for rival in (link_behind(first, {"action": "rival"}), link_behind(None, {"action": "rival"})):
+    for rival in (link_after(first, {"action": "rival"}), link_after(None, {"action": "rival"})):
         with pytest.raises(IntegrityError):
             async with gdpr.sessions.begin() as session:
                 await session.execute(insert(AuditRow), rival._replace(number=second.number + 1)._asdict())
@@ -542,7 +544,7 @@ async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, syst
     assert (system.told[-1]["data"]["wordpress_user_ids"], system.told[-1]["data"]["session_ids"]) == (["42"], ["s1"])
 
 
-async def test_somebody_without_an_account_is_erased_by_an_address_and_whoever_has_it_next_as_well(gdpr: Gdpr) -> None:
+async def test_a_person_without_an_account_is_erased_by_an_address_and_so_is_the_next_owner_of_the_address(gdpr: Gdpr) -> None:
     vault = gdpr.keys.vault
     subject = subject_of(email_hash=vault.fingerprint("ada@example.org"))
     await gdpr.identify(link(subject, "u1"), link("session:s1", "u1"))
@@ -559,9 +561,9 @@ async def test_somebody_without_an_account_is_erased_by_an_address_and_whoever_h
 
 async def test_a_request_is_for_one_name(gdpr: Gdpr) -> None:
     refused: list[dict[str, Any]] = [{}, {"id_": "42", "email": "ada@example.org"}, {"email": "nobody"}]
-    for names in refused:
+    for identifiers in refused:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await gdpr.erase(**names)
+            await gdpr.erase(**identifiers)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -583,7 +585,7 @@ async def test_operators_see_how_long_the_law_gives_and_what_does_not_end(gdpr: 
         assert await seen(now + timedelta(days=29)) == (pytest.approx(1, abs=0.1), 1)
 
 
-async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:
+async def test_a_request_is_shown_to_its_requester_alone(gdpr: Gdpr) -> None:
     for scope in ("track", "read"):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await gdpr.erase("42", scope=scope)
@@ -593,17 +595,19 @@ async def test_a_request_is_shown_to_whoever_asked_alone(gdpr: Gdpr) -> None:
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_archive_holds_all_of_somebody_with_thousands_of_names_once(gdpr: Gdpr) -> None:
-    names = [f"session:s{number}" for number in range(2500)]
+async def test_an_archive_holds_all_of_a_person_with_thousands_of_identifiers_once(gdpr: Gdpr) -> None:
+    identifiers = [f"session:s{number}" for number in range(2500)]
     same = {"purpose": ANALYTICS, "granted": True, "source": "form", "policy_version": "1", "client": "shop", "recorded_at": NOON}
     async with gdpr.sessions.begin() as session:
-        await session.execute(insert(persons), [{"subject": name, "person_id": "u1"} for name in names])
-        await session.execute(insert(ConsentRow), [{"subject": name, "decided_at": NOON, **same} for name in [*names, "session:other"]])
+        await session.execute(insert(persons), [{"subject": each, "person_id": "u1"} for each in identifiers])
+        await session.execute(
+            insert(ConsentRow), [{"subject": each, "decided_at": NOON, **same} for each in [*identifiers, "session:other"]]
+        )
     shown = (await gdpr.download(await gdpr.export("session:s7")))["consents"]["consents"]
-    assert sorted(row["subject"] for row in shown) == sorted(names)
+    assert sorted(row["subject"] for row in shown) == sorted(identifiers)
 
 
-async def test_whoever_asks_at_the_same_time_has_one_link_and_one_of_many_fetches_it(gdpr: Gdpr) -> None:
+async def test_concurrent_requests_share_one_link_and_one_of_many_fetches_it(gdpr: Gdpr) -> None:
     await gdpr.update("42", analytics_tracking=True)
     asked = await asyncio.gather(*(gdpr.export("42") for _ in range(5)))
     assert len({request.id for request in asked}) == 1
@@ -643,7 +647,7 @@ async def test_while_a_holder_is_down_there_is_no_archive_and_the_link_stays(gdp
     assert (await gdpr.download(request))["complete"]
 
 
-async def test_a_link_that_expires_takes_with_it_whose_it_was(gdpr: Gdpr) -> None:
+async def test_a_link_that_expires_leaves_nothing_that_identifies_its_person(gdpr: Gdpr) -> None:
     request = await gdpr.export("42")
     async with gdpr.sessions.begin() as session:
         assert await ArchiveLinks(session).expire(datetime.now(UTC)) == 0

@@ -54,7 +54,7 @@ def test_a_tail_that_was_cut_before_there_was_a_receipt_is_found_by_its_request(
     links = chain(3)
     requests = ["r0", "r1", "r2"]
     assert faults(links, [], is_signed, requests) == []
-    assert faults(links[:2], [], is_signed, requests) == ["no entry tells of request r2"]
+    assert faults(links[:2], [], is_signed, requests) == ["no entry mentions request r2"]
 
 
 def test_a_receipt_that_was_changed_or_comes_from_another_mesh_is_found() -> None:

@@ -1,4 +1,4 @@
-"""Other systems are told whom to forget, by calls that nobody else can make."""
+"""Other systems are asked to erase persons, by calls that nobody else can make."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from kit.errors import Unavailable
 from services.gdpr.calls import Calls
-from services.gdpr.rules import whom
+from services.gdpr.rules import person_to_erase
 from services.gdpr.settings import GdprSettings
 from tests.receiver import SECRET, Receiver, receiving
 from tests.servers import free_port
 
-ADA = whom(["wordpress:42", "session:s1", "anonymous:a1", "user:u1", "email:00ff"], ["ada@example.org"])
+ADA = person_to_erase(["wordpress:42", "session:s1", "anonymous:a1", "user:u1", "email:00ff"], ["ada@example.org"])
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def calls(url: str, secret: str = SECRET) -> Calls:
 
 async def test_a_system_is_told_by_a_signed_call_under_the_same_id_each_time(receiver: Receiver) -> None:
     for _ in range(2):
-        await calls(receiver.url).tell("crm", "r1", ADA)
+        await calls(receiver.url).erase("crm", "r1", ADA)
     assert receiver.ids == ["r1-crm"] * 2
     assert receiver.told[0]["type"] == "person.erased"
     assert receiver.told[0]["data"] == {
@@ -48,9 +48,9 @@ async def test_a_system_is_told_by_a_signed_call_under_the_same_id_each_time(rec
     }
 
 
-async def test_whoever_signs_otherwise_is_refused_and_that_is_told_without_the_person(receiver: Receiver) -> None:
+async def test_a_call_with_another_signature_is_refused_and_reported_without_the_person(receiver: Receiver) -> None:
     with pytest.raises(Unavailable, match=r"^crm answers 401$"):
-        await calls(receiver.url, "whsec_YW5vdGhlciBzZWNyZXQgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz").tell("crm", "r1", ADA)
+        await calls(receiver.url, "whsec_YW5vdGhlciBzZWNyZXQgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz").erase("crm", "r1", ADA)
     assert receiver.told == []
 
 
@@ -58,17 +58,17 @@ async def test_whoever_signs_otherwise_is_refused_and_that_is_told_without_the_p
 async def test_every_answer_but_a_success_is_a_failure(receiver: Receiver, status: int) -> None:
     receiver.status = status
     with pytest.raises(Unavailable, match=f"^crm answers {status}$"):
-        await calls(receiver.url).tell("crm", "r1", ADA)
+        await calls(receiver.url).erase("crm", "r1", ADA)
 
 
 async def test_a_system_that_is_down_or_was_taken_out_of_the_settings_is_named(receiver: Receiver) -> None:
     down = calls(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Unavailable, match=r"^crm does not answer: ConnectError$"):
-        await down.tell("crm", "r1", ADA)
+        await down.erase("crm", "r1", ADA)
     with pytest.raises(Unavailable, match=r"^crm did not answer a moment ago$"):
-        await down.tell("crm", "r2", ADA)  # nobody waits for it again and again
+        await down.erase("crm", "r2", ADA)  # nobody waits for it again and again
     with pytest.raises(Unavailable, match=r"^shop is not in the settings$"):
-        await calls(receiver.url).tell("shop", "r1", ADA)
+        await calls(receiver.url).erase("shop", "r1", ADA)
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/forget", "http://wordpress/forget", "http://10.0.0.7/forget", "http://[::1]:8080/"])

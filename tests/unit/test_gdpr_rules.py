@@ -1,4 +1,4 @@
-"""Whose choices are told, and which: pure decisions."""
+"""Identifiers in paths and the times of choices: pure decisions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
-from services.gdpr.rules import choices, subject_named
+from services.gdpr.rules import choices, identifier_in_path
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("id_", "subject"),
+    ("id_", "identifier"),
     [
         ("0042", "wordpress:42"),
         ("u-1", "user:u-1"),
@@ -22,8 +22,8 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
         ("auth0:7", "user:auth0:7"),
     ],
 )
-def test_an_id_names_a_user_unless_it_says_that_it_is_a_visits(id_: str, subject: str) -> None:
-    assert subject_named(id_) == subject
+def test_an_id_is_a_users_unless_it_has_the_kind_of_a_session_or_visitor(id_: str, identifier: str) -> None:
+    assert identifier_in_path(id_) == identifier
 
 
 def test_what_is_not_given_is_no_choice() -> None:
@@ -35,4 +35,4 @@ def test_what_is_not_given_is_no_choice() -> None:
 def test_no_choice_is_made_after_now(seconds: int, decided: int) -> None:
     consent = pb.Consent(analytics_tracking=True)
     consent.timestamp.FromDatetime(NOW + timedelta(seconds=seconds))
-    assert [told.decided_at for told in choices(consent, NOW)] == [NOW + timedelta(seconds=decided)]
+    assert [choice.decided_at for choice in choices(consent, NOW)] == [NOW + timedelta(seconds=decided)]

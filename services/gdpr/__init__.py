@@ -1,1 +1,1 @@
-"""What people allow to be done with what is known of them."""
+"""Consent, and requests of persons about their data."""

@@ -1,4 +1,4 @@
-"""How an event may be kept, as its person's consent and the shop's settings say: decisions without a database."""
+"""Decides how an event may be stored, by its person's consent and the shop's settings: pure."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ from kit.people.privacy import Choice
 from kit.people.suppression import Suppressed
 from kit.rules import without_query
 
-NAMING: Final = ("visitor", "session")
-"""What enrichment finds out that leads to a person."""
+IDENTIFYING: Final = ("visitor", "session")
+"""Fields of the enrichment that identify a person."""
 
 
 class Treatment(Enum):
-    """What becomes of an event."""
+    """How an event is stored."""
 
     STORE = "store"
-    """Stored as its person's."""
+    """Stored with its person."""
     ANONYMOUS = "anonymous"
-    """Stored without anything that leads to a person: it counts, and no more."""
+    """Stored without anything that identifies a person: it only counts."""
     DROP = "drop"
     """Not stored; counted as suppressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the shop does with events that their person has not consented to."""
+    """How the shop treats events without consent."""
 
     denied: Treatment
     unknown: Treatment
-    """Of those of whom no choice is known."""
+    """For persons of whom no choice is known."""
 
     @classmethod
     def of(cls, denied: Literal["anonymous", "drop"], unknown: Literal["store", "anonymous", "drop"]) -> Policy:
-        """The policy as the settings say it."""
+        """Returns the policy that the settings specify."""
         return cls(Treatment(denied), Treatment(unknown))
 
     def treatment(self, choice: Choice | None) -> Treatment:
-        """What becomes of the events of somebody who made this choice about analytics."""
+        """Returns the treatment of events whose person made this choice about analytics."""
         if choice is None:
             return self.unknown
         return Treatment.STORE if choice.granted else self.denied
 
 
-def subjects(received: pb.ReceivedEvent) -> tuple[str, ...]:
-    """The names of the event's person under which a choice may have been made, the strongest first."""
+def identifiers(received: pb.ReceivedEvent) -> tuple[str, ...]:
+    """Returns the identifiers of an event, under which choices may have been made, the strongest first."""
     event = received.event
-    names = subject_of(user_id=event.user_id), subject_of(email_hash=received.email_hash), subject_of(session_id=event.session_id)
-    return tuple(filter(None, names))
+    found = subject_of(user_id=event.user_id), subject_of(email_hash=received.email_hash), subject_of(session_id=event.session_id)
+    return tuple(filter(None, found))
 
 
 def is_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> bool:
-    """True when the event is an erased person's: the strongest of its names is suppressed."""
-    names = subjects(received) if suppressed else ()
-    return bool(names) and suppressed.holds(names[0], received.event.timestamp.ToDatetime(UTC))
+    """True if the event is an erased person's: its strongest identifier is suppressed."""
+    found = identifiers(received) if suppressed else ()
+    return bool(found) and suppressed.holds(found[0], received.event.timestamp.ToDatetime(UTC))
 
 
 def without_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.ReceivedEvent:
-    """The event without weaker names that are suppressed: somebody's in whose browser an erased person was."""
+    """Returns the event without weaker identifiers that are suppressed, as in a browser that an erased person shared."""
     if not suppressed:
         return received
     at = received.event.timestamp.ToDatetime(UTC)
-    weaker = [name for name in subjects(received)[1:] if suppressed.holds(name, at)]
+    weaker = [identifier for identifier in identifiers(received)[1:] if suppressed.holds(identifier, at)]
     if not weaker:
         return received
     kept = pb.ReceivedEvent()
     kept.CopyFrom(received)
-    for name in weaker:
-        if name.startswith("email:"):
+    for identifier in weaker:
+        if identifier.startswith("email:"):
             kept.ClearField("sealed_email")
             kept.ClearField("email_hash")
         else:
@@ -82,27 +82,27 @@ def without_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb
 
 
 def is_anonymous(received: pb.ReceivedEvent) -> bool:
-    """True when nothing in the event leads to a person: nobody's consent is needed."""
+    """True if nothing in the event identifies a person, so that no consent is needed."""
     event = received.event
     return not (event.user_id or event.session_id or received.email_hash or event.ip_address or event.user_agent)
 
 
 def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb.ReceivedEvent, pb.Enrichment]:
-    """The event, and what was found out about it, without what leads to a person.
+    """Returns the event and its enrichment without anything that identifies a person.
 
-    Free-form data and the queries of addresses may hold names, numbers of orders or click ids, and go as well; source,
-    course and currency were found out before. The id and the hash of the content stay: by them a duplicate is known.
+    Free-form data and the queries of URLs may hold names, order numbers or click ids, and are removed as well; source, course
+    and currency were derived before. The id and the content hash stay, to recognise duplicates.
     """
     kept = pb.ReceivedEvent()
     kept.CopyFrom(received)
-    for name in ("sealed_email", "email_hash", "address"):
-        kept.ClearField(name)
+    for field in ("sealed_email", "email_hash", "address"):
+        kept.ClearField(field)
     event = kept.event
-    for name in ("user_id", "session_id", "ip_address", "user_agent", "metadata"):
-        event.ClearField(name)
+    for field in ("user_id", "session_id", "ip_address", "user_agent", "metadata"):
+        event.ClearField(field)
     event.page_url, event.referrer = without_query(event.page_url), without_query(event.referrer)
     counted = pb.Enrichment()
     counted.CopyFrom(enrichment)
-    for name in NAMING:
-        counted.ClearField(name)
+    for field in IDENTIFYING:
+        counted.ClearField(field)
     return kept, counted

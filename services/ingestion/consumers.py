@@ -1,4 +1,4 @@
-"""Turns what lies in the raw log into stored, published events: each id once, whatever was sent twice."""
+"""Turns entries of the raw log into stored, published events: each id once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
 from kit.telemetry.tracing import traceparent
 from services.ingestion import rules
-from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, is_suppressed, subjects, without_suppressed
+from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous, is_suppressed, without_suppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_message, received_message, row
 from services.ingestion.models import ProcessingRow, ReceiptRow
@@ -33,46 +33,48 @@ from services.ingestion.personal import HOLDINGS
 from services.ingestion.repository import Events
 from services.ingestion.settings import IngestionSettings
 
-Names: TypeAlias = tuple[str, ...]
-"""The subjects of an event, the strongest first."""
+Identifiers: TypeAlias = tuple[str, ...]
+"""The identifiers of an event, the strongest first."""
 
-Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Names]], Awaitable[Sequence[Treatment]]]
-"""Says of each event, with its names, how its person allows that it is kept, read in the storing transaction."""
+Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Identifiers]], Awaitable[Sequence[Treatment]]]
+"""Returns the treatment of each event, given with its identifiers, by its person's consent in the storing transaction."""
 
 _RECEIPTS_KEPT = timedelta(days=30)
 _RECIPE = 1
-"""Version of how a content's hash is made: hashes of two versions say nothing about each other."""
+"""Version of how a content hash is made: hashes of different versions can't be compared."""
 
 _STORED = pb.EventStored.DESCRIPTOR.full_name
 
 
-class ObeyConsent:
-    """Looks up what the persons of events allow.
+class ApplyConsent:
+    """Looks up the consent of the persons of events.
 
     Args:
-        policy: what the shop does without their consent.
+        policy: how the shop treats events without consent.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    async def __call__(self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], named: Sequence[Names]) -> Sequence[Treatment]:
-        """What becomes of each event. Two queries for all of them."""
-        consents = await Consents(session).of({subject for names in named for subject in names})
+    async def __call__(
+        self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], named: Sequence[Identifiers]
+    ) -> Sequence[Treatment]:
+        """Returns the treatment of each event, by two queries for all of them."""
+        consents = await Consents(session).of({identifier for several in named for identifier in several})
         decided = {
-            names: self._policy.treatment(of_several([consents[subject] for subject in names]).analytics_tracking) for names in set(named)
+            several: self._policy.treatment(of_several([consents[each] for each in several]).analytics_tracking) for several in set(named)
         }
-        return [Treatment.STORE if is_anonymous(message) else decided[names] for message, names in zip(received, named, strict=True)]
+        return [Treatment.STORE if is_anonymous(message) else decided[several] for message, several in zip(received, named, strict=True)]
 
 
 class StoreEvents:
-    """Handler of the raw log. Nothing is stored of persons who were erased.
+    """Handler of the raw log. Nothing is stored of erased persons.
 
     Args:
-        outbox: takes what is published on the topic `events`.
-        enricher: finds out what an event tells.
-        keys: seal addresses for those whose they are, and know the names of erased persons again.
-        consent: asked before an event is stored; without it, all are.
+        outbox: of the topic `events`.
+        enricher: derives the enrichment of events.
+        keys: seal e-mail addresses under their persons' keys, and recognise the identifiers of erased persons.
+        consent: decides how events are stored; without it, all are stored with their persons.
     """
 
     def __init__(self, outbox: Outbox, enricher: Enricher, keys: Keys, consent: Consent | None = None) -> None:
@@ -83,10 +85,10 @@ class StoreEvents:
         self._consent = consent
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        """Stores what is new; answers `stored`, `duplicate`, `suppressed`, or why a message is set aside."""
+        """Stores new events; returns `stored`, `duplicate`, `suppressed`, or why a message is dead-lettered."""
         received = [self._received(delivery) for delivery in deliveries]
-        named = [subjects(message) for message in received]
-        suppressed = await Suppressions(session).of(self._vault, {name for names in named for name in names})
+        named = [identifiers(message) for message in received]
+        suppressed = await Suppressions(session).of(self._vault, {identifier for several in named for identifier in several})
         treatments = await self._consent(session, received, named) if self._consent else [Treatment.STORE] * len(received)
         treatments = [
             Treatment.DROP if is_suppressed(message, suppressed) else treatment
@@ -126,62 +128,62 @@ class StoreEvents:
         event = message.event
         content = rules.content(event, from_browser=message.from_browser) + message.email_hash
         message.content_hash = versioned(self._vault.digest(content, purpose="event"), _RECIPE, message.reduction)
-        # After the hash: who tells an event again may be in another network by then.
+        # After the hash: the sender of a repetition may be in another network by then.
         rules.complete(event, message.address)
-        # A browser's own name of its visitor leads to somebody also where nobody is known by it, and no erasure finds the event.
+        # A browser's own id of its visitor may identify a person, and no erasure would find the event by it.
         if event.HasField("metadata") and (visitor := rules.visitor_of(event)):
             event.metadata.fields["visitor_id"].string_value = f"v-{self._vault.digest(visitor.encode(), purpose='visitor').hex()}"
         return message
 
     async def _reseal(self, received: Sequence[pb.ReceivedEvent]) -> None:
-        """Seals e-mail addresses under the keys of those whose they are; an erased person's is left out."""
+        """Seals e-mail addresses under their persons' keys; those of erased persons are left out."""
         sealed = [message for message in received if message.sealed_email]
         if not sealed:
             return
         decryptor = await self._keys.decryptor(message.sealed_email for message in sealed)
-        names = [subject_of(email_hash=message.email_hash) for message in sealed]
-        seals = await self._keys.seals(set(names))
-        for message, name in zip(sealed, names, strict=True):
+        owners = [subject_of(email_hash=message.email_hash) for message in sealed]
+        seals = await self._keys.seals(set(owners))
+        for message, owner in zip(sealed, owners, strict=True):
             email = decryptor.open(message.sealed_email, context=EMAIL_CONTEXT)
-            message.sealed_email = seals[name].seal(email, context=EMAIL_CONTEXT) if email else b""
+            message.sealed_email = seals[owner].seal(email, context=EMAIL_CONTEXT) if email else b""
 
     async def _outcomes(
         self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]
     ) -> tuple[list[Outcome], Sequence[pb.ReceivedEvent]]:
-        """What becomes of each event, and the stored events that repetitions filled in. New ones are filled in as they are."""
-        # A browser's id may be stored without its mark, from before there was one.
-        names = [key(message) for message in received]
-        older = {message.event.id for message, name in zip(received, names, strict=True) if is_browsers(name)}
-        known = dict(await Events(session).known({*names, *older}))
+        """Returns the outcome of each event, and the stored events to which repetitions add something; new ones are completed in place."""
+        # A browser's id may be stored without the prefix of its key space, from before there was one.
+        keys = [key(message) for message in received]
+        older = {message.event.id for message, own in zip(received, keys, strict=True) if is_browsers(own)}
+        known = dict(await Events(session).known({*keys, *older}))
         new: dict[str, pb.ReceivedEvent] = {}
         repeated: dict[str, list[pb.ReceivedEvent]] = defaultdict(list)
         outcomes: list[Outcome] = []
-        for message, treatment, own in zip(received, treatments, names, strict=True):
+        for message, treatment, own in zip(received, treatments, keys, strict=True):
             id_ = message.event.id
-            name = id_ if own not in known and id_ in known and not is_versioned(known[id_]) else own
-            if name in known:
-                same = may_be_same(known[name], message.content_hash)
+            stored_as = id_ if own not in known and id_ in known and not is_versioned(known[id_]) else own
+            if stored_as in known:
+                same = may_be_same(known[stored_as], message.content_hash)
                 outcomes.append(books.DUPLICATE if same else Poison("another event is stored under this id"))
                 if same and treatment is Treatment.STORE:
-                    repeated[name].append(message)
+                    repeated[stored_as].append(message)
             elif treatment is Treatment.DROP:
                 outcomes.append(books.SUPPRESSED)
             else:
-                known[name] = message.content_hash
+                known[stored_as] = message.content_hash
                 if treatment is Treatment.STORE:
-                    new[name] = message
+                    new[stored_as] = message
                 outcomes.append(books.STORED)
-        for name in new.keys() & repeated.keys():
-            for message in repeated.pop(name):
-                _fill_in(new[name], message)
+        for both in new.keys() & repeated.keys():
+            for message in repeated.pop(both):
+                _fill_in(new[both], message)
         return outcomes, await self._completed(session, repeated)
 
     async def _completed(self, session: AsyncSession, repeated: Mapping[str, Sequence[pb.ReceivedEvent]]) -> Sequence[pb.ReceivedEvent]:
-        """Those stored events to which repetitions added something."""
+        """Returns the stored events to which repetitions add something."""
         completed: list[pb.ReceivedEvent] = []
-        for stored in await Events(session).named(repeated) if repeated else ():
+        for stored in await Events(session).get(repeated) if repeated else ():
             known = received_message(stored)
-            # Nothing is added to an event that was stored, or has become, nobody's.
+            # Nothing is added to an event that was stored anonymously or has been anonymised.
             if stored.event_data["enrichment"].get("visitor"):
                 added = [_fill_in(known, message) for message in repeated[stored.key]]
                 if any(added):
@@ -189,16 +191,16 @@ class StoreEvents:
         return completed
 
     def _filled_in(self, message: pb.ReceivedEvent) -> tuple[dict[str, Any], log_pb2.Record]:
-        """The row of an event that was filled in, and what the topic tells of it."""
+        """Returns the row of a completed event, and the record to publish of it."""
         found = self._enricher.enrich(message.event)
         payload = published_message(message, found, is_update=True).SerializeToString()
         return row(message, found, datetime.now(UTC)), log_pb2.Record(type=_STORED, payload=payload, traceparent=traceparent())
 
 
 def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:
-    """Takes what a repetition adds, which is then as good as whoever carried it; says whether there was something.
+    """Adds what a repetition has and the event lacks; returns whether there was something.
 
-    A browser alone adds nothing to what a server vouches for.
+    The event then has the client and scope of the repetition. A browser adds nothing to the event of a server.
     """
     if known.event.session_id != repetition.event.session_id or (repetition.scope == "track" and known.scope != "track"):
         return False
@@ -210,7 +212,7 @@ def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:
 
 
 def growing_old(settings: IngestionSettings) -> list[Expiry]:
-    """The tables whose rows are deleted in time: events, what became of deliveries, and what was lost; the books keep the figures."""
+    """Returns the tables whose rows expire: events, outcomes of deliveries, and receipts; the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
     receipts = Expiry(cast("Table", ReceiptRow.__table__), Ages("last_at"), _RECEIPTS_KEPT)
     return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries, receipts]

@@ -1,4 +1,4 @@
-"""What an event tells beyond its fields: device, bot, where the visit came from, visitor, course, currency."""
+"""Derives the enrichment of an event: device, bot, where the session came from, visitor, course, currency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kit.rules import CURRENCIES
 from services.ingestion.traffic import SiteHosts, traffic
 
 Digest = Callable[[bytes], bytes]
-"""Keyed hash that can't be turned back."""
+"""Keyed one-way hash."""
 
 _COURSE: Final = re.compile(r"/courses?/([^/]+)")
 _TABLET: Final = re.compile(r"iPad|Tablet|PlayBook|Silk(?!.*Mobile)|Android(?!.*Mobile)")
@@ -35,12 +35,12 @@ class _Agent(NamedTuple):
 
 
 class Enricher:
-    """Finds out what an event tells.
+    """Derives the enrichment of events.
 
     Args:
-        site_hosts: host names of the shop itself, `*.shop.example` for all below a domain.
+        site_hosts: host names of the shop itself, `*.shop.example` for all hosts below a domain.
         timezone: where the shop's day begins.
-        digest: hash for visitors that are known by nothing but their network and browser.
+        digest: hash of visitors who are only known by their network and browser.
     """
 
     def __init__(self, site_hosts: frozenset[str], timezone: ZoneInfo, digest: Digest) -> None:
@@ -49,7 +49,7 @@ class Enricher:
         self._digest = digest
 
     def enrich(self, event: pb.Event) -> pb.Enrichment:
-        """What is known about the event."""
+        """Returns the enrichment of an event."""
         agent = _agent(event.user_agent)
         source = traffic(event.page_url, event.referrer, event.utm_parameters, self._site_hosts)
         visitor = self._visitor(event)
@@ -78,13 +78,13 @@ class Enricher:
 
 
 def course_of(page_url: str) -> str:
-    """The course whose page this is, by its name in the address."""
+    """Returns the slug of the course whose page this is."""
     found = _COURSE.search(_path(page_url))
     return unquote(found[1]) if found else ""
 
 
 def currency_of(code: str) -> str:
-    """The ISO 4217 code, or empty when it is none."""
+    """Returns an ISO 4217 code; empty for any other text."""
     return code.upper() if code.upper() in CURRENCIES else ""
 
 
@@ -111,7 +111,7 @@ def _path(url: str) -> str:
 
 
 def _text(metadata: Struct, name: str) -> str:
-    """A string or a whole number of the metadata, as text."""
+    """Returns a string or a whole number of the metadata as text."""
     value = metadata.fields.get(name)
     if value is None:
         return ""

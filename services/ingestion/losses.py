@@ -1,7 +1,7 @@
-"""Finds out what the log lost, of whom, and what of it was sent again: receipts held against the processing log.
+"""Detects what the log lost, by sender, and what of it was sent again: reconciles receipts with the processing log.
 
-While the books balance nothing is lost, and receipts go as soon as the worker has passed what they are of. Only when something
-is missing are they looked at one by one.
+While the books balance nothing is lost, and receipts are deleted as soon as the worker has passed their entries. Only when events
+are missing are they compared one by one.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from services.ingestion.repository import Receipts, as_events, deliveries
 
 _AT_ONCE: Final = 20
 _MOST_RECEIPTS: Final = 5000
-_ONE_STRETCH: Final = timedelta(minutes=1)
+_ONE_INTERVAL: Final = timedelta(minutes=1)
 
 Keys: TypeAlias = Sequence[tuple[str, int]]
-"""Names receipts."""
+"""Primary keys of receipts."""
 
 
 @dataclass(slots=True)
 class Range:
-    """What the log lost of one sender in one stretch of time."""
+    """What the log lost of one sender in one interval."""
 
     client: str
     scope: str
     first: int
     last: int
-    """When the first and the last were received, in microseconds since 1970."""
+    """When the last one was received; like `first` in microseconds since 1970."""
     ids: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """Receipts that can be settled once the worker has passed the entries that were the last when they were there."""
+    """Receipts that can be settled once the worker has passed these offsets, the log's end when they were written."""
 
     receipts: Keys
     ends: Mapping[int, Offset]
 
 
 class Losses:
-    """Looks after the receipts of a topic."""
+    """Reconciles the receipts of a topic."""
 
     def __init__(self, sessions: Sessions, log: RedisLog, topic: str, partitions: int) -> None:
         self._sessions = sessions
@@ -63,10 +63,10 @@ class Losses:
         self._seen = -1
 
     async def look(self, accounts: Mapping[int, Account]) -> None:
-        """Settles receipts that are due, and finds what was sent again. Asks nobody while nothing comes in.
+        """Settles receipts that are due, and finds what was sent again. Runs no query while nothing is received.
 
         Args:
-            accounts: the books of this moment.
+            accounts: the current books.
         """
         received = sum(account.received for account in accounts.values())
         if received == self._seen and self._due is None:
@@ -92,14 +92,14 @@ class Losses:
             receipts = await Receipts(session).unsettled(_MOST_RECEIPTS)
         if not receipts:
             return None
-        # The head may be above the last entry, where the worker does not come to.
+        # The head may be higher than the last entry, and the worker never reaches it.
         return _Due(receipts, {partition: await self._log.newest(self._topic, partition) for partition in range(self._partitions)})
 
     @staticmethod
     async def _settle(session: AsyncSession, keys: Keys, *, balanced: bool) -> None:
         receipts = Receipts(session)
         if balanced:
-            await receipts.forget(keys)
+            await receipts.delete(keys)
             return
         for row in await receipts.get(keys):
             sent = deliveries(row)
@@ -136,10 +136,10 @@ class Losses:
 
 
 def ranges(rows: Sequence[ReceiptRow]) -> list[Range]:
-    """What is lost, as stretches of time of each sender.
+    """Returns what is lost, as intervals of each sender.
 
     Args:
-        rows: receipts of what was lost, by sender and time.
+        rows: receipts of lost events, by sender and time.
     """
     found: list[Range] = []
     for row in rows:
@@ -149,7 +149,7 @@ def ranges(rows: Sequence[ReceiptRow]) -> list[Range]:
         if (
             before
             and (before.client, before.scope) == (row.client, row.scope)
-            and first - before.last <= _ONE_STRETCH / timedelta(microseconds=1)
+            and first - before.last <= _ONE_INTERVAL / timedelta(microseconds=1)
         ):
             before.last = max(before.last, last)
             before.ids += ids

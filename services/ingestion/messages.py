@@ -1,4 +1,4 @@
-"""Between messages and rows: an event as the log carries it, as the table keeps it, as the topic tells it."""
+"""Maps events between the log, the table and the topic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RAW_TOPIC: Final = "intake"
 """The raw log: accepted events on their way to the table."""
 
 TOPIC: Final = "events"
-"""What is published: events as stored."""
+"""Its messages are stored events."""
 
 EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed."""
@@ -32,7 +32,7 @@ _ENRICHMENT_FIELDS: Final = tuple(pb.Enrichment.DESCRIPTOR.fields_by_name)
 
 
 def moment(timestamp: Timestamp) -> datetime:
-    """A time as Python has it, in UTC. Made once for events that were received together: protobuf's own takes four times as long."""
+    """Converts a time to a datetime in UTC. Cached, since events of one call share it: protobuf's own takes four times as long."""
     return _moment(timestamp.seconds, timestamp.nanos // 1000)
 
 
@@ -42,12 +42,12 @@ def _moment(seconds: int, microseconds: int) -> datetime:
 
 
 def key(received: pb.ReceivedEvent) -> str:
-    """The event's idempotency key. Only a browser has a `track` token, also in messages that do not say whom they are from."""
+    """Returns the event's idempotency key. Only browsers have a `track` token, also in messages without `from_browser`."""
     return key_of(received.event.id, from_browser=received.from_browser or received.scope == "track")
 
 
 def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) -> dict[str, Any]:
-    """The row of an event, but for its place in the topic."""
+    """Returns the row of an event, without its offset in the topic."""
     event = received.event
     data = _filled(event, _DATA_FIELDS)
     if event.HasField("metadata"):
@@ -76,13 +76,13 @@ def row(received: pb.ReceivedEvent, enrichment: pb.Enrichment, now: datetime) ->
     }
 
 
-def _filled(message: Message, names: Iterable[str]) -> dict[str, Any]:
-    """Those of some fields that are not empty."""
-    return {name: value for name in names if (value := getattr(message, name))}
+def _filled(message: Message, fields: Iterable[str]) -> dict[str, Any]:
+    """Returns those of some fields that are not empty."""
+    return {field: value for field in fields if (value := getattr(message, field))}
 
 
 def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment, *, is_update: bool = False) -> pb.EventStored:
-    """The event as the topic tells it when it was stored, or filled in."""
+    """Returns the message to publish of an event that was stored or completed."""
     message = pb.EventStored(
         key=key(received),
         is_update=is_update,
@@ -91,7 +91,7 @@ def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment, *, 
         client=received.client,
         scope=received.scope,
     )
-    # The constructor would serialise each and parse it again.
+    # The constructor would serialise and parse each of them again.
     message.event.CopyFrom(received.event)
     message.received_at.CopyFrom(received.received_at)
     message.enrichment.CopyFrom(enrichment)
@@ -99,7 +99,7 @@ def published_message(received: pb.ReceivedEvent, enrichment: pb.Enrichment, *, 
 
 
 def stored_message(stored: EventRow) -> pb.EventStored:
-    """The event as its row has it: what the topic told, but for the sealed e-mail."""
+    """Returns the published message of a row, without the sealed e-mail address."""
     data = stored.event_data
     event = pb.Event(
         id=stored.id,
@@ -131,7 +131,7 @@ def stored_message(stored: EventRow) -> pb.EventStored:
 
 
 def received_message(stored: EventRow) -> pb.ReceivedEvent:
-    """A stored event as it would come in, but for what was sealed."""
+    """Returns a stored event as it was received, without what was sealed."""
     message = stored_message(stored)
     received = pb.ReceivedEvent(
         event=message.event,

@@ -1,4 +1,4 @@
-"""Tables of ingestion: the event store and what happened to each event on its way there."""
+"""Tables of ingestion: events, the outcomes of their deliveries, and receipts of the log."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class EventRow(Base):
     referrer: Mapped[str | None] = mapped_column(Text)
     utm_parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     event_data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """What the brief's columns don't hold: title, user agent, network, privacy signal, metadata, and the `enrichment` found for them."""
+    """What has no column of its own: title, user agent, network, privacy signal, metadata, and the `enrichment`."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     content_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """Keyed hash of what the origin says, as far as it is kept, behind the versions by which it was made: another content under the same
-    key is not the same event. 16 bytes, without versions, are from before browsers had a key space of their own."""
+    """The versions of the hash, and a keyed hash of what the origin states, as far as it is stored: other content under the same key is
+    another event. Hashes of 16 bytes without versions are older than the key space of browsers."""
     processed: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Enriched, stored and handed to the topic: all in one transaction, so that a stored row is a processed one."""
+    """Always true: events are enriched, stored and published in one transaction."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     client: Mapped[str] = mapped_column(String(100))
@@ -59,7 +59,7 @@ class EventRow(Base):
     topic_partition: Mapped[int] = mapped_column(Integer)
     topic_position: Mapped[int] = mapped_column(BigInteger)
     topic_ordinal: Mapped[int] = mapped_column(Integer)
-    """Where the event was published: entry of the topic, and place in it. Its history reads in the same order."""
+    """Where the event was published: the entry of the topic, and the index in it. Its history is read in the same order."""
 
     @hybrid_property
     def id(self) -> str:
@@ -73,7 +73,7 @@ class EventRow(Base):
 
 
 class ProcessingRow(Base):
-    """What became of one delivery of an event: every figure of the books can be explained from here."""
+    """The outcome of one delivery of an event: every figure of the books can be derived from these."""
 
     __tablename__ = "event_processing_log"
     __table_args__ = (Index("idx_event_id", "event_id"),)
@@ -85,11 +85,11 @@ class ProcessingRow(Base):
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     processed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     log_position: Mapped[str] = mapped_column(String(64))
-    """Partition, entry and place in the raw log."""
+    """Partition, entry and index in the raw log."""
 
 
 class ReceiptRow(Base):
-    """Events of one sender that one process put into the log in about a second: kept until it is known what became of them."""
+    """Events of one sender that one process appended to the log in about a second: stored until their outcomes are known."""
 
     __tablename__ = "receipts"
     __table_args__ = (Index("idx_lost", "lost", "hour"),)
@@ -99,12 +99,12 @@ class ReceiptRow(Base):
     """Counts the receipts of a writer."""
     partition: Mapped[int] = mapped_column(Integer)
     hour: Mapped[int] = mapped_column(Integer)
-    """In whose account they are received, in hours since 1970."""
+    """The account in which they are received, in hours since 1970."""
     client: Mapped[str] = mapped_column(String(100))
     scope: Mapped[str] = mapped_column(String(16))
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_at: Mapped[datetime] = mapped_column(UtcDateTime)
     events: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
-    """A line for each call: when it was received, in microseconds since 1970, and the ids of its events."""
+    """A line for each call: the time of receipt, in microseconds since 1970, and the ids of its events."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)
-    """These were looked for, and only those are left that were not found."""
+    """Whether the remaining events were looked for and not found."""

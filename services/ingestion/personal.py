@@ -1,4 +1,4 @@
-"""What ingestion holds of persons, and what an erasure leaves of it: an event that counts, and no more."""
+"""The personal tables of ingestion. An erasure leaves an event that only counts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kit.people.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS
 from services.ingestion.models import EventRow
 
 _FOUND: Final = {"browser": BROWSERS, "os": SYSTEMS, "traffic_source": SOURCES, "traffic_medium": MEDIA}
-"""What was found out about an event from texts that callers send; of these only known words stay."""
+"""Parts of the enrichment that are derived from texts of callers; only known words of these stay."""
 _KEPT: Final = ("device", "is_bot", "channel", "currency")
 
 
 def _counted(row: Row) -> dict[str, Any]:
-    """Of an event's further data what was found out about it, as far as words say it that are the same for everybody."""
+    """Reduces an event's data to the parts of its enrichment that are common words and identify nobody."""
     data = row["event_data"]
     found = data["enrichment"]
     words = {name: kept for name, words in _FOUND.items() if (kept := listed(found.get(name), words))}

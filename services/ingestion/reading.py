@@ -1,4 +1,4 @@
-"""Reads events from JSON bodies: each for itself, so that one that can't be read says nothing about its neighbours."""
+"""Reads events from JSON bodies, each independently: an unreadable one does not affect the others."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from kit.json_body.reader import JsonReader
 from kit.json_body.values import parse
 
 _MOST: Final = 500
-"""One more than so many break the rule of the proto, which says so; the others need not be read for that."""
+"""The limit of the proto. One more is enough to break its rule; the rest need not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was remarkable about a batch."""
+    """Notes on a batch."""
 
     notes: dict[int, Notes] = field(default_factory=dict[int, Notes])
-    """Of those of its events about which something was, by their number."""
+    """Notes on its events, by their index; only of events with any."""
     ignored: Sequence[str] = ()
-    """Names of fields beside the events that nobody knows."""
+    """Unknown fields beside the events."""
 
 
 class Reading:
-    """Takes the JSON bodies of requests into their events. A request of a native caller is left as it is.
+    """Reads the JSON bodies of requests into their events. A native request is left unchanged.
 
     Args:
-        timezone: where times without a zone are local.
+        timezone: of times without a zone.
     """
 
     def __init__(self, timezone: tzinfo) -> None:
@@ -43,7 +43,7 @@ class Reading:
         """Reads the body of a single event.
 
         Raises:
-            InvalidRequest: it is no JSON.
+            InvalidRequest: it is not JSON.
         """
         notes = Notes()
         if request.json_body.data:
@@ -55,18 +55,18 @@ class Reading:
         return notes
 
     def events(self, request: pb.TrackEventsRequest) -> Batch:
-        """Reads the body of a batch: for each element an event, whatever the element is.
+        """Reads the body of a batch: an event for each element, whatever the element is.
 
         Raises:
-            InvalidRequest: it is no JSON, no object, or has no list of events.
+            InvalidRequest: it is not JSON, not an object, or has no list of events.
         """
         if not request.json_body.data:
             return Batch()
         body = parse(request.json_body.data)
         request.ClearField("json_body")
         request.ClearField("events")
-        told: Any = body.get("events") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if not isinstance(told, list):
+        elements: Any = body.get("events") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        if not isinstance(elements, list):
             raise InvalidRequest([Violation("events", "is not a list")])
         beside = Notes()
         for name in body:  # pyright: ignore[reportUnknownVariableType]
@@ -76,7 +76,7 @@ class Reading:
             raise InvalidRequest(beside.strict())
         found: dict[int, Notes] = {}
         notes, events, strict = Notes(), request.events, request.strict
-        for number, element in enumerate(told[: _MOST + 1]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        for number, element in enumerate(elements[: _MOST + 1]):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             self._reader.add(events, element, notes)
             if strict:
                 notes.violations = [*notes.strict()]

@@ -15,7 +15,7 @@ from kit.log.intake import account
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 
 Delivery: TypeAlias = tuple[str, datetime]
-"""The id of an event, and when it was received: who sends it again delivers it again."""
+"""The id of an event, and when it was received: sending it again is another delivery."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AT_ONCE: Final = 500
@@ -31,36 +31,36 @@ class Events:
         self._session = session
 
     async def known(self, keys: Collection[str]) -> Mapping[str, bytes]:
-        """Content hashes of those keys that are stored."""
+        """Returns the content hashes of those keys that are stored."""
         rows = await self._session.execute(select(EventRow.key, EventRow.content_hash).where(EventRow.key.in_(sorted(keys))))
         return {row.key: row.content_hash for row in rows}
 
-    async def named(self, keys: Collection[str]) -> Sequence[EventRow]:
-        """The stored events of these keys, locked."""
+    async def get(self, keys: Collection[str]) -> Sequence[EventRow]:
+        """Returns the stored events of these keys, locked."""
         query = select(EventRow).where(EventRow.key.in_(sorted(keys))).order_by(EventRow.key).with_for_update()
         return (await self._session.scalars(query)).all()
 
     async def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Stores new events, in the order of their ids: two transactions that share some wait for each other, and never in a circle.
+        """Stores new events, ordered by id, so that two transactions that share some never deadlock.
 
         Raises:
-            IntegrityError: another transaction stored one of them meanwhile.
+            IntegrityError: another transaction has stored one of them.
         """
         if rows:
             await self._session.execute(insert(EventRow.__table__), sorted(rows, key=lambda row: row["id"]))  # pyright: ignore[reportArgumentType]
 
     async def change(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes stored events anew, but for what says what was received, and when."""
+        """Updates stored events, except what was received, and when."""
         for row in sorted(rows, key=lambda row: row["id"]):
-            changed = {name: value for name, value in row.items() if name not in _AS_RECEIVED}
+            changed = {column: value for column, value in row.items() if column not in _AS_RECEIVED}
             await self._session.execute(update(EventRow).where(EventRow.key == row["id"]).values(changed))
 
     async def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes down what became of deliveries."""
+        """Records the outcomes of deliveries."""
         await self._session.execute(insert(ProcessingRow.__table__), rows)  # pyright: ignore[reportArgumentType]
 
     async def published(self, partition: int, after: int, limit: int) -> Sequence[EventRow]:
-        """Events of a partition of the topic behind a position: those of at least one position, and of each position all."""
+        """Returns events of a partition of the topic after an offset: those of at least one offset, and all of each."""
         own = EventRow.topic_partition == partition
         order = (EventRow.topic_position, EventRow.topic_ordinal)
         rows = (
@@ -76,13 +76,13 @@ class Events:
 
 
 class Receipts:
-    """What the log took, and what became of it, within one transaction."""
+    """Receipts of what was appended to the log, within one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def add(self, receipts: Sequence[account.Receipts]) -> None:
-        """Writes receipts down; those that are there stay as they are."""
+        """Stores receipts; existing ones are not changed."""
         rows = [
             {
                 "writer": each.writer,
@@ -101,12 +101,12 @@ class Receipts:
         await upsert(self._session, _RECEIPTS, rows, changing=("writer",))
 
     async def unsettled(self, limit: int) -> Sequence[tuple[str, int]]:
-        """Keys of receipts of which it is not known what became of them."""
+        """Returns the keys of receipts whose events have no known outcome yet."""
         found = select(ReceiptRow.writer, ReceiptRow.number).where(ReceiptRow.lost.is_(False)).limit(limit)
         return [(row.writer, row.number) for row in await self._session.execute(found)]
 
     async def get(self, keys: Collection[tuple[str, int]]) -> Sequence[ReceiptRow]:
-        """Receipts that are still there, locked."""
+        """Returns those receipts that still exist, locked."""
         key = tuple_(ReceiptRow.writer, ReceiptRow.number)
         return (
             await self._session.scalars(
@@ -115,39 +115,39 @@ class Receipts:
         ).all()
 
     async def lost(self, hours: Collection[int] | None = None) -> Sequence[ReceiptRow]:
-        """Receipts of what the log lost, of all hours or of some, by sender and time."""
+        """Returns the receipts of lost events, of all hours or of some, by sender and time."""
         of = [ReceiptRow.lost.is_(True)] + ([] if hours is None else [ReceiptRow.hour.in_(hours)])
         order = (ReceiptRow.client, ReceiptRow.scope, ReceiptRow.first_at)
         return (await self._session.scalars(select(ReceiptRow).where(*of).order_by(*order))).all()
 
-    async def forget(self, keys: Collection[tuple[str, int]]) -> None:
+    async def delete(self, keys: Collection[tuple[str, int]]) -> None:
         """Deletes receipts."""
         await self._session.execute(delete(ReceiptRow).where(tuple_(ReceiptRow.writer, ReceiptRow.number).in_(keys)))
 
     async def settled(self, ids: Sequence[str]) -> Mapping[Delivery, int]:
-        """The deliveries of some events of which it is known what became of them, with how often each was in the log."""
+        """Returns the deliveries of some events with a known outcome, and how often each was in the log."""
         found: Counter[Delivery] = Counter()
         columns = (ProcessingRow.event_id, ProcessingRow.received_at)
         for first in range(0, len(ids), _AT_ONCE):
             of = ProcessingRow.event_id.in_(ids[first : first + _AT_ONCE])
-            # A dead letter that was given another try is written down again.
-            places = func.count(ProcessingRow.log_position.distinct())
-            for event_id, received_at, count in await self._session.execute(select(*columns, places).where(of).group_by(*columns)):
+            # A dead letter that was retried is recorded again.
+            entries = func.count(ProcessingRow.log_position.distinct())
+            for event_id, received_at, count in await self._session.execute(select(*columns, entries).where(of).group_by(*columns)):
                 found[event_id, received_at] += count
         return found
 
 
 async def keep_receipts(session: AsyncSession, receipts: Sequence[account.Receipts]) -> None:
-    """Writes down what the log took."""
+    """Stores receipts of what was appended to the log."""
     await Receipts(session).add(receipts)
 
 
 def deliveries(row: ReceiptRow) -> list[Delivery]:
-    """What a receipt says of single events."""
+    """Returns the deliveries in a receipt."""
     calls = [line.split(" ") for line in row.events.decode().splitlines()]
     return [(event_id, _EPOCH + timedelta(microseconds=int(received))) for received, *ids in calls for event_id in ids]
 
 
 def as_events(lost: Sequence[Delivery]) -> bytes:
-    """Deliveries as a receipt has them."""
+    """Serialises deliveries as a receipt has them."""
     return "\n".join(f"{(received - _EPOCH) // timedelta(microseconds=1)} {event_id}" for event_id, received in lost).encode()

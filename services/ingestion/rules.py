@@ -1,4 +1,4 @@
-"""What may come in, and what of it may go on: pure decisions about one event, before it reaches the log and behind it."""
+"""Pure decisions about one event, before and after the log: what is accepted, compared, completed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kit.rules import Period, wrong_struct, wrong_time
 from kit.scrubbing import Scrubber
 
 REDUCTION: Final = 1
-"""Version of what `reduce` leaves of an event. Whoever changes that raises it: contents of two versions are not compared."""
+"""Version of what `reduce` leaves of an event, raised with each change: contents of different versions are not compared."""
 
 CARRIED: Final = ("user_id", "ip_address", "user_agent", "utm_parameters", "global_privacy_control")
-"""What an event has from whoever carries it: never compared, and filled in by a repetition."""
+"""Fields that depend on the sender: never compared, and completed by a repetition."""
 
 _NETWORK_BITS: Final = {4: 24, 6: 48}
 
 
 def violations(event: Event, allowed: Period) -> list[Violation]:
-    """Rules that the proto can't say: a time that the clock allows, the size and depth of its metadata.
+    """Returns violations of rules that a proto can't express: the time, the size and depth of the metadata.
 
     Args:
         event: as the client sent it.
@@ -37,11 +37,11 @@ def violations(event: Event, allowed: Period) -> list[Violation]:
 
 
 def reduce(event: Event, scrubber: Scrubber) -> None:
-    """Takes from an event what the mesh does not keep: e-mail, host part of the address, what names a person in its texts.
+    """Removes what the mesh does not store: the e-mail address, the host part of the IP address, personal data in texts.
 
     Args:
         event: as the client sent it; changed in place.
-        scrubber: knows what does.
+        scrubber: removes personal data from texts.
     """
     user_id, address = event.user_id, event.ip_address
     if event.email:
@@ -54,7 +54,7 @@ def reduce(event: Event, scrubber: Scrubber) -> None:
 
 
 def fold(event: Event) -> None:
-    """Takes what a carrier knows into the event that it passes on. Whoever is logged in, the carrier alone says.
+    """Merges the context of a server into the event that it forwards. Only the server states who is logged in.
 
     Args:
         event: with a context; changed in place.
@@ -70,11 +70,11 @@ def fold(event: Event) -> None:
 
 
 def content(event: Event, *, from_browser: bool) -> bytes:
-    """What makes it this event, whoever carries it: what its origin says, serialised.
+    """Returns what identifies an event's content, independent of the sender, serialised.
 
     Args:
-        event: as it lies in the log.
-        from_browser: a browser reported it. Whoever carries it may have set its time right, by the clock of that moment.
+        event: as it is in the log.
+        from_browser: a browser reported it, so that its sender may have corrected its time.
     """
     origin = Event()
     origin.CopyFrom(event)
@@ -84,11 +84,11 @@ def content(event: Event, *, from_browser: bool) -> bytes:
 
 
 def fill_in(event: Event, repetition: Event) -> bool:
-    """Takes from a repetition what the event has not; False when it has all of it.
+    """Copies from a repetition what the event lacks; False if it lacks nothing.
 
     Args:
         event: as it is known; changed in place.
-        repetition: the same event as another carrier reported it.
+        repetition: the same event as another sender reported it.
     """
     missing = [name for name in CARRIED if _is_given(repetition, name) and not _is_given(event, name)]
     for name in missing:
@@ -108,25 +108,25 @@ def complete(event: Event, address: str) -> None:
     """Fills in what the client left out.
 
     Args:
-        event: as it lies in the log; changed in place.
-        address: the network of the browser that called; empty when a server did.
+        event: as it is in the log; changed in place.
+        address: the network of the calling browser; empty if a server called.
     """
     event.ip_address = event.ip_address or address
     event.platform = event.platform or "wordpress"
-    # Finer than what databases keep: the history would not be what the topic told.
+    # Databases store microseconds: with more digits the history would differ from what was published.
     if finer := event.timestamp.nanos % 1000:
         event.timestamp.nanos -= finer
 
 
 def visitor_of(event: Event) -> str:
-    """What a browser calls its visitor, beside the visit; empty for nothing."""
+    """Returns a browser's own id of its visitor; empty for none."""
     fields = event.metadata.fields
     return fields["visitor_id"].string_value if "visitor_id" in fields else ""
 
 
 @lru_cache(4096)
 def network(address: str) -> str:
-    """The network of an address: /24 of IPv4, /48 of IPv6; empty for none."""
+    """Returns the network of an address: /24 of IPv4, /48 of IPv6; empty for none."""
     if not address:
         return ""
     parsed = ip_address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""The rpcs of ingestion: events become durable in the raw log, and the books are read."""
+"""The rpcs of ingestion: appends events to the raw log, reads the books and the history."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NOTHING = Notes()
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
-# An event is measured as it is kept, here with an id that the client left out: measured as it was sent, it would be serialised twice.
+# An event is measured as it is stored, with a generated id where the client sent none: measuring it as sent would serialise it twice.
 _KEPT_BYTES = _EVENT_BYTES + 64
 _IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
@@ -58,10 +58,10 @@ class _Rejected:
 
 
 class _Admission:
-    """Decides on the events of one call; what they have in common is made once.
+    """Decides whether the events of one call are accepted; what they have in common is computed once.
 
     Args:
-        seal: seals e-mail addresses; None where no event has one.
+        seal: seals e-mail addresses; None if no event has one.
     """
 
     def __init__(self, vault: Vault, scrubber: Scrubber, seal: Seal | None, who: Caller, allowed: Period) -> None:
@@ -70,7 +70,7 @@ class _Admission:
         self._seal = seal
         self._who = who
         self._allowed = allowed
-        # The caller's address is the visitor's only when it is the browser that calls.
+        # The caller's address is the visitor's only if a browser calls.
         address = rules.network(who.address) if who.scope == "track" else ""
         self._record = event_pb2.ReceivedRecord(
             type=_RECEIVED,
@@ -82,7 +82,7 @@ class _Admission:
         self.sender = Sender(who.client, who.scope, received)
 
     def verdict(self, event: event_pb2.Event, broken: Sequence[Violation]) -> bytes | _Rejected:
-        """The event's record if it may come in; the event is reduced to what the mesh keeps, and has an id.
+        """Returns the record of an accepted event, reduced to what the mesh stores, and with an id.
 
         Args:
             event: as the client sent it; changed in place.
@@ -96,9 +96,9 @@ class _Admission:
             return _Rejected(event.id, [Violation("context", "a track token passes on nothing")], forbidden=True)
         wrong = rules.violations(event, self._allowed)
         if broken or wrong:
-            # What is no id may be anything.
-            told_id = "" if any(violation.field == "id" for violation in broken) else event.id
-            return _Rejected(told_id, [*broken, *wrong])
+            # An invalid id may be anything, and is not repeated.
+            shown_id = "" if any(violation.field == "id" for violation in broken) else event.id
+            return _Rejected(shown_id, [*broken, *wrong])
         received = self._record.payload
         received.from_browser = is_passed_on or who.scope == "track"
         if is_passed_on:
@@ -107,13 +107,13 @@ class _Admission:
             email = event.email
             received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if email else b""
             received.email_hash = self._vault.fingerprint(email) if email else b""
-        told_id = event.id
-        if not told_id:
+        sent_id = event.id
+        if not sent_id:
             event.id = str(uuid7())
         rules.reduce(event, self._scrubber)
         received.event = content = event.SerializeToString()
         if len(content) > _KEPT_BYTES:
-            return _Rejected(told_id, [Violation("", f"the event is larger than {_EVENT_BYTES} bytes")])
+            return _Rejected(sent_id, [Violation("", f"the event is larger than {_EVENT_BYTES} bytes")])
         return self._record.SerializeToString()
 
 
@@ -154,19 +154,19 @@ class IngestionServicer(IngestionServiceServicer):
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
         may_leave_out = request.HasField("json_body") and not request.strict
-        told = self._reading.events(request)
+        batch = self._reading.events(request)
         forget_nobody(request)
         broken = _by_event(validate(request))
         for number in broken if may_leave_out else ():
-            notes = told.notes.setdefault(number, Notes())
+            notes = batch.notes.setdefault(number, Notes())
             broken[number] = broken_still(request.events[number], broken[number], notes)
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
-        response = pb.TrackEventsResponse(ignored_fields=told.ignored)
+        response = pb.TrackEventsResponse(ignored_fields=batch.ignored)
         results = response.results
         records: list[tuple[str, bytes]] = []
         ids: list[str] = []
         for number, event in enumerate(request.events):
-            notes = told.notes.get(number, _NOTHING)
+            notes = batch.notes.get(number, _NOTHING)
             verdict = admission.verdict(event, notes.broken(broken.get(number, ())))
             if isinstance(verdict, bytes):
                 records.append((_key(event), verdict))
@@ -216,19 +216,19 @@ class IngestionServicer(IngestionServiceServicer):
             return [_lost_events(each) for each in losses.ranges(await Receipts(session).lost(hours))]
 
     async def _admission(self, *, with_email: bool) -> _Admission:
-        # Few events have an address, and the others must not wait for keys.
+        # Few events have an e-mail address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
         allowed = Period.kept(self._settings, "ingestion.events", as_events=True)
         return _Admission(self._keys.vault, self._scrubber, seal, caller(), allowed)
 
 
 def _key(event: event_pb2.Event) -> str:
-    """What chooses the event's partition: its person's events stay in their order."""
+    """Returns the partition key of an event: a person's events stay in order."""
     return event.user_id or event.session_id or event.id
 
 
 def _by_event(broken: Iterable[Violation]) -> dict[int, list[Violation]]:
-    """The rules that events of a batch break, by the number of the event, with paths within it.
+    """Returns the rules that events of a batch break, by the index of the event, with paths within it.
 
     Raises:
         InvalidRequest: The batch breaks rules of its own.

@@ -1,4 +1,4 @@
-"""How a visit found the site: campaign parameters, then click ids, then the referring page."""
+"""Derives the traffic source of a session: from campaign parameters, then click ids, then the referring page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pmp.ingestion.v1 import event_pb2 as pb
 
 from kit.referrers import campaign_name, host_name, is_payment, referrer, source_name, within
 
-# Parameters that networks put behind the addresses of advertisements, in the order in which they are believed: what an
-# advertisement is clicked with says more than that somebody came from the network.
+# Parameters that networks append to the URLs of advertisements, by precedence: the id of a click on an advertisement states more
+# than that the visitor came from the network.
 CLICK_IDS: Final = {
     "gclid": ("google", "cpc"),
     "gbraid": ("google", "cpc"),
@@ -33,7 +33,7 @@ _CHANNELS: Final = {"search": pb.CHANNEL_SEARCH, "email": pb.CHANNEL_EMAIL, "soc
 
 
 class Traffic(NamedTuple):
-    """How a visit found the site."""
+    """The traffic source of a session."""
 
     channel: pb.Channel.ValueType
     source: str = ""
@@ -45,7 +45,7 @@ class SiteHosts:
     """The shop's own hosts.
 
     Args:
-        names: as the setting has them: names of hosts, and `*.shop.example` for every host below a domain.
+        names: as in the settings: host names, and `*.shop.example` for every host below a domain.
     """
 
     def __init__(self, names: frozenset[str]) -> None:
@@ -53,20 +53,20 @@ class SiteHosts:
         self._domains = tuple(sorted(host_name(name[2:]) for name in names if name.startswith("*.")))
 
     def __contains__(self, host: str) -> bool:
-        """True for a host, as `host_name` makes it, that is the shop's; with or without `www.`."""
+        """True for a host of the shop, normalised by `host_name`, with or without `www.`."""
         bare = host.removeprefix("www.")
         return host in self._exact or bare in self._exact or any(within(bare, domain) for domain in self._domains)
 
 
 def traffic(page_url: str, referring: str, utm: pb.UtmParameters, site: SiteHosts) -> Traffic:
-    """How a visit found the site. What the campaign's parameters leave out is what the click id or the referrer says.
+    """Returns the traffic source of a session. What campaign parameters lack is taken from the click id or the referrer.
 
-    A medium is only added to a source it belongs to: a newsletter whose link carries a network's click id stays a newsletter.
+    A medium is only added to its own source: a newsletter whose link carries a network's click id stays a newsletter.
 
     Args:
-        page_url: address of the page.
-        referring: address of the page before.
-        utm: campaign parameters that the client sent beside the address.
+        page_url: URL of the page.
+        referring: URL of the referring page.
+        utm: campaign parameters that the client sent beside the URL.
         site: hosts of the shop itself.
     """
     query = _query(page_url)
@@ -98,7 +98,7 @@ def _referral(host: str, path: str, own: str, site: SiteHosts) -> Traffic:
 
 @lru_cache(4096)
 def _query(url: str) -> dict[str, str]:
-    """The parameters of an address by their names in lower case, the first of each; `&amp;` is what a mail made of `&`."""
+    """Returns the parameters of a URL by their names in lower case, the first of each; mail programs write `&amp;` for `&`."""
     try:
         query = urlsplit(url).query
         return {name.lower(): values[0] for name, values in reversed(parse_qs(unescape(query) if "&amp;" in query else query).items())}

@@ -19,7 +19,7 @@ from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from services.ingestion.consent import Policy
-from services.ingestion.consumers import ObeyConsent, StoreEvents, growing_old
+from services.ingestion.consumers import ApplyConsent, StoreEvents, growing_old
 from services.ingestion.enrichment import Enricher
 from services.ingestion.losses import Losses
 from services.ingestion.messages import RAW_TOPIC, TOPIC
@@ -35,7 +35,7 @@ def compose(settings: IngestionSettings, resources: Resources) -> ServiceRuntime
     partitions = settings.log_partitions
     outbox = Outbox(TOPIC)
     enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(keys.vault.digest, purpose="visitor"))
-    obey = ObeyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
+    consent = ApplyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
     return ServiceRuntime(
         settings,
         resources,
@@ -47,7 +47,7 @@ def compose(settings: IngestionSettings, resources: Resources) -> ServiceRuntime
         subscriptions=[Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
         raw_log=RawLog(
             RAW_TOPIC,
-            StoreEvents(outbox, enricher, keys, obey),
+            StoreEvents(outbox, enricher, keys, consent),
             Trimmer(log, RAW_TOPIC, keep=settings.log_keep, max_bytes=settings.log_max_bytes // (2 * partitions)),
             Losses(database.sessions, log, RAW_TOPIC, partitions).look,
         ),

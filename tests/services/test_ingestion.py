@@ -133,17 +133,17 @@ class Ingestion:
             found.extend([item async for item in self._stub.ListEvents(request, metadata=(("x-pmp-mesh-token", self._token),))])
         return found
 
-    async def choose(self, subject: str, seconds: float = 0, *, granted: bool) -> None:
-        """Somebody makes a choice about analytics: gdpr tells of it."""
+    async def choose(self, identifier: str, seconds: float = 0, *, granted: bool) -> None:
+        """A person makes a choice about analytics, which gdpr publishes."""
         choice = Choice(granted=granted)
         choice.decided_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
-        await self._hear("gdpr", subject, GdprChanged(consent=ConsentChanged(subject=subject, analytics_tracking=choice)))
+        await self._hear("gdpr", identifier, GdprChanged(consent=ConsentChanged(subject=identifier, analytics_tracking=choice)))
 
-    async def link(self, subject: str, user: str, *, withdrawn: bool = False) -> None:
-        """Identity tells that a name leads to a user, or not any more."""
-        alias = AliasChanged(subject=subject, user_id=user, withdrawn=withdrawn)
-        alias.linked_at.FromSeconds(1)
-        await self._hear("identity", subject, IdentityChanged(alias=alias))
+    async def link(self, identifier: str, user: str, *, withdrawn: bool = False) -> None:
+        """Identity publishes that an identifier is linked to a user, or not any more."""
+        link = AliasChanged(subject=identifier, user_id=user, withdrawn=withdrawn)
+        link.linked_at.FromSeconds(1)
+        await self._hear("identity", identifier, IdentityChanged(alias=link))
 
     async def _hear(self, topic: str, key: str, message: Message) -> None:
         """Another service publishes something, and the worker takes it in."""
@@ -223,8 +223,8 @@ async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published
     )
     assert row.event_data["ip_address"] == "203.0.113.0"
     assert row.event_data["metadata"] == {"currency": "eur", "depth": {"a": [1, "x", None]}}
-    [told] = await ingestion.published()
-    found = told.enrichment
+    [message] = await ingestion.published()
+    found = message.enrichment
     assert (found.device, found.os, found.is_bot, found.course, found.currency) == ("mobile", "iOS", False, "pmp-prep", "EUR")
     assert (found.channel, found.traffic_source, found.traffic_medium, found.campaign) == (
         event_pb2.CHANNEL_CAMPAIGN,
@@ -243,9 +243,9 @@ async def test_history_tells_what_the_topic_told(ingestion: Ingestion) -> None:
     await ingestion.drain()
     published = {message.event.id: message for message in await ingestion.published()}
     history = await ingestion.history()
-    told = {message.event.id: message for item in history for message in item.events}
+    listed = {message.event.id: message for item in history for message in item.events}
     assert len(published) == 35
-    assert told == published
+    assert listed == published
     assert [item.position for item in await ingestion.history(after=1)] == [item.position for item in history if item.position > 1]
 
 
@@ -288,9 +288,9 @@ async def test_another_content_under_a_known_id_is_set_aside(ingestion: Ingestio
 
 
 async def test_who_tells_an_event_again_from_another_network_tells_a_duplicate(ingestion: Ingestion) -> None:
-    told = event()
-    await ingestion.track(told, scope="track", address="198.51.100.9")
-    await ingestion.track(told, scope="track", address="203.0.113.9")
+    sent = event()
+    await ingestion.track(sent, scope="track", address="198.51.100.9")
+    await ingestion.track(sent, scope="track", address="203.0.113.9")
     await ingestion.drain()
     [row] = await ingestion.rows()
     assert row.event_data["ip_address"] == "198.51.100.0"
@@ -299,9 +299,9 @@ async def test_who_tells_an_event_again_from_another_network_tells_a_duplicate(i
 
 
 async def test_another_address_under_a_known_id_is_another_content(ingestion: Ingestion) -> None:
-    told = event()
+    sent = event()
     for more in ({"email": "ada@example.org"}, {"email": "ADA@example.org"}, {"email": "bob@example.org"}, {}):
-        await ingestion.track({**told, **more})
+        await ingestion.track({**sent, **more})
     await ingestion.drain()
     total = (await ingestion.accounting()).total
     assert (total.stored, total.duplicate, total.dead_lettered) == (1, 1, 2)
@@ -329,18 +329,18 @@ async def test_an_address_is_sealed_with_its_own_event_alone(ingestion: Ingestio
 
 
 async def test_one_person_written_in_two_ways_tells_a_duplicate(ingestion: Ingestion) -> None:
-    told = event()
-    await ingestion.track({**told, "user_id": "7"})
-    await ingestion.track({**told, "user_id": "007"})
+    sent = event()
+    await ingestion.track({**sent, "user_id": "7"})
+    await ingestion.track({**sent, "user_id": "007"})
     await ingestion.drain()
     assert [row.user_id for row in await ingestion.rows()] == ["7"]
     assert (await ingestion.accounting()).total.duplicate == 1
 
 
 async def test_a_time_finer_than_databases_keep_is_told_as_it_is_kept(ingestion: Ingestion) -> None:
-    told = event(timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z"))
-    await ingestion.track(told)
-    await ingestion.track(told)
+    sent = event(timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z"))
+    await ingestion.track(sent)
+    await ingestion.track(sent)
     await ingestion.drain()
     [published] = await ingestion.published()
     [history] = await ingestion.history()
@@ -410,8 +410,8 @@ async def test_a_batch_says_of_each_event_what_it_would_be_told_alone(ingestion:
             await ingestion.track(fields)
         alone.append(refusal(raised.value))
     answer = await ingestion.track_all([event(id="first"), *bad, event(id="last")])
-    told = [{violation.field: violation.description for violation in result.violations} for result in answer.results]
-    assert told == [{}, *alone, {}]
+    broken = [{violation.field: violation.description for violation in result.violations} for result in answer.results]
+    assert broken == [{}, *alone, {}]
     assert set(alone[-1]) == {"event_type", "email", "utm_parameters.source"}
     assert [result.success for result in answer.results] == [True, *(False for _ in bad), True]
 
@@ -449,8 +449,8 @@ async def test_personal_fields_are_reduced_before_the_log(ingestion: Ingestion, 
     assert row.page_url == "https://shop.example/thanks?order=7&billing_email=redacted&x=redacted#email=redacted"
     assert row.event_data["ip_address"] == "2001:db8:1::"
     assert row.email_hash == ingestion.vault.fingerprint("ada@example.org")
-    [told] = await ingestion.published()
-    assert (await ingestion.keys.decryptor([told.sealed_email])).open(told.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
+    [message] = await ingestion.published()
+    assert (await ingestion.keys.decryptor([message.sealed_email])).open(message.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
 
 
 async def test_the_callers_address_is_the_visitors_only_for_a_browser(ingestion: Ingestion) -> None:
@@ -487,9 +487,9 @@ async def test_without_consent_an_event_counts_and_leads_to_nobody(ingestion: In
     )
     found = row.event_data["enrichment"]
     assert (found["device"], found["course"], found["currency"], found["traffic_source"]) == ("mobile", "pmp-prep", "EUR", "google")
-    [told] = await ingestion.published()
-    assert [message for item in await ingestion.history() for message in item.events] == [told]
-    everything = told.SerializeToString() + repr(row.event_data).encode()
+    [message] = await ingestion.published()
+    assert [each for item in await ingestion.history() for each in item.events] == [message]
+    everything = message.SerializeToString() + repr(row.event_data).encode()
     fingerprint = ingestion.vault.fingerprint("ada@example.org")
     for personal in (
         b"904217",
@@ -503,7 +503,7 @@ async def test_without_consent_an_event_counts_and_leads_to_nobody(ingestion: In
         fingerprint.hex().encode(),
     ):
         assert personal not in everything
-    assert (told.sealed_email, told.enrichment.visitor, told.enrichment.session) == (b"", "", "")
+    assert (message.sealed_email, message.enrichment.visitor, message.enrichment.session) == (b"", "", "")
     assert (await ingestion.accounting()).total.stored == 1
 
 
@@ -549,7 +549,7 @@ async def test_of_whom_nothing_is_known_is_kept_as_the_shop_says(ingestion: Inge
     assert rows[-1].id == "c-nobody", "an event of nobody needs nobody's consent"
 
 
-async def test_a_visits_denial_is_the_persons_once_it_is_identified_and_not_any_more_when_that_is_undone(ingestion: Ingestion) -> None:
+async def test_a_sessions_denial_is_the_persons_once_it_is_identified_and_not_any_more_when_that_is_undone(ingestion: Ingestion) -> None:
     await ingestion.choose("user:u1", granted=True)
     await ingestion.choose("session:banner", 1, granted=False)
 
@@ -580,9 +580,9 @@ async def test_global_privacy_control_is_kept_and_told(ingestion: Ingestion) -> 
     await ingestion.track_all([event(id="asked", global_privacy_control=True), event(id="not")])
     await ingestion.drain()
     assert {row.id: row.event_data.get("global_privacy_control") for row in await ingestion.rows()} == {"asked": True, "not": None}
-    told = {message.event.id: message for message in await ingestion.published()}
-    assert {id_: message.event.global_privacy_control for id_, message in told.items()} == {"asked": True, "not": False}
-    assert {message.event.id: message for item in await ingestion.history() for message in item.events} == told
+    published = {message.event.id: message for message in await ingestion.published()}
+    assert {id_: message.event.global_privacy_control for id_, message in published.items()} == {"asked": True, "not": False}
+    assert {message.event.id: message for item in await ingestion.history() for message in item.events} == published
 
 
 async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -> None:
@@ -826,11 +826,11 @@ async def test_an_id_stored_before_there_were_key_spaces_is_known_in_both(ingest
 
 
 async def test_a_release_that_reduces_events_in_another_way_still_knows_them(ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = event(page_url="https://shop.example/?a=1")
-    await ingestion.track(told)
+    sent = event(page_url="https://shop.example/?a=1")
+    await ingestion.track(sent)
     await ingestion.drain()
     monkeypatch.setattr(rules, "REDUCTION", rules.REDUCTION + 1)
-    await ingestion.track({**told, "page_url": "https://shop.example/"})
+    await ingestion.track({**sent, "page_url": "https://shop.example/"})
     await ingestion.drain()
     assert ((await ingestion.accounting()).total.duplicate, await ingestion.letters()) == (1, [])
 
@@ -842,20 +842,20 @@ CARRIERS: list[tuple[Event, Event]] = [
     ({"user_id": "7"}, {"user_id": "8"}),
     ({"context": {}}, {"context": {"user_id": "7", "ip_address": "203.0.113.7", "user_agent": IPHONE}}),
     ({"context": {"user_id": "7"}}, {"context": {"utm_parameters": {"source": "x"}}}),
-    # A browser's clock is wrong, and whoever carries its events sets them right by its own.
+    # A browser's clock is wrong, and the server that forwards its events corrects their times.
     ({"context": {}}, {"context": {"user_id": "7"}, "timestamp": "2026-11-20T10:00:00Z"}),
 ]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(("first", "then"), CARRIERS)
-async def test_an_event_is_the_same_whoever_carries_it(ingestion: Ingestion, first: Event, then: Event, *, at_once: bool) -> None:
-    told = event(page_title="PMP", metadata={"a": 1})
-    await ingestion.track({**told, **first})
+async def test_an_event_is_the_same_whichever_sender_repeats_it(ingestion: Ingestion, first: Event, then: Event, *, at_once: bool) -> None:
+    sent = event(page_title="PMP", metadata={"a": 1})
+    await ingestion.track({**sent, **first})
     if not at_once:
         await ingestion.drain()
-    await ingestion.track({**told, **then})
-    await ingestion.track({**told, **first})
+    await ingestion.track({**sent, **then})
+    await ingestion.track({**sent, **first})
     await ingestion.drain()
     assert await ingestion.letters() == []
     total = (await ingestion.accounting()).total
@@ -871,12 +871,12 @@ async def test_an_event_is_the_same_whoever_carries_it(ingestion: Ingestion, fir
 
 
 async def test_a_repetition_that_knows_who_it_was_is_told_to_the_topic(ingestion: Ingestion) -> None:
-    told = event(context={"ip_address": "203.0.113.7"})
-    await ingestion.track(told)
+    sent = event(context={"ip_address": "203.0.113.7"})
+    await ingestion.track(sent)
     await ingestion.drain()
-    await ingestion.track({**told, "context": {"user_id": "7", "user_agent": IPHONE}})
+    await ingestion.track({**sent, "context": {"user_id": "7", "user_agent": IPHONE}})
     await ingestion.drain()
-    await ingestion.track({**told, "context": {"user_id": "8"}})
+    await ingestion.track({**sent, "context": {"user_id": "8"}})
     await ingestion.drain()
     before, after = await ingestion.published()
     assert (before.event.user_id, before.is_update, before.enrichment.visitor) == ("", False, "s1")
@@ -889,12 +889,12 @@ async def test_a_repetition_that_knows_who_it_was_is_told_to_the_topic(ingestion
 
 
 async def test_nothing_is_added_to_an_event_that_is_nobodys(ingestion: Ingestion) -> None:
-    told = event()
+    sent = event()
     await ingestion.choose("session:s1", granted=False)
-    await ingestion.track({**told, "context": {}})
+    await ingestion.track({**sent, "context": {}})
     await ingestion.drain()
     await ingestion.choose("session:s1", 1, granted=True)
-    await ingestion.track({**told, "context": {"user_id": "7", "user_agent": IPHONE}})
+    await ingestion.track({**sent, "context": {"user_id": "7", "user_agent": IPHONE}})
     await ingestion.drain()
     [row] = await ingestion.rows()
     assert (row.user_id, row.session_id, row.event_data.get("user_agent")) == (None, None, None)
@@ -902,24 +902,24 @@ async def test_nothing_is_added_to_an_event_that_is_nobodys(ingestion: Ingestion
 
 
 async def test_a_browser_alone_adds_nothing_to_what_a_server_vouches_for(ingestion: Ingestion) -> None:
-    told = event()
-    await ingestion.track({**told, "context": {}})
+    sent = event()
+    await ingestion.track({**sent, "context": {}})
     await ingestion.drain()
-    await ingestion.track({**told, "user_id": "7"}, scope="track", user="7")
+    await ingestion.track({**sent, "user_id": "7"}, scope="track", user="7")
     await ingestion.drain()
     assert [row.user_id for row in await ingestion.rows()] == [None]
-    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.track({**sent, "context": {"user_id": "7"}})
     await ingestion.drain()
     assert [(row.user_id, row.scope) for row in await ingestion.rows()] == [("7", "site")]
 
 
 async def test_who_denied_is_not_added_to_an_event(ingestion: Ingestion) -> None:
     await ingestion.choose("wordpress:7", granted=False)
-    told = event(context={})
-    await ingestion.track(told)
-    await ingestion.track({**told, "context": {"user_id": "7"}})
+    sent = event(context={})
+    await ingestion.track(sent)
+    await ingestion.track({**sent, "context": {"user_id": "7"}})
     await ingestion.drain()
-    await ingestion.track({**told, "context": {"user_id": "7"}})
+    await ingestion.track({**sent, "context": {"user_id": "7"}})
     await ingestion.drain()
     assert [row.user_id for row in await ingestion.rows()] == [None]
 
@@ -935,13 +935,13 @@ async def test_an_event_of_nobodys_id_is_an_anonymous_one(ingestion: Ingestion, 
     assert rows == {"a": (None, None), "b": (None, "s1"), "c": ("42", None)}
 
 
-async def test_no_text_of_an_event_has_an_address_in_it_and_the_visitors_own_name_is_a_hash(ingestion: Ingestion) -> None:
+async def test_no_text_of_an_event_has_an_address_in_it_and_the_id_of_its_visitor_is_a_hash(ingestion: Ingestion) -> None:
     email, twice = "ada.lovelace@example.org", "ada.lovelace%2540example.org"
     utm = dict.fromkeys(("source", "medium", "campaign", "term", "content"), email)
     metadata = {email: email, "deep": [{"x": twice}], "visitor_id": "browser-of-ada", "course_id": email}
-    told = {"page_title": f"Hello {email}", "page_url": f"https://s.example/{twice}", "referrer": f"https://s.example/?name={email}"}
+    texts = {"page_title": f"Hello {email}", "page_url": f"https://s.example/{twice}", "referrer": f"https://s.example/?name={email}"}
     more = {"source": email, "event_category": twice, "user_agent": f"Bot (+mailto:{email})"}
-    sent = event(**told, **more, utm_parameters=utm, metadata=metadata)
+    sent = event(**texts, **more, utm_parameters=utm, metadata=metadata)
     for _ in range(2):
         await ingestion.track(sent)
         await ingestion.drain()

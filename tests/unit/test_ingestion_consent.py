@@ -8,7 +8,7 @@ import pytest
 from pmp.ingestion.v1 import event_pb2 as pb
 
 from kit.people.privacy import Choice
-from services.ingestion.consent import Policy, Treatment, anonymous, is_anonymous, subjects
+from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 PERSONAL = pb.ReceivedEvent(
@@ -33,21 +33,21 @@ def test_a_choice_and_the_shops_policy_decide(choice: Choice | None, kept: Treat
 
 
 def test_the_names_of_an_event_come_strongest_first() -> None:
-    assert subjects(PERSONAL) == ("wordpress:42", "email:ab", "session:s1")
-    assert subjects(pb.ReceivedEvent(event=pb.Event(session_id="s1"))) == ("session:s1",)
-    assert subjects(pb.ReceivedEvent()) == ()
+    assert identifiers(PERSONAL) == ("wordpress:42", "email:ab", "session:s1")
+    assert identifiers(pb.ReceivedEvent(event=pb.Event(session_id="s1"))) == ("session:s1",)
+    assert identifiers(pb.ReceivedEvent()) == ()
 
 
-@pytest.mark.parametrize("name", ["user_id", "session_id", "ip_address", "user_agent"])
-def test_one_field_that_leads_to_somebody_is_enough(name: str) -> None:
-    assert not is_anonymous(pb.ReceivedEvent(event=pb.Event(**{name: "x"})))  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("field", ["user_id", "session_id", "ip_address", "user_agent"])
+def test_one_field_that_identifies_a_person_is_enough(field: str) -> None:
+    assert not is_anonymous(pb.ReceivedEvent(event=pb.Event(**{field: "x"})))  # pyright: ignore[reportArgumentType]
 
 
 def test_an_event_made_anonymous_is_anonymous_and_still_known_by_its_id_and_content() -> None:
     before = PERSONAL.SerializeToString(deterministic=True)
     kept, found = anonymous(PERSONAL, pb.Enrichment(device="mobile", visitor="0042", session="s1"))
     assert is_anonymous(kept)
-    assert subjects(kept) == ()
+    assert identifiers(kept) == ()
     assert kept == pb.ReceivedEvent(event=pb.Event(id="e1", event_type="page_view"), content_hash=b"hash")
     assert found == pb.Enrichment(device="mobile")
     assert PERSONAL.SerializeToString(deterministic=True) == before

@@ -1,4 +1,4 @@
-"""What an event tells beyond its fields."""
+"""The enrichment of an event."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def came(referrer: str = "", page: str = PAGE, **utm: str) -> Traffic:
         ("https://[broken", Traffic(pb.CHANNEL_DIRECT)),
     ],
 )
-def test_the_referrer_tells_where_a_visit_came_from(referrer: str, expected: Traffic) -> None:
+def test_the_referrer_states_where_a_session_came_from(referrer: str, expected: Traffic) -> None:
     assert came(referrer) == expected
 
 

@@ -22,7 +22,7 @@ from pydantic_settings import SettingsError
 
 from kit.boundary.boundary import Boundary
 from kit.outages import is_outage
-from kit.scrubbing import Scrubber
+from kit.scrubbing.scrubber import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout

@@ -24,7 +24,7 @@ from kit.boundary.validation import broken_still, validate
 from kit.errors import Forbidden, InvalidRequest, Overloaded, Unauthenticated, Violation
 from kit.json_body.notes import Notes
 from kit.overload import BUSY, Limit, expect
-from kit.scrubbing import Scrubber
+from kit.scrubbing.scrubber import Scrubber
 from kit.telemetry.deferred import DeferredBatch
 from kit.telemetry.errors import describe
 from kit.telemetry.names import Attribute, MetricName

@@ -10,7 +10,7 @@ from pmp.ingestion.v1.event_pb2 import Event
 
 from kit.errors import Violation
 from kit.rules import Period, wrong_struct, wrong_time
-from kit.scrubbing import Scrubber
+from kit.scrubbing.scrubber import Scrubber
 
 REDUCTION: Final = 1
 """Version of what `reduce` leaves of an event, raised with each change: contents of different versions are not compared."""

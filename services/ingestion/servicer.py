@@ -31,7 +31,7 @@ from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
 from kit.people.vault import Vault
 from kit.rules import Period
-from kit.scrubbing import Scrubber
+from kit.scrubbing.scrubber import Scrubber
 from kit.settings import Settings
 from kit.telemetry.tracing import traceparent
 from services.ingestion import losses, rules

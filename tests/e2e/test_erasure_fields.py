@@ -24,7 +24,7 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import purchases_pb2
 
-from kit.scrubbing import text_of
+from kit.scrubbing.fields import text_of
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import asked, call
 from tests.servers import until

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from pmp.ingestion.v1 import event_pb2 as pb
 
-from kit.scrubbing import CLICK_PARAMETERS
+from kit.scrubbing.parameters import CLICK_PARAMETERS
 from services.ingestion.enrichment import Enricher, course_of, currency_of
 from services.ingestion.traffic import CLICK_IDS, SiteHosts, Traffic, traffic
 

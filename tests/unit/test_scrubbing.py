@@ -1,4 +1,4 @@
-"""What names a person is gone from the texts of a request, however it is written; the rest stays as it was written."""
+"""Personal data is removed from the texts of a request, however it is encoded; the rest stays as it was written."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.boundary.validation import validate
-from kit.scrubbing import REDACTED, Scrubber, names_somebody, text_of
+from kit.scrubbing.addresses import has_address
+from kit.scrubbing.fields import text_of
+from kit.scrubbing.scrubber import Scrubber
+from kit.scrubbing.texts import REDACTED, TextScrubber
 
 EMAIL = "ada.lovelace@example.org"
 SCRUBBER = Scrubber()
+TEXTS = TextScrubber()
 
 
 def twice(text: str) -> str:
@@ -62,9 +66,9 @@ HIDDEN: dict[str, Callable[[str], str]] = {
 def test_an_address_is_gone_from_a_text_however_it_is_encoded(encoding: str, email: str) -> None:
     written = ENCODINGS[encoding](email)
     for text in (written, f"Welcome back, {written}!", f"a <{written}> b", f"x={written}", f"ada,{written},1"):
-        kept = SCRUBBER.text(text)
+        kept = TEXTS.text(text)
         assert REDACTED in kept
-        assert not names_somebody(kept)
+        assert not has_address(kept)
         assert written not in kept
 
 
@@ -78,10 +82,10 @@ def test_an_address_is_gone_from_every_part_of_a_url_and_from_the_campaign(encod
         f"https://s.example/#/a/{written}?lang={written}",
         f"/relative/{written}",
     ):
-        kept = SCRUBBER.url(url)
+        kept = TEXTS.url(url)
         assert written not in kept
-        assert not names_somebody(kept)
-    assert SCRUBBER.parameter(written) == REDACTED
+        assert not has_address(kept)
+    assert TEXTS.parameter(written) == REDACTED
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_an_address_is_gone_from_every_part_of_a_url_and_from_the_campaign(encod
     ],
 )
 def test_a_url_that_names_nobody_stays_as_it_is(url: str) -> None:
-    assert SCRUBBER.url(url) == url
+    assert TEXTS.url(url) == url
 
 
 @pytest.mark.parametrize(
@@ -141,33 +145,33 @@ def test_a_url_that_names_nobody_stays_as_it_is(url: str) -> None:
     ],
 )
 def test_what_names_a_person_is_gone_from_a_url(url: str, kept: str) -> None:
-    assert SCRUBBER.url(url) == kept
+    assert TEXTS.url(url) == kept
 
 
 @pytest.mark.parametrize(
     "text", ["50% off & more", "100%25 fine", "@ada and #pmp", "a @ b", "R&D; Q&A", "see https://s.example/?p=3", "1.5@2"]
 )
 def test_a_text_that_names_nobody_stays_as_it_is(text: str) -> None:
-    assert SCRUBBER.text(text) == text
+    assert TEXTS.text(text) == text
 
 
 def test_urls_in_a_text_carry_no_more_than_others() -> None:
-    assert SCRUBBER.text("from https://s.example/?name=Ada&p=3 to x") == "from https://s.example/?name=redacted&p=3 to x"
+    assert TEXTS.text("from https://s.example/?name=Ada&p=3 to x") == "from https://s.example/?name=redacted&p=3 to x"
 
 
 def test_a_shop_names_parameters_of_its_own() -> None:
-    assert Scrubber({"s", "Voucher"}).url("/?s=exam&voucher=a&name=Ada") == "/?s=exam&voucher=a&name=redacted"
+    assert TextScrubber({"s", "Voucher"}).url("/?s=exam&voucher=a&name=Ada") == "/?s=exam&voucher=a&name=redacted"
 
 
 def test_free_form_data_is_scrubbed_in_names_and_values_however_deep() -> None:
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         EMAIL: 1,
         "number": 2.5,
         "list": [{"deep": [EMAIL, "x"]}],
         quote(EMAIL): 2,
         "href": "https://s.example/?name=Ada",
     }
-    event = ParseDict({"metadata": told}, Event())
+    event = ParseDict({"metadata": metadata}, Event())
     SCRUBBER.scrub(event)
     expected = {"redacted": 2.0, "number": 2.5, "list": [{"deep": ["redacted", "x"]}], "href": "https://s.example/?name=redacted"}
     found = MessageToDict(event)["metadata"]
@@ -180,15 +184,15 @@ def test_a_text_stays_as_short_as_its_column() -> None:
     event = Event(source=" ".join(["a@b.co"] * 14), page_url="/?" + "&".join(["a=b"] * 1000))
     SCRUBBER.scrub(event)
     assert (len(event.source), len(event.page_url)) == (100, 4096)
-    assert not names_somebody(event.source)
+    assert not has_address(event.source)
 
 
 @given(st.text(alphabet="aZ09@%&#;:/?=.+ -_x4C\uff20", max_size=60))
 def test_what_was_scrubbed_stays_as_it_is(text: str) -> None:
-    for clean in (SCRUBBER.text, SCRUBBER.url, SCRUBBER.parameter):
+    for clean in (TEXTS.text, TEXTS.url, TEXTS.parameter):
         kept = clean(text)
         assert clean(kept) == kept
-    assert not names_somebody(SCRUBBER.text(text))
+    assert not has_address(TEXTS.text(text))
 
 
 def _requests() -> Iterable[Descriptor]:
@@ -220,13 +224,13 @@ def _fill(message: Any, text: str) -> None:
 
 @pytest.mark.parametrize("request_type", [pytest.param(each, id=each.name) for each in _requests()])
 @pytest.mark.parametrize("encoding", ["clear", "percent twice"])
-def test_no_text_of_any_request_names_somebody(request_type: Descriptor, encoding: str) -> None:
+def test_no_text_of_any_request_has_address(request_type: Descriptor, encoding: str) -> None:
     message: Message = GetMessageClass(request_type)()
     _fill(message, ENCODINGS[encoding](EMAIL))
     SCRUBBER.scrub(message)
     # What a rule of its own binds to words without such marks is refused, and never scrubbed.
     refused = {violation.field for violation in validate(message)}
-    assert [path for path, text in _texts(message) if names_somebody(text) and path not in refused] == []
+    assert [path for path, text in _texts(message) if has_address(text) and path not in refused] == []
 
 
 def _texts(message: Any, path: str = "") -> Iterable[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""The commands of `pmp`. Each loads what it needs when it is called: the supervisor starts at once and stays small."""
+"""The commands of `pmp`. Each imports its modules when it is called, so that the supervisor starts quickly and stays small."""
 
-# ruff: noqa: PLC0415 (a command loads what it needs when it is called)
+# ruff: noqa: PLC0415 (a command imports its modules when it is called)
 from __future__ import annotations
 
 import asyncio
@@ -18,15 +18,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # they hold secrets
-    help="Runs the whole mesh on this machine, and looks after a running one.",
+    help="Runs the whole mesh on this machine and manages a running one.",
 )
-letters = typer.Typer(no_args_is_help=True, help="Look after the messages a service set aside.")
+letters = typer.Typer(no_args_is_help=True, help="Manage the messages that a service set aside.")
 app.add_typer(letters, name="dead-letters")
-rates = typer.Typer(no_args_is_help=True, help="Look after the exchange rates.")
+rates = typer.Typer(no_args_is_help=True, help="Manage the exchange rates.")
 app.add_typer(rates, name="rates")
-audit = typer.Typer(no_args_is_help=True, help="Look after the proof of what was done with people's data.")
+audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done with people's data.")
 app.add_typer(audit, name="audit")
-keys = typer.Typer(no_args_is_help=True, help="Look after the keys that wrap persons' keys.")
+keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")
 app.add_typer(keys, name="keys")
 
 Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
@@ -35,13 +35,15 @@ DatabaseUrl = Annotated[
     typer.Option(
         envvar="PMP_DATABASE_URL",
         callback=private_url,
-        help="SQLAlchemy URL with {service} for the database's name, or @FILE that holds it. SQLite in the folder if not given.",
+        help="SQLAlchemy URL with {service} for the database's name, or @FILE that contains it. Default: SQLite in the folder.",
     ),
 ]
 RedisUrl = Annotated[
     str | None,
     typer.Option(
-        envvar="PMP_REDIS_URL", callback=private_url, help="A Redis of one's own, or @FILE that holds its URL. One is started if not given."
+        envvar="PMP_REDIS_URL",
+        callback=private_url,
+        help="URL of an existing Redis, or @FILE that contains it. Default: a Redis is started.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -59,7 +61,7 @@ def up(
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Run the whole mesh until Ctrl-C; a second Ctrl-C hurries."""
+    """Run the whole mesh until Ctrl-C; a second Ctrl-C stops it at once."""
     from cli.folder import DataFolder
     from cli.plan import Options, checked_database_url, checked_host, checked_redis_url
     from cli.supervisor import run_mesh
@@ -72,7 +74,7 @@ def up(
 
 @app.command()
 def status(data: Data = DATA, *, json: AsJson = False) -> None:
-    """Show the processes and the disk; exit 0 when all of them are ready and it has room."""
+    """Show the processes and the disk; exit 0 when all processes are ready and the disk has enough space."""
     from rich.console import Console
 
     from cli.folder import DataFolder
@@ -89,8 +91,8 @@ def status(data: Data = DATA, *, json: AsJson = False) -> None:
 
 @app.command()
 def credentials(
-    scope: Annotated[Scope, typer.Option(help="What the token opens.")] = Scope.SITE,
-    user: Annotated[str | None, typer.Option(help="The user the token speaks for.")] = None,
+    scope: Annotated[Scope, typer.Option(help="What the token allows.")] = Scope.SITE,
+    user: Annotated[str | None, typer.Option(help="The user of the token.")] = None,
     form: Annotated[Format, typer.Option("--format", help="Shell exports for eval, lines for curl -H @file, or JSON.")] = Format.ENV,
     data: Data = DATA,
 ) -> None:
@@ -107,9 +109,9 @@ def books(
     data: Data = DATA,
     *,
     json: AsJson = False,
-    lost: Annotated[bool, typer.Option("--lost", help="Show whose events the log lost, to have them sent again.")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="Show the senders of lost events, so that they can send them again.")] = False,
 ) -> None:
-    """Show what was received and what became of it; exit 1 when it does not balance."""
+    """Show the books of the events: what was received and its outcome; exit 1 when they do not balance."""
     from rich.console import Console
 
     from cli.books import fetch_books, print_books, print_lost
@@ -126,11 +128,11 @@ def books(
 
 @app.command()
 def migrate(
-    service: Annotated[str | None, typer.Argument(help="One service; all of them if not given.")] = None,
+    service: Annotated[str | None, typer.Argument(help="One service. Default: all of them.")] = None,
     data: Data = DATA,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Bring the databases to their newest version."""
+    """Migrate the databases to their newest version."""
     from cli.databases import find_database_url
     from cli.folder import DataFolder
     from cli.migrations import migrate_databases
@@ -144,10 +146,10 @@ def migrate(
 
 @app.command()
 def demo(
-    events: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Send only this many events.")] = None,
     data: Data = DATA,
 ) -> None:
-    """Send a real shop's clickstream through the running gateway and hold the books against it."""
+    """Send a real shop's clickstream through the running gateway and compare the books with it."""
     from rich.console import Console
 
     from cli.demo import demo as send
@@ -159,11 +161,11 @@ def demo(
 @app.command()
 def replay(
     service: Service,
-    topic: Annotated[str | None, typer.Option(help="One topic; all that the service consumes if not given.")] = None,
+    topic: Annotated[str | None, typer.Option(help="One topic. Default: all that the service consumes.")] = None,
     data: Data = DATA,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Send a service back to the beginning of what other services have published."""
+    """Make a service read what other services have published from the beginning."""
     from cli.databases import find_database_url
     from cli.folder import DataFolder
     from cli.replay import replay as rewind
@@ -174,7 +176,7 @@ def replay(
 
 @letters.command("list")
 def list_letters(service: Service, data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """List the messages a service set aside."""
+    """List the messages that a service set aside."""
     from rich.console import Console
 
     from cli.databases import find_database_url
@@ -188,7 +190,7 @@ def list_letters(service: Service, data: Data = DATA, database_url: DatabaseUrl 
 def show_letter(
     service: Service, letter: Annotated[int, typer.Argument(help="Its id.")], data: Data = DATA, database_url: DatabaseUrl = None
 ) -> None:
-    """Show one message, why it was set aside and where it came from."""
+    """Show one message, the reason why it was set aside, and its origin."""
     from cli.databases import find_database_url
     from cli.dead_letters import show_letter as print_letter
     from cli.folder import DataFolder
@@ -200,7 +202,7 @@ def show_letter(
 def retry_letters(
     service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
 ) -> None:
-    """Give messages another try; the service does it within moments."""
+    """Retry messages; the service does so within moments."""
     from cli.databases import find_database_url
     from cli.dead_letters import chosen, retry
     from cli.folder import DataFolder
@@ -213,7 +215,7 @@ def retry_letters(
 def drop_letters(
     service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
 ) -> None:
-    """Give messages up; the books go on counting them as set aside."""
+    """Drop messages for good; the books keep counting them as dead letters."""
     from cli.databases import find_database_url
     from cli.dead_letters import chosen, drop
     from cli.folder import DataFolder
@@ -224,7 +226,7 @@ def drop_letters(
 
 @audit.command("verify")
 def verify_audit(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """Hold the audit log and the receipts of erasures against each other; exit 1 when anything was changed or is missing."""
+    """Check the audit log and the receipts of erasures against each other; exit 1 when anything was changed or is missing."""
     from cli.audit import verify
     from cli.databases import find_database_url
     from cli.folder import DataFolder
@@ -240,19 +242,19 @@ def verify_audit(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
 
 @keys.command("new")
 def new_key(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """Make a new key in the folder. It wraps from the next start of the mesh on."""
+    """Add a new key to the folder. The mesh wraps with it from its next start on."""
     from cli.databases import find_database_url
     from cli.folder import DataFolder
     from cli.keys import new
 
     folder = DataFolder(data)
     asyncio.run(new(folder, find_database_url(folder, database_url)))
-    typer.echo("a new key is made: restart the mesh, then run `pmp keys rotate`")
+    typer.echo("a new key was added: restart the mesh, then run `pmp keys rotate`")
 
 
 @keys.command("rotate")
 def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """Wrap the keys of all persons by the newest key, while the mesh goes on."""
+    """Wrap the keys of all persons with the newest key while the mesh is running."""
     from rich.console import Console
 
     from cli.databases import find_database_url
@@ -261,7 +263,7 @@ def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
 
     folder = DataFolder(data)
     count = asyncio.run(rotate(folder, find_database_url(folder, database_url), Console(stderr=True)))
-    typer.echo(f"{count} keys are wrapped anew; all of them are wrapped by the newest key")
+    typer.echo(f"{count} keys were wrapped anew; all of them are wrapped by the newest key")
 
 
 @rates.command("import")
@@ -276,7 +278,7 @@ def import_rates(
     data: Data = DATA,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Load exchange rates, and price the paid orders that had none. A malformed file loads nothing."""
+    """Import exchange rates, and convert the paid orders that had none. A malformed file imports nothing."""
     from rich.console import Console
 
     from cli.databases import find_database_url

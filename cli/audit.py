@@ -1,4 +1,4 @@
-"""`pmp audit`: whether what is written of erasures is what was written."""
+"""`pmp audit`: verifies that the records of erasures are unchanged."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from services.gdpr.repository import Audit
 
 
 async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
-    """How many entries the audit log of gdpr has, and what is wrong with it.
+    """Returns the number of entries in gdpr's audit log, and its faults.
 
     Args:
         url: of the databases.
-        vault_key: PMP_VAULT_KEY of the mesh, whose signature the receipts have.
+        vault_key: PMP_VAULT_KEY of the mesh that signed the receipts.
 
     Raises:
-        CommandFailed: the key is none, there is no such database, or it refuses.
+        CommandFailed: the key is invalid, or the database does not exist or fails.
     """
     try:
         vault = Vault.parse(vault_key)

@@ -1,4 +1,4 @@
-"""The books of ingestion, as the gateway tells them: what was received and what became of it."""
+"""The books of ingestion, as the gateway returns them: what was received and its outcome."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ACCOUNTING = "/api/v1/events/accounting"
 """The books' path at the gateway."""
 _RARE = ("recovered", "missing")
 PATIENCE_SECONDS = 10.0
-"""How long the gateway is asked again while it is busy or down."""
+"""How long the request is retried while the gateway is busy or down."""
 
 
 class Account(BaseModel):
-    """Counts of events. JSON has them as strings, as protobuf writes 64-bit numbers."""
+    """Counts of events. In JSON they are strings, as protobuf writes 64-bit numbers."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,12 +38,12 @@ class Account(BaseModel):
     missing: int
 
     def __sub__(self, before: Account) -> Account:
-        """What was added since."""
+        """The counts added since `before`."""
         return Account(**{name: getattr(self, name) - getattr(before, name) for name in Account.model_fields})
 
     @property
     def accounted(self) -> int:
-        """The events of which it is known what became of them, or that they wait."""
+        """Events with a known outcome, or pending."""
         return self.received - self.missing
 
 
@@ -51,13 +51,13 @@ class HourlyAccount(BaseModel):
     """The account of one hour."""
 
     hour: datetime
-    """Beginning of the hour in which the events were received, UTC."""
+    """Start of the hour in which the events were received, UTC."""
     account: Account
     """Its account."""
 
 
 class LostEvents(BaseModel):
-    """Events of one sender that the log lost, received in one stretch of time."""
+    """Events of one sender that the log lost, received in one period."""
 
     client: str
     """Name of the API key's owner."""
@@ -68,9 +68,9 @@ class LostEvents(BaseModel):
     last: datetime = Field(alias="to")
     """When the last was received."""
     count: int
-    """How many they are."""
+    """Number of events."""
     event_ids: list[str]
-    """Their ids; of more than a thousand the first."""
+    """Their ids, at most a thousand."""
 
 
 class Books(BaseModel):
@@ -83,20 +83,20 @@ class Books(BaseModel):
     balanced: bool
     """True when every hour accounts for all it received."""
     lost: list[LostEvents]
-    """What is to be sent again."""
+    """Events to send again."""
 
 
 async def fetch_books(credentials: Credentials) -> Books:
-    """`read_books` over a connection of its own."""
+    """`read_books` over its own connection."""
     async with connect() as client:
         return await read_books(client, credentials)
 
 
 async def read_books(client: httpx.AsyncClient, credentials: Credentials) -> Books:
-    """Asks the gateway for the books; the credentials' scope is `read` or `admin`.
+    """Requests the books from the gateway; the credentials' scope is `read` or `admin`.
 
     Raises:
-        CommandFailed: no answer, or another one than the books.
+        CommandFailed: there is no answer, or it does not contain the books.
     """
     answer = await call(client, credentials, ACCOUNTING, patience=PATIENCE_SECONDS)
     if answer.response.is_error:
@@ -110,18 +110,18 @@ async def read_books(client: httpx.AsyncClient, credentials: Credentials) -> Boo
 
 
 def print_books(console: Console, books: Books) -> None:
-    """Prints the hours, the total, and whether all is accounted for."""
+    """Prints the hours, the total, and whether every event is accounted for."""
     accounts = [*(hour.account for hour in books.hours), books.total]
     names = [f"{hour.hour:%Y-%m-%d %H:%M}" for hour in books.hours]
     console.print(account_table(accounts, "hour", [*names, "total"]))
     if books.balanced:
         console.print("[green]balanced[/]: every received event is accounted for")
         return
-    console.print("[red]not balanced[/]: the log lost events that it had confirmed; `pmp books --lost` says whose")
+    console.print("[red]not balanced[/]: the log lost events that it had confirmed; `pmp books --lost` lists their senders")
 
 
 def print_lost(console: Console, books: Books) -> None:
-    """Prints whose events are to be sent again."""
+    """Prints the senders of lost events."""
     table = Table("sender", "scope", "received from", "to", "events", box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
     for lost in books.lost:
         table.add_row(lost.client, lost.scope, f"{lost.first:%Y-%m-%d %H:%M:%S}", f"{lost.last:%Y-%m-%d %H:%M:%S}", f"{lost.count:,}")
@@ -129,21 +129,19 @@ def print_lost(console: Console, books: Books) -> None:
         console.print(table)
     missing, named = books.total.missing, sum(lost.count for lost in books.lost)
     if missing > named:
-        console.print(
-            f"{missing - named:,} more are missing of which it is not known whose they are, or not yet: see the hours in `pmp books`."
-        )
+        console.print(f"{missing - named:,} more are missing whose senders are unknown, or not known yet: see the hours in `pmp books`.")
     elif not missing:
         console.print("Nothing is missing.")
 
 
 def account_table(accounts: Sequence[Account], column: str = "", rows: Sequence[str] = (), *, title: str | None = None) -> Table:
-    """A table of accounts, a column for each count, that fits a terminal of 80 columns while nothing was ever lost.
+    """A table of accounts with one column per count. It fits a terminal of 80 columns unless events were lost.
 
     Args:
-        accounts: a row each.
-        title: what stands above the table.
-        column: what the rows are named by.
-        rows: their names; none for accounts without.
+        accounts: one per row.
+        title: title of the table.
+        column: header of the rows' names.
+        rows: names of the rows, if they have any.
     """
     table = Table(title=title, box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
     if rows:

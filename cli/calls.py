@@ -1,4 +1,4 @@
-"""Calls of the gateway that do what it asks: a refusal for the moment is repeated when it says so."""
+"""Calls of the gateway that respect `retry-after`: a temporary refusal is retried when the gateway says so."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from cli.errors import CommandFailed
 BUSY: Final = frozenset({429, 502, 503, 504})
 """Statuses after which the same request is sent again."""
 ANSWER_SECONDS: Final = 10.0
-"""Longest wait for one answer."""
+"""Timeout of one attempt."""
 
 
 class Busy(Exception):
-    """The mesh takes nothing for now."""
+    """The mesh does not accept requests at the moment."""
 
     def __init__(self, answer: httpx.Response) -> None:
         super().__init__(f"{answer.status_code} {answer.text.strip()}")
         after = answer.headers.get("retry-after", "")
         self.retry_after = float(after) if after.isdecimal() else None
-        """Seconds the mesh asked to wait, if it did."""
+        """Seconds to wait, if the mesh said so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the gateway answered in the end."""
+    """The gateway's final answer."""
 
     response: httpx.Response
-    """Its answer."""
+    """The HTTP response."""
     attempts: int
-    """How often it was asked. More than once: an earlier answer may have got lost after its work was done."""
+    """Number of attempts. If it is more than one, an earlier answer may have been lost after its work was done."""
 
 
 async def call(
     client: httpx.AsyncClient, credentials: Credentials, path: str, *, body: Mapping[str, object] | None = None, patience: float
 ) -> Answer:
-    """Calls the gateway (POST with a body, else GET) until it answers for good, for at most `patience` seconds.
+    """Calls the gateway (POST with a body, else GET) until it gives a final answer, for at most `patience` seconds.
 
     Raises:
-        CommandFailed: it did not.
+        CommandFailed: it gave none.
     """
     request = client.build_request(
         "GET" if body is None else "POST", f"{credentials.url}{path}", json=body, headers=credentials.headers(), timeout=ANSWER_SECONDS
@@ -55,14 +55,14 @@ async def call(
                 return Answer(await _send(client, request), attempt.num)
     except (httpx.TransportError, Busy) as error:
         reason = str(error) or type(error).__name__
-        message = f"{credentials.url} took nothing for {patience:g} s ({reason}): see `pmp status`"
+        message = f"{credentials.url} accepted nothing for {patience:g} s ({reason}): see `pmp status`"
         raise CommandFailed(message) from error
-    raise AssertionError  # the loop ends with an answer or an error
+    raise AssertionError  # unreachable: the loop ends with an answer or an error
 
 
 def connect(connections: int = 1) -> httpx.AsyncClient:
-    """A client with so many connections. Proxies of the environment are not asked: the mesh is called by its own address."""
-    # Each command tells in its own way what it repeats; stamina's log lines would go between its output.
+    """A client with this many connections. It ignores the environment's proxies: the mesh is called at its own address."""
+    # Each command reports its retries itself; stamina's log lines would interrupt its output.
     stamina.instrumentation.set_on_retry_hooks([])
     return httpx.AsyncClient(
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections), timeout=ANSWER_SECONDS, trust_env=False
@@ -77,7 +77,7 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Resp
 
 
 def _pause(error: Exception) -> bool | float:
-    """Whether to ask again, and after how many seconds if the mesh said so."""
+    """Whether to retry, and after how many seconds if the mesh said so."""
     if isinstance(error, Busy):
         return error.retry_after or True
     return isinstance(error, httpx.TransportError)

@@ -1,4 +1,4 @@
-"""The clickstream of a real shop as the requests WordPress would send: what `pmp demo` sends, and what must come of it."""
+"""The clickstream of a real shop as the requests that WordPress would send, and their expected outcome, for `pmp demo`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CSV: Final = Path(__file__).parent / "data" / "shop-clickstream.csv.gz"
 IDS: Final = uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e")
 """Namespace of the events' ids: the id of a row is the UUIDv5 of its number, from 1."""
 BATCH: Final = 100
-"""Most events in a batch."""
+"""Largest number of events in a batch."""
 BAD_SINGLE_EVERY: Final = 100
-"""After the first of so many singles, a malformed one is sent."""
+"""After the first of this many single events, a malformed one is sent."""
 BAD_IN_BATCH_EVERY: Final = 10
-"""The first of so many batches holds a malformed event."""
+"""The first of this many batches contains a malformed event."""
 REPEAT_EVERY: Final = 25
-"""One of so many singles, batches and orders is sent twice, as after an answer that got lost."""
+"""One of this many single events, batches and orders is sent twice, as after a lost answer."""
 PRICE: Final = 199.0
-"""What an order costs, in USD."""
+"""Price of an order in USD."""
 ORDERS: Final = 100_000
-"""The number of a row's order is this and the row's number."""
+"""The order number of a row is this plus the row number."""
 
 Row = dict[str, str]
 Event = dict[str, Any]
@@ -38,23 +38,23 @@ class Request:
     """One call of the gateway."""
 
     events: tuple[Event, ...]
-    """What is sent: one event by itself, or those of a batch."""
+    """A single event, or those of a batch."""
     is_batch: bool
     """Whether it is sent as a batch."""
     malformed: frozenset[int] = frozenset()
-    """Which of the events break a rule, by their index."""
+    """Indexes of the events that break a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What sending requests must lead to when each is answered once."""
+    """Expected outcome of requests that are answered once each."""
 
     accepted: int
-    """Events that are accepted, repetitions included."""
+    """Accepted events, repetitions included."""
     rejected: int
-    """Events that are rejected."""
+    """Rejected events."""
     distinct: int
-    """Different events among the accepted."""
+    """Distinct accepted events."""
 
 
 def read_rows(limit: int | None = None) -> list[Row]:
@@ -64,12 +64,12 @@ def read_rows(limit: int | None = None) -> list[Row]:
 
 
 def event_id(row_number: int) -> str:
-    """The id of a row, which is the same in each run."""
+    """The event id of a row, the same in every run."""
     return str(uuid.uuid5(IDS, str(row_number)))
 
 
 def timestamp(row: Row) -> str:
-    """When a row happened, RFC 3339."""
+    """The time of a row in RFC 3339."""
     return f"{row['timestamp'].replace(' ', 'T')}Z"
 
 
@@ -79,7 +79,7 @@ def wordpress_id(row: Row) -> int:
 
 
 def event(row_number: int, row: Row) -> Event:
-    """A row as the plugin would tell it."""
+    """A row as the plugin would report it."""
     page: Event = {
         "id": event_id(row_number),
         "timestamp": timestamp(row),
@@ -96,7 +96,7 @@ def event(row_number: int, row: Row) -> Event:
 
 
 def registrations(rows: Iterable[Row]) -> list[Event]:
-    """The users of the rows as WordPress registers them: each with the first visit it was seen in."""
+    """The users of the rows as WordPress registers them: each in its first session."""
     first: dict[int, Row] = {}
     for row in rows:
         user = wordpress_id(row)
@@ -115,7 +115,7 @@ def registrations(rows: Iterable[Row]) -> list[Event]:
 
 
 def purchases(rows: Iterable[Row]) -> list[Event]:
-    """The orders of the rows as WooCommerce has them: a course of 199 USD each, some of them told twice."""
+    """The orders of the rows as WooCommerce reports them: a course of 199 USD each, some of them reported twice."""
     orders: list[Event] = []
     for number, row in enumerate(rows, start=1):
         if row["event"] == "purchase":
@@ -141,7 +141,7 @@ def purchases(rows: Iterable[Row]) -> list[Event]:
 
 
 def funnel(rows: Sequence[Row], steps: Sequence[str]) -> list[int]:
-    """How many users came how far along the steps, in the order of the rows' times and, at one time, of their events' ids."""
+    """Number of users who reached each step, with rows ordered by time and, at the same time, by event id."""
     seen: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for number, row in enumerate(rows, start=1):
         if row["event"] in steps:
@@ -157,7 +157,7 @@ def funnel(rows: Sequence[Row], steps: Sequence[str]) -> list[int]:
 
 
 def requests(rows: Iterable[Row]) -> Iterator[Request]:
-    """What WordPress would send: purchases and the first event of a visitor at once, the others from its queue in batches.
+    """The requests of WordPress: purchases and a visitor's first event immediately, the others from its queue in batches.
 
     Some of them are malformed and some are sent twice, always the same ones.
     """
@@ -181,7 +181,7 @@ def requests(rows: Iterable[Row]) -> Iterator[Request]:
 
 
 def outcome(sent: Iterable[Request]) -> Outcome:
-    """What sending them must lead to."""
+    """The expected outcome of the requests."""
     accepted = rejected = 0
     ids: set[str] = set()
     for request in sent:
@@ -193,12 +193,12 @@ def outcome(sent: Iterable[Request]) -> Outcome:
 
 
 def count_types(rows: Iterable[Row]) -> Counter[str]:
-    """How often each event happened, counted over the rows."""
+    """Number of rows of each event type."""
     return Counter(row["event"] for row in rows)
 
 
 def _room(batch: int) -> int:
-    """Rows that go into a batch, which may have to leave room for a malformed event."""
+    """Number of rows in a batch, which may have to leave room for a malformed event."""
     return BATCH - 1 if batch % BAD_IN_BATCH_EVERY == 0 else BATCH
 
 
@@ -223,7 +223,7 @@ def _batch(pages: list[Event], number: int) -> Iterator[Request]:
 
 
 def _malformed(page: Event, number: int) -> Event:
-    """A copy that breaks one of the rules, each in turn."""
+    """A copy that breaks one of the rules, in rotation."""
     broken: tuple[Event, ...] = (
         {"timestamp": None},
         {"event_type": ""},

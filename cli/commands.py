@@ -1,4 +1,4 @@
-"""How a command that fails says so."""
+"""Error handling of all commands."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cli.errors import CommandFailed
 
 
 class Commands(TyperGroup):
-    """Commands whose files, and those of the processes they start, are for their user only.
+    """Commands that create private files only, as do the processes they start.
 
-    An expected failure is told in words, with exit status 1 and without a traceback.
+    An expected failure is printed as one message, with exit status 1 and without a traceback.
     """
 
     @override
     def invoke(self, ctx: Any) -> Any:
-        # Else gRPC tells the terminal each time that a service says goodbye.
+        # Otherwise gRPC prints a line whenever a service closes its connection.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         before = os.umask(0o077)
         try:

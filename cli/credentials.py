@@ -1,4 +1,4 @@
-"""The key and token with which a client calls a mesh."""
+"""The API key and the token with which a client calls a mesh."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from cli.local_secrets import Secrets
 from cli.state import running_mesh
 
 ISSUER = "pmp-wordpress-integration"
-"""The issuer the gateway demands of a token."""
+"""The issuer that the gateway requires of a token."""
 TOKEN_SECONDS = 3600
 """Lifetime of a token: the longest the gateway accepts."""
 _USER = re.compile(r"[A-Za-z0-9._:-]{1,255}")
 
 
 class Scope(StrEnum):
-    """What a token opens: `site` includes `track`; `admin` includes `site` and `read`."""
+    """What a token allows: `site` includes `track`; `admin` includes `site` and `read`."""
 
     TRACK = "track"
     SITE = "site"
@@ -50,9 +50,9 @@ class Credentials:
     url: str
     """Address of the gateway."""
     api_key: str
-    """Names the calling system."""
+    """Identifies the calling system."""
     token: str
-    """Says what it may do, for an hour."""
+    """Authorises it for an hour."""
 
     def headers(self) -> dict[str, str]:
         """The request headers of a call."""
@@ -64,10 +64,10 @@ class Credentials:
 
 
 def checked_user(user: str | None) -> str | None:
-    """The user, if it can be one.
+    """Returns the user id if it is valid.
 
     Raises:
-        CommandFailed: it has characters no id has.
+        CommandFailed: it is not a valid id.
     """
     if user is not None and not _USER.fullmatch(user):
         message = "a user is 1 to 255 letters, digits or any of . _ : -"
@@ -76,7 +76,7 @@ def checked_user(user: str | None) -> str | None:
 
 
 def mint(secret: str, scope: Scope, user: str | None, now: int) -> str:
-    """A signed token, valid for an hour from `now` (seconds since 1970). Without a user it names none."""
+    """A signed token, valid for an hour from `now` (seconds since 1970). Without `user` it has no `id` claim."""
     claims: dict[str, str | int] = {"iss": ISSUER, "scope": scope.value, "iat": now, "exp": now + TOKEN_SECONDS}
     if user is not None:
         claims["id"] = user
@@ -87,7 +87,7 @@ def credentials(folder: DataFolder, scope: Scope, user: str | None = None, envir
     """Credentials for the mesh that `PMP_API_KEYS` and `PMP_JWT_SECRETS` name, else for the one that runs on the data folder.
 
     Raises:
-        CommandFailed: no mesh is known, or it has no key for the scope.
+        CommandFailed: there is no mesh, or it has no key for the scope.
     """
     if "PMP_JWT_SECRETS" in environ:
         url = environ.get("PMP_URL", "")

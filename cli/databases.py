@@ -1,4 +1,4 @@
-"""The services' databases as a command finds them."""
+"""Access to the services' databases for commands."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from kit.settings import KEYS_DATABASE
 
 
 def find_database_url(folder: DataFolder, chosen: str | None) -> str:
-    """The URL that was chosen, else that of the mesh on the folder, with `{service}` in the place of the database's name.
+    """The chosen URL, else that of the mesh on the folder, with `{service}` for the database's name.
 
     Raises:
-        CommandFailed: the chosen URL is none that services can use.
+        CommandFailed: services can't use the chosen URL.
     """
     if chosen:
         return checked_database_url(chosen)
@@ -36,10 +36,10 @@ def url_of(name: str, url: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def checked_service(service: str) -> str:
-    """The service, if it has a database.
+    """Returns the service if it has a database.
 
     Raises:
-        CommandFailed: it has none, or there is no such service.
+        CommandFailed: it has none, or the service does not exist.
     """
     known = databases()
     if service not in known:
@@ -49,10 +49,10 @@ def checked_service(service: str) -> str:
 
 @asynccontextmanager
 async def service_sessions(service: str, url: str) -> AsyncGenerator[Sessions]:
-    """Sessions on the database of a service.
+    """Database sessions of a service.
 
     Raises:
-        CommandFailed: there is no such service or database, or the database refuses.
+        CommandFailed: the service or database does not exist, or the database fails.
     """
     own = url.replace("{service}", checked_service(service))
     must_exist(own, service)
@@ -64,10 +64,10 @@ async def service_sessions(service: str, url: str) -> AsyncGenerator[Sessions]:
 
 
 def must_exist(url: str, service: str) -> None:
-    """Looks whether there is a database: SQLite would make an empty one.
+    """Checks that the database exists: SQLite would create an empty one.
 
     Raises:
-        CommandFailed: there is none.
+        CommandFailed: it does not.
     """
     target = make_url(url)
     if target.get_backend_name() == "sqlite" and not Path(target.database or "").exists():

@@ -1,4 +1,4 @@
-"""`pmp dead-letters`: messages a service set aside, for a person to look at, to give another try or to drop."""
+"""`pmp dead-letters`: lists the messages that a service set aside, retries them or drops them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kit.log.consume.dead_letters import DEAD, DROPPED, RETRYING, DeadLetter
 
 
 def chosen(ids: Sequence[int] | None, *, every: bool) -> Sequence[int] | None:
-    """The letters that were named; None stands for all of them.
+    """The ids that were given; None means all dead letters.
 
     Raises:
-        CommandFailed: none were named, or some beside all.
+        CommandFailed: no ids were given, or ids together with `--all`.
     """
     if every == bool(ids):
         raise CommandFailed("name the messages by their ids, or all of them with --all")
@@ -34,7 +34,7 @@ def chosen(ids: Sequence[int] | None, *, every: bool) -> Sequence[int] | None:
 
 
 async def list_letters(service: str, url: str, console: Console) -> None:
-    """Prints the letters of a service, oldest first."""
+    """Prints the dead letters of a service, oldest first."""
     table = Table("id", "state", "set aside", "message", "reason", box=SIMPLE, show_edge=False)
     waiting = 0
     for letter in await _all_letters(service, url):
@@ -45,15 +45,15 @@ async def list_letters(service: str, url: str, console: Console) -> None:
     if table.row_count:
         console.print(table)
     console.print(
-        f"{waiting} of {service}'s messages wait for a person." if waiting else f"None of {service}'s messages waits for a person."
+        f"{waiting} of {service}'s messages wait for a decision." if waiting else f"None of {service}'s messages waits for a decision."
     )
 
 
 async def show_letter(service: str, url: str, letter_id: int) -> None:
-    """Prints a letter's circumstances and its message as JSON. What is sealed stays sealed.
+    """Prints a dead letter and its message as JSON. Sealed values stay sealed.
 
     Raises:
-        CommandFailed: there is no such letter.
+        CommandFailed: it does not exist.
     """
     async with service_sessions(service, url) as sessions, sessions() as session:
         letter = await dead_letters.get(session, letter_id)
@@ -73,10 +73,10 @@ async def show_letter(service: str, url: str, letter_id: int) -> None:
 
 
 async def mark_letters(service: str, url: str, state: str, ids: Sequence[int] | None) -> int:
-    """Marks dead letters (None: all of them) as `retrying` or `dropped`; says how many. The service's consumer does the rest.
+    """Marks dead letters (None: all of them) as `retrying` or `dropped` and returns their number. The consumer does the rest.
 
     Raises:
-        CommandFailed: one of the ids is not that of a dead letter. None is marked then.
+        CommandFailed: one of the ids is not a dead letter's. None is marked then.
     """
     async with service_sessions(service, url) as sessions, sessions.begin() as session:
         count = await dead_letters.mark(session, state, ids)
@@ -86,12 +86,12 @@ async def mark_letters(service: str, url: str, state: str, ids: Sequence[int] | 
 
 
 async def retry(service: str, url: str, ids: Sequence[int] | None) -> int:
-    """Gives letters another try, with the handler of today."""
+    """Retries dead letters with the current handler."""
     return await mark_letters(service, url, RETRYING, ids)
 
 
 async def drop(service: str, url: str, ids: Sequence[int] | None) -> int:
-    """Gives letters up. They stay in the books as dead letters."""
+    """Drops dead letters. The books keep counting them."""
     return await mark_letters(service, url, DROPPED, ids)
 
 
@@ -104,7 +104,7 @@ async def _all_letters(service: str, url: str) -> list[DeadLetter]:
 
 
 def _json(record: Record) -> str:
-    """The message in JSON, if its type is still known and fits."""
+    """The message as JSON, if its type still exists and matches."""
     package = record.type.rpartition(".")[0]
     try:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -112,5 +112,5 @@ def _json(record: Record) -> str:
                 importlib.import_module(f"{package}.{module.name}")
         message = GetMessageClass(Default().FindMessageTypeByName(record.type)).FromString(record.payload)
     except (ImportError, ValueError, KeyError, DecodeError):
-        return f"{len(record.payload)} bytes that are not a message of today: {record.payload.hex()}"
+        return f"{len(record.payload)} bytes that no current message type matches: {record.payload.hex()}"
     return MessageToJson(message, preserving_proto_field_name=True)

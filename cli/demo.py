@@ -1,4 +1,4 @@
-"""`pmp demo`: sends a real shop's clickstream through the gateway and holds the mesh's books against it."""
+"""`pmp demo`: sends a real shop's clickstream through the gateway and compares the mesh's books with it."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from cli.sending import CONNECTIONS, PATIENCE_SECONDS, send_all
 from cli.state import MeshState, running_mesh
 
 POLL_SECONDS = 0.5
-"""Pause between two looks at the books."""
+"""Interval between two checks of the books."""
 TOO_OLD = "the clickstream is of 2024, and older than this mesh keeps events: start it with PMP_SITE_RETENTION=P3650D"
 SHOWN = 10
-"""How many of the most frequent events are printed."""
+"""Number of the most frequent event types that are printed."""
 
 
 @dataclass
 class Tally:
-    """What the gateway answered."""
+    """The gateway's answers."""
 
     accepted: int = 0
-    """Events it accepted."""
+    """Accepted events."""
     rejected: int = 0
-    """Events it rejected."""
+    """Rejected events."""
     repeated: int = 0
-    """Requests that were sent again because the answer was late or the mesh busy."""
+    """Requests that were retried because the answer was late or the mesh busy."""
     surprises: list[str] = field(default_factory=list[str])
-    """Answers that were not what the request deserved."""
+    """Answers that were not as expected."""
 
 
 async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
-    """Sends the clickstream, or its first `limit` rows, and prints what became of it.
+    """Sends the clickstream, or its first `limit` rows, and prints the outcome.
 
     Raises:
-        CommandFailed: no mesh runs, it does not answer, or its books or its events are not what was sent.
+        CommandFailed: no mesh is running, it does not answer, or its books or events differ from what was sent.
     """
     mesh, secrets = running_mesh(folder), Secrets.load(folder)
     rows = read_rows(limit)
@@ -69,11 +69,11 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
         after = await _wait_until_processed(client, reader, before.total.received + tally.accepted + tally.rejected, console)
     gained = after.total - before.total
     stored = await _stored_types(mesh, secrets, {event_id(number) for number in range(1, len(rows) + 1)})
-    told = count_types(rows)
-    _print(console, tally, gained, stored, told)
+    sent = count_types(rows)
+    _print(console, tally, gained, stored, sent)
     problems = differences(tally, gained, after, expected)
-    if stored != told:
-        problems.append(f"the mesh holds {stored.total():,} of the {told.total():,} events, or other types of them")
+    if stored != sent:
+        problems.append(f"the mesh holds {stored.total():,} of the {sent.total():,} events, or other types of them")
     if problems:
         raise CommandFailed("\n".join(("the mesh and the clickstream differ:", *problems)))
     if gained.stored == 0:
@@ -109,7 +109,7 @@ def _count(request: Request, answer: httpx.Response, tally: Tally) -> None:
 
 
 async def _wait_until_processed(client: httpx.AsyncClient, reader: Credentials, received: int, console: Console) -> Books:
-    """Waits until the worker has processed all that was received.
+    """Waits until the worker has processed everything received.
 
     Raises:
         CommandFailed: it made no progress for a minute.
@@ -130,7 +130,7 @@ async def _wait_until_processed(client: httpx.AsyncClient, reader: Credentials, 
 
 
 async def _stored_types(mesh: MeshState, secrets: Secrets, ids: set[str]) -> Counter[str]:
-    """How often the mesh holds each type among the events of these ids, read from its own history."""
+    """Counts the types of the stored events with these ids, read from the mesh's history."""
     types: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(mesh.service_addresses["ingestion"]) as channel:
         stub = IngestionServiceStub(channel)
@@ -150,24 +150,24 @@ async def _stored_types(mesh: MeshState, secrets: Secrets, ids: set[str]) -> Cou
 
 
 def differences(tally: Tally, gained: Account, books: Books, expected: Outcome) -> list[str]:
-    """Where the answers or the books are not what sending the requests must lead to."""
+    """Differences of the answers and the books from the expected outcome."""
     if any("PMP_SITE_RETENTION" in text for text in tally.surprises):
         return [TOO_OLD]
-    problems = [f"an answer was not what its request deserved: {text}" for text in tally.surprises[:SHOWN]]
+    problems = [f"an answer was not as expected: {text}" for text in tally.surprises[:SHOWN]]
     facts = {
         "the books are not balanced": not books.balanced or gained.received != gained.accounted,
         f"{tally.accepted:,} events were accepted, not {expected.accepted:,}": tally.accepted != expected.accepted,
         f"{tally.rejected:,} events were rejected, not {expected.rejected:,}": tally.rejected != expected.rejected,
         f"{gained.dead_lettered:,} events were set aside: see `pmp dead-letters list ingestion`": gained.dead_lettered != 0,
     }
-    # A request that was sent again may have been counted before its answer got lost.
+    # A retried request may have been counted before its answer was lost.
     if tally.repeated == 0:
         facts["stored and duplicate are not the accepted events"] = gained.stored + gained.duplicate != tally.accepted
         facts["the books do not show the rejected events"] = gained.rejected != tally.rejected
     return [*problems, *(fact for fact, holds in facts.items() if holds)]
 
 
-def _print(console: Console, tally: Tally, gained: Account, stored: Counter[str], told: Counter[str]) -> None:
+def _print(console: Console, tally: Tally, gained: Account, stored: Counter[str], sent: Counter[str]) -> None:
     console.print(account_table([gained], title="The books of this run"))
     if tally.repeated:
         console.print(f"{tally.repeated:,} requests were sent again because the mesh was busy or the answer was late.")
@@ -175,5 +175,5 @@ def _print(console: Console, tally: Tally, gained: Account, stored: Counter[str]
     for column in types.columns[1:]:
         column.justify = "right"
     for name, count in stored.most_common(SHOWN):
-        types.add_row(name, f"{count:,}", f"{told[name]:,}")
+        types.add_row(name, f"{count:,}", f"{sent[name]:,}")
     console.print(types)

@@ -1,4 +1,4 @@
-"""The shop's part of `pmp demo`: registers users, tracks orders, and shows how far people came and what brought them."""
+"""The shop's part of `pmp demo`: registers users, tracks orders, and shows funnel and attribution."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POLL_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
-    """What the mesh says of the clickstream's time."""
+    """The mesh's reports on the clickstream's period."""
 
     funnel: list[int]
     attribution: dict[str, dict[str, Decimal]]
@@ -41,13 +41,13 @@ class _Figures:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A shop that tells the mesh of its users and orders, and asks what came of them.
+    """A shop that reports its users and orders to the mesh, and requests reports on them.
 
     Args:
         client: connections to the gateway.
         sender: credentials of the shop's server.
         reader: credentials for reports.
-        console: where to print.
+        console: console to print to.
     """
 
     client: httpx.AsyncClient
@@ -66,30 +66,30 @@ class Shop:
         self.console.print(f"{len(people):,} users, {created:,} of them new.")
 
     async def sell(self, rows: Sequence[Row], *, whole: bool) -> None:
-        """Tracks the orders of the rows, and prints the funnel and the attribution of their time.
+        """Tracks the orders of the rows, and prints the funnel and the attribution of their period.
 
         Args:
             rows: the clickstream.
-            whole: all rows were sent, so that the mesh's figures must be those of the rows.
+            whole: all rows were sent, so that the mesh's figures must match them.
 
         Raises:
-            CommandFailed: a call was refused, or the figures are not those of the rows.
+            CommandFailed: a call was refused, or the figures do not match the rows.
         """
         orders = purchases(rows)
         repeated = await self._send("purchases/track", orders, fact="duplicate", what="orders")
-        told = funnel(rows, STEPS)
+        expected = funnel(rows, STEPS)
         sold = len({order["order_id"] for order in orders})
-        figures = await self._figures_once_told(rows, told, sold)
-        self.console.print(f"{sold:,} orders, {repeated:,} notices told nothing new.")
-        _print_funnel(self.console, figures.funnel, told)
+        figures = await self._complete_figures(rows, expected, sold)
+        self.console.print(f"{sold:,} orders, {repeated:,} of the reports were duplicates.")
+        _print_funnel(self.console, figures.funnel, expected)
         _print_attribution(self.console, figures)
-        if whole and (figures.funnel, figures.orders, figures.revenue) != (told, sold, sold * Decimal(PRICE)):
-            raise CommandFailed(f"the mesh counts {figures} where the clickstream has {told} people in the funnel and {sold:,} orders")
+        if whole and (figures.funnel, figures.orders, figures.revenue) != (expected, sold, sold * Decimal(PRICE)):
+            raise CommandFailed(f"the mesh counts {figures} where the clickstream has {expected} people in the funnel and {sold:,} orders")
         if whole:
             self.console.print("[green]Funnel and revenue are those of the clickstream.[/]")
 
     async def _send(self, path: str, bodies: Sequence[Event], *, fact: str, what: str) -> int:
-        """Sends calls; counts the answers in which a fact holds."""
+        """Sends calls; returns the number of answers in which `fact` is true."""
         held = 0
 
         async def send(body: Event) -> None:
@@ -100,13 +100,13 @@ class Shop:
         await send_all(bodies, send, what, self.console)
         return held
 
-    async def _figures_once_told(self, rows: Sequence[Row], told: Sequence[int], sold: int) -> _Figures:
-        """The figures when they have all that was sent, or when they don't change for a minute."""
+    async def _complete_figures(self, rows: Sequence[Row], expected: Sequence[int], sold: int) -> _Figures:
+        """The figures once they include everything that was sent, or have not changed for a minute."""
         since, known = time.monotonic(), None
         with self.console.status("waiting for the journeys"):
             while True:
                 figures = await self._figures(rows)
-                if all(have >= want for have, want in zip([*figures.funnel, figures.orders], [*told, sold], strict=True)):
+                if all(have >= want for have, want in zip([*figures.funnel, figures.orders], [*expected, sold], strict=True)):
                     return figures
                 if figures != known:
                     known, since = figures, time.monotonic()
@@ -116,7 +116,7 @@ class Shop:
 
     async def _figures(self, rows: Sequence[Row]) -> _Figures:
         times = sorted(timestamp(row) for row in rows)
-        # The last second belongs to the clickstream, too.
+        # The period includes the last second.
         period = {"from": times[0], "to": times[-1].replace("Z", ".999Z")}
         steps = (await self._ask("funnels", {**period, "steps": ",".join(STEPS)}))["steps"]
         answers = {model: await self._ask("attribution", {**period, "model": model}) for model in MODELS}
@@ -140,13 +140,13 @@ class Shop:
         return answer.json()
 
 
-def _print_funnel(console: Console, counted: Sequence[int], told: Sequence[int]) -> None:
+def _print_funnel(console: Console, counted: Sequence[int], expected: Sequence[int]) -> None:
     table = Table("step", "people", "of the step before", "in the clickstream", title="Funnel", box=SIMPLE, show_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for index, step in enumerate(STEPS):
         before = counted[index - 1] if index else counted[0]
-        table.add_row(step, f"{counted[index]:,}", f"{counted[index] / before:.1%}" if before else "", f"{told[index]:,}")
+        table.add_row(step, f"{counted[index]:,}", f"{counted[index] / before:.1%}" if before else "", f"{expected[index]:,}")
     console.print(table)
 
 

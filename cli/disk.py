@@ -1,4 +1,4 @@
-"""The disk of a local mesh: on a full one Redis ends, and nothing is taken."""
+"""The disk of a local mesh: when it is full, Redis exits and intake stops."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Disk(BaseModel):
     """Intake stops while less is free."""
 
     def free_bytes(self) -> int:
-        """What is free now; 0 when nobody can say."""
+        """Bytes that are free now; 0 when unknown."""
         try:
             return shutil.disk_usage(self.folder).free
         except OSError:
             return 0
 
     def is_low(self) -> bool:
-        """Whether intake stops."""
+        """Whether intake stops for lack of space."""
         return self.free_bytes() < self.least_bytes
 
     def describe(self) -> str:
-        """How much is free, and what it means."""
+        """The free space in words, and whether intake stops."""
         low = f": intake stops below {_mib(self.least_bytes)}" if self.is_low() else ""
         return f"{_mib(self.free_bytes())} are free on the disk of {self.folder}{low}"
 

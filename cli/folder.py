@@ -1,4 +1,4 @@
-"""The data folder of a local mesh: where its secrets, its state, its databases and its logs lie."""
+"""The data folder of a local mesh: its secrets, state, databases and logs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from cli.errors import CommandFailed
 
 LOCK_ATTEMPTS = 5
-"""Readers hold the lock for an instant to see whether a mesh runs: `pmp up` tries again rather than take one of them for a mesh."""
+"""Readers hold the lock for an instant to see whether a mesh runs: `pmp up` retries rather than take one of them for a mesh."""
 LOCK_PAUSE = 0.05
 """Seconds between two attempts."""
 
 
 class DataFolder:
-    """Paths in the data folder, and the lock that says whether a mesh runs on it."""
+    """Paths in the data folder, and the lock of the mesh that runs on it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
@@ -31,10 +31,10 @@ class DataFolder:
         self._lock = self.path / "lock"
 
     def create(self) -> list[Path]:
-        """Makes the folders that are missing, and closes what is there to other users; says what was open to them.
+        """Creates missing folders and makes existing files private; returns the paths that other users could access.
 
         Raises:
-            CommandFailed: the file system refuses, or something there is not the caller's own.
+            CommandFailed: the file system refuses, or a path belongs to another user.
         """
         try:
             for folder in (self.path, self.redis, self.logs):
@@ -42,14 +42,14 @@ class DataFolder:
             if self.path.stat().st_mode & stat.S_IWOTH:
                 message = f"everybody may write to {self.path}: name a folder of your own with --data"
                 raise CommandFailed(message)
-            # The outermost first: from then on nobody else can put something in the place of what is looked at.
+            # The outermost first: from then on other users can't replace the paths that are checked.
             return [path for path in self._contents() if _close(path)]
         except OSError as error:
-            message = f"the data folder can't be made: {error}"
+            message = f"the data folder can't be created: {error}"
             raise CommandFailed(message) from error
 
     def _contents(self) -> Iterator[Path]:
-        """The folders and what the mesh keeps in them."""
+        """The folders and their contents."""
         yield self.path
         yield from (path for path in self.path.iterdir() if not path.is_dir())
         for folder in (self.redis, self.logs):
@@ -57,7 +57,7 @@ class DataFolder:
             yield from folder.rglob("*")
 
     def database_url(self) -> str:
-        """SQLAlchemy URL of the embedded databases, one file per service, with `{service}` in the place of its name."""
+        """SQLAlchemy URL of the embedded databases, one file per service, with `{service}` for its name."""
         return f"sqlite+aiosqlite:///{self.path}/{{service}}.db"
 
     def log(self, process: str) -> Path:
@@ -66,7 +66,7 @@ class DataFolder:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Holds the folder for one mesh. The kernel lets go of it when the process ends, however it ends.
+        """Locks the folder for one mesh. The kernel releases the lock when the process ends, however it ends.
 
         Raises:
             CommandFailed: another mesh runs on the folder.
@@ -98,7 +98,7 @@ class DataFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replaces a file at once, readable by its owner only; readers see the old text or the new one."""
+    """Replaces a file atomically, readable by its owner only; readers see the old text or the new one."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -112,14 +112,14 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _close(path: Path) -> bool:
-    """Takes from other users what they may do with a file or folder; False when that was nothing. Where a link leads is not touched.
+    """Removes other users' permissions on a file or folder; False when they had none. The target of a link is not touched.
 
     Raises:
-        CommandFailed: it belongs to another user, who could read it all the same.
+        CommandFailed: it belongs to another user, who could still read it.
     """
     try:
         found = path.lstat()
-    except FileNotFoundError:  # such as a database's, meanwhile
+    except FileNotFoundError:  # such as a database's journal, deleted meanwhile
         return False
     if stat.S_ISLNK(found.st_mode):
         return False

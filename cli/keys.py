@@ -1,4 +1,4 @@
-"""`pmp keys`: the keys that wrap those of persons."""
+"""`pmp keys`: the keys that wrap persons' keys."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kit.settings import KEYS_DATABASE
 
 
 async def new(folder: DataFolder, url: str) -> None:
-    """Makes a key that wraps from the next start of the mesh on. The one before goes on unwrapping; older ones are forgotten.
+    """Adds a key that wraps from the next start of the mesh on. The previous one still unwraps; older ones are removed.
 
     Raises:
-        CommandFailed: keys are still wrapped by an older one, or the database refuses.
+        CommandFailed: keys are still wrapped by an older one, or the database fails.
     """
     async with _keys(folder, url) as keys:
         stale = await keys.stale()
@@ -34,10 +34,10 @@ async def new(folder: DataFolder, url: str) -> None:
 
 
 async def rotate(folder: DataFolder, url: str, console: Console) -> int:
-    """Wraps every person's key by the newest key while the mesh goes on; says how many it were.
+    """Wraps every person's key with the newest key while the mesh is running; returns the number of keys wrapped.
 
     Raises:
-        CommandFailed: a key is wrapped by one that is not given, or the database refuses.
+        CommandFailed: a key is wrapped by one that is not configured, or the database fails.
     """
     done = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

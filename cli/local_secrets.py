@@ -1,4 +1,4 @@
-"""What a local mesh keeps secret, made on its first start."""
+"""The secrets of a local mesh, generated on its first start."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cli.folder import DataFolder, write_private
 
 
 class Secrets(BaseModel):
-    """What the local mesh keeps secret. Made on the first start and kept."""
+    """The secrets of the local mesh, generated on the first start and kept."""
 
     model_config = ConfigDict(frozen=True)
 
     mesh_token: str
     """The mesh's own credential, without which a service port refuses a caller."""
     vault_key: str
-    """32 bytes in base64, from which keyed hashes and signatures are made."""
+    """32 bytes in base64, from which the keys of hashes and signatures are derived."""
     key_encryption_keys: tuple[str, ...] = Field(min_length=1)
-    """32 bytes in base64 each: the first wraps persons' keys. Sealed data is lost with the file."""
+    """32 bytes in base64 each: the first wraps persons' keys. Without this file sealed data can't be read."""
     api_keys: tuple[str, ...]
     """Keys of the shop's server; the first is handed out."""
     browser_api_keys: tuple[str, ...]
@@ -51,7 +51,7 @@ class Secrets(BaseModel):
         """The secrets of a data folder.
 
         Raises:
-            CommandFailed: there are none, or the file is damaged.
+            CommandFailed: the file is missing or damaged.
         """
         try:
             return cls.model_validate_json(folder.secrets.read_text())
@@ -59,13 +59,13 @@ class Secrets(BaseModel):
             message = f"{folder.path} holds no secrets yet: run `pmp up` first, or name the mesh's folder with --data or PMP_DATA"
             raise CommandFailed(message) from None
         except (ValidationError, UnicodeDecodeError):
-            # The cause would show what is in the file.
+            # The cause would show the contents of the file.
             message = f"{folder.secrets} is damaged: restore it (without its key_encryption_keys sealed data can't be read)"
             raise CommandFailed(message) from None
 
     @classmethod
     def load_or_make(cls, folder: DataFolder) -> Secrets:
-        """The secrets of a data folder, made when there are none.
+        """The secrets of a data folder, generated if there are none.
 
         Raises:
             CommandFailed: the file is damaged.
@@ -76,7 +76,7 @@ class Secrets(BaseModel):
 
 
 def key_encryption_keys(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
-    """The keys that wrap persons' keys, as PMP_KEY_ENCRYPTION_KEYS has them: of the environment, else of a data folder.
+    """The keys that wrap persons' keys, in the format of PMP_KEY_ENCRYPTION_KEYS: from the environment, else from a data folder.
 
     Raises:
         CommandFailed: there are none.
@@ -85,7 +85,7 @@ def key_encryption_keys(folder: DataFolder, environ: Mapping[str, str] = os.envi
 
 
 def add_key(folder: DataFolder) -> None:
-    """Makes a new key that wraps persons' keys from the next start of the mesh on. The one before is kept, older ones are not.
+    """Adds a new key that wraps persons' keys from the next start of the mesh on. The previous one is kept, older ones are removed.
 
     Raises:
         CommandFailed: the folder has no secrets.
@@ -100,7 +100,7 @@ def _key() -> str:
 
 
 def vault_key(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
-    """The vault's key: of the environment, else of a data folder.
+    """PMP_VAULT_KEY: from the environment, else from a data folder.
 
     Raises:
         CommandFailed: there is none.

@@ -1,4 +1,4 @@
-"""Brings the services' databases, and that of persons' keys, to their newest version."""
+"""Migrates the services' databases, and that of persons' keys, to their newest version."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kit.settings import KEYS_DATABASE
 
 
 def migrate_databases(service: str | None, url: str) -> Iterator[str]:
-    """Migrates one service's database or all of them, and names each when it is done.
+    """Migrates one service's database or all of them, and yields the name of each when it is done.
 
     Raises:
-        CommandFailed: there is no such service, or the database refuses.
+        CommandFailed: the service does not exist, or the database fails.
     """
     for name in [checked_service(service)] if service else [*databases(), KEYS_DATABASE]:
         try:

@@ -1,4 +1,4 @@
-"""HTTP calls on loopback by the standard library: a client with certificates and pools would cost the supervisor more than its work."""
+"""HTTP calls on loopback with the standard library: a client with certificates and pools would cost the supervisor more than its work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 async def request(method: str, url: str, *, seconds: float, unix_socket: str | None = None) -> tuple[int, str]:
-    """Status and body of the answer, over a Unix socket if one is named.
+    """Returns status and body of the answer, over a Unix socket if one is given.
 
     Raises:
         OSError: there is no answer, or it is not HTTP.

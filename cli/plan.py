@@ -1,4 +1,4 @@
-"""What a local mesh consists of: the processes, their ports and their environments."""
+"""The plan of a local mesh: its processes, their ports and their environments."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from services.ingestion.settings import IngestionSettings
 SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
 REDIS_LONGEST_PAUSE = 5.0
-"""Seconds: nothing is taken without Redis, and one that finds its disk still full costs little."""
+"""Seconds: without Redis intake stops, and a start that finds the disk still full costs little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the person who starts a mesh chose."""
+    """The options of `pmp up`."""
 
     host: str
     """Address the gateway listens on."""
     port: int
     """Port of the gateway."""
     database_url: str
-    """SQLAlchemy URL with `{service}` in the place of the database's name."""
+    """SQLAlchemy URL with `{service}` for the database's name."""
     redis_url: str | None
-    """URL of a Redis of one's own; none runs the embedded one."""
+    """URL of an existing Redis; None starts the embedded one."""
 
     @property
     def url(self) -> str:
@@ -66,9 +66,9 @@ class Plan:
     service_addresses: dict[str, str]
     """Host and port of each service."""
     environment: dict[str, str]
-    """Environment of services, workers and migrations, but for their own ports."""
+    """Environment of services, workers and migrations, without their ports."""
     redis: Command | None
-    """The embedded Redis; none with a Redis of one's own."""
+    """The embedded Redis; None with an existing Redis."""
     disk: Disk | None
     """The disk of the embedded Redis."""
     services: tuple[Command, ...]
@@ -78,20 +78,20 @@ class Plan:
 
 
 def service_names() -> list[str]:
-    """The services of the mesh: the folders with a `composition.py`."""
+    """The services of the mesh: the packages with a `composition.py`."""
     return sorted(path.parent.name for path in SERVICES.glob("*/composition.py"))
 
 
 def databases() -> list[str]:
-    """The services that have a database of their own."""
+    """The services that have a database."""
     return sorted(path.parent.name for path in SERVICES.glob("*/migrations"))
 
 
 def checked_host(host: str) -> str:
-    """The address, if the gateway can listen on it.
+    """Returns the address if the gateway can listen on it.
 
     Raises:
-        CommandFailed: it is a name, or nothing at all.
+        CommandFailed: it is not an IP address.
     """
     try:
         return str(ip_address(host))
@@ -101,10 +101,10 @@ def checked_host(host: str) -> str:
 
 
 def checked_database_url(url: str) -> str:
-    """The URL, if services can use it.
+    """Returns the URL if services can use it.
 
     Raises:
-        CommandFailed: it lacks the place of the database's name, or names a driver the mesh does not know.
+        CommandFailed: it has no `{service}`, or a driver that the mesh does not support.
     """
     if "{service}" not in url or not url.startswith(("mysql+aiomysql://", "sqlite+aiosqlite://")):
         message = "the database URL must be like mysql+aiomysql://user:password@host:3306/{service}: each service has a database of its own"
@@ -113,7 +113,7 @@ def checked_database_url(url: str) -> str:
 
 
 def checked_redis_url(url: str) -> str:
-    """The URL, if it is one of a Redis.
+    """Returns the URL if it is a Redis URL.
 
     Raises:
         CommandFailed: it is not.
@@ -125,10 +125,10 @@ def checked_redis_url(url: str) -> str:
 
 
 def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Ports, environ: Mapping[str, str] = os.environ) -> Plan:
-    """Takes ports and lays out every process. Settings in `environ` reach the processes, the mesh's own win.
+    """Allocates ports and plans every process. Settings in `environ` are passed on; the mesh's own take precedence.
 
     Raises:
-        CommandFailed: no ports are free, or a setting is not what it must be.
+        CommandFailed: no ports are free, or a setting is invalid.
     """
     names = service_names()
     workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
@@ -136,7 +136,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(parts))
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, own, strict=False)}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
-    # Programs are found by the installed package, never by the folder `pmp` was called in.
+    # Modules are imported from the installed package, never from the working directory of `pmp`.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
     environment = {
         **base,
@@ -225,10 +225,10 @@ def _gateway(options: Options, folder: DataFolder, secrets: Secrets, metrics_por
 
 
 def _socket(folder: DataFolder, process: str) -> str:
-    """Path of a process's Unix socket: in the data folder, or where that is too long, in another one of this user alone.
+    """Path of a process's Unix socket: in the data folder or, if that path is too long, in another private folder.
 
     Raises:
-        CommandFailed: somebody else has a folder there.
+        CommandFailed: that folder belongs to another user or is not private.
     """
     path = os.fsencode(folder.path / f"{process}.sock")
     if len(path) > SOCKET_PATH_BYTES:
@@ -246,7 +246,7 @@ def _socket(folder: DataFolder, process: str) -> str:
 
 
 def remove_socket(plan: Plan, folder: DataFolder) -> None:
-    """Removes the socket of a gateway that has ended, with the folder that was made for it; in the data folder it stays."""
+    """Removes the socket of a gateway that has ended, with the folder that was created for it; in the data folder it stays."""
     socket = Path(plan.gateway.environment["PMP_GATEWAY_ADMIN"])
     if socket.parent != folder.path:
         with suppress(OSError):
@@ -255,7 +255,7 @@ def remove_socket(plan: Plan, folder: DataFolder) -> None:
 
 
 def _reachable(host: str) -> str:
-    """The address under which clients on this machine reach a listener."""
+    """The address at which clients on this machine reach a listener."""
     if host == "0.0.0.0":  # noqa: S104 (compared, not bound)
         return LOOPBACK
     if host == "::":
@@ -264,7 +264,7 @@ def _reachable(host: str) -> str:
 
 
 def _whole_number(environ: Mapping[str, str], field: str) -> int:
-    """A setting of the services that the runner has to know, too."""
+    """A setting of the services that `pmp up` needs as well."""
     variable = f"PMP_{field.upper()}"
     text = environ.get(variable, str(IngestionSettings.model_fields[field].default))
     if not text.isascii() or not text.isdigit():

@@ -1,4 +1,4 @@
-"""Ports of this machine for the processes of a local mesh."""
+"""Ports for the processes of a local mesh."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cli.errors import CommandFailed
 
 LOOPBACK = "127.0.0.1"
 RANGE = range(20_000, 32_768)
-"""Below the ports Linux gives to outgoing connections (32768-60999): one of those could take the port of a process that is down for a
-moment, or, knocking at it, connect to itself."""
+"""Below Linux's ephemeral ports (32768-60999): an outgoing connection could take the port of a process that is down for a moment, or
+connect to itself."""
 
 
 class Ports:
-    """Ports that are held until the block ends, from before their processes listen until after those have died and been started again.
+    """Ports that are reserved until the block ends, even while their processes are being restarted.
 
-    A held port is bound and does not listen. Servers listen on it all the same, as every one of the mesh sets SO_REUSEADDR; nobody else
-    is given it: no outgoing connection, and no other mesh, which without this could choose the same ones while this one starts.
+    A reserved port is bound without listening. The mesh's servers can listen on it, since all of them set SO_REUSEADDR. The kernel gives
+    it to no outgoing connection and to no other mesh, which could otherwise choose the same ports while this one starts.
     """
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Ports:
         self._held.close()
 
     def hold(self, host: str, port: int) -> bool:
-        """Holds a port that somebody chose; False when something listens there.
+        """Reserves a given port; False when another program listens on it.
 
         Raises:
-            CommandFailed: the address is none of this machine's, or the port is for the privileged.
+            CommandFailed: the address is not one of this machine's, or the port is privileged.
         """
         holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._held.enter_context(holder)
-        # Connections of a mesh that has just stopped may still linger there; a listener is refused all the same.
+        # Connections of a mesh that has just stopped may linger on the port; a port with a listener is still refused.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             holder.bind((host, port))
@@ -53,10 +53,10 @@ class Ports:
         return True
 
     def take(self, count: int) -> list[int]:
-        """Different ports of the loopback interface that nobody uses or holds.
+        """Reserves different ports of the loopback interface that are neither used nor reserved.
 
         Raises:
-            CommandFailed: there are not enough of them.
+            CommandFailed: there are too few.
         """
         found: list[int] = []
         for port in random.sample(RANGE, len(RANGE)):
@@ -70,7 +70,7 @@ class Ports:
     def _take(self, port: int) -> bool:
         holder = socket.socket()
         try:
-            # Without SO_REUSEADDR, which comes after: so that it is refused where another holder is.
+            # SO_REUSEADDR is set only afterwards, so that a port that another mesh has reserved is refused.
             holder.bind((LOOPBACK, port))
         except OSError:
             holder.close()
@@ -81,10 +81,10 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback interface that are free now.
+    """Returns different ports of the loopback interface that are free now.
 
     Raises:
-        CommandFailed: there are not enough of them.
+        CommandFailed: there are too few.
     """
     with Ports() as ports:
         return ports.take(count)

@@ -1,4 +1,4 @@
-"""URLs with passwords, as options of commands."""
+"""Options that are URLs and may contain a password."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cli.errors import CommandFailed
 
 
 def private_url(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """The value of an option that is a URL; of `@FILE` what the file holds. Warns of a password that other users can read.
+    """The value of a URL option, or the contents of `@FILE`. Warns of a password that other users can read.
 
     Raises:
-        CommandFailed: the file can't be read, or holds nothing.
+        CommandFailed: the file can't be read, or is empty.
     """
     if value is None:
         return None
@@ -41,5 +41,5 @@ def _of_file(path: Path, option: str) -> str:
 def _has_password(url: str) -> bool:
     try:
         return urlsplit(url).password is not None
-    except ValueError:  # no URL at all, as is said later
+    except ValueError:  # not a URL, which is reported later
         return False

@@ -1,4 +1,4 @@
-"""A supervised process: started, started again when it dies, ended in order."""
+"""A supervised process: started, restarted when it dies, ended in order."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from cli.readiness import Ready
 from cli.state import Kind, ProcessState, State
 
 FIRST_PAUSE = 0.5
-"""Seconds before a process that died is started again; doubled each time."""
+"""Seconds before a process that died is restarted; doubled each time."""
 LONGEST_PAUSE = 30.0
-"""Seconds the pause grows to, where a process does not say otherwise."""
+"""Longest pause in seconds, unless the command sets another."""
 STEADY_SECONDS = 20.0
-"""A process that ran this long starts over with the first pause."""
+"""After a process ran this long, the pauses start over."""
 POLL_SECONDS = 0.2
-"""Pause between two looks at a process that is starting."""
+"""Interval between two checks of a process that is starting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How a process is started, and how it says that it is ready."""
+    """How a process is started, checked for readiness and ended."""
 
     name: str
-    """Its name for people."""
+    """Its display name."""
     kind: Kind
-    """What it is."""
+    """Kind of process."""
     argv: tuple[str, ...]
     """The program and its arguments."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
     log: Path
-    """Where its output goes."""
+    """File for its output."""
     address: str
-    """Where it says whether it is ready."""
+    """Address of its readiness check."""
     ready: Ready
-    """Asks it."""
+    """The readiness check."""
     metrics_url: str | None = None
-    """Where Prometheus finds its metrics."""
+    """URL of its metrics for Prometheus."""
     before_end: Callable[[], Awaitable[None]] | None = None
-    """What to do before it is told to end."""
+    """Runs before it is terminated."""
     grace_seconds: float = 15.0
-    """How long it may take to end by itself."""
+    """How long it may take to end before it is killed."""
     longest_pause: float = LONGEST_PAUSE
-    """Seconds the pause before it is started again grows to."""
+    """Longest pause before a restart, in seconds."""
     why: Callable[[], str] | None = None
-    """What may have ended it, where that can be seen; else nothing."""
+    """Returns the likely reason why it died, or an empty string."""
 
 
 class SupervisedProcess:
-    """Runs a command until `end` is called. Each change of its state is told to `changed`, each event a person cares about to `say`."""
+    """Runs a command until `end` is called. Calls `changed` on each change of its state, and `say` with each message for the user."""
 
     def __init__(self, command: Command, changed: Callable[[], None], say: Callable[[str], None]) -> None:
         self.command = command
@@ -64,7 +64,7 @@ class SupervisedProcess:
         self.was_ready = asyncio.Event()
         """Set when the process was ready for the first time."""
         self.deaths = 0
-        """How often it died."""
+        """Number of times it died."""
         self._changed = changed
         self._say = say
         self._unasked = False
@@ -72,14 +72,14 @@ class SupervisedProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
-        """Starts the process, and again with growing pauses when it dies; returns when it has ended after `end`."""
+        """Starts the process, restarts it with growing pauses when it dies, and returns when it has ended after `end`."""
         pause = FIRST_PAUSE
         while not self._ending.is_set():
             started = time.monotonic()
             self.state.restarts = self.deaths
             try:
                 death = describe_exit(await self._run_once())
-            except Exception as error:  # noqa: BLE001 (whatever is wrong with one process, the others go on)
+            except Exception as error:  # noqa: BLE001 (a failure of one process must not affect the others)
                 death = f"can't be started ({type(error).__name__}: {error})"
             if self._ending.is_set():
                 break
@@ -94,17 +94,17 @@ class SupervisedProcess:
         self._update("stopped", None)
 
     def end(self) -> None:
-        """Tells the process to end; `run` returns when it has."""
+        """Requests the process to end; `run` returns when it has."""
         self._ending.set()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Kills the process."""
         self._ending.set()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
     async def _run_once(self) -> int:
-        """Runs the process until it dies or has ended; its exit status."""
+        """Runs the process until it dies or is ended; returns its exit status."""
         process = self._process = await spawn(self.command.argv, self.command.environment, self.command.log)
         self._update("starting", process.pid)
         death = asyncio.create_task(process.wait())
@@ -134,7 +134,7 @@ class SupervisedProcess:
 
     async def _watch_readiness(self) -> None:
         started = time.monotonic()
-        while not await self._is_ready():  # noqa: ASYNC110 (another process sets no event here)
+        while not await self._is_ready():  # noqa: ASYNC110 (there is no event to wait for in another process)
             await asyncio.sleep(POLL_SECONDS)
         if self.deaths:
             self._say(f"{self.command.name} is ready again after {time.monotonic() - started:.1f} s")
@@ -144,7 +144,7 @@ class SupervisedProcess:
     async def _is_ready(self) -> bool:
         try:
             return await self.command.ready()
-        except Exception as error:  # noqa: BLE001 (who can't be asked now is asked again)
+        except Exception as error:  # noqa: BLE001 (the check is repeated)
             if not self._unasked:
                 self._say(f"{self.command.name} can't be asked whether it is ready ({type(error).__name__}: {error})")
             self._unasked = True
@@ -163,7 +163,7 @@ class SupervisedProcess:
 
 
 async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
-    """Starts a process that writes to `log`, gets no signals from the terminal, and is killed by the kernel when this process dies."""
+    """Starts a process that writes to `log`, receives no signals from the terminal, and is killed by the kernel when this process dies."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return await asyncio.create_subprocess_exec(
@@ -182,7 +182,7 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
 
 
 async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> int:
-    """Runs a process as `spawn` starts it; its exit status. When the caller is cancelled, the process is killed."""
+    """Runs a process started by `spawn` and returns its exit status. When the caller is cancelled, the process is killed."""
     process = await spawn(argv, environment, log)
     try:
         return await process.wait()
@@ -193,7 +193,7 @@ async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log:
 
 
 def describe_exit(status: int) -> str:
-    """How a process ended, in words, from its status as `subprocess` tells it."""
+    """Describes how a process ended, from its `subprocess` return code."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -203,7 +203,7 @@ def describe_exit(status: int) -> str:
 
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
-    """The end of a log."""
+    """The last lines of a log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 65_536))

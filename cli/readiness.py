@@ -1,4 +1,4 @@
-"""Whether a process of the mesh is ready to work: asked anew each time, never remembered."""
+"""Readiness checks of the mesh's processes. Results are never cached."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from cli.plain_http import request
 
 ANSWER_SECONDS = 1.0
-"""Longest wait for an answer."""
+"""Timeout of a check."""
 
 Ready = Callable[[], Awaitable[bool]]
-"""Asks a process whether it is ready."""
+"""Checks whether a process is ready."""
 
 
 async def service_ready(address: str) -> bool:
-    """Whether the process at `host:port` serves, by its gRPC health."""
+    """Whether the process at `host:port` serves, according to its gRPC health service."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
             answer = await cast("Any", HealthStub(channel)).Check(HealthCheckRequest(), timeout=ANSWER_SECONDS)  # its types lack the rpc
@@ -30,7 +30,7 @@ async def service_ready(address: str) -> bool:
 
 
 async def gateway_ready(url: str) -> bool:
-    """Whether the gateway at `url` and all services behind it take requests."""
+    """Whether the gateway at `url` and all of its services accept requests."""
     try:
         status, _ = await request("GET", f"{url}/readyz", seconds=ANSWER_SECONDS)
     except OSError:
@@ -40,7 +40,7 @@ async def gateway_ready(url: str) -> bool:
 
 async def redis_ready(url: str) -> bool:
     """Whether the Redis at `url` answers; it does not while it loads its data."""
-    # The client takes half a second to load: done here, it is while Redis starts.
+    # The client takes half a second to import: here, this happens while Redis starts.
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 

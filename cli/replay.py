@@ -1,4 +1,4 @@
-"""`pmp replay`: sends a service back to the beginning of what other services have published."""
+"""`pmp replay`: makes a service read what other services have published from the beginning."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kit.log import offsets
 
 
 async def replay(service: str, url: str, topic: str | None) -> list[str]:
-    """Rewinds a service's consumer of one topic, or of all; answers which. What it knows already changes nothing.
+    """Rewinds a service's consumer of one topic, or of all, and returns the topics. Messages it has applied already change nothing.
 
     Raises:
-        CommandFailed: the service consumes no such topic.
+        CommandFailed: the service does not consume the topic.
     """
     async with service_sessions(service, url) as sessions, sessions.begin() as session:
         consumed = await offsets.topics(session)

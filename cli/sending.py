@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.errors import CommandFailed
 
 CONNECTIONS: Final = 8
-"""Connections to the gateway, as a busy shop's PHP workers would hold."""
+"""Connections to the gateway, as many as the PHP workers of a busy shop have."""
 PATIENCE_SECONDS: Final = 60.0
-"""How long a request is repeated, and how long the mesh may make no progress."""
+"""How long a request is retried, and how long the mesh may make no progress."""
 
 _Request = TypeVar("_Request")
 
@@ -31,17 +31,17 @@ async def send_all(
     *,
     weigh: Callable[[_Request], int] = _one,
 ) -> None:
-    """Sends each request once, in about their order.
+    """Sends each request once, roughly in order.
 
     Args:
-        requests: what to send.
-        send: sends one.
-        what: what the progress bar counts, such as `events`.
-        console: where the progress bar is.
-        weigh: how many of these a request holds.
+        requests: the requests to send.
+        send: sends one of them.
+        what: unit of the progress bar, such as `events`.
+        console: console of the progress bar.
+        weigh: number of units in a request.
 
     Raises:
-        CommandFailed: one could not be sent; the rest is given up.
+        CommandFailed: a request could not be sent; the others are dropped.
     """
     todo: Iterator[_Request] = iter(requests)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeElapsedColumn())

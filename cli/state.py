@@ -1,4 +1,4 @@
-"""What a running mesh tells other commands: `mesh.json` in its data folder."""
+"""State of a running mesh for other commands: `mesh.json` in its data folder."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class ProcessState(BaseModel):
     name: str
     """Its name, which is also that of its log file."""
     kind: Kind
-    """What it is, which tells how its readiness is asked."""
+    """Kind of process, which determines its readiness check."""
     address: str
-    """Host and port on which it says whether it is ready."""
+    """Host and port of its readiness check."""
     metrics_url: str | None
-    """Where Prometheus finds its metrics, if it has any."""
+    """URL of its metrics for Prometheus, if it has any."""
     state: State
-    """What the supervisor last saw of it."""
+    """Its state as the supervisor last saw it."""
     pid: int | None = None
-    """Its process id; none while it is down."""
+    """Its process id; None while it is down."""
     restarts: int = 0
-    """How often it was started again after it died."""
+    """Number of restarts after it died."""
 
 
 class MeshState(BaseModel):
-    """A running mesh. The file is private: the URLs may hold passwords."""
+    """A running mesh. The file is private: the URLs may contain passwords."""
 
     url: str
     """Address of the gateway."""
@@ -46,7 +46,7 @@ class MeshState(BaseModel):
     started_at: datetime
     """When `pmp up` was called."""
     database_url: str
-    """SQLAlchemy URL with `{service}` in the place of the database's name."""
+    """SQLAlchemy URL with `{service}` for the database's name."""
     redis_url: str
     """URL of the Redis that holds the log, credentials included."""
     log_partitions: int
@@ -56,10 +56,10 @@ class MeshState(BaseModel):
     service_addresses: dict[str, str]
     """Host and port of each service's gRPC server."""
     processes: list[ProcessState]
-    """The processes, in the order of their start."""
+    """The processes, in starting order."""
 
     def write(self, folder: DataFolder) -> None:
-        """Tells the others."""
+        """Writes the state to the data folder."""
         write_private(folder.state, self.model_dump_json(indent=2))
 
 
@@ -67,7 +67,7 @@ def running_mesh(folder: DataFolder) -> MeshState:
     """The mesh that runs on a data folder.
 
     Raises:
-        CommandFailed: none runs.
+        CommandFailed: there is none.
     """
     if not folder.is_locked():
         message = f"no mesh runs on {folder.path}: run `pmp up` first, or name its folder with --data or PMP_DATA"

@@ -16,27 +16,27 @@ from cli.state import MeshState, ProcessState
 
 
 class ProcessStatus(BaseModel):
-    """A process as it answers now."""
+    """The current status of a process."""
 
     name: str
     """Its name."""
     pid: int | None
-    """Its process id; none while it is down."""
+    """Its process id; None while it is down."""
     address: str
-    """Where it was asked."""
+    """Address of its readiness check."""
     ready: bool
-    """Whether it said that it is ready."""
+    """Whether it is ready."""
     restarts: int
-    """How often it was started again after it died."""
+    """Number of restarts after it died."""
 
 
 class DiskStatus(BaseModel):
-    """The disk of the log as it is now."""
+    """The current status of the log's disk."""
 
     folder: Path
     """A folder on it."""
     free_bytes: int
-    """What is free."""
+    """Free bytes."""
     least_bytes: int
     """Intake stops while less is free."""
     description: str
@@ -44,20 +44,20 @@ class DiskStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """A mesh as its processes answer now."""
+    """The current status of a mesh."""
 
     url: str
     """Address of the gateway."""
     ready: bool
-    """Whether all of them are ready, and the disk has room for more."""
+    """Whether all processes are ready, and the disk has enough space."""
     disk: DiskStatus | None
     """The disk of the Redis that the mesh runs, if it runs one."""
     processes: list[ProcessStatus]
-    """The processes, in the order of their start."""
+    """The processes, in starting order."""
 
 
 async def ask(mesh: MeshState) -> Status:
-    """Asks every process of the mesh."""
+    """Checks every process of the mesh."""
     answers = await asyncio.gather(*(_ready(mesh, process) for process in mesh.processes))
     processes = [
         ProcessStatus(name=process.name, pid=process.pid, address=process.address, ready=ready, restarts=process.restarts)

@@ -1,4 +1,4 @@
-"""Runs a local mesh: starts its processes in order, starts again what dies, and drains them in the opposite order."""
+"""Runs a local mesh: starts its processes in order, restarts those that die, and drains them in reverse order."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from cli.state import MeshState
 from cli.welcome import welcome
 
 READY_SECONDS = 10.0
-"""After this long, what is not ready is named."""
+"""After this long, processes that are not ready are listed."""
 FATAL_DEATHS = 3
-"""A process that dies this often before it was ever ready ends the start: what is wrong won't pass by itself."""
+"""A process that dies this often before it was ever ready aborts the start: the fault won't pass by itself."""
 DISK_SECONDS = 10.0
-"""Pause between two looks at the disk."""
+"""Interval between two checks of the disk."""
 POLL_SECONDS = 0.05
-"""Pause between two looks at the processes while the mesh starts."""
+"""Interval between two checks of the processes while the mesh starts."""
 
 
 async def run_mesh(options: Options, folder: DataFolder) -> None:
-    """Runs a mesh on the data folder until SIGINT, SIGTERM or SIGHUP; a second signal ends it without patience.
+    """Runs a mesh on the data folder until SIGINT, SIGTERM or SIGHUP; a second signal kills it.
 
     Raises:
-        CommandFailed: the mesh can't be started. Nothing of it runs then.
+        CommandFailed: the mesh can't be started. None of its processes is running then.
     """
     started = time.monotonic()
     if shutil.which("setpriv") is None:
@@ -74,7 +74,7 @@ class Supervisor:
         self._began = datetime.now(UTC)
 
     async def run(self, started: float) -> None:
-        """Starts the mesh, waits for a signal and drains. `started` is the monotonic second of the command's begin."""
+        """Starts the mesh, waits for a signal and drains. `started` is the monotonic time at which the command began."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self._signalled)
         loop.add_signal_handler(signal.SIGTERM, self._signalled)
@@ -93,10 +93,10 @@ class Supervisor:
             await self._drain()
 
     async def _start(self, started: float) -> None:
-        """Starts what needs no database beside the migrations, then the rest.
+        """Starts the processes that need no database alongside the migrations, then the others.
 
         Raises:
-            CommandFailed: Redis, a migration or a process refuses.
+            CommandFailed: Redis, a migration or a process fails.
         """
         if self._plan.redis is not None:
             self._supervise(self._plan.redis)
@@ -132,13 +132,13 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _migrate(self) -> None:
-        """Brings every database to its newest version, in a process of its own: what migrations load is gone afterwards."""
+        """Migrates every database, in a separate process: the memory that migrations take is freed afterwards."""
         log = self._folder.log("migrate")
         if await run_to_end((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log) != 0:
             raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))
 
     async def _watch_disk(self) -> None:
-        """Says when the disk is nearly full, and when it has room again."""
+        """Reports when the disk is nearly full, and when it has enough space again."""
         low = False
         while self._plan.disk is not None:
             if self._plan.disk.is_low() != low:
@@ -147,7 +147,7 @@ class Supervisor:
             await asyncio.sleep(DISK_SECONDS)
 
     async def _drain(self) -> None:
-        """Ends the gateway, then services and workers, then Redis, so that each still has what it needs to finish."""
+        """Ends the gateway, then services and workers, then Redis, so that each can still finish its work."""
         for kinds in (("gateway",), ("service", "worker"), ("redis",)):
             stage = [process for process in self._processes if process.command.kind in kinds]
             if stage:
@@ -158,7 +158,7 @@ class Supervisor:
         self._say("stopped")
 
     async def _until_stopped(self) -> None:
-        """Waits for a signal. Supervision that ends before has failed, and its error with it."""
+        """Waits for a signal. If the supervision of a process ends before, its error is raised."""
         stop = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait({stop, *self._runs.values()}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -166,7 +166,7 @@ class Supervisor:
             await task
 
     async def _unless_stopped(self, work: Coroutine[object, object, None]) -> bool:
-        """Runs the work to its end, or drops it when the mesh is told to stop: False then."""
+        """Runs the work to completion, or cancels it on a stop signal and returns False."""
         task = asyncio.create_task(work)
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +202,7 @@ class Supervisor:
         try:
             state.write(self._folder)
         except OSError as error:
-            # A full disk must not end the supervision: others see an older state meanwhile.
+            # A full disk must not end the supervision: meanwhile other commands see an older state.
             self._say(f"{self._folder.state} can't be written: {error}")
 
     def _say(self, text: str) -> None:
@@ -213,7 +213,7 @@ def _print(text: str) -> None:
     try:
         typer.echo(text)
     except OSError:
-        # The terminal, or the program that read along, is gone; the mesh is not.
+        # The terminal, or the program that reads the output, is gone; the mesh goes on.
         return
 
 

@@ -1,4 +1,4 @@
-"""What a person needs to know once the mesh is ready."""
+"""The message that is printed once the mesh is ready."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from cli.folder import DataFolder
 
 HEADERS = """-H "x-api-key: $PMP_API_KEY" -H "authorization: Bearer $PMP_TOKEN" -H 'content-type: application/json'"""
-"""What every call carries."""
+"""The headers of every call."""
 EVENT = """'{"event_type":"page_view","page_url":"https://shop.example/","timestamp":"'"$(date -u +%FT%TZ)"'"}'"""
-"""An event as a word of the shell: it happens when the line is run."""
+"""An event as a shell word, timestamped when the line runs."""
 
 
 def welcome(url: str, folder: DataFolder) -> str:
-    """The address, a call that works and where to look."""
+    """The address, a working call and the next commands."""
     pmp = command_line(folder)
     return f"""
 The mesh is ready at {url}. Send an event:
@@ -30,7 +30,7 @@ A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
 
 
 def command_line(folder: DataFolder) -> str:
-    """How to call `pmp` for this data folder from here."""
+    """How to call `pmp` for this data folder from the working directory."""
     installed = Path(sys.executable).with_name("pmp")
     found = shutil.which("pmp")
     program = "pmp" if found and installed.exists() and installed.samefile(found) else shlex.quote(_short(installed))
@@ -38,6 +38,6 @@ def command_line(folder: DataFolder) -> str:
 
 
 def _short(path: Path) -> str:
-    """The path from here, if it lies below."""
+    """The path relative to the working directory, if it is within it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,4 +1,4 @@
-"""The main job on real input: a shop's clickstream, held against a count over the file that does not use the demo's code."""
+"""`pmp demo` on real input: a shop's clickstream, compared with a count over the file that does not use the demo's code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 
 @pytest.fixture(scope="module")
-def told() -> Counter[str]:
+def recorded() -> Counter[str]:
     with gzip.open(CSV, "rt", newline="") as file:
         return Counter(row["event"] for row in csv.DictReader(file))
 
@@ -56,7 +56,7 @@ IDS = uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e")
 
 
 def counted_funnel() -> list[int]:
-    """How far the file's users came, by SQL: the first of each step behind the first of the step before."""
+    """The file's funnel, counted in SQL: the first row of each step after the first row of the previous step."""
     with gzip.open(CSV, "rt", newline="") as file, closing(sqlite3.connect(":memory:")) as database:
         rows = [
             (row["user_id"], row["event"], f"{row['timestamp']} {uuid.uuid5(IDS, str(number))}")
@@ -83,22 +83,22 @@ def shown_funnel(output: str) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.timeout(600)
-def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, told: Counter[str]) -> None:
+def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, recorded: Counter[str]) -> None:
     before = mesh.books()
     output = mesh.pmp("demo").stdout
     expected = {"received": ROWS + REPEATED + MALFORMED, "stored": ROWS, "duplicate": REPEATED, "rejected": MALFORMED}
     assert gained(mesh, before) == expected
     assert all(f"{count:,}" in output for count in expected.values())
-    assert shown_types(output) == [(name, count, count) for name, count in told.most_common(10)]
-    assert stored_types(mesh) == told
+    assert shown_types(output) == [(name, count, count) for name, count in recorded.most_common(10)]
+    assert stored_types(mesh) == recorded
     assert shown_funnel(output) == [(step, people, people) for step, people in zip(FUNNEL, counted_funnel(), strict=True)]
     assert "What brought 93,530.00 USD of 470 orders" in output
     assert "600 users, 600 of them new" in output
-    assert "470 orders, 19 notices told nothing new" in output
+    assert "470 orders, 19 of the reports were duplicates" in output
 
 
 @pytest.mark.timeout(600)
-def test_a_second_run_adds_duplicates_alone(mesh: Mesh, told: Counter[str]) -> None:
+def test_a_second_run_adds_duplicates_alone(mesh: Mesh, recorded: Counter[str]) -> None:
     before = mesh.books()
     output = mesh.pmp("demo").stdout
     assert gained(mesh, before) == {
@@ -108,9 +108,9 @@ def test_a_second_run_adds_duplicates_alone(mesh: Mesh, told: Counter[str]) -> N
     }
     assert "this run added duplicates alone" in output
     assert "600 users, 0 of them new" in output
-    assert "470 orders, 489 notices told nothing new" in output
+    assert "470 orders, 489 of the reports were duplicates" in output
     assert "What brought 93,530.00 USD of 470 orders" in output
-    assert stored_types(mesh) == told
+    assert stored_types(mesh) == recorded
 
 
 def test_an_event_that_changed_in_the_mesh_is_found(mesh: Mesh) -> None:

@@ -67,7 +67,7 @@ async def test_a_refusal_for_good_is_answered_at_once() -> None:
 async def test_a_gateway_that_stays_away_is_told() -> None:
     nobody = Credentials(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "token")
     async with connect() as client:
-        with pytest.raises(CommandFailed, match=r"took nothing for 0\.5 s .*see `pmp status`"):
+        with pytest.raises(CommandFailed, match=r"accepted nothing for 0\.5 s .*see `pmp status`"):
             await call(client, nobody, "/", patience=0.5)
 
 

@@ -65,7 +65,7 @@ def started(folder: DataFolder, *sealed: bytes) -> tuple[list[bytes], list[str]]
 def test_what_was_sealed_opens_through_every_step_of_a_rotation(folder: DataFolder) -> None:
     first = Secrets.load(folder).key_encryption_keys
     values, _ = started(folder)
-    assert pmp(folder, "new").stdout == "a new key is made: restart the mesh, then run `pmp keys rotate`\n"
+    assert pmp(folder, "new").stdout == "a new key was added: restart the mesh, then run `pmp keys rotate`\n"
     second = Secrets.load(folder).key_encryption_keys
     assert second[1:] == first
     assert folder.secrets.stat().st_mode & 0o777 == 0o600
@@ -73,8 +73,8 @@ def test_what_was_sealed_opens_through_every_step_of_a_rotation(folder: DataFold
     refused = pmp(folder, "new")
     assert (refused.exit_code, Secrets.load(folder).key_encryption_keys) == (1, second)
     assert "3 keys are wrapped by an older one: run `pmp keys rotate` first" in refused.stderr
-    assert pmp(folder, "rotate").stdout == "3 keys are wrapped anew; all of them are wrapped by the newest key\n"
-    assert pmp(folder, "rotate").stdout == "0 keys are wrapped anew; all of them are wrapped by the newest key\n"
+    assert pmp(folder, "rotate").stdout == "3 keys were wrapped anew; all of them are wrapped by the newest key\n"
+    assert pmp(folder, "rotate").stdout == "0 keys were wrapped anew; all of them are wrapped by the newest key\n"
     assert pmp(folder, "new").exit_code == 0
     assert Secrets.load(folder).key_encryption_keys[1:] == second[:1], "the first key is of no use any more"
     assert started(folder, *values)[1] == ["user:1", "user:2", "user:3"]
@@ -94,7 +94,7 @@ def test_keys_of_another_server_are_migrated_and_rotated_there(folder: DataFolde
     with closing(sqlite3.connect(elsewhere)) as database:
         assert database.execute("SELECT count(*) FROM subject_keys").fetchone() == (1,)
     assert pmp(folder, "new").exit_code == 0
-    assert pmp(folder, "rotate").stdout == "1 keys are wrapped anew; all of them are wrapped by the newest key\n"
+    assert pmp(folder, "rotate").stdout == "1 keys were wrapped anew; all of them are wrapped by the newest key\n"
 
 
 @pytest.mark.parametrize(("command", "variable"), [("keys rotate", "PMP_KEY_ENCRYPTION_KEYS"), ("audit verify", "PMP_VAULT_KEY")])

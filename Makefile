@@ -11,7 +11,7 @@ PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
 .PHONY: help setup up test check format lock bench referrers plugin wordpress clean
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
@@ -43,7 +43,7 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/pyright
 	$(BIN)/python -m gateway.render --check
 
-format: setup ## Format the code and mend what the linter can
+format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/python -m gateway.render
@@ -52,11 +52,11 @@ lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade
 	$(UV) export --quiet --all-extras --format requirements-txt --no-emit-project --no-header --no-annotate --output-file requirements.lock > /dev/null
 
-bench: setup ## Measure, and write bench/results
+bench: setup ## Measure performance, and write bench/results
 	@tests/packages
 	$(BIN)/python -m bench $(BENCH)
 
-referrers: setup ## Bring the list of referring sites up to date
+referrers: setup ## Update the list of referring sites
 	$(BIN)/python -m tests.referrers
 
 plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
@@ -67,5 +67,5 @@ wordpress: setup ## Open a WordPress shop with its own mesh on this machine (Ctr
 	@tests/packages
 	@$(BIN)/python -m tests.wordpress
 
-clean: ## Remove what was made here, but for the data
+clean: ## Remove everything that was generated, except data
 	rm -rf .venv gen dist

@@ -1,1 +1,1 @@
-"""What the mesh costs: the real one beside an empty service, in one run on one machine."""
+"""Benchmarks of the mesh against an empty service, in one run on one machine."""

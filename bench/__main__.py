@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 
 class Part(StrEnum):
-    """What can be measured by itself."""
+    """Parts that can be measured separately."""
 
     INTAKE = "intake"
     WORKER = "worker"
@@ -35,24 +35,24 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured."""
+    """Size of a run."""
 
     loads: tuple[Load, ...]
-    """What the intake is loaded with."""
+    """Loads of the intake."""
     rounds: int
-    """How often each side takes its turn."""
+    """Rounds of each side."""
     worker_events: int
-    """Events the worker finds in the log."""
+    """Events in the log when the worker starts."""
     mesh: mesh.Size
-    """What the whole mesh is loaded with."""
+    """Load of the whole mesh."""
     shop_calls: int
     """Calls of each rpc of the shop's services."""
     touchpoints: int
-    """Rows that journeys and the funnel are read from."""
+    """Rows of the journeys and the funnel."""
     orders: int
-    """Of the year that attribution reports on."""
+    """Orders of the year that attribution reports on."""
     reports: int
-    """Of each model, from each database."""
+    """Reports of each model, from each database."""
     requests: int
     """Pages and checkouts with and without the plugin."""
 
@@ -84,14 +84,14 @@ QUICK = Size(
 @app.command()
 def bench(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="See that everything works; the figures mean little.")] = False,
-    only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be given again.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Check that everything works; the figures mean little.")] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be repeated.")] = None,
     scale: Annotated[
-        float | None, typer.Option(min=0.001, max=1, help="Of the brief's durations (26 minutes) for each whole mesh.")
+        float | None, typer.Option(min=0.001, max=1, help="Fraction of the full durations (26 minutes) for each whole mesh.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
 ) -> None:
-    """Measure what the mesh costs, beside an empty service behind the same Envoy."""
+    """Measure the cost of the mesh against an empty service with the same Envoy."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
     parts = frozenset(only or Part)
     size = QUICK if quick else FULL

@@ -1,4 +1,4 @@
-"""How long reports on a year of orders take, by model, beside counting the same orders; and how long it takes to make their paths."""
+"""Duration of reports on a year of orders, by model, against counting the same orders; and of computing their paths."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from kit.people.persons import persons
 from services.journeys.attribution import EVERY_MODEL
 from services.journeys.models import orders, pending, sessions
 
-_VISITS: Final = 2
-"""Of a buyer before an order. As many more are of people who buy nothing."""
+_SESSIONS: Final = 2
+"""Sessions of a buyer before an order. As many more are of people who buy nothing."""
 _SECONDS: Final = int(timedelta(days=365).total_seconds())
 _ROWS: Final = 5000
 
 Progress = Callable[[int], None]
-"""Is told how many of the reports are done."""
+"""Receives the number of completed reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Reports:
     p50_ms: float
     p95_ms: float
     ratio: float
-    """Of the p50 to that of counting the same orders by themselves."""
+    """p50 divided by the p50 of just counting the same orders."""
     cpu_ms: float
-    """Processor time of journeys for one report; a database of its own not counted in."""
+    """Processor time of journeys for one report, without a database server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,17 @@ class Attribution:
     orders: int
     calls: int
     count_ms: dict[str, float]
-    """The p50 of counting the orders by the driver alone."""
+    """p50 of counting the orders with the driver alone."""
     reports: dict[str, dict[str, Reports]]
     """By model."""
     paths_seconds: dict[str, float]
-    """Until all paths were made from nothing, as after an update."""
+    """Time to compute all paths from nothing, as after an update."""
     paths_cpu_us: dict[str, float]
-    """Processor time of journeys for the paths of one visit or order among them; a database of its own not counted in."""
+    """Processor time of journeys for the path of one session or order, without a database server's."""
 
 
 async def measure(folder: Path, orders_: int, calls: int, progress: Progress) -> Attribution:
-    """Measures on a fresh mesh with a MariaDB of its own, and then on one with SQLite."""
+    """Measures on a fresh mesh with its own MariaDB, and then on one with SQLite."""
     measured: dict[str, _Measured] = {}
     folders = {name: folder / name for name in ("mariadb", "sqlite")}
     for each in folders.values():
@@ -83,7 +83,7 @@ async def measure(folder: Path, orders_: int, calls: int, progress: Progress) ->
 
 
 class _Measured(NamedTuple):
-    """The figures of one database, as `Attribution` has them."""
+    """The figures of one database for `Attribution`."""
 
     count_ms: float
     reports: dict[str, Reports]
@@ -115,7 +115,7 @@ async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: 
 
         metadata = tuple(credentials.headers().items())
         started, idle = time.perf_counter(), cpu_seconds(processes["journeys"])
-        while await report(journeys_pb2.GetAttributionRequest()) == -1:  # it waits a little for what is pending
+        while await report(journeys_pb2.GetAttributionRequest()) == -1:  # a report waits a little for pending changes
             pass
         paths_seconds, paths_cpu = time.perf_counter() - started, cpu_seconds(processes["journeys"]) - idle
         counted, _ = await _timed(count, orders_, calls)
@@ -126,14 +126,14 @@ async def _measured(folder: Path, url: str, orders_: int, calls: int, progress: 
             p50, p95 = await _timed(lambda request=request: report(request), orders_, calls)
             reports[model] = Reports(p50, p95, p50 / counted, (cpu_seconds(processes["journeys"]) - before) * 1000 / calls)
             progress(calls)
-        return _Measured(counted, reports, paths_seconds, paths_cpu * 1e6 / (orders_ * (1 + 2 * _VISITS)))
+        return _Measured(counted, reports, paths_seconds, paths_cpu * 1e6 / (orders_ * (1 + 2 * _SESSIONS)))
 
 
 async def _timed(ask: Callable[[], Awaitable[int]], expected: int, calls: int) -> tuple[float, float]:
-    """Asks one time after the other; p50 and p95 in milliseconds.
+    """Calls one after the other and returns p50 and p95 in milliseconds.
 
     Raises:
-        BenchFailed: an answer tells of another number of orders.
+        BenchFailed: an answer has a different number of orders.
     """
     taken: list[float] = []
     for _ in range(calls):
@@ -147,25 +147,25 @@ async def _timed(ask: Callable[[], Awaitable[int]], expected: int, calls: int) -
 
 
 async def _fill(database: Database, count: int) -> None:
-    """Makes orders of the last year, the visits of their buyers before them, and visits of people who buy nothing."""
-    chance, now = Random(count), datetime.now(UTC).replace(microsecond=0)  # noqa: S311 (a shop that is the same each time)
+    """Creates orders of the last year, the sessions of their buyers before them, and sessions of people who buy nothing."""
+    chance, now = Random(count), datetime.now(UTC).replace(microsecond=0)  # noqa: S311 (the same shop in every run)
     sources = (None, None, "google", "facebook", "newsletter", "bing", "partner.example")
     seen: list[dict[str, Any]] = []
     sold: list[dict[str, Any]] = []
 
-    def visit(subject: str, at: datetime) -> None:
+    def add_session(identifier: str, at: datetime) -> None:
         source, campaign = chance.choice(sources), f"campaign {chance.randrange(40)}"
-        told = (at, f"e{len(seen)}", source, "cpc", campaign) if source else (None,) * 5
+        facts = (at, f"e{len(seen)}", source, "cpc", campaign) if source else (None,) * 5
         names = ("external_at", "external_id", "source", "medium", "campaign")
-        seen.append({"session": f"session:{len(seen)}", "subject": subject, "started_at": at, **dict(zip(names, told, strict=True))})
+        seen.append({"session": f"session:{len(seen)}", "subject": identifier, "started_at": at, **dict(zip(names, facts, strict=True))})
 
     for number in range(count):
-        subject, paid_at = f"wordpress:{number * 7919 % count * 2 // 3}", now - timedelta(seconds=chance.randrange(_SECONDS))
-        for _ in range(_VISITS):
-            visit(subject, paid_at - timedelta(seconds=chance.randrange(3600 * 24 * 30)))
-            visit(f"visitor:{len(seen)}", paid_at)
+        identifier, paid_at = f"wordpress:{number * 7919 % count * 2 // 3}", now - timedelta(seconds=chance.randrange(_SECONDS))
+        for _ in range(_SESSIONS):
+            add_session(identifier, paid_at - timedelta(seconds=chance.randrange(3600 * 24 * 30)))
+            add_session(f"visitor:{len(seen)}", paid_at)
         net = Decimal(chance.choice(("24.50", "49.99", "99.00", "199.00")))
-        sold.append({"purchase_id": f"p{number}", "subject": subject, "ordered_at": paid_at, "paid_at": paid_at, "net": net})
+        sold.append({"purchase_id": f"p{number}", "subject": identifier, "ordered_at": paid_at, "paid_at": paid_at, "net": net})
         sold[-1] |= {"session_id": None, "status": "completed", "excluded": False, "position": number, "ordinal": 0}
     buyers = sorted({order["subject"] for order in sold})
     known = [{"subject": subject, "person_id": subject.replace("wordpress:", "person-")} for subject in buyers]

@@ -1,4 +1,4 @@
-"""How fast the worker turns the raw log into stored and published events."""
+"""Rate at which the worker stores and publishes the events of the raw log."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.log.tables import books, outbox_heads
 
 BATCH = 100
-"""Events of one request that fills the log."""
+"""Events per request while the log is filled."""
 AT_ONCE = 4
-"""Requests under way together while the log is filled."""
+"""Concurrent requests while the log is filled."""
 POLL_SECONDS = 0.1
-"""Between two looks at the books."""
+"""Interval between two checks of the books."""
 STALL_SECONDS = 30.0
-"""A worker that gets no further for so long is broken."""
+"""A worker that makes no progress for this long has failed."""
 
 Progress = Callable[[int], None]
-"""Is told how many of the events are done."""
+"""Receives the number of processed events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What the worker did with a log that was full when it started."""
+    """The worker's work on a log that was full when it started."""
 
     events: int
-    """Events in the log, each with an id of its own."""
+    """Events in the log, with distinct ids."""
     seconds: float
-    """From the first events being stored to the last one being published."""
+    """From the first stored events to the last published one."""
     per_second: float
-    """Events a second, those of the first look left out."""
+    """Events per second, without those of the first check."""
     cpu_us_per_event: dict[str, float]
-    """Processor time of each process for one event, in microseconds."""
+    """Processor time of each process per event, in microseconds."""
 
 
 async def into_mariadb(folder: Path, events: int, progress: Progress) -> Drained:
-    """Measures the worker on a fresh mesh with a MariaDB of its own."""
+    """Measures the worker on a fresh mesh with its own MariaDB."""
     async with running_mariadb(folder) as (url, server):
         mesh = await plan_mesh(folder / "mesh", url)
         async with AsyncExitStack() as stack:
@@ -62,19 +62,19 @@ async def into_mariadb(folder: Path, events: int, progress: Progress) -> Drained
 
 
 async def fill(mesh: Mesh, events: int) -> None:
-    """Sends so many events through the gateway, over gRPC.
+    """Sends this many events through the gateway, over gRPC.
 
     Raises:
         BenchFailed: not every one was accepted.
     """
     credentials = mesh.credentials(Scope.SITE)
     metadata = tuple(credentials.headers().items())
-    places = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
     async with grpc.aio.insecure_channel(credentials.url.removeprefix("http://")) as channel:
         stub = IngestionServiceStub(channel)
 
         async def send(first: int) -> int:
-            async with places:
+            async with slots:
                 request = batch("fill-", first, min(BATCH, events - first))
                 return (await stub.TrackEvents(request, metadata=metadata)).accepted
 
@@ -84,10 +84,10 @@ async def fill(mesh: Mesh, events: int) -> None:
 
 
 async def drain(mesh: Mesh, events: int, progress: Progress, others: Mapping[str, psutil.Process] = MappingProxyType({})) -> Drained:
-    """Starts the worker on a running mesh whose log holds so many events; `others` are processes that work for it.
+    """Starts the worker on a running mesh with this many events in its log; `others` are processes that work for it.
 
     Raises:
-        BenchFailed: the worker stands still, or the books tell of anything but stored events.
+        BenchFailed: the worker makes no progress, or the books contain anything but stored events.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(mesh.database_url, 1))
@@ -109,7 +109,7 @@ async def drain(mesh: Mesh, events: int, progress: Progress, others: Mapping[str
 
 
 async def _until(ask: Callable[[], Awaitable[int]], least: int, progress: Progress = lambda _: None) -> int:
-    """Asks until the answer is at least so much, and answers it.
+    """Polls until the value is at least this much, and returns it.
 
     Raises:
         BenchFailed: it stood still.
@@ -133,7 +133,7 @@ async def _stored(database: Database) -> int:
 
 
 async def _published(database: Database, log: RedisLog) -> int:
-    """Stored events, once the topic holds all that tells of them; until then one less."""
+    """Number of stored events once the topic has all of their messages; until then one less."""
     async with database.sessions.reading() as session:
         heads = (await session.execute(select(outbox_heads))).all()
     reached = [(await log.head(head.topic, head.partition)).ms >= head.position for head in heads]

@@ -1,6 +1,6 @@
 """A service that does nothing: ingestion's contract, answered at once. `python -m bench.empty_service HOST:PORT`.
 
-What the mesh is measured against: grpc.aio under uvloop, without interceptors, without a log behind it. It reads JSON, but
+What the mesh is measured against: grpc.aio under uvloop, without interceptors and without a log. It reads JSON, but
 makes no events of it.
 """
 
@@ -23,7 +23,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class EmptyServicer(IngestionServiceServicer):
-    """Gives the answers that the real service gives when it accepts everything."""
+    """Answers as the real service does when it accepts everything."""
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: _Context) -> pb.TrackEventResponse:

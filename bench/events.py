@@ -1,4 +1,4 @@
-"""The events the bench sends: page views as the shop's plugin tells them, every one with an id of its own."""
+"""The events of the benchmarks: page views as the shop's plugin reports them, with distinct ids."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _EVENT: Final[dict[str, Any]] = {
     "metadata": {"course_id": "pmp-certification", "scroll_depth": 40},
 }
 USERS: Final = 5_000
-"""How many users the events are of; as in requests.lua and steady.js."""
+"""Number of users of the events; as in requests.lua and steady.js."""
 SESSIONS: Final = 20_000
-"""How many visits."""
+"""Number of sessions."""
 COURSES: Final = 300
-"""How many pages."""
+"""Number of pages."""
 
 
 def template() -> str:
@@ -38,7 +38,7 @@ def template() -> str:
 
 
 def batch(run: str, first: int, size: int) -> pb.TrackEventsRequest:
-    """Events numbered from `first`; `run` is what their ids begin with."""
+    """Events numbered from `first`; their ids begin with `run`."""
     return pb.TrackEventsRequest(events=[_event(run, number) for number in range(first, first + size)])
 
 

@@ -1,4 +1,4 @@
-"""How much of the empty service's throughput is left when events are guarded, checked, durable and counted."""
+"""Throughput of the intake, with all checks, durability and accounting, against the empty service's."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.yardstick import plan_yardstick
 from cli.credentials import Credentials, Scope
 
 WARM_UP_SECONDS = 1
-"""Load on each side before the first round, which is not counted."""
+"""Duration of the warm-up on each side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two that are compared, over all rounds."""
+    """One side of the comparison, over all rounds."""
 
     rounds: list[float]
     """Requests a second in each round."""
@@ -33,23 +33,23 @@ class Side:
     p99_ms: float
     """Median of the rounds' 99th percentiles, at full load."""
     cpu_us_per_request: dict[str, float]
-    """Processor time of each process for one request, in microseconds, over all rounds."""
+    """Processor time of each process per request, in microseconds, over all rounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The real mesh beside the empty service."""
+    """The real mesh compared with the empty service."""
 
     events_per_request: int
     """Events in a request."""
     connections: int
-    """Requests under way at any time."""
+    """Concurrent requests."""
     empty: Side
     """The empty service."""
     real: Side
     """The mesh."""
     ratios: list[float]
-    """Of each round: the mesh's rate by the rate of the empty service just before."""
+    """For each round: the mesh's rate divided by the rate of the empty service just before."""
     ratio: float
     """Their median."""
     cpu_ratio: float
@@ -58,12 +58,12 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What the intake can do, and proof that nothing of it was lost."""
+    """Capacity of the intake, and proof that nothing was lost."""
 
     compared: list[Compared]
-    """The mesh beside the empty service, for each load."""
+    """The mesh compared with the empty service, for each load."""
     into_sqlite: Drained
-    """What the worker did with all of it."""
+    """The worker's work on all of these events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ async def measure(folder: Path, loads: Sequence[Load], rounds: int, tick: Callab
         loads: What is sent, one after the other.
         rounds: How often each side takes its turn.
         tick: Called after each run of the load.
-        progress: Told how many events the worker has stored.
+        progress: receives the number of events that the worker has stored.
 
     Raises:
         BenchFailed: An answer was not 200, or the books don't hold every event that was answered.

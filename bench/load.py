@@ -14,42 +14,42 @@ from bench.servers import BenchFailed, environment, program
 from cli.credentials import Credentials
 
 SCRIPT = Path(__file__).with_name("requests.lua")
-"""Makes the requests and prints the result."""
+"""Generates the requests and prints the result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent."""
+    """A load."""
 
     events: int
     """Events in each request."""
     connections: int
-    """Requests under way at any time."""
+    """Concurrent requests."""
     seconds: int
-    """How long."""
+    """Duration."""
 
 
 class Answered(BaseModel):
-    """What came back, as the script of wrk tells it."""
+    """The result, as reported by the script of wrk."""
 
     model_config = ConfigDict(frozen=True)
 
     requests: int
     """Answers that came in time."""
     duration_us: int
-    """How long the load lasted."""
+    """Duration of the load."""
     failed: int
     """Answers other than 200, and requests without one."""
     p50_us: int
-    """Half of the answers took at most so long."""
+    """Median latency."""
     p99_us: int
-    """All but one in a hundred took at most so long."""
+    """99th percentile of the latency."""
     load_cpu_seconds: float = 0.0
     """Processor time of wrk itself."""
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.requests * 1e6 / self.duration_us
 
 
@@ -91,6 +91,6 @@ async def send(target: Credentials, load: Load, run: str) -> Answered:
 
 
 def ended_children_seconds() -> float:
-    """Processor time of all processes that this one has started and that have ended."""
+    """Processor time of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

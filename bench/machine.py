@@ -1,4 +1,4 @@
-"""What the figures were measured on: facts that explain a figure, and none that name the machine."""
+"""Facts about the machine that explain a figure without identifying the machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def facts() -> dict[str, Any]:
-    """The machine and the versions of what is measured."""
+    """The machine and the versions of the measured software."""
     return {
         "cpu": _first(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()),
         "cores": psutil.cpu_count(),
@@ -56,7 +56,7 @@ def mariadb_version() -> str:
 
 
 def commit() -> tuple[str, bool]:
-    """The short id of the commit that is measured, and whether files differ from it."""
+    """The short id of the measured commit, and whether files differ from it."""
     try:
         return _output("git", "rev-parse", "--short", "HEAD").strip(), bool(
             _output("git", "status", "--porcelain", "--untracked-files=no").strip()
@@ -66,7 +66,7 @@ def commit() -> tuple[str, bool]:
 
 
 def _sync_ms() -> float:
-    """Median time of a disk sync, which bounds everything that is durable, in milliseconds."""
+    """Median time of a disk sync in milliseconds, which limits every durable write."""
     seconds: list[float] = []
     with tempfile.TemporaryFile() as file:
         for _ in range(_SYNCS):

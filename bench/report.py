@@ -1,4 +1,4 @@
-"""The figures as a table for people and as a file for comparing runs."""
+"""The figures as a table, and as a file for comparing runs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bench.shop import Shop, Timed
 from bench.wordpress import Plugin
 
 RESULTS = Path(__file__).with_name("results")
-"""Where runs are kept."""
+"""Folder of the results."""
 _RATIO_TARGETS = {1: 0.8, 100: 0.7}
 _MESH_TARGETS = {("sqlite", 1): 0.55, ("mariadb", 1): 0.5, ("sqlite", 100): 0.12, ("mariadb", 100): 0.12}
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run measured; None for the parts that were left out."""
+    """The results of one run; None for the parts that were left out."""
 
     intake: Intake | None
     """Intake beside the empty service, and the worker into SQLite."""
@@ -46,7 +46,7 @@ class Figures:
 
 
 def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
-    """Writes a run's figures and the facts of its machine; the file's path."""
+    """Writes a run's figures and the facts of its machine; returns the path of the file."""
     now = datetime.now(UTC)
     short, changed = commit()
     document = {
@@ -64,12 +64,12 @@ def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: 
 
 
 def machine_facts(*, with_mariadb: bool) -> dict[str, Any]:
-    """Facts of the machine, and of MariaDB if it is measured."""
+    """Facts about the machine, and about MariaDB if it is measured."""
     return {**facts(), **({"mariadb": mariadb_version()} if with_mariadb else {})}
 
 
 def print_figures(figures: Figures, console: Console) -> None:
-    """Prints one table: each figure beside its target."""
+    """Prints one table with each figure and its target."""
     table = Table("what", "figure", "target", "beside", title="What the mesh costs on this machine")
     for column in table.columns[1:3]:
         column.justify = "right"

@@ -1,5 +1,5 @@
--- Makes the requests of wrk, each with ids of its own: BENCH_EVENT is the JSON of an event whose id, user, session and
--- course are written `%s`, BENCH_BATCH how many events a request carries, BENCH_RUN what the ids begin with.
+-- Generates the requests of wrk with distinct ids: BENCH_EVENT is the JSON of an event with `%s` for its id, user, session
+-- and course, BENCH_BATCH the number of events per request, BENCH_RUN the prefix of the ids.
 local event = os.getenv("BENCH_EVENT")
 local batch = tonumber(os.getenv("BENCH_BATCH"))
 local run = os.getenv("BENCH_RUN")

@@ -30,18 +30,18 @@ from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
 
 START_SECONDS = 60.0
-"""Longest wait for a server."""
+"""Timeout for the start of a server."""
 MESH_SECONDS = 120.0
-"""Longest wait for a whole mesh."""
+"""Timeout for the start of a whole mesh."""
 LIMITS = {"PMP_RATE_SITE_PER_SECOND": "1000000000", "PMP_LOG_MAX_BYTES": str(2**30)}
-"""The limits are in force and are never what is measured: requests a second of the shop's servers, and bytes of a log that nobody reads."""
+"""Limits are active and never reached: requests per second of the shop's servers, and bytes of a log without a reader."""
 
 MARIADB = "Debian's package mariadb-server"
-"""Where its programs come from."""
+"""The Debian package of its programs."""
 
 
 class BenchFailed(CommandFailed):
-    """A server did not start, or a figure is not worth its name: something was lost, refused or counted wrong."""
+    """A server did not start, or a figure is invalid: something was lost, refused or miscounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,25 @@ class Mesh:
     database_url: str
     """URL of ingestion's database."""
     secrets: Secrets
-    """What its processes know each other by."""
+    """Its secrets."""
 
     def credentials(self, scope: Scope) -> Credentials:
-        """What a caller of the gateway sends, good for an hour."""
+        """Credentials for the gateway, valid for an hour."""
         return Credentials(self.plan.url, self.secrets.api_keys[0], mint(self.secrets.jwt_secrets[0], scope, "42", int(time.time())))
 
     async def books(self) -> Books:
-        """What was received and what became of it, as the gateway tells it."""
+        """The books, as the gateway returns them."""
         return await fetch_books(self.credentials(Scope.READ))
 
     def gateway(self, *services: str) -> Command:
-        """The gateway before these services alone: where it looks for others, it finds one of them, and so is ready."""
+        """The gateway for these services only: the addresses of the others point to one of them, so that it becomes ready."""
         addresses = self.plan.service_addresses
         reached = {name: addresses[name if name in services else services[0]] for name in addresses}
         environment = {**self.plan.gateway.environment, "PMP_SERVICE_ADDRESSES": json.dumps(reached)}
         return replace(self.plan.gateway, environment=environment)
 
     def command(self, name: str) -> Command:
-        """The process of that name."""
+        """The process with this name."""
         redis = (self.plan.redis,) if self.plan.redis else ()
         return next(command for command in (*redis, *self.plan.services, self.plan.gateway) if command.name == name)
 
@@ -92,13 +92,13 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
 
 
 def environment() -> dict[str, str]:
-    """The environment without anybody's settings: every run measures the defaults."""
+    """The environment without settings of the mesh: every run measures the defaults."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PMP_", "OTEL_"))}
 
 
 @asynccontextmanager
 async def running(*commands: Command) -> AsyncGenerator[dict[str, psutil.Process]]:
-    """Starts processes together and ends them in the opposite order; by name, once all are ready."""
+    """Starts processes together and ends them in reverse order; yields them by name once all are ready."""
     async with AsyncExitStack() as stack:
         started = {command.name: await stack.enter_async_context(_process(command)) for command in commands}
         await asyncio.gather(*(_ready(command, started[command.name]) for command in commands))
@@ -130,7 +130,7 @@ async def _ready(command: Command, process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def pmp_up(data: DataFolder, options: tuple[str, ...] = ()) -> AsyncGenerator[tuple[psutil.Process, float]]:
-    """Runs a whole mesh on a folder: its supervisor, and the seconds it took to be ready.
+    """Runs a whole mesh on a folder; yields its supervisor and the seconds until it was ready.
 
     Raises:
         BenchFailed: it does not start.
@@ -163,7 +163,7 @@ def _mesh_ready(data: DataFolder) -> bool:
 
 @asynccontextmanager
 async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[str, psutil.Process]]:
-    """A MariaDB that syncs at each commit: the URL of its databases, with `{service}` in the place of their name, and its process.
+    """A MariaDB that syncs at each commit: the URL of its databases, with `{service}` for their name, and its process.
 
     Args:
         folder: where its data lies.
@@ -210,7 +210,7 @@ async def _mysql_ready(port: int) -> bool:
 
 
 def program(name: str, package: str) -> str:
-    """Path of a program of the environment this runs in, or of the system.
+    """Path of a program of the virtual environment, or of the system.
 
     Raises:
         BenchFailed: it is not installed.
@@ -223,6 +223,6 @@ def program(name: str, package: str) -> str:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Processor time a process has used."""
+    """Processor time used by a process."""
     times = process.cpu_times()
     return times.user + times.system

@@ -1,4 +1,4 @@
-"""What the shop's services cost on MariaDB: orders and registrations beside a bare insert, journeys and funnels over a million rows."""
+"""Cost of the shop's services on MariaDB: orders and registrations against a bare insert, journeys and funnels over a million rows."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from kit.database.engine import Database, open_database
 from kit.migrate import migrate
 
 AT_ONCE: Final = 16
-"""Calls, or inserts, under way together."""
+"""Concurrent calls or inserts."""
 SERVICES: Final = ("identity", "journeys", "purchases")
-"""What is measured."""
+"""The services that are measured."""
 STEPS: Final = ("home", "product_view", "add_to_cart", "purchase")
-"""Types of the rows that are filled in, in turn, and the steps of the funnel."""
+"""Event types of the generated rows, in rotation, and the steps of the funnel."""
 _ROWS_A_PERSON: Final = 100
 _FUNNELS: Final = 3
 _MEMORY: Final = "--innodb-buffer-pool-size=1G"
-"""A million touchpoints with their indexes fit into it, as they would into that of a server of one's own."""
+"""Holds a million touchpoints with their indexes, as a production server's memory would."""
 _SHOP_OPENED: Final = "2024-01-01 00:00:00"
 
 Progress = Callable[[int], None]
-"""Is told how many of the calls are done."""
+"""Receives the number of completed calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class Shop:
     """The figures."""
 
     bare_insert: Timed
-    """One row and its commit, by the driver alone."""
+    """One row and its commit, with the driver alone."""
     track_purchase: Timed
-    """An order each, through the gateway."""
+    """One order per call, through the gateway."""
     register_user: Timed
-    """A person each, through the gateway."""
+    """One person per call, through the gateway."""
     cpu_us_per_call: dict[str, float]
-    """Processor time of each process for one order or registration, in microseconds."""
+    """Processor time of each process per order or registration, in microseconds."""
     touchpoints: int
-    """Rows that the journeys and the funnel are read from."""
+    """Rows of the journeys and the funnel."""
     get_user_journey: Timed
     """The journey of a person with a hundred touchpoints, through the gateway."""
     funnel_seconds: float
@@ -74,7 +74,7 @@ class Shop:
 
 
 async def measure(folder: Path, calls: int, touchpoints: int, progress: Progress) -> Shop:
-    """Measures on a fresh mesh with a MariaDB of its own."""
+    """Measures on a fresh mesh with its own MariaDB."""
     async with running_mariadb(folder, _MEMORY) as (url, server), AsyncExitStack() as stack:
         mesh = await plan_mesh(folder / "mesh", url)
         for service in SERVICES:
@@ -96,7 +96,7 @@ async def measure(folder: Path, calls: int, touchpoints: int, progress: Progress
 
 
 async def _timed(calls: int, call: Callable[[int], Awaitable[object]], progress: Progress) -> Timed:
-    """Makes calls number 0, 1, ... and takes their times."""
+    """Makes calls number 0, 1, ... and measures their times."""
     todo = iter(range(calls))
     taken: list[float] = []
 
@@ -116,15 +116,15 @@ async def _timed(calls: int, call: Callable[[int], Awaitable[object]], progress:
 
 
 async def _bare_inserts(url: str, calls: int, progress: Progress) -> Timed:
-    """Inserts of a row about as large as an order, each committed by itself."""
+    """Inserts rows about as large as an order, each with its own commit."""
     async with open_database(url, AT_ONCE) as database:
         async with database.engine.begin() as connection:
-            await connection.execute(text("CREATE TABLE bare (id VARCHAR(255) PRIMARY KEY, told VARCHAR(2000) NOT NULL)"))
-        insert = text("INSERT INTO bare VALUES (:id, :told)")
+            await connection.execute(text("CREATE TABLE bare (id VARCHAR(255) PRIMARY KEY, content VARCHAR(2000) NOT NULL)"))
+        insert = text("INSERT INTO bare VALUES (:id, :content)")
 
         async def call(number: int) -> None:
             async with database.engine.begin() as connection:
-                await connection.execute(insert, {"id": f"bare-{number}", "told": "x" * 500})
+                await connection.execute(insert, {"id": f"bare-{number}", "content": "x" * 500})
 
         return await _timed(calls, call, progress)
 
@@ -184,7 +184,7 @@ async def _funnel(mesh: Mesh, channel: grpc.aio.Channel, people: int) -> float:
 
 
 async def _fill(database: Database, touchpoints: int) -> None:
-    """Makes rows of people with a hundred touchpoints each: the funnel's steps in turn, a minute apart."""
+    """Creates rows of people with a hundred touchpoints each: the funnel's steps in rotation, a minute apart."""
     number, person = "seq.seq", f"{10_000_000} + FLOOR(seq.seq / {_ROWS_A_PERSON})"
     columns = {
         "id": f"CONCAT('fill-', LPAD({number}, 9, '0'))",
@@ -202,7 +202,7 @@ async def _fill(database: Database, touchpoints: int) -> None:
         "created_at": f"'{_SHOP_OPENED}'",
     }
     named = ", ".join(f"`{name}`" for name in columns)
-    rows = f"SELECT {', '.join(columns.values())} FROM seq_0_to_{touchpoints - 1} AS seq"  # noqa: S608 (no input of anybody)
+    rows = f"SELECT {', '.join(columns.values())} FROM seq_0_to_{touchpoints - 1} AS seq"  # noqa: S608 (no user input)
     async with database.engine.begin() as connection:
         await connection.execute(text(f"INSERT INTO user_journeys ({named}) {rows}".replace(":", "\\:")))
         await connection.execute(text("ANALYZE TABLE user_journeys"))

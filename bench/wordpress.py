@@ -1,4 +1,4 @@
-"""What the plugin adds to a page and to a checkout: the same site in turns with it and without it."""
+"""Time that the plugin adds to a page and to a checkout: the same site alternately with and without it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if (($_SERVER['HTTP_X_PLUGIN'] ?? '') === 'off') {
     add_filter('option_active_plugins', static fn ($active) => array_diff($active, ['pmp-analytics/pmp-analytics.php']));
 }
 """
-"""Leaves the plugin out of a request that asks for it, so that both sides share the site, its database and its caches."""
+"""Disables the plugin for requests that ask for it, so that both sides share the site, its database and its caches."""
 _VISIT: Final = {"cookie": "pmp_session=bench"}
-"""A visitor who consents: without one, less is recorded."""
+"""A visitor who consents: without consent less is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A request in turns without the plugin and with it, one at a time."""
+    """A request alternately without and with the plugin, one at a time."""
 
     pairs: int
     off_p50_ms: float
@@ -51,13 +51,13 @@ class Plugin:
     """The figures."""
 
     page_view: Added
-    """The page of the prices."""
+    """The pricing page."""
     checkout: Added
-    """An order of somebody new, who gets an account with it."""
+    """An order of a new customer, with an account."""
 
 
 def measure(folder: Path, pairs: int, progress: Callable[[int], None]) -> Plugin:
-    """Measures on a site with a MariaDB of its own. The mesh can't be reached: a page that called it would fail or hang."""
+    """Measures on a site with its own MariaDB. The mesh is unreachable: a page that called it would fail or hang."""
     (folder / "mariadb").mkdir()
     server = PrivateMariaDb(folder / "mariadb")
     try:
@@ -70,7 +70,7 @@ def measure(folder: Path, pairs: int, progress: Callable[[int], None]) -> Plugin
             home=home,
             PMP_ANALYTICS_GATEWAY_URL=f"http://127.0.0.1:{free_port()}",
             PMP_ANALYTICS_API_KEY="bench",
-            PMP_ANALYTICS_JWT_SECRET="bench",  # noqa: S106 (of nobody)
+            PMP_ANALYTICS_JWT_SECRET="bench",  # noqa: S106 (not a real secret)
         )
         add_pages(site, home)
         (site / "wp-content" / "mu-plugins").mkdir(exist_ok=True)
@@ -136,7 +136,7 @@ def _order(visitor: httpx.Client, plugin: str, number: int) -> float:
 
 
 def _check_outbox(server: PrivateMariaDb, orders: int) -> None:
-    """Makes sure that the plugin has recorded what it saw.
+    """Checks that the plugin has recorded what it saw.
 
     Raises:
         BenchFailed: an order is missing, or recorded more than once.

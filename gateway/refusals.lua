@@ -1,5 +1,5 @@
--- The transcoder repeats what it can't read of a path or a query, and that may be a person's. A caller is told the field, by its
--- path in the contract, and what belongs there. Bodies are read, and refused, by the services.
+-- The transcoder quotes what it can't read of a path or a query, which may be personal. Callers get the path of the field in the
+-- contract and the expected type instead. Bodies are parsed, and refused, by the services.
 
 local NUMBER, WHOLE = "a number", "a whole number"
 local EXPECTED = {
@@ -14,14 +14,14 @@ local EXPECTED = {
   Duration = "a duration in seconds, such as 1.5s",
 }
 
--- The rule that a field breaks. Types are the last word of a complaint, whatever the value before it holds.
+-- The rule that a field breaks. A complaint ends with the type, whatever its value contains.
 local function rule(complaint)
   local kind = complaint:match("^invalid value .* for type ([%w_%./]+)$")
-  return kind and EXPECTED[kind:match("[%w_]+$")] and "expected " .. EXPECTED[kind:match("[%w_]+$")] or "what is there does not belong here"
+  return kind and EXPECTED[kind:match("[%w_]+$")] and "expected " .. EXPECTED[kind:match("[%w_]+$")] or "the value is invalid"
 end
 
--- What is told of the transcoder's message, which is escaped as in JSON.
-local function told(message)
+-- The message for callers, from the transcoder's message, which is escaped as in JSON.
+local function message_for_callers(message)
   local name = message:match('^Could not find field \\"(.-)\\"')
   if name then
     return name:find("^[%a_][%w_%.]*$") and "there is no parameter " .. name or "there is no such parameter"
@@ -38,6 +38,6 @@ function envoy_on_response(handle)
   headers:remove("x-pmp-refusal")
   local body = handle:body(true)
   local message = body:getBytes(0, body:length()):match('"message":"(.*)"}') or ""
-  local size = body:setBytes('{"code":3,"message":"' .. told(message) .. '","details":[]}')
+  local size = body:setBytes('{"code":3,"message":"' .. message_for_callers(message) .. '","details":[]}')
   headers:replace("content-length", size)
 end

@@ -1,7 +1,7 @@
 """Renders Envoy's configuration from `envoy.base.yaml`, the descriptor set and the settings.
 
 Routes, clusters, the transcoder's list and the token rules follow from the rpcs and their options, so that adding an
-rpc changes nothing here. `python -m gateway.render` rewrites the committed `envoy.yaml`, `--check` proves it fresh.
+rpc needs no change here. `python -m gateway.render` rewrites the committed `envoy.yaml`, `--check` verifies that it is up to date.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ COMMITTED = HERE / "envoy.yaml"
 
 
 WATCHERS = 1000
-"""Connections beside those of callers."""
+"""Connections reserved for monitoring."""
 IDLE_BYTES = 16_777_216
 """Memory of a gateway without connections."""
 CONNECTION_BYTES = 16_384
-"""Memory of a connection that waits for its next request, over HTTP/1.1; over HTTP/2 it is twice as much."""
+"""Memory of an idle HTTP/1.1 connection; with HTTP/2 it is twice as much."""
 
 NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
-"""Failures in which the service has not seen the request: retried always."""
+"""Failures before the service has seen the request: always retried."""
 MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
-"""Failures that are retried when the rpc says that a repetition does no harm."""
+"""Failures that are retried when the rpc is declared idempotent."""
 
 Node = dict[str, Any]
 
-_HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
+_HTTP: Any = annotations_pb2.http  # Its stub does not declare what it extends.
 
 
 class RenderError(Exception):
-    """The descriptor set says something that the gateway can't do."""
+    """The descriptor set declares something that the gateway does not support."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ class Rpc:
     name: str
     """Name of the method."""
     access: options_pb2.Access.ValueType
-    """The smallest token scope that opens it."""
+    """The smallest token scope that may call it."""
     max_request_bytes: int
     """Largest JSON body."""
     may_repeat: bool
-    """Declared idempotent, or without side effects."""
+    """Whether it is declared idempotent or without side effects."""
     streams: bool
-    """Answers with a stream."""
+    """Whether it answers with a stream."""
     rest: tuple[tuple[str, str], ...]
     """HTTP methods and path templates."""
 
@@ -87,10 +87,10 @@ class Rpc:
 
 
 def read_descriptors(path: Path | None = None) -> FileDescriptorSet:
-    """The mesh's descriptor set, by default that of `gen/` or of the installed wheel.
+    """Reads the mesh's descriptor set, by default from `gen/` or the installed wheel.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
     """
     candidates = [path] if path else [HERE.parent / "gen" / "mesh.binpb", HERE / "mesh.binpb"]
     for candidate in candidates:
@@ -100,7 +100,7 @@ def read_descriptors(path: Path | None = None) -> FileDescriptorSet:
 
 
 def for_envoy(descriptors: FileDescriptorSet) -> bytes:
-    """The set as Envoy needs it: with the types of error details, which no contract imports; without comments."""
+    """The set for Envoy: with the types of error details, which no contract imports, and without comments."""
     stripped = FileDescriptorSet.FromString(descriptors.SerializeToString())
     details = stripped.file.add()
     error_details_pb2.DESCRIPTOR.CopyToProto(details)
@@ -229,7 +229,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
 
 
 def _fill(node: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of the tree with each `$name` replaced by its value; what turns out to be None is left out."""
+    """A copy of the tree with each `$name` replaced by its value; entries that are None are left out."""
     if isinstance(node, dict):
         filled = {key: _fill(child, values) for key, child in cast("Node", node).items()}
         return {key: child for key, child in filled.items() if child is not None}
@@ -248,13 +248,13 @@ def _endpoint(address: str) -> Node:
 
 
 def _origin(origin: str) -> Node:
-    """What matches an origin; `https://*.shop.example` is that of every host below the domain."""
+    """Matcher of an origin; `https://*.shop.example` matches every host of the domain."""
     scheme, star, domain = origin.partition("://*.")
     return {"safe_regex": {"regex": rf"{scheme}://([a-z0-9-]+\.)+{re.escape(domain)}"}} if star else {"exact": origin}
 
 
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
-    """What a native and a REST caller get for a row of the table `replies`."""
+    """The answers to native and REST callers for a row of the table `replies`."""
     op, status, reason, answered, code, message = row
     when = [_fill(patterns["status"], {"op": op, "status": status})]
     if reason:
@@ -277,14 +277,14 @@ def _credentials(settings: GatewaySettings) -> list[Node]:
 
 
 def secrets(settings: GatewaySettings) -> dict[str, str]:
-    """The variables that Envoy finds secrets in: what stands in its configuration, its admin interface shows."""
+    """The environment variables with Envoy's secrets: the admin interface would show those in its configuration."""
     keys = [base64.urlsafe_b64encode(secret.get_secret_value().encode()).decode().rstrip("=") for secret in settings.jwt_secrets]
     jwks = {"keys": [{"kty": "oct", "alg": "HS256", "k": key} for key in keys]}
     return {"PMP_MESH_TOKEN": mesh_tokens(settings.mesh_token)[0], "PMP_JWKS": json.dumps(jwks)}
 
 
 def _policies(methods: Sequence[Rpc]) -> Node:
-    """One policy for each access: its rpcs, opened by its scopes; a browser's key only with `track`."""
+    """One policy for each access: its rpcs and the scopes that may call them; a browser's key only with `track`."""
     policies: Node = {}
     for access, scopes in SCOPES.items():
         paths = [rpc.path for rpc in methods if rpc.access == access]
@@ -312,7 +312,7 @@ def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
             "path": rpc.path,
             "cluster": rpc.cluster,
             "priority": "DEFAULT" if rpc.access == options_pb2.ACCESS_TRACK else "HIGH",
-            # A stream may last; only its silence ends it.
+            # A stream may last; only idleness ends it.
             "timeout": "0s" if rpc.streams else f"{seconds:g}s",
             "waits": None if rpc.streams else [_header(*each) for each in waits.items()],
             "idle_timeout": "300s" if rpc.streams else None,
@@ -340,7 +340,7 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
 
 
 def _regex(template: str) -> str:
-    """What the transcoder takes for a path template of google.api.http, with variables of one segment each.
+    """The regular expression of a path template of google.api.http, with variables of one segment each.
 
     Raises:
         RenderError: a variable spans segments.
@@ -353,7 +353,7 @@ def _regex(template: str) -> str:
 
 def committed(descriptors: FileDescriptorSet) -> str:
     """The text of the committed `envoy.yaml`: default settings, placeholders instead of secrets."""
-    # Not read from the environment, so that everybody renders the same.
+    # Not read from the environment, so that the result is the same everywhere.
     settings = GatewaySettings.model_construct(
         mesh_token=SecretStr("placeholder-mesh-token"),
         api_keys=[SecretStr("placeholder-api-key")],
@@ -361,17 +361,17 @@ def committed(descriptors: FileDescriptorSet) -> str:
         jwt_secrets=[SecretStr("placeholder-jwt-secret-that-is-no-secret")],
     )
     head = "# Rendered by `python -m gateway.render` from envoy.base.yaml and the contracts, with default settings and\n"
-    head += "# placeholders for secrets. Do not edit; `python -m gateway` renders it anew with the real ones at each start.\n"
+    head += "# placeholders for secrets. Do not edit; `python -m gateway` renders it with the real ones at each start.\n"
     return head + as_yaml(render(settings, descriptors, "gen/mesh.binpb"))
 
 
 def as_yaml(config: Node) -> str:
-    """The configuration as a person reads it."""
+    """The configuration as readable YAML."""
     return yaml.safe_dump(config, sort_keys=False, width=140)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrites the committed `envoy.yaml`, or with `--check` says whether it is fresh. Returns the exit code."""
+    """Rewrites the committed `envoy.yaml`, or with `--check` verifies that it is up to date. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gateway.render", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when envoy.yaml is stale")
     text = committed(read_descriptors())

@@ -37,25 +37,25 @@ class GatewaySettings(MeshSettings):
     """Unix socket of Envoy's admin interface, for the gateway's own user."""
 
     metrics_port: int = Field(default=0, ge=0)
-    """Port for those who watch the gateway: `/metrics`, `/healthz`, `/readyz`, however many connections callers hold; 0 serves none."""
+    """Port for monitoring: `/metrics`, `/healthz`, `/readyz`, independent of the callers' connections; 0 disables it."""
 
     metrics_host: str = ""
-    """Address of that port; none, the one the gateway listens on."""
+    """Address of that port; by default the one the gateway listens on."""
 
     gateway_max_connections: int = Field(default=10_000, ge=10)
-    """Connections of callers at once; at most half of the files that the process may open."""
+    """Concurrent connections of callers; at most half of the files that the process may open."""
 
     gateway_concurrency: int = Field(default=1, ge=1)
     """Envoy's worker threads: one carries about 7000 requests a second."""
 
     gateway_trusted_hops: int = Field(default=0, ge=0)
-    """Load balancers in front that append to `x-forwarded-for`; without them the client's address is the peer's."""
+    """Load balancers in front that append to `x-forwarded-for`; without any, the client's address is the peer's."""
 
     gateway_timeout_seconds: float = Field(default=15.0, gt=0, le=25)
     """Longest time a call may take, except those that answer with a stream."""
 
     gateway_most_calls: int = Field(default=256, ge=1)
-    """Calls that a service may have unanswered at once, those that browsers may make and all others apart; more are refused with 429."""
+    """Unanswered calls per service, counted separately for browsers' calls and all others; further calls are refused with 429."""
 
     api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
     """Keys of the shop's servers; two are valid at once while they rotate."""
@@ -64,22 +64,22 @@ class GatewaySettings(MeshSettings):
     """Keys of browsers, valid with `track` tokens only."""
 
     jwt_secrets: list[JwtSecret] = Field(min_length=1, max_length=2)
-    """Secrets that tokens are signed with (HS256, at least 32 bytes); two are valid at once while they rotate."""
+    """Secrets that sign tokens (HS256, at least 32 bytes); two are valid at once while they rotate."""
 
     rate_user_per_hour: int = Field(default=1000, ge=1)
-    """Requests an hour of one person with `track` or `read` tokens: of the claim `id`, else of the client's address."""
+    """Requests per hour with `track` or `read` tokens, per claim `id`, else per client address."""
 
     rate_site_per_second: int = Field(default=2000, ge=1)
-    """Requests a second of all `site` and `admin` tokens together."""
+    """Requests per second of all `site` and `admin` tokens together."""
 
     cors_origins: list[str] | None = None
-    """Origins whose pages may call the gateway, `*` for all; not given, those of the shop: https and `site_hosts`."""
+    """Origins whose pages may call the gateway, `*` for all; by default those of the shop: https and `site_hosts`."""
 
     otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^http://[^/]+:\d+/?$")
-    """Collector of traces (OTLP over gRPC, without TLS), such as `http://collector:4317`; none, no traces."""
+    """Collector of traces (OTLP over gRPC, without TLS), such as `http://collector:4317`; by default traces are not exported."""
 
     trace_ratio: float = Field(default=1.0, validation_alias="OTEL_TRACES_SAMPLER_ARG", ge=0, le=1)
-    """Share of the requests without a trace of their own that are traced."""
+    """Sampling ratio of requests that don't continue a trace."""
 
     @field_validator("site_name")
     @classmethod

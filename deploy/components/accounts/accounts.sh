@@ -1,6 +1,6 @@
-# An account for each service, which has its own database and adds to that of persons' keys: by gdpr's alone they are
-# destroyed, and by ingestion's taken away when they are too old. A file in $ACCOUNTS is named as its service and holds a
-# password of letters and digits. The image of MySQL reads this when it makes its data directory; for another server:
+# An account for each service, with its own database and the right to add to the database of persons' keys. Only gdpr's
+# destroys keys, and ingestion's deletes expired intake keys. Each file in $ACCOUNTS is named after its service and contains
+# a password of letters and digits. The MySQL image runs this when it creates its data directory; for another server:
 #   ACCOUNTS=FOLDER sh accounts.sh | mysql --user=root --password
 accounts() {
   for file in "${ACCOUNTS:-/etc/accounts}"/*; do
@@ -14,7 +14,7 @@ accounts() {
     echo "CREATE USER IF NOT EXISTS '$service'@'%' IDENTIFIED BY '$password';"
     echo "ALTER USER '$service'@'%' IDENTIFIED BY '$password';"
     echo "GRANT ALL PRIVILEGES ON \`$service\`.* TO '$service'@'%';"
-    # An underscore would stand for any letter.
+    # An unescaped underscore would match any character.
     echo "GRANT $keys ON \`subject\\_keys\`.* TO '$service'@'%';"
   done
 }

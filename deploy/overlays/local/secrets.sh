@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the namespace and its secrets; those that are there already stay as they are.
+# Creates the namespace and its secrets; existing ones stay as they are.
 set -eu
 cd "$(dirname "$0")"
 
@@ -19,7 +19,7 @@ if missing mysql-secrets; then
   create mysql-secrets --from-literal=MYSQL_ROOT_PASSWORD="$(hex)"
 fi
 if missing mysql-accounts; then
-  # An account for each service, which that service's pods alone know, and MySQL.
+  # An account for each service, known to its pods and MySQL only.
   set --
   for folder in ../../services/*/; do
     service=$(basename "$folder")

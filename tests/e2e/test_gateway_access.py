@@ -16,7 +16,7 @@ import pytest
 from google.api import annotations_pb2
 from pmp.options.v1 import options_pb2
 
-from gateway.render import read_descriptors
+from gateway.contracts import read_descriptors
 from tests.gateway_probe.everything import running_everything
 from tests.gateway_probe.processes import API_KEYS, BROWSER_KEY, JWT_SECRETS, Gateway, running_gateway, token
 

@@ -26,7 +26,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
-from gateway.render import for_envoy, read_descriptors, render, secrets
+from gateway.contracts import for_envoy, read_descriptors
+from gateway.render import render, secrets
 from gateway.settings import GatewaySettings
 from tests.gateway_probe.processes import (
     API_KEYS,

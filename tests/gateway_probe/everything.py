@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from gateway.render import read_descriptors
+from gateway.contracts import read_descriptors
 
 HEALTH = "/grpc.health.v1.Health/Check"
 

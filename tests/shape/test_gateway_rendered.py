@@ -16,7 +16,8 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr, ValidationError
 
 from gateway import render as rendering
-from gateway.render import RenderError, committed, for_envoy, main, read_descriptors, render, secrets
+from gateway.contracts import RenderError, for_envoy, read_descriptors
+from gateway.render import committed, main, render, secrets
 from gateway.settings import GatewaySettings
 from kit.settings import split_address
 

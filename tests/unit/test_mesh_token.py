@@ -16,7 +16,8 @@ from pmp.privacy.v1 import privacy_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer, add_SubjectDataServiceServicer_to_server
 from pydantic import SecretStr, ValidationError
 
-from gateway.render import read_descriptors, render, secrets
+from gateway.contracts import read_descriptors
+from gateway.render import render, secrets
 from gateway.settings import GatewaySettings
 from kit.boundary.boundary import Boundary
 from kit.errors import Unavailable

@@ -76,10 +76,10 @@ export class Element {
   querySelector(selectors) { return this.querySelectorAll(selectors)[0] ?? null; }
 }
 
-/** What the mesh was told, and what it answers: set `reply` to something that returns a Response or throws. */
+/** The events that the mesh received, and its answers: set `reply` to something that returns a Response or throws. */
 export class Mesh {
-  /** Every event of every request, as often as it was told. */
-  told = [];
+  /** Every event of every request, including repetitions. */
+  received = [];
   /** What visitors answered when they were asked for their consent. */
   choices = [];
   requests = [];
@@ -96,12 +96,12 @@ export class Mesh {
     const { events } = JSON.parse(options.body);
     const reply = await this.reply?.(events, options);
     if (reply) return reply;
-    this.told.push(...events);
+    this.received.push(...events);
     return Response.json({ success: true, accepted: events.length, rejected: 0, results: verdicts(events) });
   }
 
-  types() { return this.told.map((event) => event.event_type); }
-  only(type) { return this.told.filter((event) => event.event_type === type); }
+  types() { return this.received.map((event) => event.event_type); }
+  only(type) { return this.received.filter((event) => event.event_type === type); }
 }
 
 export const verdicts = (events, refused = () => false) => events.map((event) => (

@@ -15,9 +15,9 @@ afterEach(unwind);
 const client = (settings = { route: ROUTE }, page = browser.open('/', { running: false })) => new AnalyticsAPIClient(settings, page);
 const status = (code, headers = {}) => () => new Response(JSON.stringify({ code: 14, message: 'the mesh is down', details: [] }), { status: code, headers });
 
-test('an event is told with an id and a time', async () => {
+test('an event is sent with an id and a time', async () => {
   const answer = await after(client().trackEvent(EVENT));
-  const [event] = browser.mesh.told;
+  const [event] = browser.mesh.received;
   assert.deepEqual(answer, { success: true, event_id: event.id });
   assert.match(event.id, /^[\w-]{32,36}$/);
   assert.equal(event.timestamp, '2026-11-22T10:00:00.000Z');
@@ -27,7 +27,7 @@ test('an event is told with an id and a time', async () => {
 test('an id and a time that are given stay as they are', async () => {
   const answer = await after(client().trackEvent({ ...EVENT, id: 'mine-1', timestamp: '2026-11-01T00:00:00Z' }));
   assert.equal(answer.event_id, 'mine-1');
-  assert.equal(browser.mesh.told[0].timestamp, '2026-11-01T00:00:00Z');
+  assert.equal(browser.mesh.received[0].timestamp, '2026-11-01T00:00:00Z');
 });
 
 test('ids are made without randomUUID as well', async () => {
@@ -39,7 +39,7 @@ test('ids are made without randomUUID as well', async () => {
   } finally { crypto.randomUUID = randomUUID; }
 });
 
-test('an event that could not be told is rejected and stays in the queue', async () => {
+test('an event that could not be sent is rejected and stays in the queue', async () => {
   const broken = client();
   broken.makeRequest = async () => { throw new Error('Network error'); };
   await assert.rejects(after(broken.trackEvent({ event_type: 'test_event' })), /Network error/);
@@ -85,7 +85,7 @@ test('a token that has run out, or that the gateway refuses, is fetched anew', a
   await pass(1000);
   const tokens = browser.mesh.requests.map(({ headers }) => headers?.authorization).filter(Boolean);
   assert.equal(new Set(tokens).size, 3);
-  assert.equal(browser.mesh.told.length, 2);
+  assert.equal(browser.mesh.received.length, 2);
 });
 
 test('it is tried again after 1, 2, 4 ... 30 seconds until the mesh is back', async () => {
@@ -101,7 +101,7 @@ test('it is tried again after 1, 2, 4 ... 30 seconds until the mesh is back', as
   assert.deepEqual(gaps, [1, 2, 4, 8, 16, 30, 30, 30]);
   browser.mesh.reply = null;
   await pass(30_000);
-  assert.equal(browser.mesh.told.length, 1);
+  assert.equal(browser.mesh.received.length, 1);
   assert.deepEqual(browser.stored(), []);
 });
 
@@ -116,7 +116,7 @@ test('a 429 is obeyed for as long as it says, by other tabs and later pages as w
   await pass(59_000);
   assert.equal(browser.mesh.requests.length, 1);
   await pass(2000);
-  assert.equal(browser.mesh.told.length, 2);
+  assert.equal(browser.mesh.received.length, 2);
 });
 
 test('a retry-after may be a date', async () => {
@@ -125,9 +125,9 @@ test('a retry-after may be a date', async () => {
   await assert.rejects(after(patient.trackEvent(EVENT)));
   browser.mesh.reply = null;
   await pass(119_000);
-  assert.equal(browser.mesh.told.length, 0);
+  assert.equal(browser.mesh.received.length, 0);
   await pass(2000);
-  assert.equal(browser.mesh.told.length, 1);
+  assert.equal(browser.mesh.received.length, 1);
 });
 
 test('a network that is back is used at once', async () => {
@@ -138,13 +138,13 @@ test('a network that is back is used at once', async () => {
   browser.mesh.reply = null;
   browser.tabs[0].dispatchEvent(new Event('online'));
   await pass(0);
-  assert.equal(browser.mesh.told.length, 1);
+  assert.equal(browser.mesh.received.length, 1);
 });
 
 test('a request that hangs is given up', async () => {
   browser.mesh.reply = (_, { signal }) => new Promise((_resolve, reject) => { signal.addEventListener('abort', () => reject(signal.reason)); });
-  const told = client().trackEvent(EVENT);
-  const outcome = assert.rejects(told, { name: 'TimeoutError' });
+  const sent = client().trackEvent(EVENT);
+  const outcome = assert.rejects(sent, { name: 'TimeoutError' });
   await pass(10_050);
   await outcome;
   assert.equal(browser.queue().length, 1);
@@ -153,7 +153,7 @@ test('a request that hangs is given up', async () => {
 test('verdicts of a batch drop the refused events and take the others out of the queue', async () => {
   browser.mesh.reply = (events) => {
     const results = verdicts(events, (event) => event.event_type === 'bad');
-    browser.mesh.told.push(...events.filter((_, at) => results[at].success));
+    browser.mesh.received.push(...events.filter((_, at) => results[at].success));
     return Response.json({ success: false, accepted: 2, rejected: 1, results }, { status: 400 });
   };
   const mixed = client();
@@ -169,7 +169,7 @@ test('a batch that is refused as a whole is halved until the bad event stands al
   const mixed = client();
   for (let at = 0; at < 9; at += 1) mixed.enqueue({ event_type: at === 5 ? 'bad' : 'good', metadata: { at } });
   await after(mixed.flush());
-  assert.deepEqual(browser.mesh.told.map((event) => event.metadata.at).sort(), [0, 1, 2, 3, 4, 6, 7, 8]);
+  assert.deepEqual(browser.mesh.received.map((event) => event.metadata.at).sort(), [0, 1, 2, 3, 4, 6, 7, 8]);
   assert.deepEqual(browser.stored(), []);
 });
 
@@ -189,7 +189,7 @@ test('a batch stays below what browsers let outlive a page', async () => {
   const big = client();
   for (let at = 0; at < 10; at += 1) big.enqueue({ event_type: 'big', metadata: { text: 'ü'.repeat(10_000) } });
   await after(big.flush());
-  assert.equal(browser.mesh.told.length, 10);
+  assert.equal(browser.mesh.received.length, 10);
   for (const { body } of browser.mesh.requests) assert.ok(Buffer.byteLength(body) < 65_536);
 });
 
@@ -216,7 +216,7 @@ test('a browser that stores nothing keeps the queue as long as the page lives', 
   assert.equal(poor.getQueuedEvents().length, 1);
   browser.mesh.reply = null;
   await pass(1000);
-  assert.equal(browser.mesh.told.length, 1);
+  assert.equal(browser.mesh.received.length, 1);
 
   browser.localStorage.full = false;
   const page = browser.open('/', { running: false });
@@ -236,36 +236,36 @@ test('what could be kept in memory only does not hide what is stored later', asy
   await pass(29 * 60_000);
   page.pmp.push({ event_type: 'last' });
   await pass(1000);
-  assert.equal(new Set(browser.mesh.told.map((event) => event.session_id)).size, 1);
+  assert.equal(new Set(browser.mesh.received.map((event) => event.session_id)).size, 1);
 });
 
 test('what is broken in the storage is passed over', async () => {
   browser.localStorage.setItem('pmp.q.0.broken', '{"event_type":');
   await after(client().trackEvent(EVENT));
-  assert.equal(browser.mesh.told.length, 1);
+  assert.equal(browser.mesh.received.length, 1);
 });
 
 /** A tab that sees what the others store after a while only, as browsers have it. */
 const lateClient = (views, lag = 100) => client({ route: ROUTE }, Object.assign(browser.open('/', { running: false }), { localStorage: new View(views, lag) }));
 
-test('several tabs lose nothing and tell nothing twice, however late they see each other\'s storage', async () => {
+test('several tabs lose nothing and send nothing twice, however late they see each other\'s storage', async () => {
   browser.mesh.reply = () => new Promise((resolve) => { setTimeout(resolve, 120); });
   const views = [];
   const tabs = [lateClient(views), lateClient(views), lateClient(views)];
-  const told = [];
+  const sent = [];
   for (let round = 0; round < 5; round += 1) {
-    for (const tab of tabs) told.push(tab.trackEvent({ event_type: `round-${round}` }));
+    for (const tab of tabs) sent.push(tab.trackEvent({ event_type: `round-${round}` }));
     await pass(70);
   }
   await pass(1000);
-  const answers = await Promise.all(told);
+  const answers = await Promise.all(sent);
   assert.equal(answers.length, 15);
-  assert.equal(browser.mesh.told.length, 15);
-  assert.equal(new Set(browser.mesh.told.map(({ id }) => id)).size, 15);
+  assert.equal(browser.mesh.received.length, 15);
+  assert.equal(new Set(browser.mesh.received.map(({ id }) => id)).size, 15);
   for (const view of views) assert.equal(view.length, 0);
 });
 
-test('what a tab left behind is adopted after a minute, by one of the pages that begin then', async () => {
+test('the events of a closed tab are adopted after a minute, by one of the pages that begin then', async () => {
   const views = [];
   lateClient(views).enqueue(EVENT);
   await pass(59_000);
@@ -329,7 +329,7 @@ test('a page that goes away hands over what it queued, and the next one repeats 
   assert.deepEqual(browser.beacons.map((event) => event.id), [id]);
   assert.equal(browser.queue().length, 1);
   await after(client({ route: ROUTE }, browser.open('/', { running: false, tab: page.sessionStorage })).trackEvent({ event_type: 'next' }));
-  assert.deepEqual(browser.mesh.told.map((event) => event.id).slice(0, 2), [id, id]);
+  assert.deepEqual(browser.mesh.received.map((event) => event.id).slice(0, 2), [id, id]);
   assert.deepEqual(browser.stored(), []);
 });
 
@@ -349,7 +349,7 @@ test('a page that goes away leaves what is on its way, what is of other tabs, an
   assert.deepEqual(browser.beacons, []);
 });
 
-test('the gateway is told by a request that outlives the page', async () => {
+test('the gateway is called by a request that outlives the page', async () => {
   const direct = client(GATEWAY);
   await after(direct.trackEvent(EVENT));
   direct.enqueue(EVENT);
@@ -362,12 +362,12 @@ test('nothing is stored by an answer that comes after a purge', async () => {
   let answer;
   browser.mesh.reply = () => new Promise((resolve) => { answer = resolve; });
   const gone = client();
-  const told = assert.rejects(gone.trackEvent(EVENT), /purged/);
+  const sent = assert.rejects(gone.trackEvent(EVENT), /purged/);
   await pass(0);
   gone.purge();
   answer(status(503)());
   await pass(60_000);
-  await told;
+  await sent;
   assert.deepEqual(browser.stored(), []);
   assert.equal(browser.mesh.requests.length, 1);
 });

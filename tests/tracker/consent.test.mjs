@@ -71,10 +71,10 @@ test('an answer to the banner is remembered by other pages and tabs', async () =
   tab.dispatchEvent(Object.assign(new Event('storage'), { key: 'pmp.consent' }));
   browser.open('/guide', { settings: ASK });
   await pass(500);
-  assert.deepEqual(browser.mesh.told.map((event) => event.page_url).sort(), ['/', '/guide', '/pricing'].map((path) => SHOP + path));
+  assert.deepEqual(browser.mesh.received.map((event) => event.page_url).sort(), ['/', '/guide', '/pricing'].map((path) => SHOP + path));
 });
 
-test('a denial purges the queue, visitor, visit and landing', async () => {
+test('a denial purges the queue, visitor, session and landing', async () => {
   browser.mesh.reply = () => { throw new TypeError('offline'); };
   const page = browser.open(AD, { settings: { ...ASK, consent: 'assumed' } });
   await pass(500);
@@ -86,10 +86,10 @@ test('a denial purges the queue, visitor, visit and landing', async () => {
   await pass(60_000);
   assert.deepEqual(browser.stored(), ['pmp.consent']);
   assert.equal(browser.cookies.size, 0);
-  assert.deepEqual(browser.mesh.told, []);
+  assert.deepEqual(browser.mesh.received, []);
   browser.open('/', { settings: { ...ASK, consent: 'assumed' } });
   await pass(500);
-  assert.deepEqual(browser.mesh.told, []);
+  assert.deepEqual(browser.mesh.received, []);
 });
 
 test('who changes a denial into consent is seen from then on', async () => {
@@ -98,7 +98,7 @@ test('who changes a denial into consent is seen from then on', async () => {
   await pass(1000);
   page.pmp.consent = 'granted';
   await pass(500);
-  assert.deepEqual(browser.mesh.told.map(({ event_type: type, timestamp }) => [type, timestamp]), [['page_view', '2026-11-22T10:00:01.000Z']]);
+  assert.deepEqual(browser.mesh.received.map(({ event_type: type, timestamp }) => [type, timestamp]), [['page_view', '2026-11-22T10:00:01.000Z']]);
 });
 
 for (const [name, signal] of [
@@ -182,8 +182,8 @@ test('what was queued under an earlier consent stays until a consent tool has sp
   page.document.dispatchEvent(new Event('wp_consent_type_defined'));
   await pass(1000);
   assert.deepEqual(browser.mesh.types().sort(), ['page_leave', 'page_leave', 'page_view', 'page_view']);
-  assert.equal(new Set(browser.mesh.told.map((event) => event.session_id)).size, 1);
-  assert.equal(browser.mesh.told[0].session_id, session);
+  assert.equal(new Set(browser.mesh.received.map((event) => event.session_id)).size, 1);
+  assert.equal(browser.mesh.received[0].session_id, session);
 });
 
 test('a consent withdrawn elsewhere is seen before the next event', async () => {
@@ -204,7 +204,7 @@ test('without storage, the address of the page before still says the campaign', 
   const page = browser.open('/pricing', { settings: ASK, referrer: SHOP + AD, tab: landing.sessionStorage });
   page.pmp.consent = 'granted';
   await pass(500);
-  const [event] = browser.mesh.told;
+  const [event] = browser.mesh.received;
   assert.deepEqual(event.utm_parameters, { source: 'newsletter', campaign: 'spring' });
 });
 
@@ -263,12 +263,12 @@ test('a banner keeps quiet where a consent tool asks, and where the browser has 
 
 const choices = () => browser.mesh.choices.map(({ choice, session_id: session }) => [choice, session]);
 
-test('the shop is told of an answer, under the visit that begins or ends with it', async () => {
+test('an answer is reported to the shop, for the session that begins or ends with it', async () => {
   const { page, yes, no, ask } = themed();
   await pass(1000);
   page.fire('click', yes);
   await pass(1000);
-  const [{ session_id: session }] = browser.mesh.told;
+  const [{ session_id: session }] = browser.mesh.received;
   page.fire('click', ask);
   page.fire('click', no);
   await pass(1000);
@@ -276,7 +276,7 @@ test('the shop is told of an answer, under the visit that begins or ends with it
   assert.deepEqual([browser.stored(), page.sessionStorage.length, browser.cookies.size], [['pmp.consent'], 0, 0]);
 });
 
-test('who says no at once tells nobody anything', async () => {
+test('an immediate denial reports nothing', async () => {
   const { page, no } = themed();
   await pass(1000);
   page.fire('click', no);
@@ -285,7 +285,7 @@ test('who says no at once tells nobody anything', async () => {
   nothingButTheAnswer();
 });
 
-test('an answer is told once, and not again by the pages that know it', async () => {
+test('an answer is reported once, and not again by the pages that know it', async () => {
   const { page, yes } = themed();
   await pass(50);
   page.fire('click', yes);
@@ -295,7 +295,7 @@ test('an answer is told once, and not again by the pages that know it', async ()
   assert.equal(choices().length, 1);
 });
 
-test('an answer to a consent tool is told, once however late the tool speaks on later pages', async () => {
+test('an answer to a consent tool is reported, once however late the tool speaks on later pages', async () => {
   const tool = consentTool();
   const page = browser.open('/', { settings: ASKING, window: tool });
   await pass(500);
@@ -309,6 +309,6 @@ test('an answer to a consent tool is told, once however late the tool speaks on 
   await pass(500);
   tool.say(later, 'statistics', 'deny');
   await pass(500);
-  const [{ session_id: session }] = browser.mesh.told;
+  const [{ session_id: session }] = browser.mesh.received;
   assert.deepEqual(choices(), [['granted', session], ['denied', session]]);
 });

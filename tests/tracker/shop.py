@@ -46,10 +46,10 @@ Event = dict[str, Any]
 
 @dataclass
 class Shop:
-    """What the shop serves, and what it was told."""
+    """The shop's pages, and the events it received."""
 
     settings: dict[str, Any]
-    told: list[Event] = field(default_factory=list[Event])
+    received: list[Event] = field(default_factory=list[Event])
     """Every event of every accepted request, as often as it came."""
     bodies: list[bytes] = field(default_factory=list[bytes])
     choices: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
@@ -79,12 +79,12 @@ class Shop:
         return f"http://shop.example:{self.port}"
 
     def types(self) -> Counter[str]:
-        """How often each type of event was told."""
-        return Counter(event["event_type"] for event in self.told)
+        """Number of received events of each type."""
+        return Counter(event["event_type"] for event in self.received)
 
     def only(self, event_type: str) -> list[Event]:
         """The events of one type."""
-        return [event for event in self.told if event["event_type"] == event_type]
+        return [event for event in self.received if event["event_type"] == event_type]
 
     def posts(self) -> list[str]:
         """Paths that were posted to."""
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             events = json.loads(body)["events"]
             self.shop.bodies.append(body)
-            self.shop.told.extend(events)
+            self.shop.received.extend(events)
             results = [{"success": True, "event_id": event["id"]} for event in events]
             self._json(200, {"success": True, "accepted": len(events), "rejected": 0, "results": results})
 

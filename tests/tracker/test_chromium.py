@@ -71,9 +71,9 @@ def once(events: list[Event]) -> bool:
 async def test_a_page_view_arrives_once(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(f"{shop.url}/courses/pmp?utm_source=newsletter&utm_campaign=spring", referer="https://www.google.com/")
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     await quiet(shop)
-    [event] = shop.told
+    [event] = shop.received
     assert event["page_url"].startswith(f"{shop.url}/courses/pmp?")
     assert event["page_title"] == "/courses/pmp"
     assert event["referrer"] == "https://www.google.com/"
@@ -87,19 +87,19 @@ async def test_a_page_view_arrives_once(shop: Shop, visitor: BrowserContext) -> 
 async def test_a_page_loads_one_file_that_blocks_nothing(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     assert [path for method, path in shop.asked if method == "GET" and path != "/favicon.ico"] == ["/", f"{SCRIPT}?ver=1"]
     blocking = await page.evaluate("() => performance.getEntriesByType('resource').map((entry) => entry.renderBlockingStatus)")
     assert "blocking" not in blocking
 
 
-async def test_two_visitors_get_the_same_page_and_are_told_apart(shop: Shop, chromium: Browser) -> None:
+async def test_two_visitors_get_the_same_page_and_are_distinguished(shop: Shop, chromium: Browser) -> None:
     for _ in range(2):
         context = await chromium.new_context()
         page = await context.new_page()
         await page.goto(shop.url)
-        known = len(shop.told)
-        await come(lambda known=known: len(shop.told) > known)
+        known = len(shop.received)
+        await come(lambda known=known: len(shop.received) > known)
         await context.close()
     first, second = shop.only("page_view")
     assert len(shop.pages["/"]) == 1
@@ -107,10 +107,10 @@ async def test_two_visitors_get_the_same_page_and_are_told_apart(shop: Shop, chr
     assert first["metadata"]["visitor_id"] != second["metadata"]["visitor_id"]
 
 
-async def test_a_visit_through_the_shop_is_told_once(shop: Shop, visitor: BrowserContext) -> None:
+async def test_a_session_through_the_shop_is_reported_once(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     await page.click("#hero")
     await page.mouse.wheel(0, 1500)
     await page.wait_for_timeout(500)
@@ -123,8 +123,8 @@ async def test_a_visit_through_the_shop_is_told_once(shop: Shop, visitor: Browse
     await come(lambda: shop.types()["page_view"] == 3)
     await quiet(shop)
     assert shop.types() == {"page_view": 3, "page_leave": 2, "click": 1, "lead_capture": 1}
-    assert once(shop.told)
-    assert len({event["session_id"] for event in shop.told}) == 1
+    assert once(shop.received)
+    assert len({event["session_id"] for event in shop.received}) == 1
     [lead] = shop.only("lead_capture")
     assert lead["email"] == "ada@example.org"
     [home, _] = shop.only("page_leave")
@@ -153,7 +153,7 @@ async def test_what_the_tracker_sends_is_what_the_mesh_takes(shop: Shop, visitor
 async def test_closing_the_tab_hands_over_the_last_events_and_the_next_visit_hears_the_answer(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     await answered(page)
     await page.close()
     await come(lambda: shop.types()["page_leave"] == 1)
@@ -178,16 +178,16 @@ async def test_the_queue_survives_the_page_while_the_mesh_is_away(shop: Shop, vi
     await quiet(shop)
     assert [event["event_type"] for event in await queue(page)] == ["page_view", "click", "page_leave", "page_view"]
     shop.status = 200
-    await come(lambda: len(shop.told) == 4)
+    await come(lambda: len(shop.received) == 4)
     await quiet(shop)
-    assert once(shop.told)
+    assert once(shop.received)
     assert await queue(page) == []
 
 
 async def test_what_happens_offline_arrives_when_the_network_is_back(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     await visitor.set_offline(True)
     for _ in range(3):
         await page.click("#hero")
@@ -196,21 +196,21 @@ async def test_what_happens_offline_arrives_when_the_network_is_back(shop: Shop,
     await visitor.set_offline(False)
     await come(lambda: shop.types()["click"] == 3)
     await quiet(shop)
-    assert once(shop.told)
+    assert once(shop.received)
 
 
 @pytest.mark.parametrize("secure", [True, False], ids=["with TLS", "without TLS"])
-async def test_several_tabs_lose_nothing_and_tell_nothing_twice(shop: Shop, visitor: BrowserContext, secure: bool) -> None:
+async def test_several_tabs_lose_nothing_and_send_nothing_twice(shop: Shop, visitor: BrowserContext, secure: bool) -> None:
     pages = [await visitor.new_page() for _ in range(3)]
     url = shop.url if secure else shop.plain_url
     await asyncio.gather(*(page.goto(url) for page in pages))
     assert await pages[0].evaluate("() => isSecureContext") is secure
     push = "(at) => { for (let n = 0; n < 70; n += 1) pmp.push({event_type: `tab-${at}`}); }"
     await asyncio.gather(*(page.evaluate(push, at) for at, page in enumerate(pages)))
-    await come(lambda: len(shop.told) >= 213)
+    await come(lambda: len(shop.received) >= 213)
     await quiet(shop)
     assert shop.types() == {"page_view": 3, "tab-0": 70, "tab-1": 70, "tab-2": 70}
-    assert once(shop.told)
+    assert once(shop.received)
     assert await queue(pages[0]) == []
 
 
@@ -243,7 +243,7 @@ async def test_nothing_is_stored_or_sent_before_the_visitor_says_yes(
     assert await stored(page) == []
     assert await visitor.cookies() == []
     await page.click("#yes")
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     assert await page.is_hidden("[data-pmp-banner]")
     [view] = shop.only("page_view")
     assert view["page_title"] == "/pricing"
@@ -271,9 +271,9 @@ async def test_our_own_banner_moves_nothing_and_is_answered_by_the_keyboard(
     await page.keyboard.press("Tab")  # the privacy policy
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
-    await come(lambda: shop.told and shop.choices)
+    await come(lambda: shop.received and shop.choices)
     assert await banner.is_hidden()
-    assert [(choice["choice"], choice["session_id"]) for choice in shop.choices] == [("granted", shop.told[0]["session_id"])]
+    assert [(choice["choice"], choice["session_id"]) for choice in shop.choices] == [("granted", shop.received[0]["session_id"])]
     # The other pages know the answer, and load nothing to ask for it.
     known = len(shop.asked)
     await page.click("#pricing")
@@ -290,7 +290,7 @@ async def box(locator: Locator) -> list[float]:
 async def test_a_single_page_theme_is_followed(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     await page.evaluate("() => { history.pushState({}, '', '/guide'); document.title = 'Guide'; }")
     await come(lambda: shop.types()["page_view"] == 2)
     await page.evaluate("() => history.replaceState({scroll: 7}, '')")
@@ -302,17 +302,17 @@ async def test_a_single_page_theme_is_followed(shop: Shop, visitor: BrowserConte
         ("Guide", f"{shop.url}/"),
         ("Guide", f"{shop.url}/guide"),
     ]
-    assert once(shop.told)
+    assert once(shop.received)
 
 
-async def test_the_gateway_of_another_origin_is_told_with_a_token(
+async def test_a_gateway_of_another_origin_is_called_with_a_token(
     open_shop: Callable[[dict[str, Any]], Shop], visitor: BrowserContext
 ) -> None:
     gateway = open_shop({})
     shop = open_shop({"endpoint": f"{gateway.url}/api", "apiKey": "browser-key", "tokenUrl": TOKENS, "consent": "assumed"})
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: gateway.told)
+    await come(lambda: gateway.received)
     await answered(page)
     await page.click("#pricing")
     await come(lambda: gateway.types()["page_view"] == 2)
@@ -321,7 +321,7 @@ async def test_the_gateway_of_another_origin_is_told_with_a_token(
     await come(lambda: gateway.types()["page_leave"] == 2)
     assert shop.posts() == [TOKENS]
     assert set(gateway.posts()) == {BATCH}
-    assert once(gateway.told)
+    assert once(gateway.received)
     assert "a-token" not in "".join(body.decode() for bodies in shop.pages.values() for body in bodies)
 
 
@@ -333,15 +333,15 @@ async def test_a_429_of_another_origin_is_obeyed(open_shop: Callable[[dict[str, 
     await page.goto(shop.url)
     await come(gateway.posts)
     gateway.status = 200
-    await come(lambda: gateway.told)
-    refused, told = gateway.posted_at
-    assert told - refused >= 3
+    await come(lambda: gateway.received)
+    refused, sent = gateway.posted_at
+    assert sent - refused >= 3
 
 
 async def test_the_client_is_a_module_of_its_own(shop: Shop, visitor: BrowserContext) -> None:
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     answer, queued = await page.evaluate(
         """async ([script, route]) => {
           const {AnalyticsAPIClient} = await import(script);
@@ -350,7 +350,7 @@ async def test_the_client_is_a_module_of_its_own(shop: Shop, visitor: BrowserCon
         }""",
         [f"{SCRIPT}?ver=1", ROUTE],
     )
-    assert answer == {"success": True, "event_id": shop.told[-1]["id"]}
+    assert answer == {"success": True, "event_id": shop.received[-1]["id"]}
     assert queued == []
 
 
@@ -377,7 +377,7 @@ async def test_the_block_lists_let_the_first_party_pass(shop: Shop, visitor: Bro
     await visitor.route("**/*", block)
     page = await visitor.new_page()
     await page.goto(shop.url)
-    await come(lambda: shop.told)
+    await come(lambda: shop.received)
     assert seen["script"] is False
     assert False in {seen.get("fetch"), seen.get("xhr")}
     assert not blocked(f"{shop.url}{ROUTE}", "ping")

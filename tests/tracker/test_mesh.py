@@ -22,7 +22,7 @@ async def direct(tmp_path: Path) -> AsyncGenerator[tuple[Shop, Mesh]]:
         yield shop, mesh
 
 
-async def test_the_mesh_stores_what_a_browser_tells_it_once(direct: tuple[Shop, Mesh], visitor: BrowserContext) -> None:
+async def test_the_mesh_stores_a_browsers_events_once(direct: tuple[Shop, Mesh], visitor: BrowserContext) -> None:
     shop, mesh = direct
     page = await visitor.new_page()
     answered = "() => !Object.keys(localStorage).some((key) => key.startsWith('pmp.q.'))"

@@ -25,7 +25,7 @@ PAGES = {"landing page": "/", "lead page": "/free-guide/", "pricing": "/pricing/
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop that tells a mesh what happens in it."""
+    """A shop that reports to a mesh what happens in it."""
 
     home: str
     mesh: Mesh

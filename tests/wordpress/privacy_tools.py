@@ -28,7 +28,7 @@ class PrivacyTools:
         visitor.post("/wp-login.php", data={"log": "admin", "pwd": "admin", "testcookie": "1"})
 
     def erase(self, email: str) -> list[str]:
-        """Erases somebody; answers what the administrator is told."""
+        """Erases a person; returns the messages for the administrator."""
         return [message for page in self._work("remove", "erase", "eraser", email) for message in page["messages"]]
 
     def export(self, email: str) -> Json:

@@ -127,7 +127,7 @@ def add_customer(site: Path, name: str) -> str:
 def served(site: Path, port: int, home: str = "https://shop.example") -> Generator[httpx.Client]:
     """Serves a site on a port of loopback until the block ends: a visitor of it, once its first page answers."""
     environment = {**os.environ, "PMP_SITE": str(site), "PMP_HOME": home, "PHP_CLI_SERVER_WORKERS": "4"}
-    # As sites that are visited have it: compiled code is kept.
+    # As on production sites: compiled code is cached.
     cached = ["-d", "opcache.enable_cli=1"]
     command = [program("php"), *cached, "-S", f"127.0.0.1:{port}", "-t", site, HERE / "router.php"]
     logs.follow(site.parent / "php.log")

@@ -74,17 +74,17 @@ async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop
     journey = _journey_with(shop, {"awareness", "interest", "purchase"})
     stages = [stage for stage in journey["stages"] if stage in ("awareness", "interest", "purchase")]
     assert stages == ["awareness", "interest", "purchase"]
-    [visit] = journey["sessions"]
+    [session] = journey["sessions"]
     first = journey["touchpoints"][0]
     assert (first["action"], first["page_url"].partition("?")[0]) == ("page_view", f"{shop.home}/"), "seen before anybody knew who it is"
     assert (journey["first_touch"]["source"], journey["first_touch"]["campaign"]) == ("newsletter", "spring")
     [sold] = _purchases(shop)
     assert (sold["paid_amount"], sold["currency"], sold["user_id"]) == (199, "USD", _BUYER)
     shop.mesh.drained()
-    told = _events(shop.mesh)
-    assert {event["session_id"] for event in told} == {visit["session_id"]}
-    assert [event["event_type"] for event in told].count("lead_capture") == 1
-    assert f"{shop.home}/pricing/" in [event["page_url"] for event in told if event["event_type"] == "page_view"]
+    events = _events(shop.mesh)
+    assert {event["session_id"] for event in events} == {session["session_id"]}
+    assert [event["event_type"] for event in events].count("lead_capture") == 1
+    assert f"{shop.home}/pricing/" in [event["page_url"] for event in events if event["event_type"] == "page_view"]
 
     for _ in range(2):
         await page.reload()
@@ -100,7 +100,7 @@ async def test_a_visit_from_the_landing_page_to_the_purchase_is_one_journey(shop
     await visitor.close()
 
 
-async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, chromium: Browser) -> None:
+async def test_two_visitors_get_the_same_pages_and_are_distinguished(shop: Shop, chromium: Browser) -> None:
     pages: list[list[bytes]] = []
     sessions: set[str] = set()
     for _ in range(2):
@@ -131,12 +131,12 @@ async def test_two_visitors_get_the_same_pages_and_are_told_apart(shop: Shop, ch
     until(lambda: sessions <= known())
 
 
-def test_wordpress_shows_and_erases_what_the_mesh_holds_which_tells_wordpress_of_the_erasure(shop: Shop) -> None:
+def test_wordpress_exports_and_erases_the_data_of_the_mesh_which_calls_wordpress(shop: Shop) -> None:
     buyer = {"billing_first_name": "Eve", "billing_last_name": "Holt", "billing_email": "eve@example.com", "product_id": "101"}
     [order] = re.findall(r"(\d+)", shop.visitor.post("/checkout/", data=buyer).headers["location"].removeprefix(shop.home))
 
     def sold() -> list[tuple[str, bool]]:
-        """Whose the order is in the mesh, and whether nobody knows the address."""
+        """The user of the order in the mesh, and whether its address is unknown."""
         shop.deliver()
         return [
             row[1:] for row in _rows(shop.mesh, "purchases", "SELECT order_id, subject, email IS NULL FROM purchases") if row[0] == order
@@ -205,7 +205,7 @@ async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, fro
     front.loses = None
     async with browser(tmp_path) as visitor:
         page = visitor.pages[0]
-        # What a page left behind a minute ago is its next visit's.
+        # What a page left over a minute ago is adopted by the next page.
         await page.add_init_script("{ const now = Date.now; Date.now = () => now() + 120_000; }")
         await page.goto(f"{shop.home}/")
         await reports(page, "opened-again")

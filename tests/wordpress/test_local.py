@@ -1,4 +1,4 @@
-"""What `make wordpress` runs: it opens, and leaves nothing behind."""
+"""`make wordpress` opens a shop, and removes everything when it ends."""
 
 from __future__ import annotations
 

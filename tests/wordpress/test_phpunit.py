@@ -36,13 +36,13 @@ _MESSAGES: Final[dict[str, type[Message]]] = {
 
 
 @pytest.mark.parametrize("wordpress", [wordpress_of_debian, wordpress_6_5], ids=["Debian's WordPress", "WordPress 6.5"])
-def test_phpunit_passes_and_the_mesh_takes_all_that_was_told(
+def test_phpunit_passes_and_the_mesh_accepts_everything_recorded(
     wordpress: Callable[[], Path], mariadb_server: PrivateMariaDb, tmp_path: Path
 ) -> None:
     site = build_site(wordpress(), tmp_path, mariadb_server)
-    told = tmp_path / "told.jsonl"
-    run([program("phpunit"), "--configuration", HERE / "phpunit.xml"], site, PMP_TOLD=str(told))
-    _keeps_all_rules(told)
+    recorded = tmp_path / "recorded.jsonl"
+    run([program("phpunit"), "--configuration", HERE / "phpunit.xml"], site, PMP_RECORDED=str(recorded))
+    _keeps_all_rules(recorded)
     # Last, because what drops tables can't be rolled back.
     run([program("php"), HERE / "uninstall.php"], site)
 
@@ -52,13 +52,13 @@ def test_the_code_is_in_wordpress_style() -> None:
     run([program("phpcs"), "--no-colors", f"--standard={ROOT / 'wordpress' / 'phpcs.xml'}"], ROOT)
 
 
-def _keeps_all_rules(told: Path) -> None:
+def _keeps_all_rules(recorded: Path) -> None:
     validator = Validator()
     kinds: set[str] = set()
-    for line in told.read_text().splitlines():
+    for line in recorded.read_text().splitlines():
         entry = json.loads(line)
         kinds.add(entry["kind"])
-        # Strict where Envoy is not: a field that nobody knows would vanish without a word.
+        # Stricter than Envoy, which silently drops unknown fields.
         message = Parse(entry["json"], _MESSAGES[entry["kind"]]())
         assert validator.collect_violations(message) == [], entry
         assert len(entry["json"]) <= 32768, entry["test"]

@@ -32,7 +32,7 @@ _SECRET = "shared by the shop and its gateway"  # 32 bytes and more, as HS256 wa
 
 @dataclass
 class Gateway:
-    """Keeps what it is told, and answers for it; or hangs."""
+    """Stores the calls it receives and answers them, or hangs."""
 
     port: int
     calls: list[tuple[str, dict[str, str], Any]] = field(default_factory=list[tuple[str, dict[str, str], Any]])
@@ -41,8 +41,8 @@ class Gateway:
     """End of the paths that hang; all of them by default."""
     goes_on: threading.Event = field(default_factory=threading.Event)
 
-    def told(self) -> list[str]:
-        """Ids of the events it was told."""
+    def received(self) -> list[str]:
+        """Ids of the events it received."""
         return [event["id"] for path, _, body in self.calls if path.endswith("/events/batch") for event in body["events"]]
 
 
@@ -58,7 +58,7 @@ def gateway() -> Iterator[Gateway]:
                 gateway.goes_on.wait(30)
             results: list[dict[str, Any]] = [{"success": True, "event_id": event["id"]} for event in body.get("events", [])]
             answer = json.dumps({"success": True, "results": results}).encode()
-            with suppress(OSError):  # whoever hung up does not hear it
+            with suppress(OSError):  # the client has closed the connection
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(answer)))
@@ -130,23 +130,23 @@ def test_what_a_visitor_does_arrives_and_nobody_waits_for_it(shop: httpx.Client,
     gateway.hangs.clear()
     gateway.goes_on.set()
     hanging.join()
-    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) == 1)
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.received()) == 1)
     for _ in range(3):
         shop.post("/wp-json/pmp/v1/drain")
-    assert gateway.told() == ["b-1"]
+    assert gateway.received() == ["b-1"]
 
     path, headers, body = gateway.calls[-1]
     assert path == "/api/v1/events/batch"
     claims = jwt.decode(headers["Authorization"].removeprefix("Bearer "), _SECRET, algorithms=["HS256"])
     assert (claims["iss"], claims["scope"]) == ("pmp-wordpress-integration", "site")
-    # Beside the event, for whoever repeats it: what the request shows is no part of it.
+    # Next to the event, so that a repetition is the same event.
     context = body["events"][0].pop("context")
     assert context["ip_address"] == "127.0.0.1"
     assert context["user_agent"].startswith("python-httpx")
     assert not any(body["events"][0].get(name) for name in ("ip_address", "user_agent", "user_id"))
 
 
-def test_visitors_at_the_same_time_lose_nothing_and_tell_nothing_twice(shop: httpx.Client, gateway: Gateway) -> None:
+def test_visitors_at_the_same_time_lose_nothing_and_report_nothing_twice(shop: httpx.Client, gateway: Gateway) -> None:
     ids = [f"b-{number}" for number in range(120)]
     with ThreadPoolExecutor(8) as visitors:
         kept = list(visitors.map(partial(_beacon, shop), ids))
@@ -155,8 +155,8 @@ def test_visitors_at_the_same_time_lose_nothing_and_tell_nothing_twice(shop: htt
 
     assert {answer.json()["accepted"] for answer in kept + again} == {1}
     assert {answer.status_code for answer in drained} == {204}
-    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.told()) >= len(ids))
-    assert sorted(gateway.told()) == sorted(ids)
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and len(gateway.received()) >= len(ids))
+    assert sorted(gateway.received()) == sorted(ids)
 
 
 def test_a_delivery_that_is_killed_is_made_up_for_after_its_lease_and_everything_arrives_under_its_id(
@@ -172,7 +172,7 @@ def test_a_delivery_that_is_killed_is_made_up_for_after_its_lease_and_everything
     gateway.hangs.set()
     cron = [program("php"), HERE / "cron.php"]
     killed = subprocess.Popen(cron, env={**os.environ, "PMP_SITE": str(site)})
-    until(lambda: len(gateway.told()) == len(ids))
+    until(lambda: len(gateway.received()) == len(ids))
     killed.kill()
     assert killed.wait(30) == -signal.SIGKILL
     gateway.hangs.clear()
@@ -184,7 +184,7 @@ def test_a_delivery_that_is_killed_is_made_up_for_after_its_lease_and_everything
     run(cron, site, PMP_LATER="61")
     run(cron, site, PMP_LATER="200")
 
-    assert gateway.told() == ids * 2, "told twice, under the ids that make it count once"
+    assert gateway.received() == ids * 2, "sent twice, with the ids that make it count once"
     consents = [path for path, _, _ in gateway.calls if path.endswith("/consent")]
     assert consents == ["/api/v1/users/session:s-1/consent"]
 
@@ -213,18 +213,18 @@ def test_a_lead_and_an_order_pass_while_the_gateway_hangs_and_arrive_once_when_i
     gateway.goes_on.set()
     hanging.join()
 
-    def told(path: str) -> list[Any]:
+    def bodies(path: str) -> list[Any]:
         return [body for called, _, body in gateway.calls if called == f"/api/v1/{path}"]
 
-    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and told("purchases/track"), 60)
+    until(lambda: shop.post("/wp-json/pmp/v1/drain").status_code == 204 and bodies("purchases/track"), 60)
     for _ in range(3):
         shop.post("/wp-json/pmp/v1/drain")
-    [sold] = told("purchases/track")
+    [sold] = bodies("purchases/track")
     assert (sold["amount"], sold["payment_status"], sold["session_id"]) == (199, "processing", "s-1")
-    assert [person["email"] for person in told("users/register")] == ["ada@example.org"]
-    assert [reached["conversion_type"] for reached in told("conversions/track")] == ["lead", "signup"]
+    assert [person["email"] for person in bodies("users/register")] == ["ada@example.org"]
+    assert [reached["conversion_type"] for reached in bodies("conversions/track")] == ["lead", "signup"]
     # The hanging call may have been given up and made again: an id counts once.
-    events = {event["id"]: event["event_type"] for batch in told("events/batch") for event in batch["events"]}
+    events = {event["id"]: event["event_type"] for batch in bodies("events/batch") for event in batch["events"]}
     assert sorted(events.values()) == ["lead_capture", "page_view"]
 
 

@@ -28,6 +28,6 @@ $left = array_merge(
     $wpdb->get_col("SELECT meta_key FROM {$wpdb->usermeta} WHERE meta_key LIKE '%pmp%'"),
 );
 if ($left !== []) {
-    fwrite(STDERR, 'left behind: ' . implode(', ', $left) . PHP_EOL);
+    fwrite(STDERR, 'not removed: ' . implode(', ', $left) . PHP_EOL);
     exit(1);
 }

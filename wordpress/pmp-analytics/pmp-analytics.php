@@ -2,7 +2,7 @@
 
 /**
  * Plugin Name: PMP Analytics
- * Description: Tells the PMP mesh what happens in the shop, from the first visit to the refund. Nothing is sent while a visitor waits.
+ * Description: Reports what happens in the shop to the PMP mesh, from the first page view to the refund. No visitor waits for it.
  * Version: 0.1.0
  * Requires at least: 6.1
  * Requires PHP: 8.1

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The theme's hooks. What is measured stands as `data-pmp-*` marks in the page templates.
+ * The theme's hooks. Tracking is configured by `data-pmp-*` attributes in the page templates.
  */
 
 declare(strict_types=1);

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * Where plugins tell WooCommerce what they can do.
+ * The class in which plugins declare compatibility to WooCommerce.
  */
 
 declare(strict_types=1);

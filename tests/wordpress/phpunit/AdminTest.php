@@ -93,9 +93,9 @@ final class AdminTest extends SiteTestCase
         self::assertSame('connected', $this->page->test());
     }
 
-    public function test_a_button_has_the_orders_from_before_the_plugin_told(): void
+    public function test_a_button_starts_the_report_of_earlier_orders(): void
     {
-        self::assertStringContainsString('not told', $this->shown());
+        self::assertStringContainsString('not reported', $this->shown());
         add_filter('wp_redirect', $stop = static fn (string $address) => throw new \RuntimeException($address));
         $_POST['pmp_action'] = 'backfill';
         $_REQUEST['_wpnonce'] = wp_create_nonce('pmp_analytics_act');
@@ -110,9 +110,9 @@ final class AdminTest extends SiteTestCase
             unset($_POST['pmp_action'], $_REQUEST['_wpnonce']);
         }
 
-        self::assertStringContainsString('0 told so far', $this->shown());
+        self::assertStringContainsString('0 reported so far', $this->shown());
         $this->backfill->go_on();
-        self::assertStringContainsString('all told: 0', $this->shown());
+        self::assertStringContainsString('all reported: 0', $this->shown());
     }
 
     public function test_only_administrators_act(): void
@@ -125,7 +125,7 @@ final class AdminTest extends SiteTestCase
             $this->page->act();
             self::fail('a customer acted');
         } catch (\RuntimeException $refused) {
-            self::assertSame('You may not do this.', $refused->getMessage());
+            self::assertSame('Sorry, you are not allowed to do this.', $refused->getMessage());
         } finally {
             remove_filter('wp_die_handler', $handler);
         }
@@ -162,7 +162,7 @@ final class AdminTest extends SiteTestCase
         $this->drain();
         $this->clock->move(2 * 3600);
         self::assertSame('critical', $health->test()['status']);
-        self::assertSame('<p>1 messages wait, the oldest for 2 hours. Connection refused</p>', $health->test()['description']);
+        self::assertSame('<p>1 messages are waiting, the oldest for 2 hours. Connection refused</p>', $health->test()['description']);
     }
 
     private function shown(): string

@@ -21,7 +21,7 @@ use WP_CLI;
  */
 final class BackfillTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
     private Orders $orders;
 
@@ -31,7 +31,7 @@ final class BackfillTest extends SiteTestCase
         $this->orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
     }
 
-    public function test_paid_orders_and_their_refunds_are_told_and_others_are_not(): void
+    public function test_paid_orders_and_their_refunds_are_reported_and_others_are_not(): void
     {
         $this->order(['status' => 'completed', 'date_created' => new WC_DateTime('2026-01-01T10:00:00Z')]);
         $this->order(['status' => 'cancelled']);
@@ -43,28 +43,28 @@ final class BackfillTest extends SiteTestCase
 
         $this->run_to_the_end();
 
-        $told = array_map(
+        $reported = array_map(
             static fn (array $message): string => $message['kind'] . ' ' . ($message['payload']['payment_status'] ?? $message['target']),
             $this->outbox(),
         );
-        self::assertSame(['purchase completed', 'purchase refunded', "refund {$refunded}"], $told);
+        self::assertSame(['purchase completed', 'purchase refunded', "refund {$refunded}"], $reported);
     }
 
-    public function test_an_order_has_the_id_that_it_has_when_it_is_told_as_it_happens(): void
+    public function test_an_order_has_the_id_that_it_has_when_it_is_reported_as_it_happens(): void
     {
         $order = $this->order(['status' => 'completed']);
         $this->run_to_the_end();
         $backfilled = array_column($this->outbox(), 'id');
         $this->drain();
 
-        // As if the plugin had never told it.
+        // As if the plugin had never reported it.
         \WC_Data::$kept[$order]['meta'] = [];
         $this->plugin->handle_woocommerce_purchase($order);
 
         self::assertSame($backfilled, array_column($this->outbox(), 'id'));
     }
 
-    public function test_what_was_told_before_is_not_told_again(): void
+    public function test_what_was_reported_before_is_not_reported_again(): void
     {
         $order = $this->order(['status' => 'completed']);
         $this->plugin->handle_woocommerce_purchase($order);
@@ -76,7 +76,7 @@ final class BackfillTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
-    public function test_many_orders_of_one_second_and_of_others_are_told_once_each_the_oldest_first(): void
+    public function test_many_orders_of_one_second_and_of_others_are_reported_once_each_the_oldest_first(): void
     {
         $imported = array_map(fn (): int => $this->order(['status' => 'completed']), range(1, 120));
         $older = $this->order(['status' => 'completed', 'date_created' => new WC_DateTime('2019-05-01T00:00:00Z')]);
@@ -84,13 +84,13 @@ final class BackfillTest extends SiteTestCase
 
         $this->run_to_the_end();
 
-        $told = array_map(static fn (array $message): int => (int) $message['payload']['order_id'], $this->outbox(Kind::Purchase));
-        self::assertSame($older, $told[0]);
-        self::assertSame($newer, end($told));
-        self::assertEqualsCanonicalizing([$older, ...$imported, $newer], $told);
+        $reported = array_map(static fn (array $message): int => (int) $message['payload']['order_id'], $this->outbox(Kind::Purchase));
+        self::assertSame($older, $reported[0]);
+        self::assertSame($newer, end($reported));
+        self::assertEqualsCanonicalizing([$older, ...$imported, $newer], $reported);
     }
 
-    public function test_whoever_is_stopped_goes_on_from_there_even_if_an_order_was_deleted(): void
+    public function test_a_stopped_backfill_continues_even_if_an_order_was_deleted(): void
     {
         $orders = array_map(
             fn (int $day): int => $this->order([
@@ -147,7 +147,7 @@ final class BackfillTest extends SiteTestCase
         self::assertCount(1, $this->outbox());
     }
 
-    public function test_the_command_line_tells_them_all_and_delivers(): void
+    public function test_the_command_line_reports_them_all_and_delivers(): void
     {
         for ($number = 0; $number < 70; ++$number) {
             $this->order(['status' => 'completed']);
@@ -157,7 +157,7 @@ final class BackfillTest extends SiteTestCase
         (WP_CLI::$commands['pmp backfill'])();
 
         self::assertCount(70, $this->mesh->accepted);
-        self::assertSame(['orders told: 70', 'waiting: 0, the oldest for 0 s', 'set aside: 0'], WP_CLI::$said);
+        self::assertSame(['orders reported: 70', 'waiting: 0, the oldest for 0 s', 'set aside: 0'], WP_CLI::$said);
     }
 
     private function run_to_the_end(): void

@@ -14,11 +14,11 @@ use WPCF7_Submission;
  */
 final class CaptureTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
-    public function test_a_registration_is_told_once_with_its_visit(): void
+    public function test_a_registration_is_reported_once_with_its_session(): void
     {
-        $this->visit();
+        $this->start_session();
 
         $user = $this->customer();
         do_action('woocommerce_created_customer', $user, [], false);
@@ -34,17 +34,17 @@ final class CaptureTest extends SiteTestCase
         self::assertSame('signup', $this->outbox(Kind::Conversion)[0]['payload']['conversion_type']);
     }
 
-    public function test_who_is_registered_by_staff_did_not_visit(): void
+    public function test_a_user_registered_by_staff_has_no_session(): void
     {
         wp_set_current_user(1);
-        $this->visit();
+        $this->start_session();
 
         $this->customer();
 
         self::assertArrayNotHasKey('session_id', $this->outbox(Kind::Registration)[0]['payload']);
     }
 
-    public function test_staff_is_not_told_of(): void
+    public function test_staff_is_not_summary_of(): void
     {
         $user = $this->customer('editor', 'editor');
         do_action('wp_login', 'editor', get_userdata($user));
@@ -53,11 +53,11 @@ final class CaptureTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
-    public function test_a_login_names_the_visit_and_its_time(): void
+    public function test_a_login_has_its_session_and_time(): void
     {
         $user = $this->customer();
         $this->drain();
-        $this->visit();
+        $this->start_session();
 
         do_action('wp_login', 'ada', get_userdata($user));
 
@@ -69,7 +69,7 @@ final class CaptureTest extends SiteTestCase
         self::assertSame((string) $user, $event['payload']['user_id']);
     }
 
-    public function test_a_login_that_another_plugin_tells_carelessly_is_a_login(): void
+    public function test_a_login_with_incomplete_arguments_of_another_plugin_is_a_login(): void
     {
         $this->customer();
         $this->drain();
@@ -80,7 +80,7 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(['registration', 'profile', 'event'], array_column($this->outbox(), 'kind'));
     }
 
-    public function test_a_changed_address_is_told_and_another_change_is_not(): void
+    public function test_a_changed_address_is_reported_and_another_change_is_not(): void
     {
         $user = $this->customer();
         $this->drain();
@@ -95,7 +95,7 @@ final class CaptureTest extends SiteTestCase
     /**
      * @return array<string, array{string, list<string>}>
      */
-    public static function learning_plugins(): array
+    public static function lms_plugins(): array
     {
         return [
             'our own action' => ['pmp_course_enrollment', ['user', 'course']],
@@ -106,10 +106,10 @@ final class CaptureTest extends SiteTestCase
     }
 
     /**
-     * @dataProvider learning_plugins
+     * @dataProvider lms_plugins
      * @param list<string> $order
      */
-    public function test_an_enrolment_is_told_once(string $hook, array $order): void
+    public function test_an_enrolment_is_reported_once(string $hook, array $order): void
     {
         $course = (int) wp_insert_post(['post_title' => 'PMP exam preparation', 'post_status' => 'publish']);
         $arguments = ['user' => $this->customer(), 'course' => $course, 'list' => '', 'granted' => false];
@@ -138,7 +138,7 @@ final class CaptureTest extends SiteTestCase
         self::assertCount(2, $this->outbox(Kind::Conversion));
     }
 
-    public function test_somebody_of_whom_nobody_knows_when_they_registered_is_told_all_the_same(): void
+    public function test_a_user_with_an_unknown_registration_date_is_reported_anyway(): void
     {
         global $wpdb;
         $user = $this->customer();
@@ -218,7 +218,7 @@ final class CaptureTest extends SiteTestCase
 
     public function test_contact_form_7(): void
     {
-        $this->visit();
+        $this->start_session();
         WPCF7_Submission::$posted = ['your-name' => 'Ada', 'your-email' => 'ada@example.org', 'your-message' => 'How long is the course?'];
 
         do_action('wpcf7_submit', new WPCF7_ContactForm(), ['status' => 'validation_failed']);
@@ -232,7 +232,7 @@ final class CaptureTest extends SiteTestCase
 
     public function test_gravity_forms(): void
     {
-        $this->visit();
+        $this->start_session();
         $fields = [(object) ['type' => 'text', 'id' => 1], (object) ['type' => 'email', 'id' => 2]];
 
         do_action(
@@ -246,7 +246,7 @@ final class CaptureTest extends SiteTestCase
 
     public function test_wpforms(): void
     {
-        $this->visit();
+        $this->start_session();
 
         do_action(
             'wpforms_process_complete',
@@ -268,9 +268,9 @@ final class CaptureTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
-    public function test_what_goes_into_the_cart_is_told(): void
+    public function test_what_goes_into_the_cart_is_reported(): void
     {
-        $this->visit();
+        $this->start_session();
 
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
         do_action('woocommerce_applied_coupon', 'spring10');
@@ -282,9 +282,9 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(['coupon' => 'spring10'], $coupon['metadata']);
     }
 
-    public function test_what_is_no_product_is_not_told_of_the_cart(): void
+    public function test_what_is_no_product_is_not_summary_of_the_cart(): void
     {
-        $this->visit();
+        $this->start_session();
 
         foreach ([null, 0, '', 'rubbish', -1, new \stdClass(), []] as $rubbish) {
             do_action('woocommerce_add_to_cart', 'key', $rubbish, 1, $rubbish);
@@ -296,7 +296,7 @@ final class CaptureTest extends SiteTestCase
         self::assertEquals(['product_id' => '12', 'quantity' => 0.5], $this->outbox()[0]['payload']['metadata']);
     }
 
-    public function test_without_a_consent_what_somebody_looks_at_is_nobodys_business(): void
+    public function test_without_consent_page_views_are_not_recorded(): void
     {
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
         do_action('woocommerce_applied_coupon', 'spring10');
@@ -310,7 +310,7 @@ final class CaptureTest extends SiteTestCase
 
     public function test_a_consent_tool_has_the_last_word(): void
     {
-        $this->visit();
+        $this->start_session();
         add_filter('pmp_analytics_has_consent', '__return_false');
 
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
@@ -328,7 +328,7 @@ final class CaptureTest extends SiteTestCase
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
         self::assertSame([], $this->outbox(), 'nobody was asked yet');
 
-        $this->visit();
+        $this->start_session();
         \WP_Consent_Double::$answers['statistics'] = false;
         do_action('woocommerce_add_to_cart', 'key', 11, 2, 0, [], []);
         self::assertSame([], $this->outbox(), 'taken back since');

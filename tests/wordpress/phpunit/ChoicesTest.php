@@ -12,7 +12,7 @@ use WP_REST_Request;
  */
 final class ChoicesTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
     private const GRANTED = ['session_id' => 's-9f8e7d6c', 'choice' => 'granted', 'timestamp' => '2026-11-22T10:15:29.500Z'];
 
@@ -37,8 +37,8 @@ final class ChoicesTest extends SiteTestCase
         $this->choose(self::GRANTED);
         $this->choose(['choice' => 'denied', 'timestamp' => '2026-11-22T10:15:30Z'] + self::GRANTED);
 
-        $told = array_column($this->outbox(Kind::Consent), 'payload');
-        self::assertSame([true, false], array_column($told, 'analytics_tracking'));
+        $reported = array_column($this->outbox(Kind::Consent), 'payload');
+        self::assertSame([true, false], array_column($reported, 'analytics_tracking'));
     }
 
     public function test_an_answer_says_which_privacy_policy_could_be_read(): void
@@ -55,8 +55,8 @@ final class ChoicesTest extends SiteTestCase
     {
         $this->choose(['timestamp' => '2036-01-01T00:00:00Z'] + self::GRANTED);
 
-        $told = strtotime($this->outbox(Kind::Consent)[0]['payload']['timestamp']);
-        self::assertEqualsWithDelta($this->clock->now(), $told, 1);
+        $reported = strtotime($this->outbox(Kind::Consent)[0]['payload']['timestamp']);
+        self::assertEqualsWithDelta($this->clock->now(), $reported, 1);
     }
 
     /**
@@ -65,8 +65,8 @@ final class ChoicesTest extends SiteTestCase
     public static function odd(): array
     {
         return [
-            'no visit' => [['choice' => 'granted']],
-            'a visit with a name that is none' => [['session_id' => '../42'] + self::GRANTED],
+            'no session' => [['choice' => 'granted']],
+            'an invalid session id' => [['session_id' => '../42'] + self::GRANTED],
             'a name longer than the mesh takes' => [['session_id' => str_repeat('x', 201)] + self::GRANTED],
             'no answer' => [['choice' => 'perhaps'] + self::GRANTED],
             'a text' => ['granted'],

@@ -8,11 +8,11 @@ use WP_REST_Request;
 use WP_REST_Response;
 
 /**
- * What browsers tell through the shop's own address.
+ * What browsers report to the shop's own address.
  */
 final class CollectTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
     private const EVENT = [
         'id' => 'b-1',
@@ -99,7 +99,7 @@ final class CollectTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
-    public function test_an_address_that_somebody_typed_is_no_evidence(): void
+    public function test_an_address_that_a_visitor_typed_is_no_evidence(): void
     {
         $user = $this->customer();
         $this->drain();
@@ -215,7 +215,7 @@ final class CollectTest extends SiteTestCase
         self::assertSame(202, $this->post(['id' => 'a-minute-later'] + self::EVENT)->get_status());
     }
 
-    public function test_an_event_told_twice_waits_once(): void
+    public function test_an_event_reported_twice_waits_once(): void
     {
         $this->post(self::EVENT);
         $this->post(self::EVENT);
@@ -223,7 +223,7 @@ final class CollectTest extends SiteTestCase
         self::assertCount(1, $this->outbox());
     }
 
-    public function test_the_next_visit_delivers_what_cron_left_behind(): void
+    public function test_the_next_request_delivers_what_cron_did_not(): void
     {
         $this->add_events(['a', 'b']);
 
@@ -261,7 +261,7 @@ final class CollectTest extends SiteTestCase
 
     public function test_who_asks_for_deliveries_all_the_time_is_not_heard(): void
     {
-        for ($visit = 0; $visit < 120; ++$visit) {
+        for ($request = 0; $request < 120; ++$request) {
             rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
         }
         $this->add_events(['a']);
@@ -274,7 +274,7 @@ final class CollectTest extends SiteTestCase
     {
         $this->mesh->mood = 'hanging';
         $this->add_events(['a']);
-        for ($visit = 0; $visit < 50; ++$visit) {
+        for ($request = 0; $request < 50; ++$request) {
             rest_do_request(new WP_REST_Request('POST', '/pmp/v1/drain'));
         }
 

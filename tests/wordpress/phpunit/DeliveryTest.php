@@ -58,7 +58,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertCount(3, $this->mesh->calls);
     }
 
-    public function test_records_travel_alone_in_their_order_and_before_visits(): void
+    public function test_records_travel_alone_in_their_order_and_before_events(): void
     {
         $this->add_events(['e']);
         $this->queue->add(
@@ -125,7 +125,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertLessThan(50, count($this->mesh->calls));
     }
 
-    public function test_a_refused_record_does_not_stop_those_behind_it(): void
+    public function test_a_refused_record_does_not_stop_those_after_it(): void
     {
         $this->queue->add(
             new Message(Kind::Registration, 'r', ['email' => 'refuse-me']),
@@ -208,7 +208,7 @@ final class DeliveryTest extends SiteTestCase
         }
     }
 
-    public function test_a_throttled_shop_waits_for_as_long_as_it_is_told_to(): void
+    public function test_a_throttled_shop_waits_for_as_long_as_the_mesh_asks(): void
     {
         $this->mesh->mood = 'throttled';
         $this->add_events(['a']);
@@ -256,7 +256,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertCount(3, $this->mesh->accepted);
     }
 
-    public function test_after_an_outage_orders_and_people_arrive_before_visits(): void
+    public function test_after_an_outage_orders_and_people_arrive_before_events(): void
     {
         $this->add_events($this->ids(1500));
         $this->queue->add(new Message(Kind::Purchase, 'p', ['id' => 'p']));
@@ -331,7 +331,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertSame(0, $this->queue->state()->waiting);
     }
 
-    public function test_whoever_lost_the_lease_stops(): void
+    public function test_a_process_that_lost_the_lease_stops(): void
     {
         global $wpdb;
         $slow = new Lease($wpdb, $this->clock);
@@ -391,7 +391,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertSame(['a'], $this->mesh->deliveries);
     }
 
-    public function test_what_is_overdue_goes_behind_the_next_answer_though_nothing_was_recorded(): void
+    public function test_overdue_messages_go_after_the_next_response_though_nothing_was_recorded(): void
     {
         $of_another_request = new PMP_Event_Queue(null, $this->clock);
         $of_another_request->add($this->event('a'));
@@ -442,7 +442,7 @@ final class DeliveryTest extends SiteTestCase
         self::assertSame([], ActionScheduler_Double::$actions);
     }
 
-    public function test_a_schedule_that_somebody_cleared_comes_back(): void
+    public function test_a_cleared_schedule_comes_back(): void
     {
         wp_clear_scheduled_hook('pmp_analytics_drain');
 

@@ -12,7 +12,7 @@ use WP_REST_Request;
 use WP_REST_Response;
 
 /**
- * The mesh has erased somebody and tells this site.
+ * The mesh has erased a person and calls this site.
  */
 final class ErasuresTest extends SiteTestCase
 {
@@ -37,23 +37,23 @@ final class ErasuresTest extends SiteTestCase
         parent::tearDown();
     }
 
-    public function test_a_guest_is_forgotten_by_address_and_visit_and_the_mesh_is_not_called(): void
+    public function test_a_guest_is_erased_by_address_and_session_and_the_mesh_is_not_called(): void
     {
-        $this->visit();
+        $this->start_session();
         $order = new WC_Order();
         $order->set_props(['status' => 'completed', 'total' => '9.00', 'billing' => ['email' => 'ada@example.org']]);
         do_action('woocommerce_checkout_create_order', $order, []);
         $order->save();
         $this->say('by address', ['email' => 'Ada@example.org']);
-        $this->say('by visit', ['session_id' => 's-ada']);
-        $this->say('somebody else', ['session_id' => 's-eve', 'email' => 'eve@example.org']);
+        $this->say('by session', ['session_id' => 's-ada']);
+        $this->say('another person', ['session_id' => 's-eve', 'email' => 'eve@example.org']);
         $this->say('nobody', []);
         $before = count($this->mesh->calls);
 
-        self::assertSame(200, $this->told(self::ADA)->get_status());
+        self::assertSame(200, $this->call(self::ADA)->get_status());
 
         $left = array_column($this->outbox(Kind::Event), 'id');
-        self::assertSame(['somebody_else', 'nobody'], $left);
+        self::assertSame(['another_person', 'nobody'], $left);
         self::assertSame('', (new WC_Order($order->get_id()))->get_meta('_pmp_visit'));
         self::assertCount($before, $this->mesh->calls);
         self::assertSame([], $this->erased, 'what WordPress holds is left to the shop');
@@ -67,7 +67,7 @@ final class ErasuresTest extends SiteTestCase
         $this->say('of a deleted account', ['user_id' => '999']);
         $this->plugin->handle_course_enrollment($ada, 77);
 
-        $this->told(['wordpress_user_ids' => [(string) $ada, '999']]);
+        $this->call(['wordpress_user_ids' => [(string) $ada, '999']]);
 
         self::assertSame([], $this->outbox(Kind::Event));
         self::assertSame('', get_user_meta($ada, 'pmp_enrolled_77', true));
@@ -76,21 +76,21 @@ final class ErasuresTest extends SiteTestCase
     public function test_names_that_are_none_forget_nobody(): void
     {
         $this->say('nobody', []);
-        $this->told(['wordpress_user_ids' => ['', '0', 'x', 7], 'emails' => ['', 'x', []], 'session_ids' => '', 'anonymous_ids' => [1]]);
+        $this->call(['wordpress_user_ids' => ['', '0', 'x', 7], 'emails' => ['', 'x', []], 'session_ids' => '', 'anonymous_ids' => [1]]);
 
         self::assertCount(1, $this->outbox(Kind::Event));
     }
 
     public function test_a_repeated_call_is_answered_and_does_nothing(): void
     {
-        $this->told(self::ADA);
+        $this->call(self::ADA);
         $this->say('afterwards', ['email' => 'ada@example.org']);
 
-        $again = $this->told(self::ADA);
+        $again = $this->call(self::ADA);
 
         self::assertSame([200, true], [$again->get_status(), $again->get_data()['duplicate']]);
         self::assertCount(1, $this->outbox());
-        $this->told(self::ADA, ['webhook-id' => 'another']);
+        $this->call(self::ADA, ['webhook-id' => 'another']);
         self::assertSame([], $this->outbox());
     }
 
@@ -120,13 +120,13 @@ final class ErasuresTest extends SiteTestCase
     {
         $this->say('a', ['email' => 'ada@example.org']);
 
-        self::assertSame(401, $this->told(self::ADA, $changes)->get_status());
+        self::assertSame(401, $this->call(self::ADA, $changes)->get_status());
         self::assertCount(1, $this->outbox());
     }
 
     public function test_one_of_several_signatures_is_enough(): void
     {
-        self::assertSame(200, $this->told(self::ADA, ['further' => 'v1,b2xk v2,b3RoZXI= '])->get_status());
+        self::assertSame(200, $this->call(self::ADA, ['further' => 'v1,b2xk v2,b3RoZXI= '])->get_status());
     }
 
     public function test_without_a_secret_nobody_may_call(): void
@@ -134,13 +134,13 @@ final class ErasuresTest extends SiteTestCase
         foreach (['', 'whsec_', 'whsec_' . base64_encode('short')] as $secret) {
             delete_option(PMP_Config::OPTION);
             update_option(PMP_Config::OPTION, ['erasure_secret' => $secret]);
-            self::assertSame(401, $this->told(self::ADA, ['secret' => $secret])->get_status());
+            self::assertSame(401, $this->call(self::ADA, ['secret' => $secret])->get_status());
         }
     }
 
     public function test_what_is_no_erasure_is_refused(): void
     {
-        self::assertSame(400, $this->told(self::ADA, [], 'person.created')->get_status());
+        self::assertSame(400, $this->call(self::ADA, [], 'person.created')->get_status());
     }
 
     public function test_the_sites_own_erasers_run_where_the_shop_wants_it_and_ours_does_not_ask_the_mesh(): void
@@ -148,7 +148,7 @@ final class ErasuresTest extends SiteTestCase
         update_option(PMP_Config::OPTION, ['erasure_secret' => self::SECRET, 'erases_with_the_mesh' => true]);
         $before = count($this->mesh->calls);
 
-        self::assertSame(200, $this->told(self::ADA)->get_status());
+        self::assertSame(200, $this->call(self::ADA)->get_status());
 
         self::assertSame(['ada@example.org 1', 'ada@example.org 2'], $this->erased);
         self::assertCount($before, $this->mesh->calls);
@@ -160,9 +160,9 @@ final class ErasuresTest extends SiteTestCase
         $slow = fn () => $this->clock->move($this->erased === [] ? 20 : 0);
         add_action('pmp_tests_erased', $slow);
 
-        self::assertSame(503, $this->told(self::ADA)->get_status());
+        self::assertSame(503, $this->call(self::ADA)->get_status());
         remove_action('pmp_tests_erased', $slow);
-        self::assertSame(200, $this->told(self::ADA)->get_status());
+        self::assertSame(200, $this->call(self::ADA)->get_status());
 
         self::assertSame(['ada@example.org 1', 'ada@example.org 1', 'ada@example.org 2'], $this->erased);
     }
@@ -201,7 +201,7 @@ final class ErasuresTest extends SiteTestCase
      * @param array<string, mixed>  $data
      * @param array<string, string> $changes
      */
-    private function told(array $data, array $changes = [], string $type = 'person.erased'): WP_REST_Response
+    private function call(array $data, array $changes = [], string $type = 'person.erased'): WP_REST_Response
     {
         $body = (string) wp_json_encode(['type' => $type, 'timestamp' => gmdate('c'), 'data' => ['request' => 'r1'] + $data]);
         $id = $changes['webhook-id'] ?? 'r1-wordpress';

@@ -53,7 +53,7 @@ final class HookTest extends SiteTestCase
     {
         $fired = [];
         foreach (self::callbacks() as [$name, $callback, $accepted]) {
-            // What ends a request ends the test as well: it is wp-admin's own, behind a capability and a nonce.
+            // What ends a request would end the test as well; it is wp-admin's own, protected by a capability and a nonce.
             if (! $callback instanceof Hook || $name === 'shutdown' || str_starts_with($name, 'admin_post_')) {
                 continue;
             }

@@ -14,7 +14,7 @@ final class Mesh
     /** @var list<array{method: string, path: string, body: mixed, arguments: array<string, mixed>}> Every call, answered or not. */
     public array $calls = [];
 
-    /** @var array<string, array<string, mixed>> What was accepted, by call and id: told twice it is here once. */
+    /** @var array<string, array<string, mixed>> Accepted messages, by call and id: each is here once. */
     public array $accepted = [];
 
     /** @var list<string> Ids of events that were accepted, repetitions too. */
@@ -68,8 +68,8 @@ final class Mesh
             'throttled' => $this->response(429, $this->status(8, 'too many'), ['retry-after' => '120']),
             'broken' => $this->response(500, $this->status(13, 'internal')),
             default => match (true) {
-                $arguments['method'] === 'GET' => $this->tell($path),
-                isset($this->known["{$arguments['method']} {$path}"]) => $this->tell("{$arguments['method']} {$path}"),
+                $arguments['method'] === 'GET' => $this->known_answer($path),
+                isset($this->known["{$arguments['method']} {$path}"]) => $this->known_answer("{$arguments['method']} {$path}"),
                 default => $this->take($path, $body),
             },
         };
@@ -78,7 +78,7 @@ final class Mesh
     /**
      * @return array<string, mixed>
      */
-    private function tell(string $path): array
+    private function known_answer(string $path): array
     {
         return isset($this->known[$path]) ? $this->response(200, $this->known[$path]) : $this->response(404, $this->status(5, 'unknown'));
     }

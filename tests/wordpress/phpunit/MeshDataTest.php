@@ -76,7 +76,7 @@ final class MeshDataTest extends SiteTestCase
         }
 
         self::assertSame([false, true], [$result['items_removed'], $result['items_retained']]);
-        self::assertStringContainsString('goes on by itself', $result['messages'][0]);
+        self::assertStringContainsString('will continue automatically', $result['messages'][0]);
     }
 
     public function test_who_can_not_be_asked_is_named(): void
@@ -85,7 +85,7 @@ final class MeshDataTest extends SiteTestCase
             $this->mesh->mood = $mood;
             $result = $this->erased(1);
             self::assertSame([false, true, true], [$result['items_removed'], $result['items_retained'], $result['done']], $mood);
-            self::assertStringContainsString('was not told to erase', $result['messages'][0]);
+            self::assertStringContainsString('could not be requested from the mesh', $result['messages'][0]);
             self::assertInstanceOf(WP_Error::class, $this->exported(1));
         }
     }

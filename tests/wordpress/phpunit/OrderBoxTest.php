@@ -54,7 +54,7 @@ final class OrderBoxTest extends SiteTestCase
         $this->know(['payment_status' => 'partially_refunded', 'currency' => 'EUR', 'paid_amount' => 1199, 'refunded_amount' => 10.5]);
 
         self::assertSame(
-            '<p>Booked by the mesh as partially_refunded.</p><p>Paid 1,199.00 EUR, paid back 10.50 EUR.</p>',
+            '<p>Booked by the mesh as partially_refunded.</p><p>Paid 1,199.00 EUR, refunded 10.50 EUR.</p>',
             $this->shown(),
         );
         self::assertLessThanOrEqual(2, $this->mesh->calls[0]['arguments']['timeout'], 'nobody wants to wait for an order');
@@ -64,7 +64,7 @@ final class OrderBoxTest extends SiteTestCase
     {
         $this->know(['payment_status' => 'completed', 'currency' => 'EUR', 'paid_amount' => 1, 'is_staff' => true]);
 
-        self::assertStringContainsString('Left out of the figures', $this->shown());
+        self::assertStringContainsString('Left out of reports', $this->shown());
     }
 
     public function test_an_order_that_waits_says_for_how_long(): void
@@ -73,8 +73,8 @@ final class OrderBoxTest extends SiteTestCase
 
         $shown = $this->shown();
 
-        self::assertStringContainsString('<p>The mesh does not know this order.</p><p>The order has waited in the outbox for ', $shown);
-        self::assertSame(1, substr_count($shown, 'waited'));
+        self::assertStringContainsString('The mesh does not know this order.</p><p>The order has been waiting in the outbox for ', $shown);
+        self::assertSame(1, substr_count($shown, 'waiting'));
     }
 
     public function test_the_messages_of_another_order_are_not_this_ones(): void
@@ -101,13 +101,13 @@ final class OrderBoxTest extends SiteTestCase
         self::assertStringNotContainsString('<script>', $this->shown());
     }
 
-    public function test_a_mesh_that_can_not_be_asked_is_told_apart_from_one_that_knows_nothing(): void
+    public function test_a_mesh_that_cannot_be_reached_is_distinguished_from_an_unknown_order(): void
     {
         $this->mesh->mood = 'down';
-        self::assertSame('<p>The mesh can not be asked: Connection refused</p>', $this->shown());
+        self::assertSame('<p>The mesh could not be reached: Connection refused</p>', $this->shown());
 
         $this->mesh->mood = 'forbidden page';
-        self::assertSame('<p>The mesh can not be asked: HTTP 403</p>', $this->shown());
+        self::assertSame('<p>The mesh could not be reached: HTTP 403</p>', $this->shown());
     }
 
     public function test_a_mesh_that_is_known_to_be_away_is_not_asked(): void
@@ -117,7 +117,7 @@ final class OrderBoxTest extends SiteTestCase
         $this->drain();
         $calls = count($this->mesh->calls);
 
-        self::assertSame('<p>The mesh can not be asked: Operation timed out</p>', $this->shown());
+        self::assertSame('<p>The mesh could not be reached: Operation timed out</p>', $this->shown());
         self::assertCount($calls, $this->mesh->calls);
     }
 

@@ -16,7 +16,7 @@ use WC_Order_Refund;
  */
 final class OrdersTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
     /**
      * @return array<string, array{string, list<array{string, float}>}>
@@ -36,42 +36,42 @@ final class OrdersTest extends SiteTestCase
      * @dataProvider checkouts
      * @param list<array{string, float}> $expected
      */
-    public function test_a_checkout_is_told_once_for_each_state_it_reaches(string $step, array $expected): void
+    public function test_a_checkout_is_reported_once_for_each_state_it_reaches(string $step, array $expected): void
     {
         Trace::of_woocommerce()->play($step);
 
-        self::assertSame($expected, $this->told());
+        self::assertSame($expected, $this->reports());
         self::assertSame([], $this->mesh->calls, 'nobody waits for the mesh at the checkout');
     }
 
-    public function test_a_reloaded_thank_you_page_tells_nothing(): void
+    public function test_a_reloaded_thank_you_page_reports_nothing(): void
     {
         $trace = Trace::of_woocommerce();
         $trace->play('browser: thank-you page reloaded');
-        $before = $this->told();
+        $before = $this->reports();
 
         $trace->play('reload');
         $trace->play('reload');
 
         self::assertContains('woocommerce_thankyou', $trace->played);
         self::assertSame([['processing', 199.0]], $before);
-        self::assertSame($before, $this->told());
+        self::assertSame($before, $this->reports());
         self::assertSame([], $this->mesh->calls);
     }
 
-    public function test_a_new_order_is_never_told_without_its_total(): void
+    public function test_a_new_order_is_never_reported_without_its_total(): void
     {
         $trace = Trace::of_woocommerce();
 
         $trace->play('php: wc_create_order');
-        self::assertSame([['pending', 199.0]], $this->told());
+        self::assertSame([['pending', 199.0]], $this->reports());
 
         $trace->play('php: payment_complete');
         $trace->play('php: status completed');
-        self::assertSame([['pending', 199.0], ['processing', 199.0], ['completed', 199.0]], $this->told());
+        self::assertSame([['pending', 199.0], ['processing', 199.0], ['completed', 199.0]], $this->reports());
     }
 
-    public function test_refunds_are_told_before_the_state_they_lead_to(): void
+    public function test_refunds_are_reported_before_the_state_they_lead_to(): void
     {
         $trace = Trace::of_woocommerce();
         foreach (['php: wc_create_order', 'php: payment_complete', 'php: status completed'] as $step) {
@@ -91,7 +91,7 @@ final class OrdersTest extends SiteTestCase
         self::assertSame('asked by [e-mail]', $order[0]['payload']['reason']);
     }
 
-    public function test_an_order_that_fails_and_is_paid_later_is_told_at_each_step(): void
+    public function test_an_order_that_fails_and_is_paid_later_is_reported_at_each_step(): void
     {
         $trace = Trace::of_woocommerce();
 
@@ -108,7 +108,7 @@ final class OrdersTest extends SiteTestCase
                 ['processing', 199.0],
                 ['cancelled', 199.0],
             ],
-            $this->told(),
+            $this->reports(),
         );
     }
 
@@ -127,7 +127,7 @@ final class OrdersTest extends SiteTestCase
     /**
      * @dataProvider changes
      */
-    public function test_what_a_shop_takes_back_is_reported_whoever_does_it(string $file): void
+    public function test_what_a_shop_takes_back_is_reported_by_whatever_way(string $file): void
     {
         $trace = new Trace($file, ['total' => '33.33']);
         $steps = [
@@ -147,7 +147,7 @@ final class OrdersTest extends SiteTestCase
         foreach ($steps as $step => $expected) {
             $before = count($this->outbox());
             $trace->play($step);
-            self::assertEquals($expected, array_map(self::told_of(...), array_slice($this->outbox(), $before)), $step);
+            self::assertEquals($expected, array_map(self::summary_of(...), array_slice($this->outbox(), $before)), $step);
         }
     }
 
@@ -165,7 +165,7 @@ final class OrdersTest extends SiteTestCase
 
             $trace->play('refund deleted by PHP');
 
-            self::assertEquals([['deleted refund', null, '0']], array_map(self::told_of(...), array_slice($this->outbox(), $before)));
+            self::assertEquals([['deleted refund', null, '0']], array_map(self::summary_of(...), array_slice($this->outbox(), $before)));
         }
     }
 
@@ -186,7 +186,7 @@ final class OrdersTest extends SiteTestCase
         self::assertStringNotContainsString('site.invalid', (string) wp_json_encode($this->outbox()));
         self::assertEquals(
             [['refund', 10.0, '10'], ['cancelled', 33.33, 'deleted']],
-            array_map(self::told_of(...), array_slice($this->outbox(), -2)),
+            array_map(self::summary_of(...), array_slice($this->outbox(), -2)),
         );
     }
 
@@ -215,7 +215,7 @@ final class OrdersTest extends SiteTestCase
             $trace->play('reload');
         }
         self::assertSame([], $this->mesh->calls);
-        $told = array_column($this->outbox(Kind::Purchase), 'id');
+        $reported = array_column($this->outbox(Kind::Purchase), 'id');
 
         $this->drain();
         $this->clock->move(6 * 3600);
@@ -224,12 +224,12 @@ final class OrdersTest extends SiteTestCase
 
         $calls = array_keys($this->mesh->accepted);
         $tracked = array_filter($calls, static fn (string $call): bool => str_contains($call, 'purchases/track'));
-        self::assertEqualsCanonicalizing(array_map(static fn (string $id): string => "/api/v1/purchases/track {$id}", $told), $tracked);
+        self::assertEqualsCanonicalizing(array_map(static fn (string $id): string => "/api/v1/purchases/track {$id}", $reported), $tracked);
     }
 
-    public function test_the_visit_stays_with_the_order_when_a_payment_provider_tells_of_it(): void
+    public function test_the_session_stays_with_the_order_when_a_payment_provider_reports_it(): void
     {
-        $this->visit();
+        $this->start_session();
         $order = $this->order();
         do_action('woocommerce_checkout_create_order', $order, []);
         $order->save();
@@ -249,9 +249,9 @@ final class OrdersTest extends SiteTestCase
         ], array_intersect_key($payload['metadata'], array_flip(['ga_client_id', 'ga_session_id', 'fbp', 'fbc', 'ref'])));
     }
 
-    public function test_the_block_checkouts_order_keeps_its_visit_though_nobody_saves_it(): void
+    public function test_the_block_checkouts_order_keeps_its_session_without_being_saved(): void
     {
-        $this->visit();
+        $this->start_session();
         $order = $this->order();
         $order->save();
 
@@ -261,7 +261,7 @@ final class OrdersTest extends SiteTestCase
         self::assertSame('s-9f8e7d6c', $this->outbox(Kind::Purchase)[0]['payload']['session_id']);
     }
 
-    public function test_an_order_is_told_with_what_it_is_made_of(): void
+    public function test_an_order_is_reported_with_its_contents(): void
     {
         $course = $this->product('PMP exam preparation', 'courses');
         $guide = $this->product('Formula guide', 'guides');
@@ -327,10 +327,10 @@ final class OrdersTest extends SiteTestCase
         $this->end_of_request();
         remove_filter('woocommerce_order_is_paid_statuses', $paid);
 
-        self::assertSame(['completed', 'pending'], array_column($this->told(), 0));
+        self::assertSame(['completed', 'pending'], array_column($this->reports(), 0));
     }
 
-    public function test_a_refund_of_an_order_from_before_the_plugin_tells_the_order_first(): void
+    public function test_a_refund_of_an_order_from_before_the_plugin_reports_the_order_first(): void
     {
         $order = $this->order(['status' => 'completed']);
         $order->save();
@@ -393,7 +393,7 @@ final class OrdersTest extends SiteTestCase
 
     public function test_money_of_an_anonymised_order_goes_on_being_reported_with_nobody_in_it(): void
     {
-        $this->visit();
+        $this->start_session();
         $order = $this->order(['status' => 'completed', 'customer_id' => $this->customer()]);
         do_action('woocommerce_checkout_create_order', $order, []);
         $order->save();
@@ -414,9 +414,9 @@ final class OrdersTest extends SiteTestCase
         self::assertStringNotContainsString('deleted@site.invalid', $known);
     }
 
-    public function test_an_order_of_somebody_else_keeps_its_visit_when_another_is_anonymised(): void
+    public function test_an_order_of_another_buyer_keeps_its_session_when_another_is_anonymised(): void
     {
-        $this->visit();
+        $this->start_session();
         $other = $this->order();
         do_action('woocommerce_checkout_create_order', $other, []);
         $other->save();
@@ -439,7 +439,7 @@ final class OrdersTest extends SiteTestCase
         $this->change($order->get_id(), 'woocommerce_trash_order', ['status' => 'trash']);
         $this->change($order->get_id(), 'woocommerce_untrash_order', ['status' => 'processing']);
 
-        self::assertSame([['processing', 199.0], ['cancelled', 199.0], ['processing', 199.0]], $this->told());
+        self::assertSame([['processing', 199.0], ['cancelled', 199.0], ['processing', 199.0]], $this->reports());
         $payloads = array_column($this->outbox(Kind::Purchase), 'payload');
         self::assertSame([null, 'trashed', null], array_map(static fn (array $payload): ?string => $payload['reason'] ?? null, $payloads));
         self::assertSame(['2026-11-22T10:20:30Z'], array_unique(array_column($payloads, 'paid_at')), 'it was paid all the same');
@@ -460,7 +460,7 @@ final class OrdersTest extends SiteTestCase
         do_action('woocommerce_delete_order', $order->get_id());
         $this->end_of_request();
 
-        self::assertSame([['processing', 199.0], ['cancelled', 199.0]], $this->told());
+        self::assertSame([['processing', 199.0], ['cancelled', 199.0]], $this->reports());
         self::assertSame('deleted', $this->outbox(Kind::Purchase)[1]['payload']['reason']);
         self::assertCount(1, $this->outbox(Kind::Refund), 'what was paid back goes with the order, and was paid back');
     }
@@ -493,7 +493,7 @@ final class OrdersTest extends SiteTestCase
                 ['deleted refund', null, '0'],
                 ['cancelled', 100.0, 'deleted'],
             ],
-            array_map(self::told_of(...), $this->outbox()),
+            array_map(self::summary_of(...), $this->outbox()),
         );
     }
 
@@ -545,15 +545,15 @@ final class OrdersTest extends SiteTestCase
         $this->change($order->get_id(), 'woocommerce_update_order', ['status' => 'cancelled']);
         $this->change($order->get_id(), 'woocommerce_update_order', ['status' => 'processing', 'total' => '33.33']);
 
-        self::assertSame([['processing', 33.33], ['processing', 41.1], ['cancelled', 41.1], ['processing', 33.33]], $this->told());
+        self::assertSame([['processing', 33.33], ['processing', 41.1], ['cancelled', 41.1], ['processing', 33.33]], $this->reports());
         $times = array_column(array_column($this->outbox(Kind::Purchase), 'payload'), 'reported_at');
         self::assertLessThan($times[1], $times[0]);
         self::assertLessThan($times[2], $times[1]);
     }
 
-    public function test_a_renewal_has_no_visit_of_the_first_order(): void
+    public function test_a_renewal_has_no_session_of_the_first_order(): void
     {
-        $this->visit();
+        $this->start_session();
         $first = $this->order();
         do_action('woocommerce_checkout_create_order', $first, []);
         $first->save();
@@ -589,7 +589,7 @@ final class OrdersTest extends SiteTestCase
         do_action('woocommerce_checkout_create_order', null);
         $this->end_of_request();
 
-        self::assertSame([['processing', 199.0]], $this->told());
+        self::assertSame([['processing', 199.0]], $this->reports());
     }
 
     public function test_an_order_that_breaks_our_reading_does_not_break_the_checkout(): void
@@ -613,7 +613,7 @@ final class OrdersTest extends SiteTestCase
         self::assertSame([], $this->outbox());
     }
 
-    public function test_a_changed_amount_is_told_again_and_an_unchanged_order_is_not(): void
+    public function test_a_changed_amount_is_reported_again_and_an_unchanged_order_is_not(): void
     {
         $order = $this->order(['status' => 'processing', 'total' => '10.00']);
         $order->save();
@@ -625,13 +625,13 @@ final class OrdersTest extends SiteTestCase
         $order->save();
         $this->plugin->handle_woocommerce_purchase($order->get_id());
 
-        self::assertSame([['processing', 10.0], ['processing', 12.0]], $this->told());
+        self::assertSame([['processing', 10.0], ['processing', 12.0]], $this->reports());
     }
 
     /**
      * @return list<array{string, float}> Status and amount of each purchase that waits.
      */
-    private function told(): array
+    private function reports(): array
     {
         return array_map(
             static fn (array $message): array => [$message['payload']['payment_status'], (float) $message['payload']['amount']],
@@ -643,7 +643,7 @@ final class OrdersTest extends SiteTestCase
      * @param array<string, mixed> $message
      * @return array{string, float|null, string} What, how much, and why; of a refund, all that is paid back.
      */
-    private static function told_of(array $message): array
+    private static function summary_of(array $message): array
     {
         $payload = $message['payload'];
         if ($message['kind'] === 'purchase') {

@@ -94,7 +94,7 @@ final class OutboxTest extends SiteTestCase
         self::assertSame('written by a newer version of the plugin', $this->queue->reasons()[0]['reason']);
     }
 
-    public function test_a_full_outbox_refuses_visits_before_orders(): void
+    public function test_a_full_outbox_refuses_events_before_orders(): void
     {
         $config = new class extends PMP_Config {
             public function max_waiting(): int
@@ -140,7 +140,7 @@ final class OutboxTest extends SiteTestCase
         self::assertCount(3, $this->queue->due(3, 1 << 20));
     }
 
-    public function test_the_state_tells_how_long_the_oldest_has_waited(): void
+    public function test_the_state_has_the_age_of_the_oldest_message(): void
     {
         $this->add_events(['a']);
         $this->clock->move(90);

@@ -8,7 +8,7 @@ use PHPUnit\Framework\TestCase;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\ConsentPayload;
 use PMP\Analytics\Payload\EventPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\PurchasePayload;
 use PMP\Analytics\Payload\RegistrationPayload;
@@ -249,8 +249,8 @@ final class PayloadTest extends TestCase
 
     public function test_made_ids_sort_by_their_time_and_are_uuids(): void
     {
-        $early = Identifier::make(1_795_342_530.0);
-        $late = Identifier::make(1_795_342_530.002);
+        $early = Uuid::make(1_795_342_530.0);
+        $late = Uuid::make(1_795_342_530.002);
 
         self::assertMatchesRegularExpression('/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/', $early);
         self::assertLessThan($late, $early);

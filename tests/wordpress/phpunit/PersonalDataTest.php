@@ -29,10 +29,10 @@ final class PersonalDataTest extends SiteTestCase
     {
         $this->say('by address', ['email' => 'Ada@Example.org', 'session_id' => 's-ada']);
         $this->say('by account', ['user_id' => (string) $this->ada, 'metadata' => ['visitor_id' => 'b-ada']]);
-        $this->say('by visit', ['session_id' => 's-ada']);
+        $this->say('by session', ['session_id' => 's-ada']);
         $this->say('by browser', ['session_id' => 's-before', 'metadata' => ['visitor_id' => 'b-ada']]);
-        $this->say('an earlier visit of that browser', ['session_id' => 's-before']);
-        $this->say('somebody else', ['email' => 'eve@example.org', 'session_id' => 's-eve']);
+        $this->say('an earlier session of that browser', ['session_id' => 's-before']);
+        $this->say('another person', ['email' => 'eve@example.org', 'session_id' => 's-eve']);
         $this->say('somebody else in the same browser', ['user_id' => '999', 'metadata' => ['visitor_id' => 'b-ada']]);
         $this->say('nobody', []);
         $this->queue->add(new Message(Kind::Consent, 'c-1', ['analytics_tracking' => true], 'session:s-ada'));
@@ -40,11 +40,11 @@ final class PersonalDataTest extends SiteTestCase
 
         $exported = $this->exported();
 
-        $of_ada = ['by address', 'by account', 'by visit', 'by browser', 'an earlier visit', 'analytics_tracking', 'first_name'];
-        foreach ($of_ada as $told) {
-            self::assertStringContainsString($told, $exported);
+        $of_ada = ['by address', 'by account', 'by session', 'by browser', 'an earlier session', 'analytics_tracking', 'first_name'];
+        foreach ($of_ada as $reported) {
+            self::assertStringContainsString($reported, $exported);
         }
-        self::assertStringNotContainsString('somebody else', $exported);
+        self::assertStringNotContainsString('another person', $exported);
         self::assertStringNotContainsString('nobody', $exported);
         self::assertStringNotContainsString('nobody', $this->exported('stranger@example.org'));
     }
@@ -58,9 +58,9 @@ final class PersonalDataTest extends SiteTestCase
         self::assertStringContainsString('bad', $this->exported());
     }
 
-    public function test_the_visit_kept_on_an_order_and_enrolments_are_exported(): void
+    public function test_the_session_kept_on_an_order_and_enrolments_are_exported(): void
     {
-        $this->visit();
+        $this->start_session();
         $this->order();
         $this->plugin->handle_course_enrollment($this->ada, 77);
 
@@ -71,7 +71,7 @@ final class PersonalDataTest extends SiteTestCase
         self::assertStringContainsString('77', $exported);
     }
 
-    public function test_what_is_erased_is_not_told(): void
+    public function test_what_is_erased_is_not_reported(): void
     {
         $this->say('a', ['email' => self::ADA, 'session_id' => 's-ada']);
         $this->say('b', ['session_id' => 's-ada']);
@@ -86,9 +86,9 @@ final class PersonalDataTest extends SiteTestCase
         self::assertFalse($this->erased()['items_removed'], 'nothing is left');
     }
 
-    public function test_a_sale_that_waits_is_told_without_its_buyer_and_without_what_people_wrote(): void
+    public function test_a_sale_that_waits_is_reported_without_its_buyer_and_without_free_text(): void
     {
-        $this->visit();
+        $this->start_session();
         $order = $this->order();
         $refund = new WC_Order_Refund();
         $refund->set_props(['parent' => $order, 'amount' => '9.00', 'reason' => 'Ada Lovelace asked']);

@@ -16,12 +16,12 @@ use WC_Order;
  */
 final class PublicFaceTest extends SiteTestCase
 {
-    protected const IS_TOLD_BY_THE_PLUGIN = true;
+    protected const RECORDS_VALID_PAYLOADS = true;
 
     public function test_a_page_view_by_hand(): void
     {
         $plugin = new PMP_Analytics_Plugin();
-        $this->visit();
+        $this->start_session();
 
         $data = ['page_url' => 'https://example.com/test-page', 'user_id' => 123, 'session_id' => 'test-session'];
         $result = $plugin->track_page_view($data);
@@ -78,7 +78,7 @@ final class PublicFaceTest extends SiteTestCase
     {
         global $wpdb;
         $first = $this->page();
-        $this->visit();
+        $this->start_session();
         $_SERVER['REMOTE_ADDR'] = '198.51.100.7';
         $queries = $wpdb->num_queries;
         $second = $this->page();

@@ -20,12 +20,12 @@ use WC_Data;
 use WC_Order;
 
 /**
- * A test in a real site. What it writes is rolled back; what it would send goes to a double of the mesh.
+ * A test in a real site. Its writes are rolled back, and its calls go to a double of the mesh.
  */
 abstract class SiteTestCase extends TestCase
 {
-    /** What these tests record comes from the plugin alone, so that the mesh's rules can be held against it. */
-    protected const IS_TOLD_BY_THE_PLUGIN = false;
+    /** Whether these tests record messages through the plugin only, so that they can be validated with the mesh's rules. */
+    protected const RECORDS_VALID_PAYLOADS = false;
 
     protected MovedClock $clock;
 
@@ -57,7 +57,7 @@ abstract class SiteTestCase extends TestCase
     {
         global $wpdb;
         remove_filter('pre_http_request', [$this->mesh, 'answer']);
-        if (static::IS_TOLD_BY_THE_PLUGIN && is_string($file = getenv('PMP_TOLD'))) {
+        if (static::RECORDS_VALID_PAYLOADS && is_string($file = getenv('PMP_RECORDED'))) {
             foreach ($this->outbox() as $message) {
                 file_put_contents($file, wp_json_encode(['test' => $this->toString()] + $message) . "\n", FILE_APPEND);
             }
@@ -79,7 +79,7 @@ abstract class SiteTestCase extends TestCase
     }
 
     /**
-     * Another process delivers for as long as it likes.
+     * Delivers everything that is due, as another process would.
      */
     protected function drain(): void
     {
@@ -159,9 +159,9 @@ abstract class SiteTestCase extends TestCase
     }
 
     /**
-     * The visit that the tracker's cookies tell of.
+     * Sets the tracker's cookies of a session.
      */
-    protected function visit(): void
+    protected function start_session(): void
     {
         $_COOKIE = [
             'pmp_session' => 's-9f8e7d6c',

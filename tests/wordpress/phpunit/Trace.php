@@ -14,7 +14,7 @@ use WC_Order_Refund;
  * arguments, statuses and totals of the recording.
  *
  * The order in the database follows the recording where WooCommerce saves: when it is new, when its status changes and when
- * its total does. (The checkout also saves copies that are behind; those change nothing.)
+ * its total does. (The checkout also saves outdated copies; those change nothing.)
  */
 final class Trace
 {

@@ -1,36 +1,36 @@
-// Asks visitors for their consent, and tells the shop what they answered. The tracker loads it where somebody has to be asked,
-// where the page lets people change their mind, and when an answer changes; every other page does without.
+// The consent banner, and the report of answers to the shop. The tracker loads it if a visitor has to be asked, if the page lets
+// visitors change their choice, and when an answer changes; other pages don't need it.
 
 const BANNER = '[data-pmp-banner]';
 const CHOICE = '[data-pmp-consent]';
-const TOLD = 'pmp.told';
-// Over the page, so that nothing moves; in the colours of the visitor's system. By script: a policy may forbid style attributes.
+const REPORTED = 'pmp.reported';
+// Over the page, so that nothing moves; in system colours. Styled by script, since a policy may forbid style attributes.
 const BOX = 'position:fixed;inset:auto 0 0 0;z-index:2147483647;max-height:50vh;overflow:auto;padding:1rem;box-sizing:border-box;'
   + 'color-scheme:light dark;background:Canvas;color:CanvasText;border-top:1px solid;font:16px/1.5 system-ui,sans-serif';
-// Both answers are as easy to see and to give.
+// Both answers are equally easy to see and to give.
 const BUTTONS = 'display:inline-grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:.75rem;margin-top:.5rem';
 const BUTTON = 'min-width:8rem;min-height:2.75rem;margin:0;padding:.5rem 1rem;font:inherit;cursor:pointer;'
   + 'background:ButtonFace;color:ButtonText;border:2px solid ButtonText;border-radius:.25rem';
 
 const listening = new WeakSet();
-/** What the banner was opened again with. */
+/** The button that reopened the banner. */
 let opener;
 
 /**
- * Does what a state of consent asks for.
+ * Reacts to a state of consent.
  *
- * @param {Window} window the page's
+ * @param {Window} window window of the page
  * @param {{route: string, title: string, text: string, yes: string, no: string, policy?: {url: string, text: string}}} words
- *   address for answers, and what the banner says
- * @param {boolean} asking nobody has answered yet, and no consent tool asks
+ *   address for answers, and texts of the banner
+ * @param {boolean} asking whether the visitor has not answered yet and no consent tool asks
  * @param {string} state what the visitor allows now: `granted`, `denied` or `unknown`
- * @param {string} [last] what it was before on this page; nothing when the page begins
- * @param {string} cookie the cookies from before the change
+ * @param {string} [last] the previous state on this page; undefined at its start
+ * @param {string} cookie the cookies before the change
  */
 export function follow(window, words, asking, state, last, cookie) {
   listen(window, words);
   show(window, words, asking);
-  if (last && state !== 'unknown') tell(window, words.route, state, cookie);
+  if (last && state !== 'unknown') report(window, words.route, state, cookie);
 }
 
 function listen(window, words) {
@@ -53,12 +53,12 @@ function listen(window, words) {
   }, true);
 }
 
-/** Shows or hides the theme's banner; where there is none, one is made. */
+/** Shows or hides the theme's banner; creates one if there is none. */
 function show({ document }, words, asking) {
   let banner = document.querySelector(BANNER);
   if (!banner && asking) {
     banner = made(document, words);
-    // First in the page's order, so that the keyboard comes to it at once.
+    // First in the page's order, so that it has keyboard focus first.
     document.body.prepend(banner);
   }
   if (banner) banner.hidden = !asking;
@@ -86,17 +86,17 @@ function element(document, name, attributes, style, text = '') {
   return made;
 }
 
-/** Tells an answer of the visit that begins or ends with it. Without a visit nobody is known who could have answered. */
-function tell({ document, fetch, sessionStorage }, route, state, cookie) {
+/** Reports the answer for the session that begins or ends with it. Without a session there is no identifier to report it for. */
+function report({ document, fetch, sessionStorage }, route, state, cookie) {
   const [, id] = /(?:^|; )pmp_session=([\w.:-]+)/.exec(cookie) ?? /(?:^|; )pmp_session=([\w.:-]+)/.exec(document.cookie) ?? [];
-  const told = `${id} ${state}`;
-  // A consent tool that answers late says the same on every page.
-  if (!id || stored(() => sessionStorage.getItem(TOLD)) === told) return;
-  stored(() => (state === 'granted' ? sessionStorage.setItem(TOLD, told) : sessionStorage.removeItem(TOLD)));
+  const answer = `${id} ${state}`;
+  // A consent tool that answers late repeats its answer on every page.
+  if (!id || stored(() => sessionStorage.getItem(REPORTED)) === answer) return;
+  stored(() => (state === 'granted' ? sessionStorage.setItem(REPORTED, answer) : sessionStorage.removeItem(REPORTED)));
   const body = JSON.stringify({ session_id: id, choice: state, timestamp: new Date().toISOString() });
   fetch(route, { method: 'POST', keepalive: true, headers: { 'content-type': 'text/plain' }, body }).catch(() => {});
 }
 
 function stored(use) {
-  try { return use(); } catch { return undefined; } // storage may be switched off
+  try { return use(); } catch { return undefined; } // storage may be disabled
 }

@@ -5,13 +5,13 @@ declare(strict_types=1);
 namespace PMP\Analytics;
 
 /**
- * Loads PMP\Analytics\A\B from A/B.php (PSR-4), and the four global classes of the public face from files of their names.
+ * Loads PMP\Analytics\A\B from A/B.php (PSR-4), and the four global classes of the public API from files of the same name.
  */
 final class Autoloader
 {
     private const PREFIX = __NAMESPACE__ . '\\';
 
-    private const PUBLIC_FACE = ['PMP_Analytics_Plugin', 'PMP_API_Client', 'PMP_Config', 'PMP_Event_Queue'];
+    private const PUBLIC_CLASSES = ['PMP_Analytics_Plugin', 'PMP_API_Client', 'PMP_Config', 'PMP_Event_Queue'];
 
     public function __construct(private readonly string $folder)
     {
@@ -26,7 +26,7 @@ final class Autoloader
     {
         if (str_starts_with($class, self::PREFIX)) {
             $path = str_replace('\\', '/', substr($class, strlen(self::PREFIX)));
-        } elseif (in_array($class, self::PUBLIC_FACE, true)) {
+        } elseif (in_array($class, self::PUBLIC_CLASSES, true)) {
             $path = $class;
         } else {
             return;

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics;
 
 /**
- * Tells the time. Tests move it, so that a long outage takes no time.
+ * The current time. Tests move it, so that they can simulate long outages.
  */
 class Clock
 {
@@ -18,7 +18,7 @@ class Clock
     }
 
     /**
-     * Nothing happens for so many seconds. Only wp-admin waits.
+     * Sleeps for this many seconds. Only wp-admin does.
      */
     public function wait(float $seconds): void
     {

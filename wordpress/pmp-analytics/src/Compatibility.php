@@ -7,8 +7,8 @@ namespace PMP\Analytics;
 use Automattic\WooCommerce\Utilities\FeaturesUtil;
 
 /**
- * Tells WooCommerce that orders are only touched through its CRUD API, and that the block checkout is known; and the WP Consent
- * API that it is asked.
+ * Declares to WooCommerce that orders are accessed through its CRUD API only and that the block checkout is supported, and to the
+ * WP Consent API that this plugin respects it.
  */
 final class Compatibility implements Registerable
 {

@@ -9,8 +9,8 @@ use PMP\Analytics\Capture\Guard;
 use Throwable;
 
 /**
- * A callback that WordPress calls for us. All are added here, so that none can break a page: other plugins fire hooks with what
- * their authors thought of, and PHP refuses a wrong type with an error that nobody would catch.
+ * A callback for a WordPress hook. All are added here, so that none can break a page: other plugins fire hooks with arguments of
+ * unexpected types, for which PHP throws an error that nothing would catch.
  */
 final class Hook
 {
@@ -19,7 +19,7 @@ final class Hook
     }
 
     /**
-     * @param callable $callback Called with what it declares; whatever else comes is reported, and nothing happens.
+     * @param callable $callback An argument of a type that it does not declare is logged and ignored.
      */
     public static function action(string $name, callable $callback, int $priority = 10, int $arguments = 1): void
     {
@@ -27,7 +27,7 @@ final class Hook
     }
 
     /**
-     * @param callable $callback Its answer replaces the first argument, which stays as it is when the callback fails.
+     * @param callable $callback Returns the filtered value; if it fails, the value stays unchanged.
      */
     public static function filter(string $name, callable $callback, int $priority = 10, int $arguments = 1): void
     {
@@ -37,7 +37,7 @@ final class Hook
     public function __invoke(mixed ...$arguments): mixed
     {
         try {
-            // As WordPress itself would call it: a number that comes as text is a number.
+            // Like WordPress itself, without strict types: a numeric string is accepted as a number.
             return call_user_func_array($this->callback, $arguments);
         } catch (Throwable $error) {
             Guard::report($error);

@@ -14,7 +14,7 @@ use PMP\Analytics\Rest\RateLimit;
 use PMP_Config;
 
 /**
- * Makes the plugin's tables, and removes them when the plugin is deleted.
+ * Creates the plugin's tables, and removes them when the plugin is deleted.
  */
 final class Installer implements Registerable
 {
@@ -23,8 +23,8 @@ final class Installer implements Registerable
     private const SCHEMA_OPTION = 'pmp_analytics_schema';
 
     /**
-     * Sites of a network are activated without a call for each of them, and updates call no activation at all:
-     * so every request looks whether the tables are of this version. The option is autoloaded; looking costs nothing.
+     * Neither the sites of a network nor updates trigger the activation hook, so every request checks the version of the
+     * tables. The option is autoloaded, so the check costs nothing.
      */
     public function register(): void
     {
@@ -40,7 +40,7 @@ final class Installer implements Registerable
     }
 
     /**
-     * Rows stay: what was recorded is delivered when the plugin comes back.
+     * Rows stay: they are delivered once the plugin is active again.
      */
     public static function deactivate(): void
     {

@@ -7,13 +7,13 @@ use PMP\Analytics\Api\Token;
 use PMP\Analytics\Clock;
 
 /**
- * Speaks to the mesh's gateway: one call, one answer, no retries. Only deliveries and wp-admin call it, never a page or a checkout.
+ * HTTP client of the mesh's gateway, without retries. Only deliveries and wp-admin use it, never a page or a checkout.
  */
 class PMP_API_Client
 {
     private const TIMEOUT_SECONDS = 8;
 
-    /** What the slowest line that we wait for carries, so that a large batch is not given up for ever. */
+    /** Throughput of the slowest supported connection, so that a large batch does not time out forever. */
     private const BYTES_PER_SECOND = 65_536;
 
     private const MAX_ANSWER_BYTES = 1 << 20;
@@ -33,8 +33,8 @@ class PMP_API_Client
     /**
      * @param string $path    Begins with a slash.
      * @param string $json    Body; empty for none.
-     * @param int    $seconds How long to wait for the answer to a small body.
-     * @param int    $max_bytes How much of an answer is read; a longer one is cut, and no JSON any more.
+     * @param int    $seconds Timeout for a small body.
+     * @param int    $max_bytes Longest answer; a longer one is truncated and therefore not valid JSON.
      */
     public function call(
         string $method,
@@ -44,7 +44,7 @@ class PMP_API_Client
         int $max_bytes = self::MAX_ANSWER_BYTES,
     ): Reply {
         if (! $this->config->is_complete()) {
-            return new Reply(0, null, 'The gateway is not set up.');
+            return new Reply(0, null, 'The gateway is not configured.');
         }
         $headers = [
             'Accept' => 'application/json',
@@ -54,14 +54,14 @@ class PMP_API_Client
         $request = [
             'method' => $method,
             'timeout' => $seconds + intdiv(strlen($json), self::BYTES_PER_SECOND),
-            // A redirect would carry the key to wherever it points.
+            // A redirect would send the key to another host.
             'redirection' => 0,
             'sslverify' => true,
             'limit_response_size' => $max_bytes,
             'user-agent' => 'pmp-analytics',
             'headers' => $json === '' ? $headers : $headers + ['Content-Type' => 'application/json'],
         ];
-        // Not wp_safe_remote_request(): it refuses private networks, where a gateway may well stand.
+        // Not wp_safe_remote_request(): it refuses private networks, where a gateway may be.
         $request += $json === '' ? [] : ['body' => $json];
         return $this->reply(wp_remote_request($this->config->gateway_url() . $path, $request));
     }

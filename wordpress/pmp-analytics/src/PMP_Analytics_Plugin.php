@@ -13,7 +13,7 @@ use PMP\Analytics\Capture\Forms;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
-use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Capture\Visitor;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\AfterResponse;
 use PMP\Analytics\Delivery\Command;
@@ -25,7 +25,7 @@ use PMP\Analytics\Delivery\Schedule;
 use PMP\Analytics\Installer;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\PurchasePayload;
 use PMP\Analytics\Privacy\MeshData;
@@ -43,8 +43,8 @@ use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\TrackerScript;
 
 /**
- * The plugin's public face and composition root. Themes and other plugins call its track_*() methods; each answers whether
- * the record is in the outbox. Nothing is sent while they run.
+ * The plugin's public API and composition root. Themes and other plugins call its track_*() methods; each returns whether the
+ * record is in the outbox. They never call the network.
  */
 class PMP_Analytics_Plugin
 {
@@ -91,7 +91,7 @@ class PMP_Analytics_Plugin
     }
 
     /**
-     * The one that listens to WordPress.
+     * The instance that is registered with WordPress.
      */
     public static function instance(): self
     {
@@ -106,8 +106,8 @@ class PMP_Analytics_Plugin
     }
 
     /**
-     * @param array<string, mixed> $data Fields of the event, such as page_url, page_title, referrer, metadata; what the request
-     *     knows of its visitor is filled in.
+     * @param array<string, mixed> $data Fields of the event, such as page_url, page_title, referrer, metadata; facts about
+     *     the visitor are added from the request.
      */
     public function track_page_view(array $data = []): bool
     {
@@ -126,7 +126,7 @@ class PMP_Analytics_Plugin
     }
 
     /**
-     * @param string               $type What was reached: lead, signup, enrollment, trial.
+     * @param string               $type Type of the conversion: lead, signup, enrollment, trial.
      * @param array<string, mixed> $data Fields of the conversion, such as value, currency, email.
      */
     public function track_conversion(string $type, array $data = []): bool
@@ -145,7 +145,7 @@ class PMP_Analytics_Plugin
     }
 
     /**
-     * A sale that is no order of WooCommerce; those are told without being asked.
+     * A sale outside of WooCommerce; WooCommerce's orders are reported automatically.
      *
      * @param array<string, mixed> $order_data Fields of the purchase: order_id, amount, currency, user_id or email, lines, ...
      */
@@ -166,16 +166,16 @@ class PMP_Analytics_Plugin
     }
 
     /**
-     * Tells an order as it stands now, unless the mesh has been told so already.
+     * Reports an order as it stands, unless that was reported already.
      */
     public function handle_woocommerce_purchase(int $order_id): void
     {
         $this->orders->touched($order_id);
-        $this->orders->tell_touched();
+        $this->orders->report_touched();
     }
 
     /**
-     * What this request has put into the outbox; anything but an event has its kind for a type.
+     * The messages that this request has put into the outbox; for other messages than events, the kind is the event type.
      *
      * @return list<array<string, mixed>>
      */
@@ -199,7 +199,7 @@ class PMP_Analytics_Plugin
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
-            new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::way_to_finish()),
+            new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::finisher()),
             new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
             $backfill,
             new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
@@ -228,9 +228,9 @@ class PMP_Analytics_Plugin
     {
         $now = $this->clock->now();
         $user_id = get_current_user_id();
-        $known = ['user_id' => $user_id > 0 ? (string) $user_id : ''] + Visit::current()->facts();
+        $known = ['user_id' => $user_id > 0 ? (string) $user_id : ''] + Visitor::current()->facts();
         $facts = $data + $known + ['timestamp' => $now];
-        $facts['id'] = Clean::name($facts['id'] ?? '') ?: Identifier::make($now);
+        $facts['id'] = Clean::id($facts['id'] ?? '') ?: Uuid::make($now);
         return $facts;
     }
 }

@@ -28,7 +28,7 @@ class PMP_Config
     ];
 
     /**
-     * Address of the mesh's gateway, without a slash at the end; empty while nobody has set it.
+     * Address of the mesh's gateway, without a trailing slash; empty if not configured.
      */
     public function gateway_url(): string
     {
@@ -36,7 +36,7 @@ class PMP_Config
     }
 
     /**
-     * Names this shop to the gateway.
+     * Identifies this shop to the gateway.
      */
     public function api_key(): string
     {
@@ -52,7 +52,7 @@ class PMP_Config
     }
 
     /**
-     * Shared with the mesh, which signs its calls with it: `whsec_` and base64; empty while it may not call.
+     * Shared with the mesh, which signs its calls with it: `whsec_` and base64; if empty, its calls are refused.
      */
     public function erasure_secret(): string
     {
@@ -60,7 +60,7 @@ class PMP_Config
     }
 
     /**
-     * True when WordPress's own erasers run as well when the mesh erases somebody.
+     * Whether an erasure by the mesh also runs the erasers of WordPress and its plugins.
      */
     public function erases_with_the_mesh(): bool
     {
@@ -68,7 +68,7 @@ class PMP_Config
     }
 
     /**
-     * True when there is somebody to deliver to.
+     * True when messages can be delivered.
      */
     public function is_complete(): bool
     {
@@ -76,7 +76,7 @@ class PMP_Config
     }
 
     /**
-     * Personal data and keys travel by TLS, or don't leave this machine or its private network.
+     * Personal data and keys are sent over TLS, or stay on this machine or in its private network.
      */
     public function is_safe_address(): bool
     {
@@ -94,7 +94,7 @@ class PMP_Config
     }
 
     /**
-     * Whose visits and orders are not the shop's business: what people with these roles do is staff's.
+     * Roles of the shop's staff, whose actions are not recorded.
      *
      * @return list<string>
      */
@@ -110,7 +110,7 @@ class PMP_Config
     }
 
     /**
-     * True when nothing may be told of a visitor who has not agreed; false when it may until they object.
+     * True if visitors are recorded only after they have agreed; false if until they object.
      */
     public function requires_consent(): bool
     {
@@ -118,7 +118,7 @@ class PMP_Config
     }
 
     /**
-     * How many messages may wait. Visits are refused above it; orders and people still get in up to its double.
+     * Maximum of waiting messages. Above it events are refused; orders and users are accepted up to twice as many.
      */
     public function max_waiting(): int
     {
@@ -126,7 +126,7 @@ class PMP_Config
     }
 
     /**
-     * True when wp-config.php decides, so that the settings page can't.
+     * True if the setting is a constant in wp-config.php, so that the settings page can't change it.
      */
     public function is_fixed(string $name): bool
     {

@@ -12,8 +12,8 @@ use PMP\Analytics\Queue\Table;
 use PMP\Analytics\Queue\Unreadable;
 
 /**
- * The durable outbox: what is recorded is a row of the site's own database, written in the request that records it, and
- * stays until the mesh has answered for it. Nothing here speaks to the network.
+ * The durable outbox: each message is a row of the site's own database, written in the request that records it, and stays until
+ * the mesh has confirmed it. Nothing here calls the network.
  */
 class PMP_Event_Queue
 {
@@ -21,7 +21,7 @@ class PMP_Event_Queue
 
     private const PAGE = 500;
 
-    /** Scope of what a browser said, in rows from before events had a context. */
+    /** Scope of browsers' events in rows from before events had a context. */
     private const BROWSERS = 'track';
 
     private readonly Table $table;
@@ -39,15 +39,15 @@ class PMP_Event_Queue
     {
         $this->config = $config ?? new PMP_Config();
         $this->clock = $clock ?? new Clock();
-        // Read when it is needed: most requests record nothing, and the key is a query.
+        // Loaded on demand: most requests record nothing, and the key takes a query.
         $this->cipher = $cipher;
         $this->table = $table ?? Table::of_this_site();
     }
 
     /**
-     * Records messages, all or none of them. One that waits already under its id is not recorded again.
+     * Records messages, all or none of them. A message whose id is waiting already is not recorded again.
      *
-     * @return bool False when the queue is full or the database refuses: the caller goes on without.
+     * @return bool False if the queue is full or the database fails: the caller continues without them.
      */
     public function add(Message ...$messages): bool
     {
@@ -58,7 +58,7 @@ class PMP_Event_Queue
         if ($this->is_full($messages) || ! $this->table->insert($rows, $this->now())) {
             foreach ($messages as $message) {
                 /**
-                 * A message was not recorded, and is lost unless its teller tells it again.
+                 * A message was not recorded, and is lost unless it is reported again.
                  *
                  * @param Message $message
                  */
@@ -71,7 +71,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * What this request recorded.
+     * The messages that this request recorded.
      *
      * @return list<Message>
      */
@@ -81,7 +81,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Messages whose time has come: what gives way behind the others, then the oldest first. One that can't be read any more is set aside.
+     * Messages that are due: first those that don't give way, then the oldest first. Unreadable messages are set aside.
      *
      * @return list<StoredMessage>
      */
@@ -100,7 +100,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * The mesh has them.
+     * Removes messages that the mesh has confirmed.
      */
     public function delivered(StoredMessage ...$messages): void
     {
@@ -110,7 +110,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Everything that is here and can be read, set aside or not, in the order of its numbers.
+     * All readable messages, waiting or set aside, in order of their numbers.
      *
      * @return Generator<int, StoredMessage>
      */
@@ -130,7 +130,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Somebody does not want it told.
+     * Deletes a message whose person objects.
      */
     public function forget(StoredMessage $message): void
     {
@@ -138,7 +138,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Tells something else in a message's place, under its id.
+     * Replaces the payload of a message and keeps its id.
      *
      * @param array<string, mixed> $payload
      */
@@ -149,7 +149,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * The mesh failed on them: not before so many seconds again.
+     * Postpones messages that the mesh failed to process.
      *
      * @param non-empty-list<StoredMessage> $messages
      */
@@ -159,7 +159,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * The mesh will never take it: a person should look.
+     * Sets aside a message that the mesh will never accept, for an administrator to look at.
      */
     public function set_aside(StoredMessage $message, string $reason): void
     {
@@ -167,7 +167,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Tries again what was set aside.
+     * Sends messages that were set aside again.
      */
     public function requeue(): void
     {
@@ -175,7 +175,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Why messages were set aside, newest first.
+     * Messages that were set aside, with their reasons, newest first.
      *
      * @return list<array{kind: string, message_id: string, reason: string}>
      */
@@ -185,7 +185,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * What is said of an order of WooCommerce and has not arrived, oldest first.
+     * Messages about a WooCommerce order that were not delivered yet, oldest first.
      *
      * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside; times are
      *     milliseconds since 1970.
@@ -196,7 +196,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Seconds for which the oldest of the waiting has waited; 0 without any.
+     * Age of the oldest waiting message in seconds; 0 without any.
      */
     public function oldest_age(): float
     {
@@ -204,7 +204,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * True when more than so many wait.
+     * True if more than this many messages are waiting.
      */
     public function holds_more_than(int $messages): bool
     {
@@ -217,7 +217,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * Forgets what nobody looked at for a long time.
+     * Deletes messages that were set aside long ago.
      */
     public function tidy(): void
     {
@@ -286,7 +286,7 @@ class PMP_Event_Queue
     }
 
     /**
-     * A payload moved to another row can't be opened.
+     * Authenticated with the payload, so that it can't be moved to another row.
      */
     private function binding(string $kind, string $id): string
     {

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics;
 
 /**
- * A part of the plugin that listens to WordPress. Only register() adds hooks: making an object changes nothing.
+ * A part of the plugin with hooks. Only register() adds them: constructors have no side effects.
  */
 interface Registerable
 {

@@ -9,8 +9,8 @@ use PMP\Analytics\Rest\CollectRoute;
 use PMP_Config;
 
 /**
- * Puts the tracker into the shop's pages: one module, deferred, with settings that are the same for every visitor, so that
- * a page cache may keep the page.
+ * Adds the tracker to the shop's pages: one module, deferred, with settings that are the same for every visitor, so that pages
+ * can be cached.
  */
 final class TrackerScript implements Registerable
 {
@@ -37,7 +37,7 @@ final class TrackerScript implements Registerable
     }
 
     /**
-     * Lets people change their mind: a button that asks them again.
+     * A button that asks visitors again, so that they can change their choice.
      */
     public function choices_button(): string
     {
@@ -45,7 +45,7 @@ final class TrackerScript implements Registerable
     }
 
     /**
-     * WordPress knows modules since 6.5 only.
+     * WordPress supports modules only since version 6.5.
      */
     public function as_module(string $tag, string $handle): string
     {
@@ -53,7 +53,7 @@ final class TrackerScript implements Registerable
             return $tag;
         }
         /**
-         * Settings of the tracker, as assets/README.md names them. The same for every visitor, or page caches mix them up.
+         * Settings of the tracker, documented in assets/README.md. They must be the same for every visitor because of page caches.
          *
          * @param array<string, mixed> $settings
          */
@@ -63,7 +63,7 @@ final class TrackerScript implements Registerable
             'consent' => $this->config->requires_consent() ? 'required' : 'assumed',
             'ask' => $this->ask(),
         ]);
-        // No text of a setting can end the element it stands in.
+        // Escaped so that no setting can close the script element.
         $island = sprintf(
             '<script type="application/json" id="pmp-settings">%s</script>',
             wp_json_encode($settings, JSON_UNESCAPED_SLASHES | JSON_HEX_TAG | JSON_HEX_AMP),
@@ -73,7 +73,7 @@ final class TrackerScript implements Registerable
     }
 
     /**
-     * What asks a visitor whom no consent tool asks.
+     * Settings of the consent banner, for sites without a consent tool.
      *
      * @return array<string, mixed>
      */
@@ -85,7 +85,7 @@ final class TrackerScript implements Registerable
             'route' => $this->address(ChoicesRoute::PATH),
             'title' => __('May we count your visit?', 'pmp-analytics'),
             'text' => __(
-                'To know which of our pages help people we keep an id in your browser, if you let us. You may change your mind.',
+                'To learn which of our pages help people, we store an id in your browser if you allow it. You can change your mind.',
                 'pmp-analytics',
             ),
             'yes' => __('Yes, you may', 'pmp-analytics'),

@@ -3,7 +3,7 @@
 /**
  * Template Name: Landing
  *
- * Where campaigns lead to: what the page itself says, the free guide, and the way to the prices.
+ * Landing page of campaigns: the page's content, the free guide, and a link to the prices.
  */
 
 declare(strict_types=1);

@@ -3,7 +3,7 @@
 /**
  * Template Name: Lead
  *
- * The free guide alone.
+ * Only the free guide.
  */
 
 declare(strict_types=1);

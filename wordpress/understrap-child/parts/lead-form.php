@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The lead form, and what it says once it was sent.
+ * The lead form, and its message after submission.
  *
  * @var array{name: string, email_field: string, name_field: string, trap_field: string, is_sent: bool, is_invalid: bool} $args
  */

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The shop's products side by side, each with a way to buy it.
+ * The shop's products side by side, each with a button to buy it.
  */
 
 declare(strict_types=1);

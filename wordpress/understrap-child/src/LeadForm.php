@@ -5,10 +5,10 @@ declare(strict_types=1);
 namespace PMP\Theme;
 
 /**
- * The form in which a visitor leaves an e-mail address for the free guide. PMP Analytics is told on the server, so that a
- * lead counts without JavaScript, too, and the tracker leaves the form alone (`data-pmp-ignore`).
+ * The form for the free guide with an e-mail address. It is reported to PMP Analytics on the server, so that a lead counts without
+ * JavaScript, too, and the tracker ignores the form (`data-pmp-ignore`).
  *
- * It has no nonce: the page comes from a cache and is the same for everybody, and whoever posts gets nothing but a page.
+ * It has no nonce: the page is cached and the same for everybody, and a forged submission gains nothing.
  */
 final class LeadForm
 {
@@ -16,7 +16,7 @@ final class LeadForm
 
     private const NAME = 'lead_form';
 
-    /** Nobody sees this field; who fills it in is a program. */
+    /** An invisible field that only bots fill in. */
     private const TRAP = 'lead_website';
 
     private const SENT = 'guide';
@@ -46,7 +46,7 @@ final class LeadForm
     }
 
     /**
-     * @param string $name Of the form, as the mesh will call it.
+     * @param string $name Name of the form in the mesh.
      */
     public static function print(string $name): void
     {
@@ -62,7 +62,7 @@ final class LeadForm
     }
 
     /**
-     * @return string|null Null for what was not sent, or not as a text.
+     * @return string|null Null if the field was not sent, or is not a string.
      */
     private function posted(string $field): ?string
     {

@@ -5,14 +5,14 @@ declare(strict_types=1);
 namespace PMP\Theme;
 
 /**
- * What the pages load: nothing that they wait for, and the data layer, which is the same for every visitor.
+ * The scripts of the pages, none of them render-blocking, and the data layer, which is the same for every visitor.
  */
 final class Scripts
 {
-    /** Understrap wants it in the head, where a page waits for it. */
+    /** Understrap enqueues it in the head, where it blocks rendering. */
     private const TO_THE_END = ['jquery', 'jquery-core', 'jquery-migrate'];
 
-    /** Nothing of a page waits for them. WordPress knows how since 6.3, and does not where another script would miss them. */
+    /** Loaded deferred. WordPress supports this since 6.3, unless another script depends on them. */
     private const DEFERRED = ['jquery-core', 'jquery-migrate', 'understrap-scripts'];
 
     public function register(): void
@@ -32,7 +32,7 @@ final class Scripts
     }
 
     /**
-     * Who has answered the question of consent may change their mind.
+     * A link for visitors who want to change their consent.
      */
     public function consent_link(): void
     {
@@ -43,7 +43,7 @@ final class Scripts
     }
 
     /**
-     * Tells the tracker what a page shows, whether it is there already or comes later.
+     * Pushes what a page shows to the tracker, whether it is loaded already or not.
      *
      * @param array<string, mixed> $metadata
      */

@@ -2,10 +2,10 @@ const CAMPAIGN = /^(utm_(source|medium|campaign|term|content)|ref|epik|\w*(cl?k?
 const PRIVATE = /^(key|code|login|state)$|mail|nonce|pass|phone|secret|token/i;
 const ADDRESS_LENGTH = 4096;
 
-/** The beginning of a text. Half a surrogate pair would make a whole batch malformed. */
+/** Truncates a text. Half a surrogate pair would make a whole batch malformed. */
 export const clip = (text, length) => String(text ?? '').slice(0, length).replace(/\p{Cs}/gu, '');
 
-/** A page's address without what is nobody's business: order keys, tokens, e-mail addresses. A fragment stays if it is a route. */
+/** A page's URL without sensitive parameters: order keys, tokens, e-mail addresses. A fragment stays if it is a route. */
 export function address(href) {
   let url;
   try { url = new URL(href); } catch { return ''; }
@@ -14,12 +14,12 @@ export function address(href) {
   return clip(url, ADDRESS_LENGTH);
 }
 
-/** The part of a query that says which campaign or partner brought the visitor; empty for none. */
+/** The parameters of a query that identify a campaign or partner; empty if there are none. */
 export function campaign(search) {
   return new URLSearchParams([...new URLSearchParams(search)].filter(([name]) => CAMPAIGN.test(name))).toString();
 }
 
-/** Campaign parameters as the mesh names them. */
+/** Campaign parameters under the mesh's names. */
 export function utm(query) {
   const found = {};
   for (const [name, value] of new URLSearchParams(query)) if (name.startsWith('utm_')) found[name.slice(4)] = clip(value, 255);

@@ -1,32 +1,31 @@
 import { Store, newId } from './store.js';
 
-const EVENT_BYTES = 32_768; // what the mesh takes
-const BODY_BYTES = 60_000; // browsers let 64 KiB of requests outlive their page
+const EVENT_BYTES = 32_768; // the mesh's limit
+const BODY_BYTES = 60_000; // browsers' limit of requests that outlive their page is 64 KiB
 const BATCH = 50;
 const QUEUE = 500;
 const REQUEST_MS = 10_000;
 const ORPHAN_MS = 60_000;
-const SEEN_MS = 200; // until a tab has surely seen what another one stored
+const SEEN_MS = 200; // until a tab has certainly seen the writes of another
 const LONGEST_WAIT_MS = 3_600_000;
 
-/** The beginning of a key, which sorts by time. */
+/** Prefix of a key, which sorts by time. */
 const stamp = (ms, count = 0) => `q.${(ms * 1000 + count % 1000).toString(36)}`;
 const bytes = (event) => new Blob([JSON.stringify(event)]).size;
 
 /**
- * Brings events to the mesh. They lie in a queue that outlives the page; each belongs to a tab, which alone tells it: what
- * other tabs take out of the storage is seen too late to share a queue. A tab hands its events from page to page, and a
- * page that begins adopts those of tabs that are gone.
+ * Delivers events to the mesh. They are in a queue that outlives the page. Each belongs to one tab, and only that tab sends it:
+ * other tabs' deletions become visible too late to share a queue. A tab passes its events on from page to page, and a new page
+ * adopts those of closed tabs.
  *
- * An event leaves the queue when the mesh has answered for it, never before. Its id stays the same, so that telling it
- * again is harmless.
+ * An event leaves the queue only when the mesh has confirmed it. Its id stays the same, so that sending it again is harmless.
  */
 export class AnalyticsAPIClient {
   #settings;
   #window;
   #store;
   #tab;
-  /** Name of the tab, once it has told something. */
+  /** Name of the tab, once it has queued an event. */
   #me;
   #running;
   #timer;
@@ -34,17 +33,17 @@ export class AnalyticsAPIClient {
   #count = 0;
   /** Promises of `trackEvent`, by event id. */
   #callers = new Map();
-  /** Keys of what is on its way. */
+  /** Keys of events in flight. */
   #flying = new Set();
 
   /**
    * @param {object} settings the shop's own REST route, or the gateway
    * @param {string} [settings.route] address of the route
-   * @param {string} [settings.drain] address that makes the shop send on what waits there
+   * @param {string} [settings.drain] address that makes the shop deliver its outbox
    * @param {string} [settings.endpoint] address of the gateway, up to and including `/api`
    * @param {string} [settings.apiKey] the browser's API key
    * @param {string} [settings.token] a token of scope `track`
-   * @param {string} [settings.tokenUrl] where to POST for one instead; answers `{token, expires_in}`
+   * @param {string} [settings.tokenUrl] where to POST for one instead; returns `{token, expires_in}`
    */
   constructor(settings, window = globalThis) {
     this.#settings = settings;
@@ -52,18 +51,18 @@ export class AnalyticsAPIClient {
     this.#store = new Store(() => window.localStorage);
     this.#tab = new Store(() => window.sessionStorage);
     window.addEventListener?.('online', () => {
-      // A network that is back ends our own patience, not what the mesh asked for.
+      // A restored network ends the client's own backoff, not a pause that the mesh asked for.
       if (!this.#store.get('wait')?.asked) this.#store.remove('wait');
       this.flush();
     });
   }
 
   /**
-   * Tells an event now.
+   * Sends an event now.
    *
-   * @param {object} event as the mesh takes it; `id` and `timestamp` are made where missing
+   * @param {object} event in the mesh's format; missing `id` and `timestamp` are added
    * @returns {Promise<{success: true, event_id: string}>} rejects when the mesh refused the event, or when it could not
-   *   be told: then it stays queued and is tried again
+   *   be sent: then it stays queued and is retried
    */
   async trackEvent(event) {
     const id = this.enqueue(event);
@@ -73,16 +72,16 @@ export class AnalyticsAPIClient {
     });
   }
 
-  /** The events that wait for an answer, the oldest first. */
+  /** The unconfirmed events, the oldest first. */
   getQueuedEvents() {
     return this.#queue('').map(([, event]) => event);
   }
 
   /**
-   * Keeps an event for the next `flush`. In a full queue the oldest makes room.
+   * Queues an event for the next `flush`. If the queue is full, the oldest is dropped.
    *
    * @returns {string} the event's id
-   * @throws {RangeError} for an event that the mesh would refuse for its size
+   * @throws {RangeError} if the event is too large for the mesh
    */
   enqueue(event) {
     const kept = { ...event, id: event.id || newId(), timestamp: event.timestamp || new Date().toISOString() };
@@ -93,7 +92,7 @@ export class AnalyticsAPIClient {
     return kept.id;
   }
 
-  /** Tells what is queued, on a page that has queued something: on another one the visitor may not have agreed. Never rejects. */
+  /** Sends the queue, if this page has queued an event: on another page the visitor may not have agreed. Never rejects. */
   async flush() {
     clearTimeout(this.#timer);
     if (this.#me && this.#store.names('q.').length) {
@@ -102,15 +101,15 @@ export class AnalyticsAPIClient {
     return this.#running;
   }
 
-  /** Flushes after so many milliseconds. */
+  /** Flushes after this many milliseconds. */
   flushLater(ms) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.flush(), ms);
   }
 
   /**
-   * Hands the queue to the tab's next page. Unless that one is of the shop too, it is told now: no answer can be heard, so
-   * the events stay, and are told again later.
+   * Passes the queue on to the tab's next page. Unless that is a page of the shop, the queue is also sent now: no answer can be
+   * received, so the events stay queued and are sent again later.
    */
   unload(inside) {
     if (!this.#me) return;
@@ -123,7 +122,7 @@ export class AnalyticsAPIClient {
     else if (this.#token()) this.#send(body).catch(() => {});
   }
 
-  /** Forgets the queue and all that was stored for it. */
+  /** Deletes the queue and everything stored for it. */
   purge() {
     clearTimeout(this.#timer);
     [...this.#store.names('q.'), 'wait', 'claim'].forEach((key) => this.#store.remove(key));
@@ -133,16 +132,16 @@ export class AnalyticsAPIClient {
   }
 
   /**
-   * One request.
+   * Sends one request.
    *
-   * @returns {Promise<object>} the mesh's answer: `results` has a verdict for each event. Rejects with `status`, and
+   * @returns {Promise<object>} the mesh's answer: `results` has a result for each event. Rejects with `status`, and
    *   `retryAfter` in milliseconds.
    */
   async makeRequest(events) {
     if (!this.#settings.route && !this.#token()) await this.#fetchToken();
     const response = await this.#send(JSON.stringify({ events }));
     const answer = await response.json().catch(() => null);
-    // A captive portal says 200, too: only a verdict counts.
+    // A captive portal answers 200, too: only results count.
     if (answer?.results?.length === events.length || (response.ok && answer?.success && !answer.results)) return answer;
     if (response.status === 401) this.#tab.remove('token');
     const after = response.headers.get('retry-after');
@@ -179,20 +178,20 @@ export class AnalyticsAPIClient {
     this.#tab.set('token', { token, until: Date.now() + (seconds - 30) * 1000 });
   }
 
-  /** Stores an event under a key of its own: time, and tab. */
+  /** Stores an event under a key of time and tab. */
   #keep(event) {
     this.#me ??= this.#tab.get('tab') ?? newId();
-    this.#tab.remove('tab'); // a tab that is duplicated gets a name of its own
+    this.#tab.remove('tab'); // a duplicated tab gets its own name
     this.#store.set(`${stamp(Date.now(), this.#count++)}.${this.#me}`, event);
   }
 
-  /** Keys and events of this tab, or of all with an empty name. */
+  /** Keys and events of this tab, or of all tabs with an empty name. */
   #queue(tab = this.#me) {
     return this.#store.names('q.').filter((key) => key.endsWith(tab))
       .map((key) => [key, this.#store.get(key)]).filter(([, event]) => event);
   }
 
-  /** Takes over what has waited for so long that its tab must be gone. Of pages that begin together, the last one does. */
+  /** Takes over events that are so old that their tab must be closed. Of pages that start together, the last one does. */
   async #adopt() {
     const latest = stamp(Date.now() - ORPHAN_MS);
     const orphan = ([key]) => key < latest;
@@ -214,13 +213,13 @@ export class AnalyticsAPIClient {
     return this.#queue().filter(wanted).slice(0, this.#size).filter(fits);
   }
 
-  /** Milliseconds until the mesh may be asked again. */
+  /** Milliseconds until the mesh may be called again. */
   #patience() {
     const wait = this.#store.get('wait')?.until - Date.now();
-    return wait <= LONGEST_WAIT_MS ? wait : 0; // longer than we ever wait: the clock was set back
+    return wait <= LONGEST_WAIT_MS ? wait : 0; // longer than the maximum: the clock was set back
   }
 
-  /** Tells one batch; true if there may be more. */
+  /** Sends one batch; true if there may be more. */
   async #deliver() {
     const wait = this.#patience();
     if (wait > 0) {
@@ -229,14 +228,14 @@ export class AnalyticsAPIClient {
     }
     const batch = this.#batch();
     if (!batch.length) {
-      // Whatever is not in the queue any more, another page has adopted and told.
+      // Events that left the queue were adopted and sent by another page.
       for (const [id, { resolve }] of this.#callers) resolve({ success: true, event_id: id });
       return this.#callers.clear();
     }
     this.#flying = new Set(batch.map(([key]) => key));
     try {
       const { results, event_id, overdue } = await this.makeRequest(batch.map(([, event]) => event));
-      // Nobody waits for it: the shop sends on what its cron has left behind.
+      // In the background: the shop delivers overdue messages.
       if (overdue) this.#post(this.#settings.drain).catch(() => {});
       batch.forEach((entry, at) => {
         const verdict = results?.[at] ?? { success: true, event_id };
@@ -247,7 +246,7 @@ export class AnalyticsAPIClient {
       this.#size = BATCH;
     } catch (error) {
       if (error.status !== 400 && error.status !== 413) return this.#postpone(error);
-      // Halved until the bad event stands alone.
+      // Halved until the invalid event is alone.
       if (batch.length > 1) this.#size = batch.length >> 1;
       else this.#refused(batch[0], error.message);
     } finally { this.#flying.clear(); }
@@ -261,7 +260,7 @@ export class AnalyticsAPIClient {
     else console.warn(error.message);
   }
 
-  /** Takes an event out of the queue; who waits for it, if anybody does. */
+  /** Removes an event from the queue and returns its caller, if there is one. */
   #settle([key, { id }]) {
     const caller = this.#callers.get(id);
     this.#store.remove(key);
@@ -269,12 +268,12 @@ export class AnalyticsAPIClient {
     return caller;
   }
 
-  /** Waits 1, 2, 4 ... 30 s, or what the mesh asked for; other tabs and later pages wait as well. */
+  /** Waits 1, 2, 4 ... 30 s, or as long as the mesh asked; other tabs and later pages wait as well. */
   #postpone(error) {
     const tries = this.#store.get('wait')?.tries ?? 0;
     const asked = error.retryAfter > 0;
     const ms = asked ? Math.min(error.retryAfter, LONGEST_WAIT_MS) : Math.min(1000 * 2 ** tries, 30_000);
-    if (this.#store.names('q.').length) { // else it was purged meanwhile, and nothing may be stored
+    if (this.#store.names('q.').length) { // otherwise it was purged meanwhile, and nothing may be stored
       this.#store.set('wait', { until: Date.now() + ms, tries: tries + 1, asked });
       this.flushLater(ms);
     }

@@ -2,15 +2,15 @@ export const GRANTED = 'granted';
 export const DENIED = 'denied';
 export const UNKNOWN = 'unknown';
 
-/** What the visitor allows, whoever asks for it: the browser, a consent tool with the WP Consent API, or our own banner. */
+/** The visitor's consent, from the browser, a consent tool with the WP Consent API, or the tracker's own banner. */
 export class Consent {
   #settings;
   #window;
   #store;
-  /** What a consent tool said on this page. */
+  /** Answer of a consent tool on this page. */
   #said;
 
-  /** @param {() => void} changed called whenever the answer may be another one */
+  /** @param {() => void} changed called whenever the answer may have changed */
   constructor(settings, window, store, changed) {
     this.#settings = settings;
     this.#window = window;
@@ -26,7 +26,7 @@ export class Consent {
     window.addEventListener('storage', ({ key }) => { if (key?.endsWith('consent')) changed(); });
   }
 
-  /** One of `granted`, `denied`, `unknown`. A browser that says no (GPC, DNT) is believed, whatever else is said. */
+  /** One of `granted`, `denied`, `unknown`. A browser's no (GPC, DNT) takes precedence. */
   get state() {
     const { globalPrivacyControl, doNotTrack } = this.#window.navigator;
     if (globalPrivacyControl || doNotTrack === '1') return DENIED;
@@ -35,27 +35,28 @@ export class Consent {
     return this.#said ?? this.#store.get('consent') ?? (this.#settings.consent === 'assumed' ? GRANTED : UNKNOWN);
   }
 
-  /** Whether a consent tool has told what it knows: then its silence is a no. */
+  /** Whether a consent tool has finished loading: from then on no answer means no. */
   get settled() {
     const { wp_consent_type: type, wp_fallback_consent_type: fallback, waitfor_consent_hook: wait } = this.#window;
     return type ?? (!wait && fallback);
   }
 
-  /** Whether a landing may lie in `sessionStorage` before the visitor has answered. */
+  /** Whether a landing may be kept in `sessionStorage` before the visitor has answered. */
   get mayHold() {
     return this.#settings.hold === 'session' || (this.settled && this.#allows('statistics-anonymous'));
   }
 
-  /** Keeps the answer to our own banner. */
+  /** Stores the answer to the tracker's own banner. */
   choose(answer) {
     this.#said = undefined;
     this.#store.set('consent', answer);
   }
 
   /**
-   * Tells the page of the state. What asks for it, and tells the shop of an answer, few pages need: it lies in a file of its own.
+   * Announces the state to the page. The banner, and the report of an answer to the shop, are in a separate file, which few pages
+   * need.
    *
-   * @param {string} [last] the state before, on this page; the visit is still that one's
+   * @param {string} [last] the previous state on this page, to which the session still belongs
    */
   announce(state, last) {
     const { document } = this.#window;
@@ -68,7 +69,7 @@ export class Consent {
     document.dispatchEvent(new CustomEvent('pmp:consent', { detail: state }));
   }
 
-  /** Whether a consent tool asks. Without one, the WP Consent API says yes to everything, and that is no consent. */
+  /** Whether a consent tool asks. Without one, the WP Consent API says yes to everything, which is not consent. */
   get #managed() {
     return this.settled || this.#window.waitfor_consent_hook || this.#allows(this.#settings.category) === false;
   }

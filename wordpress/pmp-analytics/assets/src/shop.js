@@ -4,10 +4,10 @@ import { Tracker } from './tracker.js';
 export { AnalyticsAPIClient };
 
 /**
- * Starts the tracker of a page whose settings lie in `<script type="application/json" id="pmp-settings">`. They are the
- * same for every visitor, so that a page cache may keep them.
+ * Starts the tracker of a page with settings in `<script type="application/json" id="pmp-settings">`. They are the same for
+ * every visitor, so that pages can be cached.
  *
- * What was pushed to `window.pmp` before is told as well. Afterwards `window.pmp` is the tracker.
+ * Events that were pushed to `window.pmp` before are tracked as well. Afterwards `window.pmp` is the tracker.
  */
 export function start(window) {
   const { document, pmp } = window;
@@ -19,7 +19,7 @@ export function start(window) {
     tracker.start();
     for (const event of pmp ?? []) tracker.push(event);
   };
-  // A page rendered ahead may never be seen.
+  // A prerendered page may never be shown.
   if (document.prerendering) document.addEventListener('prerenderingchange', begin, { once: true });
   else begin();
 }

@@ -1,17 +1,17 @@
 const PREFIX = 'pmp.';
 
-/** An id as the mesh takes it. Pages without TLS have no `randomUUID`. */
+/** A new id in the mesh's format. Pages without TLS have no `randomUUID`. */
 export const newId = () => crypto.randomUUID?.()
   ?? [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(36)).join('-');
 
-/** Values that outlive the page; where the browser refuses to store, they live as long as the page does. */
+/** Values that outlive the page or, if the browser refuses to store them, live as long as the page. */
 export class Store {
   #memory = new Map();
   #area;
 
-  /** @param {() => Storage} open the area; asking for it throws where storage is switched off */
+  /** @param {() => Storage} open returns the area; throws if storage is disabled */
   constructor(open) {
-    try { this.#area = open(); } catch { /* memory has to do */ }
+    try { this.#area = open(); } catch { /* falls back to memory */ }
   }
 
   get(name) {
@@ -34,7 +34,7 @@ export class Store {
     this.#area?.removeItem(key);
   }
 
-  /** The names that begin so, sorted. */
+  /** The names with this prefix, sorted. */
   names(start) {
     return [...Object.keys(this.#area ?? {}), ...this.#memory.keys()]
       .filter((key) => key.startsWith(PREFIX + start)).map((key) => key.slice(PREFIX.length)).sort();

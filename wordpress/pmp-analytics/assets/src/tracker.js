@@ -2,36 +2,36 @@ import { address, clip, marks } from './address.js';
 import { AnalyticsAPIClient } from './client.js';
 import { Consent, DENIED, GRANTED, UNKNOWN } from './consent.js';
 import { Store } from './store.js';
-import { Visit } from './visit.js';
+import { Session } from './session.js';
 
 const HELD = 50;
-const SOON_MS = 200; // so that what happens together is told together
-const TITLE_MS = 50; // themes set the title just after they have changed the address
-const LEAVING_MS = 5000; // a page that takes longer to be replaced is not on the way any more
+const SOON_MS = 200; // so that simultaneous events share a request
+const TITLE_MS = 50; // themes set the title just after changing the address
+const LEAVING_MS = 5000; // a page that takes longer to be replaced will stay
 
-/** Watches a page, and tells the mesh what the visitor allows. */
+/** Tracks a page as far as the visitor allows. */
 export class Tracker {
   #settings;
   #window;
   #consent;
-  #visit;
+  #session;
   #state;
-  /** Events of this page that wait for an answer to the question of consent; nowhere but here. */
+  /** Events of this page that wait for consent, in memory only. */
   #held = [];
-  /** The fields that all events of the page share. */
+  /** Fields shared by all events of the page. */
   #page = {};
-  /** Since when the page is seen; undefined while it is not. */
+  /** Time since when the page has been visible; undefined while it is not. */
   #since;
   #depth = 0;
   #gone = false;
-  /** When the visitor last set out for another page of the shop. */
+  /** Time of the last navigation to another page of the shop. */
   #inside = 0;
 
   constructor(settings, window) {
     this.#settings = { consent: 'required', category: 'statistics', ...settings };
     this.#window = window;
     const store = new Store(() => window.localStorage);
-    this.#visit = new Visit(window, store, new Store(() => window.sessionStorage));
+    this.#session = new Session(window, store, new Store(() => window.sessionStorage));
     this.#consent = new Consent(this.#settings, window, store, () => this.#follow());
     /** @type {AnalyticsAPIClient} */
     this.client = new AnalyticsAPIClient(settings, window);
@@ -42,14 +42,14 @@ export class Tracker {
     return this.#consent.state;
   }
 
-  /** Keeps the visitor's answer: `granted` or `denied`. */
+  /** Stores the visitor's answer: `granted` or `denied`. */
   set consent(answer) {
     this.#consent.choose(answer);
     this.#follow();
   }
 
   /**
-   * Tells an event of the theme or of a plugin, such as `{event_type: 'view_item', metadata: {course_id: 'pmp'}}`. Before
+   * Tracks an event of the theme or a plugin, such as `{event_type: 'view_item', metadata: {course_id: 'pmp'}}`. Before
    * consent it waits, after a denial it is dropped.
    */
   push({ event_type, ...fields }) {
@@ -63,11 +63,11 @@ export class Tracker {
       user_agent: clip(this.#window.navigator.userAgent, 1024),
       ...fields,
     };
-    if (this.#state === GRANTED) this.#tell(event);
+    if (this.#state === GRANTED) this.#track(event);
     else if (this.#state === UNKNOWN && this.#held.length < HELD) this.#held.push(event);
   }
 
-  /** Begins to watch. */
+  /** Starts tracking. */
   start() {
     const window = this.#window;
     const { document, history, navigation } = window;
@@ -96,7 +96,7 @@ export class Tracker {
     navigation?.addEventListener('navigate', ({ destination }) => {
       if (destination.sameDocument || !destination.url.startsWith(`${window.location.origin}/`)) return;
       this.#inside = Date.now();
-      this.client.flushLater(LEAVING_MS); // what is sent now would lose its answer
+      this.client.flushLater(LEAVING_MS); // the page could not receive the answer
     });
     const moved = () => setTimeout(() => this.#view(), TITLE_MS);
     for (const name of ['pushState', 'replaceState']) {
@@ -110,7 +110,7 @@ export class Tracker {
     this.#view();
   }
 
-  /** Tells of the page, if it is another one than before. */
+  /** Tracks a page view, unless it is still the same page. */
   #view() {
     const { document, location } = this.#window;
     const page_url = address(location.href);
@@ -118,14 +118,14 @@ export class Tracker {
     if (page_url === last) return;
     this.#leave();
     this.#page = { page_url, page_title: clip(document.title, 500), referrer: last ?? address(document.referrer) };
-    this.#visit.arrive(!last, this.#consent.state === UNKNOWN && this.#consent.mayHold);
+    this.#session.arrive(!last, this.#consent.state === UNKNOWN && this.#consent.mayHold);
     this.#since = document.hidden ? undefined : Date.now();
     this.#depth = 0;
     this.#scrolled();
     this.push({ event_type: 'page_view', metadata: marks(document.querySelector('[data-pmp-page]')) });
   }
 
-  /** Tells how long the page was seen, and how much of it. */
+  /** Tracks how long the page was visible, and how much of it. */
   #leave() {
     if (!this.#since || !this.#page.page_url) return;
     const seconds = Math.round((Date.now() - this.#since) / 100) / 10;
@@ -145,7 +145,7 @@ export class Tracker {
     this.push({ event_type: element.dataset.pmpEvent || 'click', metadata });
   }
 
-  /** Tells that a form was sent, and never what is in it, but for the address of a lead. */
+  /** Tracks the submission of a form, but none of its contents except a lead's address. */
   #submitted(form) {
     if ('pmpIgnore' in form.dataset) return;
     const metadata = { form: clip(form.getAttribute('id') || form.getAttribute('name'), 255), ...marks(form) };
@@ -155,11 +155,11 @@ export class Tracker {
     });
   }
 
-  #tell(event) {
-    const { id, visitor, utm, referrer, fresh } = this.#visit.session();
+  #track(event) {
+    const { id, visitor, utm, referrer, fresh } = this.#session.current();
     this.client.enqueue({
       ...event,
-      // Consent may have come pages after the landing, which is where the visit came from.
+      // Consent may have come pages after the landing, whose referrer is the session's source.
       ...(fresh && referrer && { referrer }),
       session_id: id,
       utm_parameters: utm,
@@ -168,7 +168,7 @@ export class Tracker {
     this.client.flushLater(SOON_MS);
   }
 
-  /** Does as the visitor said, if that has changed. */
+  /** Applies the consent if it has changed. */
   #follow() {
     const state = this.#consent.state;
     const last = this.#state;
@@ -176,12 +176,12 @@ export class Tracker {
     this.#state = state;
     this.#consent.announce(state, last);
     if (state === GRANTED) {
-      this.#held.splice(0).forEach((event) => this.#tell(event));
+      this.#held.splice(0).forEach((event) => this.#track(event));
       this.#view();
     } else if (last === GRANTED || state === DENIED || this.#consent.settled) {
       this.client.purge();
-      this.#visit.forget(state === DENIED);
-    } // else a consent tool may still say that the visitor has agreed long ago
+      this.#session.forget(state === DENIED);
+    } // otherwise a consent tool may still report an earlier consent
     if (state === DENIED) {
       this.#held = [];
       this.#page = {};

@@ -13,8 +13,8 @@ use WC_Order;
 use WP_Post;
 
 /**
- * A box on the screen of an order that says what the mesh knows of it, and what still waits here. The mesh is asked while the
- * screen is made, for a moment only, and not at all while it is known to be away.
+ * A meta box on the order screen that shows what the mesh has booked and what still waits in the outbox. The mesh is called while
+ * the screen is rendered, with a short timeout, and not at all while deliveries are paused.
  */
 final class OrderBox implements Registerable
 {
@@ -41,7 +41,7 @@ final class OrderBox implements Registerable
         if (! function_exists('wc_get_page_screen_id') || ! current_user_can(self::CAPABILITY)) {
             return;
         }
-        // Orders have a screen of their own, or that of a post, as WooCommerce stores them.
+        // The screen depends on whether WooCommerce stores orders in its own tables or as posts.
         add_meta_box(self::ID, __('PMP Analytics', 'pmp-analytics'), [$this, 'show'], wc_get_page_screen_id('shop-order'), 'side');
     }
 
@@ -60,7 +60,7 @@ final class OrderBox implements Registerable
     }
 
     /**
-     * @return list<string> What the mesh says of the order.
+     * @return list<string> The mesh's state of the order.
      */
     private function known(WC_Order $order): array
     {
@@ -72,7 +72,7 @@ final class OrderBox implements Registerable
         if ($reply->status === 200 && is_array($purchase)) {
             return $this->booked($purchase);
         }
-        // A proxy's page of the same number is not the mesh's word.
+        // A proxy's 404 page is not an answer of the mesh.
         if ($reply->status === 404 && is_int($reply->body['code'] ?? null)) {
             return [__('The mesh does not know this order.', 'pmp-analytics')];
         }
@@ -90,16 +90,16 @@ final class OrderBox implements Registerable
         );
         /* translators: %s: a status such as completed. */
         $lines = [sprintf(__('Booked by the mesh as %s.', 'pmp-analytics'), sanitize_text_field($purchase['payment_status'] ?? ''))];
-        /* translators: 1: what was paid, 2: what was paid back. */
-        $lines[] = sprintf(__('Paid %1$s, paid back %2$s.', 'pmp-analytics'), $money('paid_amount'), $money('refunded_amount'));
+        /* translators: 1: amount paid, 2: amount refunded. */
+        $lines[] = sprintf(__('Paid %1$s, refunded %2$s.', 'pmp-analytics'), $money('paid_amount'), $money('refunded_amount'));
         if (! empty($purchase['is_test']) || ! empty($purchase['is_staff'])) {
-            $lines[] = __('Left out of the figures: a test, or staff\'s.', 'pmp-analytics');
+            $lines[] = __('Left out of reports: a test or staff order.', 'pmp-analytics');
         }
         return $lines;
     }
 
     /**
-     * @return list<string> What the mesh has not been told yet, or would not hear.
+     * @return list<string> Reports that wait in the outbox or were refused.
      */
     private function on_its_way(WC_Order $order): array
     {
@@ -108,7 +108,7 @@ final class OrderBox implements Registerable
         foreach ($this->queue->about_order($order->get_id()) as $message) {
             $lines[] = $message['status'] === 'waiting'
                 /* translators: 1: the order or a refund, 2: a time such as "2 hours". */
-                ? sprintf(__('%1$s has waited in the outbox for %2$s.', 'pmp-analytics'), $names[$message['kind']], human_time_diff(
+                ? sprintf(__('%1$s has been waiting in the outbox for %2$s.', 'pmp-analytics'), $names[$message['kind']], human_time_diff(
                     intdiv((int) $message['created_at'], 1000)
                 ))
                 /* translators: 1: the order or a refund, 2: the mesh's reason. */
@@ -120,6 +120,6 @@ final class OrderBox implements Registerable
     private function unreachable(string $reason): string
     {
         /* translators: %s: why the mesh can't be reached. */
-        return sprintf(__('The mesh can not be asked: %s', 'pmp-analytics'), $reason);
+        return sprintf(__('The mesh could not be reached: %s', 'pmp-analytics'), $reason);
     }
 }

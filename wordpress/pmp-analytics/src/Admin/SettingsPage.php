@@ -13,7 +13,7 @@ use PMP_Config;
 use PMP_Event_Queue;
 
 /**
- * Settings > PMP Analytics: where the mesh is, whether it answers, and how the outbox is doing.
+ * Settings > PMP Analytics: the connection to the mesh, a test of it, and the state of the outbox.
  */
 final class SettingsPage implements Registerable
 {
@@ -59,23 +59,23 @@ final class SettingsPage implements Registerable
             'gateway_url' => __('Address of the gateway', 'pmp-analytics'),
             'api_key' => __('API key', 'pmp-analytics'),
             'jwt_secret' => __('Shared secret', 'pmp-analytics'),
-            'erasure_secret' => __('Secret of erasures', 'pmp-analytics'),
+            'erasure_secret' => __('Erasure secret', 'pmp-analytics'),
         ];
         foreach ($fields as $name => $label) {
             $field = ['name' => $name, 'label_for' => "pmp-{$name}"];
             add_settings_field($name, $label, [$this, 'show_field'], self::SLUG, 'gateway', $field);
         }
         $field = ['label_for' => 'pmp-erases-with-the-mesh'];
-        $label = __('When the mesh erases somebody', 'pmp-analytics');
+        $label = __('When the mesh erases a person', 'pmp-analytics');
         add_settings_field('erases', $label, [$this, 'show_erases'], self::SLUG, 'gateway', $field);
         add_settings_section('visitors', __('Visitors', 'pmp-analytics'), '__return_null', self::SLUG);
         $field = ['label_for' => 'pmp-consent'];
         add_settings_field('consent', __('Consent', 'pmp-analytics'), [$this, 'show_consent'], self::SLUG, 'visitors', $field);
-        add_settings_field('roles', __('Roles left out', 'pmp-analytics'), [$this, 'show_roles'], self::SLUG, 'visitors');
+        add_settings_field('roles', __('Excluded roles', 'pmp-analytics'), [$this, 'show_roles'], self::SLUG, 'visitors');
     }
 
     /**
-     * A secret is never printed, so an empty field leaves it as it is.
+     * Secrets are never printed, so an empty field leaves them unchanged.
      *
      * @return array<string, mixed>
      */
@@ -99,7 +99,7 @@ final class SettingsPage implements Registerable
             $kept['consent'] = $input['consent'];
         }
         if (is_array($input['excluded_roles'] ?? null)) {
-            // The field is always sent, if only with an empty text: nobody may be left out.
+            // The field is always sent, if only empty, so that all roles can be unchecked.
             $kept['excluded_roles'] = array_values(array_intersect(array_keys(wp_roles()->roles), $input['excluded_roles']));
         }
         return $kept;
@@ -113,18 +113,18 @@ final class SettingsPage implements Registerable
             '<label><input id="pmp-erases-with-the-mesh" type="checkbox" name="%s" value="1"%s> %s</label>',
             esc_attr($name),
             checked($this->config->erases_with_the_mesh(), true, false),
-            esc_html__('run the erasers of WordPress and WooCommerce as well', 'pmp-analytics'),
+            esc_html__('also run the erasers of WordPress and WooCommerce', 'pmp-analytics'),
         );
         echo '<p class="description">';
-        esc_html_e('What this plugin holds of them is erased in any case, if the secret of erasures is set.', 'pmp-analytics');
+        esc_html_e('The data of this plugin is erased in any case, if the erasure secret is set.', 'pmp-analytics');
         echo '</p>';
     }
 
     public function show_consent(): void
     {
         $choices = [
-            'required' => __('Nothing is told of a visitor who has not agreed', 'pmp-analytics'),
-            'assumed' => __('Visits are told until the visitor objects, where the law lets you', 'pmp-analytics'),
+            'required' => __('Record visitors only after they have agreed', 'pmp-analytics'),
+            'assumed' => __('Record visitors until they object, where the law permits it', 'pmp-analytics'),
         ];
         echo '<select id="pmp-consent" name="' . esc_attr(PMP_Config::OPTION) . '[consent]">';
         foreach ($choices as $choice => $label) {
@@ -132,14 +132,14 @@ final class SettingsPage implements Registerable
             echo '<option value="' . esc_attr($choice) . '"' . $selected . '>' . esc_html($label) . '</option>';
         }
         echo '</select><p class="description">';
-        esc_html_e('A consent tool with the WP Consent API is asked first, and a browser that objects is always heard.', 'pmp-analytics');
+        esc_html_e('A consent tool with the WP Consent API takes precedence. Browsers that object are always respected.', 'pmp-analytics');
         echo '</p>';
     }
 
     public function show_roles(): void
     {
         $name = PMP_Config::OPTION . '[excluded_roles][]';
-        echo '<fieldset><legend class="screen-reader-text">' . esc_html__('Roles left out', 'pmp-analytics') . '</legend>';
+        echo '<fieldset><legend class="screen-reader-text">' . esc_html__('Excluded roles', 'pmp-analytics') . '</legend>';
         echo '<input type="hidden" name="' . esc_attr($name) . '" value="">';
         foreach (wp_roles()->get_names() as $role => $label) {
             printf(
@@ -151,7 +151,7 @@ final class SettingsPage implements Registerable
             );
         }
         echo '</fieldset><p class="description">';
-        esc_html_e('What these people do is staff\'s: it is not told, and their orders are flagged.', 'pmp-analytics');
+        esc_html_e('Users with these roles are staff: their actions are not recorded, and their orders are flagged.', 'pmp-analytics');
         echo '</p>';
     }
 
@@ -195,7 +195,7 @@ final class SettingsPage implements Registerable
     public function act(): void
     {
         if (! current_user_can(self::CAPABILITY)) {
-            wp_die(esc_html__('You may not do this.', 'pmp-analytics'), '', ['response' => 403]);
+            wp_die(esc_html__('Sorry, you are not allowed to do this.', 'pmp-analytics'), '', ['response' => 403]);
         }
         check_admin_referer(self::ACTION);
         $action = sanitize_key(wp_unslash($_POST['pmp_action'] ?? ''));
@@ -213,9 +213,9 @@ final class SettingsPage implements Registerable
     }
 
     /**
-     * Asks for a person that is nobody's: a gateway that takes our key and token answers that it knows none.
+     * Requests a user that does not exist: a gateway that accepts the key and the token answers 404.
      *
-     * @return string "connected", or why not.
+     * @return string "connected", or the reason why not.
      */
     public function test(): string
     {
@@ -230,15 +230,15 @@ final class SettingsPage implements Registerable
             return;
         }
         $texts = [
-            'connected' => __('The mesh answers and takes the keys.', 'pmp-analytics'),
-            'backfill' => __('The orders from before the plugin are told, some of them every minute.', 'pmp-analytics'),
-            'requeued' => __('What was set aside is tried again.', 'pmp-analytics'),
+            'connected' => __('The mesh answers and accepts the keys.', 'pmp-analytics'),
+            'backfill' => __('Earlier orders are being reported, some of them every minute.', 'pmp-analytics'),
+            'requeued' => __('Rejected messages will be sent again.', 'pmp-analytics'),
         ];
         printf(
             '<div class="notice notice-%s"><p>%s</p></div>',
             isset($texts[$notice]) ? 'success' : 'error',
             /* translators: %s: why the mesh can't be reached. */
-            esc_html($texts[$notice] ?? sprintf(__('The mesh does not answer as it should: %s', 'pmp-analytics'), $notice)),
+            esc_html($texts[$notice] ?? sprintf(__('The mesh does not answer as expected: %s', 'pmp-analytics'), $notice)),
         );
     }
 
@@ -248,13 +248,13 @@ final class SettingsPage implements Registerable
         $delivery = $this->pause->state();
         $rows = [
             __('Waiting', 'pmp-analytics') => number_format_i18n($state->waiting),
-            __('Oldest has waited for', 'pmp-analytics') => $state->waiting > 0 ? human_time_diff(time() - (int) $state->oldest_age) : '–',
-            __('Set aside', 'pmp-analytics') => number_format_i18n($state->set_aside),
+            __('Oldest waiting for', 'pmp-analytics') => $state->waiting > 0 ? human_time_diff(time() - (int) $state->oldest_age) : '–',
+            __('Rejected', 'pmp-analytics') => number_format_i18n($state->set_aside),
             __('Last delivery', 'pmp-analytics') => $delivery['delivered_at'] > 0
                 ? wp_date(get_option('date_format') . ' ' . get_option('time_format'), (int) $delivery['delivered_at'])
                 : '–',
-            __('Orders from before the plugin', 'pmp-analytics') => $this->backfill_state(),
-            __('Last problem', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
+            __('Earlier orders', 'pmp-analytics') => $this->backfill_state(),
+            __('Last error', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
         ];
         echo '<h2>' . esc_html__('The outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
         foreach ($rows as $label => $value) {
@@ -266,20 +266,20 @@ final class SettingsPage implements Registerable
         }
         echo '</tbody></table>';
         $this->show_button('test', __('Test the connection', 'pmp-analytics'));
-        $this->show_button('backfill', __('Tell the orders from before the plugin', 'pmp-analytics'));
-        $this->show_button('requeue', __('Try again what was set aside', 'pmp-analytics'));
+        $this->show_button('backfill', __('Report earlier orders', 'pmp-analytics'));
+        $this->show_button('requeue', __('Send rejected messages again', 'pmp-analytics'));
     }
 
     private function backfill_state(): string
     {
         $state = $this->backfill->state();
-        $told = number_format_i18n($state['told']);
+        $reported = number_format_i18n($state['told']);
         return match (true) {
             /* translators: %s: number of orders. */
-            $state['is_running'] => sprintf(__('%s told so far', 'pmp-analytics'), $told),
+            $state['is_running'] => sprintf(__('%s reported so far', 'pmp-analytics'), $reported),
             /* translators: %s: number of orders. */
-            $state['finished_at'] > 0 => sprintf(__('all told: %s', 'pmp-analytics'), $told),
-            default => __('not told', 'pmp-analytics'),
+            $state['finished_at'] > 0 => sprintf(__('all reported: %s', 'pmp-analytics'), $reported),
+            default => __('not reported', 'pmp-analytics'),
         };
     }
 

@@ -11,7 +11,7 @@ use PMP_Config;
 use PMP_Event_Queue;
 
 /**
- * Tools > Site Health says when deliveries have stopped: silence would look like a shop without visitors.
+ * Reports stopped deliveries in Tools > Site Health: otherwise they would look like a shop without visitors.
  */
 final class SiteHealth implements Registerable
 {
@@ -35,12 +35,12 @@ final class SiteHealth implements Registerable
      */
     public function add_test(array $tests): array
     {
-        $tests['direct']['pmp_analytics'] = ['label' => __('PMP Analytics delivers', 'pmp-analytics'), 'test' => [$this, 'test']];
+        $tests['direct']['pmp_analytics'] = ['label' => __('PMP Analytics delivery', 'pmp-analytics'), 'test' => [$this, 'test']];
         return $tests;
     }
 
     /**
-     * @return array<string, mixed> As WordPress wants the result of a test.
+     * @return array<string, mixed> A test result for WordPress.
      */
     public function test(): array
     {
@@ -53,7 +53,7 @@ final class SiteHealth implements Registerable
             'actions' => sprintf(
                 '<a href="%s">%s</a>',
                 esc_url(admin_url('options-general.php?page=' . SettingsPage::SLUG)),
-                esc_html__('Look at the outbox', 'pmp-analytics'),
+                esc_html__('View the outbox', 'pmp-analytics'),
             ),
             'test' => 'pmp_analytics',
         ];
@@ -67,32 +67,32 @@ final class SiteHealth implements Registerable
         if (! $this->config->is_complete()) {
             return [
                 'recommended',
-                __('PMP Analytics does not know where the mesh is', 'pmp-analytics'),
+                __('PMP Analytics is not connected to the mesh', 'pmp-analytics'),
                 __('Set the address of the gateway (https) and both keys. Until then everything waits in the outbox.', 'pmp-analytics'),
             ];
         }
         $state = $this->queue->state();
         if ($state->oldest_age > self::LATE_SECONDS) {
-            /* translators: 1: number of messages, 2: a time such as "2 hours", 3: what went wrong last. */
-            $text = __('%1$s messages wait, the oldest for %2$s. %3$s', 'pmp-analytics');
+            /* translators: 1: number of messages, 2: a time such as "2 hours", 3: the last error. */
+            $text = __('%1$s messages are waiting, the oldest for %2$s. %3$s', 'pmp-analytics');
             $since = human_time_diff(0, (int) $state->oldest_age);
             return [
                 'critical',
-                __('PMP Analytics does not deliver', 'pmp-analytics'),
+                __('PMP Analytics does not deliver messages', 'pmp-analytics'),
                 sprintf($text, number_format_i18n($state->waiting), $since, $this->pause->state()['reason']),
             ];
         }
         if ($state->set_aside > 0) {
             return [
                 'recommended',
-                __('The mesh refused some messages', 'pmp-analytics'),
+                __('The mesh rejected some messages', 'pmp-analytics'),
                 /* translators: %s: number of messages. */
-                sprintf(__('%s messages were set aside with their reasons.', 'pmp-analytics'), number_format_i18n($state->set_aside)),
+                sprintf(__('%s messages were rejected. See the settings page.', 'pmp-analytics'), number_format_i18n($state->set_aside)),
             ];
         }
         return [
             'good',
-            __('PMP Analytics delivers', 'pmp-analytics'),
+            __('PMP Analytics delivers messages', 'pmp-analytics'),
             __('What happens in the shop reaches the mesh within minutes.', 'pmp-analytics'),
         ];
     }

@@ -5,16 +5,16 @@ declare(strict_types=1);
 namespace PMP\Analytics\Api;
 
 /**
- * What an answer means for what was sent.
+ * What an answer means for the messages that were sent.
  */
 enum Outcome
 {
-    /** The mesh has it. */
+    /** The mesh has accepted them. */
     case Accepted;
-    /** The mesh read it and will never take it. */
+    /** The mesh will never accept them. */
     case Refused;
-    /** The mesh failed on it, or something else answered: later perhaps. */
+    /** The mesh failed to process them, or something else answered: retry later. */
     case Failed;
-    /** Nobody can be told anything now. */
+    /** The mesh is unavailable. */
     case Unavailable;
 }

@@ -5,15 +5,15 @@ declare(strict_types=1);
 namespace PMP\Analytics\Api;
 
 /**
- * The mesh's answer to one call, or what came instead of it.
+ * The mesh's answer to one call, or the error that came instead.
  */
 final class Reply
 {
     /**
-     * @param int                       $status      HTTP status; 0 when nobody answered.
-     * @param array<string, mixed>|null $body        The answer's JSON object; null when it is none.
-     * @param string                    $error       Why nobody answered.
-     * @param float|null                $retry_after Seconds for which the mesh wants to be left alone.
+     * @param int                       $status      HTTP status; 0 without an answer.
+     * @param array<string, mixed>|null $body        The answer's JSON object; null if it is not one.
+     * @param string                    $error       Why there is no answer.
+     * @param float|null                $retry_after Seconds until the mesh may be called again.
      */
     public function __construct(
         public readonly int $status,
@@ -36,24 +36,24 @@ final class Reply
             return Outcome::Failed;
         }
         return match (true) {
-            // Keys, scopes and the clock are the shop's to mend; the message is good.
+            // Wrong keys, scopes or a wrong clock have to be fixed in the shop; the message is valid.
             in_array($this->status, [401, 403], true) => Outcome::Unavailable,
-            // 404 is about a message only where its call names somebody; the caller knows.
+            // 404 refuses a message only if its path has a target; the caller handles that.
             in_array($this->status, [400, 404, 409, 413], true) => Outcome::Refused,
             default => Outcome::Failed,
         };
     }
 
     /**
-     * One line for people. Says nothing of what was sent.
+     * One line for administrators, without any of the data that was sent.
      */
     public function reason(): string
     {
         if ($this->status === 0) {
             return $this->error;
         }
-        $said = $this->is_of_the_mesh() ? (string) $this->body['message'] : '';
-        return trim("HTTP {$this->status} {$said} " . implode('; ', $this->violations()));
+        $message = $this->is_of_the_mesh() ? (string) $this->body['message'] : '';
+        return trim("HTTP {$this->status} {$message} " . implode('; ', $this->violations()));
     }
 
     /**
@@ -76,7 +76,7 @@ final class Reply
     }
 
     /**
-     * The mesh says what is wrong as google.rpc.Status. A firewall's page with the same number is not its verdict.
+     * The mesh reports errors as google.rpc.Status. A firewall's page with the same status is not its answer.
      */
     private function is_of_the_mesh(): bool
     {

@@ -11,10 +11,10 @@ final class Token
 {
     private const ISSUER = 'pmp-wordpress-integration';
 
-    /** The shop says so. */
+    /** Scope of the shop's server. */
     private const SCOPE = 'site';
 
-    /** Long enough for a clock that is a little off, short enough to be of no use to whoever finds it in a log. */
+    /** Long enough for a clock that is slightly off, short enough to be useless in a leaked log. */
     private const SECONDS = 300;
 
     public static function mint(string $secret, int $now): string

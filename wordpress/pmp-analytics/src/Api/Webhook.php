@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Api;
 
 /**
- * A call of the mesh, signed as Standard Webhooks has it: HMAC-SHA256 of its id, its time and its body.
+ * A call of the mesh, signed according to Standard Webhooks: HMAC-SHA256 of its id, time and body.
  */
 final class Webhook
 {
@@ -18,8 +18,8 @@ final class Webhook
     private const VERSION = 'v1,';
 
     /**
-     * @param string $time       Seconds since 1970, as the call says.
-     * @param string $signatures One or more, with spaces between: a secret may be in the middle of being changed.
+     * @param string $time       Seconds since 1970, from the call.
+     * @param string $signatures One or more, separated by spaces, while a secret is being rotated.
      */
     public function __construct(
         public readonly string $id,
@@ -30,9 +30,9 @@ final class Webhook
     }
 
     /**
-     * True when whoever knows the secret has made this call, and not long ago.
+     * True if the call was signed with the secret, recently.
      *
-     * @param string $secret As the mesh has it: `whsec_` and base64.
+     * @param string $secret As configured in the mesh: `whsec_` and base64.
      */
     public function is_signed(string $secret, float $now): bool
     {

@@ -8,7 +8,7 @@ use PMP\Analytics\Clock;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Payload\RegistrationPayload;
 use PMP\Analytics\Queue\Kind;
@@ -19,7 +19,7 @@ use PMP_Event_Queue;
 use WP_User;
 
 /**
- * People who register, log in or change their e-mail address. Staff is nobody's customer and is left out.
+ * Registrations, logins and changed e-mail addresses. Staff users are excluded.
  */
 final class Accounts implements Registerable
 {
@@ -32,7 +32,7 @@ final class Accounts implements Registerable
 
     public function register(): void
     {
-        // WooCommerce's woocommerce_created_customer follows it for the same person.
+        // WooCommerce fires woocommerce_created_customer later for the same user.
         Hook::action('user_register', [$this, 'registered'], 20);
         Hook::action('wp_login', [$this, 'logged_in'], 20, 2);
         Hook::action('profile_update', [$this, 'changed'], 20, 2);
@@ -45,15 +45,15 @@ final class Accounts implements Registerable
         if (! $user instanceof WP_User || $this->config->is_staff($user_id)) {
             return;
         }
-        $visit = $this->visit_of($user_id);
+        $visitor = $this->visitor_of($user_id);
         $this->queue->add(
-            new Message(Kind::Registration, "wp-user-{$user_id}-registered", $this->registration($user, $visit)),
-            $this->conversion($user, $visit),
+            new Message(Kind::Registration, "wp-user-{$user_id}-registered", $this->registration($user, $visitor)),
+            $this->conversion($user, $visitor),
         );
     }
 
     /**
-     * @param mixed $user The person; plugins that log people in by themselves often leave it out.
+     * @param mixed $user The user; plugins with their own login often omit it.
      */
     public function logged_in(mixed $login, mixed $user = null): void
     {
@@ -62,13 +62,13 @@ final class Accounts implements Registerable
             return;
         }
         $now = $this->clock->now();
-        $event = Identifier::make($now);
+        $event = Uuid::make($now);
         $facts = ['id' => $event, 'timestamp' => $now, 'user_id' => $user->ID, 'source' => 'plugin'];
         $this->queue->add(
-            // A person may be older than this plugin: the mesh has to know somebody before it hears of a login.
-            new Message(Kind::Registration, "wp-user-{$user->ID}-seen-{$event}", $this->registration($user, Visit::current())),
+            // The account may be older than this plugin: the mesh has to know the user before the login.
+            new Message(Kind::Registration, "wp-user-{$user->ID}-seen-{$event}", $this->registration($user, Visitor::current())),
             $this->profile($user->ID, ['last_login' => $now]),
-            new Message(Kind::Event, $event, EventPayload::of('login', $facts + Visit::current()->facts())),
+            new Message(Kind::Event, $event, EventPayload::of('login', $facts + Visitor::current()->facts())),
         );
     }
 
@@ -90,17 +90,17 @@ final class Accounts implements Registerable
     }
 
     /**
-     * The visit belongs to the person, unless somebody else, such as the shop's staff, registers them.
+     * The visitor is the user, unless another person, such as the shop's staff, creates the account.
      */
-    private function visit_of(int $user_id): Visit
+    private function visitor_of(int $user_id): Visitor
     {
-        return in_array(get_current_user_id(), [0, $user_id], true) ? Visit::current() : new Visit([], []);
+        return in_array(get_current_user_id(), [0, $user_id], true) ? Visitor::current() : new Visitor([], []);
     }
 
     /**
      * @return array<string, mixed>
      */
-    private function registration(WP_User $user, Visit $visit): array
+    private function registration(WP_User $user, Visitor $visitor): array
     {
         return RegistrationPayload::of([
             'wordpress_id' => $user->ID,
@@ -108,16 +108,16 @@ final class Accounts implements Registerable
             'first_name' => $user->first_name,
             'last_name' => $user->last_name,
             'registration_date' => self::date($user->user_registered),
-            'session_id' => $visit->session_id(),
-            'anonymous_id' => $visit->anonymous_id(),
-            'utm_parameters' => $visit->utm(),
+            'session_id' => $visitor->session_id(),
+            'anonymous_id' => $visitor->anonymous_id(),
+            'utm_parameters' => $visitor->utm(),
             'preferences' => ['language' => get_user_locale($user)],
             'timestamp' => $this->clock->now(),
         ]);
     }
 
     /**
-     * @return int|null Seconds since 1970; null for a date that nobody knew, which MySQL keeps as 0000-00-00.
+     * @return int|null Seconds since 1970; null for an unknown date, which MySQL stores as 0000-00-00.
      */
     private static function date(string $date): ?int
     {
@@ -125,15 +125,15 @@ final class Accounts implements Registerable
         return $seconds === false || $seconds < 0 ? null : $seconds;
     }
 
-    private function conversion(WP_User $user, Visit $visit): Message
+    private function conversion(WP_User $user, Visitor $visitor): Message
     {
         $id = "wp-user-{$user->ID}-signup";
         return new Message(Kind::Conversion, $id, JourneyPayload::conversion('signup', [
             'id' => $id,
             'timestamp' => $this->clock->now(),
             'user_id' => $user->ID,
-            'session_id' => $visit->session_id(),
-            'utm_parameters' => $visit->utm(),
+            'session_id' => $visitor->session_id(),
+            'utm_parameters' => $visitor->utm(),
         ]));
     }
 
@@ -144,6 +144,6 @@ final class Accounts implements Registerable
     {
         $now = $this->clock->now();
         $payload = RegistrationPayload::profile($facts + ['updated_at' => $now]);
-        return new Message(Kind::Profile, "wp-user-{$user_id}-" . Identifier::make($now), $payload, Clean::name((string) $user_id));
+        return new Message(Kind::Profile, "wp-user-{$user_id}-" . Uuid::make($now), $payload, Clean::id((string) $user_id));
     }
 }

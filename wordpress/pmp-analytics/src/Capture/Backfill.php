@@ -12,11 +12,11 @@ use PMP_Event_Queue;
 use WC_Order;
 
 /**
- * Tells what was sold before the plugin was there: paid orders and their refunds, the oldest first, with the ids that they have
- * when they are told as they happen, so that nothing counts twice.
+ * Reports sales from before the plugin was installed: paid orders and their refunds, the oldest first, with the ids that they
+ * would have had at the time, so that nothing counts twice.
  *
- * It goes on every minute until it is through, and after whatever stops it, from where it was. It waits while many messages
- * wait, so that what happens in the shop now is not held up by what happened years ago.
+ * It continues every minute until it is complete, also after a crash. It pauses while many messages are waiting, so that current
+ * events are not delayed by old ones.
  */
 final class Backfill implements Registerable
 {
@@ -39,12 +39,12 @@ final class Backfill implements Registerable
 
     public function register(): void
     {
-        // After the delivery of the same minute, which makes room.
+        // After the delivery of the same minute, which empties the outbox.
         Hook::action(Schedule::HOOK, [$this, 'go_on'], 20, 0);
     }
 
     /**
-     * Begins, or goes on with what has begun.
+     * Starts a backfill, unless one is running.
      */
     public function start(): void
     {
@@ -57,7 +57,7 @@ final class Backfill implements Registerable
     {
         $deadline = $this->clock->now() + $seconds;
         while ($this->is_running() && $this->has_room() && $this->clock->now() < $deadline && function_exists('wc_get_orders')) {
-            $this->tell_batch();
+            $this->report_batch();
         }
     }
 
@@ -72,7 +72,7 @@ final class Backfill implements Registerable
     }
 
     /**
-     * @return array{is_running: bool, after: int, seen: list<int>, told: int, finished_at: float} How far it is: orders made before
+     * @return array{is_running: bool, after: int, seen: list<int>, told: int, finished_at: float} Progress: all orders created before
      *     the second `after`, and those `seen` of that second.
      */
     public function state(): array
@@ -80,10 +80,10 @@ final class Backfill implements Registerable
         return array_merge(self::NOTHING, (array) get_option(self::OPTION, []));
     }
 
-    private function tell_batch(): void
+    private function report_batch(): void
     {
         $state = $this->state();
-        // By date, and not by page: pages move when an order is deleted, and one would be left out.
+        // By date, not by page: when an order is deleted, pages shift and an order would be skipped.
         $orders = wc_get_orders([
             'type' => 'shop_order',
             'limit' => self::BATCH,
@@ -97,7 +97,7 @@ final class Backfill implements Registerable
         }
         foreach ($orders as $order) {
             if ($this->is_sold($order)) {
-                Guard::attempt(fn () => $this->orders->tell($order, true));
+                Guard::attempt(fn () => $this->orders->report($order, true));
                 ++$state['told'];
             }
             $second = (int) $order->get_date_created()?->getTimestamp();
@@ -111,7 +111,7 @@ final class Backfill implements Registerable
     }
 
     /**
-     * Money came in, whatever became of it.
+     * Whether the order was ever paid.
      */
     private function is_sold(WC_Order $order): bool
     {

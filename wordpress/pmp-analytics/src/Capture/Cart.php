@@ -10,7 +10,7 @@ use PMP_Analytics_Plugin;
 use PMP\Analytics\Registerable;
 
 /**
- * What goes into the cart, and the coupons on it: the server knows, whatever a browser blocks.
+ * Products added to the cart, and coupons: tracked on the server, independent of content blockers.
  */
 final class Cart implements Registerable
 {
@@ -28,21 +28,21 @@ final class Cart implements Registerable
     {
         $product = Clean::number($variation_id) ?: Clean::number($product_id);
         if ($product > 0 && is_numeric($quantity)) {
-            $this->tell('add_to_cart', ['product_id' => (string) $product, 'quantity' => (float) $quantity]);
+            $this->track('add_to_cart', ['product_id' => (string) $product, 'quantity' => (float) $quantity]);
         }
     }
 
     public function coupon_applied(mixed $code): void
     {
-        $this->tell('coupon_applied', ['coupon' => $code]);
+        $this->track('coupon_applied', ['coupon' => $code]);
     }
 
     /**
      * @param array<string, mixed> $metadata
      */
-    private function tell(string $action, array $metadata): void
+    private function track(string $action, array $metadata): void
     {
-        if (Consent::is_given(Visit::current())) {
+        if (Consent::is_given(Visitor::current())) {
             $this->plugin->track_user_action($action, ['metadata' => $metadata]);
         }
     }

@@ -8,7 +8,7 @@ use PMP\Analytics\Clock;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
@@ -18,12 +18,12 @@ use PMP_Event_Queue;
 use WP_Post;
 
 /**
- * People who are let into a course, once for each time they are let in: by LearnDash (alone or with a group), LifterLMS or Tutor
- * LMS, or by the action `pmp_course_enrollment` (user, course). Who was let out may be let in again.
+ * Course enrolments by LearnDash (single users or groups), LifterLMS, Tutor LMS, or the action `pmp_course_enrollment` (user,
+ * course). Each is reported once; a user who was removed from a course may be enrolled again.
  */
 final class Enrollments implements Registerable
 {
-    private const TOLD = 'pmp_enrolled_';
+    private const REPORTED = 'pmp_enrolled_';
 
     public function __construct(
         private readonly PMP_Event_Queue $queue,
@@ -49,16 +49,16 @@ final class Enrollments implements Registerable
 
     public function enrolled(mixed $user_id, mixed $course_id): void
     {
-        Guard::attempt(fn () => $this->tell(Clean::number($user_id), Clean::number($course_id)));
+        Guard::attempt(fn () => $this->report(Clean::number($user_id), Clean::number($course_id)));
     }
 
     public function removed(mixed $user_id, mixed $course_id): void
     {
-        delete_user_meta(Clean::number($user_id), self::TOLD . Clean::number($course_id));
+        delete_user_meta(Clean::number($user_id), self::REPORTED . Clean::number($course_id));
     }
 
     /**
-     * LearnDash reports every change, also the end of an access.
+     * LearnDash fires this for every change, including the end of access.
      */
     public function learndash_access(mixed $user_id, mixed $course_id, mixed $users = null, mixed $removed = false): void
     {
@@ -94,12 +94,12 @@ final class Enrollments implements Registerable
     }
 
     /**
-     * @param mixed $enrollment Number of Tutor's own record: another one is another enrolment, also where the end of the one
-     *     before was never reported because its record was deleted.
+     * @param mixed $enrollment Id of Tutor's record: a different id is a new enrolment, even if the end of the previous one
+     *     was never reported because its record was deleted.
      */
     public function tutor_enrolled(mixed $course_id, mixed $user_id, mixed $enrollment = 0): void
     {
-        $this->tell(Clean::number($user_id), Clean::number($course_id), Clean::number($enrollment));
+        $this->report(Clean::number($user_id), Clean::number($course_id), Clean::number($enrollment));
     }
 
     public function tutor_removed(mixed $enrollment): void
@@ -111,47 +111,47 @@ final class Enrollments implements Registerable
     }
 
     /**
-     * Which of somebody's enrolments were told, and when.
+     * The reported enrolments of a user.
      *
-     * @return array<int, int> Seconds since 1970, by course.
+     * @return array<int, int> Times in seconds since 1970, by course.
      */
-    public static function told_of(int $user_id): array
+    public static function reported_of(int $user_id): array
     {
-        $told = [];
+        $reported = [];
         foreach ($user_id > 0 ? (array) get_user_meta($user_id) : [] as $name => $values) {
-            if (str_starts_with((string) $name, self::TOLD)) {
-                $told[(int) substr($name, strlen(self::TOLD))] = (int) ($values[0] ?? 0);
+            if (str_starts_with((string) $name, self::REPORTED)) {
+                $reported[(int) substr($name, strlen(self::REPORTED))] = (int) ($values[0] ?? 0);
             }
         }
-        return $told;
+        return $reported;
     }
 
     /**
-     * @return bool True when something was there to forget.
+     * @return bool True if there were any.
      */
     public static function forget(int $user_id): bool
     {
-        $courses = array_keys(self::told_of($user_id));
-        array_map(static fn (int $course_id): bool => delete_user_meta($user_id, self::TOLD . $course_id), $courses);
+        $courses = array_keys(self::reported_of($user_id));
+        array_map(static fn (int $course_id): bool => delete_user_meta($user_id, self::REPORTED . $course_id), $courses);
         return $courses !== [];
     }
 
-    private function tell(int $user_id, int $course_id, int $enrollment = 0): void
+    private function report(int $user_id, int $course_id, int $enrollment = 0): void
     {
         if ($user_id <= 0 || $course_id <= 0 || $this->config->is_staff($user_id)) {
             return;
         }
         $now = $this->clock->now();
-        if (! $this->is_new($user_id, self::TOLD . $course_id, (string) (int) $now, $enrollment)) {
+        if (! $this->is_new($user_id, self::REPORTED . $course_id, (string) (int) $now, $enrollment)) {
             return;
         }
-        $id = Identifier::make($now);
+        $id = Uuid::make($now);
         $facts = [
             'id' => $id,
             'timestamp' => $now,
             'user_id' => $user_id,
-            // Somebody who is let in by staff or by a payment is not the visitor of this request.
-            'session_id' => get_current_user_id() === $user_id ? Visit::current()->session_id() : '',
+            // A user who is enrolled by staff or by a payment is not the visitor of this request.
+            'session_id' => get_current_user_id() === $user_id ? Visitor::current()->session_id() : '',
             'source' => 'plugin',
             'metadata' => ['course_id' => (string) $course_id, 'course_name' => get_the_title($course_id)],
         ];
@@ -162,7 +162,7 @@ final class Enrollments implements Registerable
     }
 
     /**
-     * Notes an enrolment where none is noted, or another one of Tutor's; of two requests one does.
+     * Stores an enrolment if none is stored, or if Tutor's id is a different one; of two concurrent requests one succeeds.
      */
     private function is_new(int $user_id, string $note, string $now, int $enrollment): bool
     {
@@ -177,7 +177,7 @@ final class Enrollments implements Registerable
     }
 
     /**
-     * Somebody may still be in a course by another group, or by having bought it.
+     * Unless the user still has access through another group or a purchase.
      */
     private function lost_access(mixed $user_id, mixed $course_id): void
     {

@@ -8,7 +8,7 @@ use PMP\Analytics\Clock;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\EventPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Payload\JourneyPayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
@@ -18,12 +18,12 @@ use WPCF7_ContactForm;
 use WPCF7_Submission;
 
 /**
- * Forms in which somebody leaves an e-mail address: Contact Form 7, Gravity Forms, WPForms, or the action
- * `pmp_lead_captured` (e-mail address, name of the form). What else was typed stays in the shop.
+ * Forms with an e-mail address: Contact Form 7, Gravity Forms, WPForms, or the action
+ * `pmp_lead_captured` (e-mail address, name of the form). Other fields are not recorded.
  */
 final class Forms implements Registerable
 {
-    /** Accepted by Contact Form 7; whether its mail then left is not the visitor's doing. */
+    /** Accepted by Contact Form 7, whether or not its mail could be sent. */
     private const SUBMITTED = ['mail_sent', 'mail_failed'];
 
     public function __construct(private readonly PMP_Event_Queue $queue, private readonly Clock $clock)
@@ -47,11 +47,11 @@ final class Forms implements Registerable
             return;
         }
         $posted = (array) WPCF7_Submission::get_instance()?->get_posted_data();
-        $this->tell("cf7-{$form->id()}", $form->title(), $posted);
+        $this->record("cf7-{$form->id()}", $form->title(), $posted);
     }
 
     /**
-     * @param array<int|string, mixed> $entry Values by the number of their field.
+     * @param array<int|string, mixed> $entry Values by field id.
      * @param array<string, mixed>     $form
      */
     public function gravity_forms(array $entry, array $form): void
@@ -62,7 +62,7 @@ final class Forms implements Registerable
                 $values[] = $entry[(string) $field->id] ?? '';
             }
         }
-        $this->tell('gravity-' . ($form['id'] ?? ''), $form['title'] ?? '', $values);
+        $this->record('gravity-' . ($form['id'] ?? ''), $form['title'] ?? '', $values);
     }
 
     /**
@@ -73,18 +73,18 @@ final class Forms implements Registerable
     public function wpforms(array $fields, array $entry, array $form): void
     {
         $values = array_column(array_filter($fields, static fn (array $field): bool => ($field['type'] ?? '') === 'email'), 'value');
-        $this->tell('wpforms-' . ($form['id'] ?? ''), $form['settings']['form_title'] ?? '', $values);
+        $this->record('wpforms-' . ($form['id'] ?? ''), $form['settings']['form_title'] ?? '', $values);
     }
 
     public function captured(string $email, string $form = 'lead'): void
     {
-        $this->tell($form, $form, [$email]);
+        $this->record($form, $form, [$email]);
     }
 
     /**
-     * @param array<mixed> $values Typed by the visitor; the first e-mail address of them is the lead's.
+     * @param array<mixed> $values Values from the visitor; the first e-mail address is the lead's.
      */
-    private function tell(string $form, mixed $title, array $values): void
+    private function record(string $form, mixed $title, array $values): void
     {
         $emails = array_filter(array_map(Clean::email(...), $values));
         $email = reset($emails);
@@ -92,7 +92,7 @@ final class Forms implements Registerable
             return;
         }
         $now = $this->clock->now();
-        $id = Identifier::make($now);
+        $id = Uuid::make($now);
         $user_id = get_current_user_id();
         $facts = [
             'id' => $id,
@@ -102,7 +102,7 @@ final class Forms implements Registerable
             'email' => $email,
             'metadata' => ['form' => $form, 'form_title' => $title],
             'source' => 'plugin',
-        ] + Visit::current()->facts();
+        ] + Visitor::current()->facts();
         $this->queue->add(
             new Message(Kind::Event, $id, EventPayload::of('lead_capture', $facts)),
             new Message(Kind::Conversion, $id, JourneyPayload::conversion('lead', $facts)),

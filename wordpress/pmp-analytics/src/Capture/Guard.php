@@ -7,7 +7,7 @@ namespace PMP\Analytics\Capture;
 use Throwable;
 
 /**
- * Keeps our failures ours: an order that another plugin made odd must not cost the shop its checkout.
+ * Contains the plugin's failures: unexpected data of another plugin must not break the shop's checkout.
  */
 final class Guard
 {
@@ -25,7 +25,7 @@ final class Guard
 
     public static function report(Throwable $error): void
     {
-        // Not the message: it may quote what a visitor typed.
+        // Without the message, which may quote a visitor's input.
         error_log(sprintf('pmp-analytics: %s in %s:%d', $error::class, basename($error->getFile()), $error->getLine()));
     }
 }

@@ -10,16 +10,16 @@ use WC_Order_Item_Product;
 use WC_Order_Refund;
 
 /**
- * Reads orders by WooCommerce's CRUD API alone: where they are stored is WooCommerce's business.
+ * Reads orders through WooCommerce's CRUD API only, independent of how they are stored.
  */
 final class OrderReader
 {
     public const SOURCE = 'plugin';
 
-    /** What a visit was, kept on the order when it is placed. */
-    private const VISIT = '_pmp_visit';
+    /** Data about the buyer's session, stored with the order when it is placed. */
+    private const SESSION = '_pmp_visit';
 
-    /** WooCommerce's own statuses, which the mesh knows. */
+    /** WooCommerce's own statuses, which the mesh supports. */
     private const KNOWN_STATUSES = ['pending', 'on-hold', 'processing', 'completed', 'cancelled', 'refunded', 'failed'];
 
     public function __construct(private readonly PMP_Config $config, private readonly ProductType $product_type)
@@ -27,56 +27,56 @@ final class OrderReader
     }
 
     /**
-     * Keeps the visit on the order; does not save it.
+     * Sets the session's data on the order, without saving it.
      */
-    public function remember(WC_Order $order, Visit $visit): void
+    public function remember(WC_Order $order, Visitor $visitor): void
     {
-        $order->update_meta_data(self::VISIT, [
-            'session_id' => $visit->session_id(),
-            'utm_parameters' => $visit->utm(),
-            'marks' => $visit->marks(),
+        $order->update_meta_data(self::SESSION, [
+            'session_id' => $visitor->session_id(),
+            'utm_parameters' => $visitor->utm(),
+            'marks' => $visitor->marks(),
         ]);
     }
 
     /**
-     * The visit kept on the order; empty without one.
+     * The session's data on the order; empty without consent.
      *
      * @return array<mixed>
      */
-    public function visit(WC_Order $order): array
+    public function session(WC_Order $order): array
     {
-        return array_filter((array) $order->get_meta(self::VISIT));
+        return array_filter((array) $order->get_meta(self::SESSION));
     }
 
     /**
-     * @return bool True when there was one.
+     * @return bool True if there was any.
      */
-    public function forget_visit(WC_Order $order): bool
+    public function forget_session(WC_Order $order): bool
     {
-        if ($this->visit($order) === []) {
+        if ($this->session($order) === []) {
             return false;
         }
-        $order->delete_meta_data(self::VISIT);
+        $order->delete_meta_data(self::SESSION);
         $order->save_meta_data();
         return true;
     }
 
     /**
-     * Metadata of an order, or of a subscription, that is copied to another one, without what is this order's own: a renewal has no
-     * visit, and the campaign of the first order did not sell it again.
+     * Metadata that is copied from an order or subscription to another one, without this plugin's: a renewal has no session, and
+     * is not a sale of the first order's campaign.
      *
      * @param array<string, mixed> $metadata
      * @return array<string, mixed>
      */
     public function without_ours(array $metadata): array
     {
-        return array_diff_key($metadata, [self::VISIT => true, Reported::META => true]);
+        return array_diff_key($metadata, [self::SESSION => true, Reported::META => true]);
     }
 
     /**
      * Facts for PurchasePayload::of().
      *
-     * @param string $reason Why it is no order any more, trashed or deleted; empty while it is one.
+     * @param string $reason trashed or deleted; empty for an existing order.
      * @return array<string, mixed>
      */
     public function purchase(WC_Order $order, string $reason = ''): array
@@ -95,7 +95,7 @@ final class OrderReader
             'is_test' => $this->is_test($order),
             'source' => self::SOURCE,
         ];
-        // Money counts whoever paid it. WooCommerce puts a made-up address in the place of an anonymised buyer's.
+        // The amount counts without a buyer. WooCommerce replaces an anonymised buyer's address with a made-up one.
         return $this->is_anonymized($order) ? $facts : $facts + $this->buyer($order);
     }
 
@@ -117,7 +117,7 @@ final class OrderReader
     }
 
     /**
-     * Asked of the database: WooCommerce's own answers are cached, and outlive refunds that are deleted.
+     * Read from the database: WooCommerce's own getters are cached and still return deleted refunds.
      *
      * @return list<WC_Order_Refund> Newest first.
      */
@@ -144,21 +144,21 @@ final class OrderReader
     private function buyer(WC_Order $order): array
     {
         $is_renewal = $order->get_meta('_subscription_renewal') !== '';
-        $visit = $is_renewal ? [] : $this->visit($order);
+        $session = $is_renewal ? [] : $this->session($order);
         $user_id = $order->get_customer_id();
         return [
             'user_id' => $user_id > 0 ? (string) $user_id : '',
             'billing_address' => $order->get_address('billing'),
-            'utm_parameters' => $visit['utm_parameters'] ?? [],
-            'metadata' => $this->metadata($order, (array) ($visit['marks'] ?? []), $is_renewal),
+            'utm_parameters' => $session['utm_parameters'] ?? [],
+            'metadata' => $this->metadata($order, (array) ($session['marks'] ?? []), $is_renewal),
             'email' => $order->get_billing_email(),
-            'session_id' => $visit['session_id'] ?? '',
+            'session_id' => $session['session_id'] ?? '',
             'is_staff' => $this->is_staff($order),
         ];
     }
 
     /**
-     * A status of a plugin's own counts as paid when WooCommerce takes it for paid.
+     * A custom status counts as paid if WooCommerce considers it paid.
      */
     private function status(WC_Order $order): string
     {
@@ -205,14 +205,14 @@ final class OrderReader
     }
 
     /**
-     * Payment providers that play at paying call it testmode.
+     * Payment gateways call it testmode.
      */
     private function is_test(WC_Order $order): bool
     {
         $gateway = wc_get_payment_gateway_by_order($order);
         $mode = is_object($gateway) ? $gateway->testmode ?? null : null;
         /**
-         * An order that is no sale, but somebody's test.
+         * Whether an order is a test and not a sale.
          *
          * @param bool     $is_test
          * @param WC_Order $order

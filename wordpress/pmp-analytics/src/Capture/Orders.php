@@ -16,22 +16,22 @@ use WC_Order;
 use WC_Order_Refund;
 
 /**
- * Orders and refunds, by what happens to them and never by which page somebody sees: classic and block checkout, staff,
- * REST and payment providers all pass here, and a reloaded thank-you page does not.
+ * Orders and refunds, tracked by their changes and never by page views: the classic and block checkouts, staff, REST and payment
+ * gateways all pass here, and a reloaded thank-you page does not.
  *
- * An order is reported whole, as it stands, whenever that has changed, and only then: the mesh counts the newest report. One that
- * is trashed, deleted or cancelled is reported, too, and so is a refund that is not there any more.
+ * The complete order is reported whenever it has changed, and only then: the mesh counts the newest report. Trashed, deleted and
+ * cancelled orders are reported, too, and so are deleted refunds.
  *
- * Other plugins fire WooCommerce's hooks too, and not always with what WooCommerce passes: hence the wide types.
+ * Other plugins fire WooCommerce's hooks too, not always with the documented arguments: hence the wide types.
  */
 final class Orders implements Registerable
 {
-    public const TELL_AGAIN = 'pmp_analytics_tell_order';
+    public const REPORT_AGAIN = 'pmp_analytics_tell_order';
 
-    /** Not placed yet: nobody's order. */
+    /** Orders that are not placed yet. */
     private const UNPLACED = ['checkout-draft', 'auto-draft', 'draft', 'new'];
 
-    /** @var array<int, true> Orders that something happened to in this request. */
+    /** @var array<int, true> Orders that may have changed in this request. */
     private array $touched = [];
 
     public function __construct(
@@ -43,57 +43,57 @@ final class Orders implements Registerable
 
     public function register(): void
     {
-        Hook::action('woocommerce_checkout_create_order', [$this, 'remember_visit'], 20);
-        Hook::action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_visit'], 20);
+        Hook::action('woocommerce_checkout_create_order', [$this, 'remember_session'], 20);
+        Hook::action('woocommerce_store_api_checkout_update_order_meta', [$this, 'remember_session'], 20);
         Hook::action('woocommerce_order_status_changed', [$this, 'status_changed'], 20, 4);
         Hook::action('woocommerce_order_refunded', [$this, 'refunded'], 20);
         foreach (['new', 'update', 'trash', 'untrash'] as $what) {
             Hook::action("woocommerce_{$what}_order", [$this, 'touched'], 20);
         }
         Hook::action('woocommerce_refund_deleted', [$this, 'refund_deleted'], 20, 2);
-        // Only wp-admin says the above. The data store says nothing with order tables; before WooCommerce 8.1, REST alone does.
-        Hook::filter('woocommerce_pre_delete_order_refund', [$this, 'refund_goes'], 20, 2);
-        Hook::action('woocommerce_rest_delete_shop_order_refund_object', [$this, 'refund_gone'], 20);
+        // Only wp-admin fires the above. The data store fires nothing with order tables; before WooCommerce 8.1, only REST does.
+        Hook::filter('woocommerce_pre_delete_order_refund', [$this, 'refund_deleting'], 20, 2);
+        Hook::action('woocommerce_rest_delete_shop_order_refund_object', [$this, 'refund_removed'], 20);
         Hook::action('woocommerce_before_delete_order', [$this, 'deleted'], 20, 2);
-        // Where orders are posts, wp-admin's lists trash and delete them without a word from WooCommerce.
+        // If orders are posts, wp-admin's lists trash and delete them without WooCommerce's hooks.
         Hook::action('trashed_post', [$this, 'post_touched'], 20);
         Hook::action('untrashed_post', [$this, 'post_touched'], 20);
         Hook::action('before_delete_post', [$this, 'post_deleted'], 20);
-        Hook::action('shutdown', [$this, 'tell_touched'], 0);
-        Hook::action(self::TELL_AGAIN, [$this, 'tell_late'], 10);
+        Hook::action('shutdown', [$this, 'report_touched'], 0);
+        Hook::action(self::REPORT_AGAIN, [$this, 'report_late'], 10);
         foreach (['subscription', 'renewal_order', 'resubscribe_order'] as $copy) {
             Hook::filter("wc_subscriptions_{$copy}_data", [$this->reader, 'without_ours'], 20);
         }
     }
 
-    public function remember_visit(mixed $order): void
+    public function remember_session(mixed $order): void
     {
-        $visit = Visit::current();
-        if (! $order instanceof WC_Order || ! Consent::is_given($visit)) {
+        $visitor = Visitor::current();
+        if (! $order instanceof WC_Order || ! Consent::is_given($visitor)) {
             return;
         }
-        $this->reader->remember($order, $visit);
+        $this->reader->remember($order, $visitor);
         if ($order->get_id() > 0) {
-            // The block checkout's order is in the database already; the classic one is saved by whoever made it.
+            // The block checkout's order is in the database already; the classic checkout saves its order later.
             $order->save_meta_data();
         }
     }
 
     /**
-     * Told at once: a payment provider's notice may be all that this request is.
+     * Reported immediately: the request may be nothing but a payment gateway's callback.
      */
     public function status_changed(mixed $order_id, mixed $from = '', mixed $to = '', mixed $order = null): void
     {
-        $this->tell($order instanceof WC_Order ? $order : $this->order($order_id));
+        $this->report($order instanceof WC_Order ? $order : $this->order($order_id));
     }
 
     public function refunded(mixed $order_id): void
     {
-        $this->tell($this->order($order_id));
+        $this->report($this->order($order_id));
     }
 
     /**
-     * An order is saved many times in a request, and new ones have no total yet. What it has come to shows at the end.
+     * An order is saved many times in a request, and new ones have no total yet. Its final state is reported on shutdown.
      */
     public function touched(mixed $order_id): void
     {
@@ -108,15 +108,15 @@ final class Orders implements Registerable
     }
 
     /**
-     * @param mixed $answer Null, or what another plugin answers instead of deleting it.
+     * @param mixed $answer Null, or another plugin's result, which prevents the deletion.
      */
-    public function refund_goes(mixed $answer, mixed $refund = null): mixed
+    public function refund_deleting(mixed $answer, mixed $refund = null): mixed
     {
-        $this->refund_gone($refund);
+        $this->refund_removed($refund);
         return $answer;
     }
 
-    public function refund_gone(mixed $refund): void
+    public function refund_removed(mixed $refund): void
     {
         if ($refund instanceof WC_Order_Refund) {
             $this->touched($refund->get_parent_id());
@@ -126,7 +126,7 @@ final class Orders implements Registerable
     public function deleted(mixed $order_id, mixed $order = null): void
     {
         if ($order instanceof WC_Order) {
-            $this->tell_deleted($order);
+            $this->report_deleted($order);
         }
     }
 
@@ -146,24 +146,24 @@ final class Orders implements Registerable
         };
     }
 
-    public function tell_touched(): void
+    public function report_touched(): void
     {
         $touched = array_keys($this->touched);
         $this->touched = [];
         foreach ($touched as $order_id) {
-            Guard::attempt(fn () => $this->tell($this->stored_order($order_id)));
+            Guard::attempt(fn () => $this->report($this->stored_order($order_id)));
         }
     }
 
-    public function tell_late(mixed $order_id): void
+    public function report_late(mixed $order_id): void
     {
-        $this->tell($this->order($order_id), true);
+        $this->report($this->order($order_id), true);
     }
 
     /**
-     * @param bool $is_late Nothing more is to be waited for.
+     * @param bool $is_late Whether to report the order without waiting for missing amounts.
      */
-    public function tell(?WC_Order $order, bool $is_late = false): void
+    public function report(?WC_Order $order, bool $is_late = false): void
     {
         if ($order?->get_type() !== 'shop_order' || $order->get_id() === 0 || in_array($order->get_status(), self::UNPLACED, true)) {
             return;
@@ -172,41 +172,41 @@ final class Orders implements Registerable
         if ($order->get_status() === 'trash' && ! $before->is_known()) {
             return;
         }
-        // Refunds first: a status of refunded without them would be booked without their numbers and dates.
+        // Refunds first: otherwise the status refunded would be booked without their references and dates.
         $refunds = $this->reader->refunds($order);
-        $reported = $this->tell_deleted_refunds($order, $refunds, $before);
+        $reported = $this->report_deleted_refunds($order, $refunds, $before);
         foreach ($refunds as $refund) {
-            $reported = $this->tell_refund($order, $refund, $reported, $is_late);
+            $reported = $this->report_refund($order, $refund, $reported, $is_late);
         }
-        $reported = $this->tell_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '');
+        $reported = $this->report_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '');
         if ($reported != $before) {
             $reported->keep($order);
         }
     }
 
     /**
-     * The last that is heard of an order: there is nothing left to keep a note on.
+     * The last report of an order, which can't be stored with it any more.
      */
-    private function tell_deleted(WC_Order $order): void
+    private function report_deleted(WC_Order $order): void
     {
         $reported = Reported::of($order);
         if ($order->get_type() === 'shop_order' && $reported->is_known()) {
-            $this->tell_state($order, $reported, 'deleted');
+            $this->report_state($order, $reported, 'deleted');
         }
     }
 
     /**
-     * @param string $reason Why it is no order any more; empty while it is one.
+     * @param string $reason trashed or deleted; empty for an existing order.
      */
-    private function tell_state(WC_Order $order, Reported $reported, string $reason): Reported
+    private function report_state(WC_Order $order, Reported $reported, string $reason): Reported
     {
         $payload = PurchasePayload::of($this->reader->purchase($order, $reason));
-        $is_somebodys = array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) !== [];
-        if (! $is_somebodys && ! $order->is_paid() && ! $reported->is_known()) {
-            // Nobody's yet: staff is still writing it.
+        $has_identifier = array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) !== [];
+        if (! $has_identifier && ! $order->is_paid() && ! $reported->is_known()) {
+            // A draft without a buyer, which staff is still editing.
             return $reported;
         }
-        // Refunds have reports of their own.
+        // Refunds are reported separately.
         $digest = substr(hash('sha256', (string) wp_json_encode(['refunded_total' => 0] + $payload)), 0, 16);
         if ($reported->state === $digest) {
             return $reported;
@@ -216,22 +216,22 @@ final class Orders implements Registerable
         return $this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id] + $payload)) ? $reported->with_state($digest) : $reported;
     }
 
-    private function tell_refund(WC_Order $order, WC_Order_Refund $refund, Reported $reported, bool $is_late): Reported
+    private function report_refund(WC_Order $order, WC_Order_Refund $refund, Reported $reported, bool $is_late): Reported
     {
         if (in_array($refund->get_id(), $reported->refunds, true)) {
             return $reported;
         }
         $facts = $this->reader->refund($order, $refund);
         if ($facts['amount'] === 0.0 && ! $is_late) {
-            // Seen with order tables of their own: the amount is not there yet when the hook fires. Read again in a minute.
-            if (! wp_next_scheduled(self::TELL_AGAIN, [$order->get_id()])) {
-                wp_schedule_single_event(time() + MINUTE_IN_SECONDS, self::TELL_AGAIN, [$order->get_id()]);
+            // With order tables, the amount may not be stored yet when the hook fires. Retried in a minute.
+            if (! wp_next_scheduled(self::REPORT_AGAIN, [$order->get_id()])) {
+                wp_schedule_single_event(time() + MINUTE_IN_SECONDS, self::REPORT_AGAIN, [$order->get_id()]);
             }
             return $reported;
         }
         if (! $reported->is_known()) {
-            // An order from before this plugin: the mesh has to know what is paid back.
-            $reported = $this->tell_state($order, $reported, '');
+            // An order from before this plugin: the mesh needs it before its refund.
+            $reported = $this->report_state($order, $reported, '');
         }
         $payload = PurchasePayload::refund($facts + ['reported_at' => $this->clock->now()]);
         $is_added = $this->queue->add(new Message(Kind::Refund, "wc-refund-{$refund->get_id()}", $payload, (string) $order->get_id()));
@@ -239,11 +239,11 @@ final class Orders implements Registerable
     }
 
     /**
-     * Refunds that were reported and are not there any more, by whatever way they went.
+     * Reports the deletion of refunds that were reported before.
      *
-     * @param list<WC_Order_Refund> $refunds Those that are.
+     * @param list<WC_Order_Refund> $refunds The existing refunds.
      */
-    private function tell_deleted_refunds(WC_Order $order, array $refunds, Reported $reported): Reported
+    private function report_deleted_refunds(WC_Order $order, array $refunds, Reported $reported): Reported
     {
         $there = array_map(static fn (WC_Order_Refund $refund): int => $refund->get_id(), $refunds);
         foreach (array_diff($reported->refunds, $there) as $refund_id) {
@@ -264,7 +264,7 @@ final class Orders implements Registerable
     }
 
     /**
-     * An order as it is in the database: until version 8, WooCommerce gives out one that was trashed as it was before.
+     * An order as stored in the database: until version 8, WooCommerce returns a trashed order in its previous state.
      */
     private function stored_order(int $order_id): ?WC_Order
     {

@@ -5,14 +5,14 @@ declare(strict_types=1);
 namespace PMP\Analytics\Capture;
 
 /**
- * Whether a product is a course, a guide or a membership: by its own field, by what a learning plugin ties to it, or by
- * its category.
+ * Whether a product is a course, a guide or a membership: by its own field, by the course that an LMS plugin has linked to it, or
+ * by its category.
  */
 final class ProductType
 {
     private const FIELD = '_pmp_product_type';
 
-    /** Fields by which learning plugins tie a course to a product. */
+    /** Fields in which LMS plugins link a course to a product. */
     private const COURSE_FIELDS = ['_related_course', '_tutor_product'];
 
     private const CATEGORIES = '/\b(course|guide|membership)s?\b/i';

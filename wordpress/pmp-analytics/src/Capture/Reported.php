@@ -7,16 +7,16 @@ namespace PMP\Analytics\Capture;
 use WC_Order;
 
 /**
- * What of an order was reported: kept on the order itself, so that it goes where the order goes.
+ * The reports of an order so far: stored with the order, so that they move with it.
  */
 final class Reported
 {
     public const META = '_pmp_told';
 
     /**
-     * @param string    $state   Digest of the newest report; empty when there was none.
-     * @param int       $count   How many reports there were.
-     * @param list<int> $refunds Those that were reported and not taken back.
+     * @param string    $state   Digest of the newest report; empty without any.
+     * @param int       $count   Number of reports.
+     * @param list<int> $refunds Refunds that were reported and still exist.
      */
     private function __construct(public readonly string $state, public readonly int $count, public readonly array $refunds)
     {
@@ -26,7 +26,7 @@ final class Reported
     {
         $kept = $order->get_meta(self::META);
         $kept = is_array($kept) ? $kept : [];
-        // Until version 0.1 each status had a digest of its own.
+        // Before version 0.1 each status had its own digest.
         $states = is_array($kept['states'] ?? null) ? $kept['states'] : [];
         return new self(
             is_string($kept['state'] ?? null) ? $kept['state'] : '',

@@ -10,16 +10,16 @@ use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 
 /**
- * Delivers what a request recorded, or what is overdue, when its visitor has the whole answer: also where no browser may tell
- * anything, and so none asks for overdue messages. Where the server can't end a response before the request, nothing is
- * delivered here: somebody would wait.
+ * Delivers the messages that a request recorded, or overdue ones, after its visitor has received the whole response. This also
+ * works on sites whose visitors don't consent and whose tracker therefore never triggers a delivery. If the server can't end a
+ * response early, nothing is delivered here, because the visitor would wait.
  */
 final class AfterResponse implements Registerable
 {
     private const SECONDS = 10.0;
 
     /**
-     * @param Closure(): bool|null $finish Ends the response; null where that can't be done.
+     * @param Closure(): bool|null $finish Ends the response; null if the server can't.
      */
     public function __construct(
         private readonly PMP_Event_Queue $queue,
@@ -32,7 +32,7 @@ final class AfterResponse implements Registerable
     public function register(): void
     {
         if ($this->finish !== null) {
-            // Last of all: whatever else runs on shutdown may still have something to say to the visitor.
+            // Last of all, since other shutdown functions may still write to the response.
             Hook::action('shutdown', [$this, 'deliver'], PHP_INT_MAX);
         }
     }
@@ -43,7 +43,7 @@ final class AfterResponse implements Registerable
             return;
         }
         if (session_status() === PHP_SESSION_ACTIVE) {
-            // Or the visitor's next request waits for this one's session.
+            // Otherwise the visitor's next request would wait for this one's PHP session.
             session_write_close();
         }
         ignore_user_abort(true);
@@ -53,11 +53,11 @@ final class AfterResponse implements Registerable
     }
 
     /**
-     * How this server ends a response early: PHP-FPM and LiteSpeed can.
+     * The function that ends a response early; PHP-FPM and LiteSpeed have one.
      *
      * @return Closure(): bool|null
      */
-    public static function way_to_finish(): ?Closure
+    public static function finisher(): ?Closure
     {
         return match (true) {
             function_exists('fastcgi_finish_request') => static fn (): bool => fastcgi_finish_request(),

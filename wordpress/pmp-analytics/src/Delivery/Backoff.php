@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Delivery;
 
 /**
- * How long to wait after so many failures in a row.
+ * The delay after consecutive failures.
  */
 final class Backoff
 {
@@ -17,7 +17,7 @@ final class Backoff
 
     /**
      * 1 s, 2 s, 4 s; then 30 s doubling up to 15 minutes, each shortened by up to a half so that the shops of one mesh
-     * don't come back all at once.
+     * don't retry all at once.
      *
      * @param int   $failures At least 1.
      * @param float $random   From 0 to 1.

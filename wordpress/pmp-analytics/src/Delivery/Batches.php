@@ -8,7 +8,7 @@ use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
 
 /**
- * Decides which messages travel together: events by the hundred, everything else alone and in its order.
+ * Groups messages into calls: events in batches, everything else alone and in order.
  */
 final class Batches
 {
@@ -17,12 +17,12 @@ final class Batches
     /** The gateway takes 1 MiB; the brackets and commas around the events need some of it. */
     public const MAX_BYTES = (1 << 20) - 4096;
 
-    /** So many failures are bad luck; after more of them, one of the batch may be the reason. */
+    /** Up to this many failures are accidental; after more, one event of the batch may be the cause. */
     private const TRUSTED_FAILURES = 3;
 
     /**
      * @param list<StoredMessage> $messages
-     * @return list<non-empty-list<StoredMessage>> Orders and people first: they matter more than visits.
+     * @return list<non-empty-list<StoredMessage>> Orders and users first: they matter more than events.
      */
     public static function of(array $messages): array
     {
@@ -42,7 +42,7 @@ final class Batches
     }
 
     /**
-     * Smaller and smaller after each failure, so that an event on which the mesh fails soon travels alone.
+     * Shrinks with each failure, so that an event that the mesh fails on is soon sent alone.
      */
     private static function size(int $attempts): int
     {

@@ -10,7 +10,7 @@ use PMP_Event_Queue;
 use WP_CLI;
 
 /**
- * wp pmp: what cron does, by hand or by a real cron.
+ * wp pmp: the work of WP-Cron, by hand or from a system cron.
  */
 final class Command implements Registerable
 {
@@ -34,7 +34,7 @@ final class Command implements Registerable
     }
 
     /**
-     * Delivers what waits, for at most five minutes.
+     * Delivers waiting messages, for at most five minutes.
      */
     public function drain(): void
     {
@@ -43,7 +43,7 @@ final class Command implements Registerable
     }
 
     /**
-     * Tells the orders from before the plugin, for as long as the mesh takes them; cron, or the same command, goes on.
+     * Reports earlier orders, for as long as the mesh accepts them; WP-Cron, or the same command, continues.
      */
     public function backfill(): void
     {
@@ -52,15 +52,15 @@ final class Command implements Registerable
             $this->backfill->go_on(self::SECONDS);
             $this->drainer->drain(self::SECONDS);
         } while ($this->backfill->is_running() && $this->backfill->has_room());
-        WP_CLI::log("orders told: {$this->backfill->state()['told']}");
+        WP_CLI::log("orders reported: {$this->backfill->state()['told']}");
         if ($this->backfill->is_running()) {
-            WP_CLI::warning('The mesh does not take them now. The rest follows by cron, or when you run this again.');
+            WP_CLI::warning('The mesh does not accept more orders now. WP-Cron will report the rest, or you can run this command again.');
         }
         $this->status();
     }
 
     /**
-     * Says what waits and why.
+     * Shows the waiting messages and the last error.
      */
     public function status(): void
     {

@@ -13,13 +13,13 @@ use PMP_API_Client;
 use PMP_Event_Queue;
 
 /**
- * Empties the outbox into the mesh. A message leaves the outbox only when the mesh has answered for it.
+ * Delivers the outbox to the mesh. A message leaves the outbox only when the mesh has confirmed it.
  *
- * Not to be called while a visitor waits for a page or a buyer for the checkout.
+ * Must not be called while a visitor waits for a page or a buyer for the checkout.
  */
 final class Drainer
 {
-    /** So many failures in a row are the mesh's, not the messages'. */
+    /** After this many consecutive failures the mesh is considered to be failing, not the messages. */
     private const FAILURES_IN_A_ROW = 3;
 
     private int $failed_in_a_row = 0;
@@ -38,9 +38,9 @@ final class Drainer
     }
 
     /**
-     * Delivers until nothing is due, the mesh can't answer, or the time is over.
+     * Delivers until nothing is due, the mesh is unavailable, or the time is up.
      *
-     * @param float $seconds No call begins later than this.
+     * @param float $seconds No call starts later than this.
      */
     public function drain(float $seconds): void
     {
@@ -61,7 +61,7 @@ final class Drainer
     }
 
     /**
-     * Something waits, and may be sent.
+     * Whether messages are due and delivery is not paused.
      */
     public function has_work(): bool
     {
@@ -88,7 +88,7 @@ final class Drainer
         $reply = $this->send($batch);
         $outcome = $reply->outcome();
         if ($reply->status === 404 && $batch[0]->target === '') {
-            // The call names nobody who could be missing: the way to the service is.
+            // The path has no target that could be missing, so the gateway or service is.
             $outcome = Outcome::Unavailable;
         }
         if ($outcome === Outcome::Accepted && $batch[0]->kind === Kind::Event) {
@@ -117,7 +117,7 @@ final class Drainer
     }
 
     /**
-     * Obeys the verdict on each event.
+     * Applies the result of each event.
      *
      * @param non-empty-list<StoredMessage> $batch
      */
@@ -128,11 +128,11 @@ final class Drainer
             return Outcome::Failed;
         }
         $accepted = [];
-        foreach (array_values($verdicts) as $place => $verdict) {
+        foreach (array_values($verdicts) as $index => $verdict) {
             if (! empty($verdict['success'])) {
-                $accepted[] = $batch[$place];
+                $accepted[] = $batch[$index];
             } else {
-                $this->queue->set_aside($batch[$place], $this->broken_rules((array) ($verdict['violations'] ?? [])));
+                $this->queue->set_aside($batch[$index], $this->broken_rules((array) ($verdict['violations'] ?? [])));
             }
         }
         $this->queue->delivered(...$accepted);
@@ -140,7 +140,7 @@ final class Drainer
     }
 
     /**
-     * A refused batch is halved until what is wrong stands alone.
+     * Halves a refused batch until the invalid event is alone.
      *
      * @param non-empty-list<StoredMessage> $batch
      */

@@ -8,9 +8,9 @@ use PMP\Analytics\Clock;
 use wpdb;
 
 /**
- * One delivery at a time: a row that names who delivers and until when. Whoever is killed loses it by the clock.
+ * Limits delivery to one process at a time: a row with the process and its expiry. If a process is killed, its lease expires.
  *
- * It only saves work. Two that deliver at once tell the mesh twice, and the mesh counts once.
+ * It only saves work. If two processes deliver the same message, the mesh counts it once.
  */
 final class Lease
 {
@@ -27,7 +27,7 @@ final class Lease
     public function acquire(): bool
     {
         $mine = $this->fresh(bin2hex(random_bytes(8)));
-        // Straight to the table: the options API answers from a cache, and can't compare and set.
+        // Directly in the table: the options API is cached and has no compare-and-set.
         $made = $this->database->query($this->database->prepare(
             "INSERT IGNORE INTO {$this->database->options} (option_name, option_value, autoload) VALUES (%s, %s, 'no')",
             self::OPTION,
@@ -47,9 +47,9 @@ final class Lease
     }
 
     /**
-     * Holds it for longer.
+     * Extends the lease.
      *
-     * @return bool False when somebody else has it by now.
+     * @return bool False if another process has taken it.
      */
     public function renew(): bool
     {

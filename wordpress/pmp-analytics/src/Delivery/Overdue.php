@@ -7,9 +7,8 @@ namespace PMP\Analytics\Delivery;
 use PMP_Event_Queue;
 
 /**
- * Whether something should have gone long ago, because cron does not run here. Then the end of any response delivers it, where
- * a response can be ended early, or a browser is asked to have it delivered behind its visitor's back: no page, beacon or
- * checkout waits.
+ * Whether messages are overdue because WP-Cron does not run. They are then delivered after any response, if the server can end it
+ * early, or by a background request of the next browser: no page, beacon or checkout waits.
  */
 final class Overdue
 {

@@ -7,7 +7,7 @@ namespace PMP\Analytics\Delivery;
 use PMP\Analytics\Clock;
 
 /**
- * Leaves the mesh alone for a while when it can't answer, longer each time. Kept in the database, so that all processes obey.
+ * Pauses delivery when the mesh is unavailable, longer each time. Stored in the database, so that it applies to all processes.
  */
 final class Pause
 {
@@ -25,7 +25,7 @@ final class Pause
     }
 
     /**
-     * @param float|null $seconds How long the mesh asked for; null to decide here.
+     * @param float|null $seconds Duration requested by the mesh; null for the backoff.
      */
     public function begin(string $reason, ?float $seconds = null): void
     {
@@ -38,7 +38,7 @@ final class Pause
     }
 
     /**
-     * Something was delivered: all is well.
+     * Ends the pause after a successful delivery.
      */
     public function end(): void
     {

@@ -9,8 +9,8 @@ use PMP\Analytics\Registerable;
 use PMP_Event_Queue;
 
 /**
- * Delivers every minute, by WP-Cron and, where WooCommerce brings it, by Action Scheduler too: each of them stops silently
- * on some sites, and the lease makes the second one free.
+ * Delivers every minute, by WP-Cron and, with WooCommerce, by Action Scheduler too: each of them stops silently on some sites,
+ * and thanks to the lease the second one costs nothing.
  */
 final class Schedule implements Registerable
 {
@@ -44,7 +44,7 @@ final class Schedule implements Registerable
     }
 
     /**
-     * Puts the event back that somebody's cleaning of cron took away. Reads an autoloaded option only.
+     * Restores the cron event if a cleanup plugin removed it. Reads an autoloaded option only.
      */
     public function keep_running(): void
     {

@@ -8,7 +8,7 @@ use DateTimeInterface;
 use DateTimeZone;
 
 /**
- * Brings values into the bounds of the mesh's contract, so that one odd value does not cost the record around it.
+ * Sanitises values for the mesh's contract, so that one invalid value does not invalidate its record.
  */
 final class Clean
 {
@@ -16,11 +16,11 @@ final class Clean
 
     private const METADATA_DEPTH = 7;
 
-    private const NAME = '/^[A-Za-z0-9._:-]{1,255}$/D';
+    private const ID = '/^[A-Za-z0-9._:-]{1,255}$/D';
 
     private const RFC_3339 = '/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/D';
 
-    /** Seconds since 1970 between which google.protobuf.Timestamp has its times. */
+    /** The range of google.protobuf.Timestamp in seconds since 1970. */
     private const YEAR_1 = -62_135_596_800;
 
     private const YEAR_10000 = 253_402_300_800;
@@ -28,28 +28,28 @@ final class Clean
     private const SECRET_PARAMETERS = '/^(key|e-?mail|pass(word)?|pwd|.*nonce|.*token|.*secret)$/i';
 
     /**
-     * Text of at most so many characters, without control characters and broken UTF-8. Not escaped: that is the edge's task.
+     * Text of limited length, without control characters and invalid UTF-8. Not escaped: that is done on output.
      */
     public static function text(mixed $value, int $length): string
     {
         $text = is_scalar($value) ? (string) $value : '';
         if (preg_match('//u', $text) !== 1) {
-            // The one encoder that every PHP has and that leaves out what is no UTF-8.
+            // The only encoder in every PHP that drops invalid UTF-8.
             $text = (string) json_decode((string) json_encode($text, JSON_INVALID_UTF8_IGNORE));
         }
         return mb_substr(trim((string) preg_replace('/[\x00-\x1F\x7F]+/', ' ', $text)), 0, $length);
     }
 
     /**
-     * An identifier as the mesh takes it; empty for anything else.
+     * An id that the mesh accepts; empty for anything else.
      */
-    public static function name(mixed $value): string
+    public static function id(mixed $value): string
     {
-        return is_scalar($value) && preg_match(self::NAME, (string) $value) === 1 ? (string) $value : '';
+        return is_scalar($value) && preg_match(self::ID, (string) $value) === 1 ? (string) $value : '';
     }
 
     /**
-     * WordPress's number of a user, post or order; 0 for anything else.
+     * A WordPress id of a user, post or order; 0 for anything else.
      */
     public static function number(mixed $value): int
     {
@@ -57,7 +57,7 @@ final class Clean
     }
 
     /**
-     * A word such as the type of an event, made of any text: "Started checkout" is started_checkout.
+     * A slug such as an event type, from any text: "Started checkout" is started_checkout.
      */
     public static function word(mixed $value, int $length = 100): string
     {
@@ -75,8 +75,8 @@ final class Clean
     }
 
     /**
-     * RFC 3339 with zone, from such a text, a date or seconds since 1970; null for anything else, and for years that a proto's
-     * time does not have: WordPress keeps 0000-00-00 where nobody knew.
+     * RFC 3339 with zone, from such a text, a date or seconds since 1970; null for anything else, and for years outside of a
+     * proto's range: WordPress stores an unknown date as 0000-00-00.
      */
     public static function time(mixed $value): ?string
     {
@@ -98,7 +98,7 @@ final class Clean
     }
 
     /**
-     * The address of a page, without parameters that open something: keys of orders, nonces, tokens, e-mail addresses.
+     * The URL of a page, without sensitive parameters: order keys, nonces, tokens, e-mail addresses.
      */
     public static function url(mixed $value, int $length = 4096): string
     {
@@ -113,7 +113,7 @@ final class Clean
     }
 
     /**
-     * An internet address; empty for anything else.
+     * An IP address; empty for anything else.
      */
     public static function address(mixed $value): string
     {
@@ -121,7 +121,7 @@ final class Clean
     }
 
     /**
-     * An amount of money, from a number or a decimal text; null for anything else. Never negative.
+     * An amount of money, from a number or a numeric string; null for anything else. Never negative.
      */
     public static function money(mixed $value): ?float
     {
@@ -129,7 +129,7 @@ final class Clean
     }
 
     /**
-     * Campaign parameters, with or without their prefix utm_.
+     * Campaign parameters, with or without the prefix utm_.
      *
      * @return array<string, string>
      */
@@ -143,7 +143,7 @@ final class Clean
     }
 
     /**
-     * Anything else that is told: within the contract's size and depth. What does not fit is left out and said to be.
+     * Free-form metadata within the contract's size and depth. Entries that don't fit are dropped and `truncated` is set.
      *
      * @return array<string, mixed>
      */
@@ -162,7 +162,7 @@ final class Clean
     }
 
     /**
-     * Only what is there: the mesh takes a missing field for an empty one, and PHP's empty array for none at all.
+     * The fields that have a value: to the mesh a missing field is an empty one, and PHP's empty array is not an object.
      *
      * @param array<string, mixed> $fields
      * @return array<string, mixed>

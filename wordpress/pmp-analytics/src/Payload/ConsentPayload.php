@@ -15,7 +15,7 @@ final class ConsentPayload
 
     /**
      * @param array<string, mixed> $facts The consent's own fields; one of the purposes `analytics_tracking`, `marketing_emails` and
-     *     `third_party_sharing` has to be there.
+     *     `third_party_sharing` is required.
      * @return array<string, mixed>
      */
     public static function of(array $facts): array

@@ -7,12 +7,12 @@ namespace PMP\Analytics\Payload;
 /**
  * Bodies of pmp.ingestion.v1.Event.
  *
- * Facts are the event's own fields; `id` and `timestamp` have to be there.
+ * Facts are the event's own fields; `id` and `timestamp` are required.
  */
 final class EventPayload
 {
     /**
-     * A page view in the brief's schema: all of its fields, those without a value too.
+     * A page view with all fields of the schema, including empty ones.
      *
      * @param array<string, mixed> $facts
      * @return array<string, mixed>
@@ -29,7 +29,7 @@ final class EventPayload
             'page_url' => '',
             'page_title' => '',
             'referrer' => '',
-            // An object also when empty: PHP's empty array is a JSON list, which the mesh refuses here.
+            // An object even if empty: PHP encodes an empty array as a JSON list, which the mesh reports as a fault.
             'utm_parameters' => (object) [],
             'user_agent' => '',
             'ip_address' => '',
@@ -39,7 +39,7 @@ final class EventPayload
     }
 
     /**
-     * Any other event: the fields that have a value.
+     * Any other event, with only the fields that have a value.
      *
      * @param array<string, mixed> $facts
      * @return array<string, mixed>
@@ -56,12 +56,12 @@ final class EventPayload
     private static function fields(string $type, array $facts): array
     {
         return Clean::only_given([
-            'id' => Clean::name($facts['id'] ?? ''),
+            'id' => Clean::id($facts['id'] ?? ''),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
             'event_type' => Clean::word($type),
             'event_category' => Clean::text($facts['event_category'] ?? '', 50),
-            'user_id' => Clean::name($facts['user_id'] ?? ''),
-            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'user_id' => Clean::id($facts['user_id'] ?? ''),
+            'session_id' => Clean::id($facts['session_id'] ?? ''),
             'page_url' => Clean::url($facts['page_url'] ?? ''),
             'page_title' => Clean::text($facts['page_title'] ?? '', 500),
             'referrer' => Clean::url($facts['referrer'] ?? ''),
@@ -73,7 +73,7 @@ final class EventPayload
             'source' => Clean::text($facts['source'] ?? '', 100),
             'email' => Clean::email($facts['email'] ?? ''),
             'context' => $facts['context'] ?? null,
-            // Said when it is so; not said is no.
+            // Sent only if true; missing means false.
             'global_privacy_control' => ($facts['global_privacy_control'] ?? false) === true ? true : null,
         ]);
     }

@@ -13,16 +13,16 @@ final class JourneyPayload
 
     /**
      * @param array<string, mixed> $facts The touchpoint's own fields; `id`, `timestamp`, `action`, `touchpoint` and one of
-     *     `user_id` and `session_id` have to be there.
+     *     `user_id` and `session_id` are required.
      * @return array<string, mixed>
      */
     public static function touchpoint(array $facts): array
     {
         return Clean::only_given([
-            'id' => Clean::name($facts['id'] ?? ''),
+            'id' => Clean::id($facts['id'] ?? ''),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
-            'user_id' => Clean::name($facts['user_id'] ?? ''),
-            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'user_id' => Clean::id($facts['user_id'] ?? ''),
+            'session_id' => Clean::id($facts['session_id'] ?? ''),
             'stage' => in_array($facts['stage'] ?? '', self::STAGES, true) ? $facts['stage'] : '',
             'action' => Clean::text($facts['action'] ?? '', 100),
             'touchpoint' => Clean::text($facts['touchpoint'] ?? '', 100),
@@ -38,16 +38,16 @@ final class JourneyPayload
 
     /**
      * @param array<string, mixed> $facts The conversion's own fields; `id`, `timestamp` and one of `user_id`, `email` and
-     *     `session_id` have to be there.
+     *     `session_id` are required.
      * @return array<string, mixed>
      */
     public static function conversion(string $type, array $facts): array
     {
         return Clean::only_given([
-            'id' => Clean::name($facts['id'] ?? ''),
+            'id' => Clean::id($facts['id'] ?? ''),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
-            'user_id' => Clean::name($facts['user_id'] ?? ''),
-            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'user_id' => Clean::id($facts['user_id'] ?? ''),
+            'session_id' => Clean::id($facts['session_id'] ?? ''),
             'conversion_type' => Clean::word($type),
             'value' => Clean::money($facts['value'] ?? null),
             'currency' => preg_match('/^[A-Za-z]{3}$/D', (string) ($facts['currency'] ?? '')) === 1 ? strtoupper($facts['currency']) : '',

@@ -14,8 +14,8 @@ final class PurchasePayload
     private const PRODUCT_TYPES = ['course', 'guide', 'membership', 'other'];
 
     /**
-     * @param array<string, mixed> $facts The purchase's own fields, in the brief's names; `order_id`, `timestamp` and one of
-     *     `user_id`, `email` and `session_id` have to be there.
+     * @param array<string, mixed> $facts The purchase's own fields; `order_id`, `timestamp` and one of
+     *     `user_id`, `email` and `session_id` are required.
      * @return array<string, mixed>
      */
     public static function of(array $facts): array
@@ -23,10 +23,10 @@ final class PurchasePayload
         $lines = array_map(self::line(...), array_slice(array_values((array) ($facts['lines'] ?? [])), 0, self::MAX_LINES));
         $first = $lines[0] ?? [];
         return Clean::only_given([
-            'id' => Clean::name($facts['id'] ?? ''),
+            'id' => Clean::id($facts['id'] ?? ''),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
-            'user_id' => Clean::name($facts['user_id'] ?? ''),
-            'order_id' => Clean::name($facts['order_id'] ?? ''),
+            'user_id' => Clean::id($facts['user_id'] ?? ''),
+            'order_id' => Clean::id($facts['order_id'] ?? ''),
             'product_id' => Clean::text($facts['product_id'] ?? $first['product_id'] ?? '', 100),
             'product_name' => Clean::text($facts['product_name'] ?? $first['product_name'] ?? '', 255),
             'product_type' => self::product_type($facts['product_type'] ?? $first['product_type'] ?? ''),
@@ -39,7 +39,7 @@ final class PurchasePayload
             'utm_parameters' => Clean::utm($facts['utm_parameters'] ?? []),
             'metadata' => Clean::metadata($facts['metadata'] ?? []),
             'email' => Clean::email($facts['email'] ?? ''),
-            'session_id' => Clean::name($facts['session_id'] ?? ''),
+            'session_id' => Clean::id($facts['session_id'] ?? ''),
             'lines' => $lines,
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
             'source' => Clean::text($facts['source'] ?? '', 50),
@@ -49,13 +49,13 @@ final class PurchasePayload
     }
 
     /**
-     * @param array<string, mixed> $facts The refund's own fields; `reference` and, unless it is `deleted`, `amount` have to be there.
+     * @param array<string, mixed> $facts The refund's own fields; `reference` and, unless it is `deleted`, `amount` are required.
      * @return array<string, mixed>
      */
     public static function refund(array $facts): array
     {
         return Clean::only_given([
-            'reference' => Clean::name($facts['reference'] ?? ''),
+            'reference' => Clean::id($facts['reference'] ?? ''),
             'amount' => Clean::money($facts['amount'] ?? null),
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
@@ -91,7 +91,7 @@ final class PurchasePayload
     }
 
     /**
-     * People write customers' addresses into the reason of a refund.
+     * Staff may write customers' e-mail addresses into the reason of a refund.
      */
     private static function impersonal(string $text): string
     {

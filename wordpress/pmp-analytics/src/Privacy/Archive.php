@@ -5,11 +5,11 @@ declare(strict_types=1);
 namespace PMP\Analytics\Privacy;
 
 /**
- * What the mesh holds of somebody, as WordPress shows what it exports: a group for each section, an item for each row.
+ * The mesh's data about a person in WordPress's export format: a group for each section, an item for each row.
  */
 final class Archive
 {
-    /** @var array<string, array<string, mixed>> Items, by what is in them: two archives of one person show each row once. */
+    /** @var array<string, array<string, mixed>> Items by their contents: two archives of one person contain each row once. */
     private array $items = [];
 
     /**
@@ -56,13 +56,13 @@ final class Archive
     }
 
     /**
-     * @return array<string, string> What people call them.
+     * @return array<string, string> Labels of the sections.
      */
     private static function sections(): array
     {
         return [
             'wordpress_data' => __('Analytics: account', 'pmp-analytics'),
-            'analytics_data' => __('Analytics: visits', 'pmp-analytics'),
+            'analytics_data' => __('Analytics: events', 'pmp-analytics'),
             'purchase_history' => __('Analytics: purchases', 'pmp-analytics'),
             'email_data' => __('Analytics: mailing lists', 'pmp-analytics'),
             'consents' => __('Analytics: choices', 'pmp-analytics'),

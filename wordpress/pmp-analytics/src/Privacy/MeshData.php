@@ -11,8 +11,8 @@ use PMP_Config;
 use WP_Error;
 
 /**
- * Tools > Export and Erase Personal Data: what the mesh holds of somebody. The mesh takes its time; WordPress, which calls page
- * by page until all is done, is told each time that there is more to come.
+ * Tools > Export and Erase Personal Data: the mesh's data about a person. The mesh works asynchronously; WordPress calls page by
+ * page, and each page but the last reports that it is not done.
  */
 final class MeshData implements Registerable
 {
@@ -32,7 +32,7 @@ final class MeshData implements Registerable
     public function register(): void
     {
         Hook::filter('wp_privacy_personal_data_exporters', [$this, 'add_exporter'], 20);
-        // Behind the outbox's own: what waited there is not told any more.
+        // After the outbox's own eraser, so that its messages are no longer delivered.
         Hook::filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser'], 20);
     }
 
@@ -69,14 +69,14 @@ final class MeshData implements Registerable
             return $this->not_exported($progress->problem);
         }
         if (! $progress->is_done) {
-            $late = __('It is still working on it; please try again later.', 'pmp-analytics');
+            $late = __('It is still in progress; please try again later.', 'pmp-analytics');
             return $progress->is_late ? $this->not_exported($late) : ['data' => [], 'done' => false];
         }
         $archive = new Archive();
         foreach ($progress->requests as $request) {
             $path = (string) ($request['download']['path'] ?? '');
             $reply = $this->client->call('GET', $path, '', self::ARCHIVE_SECONDS, self::MAX_ARCHIVE_BYTES);
-            // Only a whole archive says so, at its end.
+            // Only a complete archive ends with this.
             if ($reply->status !== 200 || ($reply->body['complete'] ?? false) !== true) {
                 return $this->not_exported($reply->reason());
             }
@@ -96,7 +96,7 @@ final class MeshData implements Registerable
         $progress = $this->requests->erase($email, $page);
         if ($progress->problem !== '') {
             /* translators: %s: what went wrong. */
-            $text = __('PMP Analytics: the mesh was not told to erase this person. Please try again. %s', 'pmp-analytics');
+            $text = __('PMP Analytics: the erasure could not be requested from the mesh. Please try again. %s', 'pmp-analytics');
             return $this->erased(removed: false, retained: true, messages: [sprintf($text, $progress->problem)]);
         }
         if ($progress->is_done) {
@@ -106,7 +106,7 @@ final class MeshData implements Registerable
         }
         if ($progress->is_late) {
             /* translators: %s: ids of requests. */
-            $text = __('PMP Analytics: the mesh is still erasing this person, and goes on by itself (%s).', 'pmp-analytics');
+            $text = __('PMP Analytics: the mesh is still erasing this person and will continue automatically (%s).', 'pmp-analytics');
             return $this->erased(removed: false, retained: true, messages: [sprintf($text, $progress->ids())]);
         }
         return ['done' => false] + $this->erased(removed: false, retained: false, messages: []);
@@ -115,7 +115,7 @@ final class MeshData implements Registerable
     private function not_exported(string $reason): WP_Error
     {
         /* translators: %s: what went wrong. */
-        $text = __('PMP Analytics: the mesh does not show what it holds of this person. %s', 'pmp-analytics');
+        $text = __('PMP Analytics: the mesh could not export its data about this person. %s', 'pmp-analytics');
         return new WP_Error('pmp_not_exported', sprintf($text, $reason));
     }
 

@@ -9,13 +9,13 @@ use PMP\Analytics\Queue\StoredMessage;
 use WP_User;
 
 /**
- * Somebody, by all the names that messages have for them: e-mail addresses, accounts, orders, and the visits that belong
- * to one of these.
+ * A person, by all identifiers that messages may contain: e-mail addresses, accounts, orders, and the sessions that belong to
+ * one of these.
  */
 final class Person
 {
-    /** @var array<string, true> Ids of visits and of browsers. */
-    private array $visits = [];
+    /** @var array<string, true> Ids of sessions and browsers. */
+    private array $sessions = [];
 
     /** @var list<string> */
     private array $orders = [];
@@ -25,7 +25,7 @@ final class Person
 
     /**
      * @param list<string> $emails
-     * @param list<int>    $user_ids Accounts, which need not be there any more.
+     * @param list<int>    $user_ids Accounts, which may have been deleted.
      */
     public function __construct(array $emails, public readonly array $user_ids)
     {
@@ -33,7 +33,7 @@ final class Person
     }
 
     /**
-     * Whoever goes by an e-mail address, with the account that has it.
+     * The person with an e-mail address, and the account that has it.
      */
     public static function with_email(string $email): self
     {
@@ -49,33 +49,33 @@ final class Person
         $this->orders = $numbers;
     }
 
-    public function visited(string $session_id): void
+    public function add_session(string $session_id): void
     {
         if ($session_id !== '') {
-            $this->visits[$session_id] = true;
+            $this->sessions[$session_id] = true;
         }
     }
 
     /**
-     * How many visits are known.
+     * Number of known sessions.
      */
-    public function visits(): int
+    public function session_count(): int
     {
-        return count($this->visits);
+        return count($this->sessions);
     }
 
     /**
-     * True for what is told of this person; its visit is this person's from then on.
+     * True if a message is about this person; its session then belongs to the person, too.
      */
     public function claims(StoredMessage $message): bool
     {
         $payload = (array) json_decode($message->json, true);
-        $visits = $this->visits_of($message, $payload);
-        $is_theirs = $this->is_named_by($message, $payload)
-            // What names somebody else is theirs, though it happened in the same browser.
-            || ! $this->names_another($payload) && array_intersect_key($this->visits, array_flip($visits)) !== [];
+        $sessions = $this->sessions_of($message, $payload);
+        $is_theirs = $this->is_identified_by($message, $payload)
+            // A message that identifies another person is not about this one, even from the same browser.
+            || ! $this->identifies_another($payload) && array_intersect_key($this->sessions, array_flip($sessions)) !== [];
         if ($is_theirs) {
-            array_map($this->visited(...), $visits);
+            array_map($this->add_session(...), $sessions);
         }
         return $is_theirs;
     }
@@ -83,7 +83,7 @@ final class Person
     /**
      * @param array<mixed> $payload
      */
-    private function is_named_by(StoredMessage $message, array $payload): bool
+    private function is_identified_by(StoredMessage $message, array $payload): bool
     {
         $user_ids = [$payload['user_id'] ?? '', $payload['wordpress_id'] ?? '', $message->kind === Kind::Profile ? $message->target : ''];
         $order = $message->kind === Kind::Refund ? $message->target : $payload['order_id'] ?? '';
@@ -95,7 +95,7 @@ final class Person
     /**
      * @param array<mixed> $payload
      */
-    private function names_another(array $payload): bool
+    private function identifies_another(array $payload): bool
     {
         return ($payload['email'] ?? '') !== '' || ($payload['user_id'] ?? '') !== '';
     }
@@ -104,10 +104,10 @@ final class Person
      * @param array<mixed> $payload
      * @return list<string>
      */
-    private function visits_of(StoredMessage $message, array $payload): array
+    private function sessions_of(StoredMessage $message, array $payload): array
     {
-        $told = $message->kind === Kind::Consent ? substr($message->target, strlen('session:')) : $payload['session_id'] ?? '';
-        $ids = [$told, $payload['anonymous_id'] ?? '', $payload['metadata']['visitor_id'] ?? ''];
+        $session_id = $message->kind === Kind::Consent ? substr($message->target, strlen('session:')) : $payload['session_id'] ?? '';
+        $ids = [$session_id, $payload['anonymous_id'] ?? '', $payload['metadata']['visitor_id'] ?? ''];
         return array_values(array_filter($ids, is_string(...)));
     }
 }

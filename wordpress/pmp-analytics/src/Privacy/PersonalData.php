@@ -14,14 +14,14 @@ use PMP_Event_Queue;
 use WC_Order;
 
 /**
- * Tools > Export and Erase Personal Data: what this plugin holds of somebody. That is what waits in the outbox, the visit kept on
- * an order, and which enrolments were told. For what the mesh holds MeshData asks the mesh.
+ * Tools > Export and Erase Personal Data: this plugin's data about a person. That is messages in the outbox, the session stored
+ * with an order, and the reported enrolments. MeshData covers the data of the mesh.
  */
 final class PersonalData implements Registerable
 {
     public const ID = 'pmp-analytics';
 
-    /** What a sale that waits is without its buyer: money counts whoever paid it. */
+    /** Fields that a waiting sale keeps without its buyer: the amount still counts. */
     private const IMPERSONAL = [
         'id', 'timestamp', 'order_id', 'product_id', 'product_name', 'product_type', 'amount', 'currency', 'payment_method',
         'payment_status', 'paid_at', 'lines', 'refunded_total', 'source', 'is_test', 'is_staff', 'reason', 'reported_at',
@@ -40,15 +40,15 @@ final class PersonalData implements Registerable
     }
 
     /**
-     * WooCommerce has taken the person out of an order: by its eraser, in bulk, or because the order is old. Our eraser would not
-     * find the order any more, whichever of the two comes first.
+     * WooCommerce has anonymised an order: by its eraser, in bulk, or because of the order's age. This plugin's eraser could not
+     * find the order any more.
      */
     public function order_anonymized(mixed $order): void
     {
         if (! $order instanceof WC_Order) {
             return;
         }
-        $this->reader->forget_visit($order);
+        $this->reader->forget_session($order);
         $buyer = new Person([], []);
         $buyer->ordered([(string) $order->get_id()]);
         foreach ($this->queue->everything() as $message) {
@@ -79,7 +79,7 @@ final class PersonalData implements Registerable
     }
 
     /**
-     * Everything at once: the outbox changes while somebody pages through it.
+     * Everything in one page: the outbox would change between pages.
      *
      * @return array{data: list<array<string, mixed>>, done: bool}
      */
@@ -90,23 +90,23 @@ final class PersonalData implements Registerable
         foreach ($this->messages_of($person) as $message) {
             $items[] = $this->item("{$message->kind->value}-{$message->number}", [
                 __('Kind', 'pmp-analytics') => $message->kind->value,
-                __('Waits to be told', 'pmp-analytics') => $message->json,
+                __('Message to be delivered', 'pmp-analytics') => $message->json,
             ]);
         }
         foreach ($this->orders_of($person) as $order) {
-            $visit = $this->reader->visit($order);
-            if ($visit !== []) {
+            $session = $this->reader->session($order);
+            if ($session !== []) {
                 $items[] = $this->item("order-{$order->get_id()}", [
                     __('Order', 'pmp-analytics') => (string) $order->get_id(),
-                    __('Visit that led to it', 'pmp-analytics') => (string) wp_json_encode($visit, JSON_UNESCAPED_SLASHES),
+                    __('Session in which it was placed', 'pmp-analytics') => (string) wp_json_encode($session, JSON_UNESCAPED_SLASHES),
                 ]);
             }
         }
         foreach ($person->user_ids as $user_id) {
-            foreach (Enrollments::told_of($user_id) as $course_id => $time) {
+            foreach (Enrollments::reported_of($user_id) as $course_id => $time) {
                 $items[] = $this->item("course-{$course_id}", [
                     __('Course', 'pmp-analytics') => get_the_title($course_id) ?: (string) $course_id,
-                    __('Enrolment told', 'pmp-analytics') => gmdate('c', $time),
+                    __('Enrolment reported', 'pmp-analytics') => gmdate('c', $time),
                 ]);
             }
         }
@@ -119,7 +119,7 @@ final class PersonalData implements Registerable
     public function erase(string $email): array
     {
         $forgotten = $this->forget(Person::with_email($email));
-        $message = __('PMP Analytics: amounts of sales that wait are told without their buyer.', 'pmp-analytics');
+        $message = __('PMP Analytics: the amounts of waiting sales are reported without their buyer.', 'pmp-analytics');
         return [
             'items_removed' => $forgotten['found'],
             'items_retained' => $forgotten['kept'],
@@ -129,9 +129,9 @@ final class PersonalData implements Registerable
     }
 
     /**
-     * Erases what the plugin holds of somebody, and tells nobody.
+     * Erases the plugin's data about a person, and calls no other system.
      *
-     * @return array{found: bool, kept: bool} Whether there was something, and whether something of it is still told.
+     * @return array{found: bool, kept: bool} Whether there was any data, and whether some of it is still to be delivered.
      */
     public function forget(Person $person): array
     {
@@ -142,7 +142,7 @@ final class PersonalData implements Registerable
             $kept = $this->erase_message($message) || $kept;
         }
         foreach ($this->orders_of($person) as $order) {
-            $found = $this->reader->forget_visit($order) || $found;
+            $found = $this->reader->forget_session($order) || $found;
         }
         foreach ($person->user_ids as $user_id) {
             $found = Enrollments::forget($user_id) || $found;
@@ -156,13 +156,13 @@ final class PersonalData implements Registerable
             return;
         }
         $sentences = [
-            __('If you agree, we keep an id of your visit and of your browser, and what led you here, in your browser.', 'pmp-analytics'),
-            __('We record which pages you see, what you click, how long you stay and which forms you send.', 'pmp-analytics'),
-            __('Of what you write into a form we record your e-mail address alone, where you ask us to write to you.', 'pmp-analytics'),
-            __('Nothing of it happens when you say no, or your browser sends Global Privacy Control or Do Not Track.', 'pmp-analytics'),
+            __('If you agree, we store in your browser an id of it, an id of your session, and what led you here.', 'pmp-analytics'),
+            __('We record which pages you see, what you click, how long you stay and which forms you submit.', 'pmp-analytics'),
+            __('Of the contents of a form we record only your e-mail address, if you ask us to write to you.', 'pmp-analytics'),
+            __('None of this happens if you decline, or if your browser sends Global Privacy Control or Do Not Track.', 'pmp-analytics'),
             __('You can change your mind at any time.', 'pmp-analytics'),
-            __('When you register, buy something, get a refund or enrol in a course, our analytics system is told of it.', 'pmp-analytics'),
-            __('It then learns your account, your e-mail address and your billing address, to account for our sales.', 'pmp-analytics'),
+            __('When you register, buy, get a refund or enrol in a course, we report this to our analytics system.', 'pmp-analytics'),
+            __('It then receives your account, your e-mail address and your billing address, to account for our sales.', 'pmp-analytics'),
         ];
         wp_add_privacy_policy_content(
             __('PMP Analytics', 'pmp-analytics'),
@@ -171,20 +171,20 @@ final class PersonalData implements Registerable
     }
 
     /**
-     * @return bool True when something of it is still told.
+     * @return bool True if a message without personal data remains.
      */
     private function erase_message(StoredMessage $message): bool
     {
         $payload = (array) json_decode($message->json, true);
         if ($message->kind === Kind::Purchase) {
             $impersonal = array_intersect_key($payload, array_flip(self::IMPERSONAL));
-            // A sale that no shop reports as it stands has to name somebody.
+            // A sale without a complete report needs an identifier.
             $nobody = isset($payload['reported_at']) ? [] : ['session_id' => "wc-order-{$payload['order_id']}"];
             $this->queue->replace($message, $impersonal + $nobody);
             return true;
         }
         if ($message->kind === Kind::Refund) {
-            // People write about people into the reason.
+            // Staff may write about people in the reason.
             $this->queue->replace($message, array_diff_key($payload, ['reason' => true]));
             return true;
         }
@@ -200,18 +200,18 @@ final class PersonalData implements Registerable
         $orders = $this->orders_of($person);
         $person->ordered(array_map(static fn (WC_Order $order): string => (string) $order->get_id(), $orders));
         foreach ($orders as $order) {
-            $person->visited((string) ($this->reader->visit($order)['session_id'] ?? ''));
+            $person->add_session((string) ($this->reader->session($order)['session_id'] ?? ''));
         }
         do {
-            // A message may show a visit that an earlier one belongs to.
-            $visits = $person->visits();
+            // A message may reveal a session that earlier messages belong to.
+            $session_count = $person->session_count();
             $found = [];
             foreach ($this->queue->everything() as $message) {
                 if ($person->claims($message)) {
                     $found[] = $message;
                 }
             }
-        } while ($person->visits() > $visits);
+        } while ($person->session_count() > $session_count);
         return $found;
     }
 
@@ -229,7 +229,7 @@ final class PersonalData implements Registerable
 
     /**
      * @param array<string, string> $facts
-     * @return array<string, mixed> As WordPress wants what it exports.
+     * @return array<string, mixed> An item in WordPress's export format.
      */
     private function item(string $id, array $facts): array
     {

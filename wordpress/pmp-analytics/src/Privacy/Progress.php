@@ -5,14 +5,14 @@ declare(strict_types=1);
 namespace PMP\Analytics\Privacy;
 
 /**
- * How far the mesh is with what it was asked about somebody.
+ * Progress of the mesh on privacy requests about a person.
  */
 final class Progress
 {
     /**
-     * @param list<array<string, mixed>> $requests As the mesh shows them.
-     * @param bool                       $is_done  All of them.
-     * @param string                     $problem  Why it could not be asked; empty when it was.
+     * @param list<array<string, mixed>> $requests The requests, as returned by the mesh.
+     * @param bool                       $is_done  Whether all of them are.
+     * @param string                     $problem  Why the mesh could not be called; empty on success.
      */
     public function __construct(
         public readonly array $requests,
@@ -23,7 +23,7 @@ final class Progress
     }
 
     /**
-     * How many rows went.
+     * Number of erased rows.
      */
     public function rows(): int
     {
@@ -37,7 +37,7 @@ final class Progress
     }
 
     /**
-     * For people, who may look them up in the mesh.
+     * For administrators, who can look them up in the mesh.
      */
     public function ids(): string
     {

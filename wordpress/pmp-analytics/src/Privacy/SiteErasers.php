@@ -8,7 +8,7 @@ use PMP\Analytics\Clock;
 
 /**
  * The erasers of WordPress, of WooCommerce and of other plugins, as Tools > Erase Personal Data runs them: comments, orders,
- * customers, whatever the shop has chosen to erase.
+ * customers, according to the shop's settings.
  */
 final class SiteErasers
 {
@@ -17,15 +17,15 @@ final class SiteErasers
     }
 
     /**
-     * Runs them for an address; begun again, they go on with what is left.
+     * Runs them for an e-mail address; a repeated call continues with the remaining data.
      *
      * @param float $until When to stop, in seconds since 1970.
-     * @return bool False when something is left to do.
+     * @return bool False if some data remains.
      */
     public function run(string $email, float $until): bool
     {
         $erasers = (array) apply_filters('wp_privacy_personal_data_erasers', []);
-        // Ours has been run, and the mesh's would ask the mesh, whose call this is.
+        // This plugin's own has run already, and the mesh's would call the mesh, which is the caller here.
         foreach (array_diff_key($erasers, [PersonalData::ID => true, MeshData::ID => true]) as $eraser) {
             for ($page = 1, $done = false; ! $done; ++$page) {
                 if ($this->clock->now() >= $until) {

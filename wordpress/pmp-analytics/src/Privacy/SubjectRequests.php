@@ -9,17 +9,17 @@ use PMP\Analytics\Clock;
 use PMP_API_Client;
 
 /**
- * Asks the mesh about somebody and follows what becomes of it, while WordPress calls page by page: what was asked is kept between
- * two pages, the first page asks anew.
+ * Sends privacy requests about a person to the mesh and follows their progress, while WordPress calls page by page: the requests
+ * are kept between pages, and the first page starts new ones.
  *
- * The mesh is asked by the e-mail address, and by the account that has it: a guest has none, and an account may have bought under
- * other addresses. Where both lead to one person, it answers the same.
+ * A person is identified by the e-mail address and by the account that has it: a guest has none, and an account may have used
+ * other addresses. If both lead to one person, the mesh answers with the same request.
  */
 final class SubjectRequests
 {
     private const ASKED = 'pmp_asked_';
 
-    /** How long one page waits, and how often it looks. */
+    /** How long one page waits, and its polling interval. */
     private const PAGE_SECONDS = 5.0;
 
     private const PAUSE_SECONDS = 0.5;
@@ -75,7 +75,7 @@ final class SubjectRequests
     {
         $until = $this->clock->now() + self::PAGE_SECONDS;
         while (true) {
-            $requests = array_map($this->look(...), $ids);
+            $requests = array_map($this->poll(...), $ids);
             $is_done = array_filter($requests, static fn (array $request): bool => ($request['state'] ?? '') !== 'done') === [];
             $now = $this->clock->now();
             if ($is_done || $now >= $until) {
@@ -86,9 +86,9 @@ final class SubjectRequests
     }
 
     /**
-     * @return array<string, mixed> The id alone while the mesh does not answer: it works on it all the same.
+     * @return array<string, mixed> Only the id while the mesh does not answer; it continues to work on the request.
      */
-    private function look(string $id): array
+    private function poll(string $id): array
     {
         return $this->request($this->client->call('GET', "/api/v1/gdpr/requests/{$id}")) + ['id' => $id];
     }

@@ -5,10 +5,10 @@ declare(strict_types=1);
 namespace PMP\Analytics\Queue;
 
 /**
- * Seals payloads at rest: AES-256-GCM, bound to what they belong to.
+ * Seals payloads at rest: AES-256-GCM, bound to the message they belong to.
  *
  * The key is PMP_ANALYTICS_ENCRYPTION_KEY of wp-config.php (base64 of 32 bytes), which keeps it out of database dumps;
- * without the constant one is made and kept as an option.
+ * without the constant a key is generated and stored as an option.
  */
 final class Cipher
 {
@@ -33,13 +33,13 @@ final class Cipher
     {
         $encoded = defined(self::CONSTANT) ? (string) constant(self::CONSTANT) : (string) get_option(self::KEY_OPTION);
         $key = base64_decode($encoded, true);
-        // A passphrase is no key of 32 bytes, but keeps the dump closed all the same.
+        // A passphrase is not a key of 32 bytes, but still protects a dump.
         return new self($key !== false && strlen($key) === 32 ? $key : hash('sha256', $encoded, true));
     }
 
     public static function make_key(): void
     {
-        // add_option() leaves a key alone that is there already: another one would make all rows unreadable.
+        // add_option() keeps an existing key: another one would make all rows unreadable.
         add_option(self::KEY_OPTION, base64_encode(random_bytes(32)), '', 'no');
     }
 
@@ -52,7 +52,7 @@ final class Cipher
     }
 
     /**
-     * @throws Unreadable Sealed with another key or for something else, or changed since.
+     * @throws Unreadable Sealed with another key or for another message, or modified.
      */
     public function open(string $sealed, string $belongs_to): string
     {

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Queue;
 
 /**
- * What a message tells the mesh, and by which call.
+ * The kinds of messages, with the call of the mesh for each.
  */
 enum Kind: string
 {
@@ -28,11 +28,11 @@ enum Kind: string
     }
 
     /**
-     * @param string $target The person or order that the call is about, where its address names one.
+     * @param string $target The user or order in the path, if the call has one.
      */
     public function path(string $target = ''): string
     {
-        // A colon may stand in a path, and the gateway's router does not decode it.
+        // A colon is valid in a path, and the gateway's router does not decode it.
         $target = str_replace('%3A', ':', rawurlencode($target));
         return '/api/v1/' . match ($this) {
             self::Event => 'events/batch',
@@ -47,7 +47,7 @@ enum Kind: string
     }
 
     /**
-     * Visits are many, and one more or less is no harm: they give way when the queue is full.
+     * Events and touchpoints are many and expendable: they are refused first when the outbox fills up.
      */
     public function gives_way(): bool
     {

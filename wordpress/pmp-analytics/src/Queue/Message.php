@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Queue;
 
 /**
- * Something to tell the mesh. Its id is the mesh's idempotency key: told twice it counts once.
+ * A message to the mesh. Its id is the idempotency key: delivered twice, it counts once.
  */
 final class Message
 {

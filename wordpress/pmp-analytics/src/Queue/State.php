@@ -5,14 +5,14 @@ declare(strict_types=1);
 namespace PMP\Analytics\Queue;
 
 /**
- * How the outbox is doing.
+ * The state of the outbox.
  */
 final class State
 {
     /**
      * @param int   $waiting    Messages to deliver.
-     * @param int   $set_aside  Messages that the mesh refused, for a person to look at.
-     * @param float $oldest_age Seconds for which the oldest of the waiting has waited; 0 without any.
+     * @param int   $set_aside  Messages that the mesh refused, for an administrator to look at.
+     * @param float $oldest_age Age of the oldest waiting message in seconds; 0 without any.
      */
     public function __construct(
         public readonly int $waiting,

@@ -5,13 +5,13 @@ declare(strict_types=1);
 namespace PMP\Analytics\Queue;
 
 /**
- * A message that waits in the outbox, its body as JSON.
+ * A message in the outbox, with its body as JSON.
  */
 final class StoredMessage
 {
     /**
-     * @param int $number   Its place in the outbox: older messages have smaller numbers.
-     * @param int $attempts How often the mesh failed to answer for it.
+     * @param int $number   Its number in the outbox: older messages have smaller ones.
+     * @param int $attempts Number of failed deliveries.
      */
     public function __construct(
         public readonly int $number,

@@ -9,7 +9,7 @@ use wpdb;
 /**
  * All SQL of the outbox. Times are milliseconds since 1970, UTC.
  *
- * The table's name is made of the site's own prefix and a constant; everything else goes through prepare().
+ * The table's name consists of the site's prefix and a constant; everything else goes through prepare().
  */
 final class Table
 {
@@ -31,7 +31,7 @@ final class Table
     }
 
     /**
-     * Makes the table, or brings it up to date. Needs wp-admin/includes/upgrade.php.
+     * Creates or updates the table. Needs wp-admin/includes/upgrade.php.
      */
     public function create(): void
     {
@@ -65,18 +65,18 @@ final class Table
     }
 
     /**
-     * Adds rows in one statement; one that is there already stays as it is.
+     * Adds rows in one statement; existing ones stay unchanged.
      *
      * @param non-empty-list<array{
      *     kind: string, id: string, target: string, priority: int, bytes: int, sealed: string,
      * }> $rows
-     * @return bool False when the database refused.
+     * @return bool False if the database failed.
      */
     public function insert(array $rows, int $now): bool
     {
         $values = [];
         foreach ($rows as $row) {
-            // Hexadecimal on the wire: wpdb would look for broken characters in binary text.
+            // Hexadecimal, since wpdb would check binary data for invalid characters.
             $values[] = $this->database->prepare(
                 '(%s, %s, %s, %d, %d, %d, %d, UNHEX(%s))',
                 $row['kind'],
@@ -89,7 +89,7 @@ final class Table
                 bin2hex($row['sealed']),
             );
         }
-        // Not INSERT IGNORE, which would also swallow what does not fit.
+        // Not INSERT IGNORE, which would also ignore values that don't fit.
         return $this->run(
             "INSERT INTO {$this->name} (kind, message_id, target, priority, available_at, created_at, bytes, payload)
             VALUES " . implode(', ', $values) . ' ON DUPLICATE KEY UPDATE id = id'
@@ -97,7 +97,7 @@ final class Table
     }
 
     /**
-     * Messages whose time has come, as many as fit: by priority, then the oldest first.
+     * Messages that are due, up to the limits: by priority, then the oldest first.
      *
      * @return list<array<string, string>>
      */
@@ -133,7 +133,7 @@ final class Table
     }
 
     /**
-     * Rows of any state, by their numbers.
+     * Rows of any status after a number.
      *
      * @return list<array<string, string>>
      */
@@ -150,7 +150,7 @@ final class Table
     }
 
     /**
-     * Puts another payload in a row's place.
+     * Replaces the payload of a row.
      */
     public function replace(int $number, string $sealed, int $bytes): void
     {
@@ -204,7 +204,7 @@ final class Table
     }
 
     /**
-     * Tries again what was set aside.
+     * Sends messages that were set aside again.
      */
     public function requeue(int $now): void
     {
@@ -241,9 +241,9 @@ final class Table
     }
 
     /**
-     * What is said of an order and has not arrived, oldest first.
+     * Messages about an order that were not delivered yet, oldest first.
      *
-     * @param string $prefix What the ids of the order's purchases begin with.
+     * @param string $prefix Prefix of the ids of the order's reports.
      * @return list<array{kind: string, status: string, reason: string, created_at: string}> Status is waiting or set_aside.
      */
     public function about_order(string $order_id, string $prefix): array
@@ -262,7 +262,7 @@ final class Table
     }
 
     /**
-     * True when more than so many wait. Counts only when the first and the last are that far apart: InnoDB counts by reading.
+     * True if more than this many are waiting. Counts only if the range of ids is that large: InnoDB counts by reading.
      */
     public function holds_more_than(int $limit): bool
     {
@@ -281,7 +281,7 @@ final class Table
     }
 
     /**
-     * Seconds for which the oldest of the waiting has waited; 0 without any.
+     * Age of the oldest waiting message in seconds; 0 without any.
      */
     public function oldest_age(int $now): float
     {
@@ -315,7 +315,7 @@ final class Table
     }
 
     /**
-     * An outbox that can't be written must not show in somebody's checkout.
+     * Without printing errors: a failing outbox must not show in the checkout.
      *
      * @template T
      * @param callable(): T $work

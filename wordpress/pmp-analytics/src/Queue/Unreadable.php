@@ -7,7 +7,7 @@ namespace PMP\Analytics\Queue;
 use RuntimeException;
 
 /**
- * A stored message was sealed with another key, is damaged, or of a kind that this version does not know.
+ * A stored message was sealed with another key, is damaged, or has a kind that this version does not support.
  */
 final class Unreadable extends RuntimeException
 {

@@ -4,12 +4,12 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Rest;
 
-use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Capture\Visitor;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
 use PMP\Analytics\Payload\ConsentPayload;
-use PMP\Analytics\Payload\Identifier;
+use PMP\Analytics\Payload\Uuid;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
@@ -19,9 +19,9 @@ use WP_REST_Request;
 use WP_REST_Response;
 
 /**
- * POST pmp/v1/choices: what a visitor answered when they were asked for their consent, as JSON of any content type:
- * {"session_id": "...", "choice": "granted" or "denied", "timestamp": "..."}. The mesh is told under the visit's id, which
- * nobody but the visitor's browser knows.
+ * POST pmp/v1/choices: a visitor's answer to the consent banner, as JSON of any content type:
+ * {"session_id": "...", "choice": "granted" or "denied", "timestamp": "..."}. It is reported for the session id, which
+ * only the visitor's browser knows.
  */
 final class ChoicesRoute implements Registerable
 {
@@ -29,7 +29,7 @@ final class ChoicesRoute implements Registerable
 
     private const MAX_BYTES = 2048;
 
-    /** The mesh takes names of 255, and `session:` is part of this one. */
+    /** The mesh accepts identifiers of 255 characters, and `session:` is part of this one. */
     private const MAX_SESSION_LENGTH = 200;
 
     private const REQUESTS_PER_MINUTE = 30;
@@ -58,20 +58,20 @@ final class ChoicesRoute implements Registerable
     public function choose(WP_REST_Request $request): WP_REST_Response
     {
         if (OwnPages::is_foreign($request)) {
-            return Refusal::of(403, 7, 'Only pages of this site may tell what happens on them.');
+            return Refusal::of(403, 7, 'Only pages of this site may call this.');
         }
         $now = $this->clock->now();
-        if ($this->rates->count('choices ' . Visit::current()->address(), $now) > self::REQUESTS_PER_MINUTE) {
+        if ($this->rates->count('choices ' . Visitor::current()->address(), $now) > self::REQUESTS_PER_MINUTE) {
             return Refusal::too_many();
         }
         $body = $request->get_body();
-        $told = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 2) : null;
-        $session_id = is_array($told) ? Clean::name($told['session_id'] ?? '') : '';
-        $choice = is_array($told) ? $told['choice'] ?? '' : '';
+        $data = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 2) : null;
+        $session_id = is_array($data) ? Clean::id($data['session_id'] ?? '') : '';
+        $choice = is_array($data) ? $data['choice'] ?? '' : '';
         if ($session_id === '' || strlen($session_id) > self::MAX_SESSION_LENGTH || ! in_array($choice, ['granted', 'denied'], true)) {
             return Refusal::of(400, 3, 'The body is {"session_id": "...", "choice": "granted" or "denied"}.');
         }
-        $time = Clean::time($told['timestamp'] ?? null);
+        $time = Clean::time($data['timestamp'] ?? null);
         $payload = ConsentPayload::of([
             'analytics_tracking' => $choice === 'granted',
             'policy_version' => $this->policy_version(),
@@ -79,12 +79,12 @@ final class ChoicesRoute implements Registerable
             // A browser's clock may be ahead, and a later choice would then never count.
             'timestamp' => $time === null || strtotime($time) > $now ? $now : $time,
         ]);
-        $message = new Message(Kind::Consent, Identifier::make($now), $payload, "session:{$session_id}");
+        $message = new Message(Kind::Consent, Uuid::make($now), $payload, "session:{$session_id}");
         return $this->queue->add($message) ? new WP_REST_Response(['success' => true], 202) : Refusal::too_many();
     }
 
     /**
-     * Which text the visitor could read: the day on which the shop's privacy policy was last changed.
+     * The version of the privacy policy that the visitor could read: the date of its last change.
      */
     private function policy_version(): string
     {

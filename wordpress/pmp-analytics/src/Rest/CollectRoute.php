@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Rest;
 
-use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Capture\Visitor;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Overdue;
 use PMP\Analytics\Hook;
@@ -16,14 +16,13 @@ use WP_REST_Request;
 use WP_REST_Response;
 
 /**
- * POST pmp/v1/collect, and pmp/v1/notes, which no block list knows: the tracker's way out through the shop's own address.
+ * POST pmp/v1/collect, and pmp/v1/notes, which is on no block list: the tracker's first-party endpoint.
  *
  * The body is JSON of any content type (a beacon says text/plain): {"events": [...]} or one event. The answer is that of
- * the mesh's batch call: a verdict for each event.
+ * the mesh's batch call: a result for each event.
  *
- * No nonce, no cookie of ours: pages come from caches and are the same for everybody. So nothing a browser says of itself
- * is believed. The address and the user agent are the request's; the user is the one whose login cookie comes from a page
- * of this site.
+ * No nonce and no cookie: pages are cached and the same for everybody. So a browser's claims about its visitor are ignored. IP
+ * address and user agent are the request's; the user is the one whose login cookie is sent from a page of this site.
  */
 final class CollectRoute implements Registerable
 {
@@ -31,7 +30,7 @@ final class CollectRoute implements Registerable
 
     private const PATHS = ['/collect', '/notes'];
 
-    /** Browsers let 64 KiB outlive their page. */
+    /** Browsers' limit for requests that outlive their page. */
     private const MAX_BYTES = 65_536;
 
     private const REQUESTS_PER_MINUTE = 300;
@@ -64,19 +63,19 @@ final class CollectRoute implements Registerable
     public function collect(WP_REST_Request $request): WP_REST_Response
     {
         if (OwnPages::is_foreign($request)) {
-            return Refusal::of(403, 7, 'Only pages of this site may tell what happens on them.');
+            return Refusal::of(403, 7, 'Only pages of this site may call this.');
         }
         $body = $request->get_body();
         if (strlen($body) > self::MAX_BYTES) {
             return Refusal::of(413, 8, 'A request has at most ' . self::MAX_BYTES . ' bytes.');
         }
         $now = $this->clock->now();
-        $visit = Visit::current();
-        if ($this->rates->count($visit->address(), $now) > self::REQUESTS_PER_MINUTE) {
+        $visitor = Visitor::current();
+        if ($this->rates->count($visitor->address(), $now) > self::REQUESTS_PER_MINUTE) {
             return Refusal::too_many();
         }
         $user_id = OwnPages::user($request);
-        $collected = CollectedEvents::of($body, $visit, $user_id, $now);
+        $collected = CollectedEvents::of($body, $visitor, $user_id, $now);
         if ($collected === null) {
             return Refusal::of(400, 3, 'The body is {"events": [...]} with 1 to ' . CollectedEvents::MAX . ' events, or one event.');
         }
@@ -89,7 +88,7 @@ final class CollectRoute implements Registerable
 
     /**
      * @param list<array{success: bool, event_id: string, violations: list<array{field: string, description: string}>}> $verdicts
-     * @param bool $is_overdue The browser should have the outbox delivered.
+     * @param bool $is_overdue Whether the browser should trigger a delivery.
      */
     private function answer(array $verdicts, bool $is_overdue = false): WP_REST_Response
     {

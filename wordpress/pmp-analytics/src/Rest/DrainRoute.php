@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Rest;
 
-use PMP\Analytics\Capture\Visit;
+use PMP\Analytics\Capture\Visitor;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Delivery\Drainer;
 use PMP\Analytics\Hook;
@@ -12,10 +12,10 @@ use PMP\Analytics\Registerable;
 use WP_REST_Response;
 
 /**
- * POST pmp/v1/drain: the browser's next visit delivers what WP-Cron left behind. The tracker calls it when the answer to its
- * events says that something is overdue; nobody waits for it.
+ * POST pmp/v1/drain: delivers overdue messages on sites without a working WP-Cron. The tracker calls it in the background when the
+ * answer to its events says that messages are overdue.
  *
- * Anybody may: it reveals nothing, and the lease and the pause let one delivery run however many ask.
+ * It is public: it reveals nothing, and the lease and the pause limit it to one delivery at a time.
  */
 final class DrainRoute implements Registerable
 {
@@ -46,7 +46,7 @@ final class DrainRoute implements Registerable
 
     public function drain(): WP_REST_Response
     {
-        if ($this->rates->count('drain ' . Visit::current()->address(), $this->clock->now()) <= self::REQUESTS_PER_MINUTE) {
+        if ($this->rates->count('drain ' . Visitor::current()->address(), $this->clock->now()) <= self::REQUESTS_PER_MINUTE) {
             $this->drainer->drain(self::SECONDS);
         }
         return new WP_REST_Response(null, 204);

@@ -18,15 +18,15 @@ use WP_REST_Response;
 use WP_User;
 
 /**
- * POST pmp/v1/erasures: the mesh has erased somebody, and what this site holds of them goes, too. Nothing here calls the mesh.
+ * POST pmp/v1/erasures: the mesh has erased a person, and this site erases its own data about them. Nothing here calls the mesh.
  *
- * What is not done in time is answered with 503; the mesh calls again, and it goes on from there.
+ * If the time is not sufficient, the answer is 503; the mesh calls again, and the erasure continues.
  */
 final class ErasuresRoute implements Registerable
 {
     public const PATH = '/erasures';
 
-    /** The mesh waits for ten. */
+    /** The mesh's timeout is ten. */
     private const SECONDS = 8.0;
 
     private const MAX_BYTES = 1 << 20;
@@ -68,12 +68,12 @@ final class ErasuresRoute implements Registerable
             return new WP_REST_Response(['success' => true, 'duplicate' => true]);
         }
         $body = $request->get_body();
-        $told = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 8) : null;
-        if (! is_array($told) || ($told['type'] ?? '') !== 'person.erased' || ! is_array($told['data'] ?? null)) {
+        $call = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 8) : null;
+        if (! is_array($call) || ($call['type'] ?? '') !== 'person.erased' || ! is_array($call['data'] ?? null)) {
             return Refusal::of(400, 3, 'The body is {"type": "person.erased", "data": {...}}.');
         }
         $until = $this->clock->now() + self::SECONDS;
-        $person = $this->person($told['data']);
+        $person = $this->person($call['data']);
         $this->data->forget($person);
         if ($this->config->erases_with_the_mesh()) {
             foreach ($person->emails as $email) {
@@ -91,9 +91,9 @@ final class ErasuresRoute implements Registerable
      */
     private function person(array $data): Person
     {
-        $names = static fn (string $field): array => array_values(array_filter((array) ($data[$field] ?? []), is_string(...)));
-        $user_ids = array_values(array_filter(array_map(intval(...), array_filter($names('wordpress_user_ids'), ctype_digit(...)))));
-        $emails = array_values(array_filter($names('emails'), is_email(...)));
+        $texts = static fn (string $field): array => array_values(array_filter((array) ($data[$field] ?? []), is_string(...)));
+        $user_ids = array_values(array_filter(array_map(intval(...), array_filter($texts('wordpress_user_ids'), ctype_digit(...)))));
+        $emails = array_values(array_filter($texts('emails'), is_email(...)));
         foreach ($user_ids as $user_id) {
             $user = get_userdata($user_id);
             if ($user instanceof WP_User && $user->user_email !== '') {
@@ -101,7 +101,7 @@ final class ErasuresRoute implements Registerable
             }
         }
         $person = new Person($emails, $user_ids);
-        array_map($person->visited(...), [...$names('session_ids'), ...$names('anonymous_ids')]);
+        array_map($person->add_session(...), [...$texts('session_ids'), ...$texts('anonymous_ids')]);
         return $person;
     }
 

@@ -7,13 +7,13 @@ namespace PMP\Analytics\Rest;
 use WP_REST_Request;
 
 /**
- * Whether a request comes from a page of this site. Pages come from caches and are the same for everybody, so there is no
- * nonce; browsers say themselves where a request comes from.
+ * Whether a request comes from a page of this site. Pages are cached and the same for everybody, so there is no nonce; browsers
+ * state the origin of a request themselves.
  */
 final class OwnPages
 {
     /**
-     * Browsers name the page's site with every POST. Who names none is no browser of today, and is told nothing anyway.
+     * Browsers send the origin with every POST. Clients without one are not browsers, and gain nothing from this route.
      */
     public static function is_foreign(WP_REST_Request $request): bool
     {
@@ -22,8 +22,8 @@ final class OwnPages
     }
 
     /**
-     * The person who is logged in: only when the browser vouches that one of our own pages asks, as another site's page could
-     * send the same cookies.
+     * The logged-in user, only if the browser states that the request comes from one of this site's pages: another site's page
+     * could send the same cookies.
      */
     public static function user(WP_REST_Request $request): int
     {

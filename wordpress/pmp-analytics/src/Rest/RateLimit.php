@@ -7,8 +7,8 @@ namespace PMP\Analytics\Rest;
 use wpdb;
 
 /**
- * Counts requests of an address in a minute, in a small table that never grows: addresses share slots, so that one
- * statement and no cleaning are enough, and no address is kept.
+ * Counts requests per IP address and minute, in a small table that never grows: addresses share slots, so that one statement and
+ * no cleanup are sufficient, and no address is stored.
  */
 final class RateLimit
 {
@@ -52,7 +52,7 @@ final class RateLimit
      */
     public function count(string $address, float $now): int
     {
-        // LAST_INSERT_ID() brings the new count back without asking again. MySQL assigns from left to right.
+        // LAST_INSERT_ID() returns the new count without another query of the table. MySQL assigns from left to right.
         $this->database->query($this->database->prepare(
             "INSERT INTO {$this->name} (slot, minute, requests) VALUES (%d, %d, LAST_INSERT_ID(1))
             ON DUPLICATE KEY UPDATE requests = LAST_INSERT_ID(IF(minute = VALUES(minute), requests + 1, 1)), minute = VALUES(minute)",

@@ -7,14 +7,14 @@ namespace PMP\Analytics\Rest;
 use WP_REST_Response;
 
 /**
- * Answers to what is not taken, in the one shape of the mesh's errors.
+ * Error responses in the format of the mesh's errors.
  */
 final class Refusal
 {
     private const RETRY_AFTER_SECONDS = 60;
 
     /**
-     * @param int $code Of google.rpc.Code.
+     * @param int $code A google.rpc.Code.
      */
     public static function of(int $status, int $code, string $message): WP_REST_Response
     {

@@ -7,12 +7,12 @@ namespace PMP\Analytics\Capture;
 use PMP\Analytics\Payload\Clean;
 
 /**
- * Who the current request comes from, as far as the browser says: its cookies are claims, not facts.
+ * The visitor of the current request, as far as the browser says: cookies are claims, not facts.
  *
- * Once the visitor consents, the tracker keeps `pmp_session` and `pmp_landing` (JSON: source, medium, campaign, term, content,
- * ref, referrer). A theme may also keep `pmp_visitor`. Without cookies everything here is empty; none is set here.
+ * Once the visitor consents, the tracker sets `pmp_session` and `pmp_landing` (JSON: source, medium, campaign, term, content,
+ * ref, referrer). A theme may also set `pmp_visitor`. Without cookies everything here is empty; this class sets none.
  */
-final class Visit
+final class Visitor
 {
     private const ANALYTICS_SESSION = '/^GS\d+\.\d+\.s?(\d+)/';
 
@@ -31,12 +31,12 @@ final class Visit
 
     public function session_id(): string
     {
-        return Clean::name($this->cookies['pmp_session'] ?? '');
+        return Clean::id($this->cookies['pmp_session'] ?? '');
     }
 
     public function anonymous_id(): string
     {
-        return Clean::name($this->cookies['pmp_visitor'] ?? '');
+        return Clean::id($this->cookies['pmp_visitor'] ?? '');
     }
 
     /**
@@ -52,7 +52,7 @@ final class Visit
     public function address(): string
     {
         /**
-         * The visitor's address. Behind a proxy, a site answers what its proxy says: any visitor can write a header.
+         * The visitor's IP address. A site behind a proxy should return the one its proxy reports: clients can forge headers.
          *
          * @param string $address
          */
@@ -65,7 +65,7 @@ final class Visit
     }
 
     /**
-     * Global Privacy Control: the browser says that its user's data must not be sold or shared. https://www.w3.org/TR/gpc/
+     * Global Privacy Control: the browser signals that its user's data must not be sold or shared. https://www.w3.org/TR/gpc/
      */
     public function refuses_sharing(): bool
     {
@@ -73,8 +73,8 @@ final class Visit
     }
 
     /**
-     * What other systems know this visit by, and what led to it: kept on the order, because later notices of the order come
-     * from payment providers and staff.
+     * Ids of the session in other systems, and its referrer: stored with the order, because later changes of the order come from
+     * payment gateways and staff.
      *
      * @return array<string, string>
      */
@@ -92,7 +92,7 @@ final class Visit
     }
 
     /**
-     * What an event says of its visit: nothing without a consent.
+     * The fields of an event that describe its session: none without consent.
      *
      * @return array<string, mixed>
      */
@@ -108,7 +108,7 @@ final class Visit
     }
 
     /**
-     * Google Analytics' cookie is GA1.<depth>.<client id>, and a client id has a dot of its own.
+     * Google Analytics' cookie is GA1.<depth>.<client id>, and a client id contains a dot.
      */
     private function analytics_client(): string
     {
@@ -117,7 +117,7 @@ final class Visit
     }
 
     /**
-     * One cookie for each property, _ga_<property>; the first one that says a session.
+     * One cookie per property, _ga_<property>; the first one with a session id.
      */
     private function analytics_session(): string
     {

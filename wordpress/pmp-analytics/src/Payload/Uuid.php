@@ -5,9 +5,9 @@ declare(strict_types=1);
 namespace PMP\Analytics\Payload;
 
 /**
- * Names for what has none yet.
+ * Ids for new records.
  */
-final class Identifier
+final class Uuid
 {
     /**
      * A UUIDv7 (RFC 9562): sorts by its time, which keeps the mesh's indexes small.

@@ -1,4 +1,4 @@
-"""Fixtures that several kinds of tests share: private servers and a browser, one of each a test process."""
+"""Fixtures shared by several kinds of tests: private servers and a browser, one of each per test process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Whoever looks at a failure sees what the processes said meanwhile: their folders may be gone by then."""
+    """Adds the processes' logs to the report of a failure, since their folders may be deleted later."""
     report = yield
     if report.failed:
         logs.attach(report)
@@ -77,7 +77,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRe
 
 @pytest.fixture(scope="module")
 def redis_of_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedis]:
-    """One that a module's mesh has for itself, and that may be killed."""
+    """One for a module's mesh alone, which may be killed."""
     server = PrivateRedis(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -94,7 +94,7 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private
 
 @pytest.fixture(params=["sqlite", "mariadb"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URL of an empty place for databases, with `{service}` in it, on each kind of server."""
+    """URL for new databases, with `{service}` in it, on each kind of server."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite')}/{{service}}.db"
     server: PrivateMariaDb = request.getfixturevalue("mariadb_server")
@@ -124,7 +124,7 @@ def settings(database_url: str, redis_server: PrivateRedis) -> Settings:
 
 @pytest.fixture
 async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
-    """An empty database of keys. Each kind of server has one for all tests: to make one takes longer than most of them."""
+    """An empty database of keys. Each kind of server has one for all tests: creating it takes longer than most tests."""
     kind = make_url(settings.database_url).get_backend_name()
     if kind not in _keys_urls:
         folder = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys')}/{KEYS_DATABASE}.db"
@@ -182,7 +182,7 @@ async def chromium() -> AsyncGenerator[Browser]:
 
 @pytest.fixture
 async def visitor(chromium: Browser) -> AsyncGenerator[BrowserContext]:
-    """A visitor that knows nothing of others."""
+    """A visitor with an isolated browser context."""
     context = await chromium.new_context()
     yield context
     await context.close()

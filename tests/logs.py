@@ -1,4 +1,4 @@
-"""What the processes of fixtures write, for the report of a test that fails."""
+"""The logs of fixtures' processes, for the report of a failed test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 LINES = 30
-"""Of each log, at most."""
+"""Maximum for each log."""
 _known: dict[Path, int] = {}
-"""Logs, and how long each was when the test began."""
+"""Logs, and the size of each when the test began."""
 _ended: set[Path] = set()
-"""Those whose process has ended: of the next test they say nothing."""
+"""Logs whose process has ended, which are irrelevant to the next test."""
 
 
 def follow(log: Path) -> None:
-    """From now on a test that fails shows what was written to this log, or to the logs of this folder."""
+    """From now on a failed test shows what was written to this log, or to the logs of this folder."""
     _ended.discard(log)
     for each in _files(log):
         _known.setdefault(each, _length(each))
@@ -25,7 +25,7 @@ def follow(log: Path) -> None:
 
 
 def leave(log: Path) -> None:
-    """Its process has ended."""
+    """Marks the end of its process."""
     _ended.add(log)
 
 
@@ -42,7 +42,7 @@ def followed(*logs: Path) -> Generator[None]:
 
 
 def begin() -> None:
-    """A test begins."""
+    """Marks the beginning of a test."""
     for log in _ended:
         for each in [known for known in _known if known == log or log in known.parents]:
             del _known[each]
@@ -72,6 +72,6 @@ def _since(log: Path, start: int) -> str:
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        # A log that was set aside begins anew.
+        # A rotated log starts over.
         file.seek(start if start <= _length(log) else 0)
         return file.read().decode(errors="replace")

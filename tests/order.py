@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 RECORD = Path(__file__).with_name("durations.json")
-"""Seconds that each module took when they were recorded, the longest first."""
+"""Recorded duration of each module in seconds, the longest first."""
 UNKNOWN_SECONDS = 60.0
-"""For a module that is not in there: it may be a long one."""
+"""Assumed for unknown modules, which may be long."""
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Puts the modules into the order in which they are given out; their own order is kept."""
+    """Sorts the modules into the order in which they are scheduled; the order within each is kept."""
     seconds: dict[str, float] = json.loads(RECORD.read_text())
     items.sort(key=lambda item: -seconds.get(_module(item.nodeid), UNKNOWN_SECONDS))
 
 
 class Recorder:
-    """Counts what each module takes, and writes it down at the end."""
+    """Measures the duration of each module, and stores it at the end."""
 
     def __init__(self) -> None:
         self._seconds: Counter[str] = Counter()

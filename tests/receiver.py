@@ -1,4 +1,4 @@
-"""Another system beside the mesh: takes webhooks, and keeps those that are signed."""
+"""Another system next to the mesh: receives webhooks, and stores the signed ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SECRET = "whsec_c2hhcmVkIGJ5IHRoZSBtZXNoIGFuZCBhbm90aGVyIHN5c3RlbQ=="
 
 @dataclass
 class Receiver:
-    """What it was told."""
+    """The webhooks it received."""
 
     url: str
     status: int = 200
-    """What it answers to what is signed; 401 to everything else."""
+    """Status of the answer to signed webhooks; 401 to all others."""
     ids: list[str] = field(default_factory=list[str])
-    told: list[Any] = field(default_factory=list[Any])
+    received: list[Any] = field(default_factory=list[Any])
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def receiving() -> Generator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             status = receiver.status
             try:
-                receiver.told.append(Webhook(SECRET).verify(body, dict(self.headers)))
+                receiver.received.append(Webhook(SECRET).verify(body, dict(self.headers)))
                 receiver.ids.append(self.headers["webhook-id"])
             except WebhookVerificationError:
                 status = 401

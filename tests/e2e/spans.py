@@ -1,4 +1,4 @@
-"""Receives the spans that the processes of a mesh really export."""
+"""Receives the spans that the processes of a mesh export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it is sent, as (service, name, trace, span, parent) and as text."""
+    """Stores the spans as (service, name, trace, span, parent) and as text."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, str, bytes, bytes, bytes]] = []
@@ -30,7 +30,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 
 @contextmanager
 def receiving() -> Generator[tuple[Receiver, dict[str, str]]]:
-    """A receiver, and the environment in which a mesh exports to it."""
+    """A receiver, and the environment for a mesh that exports to it."""
     received = Receiver()
     server: Any = grpc.server(futures.ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(received, server)

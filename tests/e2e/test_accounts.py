@@ -1,4 +1,4 @@
-"""Each service has an account of its own at the database: the mesh works with them, and none reads what is another's."""
+"""Each service has its own database account: the mesh works with them, and none can read another service's data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DESTROYED = "SELECT * FROM subject_keys.subject_keys WHERE wrapped IS NULL AND d
 
 
 class Accounts:
-    """A MariaDB with the accounts that the deployment makes."""
+    """A MariaDB with the accounts of the deployment."""
 
     def __init__(self, server: PrivateMariaDb, folder: Path) -> None:
         self._port = server.port
@@ -46,11 +46,11 @@ class Accounts:
             server.query("information_schema", statement)
 
     def url(self, service: str) -> str:
-        """What that service's pods alone know."""
+        """The account that only this service's pods know."""
         return f"mysql+aiomysql://{service}:{self.passwords[service]}@127.0.0.1:{self._port}/{{service}}"
 
     def execute(self, service: str, sql: str) -> int:
-        """How many rows a statement is about, as that service.
+        """Number of rows of a statement, executed as this service.
 
         Raises:
             pymysql.MySQLError: the server refuses.
@@ -73,7 +73,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
 
 @pytest.fixture(scope="module")
 async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Mesh]:
-    """Each process knows the account of its service alone, from the migration on."""
+    """Each process knows only the account of its service, from the migration on."""
     folder = DataFolder(tmp_path_factory.mktemp("mesh"))
     folder.create()
     own = Secrets.load_or_make(folder)
@@ -84,7 +84,7 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
         replace(each, environment={**each.environment, "PMP_DATABASE_URL": accounts.url(each.name.removesuffix("-worker"))})
         for each in plan.services
     ]
-    # gdpr's account alone may make the database of keys: the others wait for it.
+    # Only gdpr's account may create the database of keys: the others wait for it.
     order = sorted((command for command in commands if command.kind == "service"), key=lambda command: command.name == "gdpr")
     migrations: list[asyncio.subprocess.Process] = []
     for command in order:
@@ -99,7 +99,7 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 async def test_the_mesh_works_with_an_account_for_each_service(mesh: Mesh, accounts: Accounts) -> None:
-    """Keys are made by who seals, and destroyed by gdpr: a person who came and asked to be forgotten has been everywhere."""
+    """Keys are created by the service that seals, and destroyed by gdpr: an erased person has data in every service."""
     person = {"id": "42", "email": "ada@shop.example", "first_name": "Ada"}
     now = {"timestamp": datetime.now(UTC).isoformat()}
     order = {"order_id": "1", "user_id": "42", "amount": 10, "currency": "USD", "payment_status": "completed", **now}

@@ -1,4 +1,4 @@
-"""What a caller can do wrong, through the real gateway: the status, the one JSON shape, and nothing stored by mistake."""
+"""Invalid calls through the real gateway: the status, the one JSON shape, and nothing stored by mistake."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def site(mesh: Mesh) -> dict[str, str]:
 
 
 def refused(mesh: Mesh, method: str, path: str, headers: dict[str, str], **sent: Any) -> tuple[int, dict[str, Any]]:
-    """Status and body of a refused call; asserts that the books know of nothing new that was kept."""
+    """Status and body of a refused call; asserts that the books record nothing as stored."""
     before = mesh.drained()
     answer = mesh.client.request(method, mesh.url + path, headers=headers, **sent)
     body = answer.json()
@@ -84,7 +84,7 @@ def test_a_broken_rule_comes_with_its_field_in_the_details(mesh: Mesh, site: dic
 
 
 def accepted(mesh: Mesh, site: dict[str, str], path: str, body: Any) -> dict[str, Any]:
-    """The answer to a call that is taken."""
+    """The answer to a call that is accepted."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = mesh.client.post(mesh.url + path, headers={**site, "content-type": "application/json"}, content=content)
     assert answer.status_code == 200, answer.text

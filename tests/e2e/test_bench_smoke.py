@@ -45,7 +45,7 @@ def test_worker_is_measured_into_mariadb(worker_figures: dict[str, Any]) -> None
     assert worker_figures["intake"] is None
 
 
-def test_result_tells_of_the_machine_and_does_not_name_it(worker_figures: dict[str, Any]) -> None:
+def test_result_describes_the_machine_without_identifying_it(worker_figures: dict[str, Any]) -> None:
     facts = {"cpu", "cores", "memory_gib", "kernel", "load_average_before", "sync_ms", "python", "redis_server", "packages", "mariadb"}
     assert worker_figures["machine"].keys() == facts
     text = json.dumps(worker_figures)

@@ -1,4 +1,4 @@
-"""How a mesh starts and ends, and what is left of it."""
+"""How a mesh starts and ends, and what remains of it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.e2e.mesh import PMP, Mesh, says_ready
 from tests.servers import free_port, until
 
 SECONDS = 60
-"""For whatever a loaded machine does in a tenth of them."""
+"""Ten times what a loaded machine needs."""
 
 
 class Up:
-    """One `pmp up`, whose end is the test's business."""
+    """One `pmp up`, which the test ends."""
 
     def __init__(self, data: Path, *arguments: str, **environment: str) -> None:
         self.mesh = Mesh(data, environment)
@@ -62,7 +62,7 @@ class Up:
 
 @pytest.fixture
 def started() -> Iterator[list[Up]]:
-    """What the test starts; killed at its end, whatever happened."""
+    """The processes that the test starts; killed at its end in any case."""
     ups: list[Up] = []
     yield ups
     for up in ups:
@@ -83,7 +83,7 @@ def running_pids(pids: list[int]) -> list[int]:
 
 
 class Shop:
-    """Sends events over connections it keeps, until they are closed; knows what was answered."""
+    """Sends events over persistent connections until they are closed, and records the answers."""
 
     def __init__(self, mesh: Mesh, connections: int) -> None:
         self._url, self._headers = f"{mesh.url}/api/v1/events/track", mesh.credentials("site")
@@ -133,7 +133,7 @@ def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> 
     until(lambda: len(shop.answered) > 50)
     assert first.end(signal.SIGTERM) == 0
     shop.join()
-    assert shop.refused == []  # no call met a gateway whose services were gone
+    assert shop.refused == []  # no call reached a gateway without services
     said = first.said()
     stages = ["stopping gateway", f"stopping {service_names()[0]}", "stopping redis", "stopped"]
     assert sorted(stages, key=said.index) == stages
@@ -154,7 +154,7 @@ def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> 
     assert unbalanced.returncode == 1
     assert "not balanced" in unbalanced.stdout
 
-    # A process that can't drain is waited for, until a second signal.
+    # `pmp up` waits for a process that can't drain, until a second signal.
     pids = second.pids()
     os.kill(mesh.pid("ingestion"), signal.SIGSTOP)
     second.process.send_signal(signal.SIGINT)
@@ -215,7 +215,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(ballast: Path, leave: int) -> None:
-    """Leaves that many bytes on the disk."""
+    """Leaves this many bytes free on the disk."""
     with ballast.open("ab") as file:
         os.posix_fallocate(file.fileno(), file.tell(), shutil.disk_usage(ballast.parent).free - leave)
 
@@ -241,7 +241,7 @@ def test_intake_stops_before_the_disk_is_full_and_a_full_one_loses_nothing(small
     assert "the disk of the log is nearly full; try again later" in track().text
     low = mesh.pmp("status", check=False)
     assert (low.returncode, "intake stops below 24 MiB" in low.stdout) == (1, True)
-    assert mesh.drained()["stored"] == len(answered)  # what is there has room to be processed
+    assert mesh.drained()["stored"] == len(answered)  # the pending events have space to be processed
     until(lambda: "intake stops below 24 MiB" in first.said(), SECONDS)
 
     fill(ballast, 0)

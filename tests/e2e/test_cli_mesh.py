@@ -1,4 +1,4 @@
-"""`pmp up` and the commands that look after the mesh it runs."""
+"""`pmp up` and the commands that manage its mesh."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a bank publishes its rates."""
+    """URL at which a bank publishes its rates."""
     folder = tmp_path_factory.mktemp("bank")
     (folder / "rates.csv").write_text("Date,USD,JPY,\n2026-11-20,1.15,160.5,\n")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
@@ -52,7 +52,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def mesh(bank: str) -> Iterator[Mesh]:
-    """On a folder that was there before, where every user of the machine gets at it, with files that they could read."""
+    """On an existing folder that every user of the machine can access, with files that they can read."""
     with TemporaryDirectory(prefix="pmp-") as parent:
         data = Path(parent) / "mesh"
         for folder in (data, data / "redis" / "appendonlydir", data / "logs"):
@@ -173,8 +173,8 @@ def test_a_user_without_rights_gets_no_secret_and_no_person(mesh: Mesh) -> None:
 
     assert "pmp" in got[f"/proc/{supervisor.pid}/cmdline"], "it can look"
     assert '"status"' in got[f"port {mesh.state['port']}"] or "HTTP/1.1" in got[f"port {mesh.state['port']}"], "it can ask"
-    told = {(where, value) for where, text in got.items() for value in (*secrets, *person.values()) if value in text}
-    assert {where for where, _ in told} == set()
+    leaked = {(where, value) for where, text in got.items() for value in (*secrets, *person.values()) if value in text}
+    assert {where for where, _ in leaked} == set()
     assert [where for where in got if where.startswith((str(mesh.data), "/proc")) and not where.endswith(("/cmdline", "/mounts"))] == []
     assert [where for where, text in got.items() if where.startswith("socket") and text] == []
     assert mesh.pmp("status").returncode == 0, "nothing that it asked for was done"
@@ -232,7 +232,7 @@ def test_a_second_mesh_on_the_folder_is_refused(mesh: Mesh) -> None:
     assert mesh.pmp("status").returncode == 0
 
 
-def test_a_port_in_use_is_told(mesh: Mesh, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(mesh: Mesh, tmp_path: Path) -> None:
     port = mesh.state["port"]
     refusal = mesh.pmp("up", "--port", str(port), "--data", str(tmp_path), check=False)
     assert refusal.returncode == 1
@@ -253,7 +253,7 @@ def test_a_process_that_is_killed_is_started_again_and_works(mesh: Mesh, name: s
 
 
 def test_services_that_lost_their_neighbours_log_json_and_nothing_else(mesh: Mesh) -> None:
-    """After all of them were killed once, also those that they were connected to."""
+    """After all processes were killed once, including those they were connected to."""
     logs = [mesh.data / "logs" / f"{name}.log" for name in (*service_names(), "ingestion-worker")]
     assert [line for log in logs for line in log.read_text().splitlines() if not line.startswith("{")] == []
 
@@ -284,7 +284,7 @@ def test_a_dead_letter_is_listed_shown_tried_again_and_dropped(mesh: Mesh) -> No
         (["migrate", "nowhere"], "there is no service 'nowhere'"),
     ],
 )
-def test_what_cannot_be_done_is_told(mesh: Mesh, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_done_is_reported(mesh: Mesh, arguments: list[str], message: str) -> None:
     refusal = CliRunner().invoke(app, arguments, env={"PMP_DATA": str(mesh.data)})
     assert refusal.exit_code == 1
     assert message in refusal.stderr

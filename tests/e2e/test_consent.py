@@ -1,4 +1,4 @@
-"""Consent through the real gateway: withdrawn while its person is on the site, obeyed within seconds, and accounted for."""
+"""Consent through the real gateway: withdrawn while the person is on the site, enforced within seconds, and accounted for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shown(mesh: Mesh, id_: str) -> dict[str, Any]:
 
 
 class Visitor(Thread):
-    """One person, 200 events a second."""
+    """One person, 200 events per second."""
 
     def __init__(self, mesh: Mesh, user: str = USER) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ def visitor(mesh: Mesh) -> Generator[Visitor]:
 
 
 def stored(mesh: Mesh) -> list[tuple[datetime, bool]]:
-    """When each stored event was received, and whether anything in its row leads to the person."""
+    """When each stored event was received, and whether its row identifies the person."""
     with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT received_at, user_id, session_id, event_data, email_hash FROM events").fetchall()
     return [(datetime.fromisoformat(received).replace(tzinfo=UTC), _leads(*columns)) for received, *columns in rows]
 
 
 def touched(mesh: Mesh, user: str = USER, visit: str = VISIT) -> list[datetime]:
-    """When somebody did what is in its journey."""
+    """Times of the touchpoints in a journey."""
     with closing(sqlite3.connect(f"file:{mesh.data}/journeys.db?mode=ro", uri=True)) as database:
         names = (user, visit, f"%:{user}", f"%{visit}")
         query = "SELECT timestamp FROM user_journeys WHERE user_id = ? OR session_id = ? OR subject LIKE ? OR subject LIKE ?"
@@ -116,7 +116,7 @@ def _leads(user_id: str | None, session_id: str | None, event_data: str, email_h
 
 
 def withdrawn(mesh: Mesh) -> tuple[int, datetime]:
-    """A person withdraws consent while being on the site, and stays a while; answers how many events were sent, and when it was obeyed."""
+    """A person withdraws consent while on the site and stays a while; returns the number of events, and when it took effect."""
     assert choose(mesh, USER, analytics_tracking=True, source="banner").status_code == 200
     with visitor(mesh) as one:
         time.sleep(3)
@@ -171,7 +171,7 @@ def test_what_was_answered_is_obeyed_though_gdpr_is_gone_at_once(mesh: Mesh, num
 
 
 def leading(mesh: Mesh, one: Visitor) -> list[datetime]:
-    """When those events of a visitor were received whose rows lead to it."""
+    """When the events of a visitor were received whose rows identify the visitor."""
     with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
         query = "SELECT received_at FROM events WHERE user_id = ? OR session_id = ? OR event_data LIKE ?"
         rows = database.execute(query, (one.user, one.visit, f"%{one.user}%")).fetchall()

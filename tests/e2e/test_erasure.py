@@ -1,4 +1,4 @@
-"""A person is erased while the shop goes on: nothing is left that leads to her, whatever died on the way, and nothing brings her back."""
+"""A person is erased while the shop is running: nothing that identifies her remains, in spite of crashes, and nothing brings her back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DONE_SECONDS = 60
 
 @pytest.fixture(scope="module")
 def crm() -> Iterator[Receiver]:
-    """Another system that knows her."""
+    """Another system that has her data."""
     with receiving() as crm:
         yield crm
 
@@ -56,18 +56,18 @@ def followed(mesh: Mesh) -> bool:
     return journeys[0] >= EVENTS + ORDERS and journeys[1] == ORDERS and orders[0] == ORDERS
 
 
-def places(mesh: Mesh, names: list[str]) -> list[str]:
+def places(mesh: Mesh, values: list[str]) -> list[str]:
     """Files of the mesh in which one of these is found: databases with their write-ahead logs, Redis's file, logs."""
     found: list[str] = []
     for path in sorted(Path(mesh.data).rglob("*")):
         content = path.read_bytes() if path.is_file() else b""
-        found += [f"{path.relative_to(mesh.data)}: {name}" for name in names if name.encode() in content]
+        found += [f"{path.relative_to(mesh.data)}: {value}" for value in values if value.encode() in content]
     return found
 
 
 @pytest.fixture(scope="module")
 def erased(mesh: Mesh) -> list[str]:
-    """The users of a person who was erased while somebody else was on the site, and while gdpr died."""
+    """The users of a person who was erased while another visitor was on the site, and while gdpr was killed."""
     users = known(mesh, ADA, events=EVENTS, orders=ORDERS)
     until(lambda: followed(mesh), 60)
     with another_visitor(mesh) as sent:
@@ -89,20 +89,20 @@ def erased(mesh: Mesh) -> list[str]:
 
 
 def again(mesh: Mesh) -> dict[str, Any]:
-    """The same is asked by another of her names, of a service that may be on its way back."""
+    """Requests the same by another of her identifiers, from a service that may be restarting."""
     answer = mesh.client.delete(f"{mesh.url}{API}/users/session:{SESSIONS[0]}/data", headers=mesh.credentials("admin"))
     return answer.json()["request"] if answer.status_code == 200 else {"id": ""}
 
 
 def test_nothing_is_left_that_leads_to_an_erased_person(mesh: Mesh, erased: list[str]) -> None:
-    assert places(mesh, [*ADA.names, *erased]) == []
+    assert places(mesh, [*ADA.personal_values, *erased]) == []
 
 
-def test_another_system_was_told_by_the_names_it_may_know(mesh: Mesh, erased: list[str], crm: Receiver) -> None:
-    told = crm.told[0]["data"]
-    assert set(SESSIONS) <= set(told["session_ids"])
-    assert (told["wordpress_user_ids"], told["emails"]) == ([WORDPRESS], [*ADA.emails])
-    assert set(erased) <= set(told["user_ids"])
+def test_another_system_was_called_with_the_identifiers_it_may_know(mesh: Mesh, erased: list[str], crm: Receiver) -> None:
+    data = crm.received[0]["data"]
+    assert set(SESSIONS) <= set(data["session_ids"])
+    assert (data["wordpress_user_ids"], data["emails"]) == ([WORDPRESS], [*ADA.emails])
+    assert set(erased) <= set(data["user_ids"])
     request = call(mesh, "POST", "users/erase", {"email": ADA.emails[1]})["request"]
     assert (crm.ids[0], request["state"]) == (f"{request['id']}-crm", "done"), "an address in a body names her as well"
 
@@ -141,7 +141,7 @@ def test_only_a_new_registration_brings_somebody_back_and_nothing_of_before(mesh
         {"wordpress_id": "7311973119732", "email": EMAIL, "timestamp": before},
         {"wordpress_id": "7311973119732", "email": EMAIL, "timestamp": now(), "registration_date": before},
     ]
-    answers = [mesh.client.post(f"{mesh.url}{API}/users/register", json=told, headers=headers) for told in refused]
+    answers = [mesh.client.post(f"{mesh.url}{API}/users/register", json=registration, headers=headers) for registration in refused]
     assert [answer.status_code for answer in answers] == [409] * 3
     anew = {"wordpress_id": "7311973119732", "email": EMAIL, "session_id": SESSIONS[0], "timestamp": now()}
     user = call(mesh, "POST", "users/register", anew)["user_id"]
@@ -157,7 +157,7 @@ def test_only_a_new_registration_brings_somebody_back_and_nothing_of_before(mesh
 def test_the_receipt_and_the_audit_log_prove_it_and_a_change_is_found(mesh: Mesh, erased: list[str]) -> None:
     receipt = again(mesh)["receipt"]
     assert "erase purchases" in receipt["document"]
-    assert not any(name in receipt["document"] for name in [*ADA.names, *erased])
+    assert not any(value in receipt["document"] for value in [*ADA.personal_values, *erased])
     assert mesh.pmp("audit", "verify").stdout == "2 entries, 0 faults\n"
     with closing(sqlite3.connect(Path(mesh.data) / "gdpr.db", timeout=30)) as database, database:
         database.execute("DELETE FROM audit_log WHERE number = 2")

@@ -1,4 +1,4 @@
-"""A person of whom much is known is erased from MariaDB and Redis, and another one while whatever takes part dies again and again."""
+"""A person with much data is erased from MariaDB and Redis, and another one while every participant is killed again and again."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ GRACE = Person(
     sessions=["visit-of-grace-1906", "visit-of-grace-1992"],
 )
 FEW_EVENTS = 1200
-"""More than go in one transaction."""
+"""More than fit into one transaction."""
 EVENTS, ORDERS = int(os.environ.get("PMP_ERASED_EVENTS", "2000")), 20
-"""What is promised holds for 10000 events, too."""
+"""The guarantees hold for 10000 events, too."""
 SUPPRESSED, ERASED = timedelta(seconds=5), timedelta(seconds=60)
 Sealed: TypeAlias = tuple[str, bytes]
-"""A context, and what is sealed in it."""
+"""A context, and the values sealed in it."""
 SERVICES = ("gdpr", "identity", "ingestion", "journeys", "purchases")
 
 
 @dataclass(frozen=True)
 class Shop:
-    """A mesh with servers of its own, and the spans it exports."""
+    """A mesh with private servers, and the spans it exports."""
 
     mesh: Mesh
     mariadb: PrivateMariaDb
@@ -69,8 +69,8 @@ class Shop:
     def backup(self) -> bytes:
         return self.mariadb.dump(name for (name,) in self.mariadb.query("mysql", "SHOW DATABASES LIKE 'scale\\_%'"))
 
-    def is_behind(self) -> bool:
-        """Whether a service has not read all that the others published."""
+    def is_lagging(self) -> bool:
+        """Whether a service has not read everything that the others published."""
         heads = {
             row[:2]: row[2] for service in SERVICES for row in self.query(service, "SELECT topic, `partition`, position FROM outbox_heads")
         }
@@ -88,10 +88,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, 
 
 
 def settled(shop: Shop, person: Person, *, events: int, orders: int) -> list[str]:
-    """The users of a person, once every service knows all that was told."""
+    """The users of a person, once every service has applied everything that was reported."""
     users = known(shop.mesh, person, events=events, orders=orders)
     shop.mesh.drained()
-    until(lambda: not shop.is_behind())
+    until(lambda: not shop.is_lagging())
     return users
 
 
@@ -114,7 +114,7 @@ def _rows(step: Mapping[str, Any]) -> Counter[str]:
 
 
 def leads(shop: Shop, names: list[str]) -> list[str]:
-    """Where one of these is found: dumps of the databases, whatever Redis holds, its files, logs, spans."""
+    """Where one of these is found: dumps of the databases, contents of Redis, its files, logs, spans."""
     mesh, server = shop.mesh, shop.redis
     files = [path for folder in (mesh.data, server.folder) for path in sorted(Path(folder).rglob("*")) if path.is_file()]
     texts = {str(path): path.read_bytes() for path in files}
@@ -124,7 +124,7 @@ def leads(shop: Shop, names: list[str]) -> list[str]:
 
 
 def in_redis(server: PrivateRedis) -> str:
-    """Every key with all that is in it."""
+    """Every key with its contents."""
     with redis.Redis.from_url(server.url) as connection:
         client: Any = connection
         readers = {
@@ -147,7 +147,7 @@ def sealed(shop: Shop) -> list[Sealed]:
 
 
 def opened(shop: Shop, values: list[Sealed]) -> list[str]:
-    """What whoever has the database of keys and all secrets of the mesh makes of sealed values."""
+    """Sealed values as opened with the database of keys and all secrets of the mesh."""
     secrets = Secrets.load(DataFolder(shop.mesh.data))
     settings = Settings(
         mesh_token=SecretStr("unused"),
@@ -167,25 +167,25 @@ def opened(shop: Shop, values: list[Sealed]) -> list[str]:
 
 @dataclass(frozen=True)
 class Erased:
-    """An erasure that is done."""
+    """A completed erasure."""
 
     users: list[str]
     request: dict[str, Any]
     would_go: Counter[str]
     sealed: list[Sealed]
-    """What a backup from before holds of the person's address, name and bills."""
+    """The person's sealed address, name and billing data in a backup from before the erasure."""
     clear: list[str]
-    """The same as whoever had all keys could read it before."""
+    """The same, opened with all keys before the erasure."""
     led: set[str]
-    """Where something led to the person before."""
+    """Where the person could be identified before."""
 
 
 @pytest.fixture(scope="module")
 def erased(shop: Shop) -> Erased:
-    """One of much, while somebody else is on the site."""
+    """The erasure of much data, while another visitor is on the site."""
     mesh = shop.mesh
     users = settled(shop, ADA, events=EVENTS, orders=ORDERS)
-    found, led, backup = would_go(shop, ADA), {place.partition(": ")[0] for place in leads(shop, ADA.names)}, sealed(shop)
+    found, led, backup = would_go(shop, ADA), {place.partition(": ")[0] for place in leads(shop, ADA.personal_values)}, sealed(shop)
     clear = opened(shop, backup)
     with another_visitor(mesh) as sent:
         request = call(mesh, "DELETE", f"users/{ADA.wordpress}/data")["request"]["id"]
@@ -206,7 +206,7 @@ def test_somebody_of_whom_much_is_known_is_erased_in_time_and_counted(erased: Er
 
 
 def test_nothing_is_left_in_databases_log_and_telemetry(shop: Shop, erased: Erased) -> None:
-    assert leads(shop, [*ADA.names, *erased.users]) == []
+    assert leads(shop, [*ADA.personal_values, *erased.users]) == []
     assert {"databases", "Redis"} < erased.led, "what is searched is where something was"
 
 
@@ -216,14 +216,14 @@ def test_what_a_backup_holds_sealed_can_be_opened_by_nobody_any_more(shop: Shop,
     assert opened(shop, erased.sealed) == [""] * len(erased.sealed)
 
 
-@pytest.mark.timeout(400)  # it starts some twenty processes one after the other
+@pytest.mark.timeout(400)  # it starts some twenty processes sequentially
 def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everything_once(shop: Shop, erased: Erased) -> None:
     mesh = shop.mesh
     settled(shop, GRACE, events=FEW_EVENTS, orders=1)
     expected = would_go(shop, GRACE)
     shop.query("gdpr", "CREATE TABLE gate (number INT)")
     shop.query("gdpr", "INSERT INTO gate VALUES (-1)")
-    # Without a gate a process may be at the step after next before it is killed.
+    # Without a gate a process may have reached the step after next before it is killed.
     shop.query(
         "gdpr",
         "CREATE TRIGGER gate BEFORE UPDATE ON request_steps FOR EACH ROW IF NEW.state = 'done' AND NEW.number > (SELECT number FROM gate)"
@@ -254,19 +254,19 @@ def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everyth
 
 
 def next_in_turn(steps: list[dict[str, Any]]) -> str:
-    """What is down when the next step begins: the service that is to erase then, and the worker before any."""
+    """The process that is down when the next step begins: the service that has to erase then, or before that the worker."""
     what, _, holder = steps[0]["name"].partition(" ") if steps else ("", "", "")
     return {"names": "ingestion-worker", "erase": holder}.get(what, "").replace("gdpr", "")
 
 
 def tried(shop: Shop, request: str, number: int) -> str:
-    """The state of a step that was tried at least once; else nothing."""
+    """The state of a step that was tried at least once; otherwise empty."""
     where = f"request_id = '{request}' AND number = {number} AND (started_at IS NOT NULL OR state = 'done')"
     return "".join(state for (state,) in shop.query("gdpr", f"SELECT state FROM request_steps WHERE {where}"))  # noqa: S608
 
 
 def forget_leases(server: PrivateRedis) -> None:
-    """Nobody waits for the leases of the dead to run out."""
+    """Expires the leases of killed processes."""
     with redis.Redis.from_url(server.url) as connection:
         client: Any = connection
         for key in (*client.scan_iter("*:lease:*"), *client.scan_iter("*:members")):

@@ -1,4 +1,4 @@
-"""A person sees all that is held of her and nothing of anybody else, by a link that is good for one fetch of her own."""
+"""A person receives all of her data and nobody else's, by a link that is valid for one download."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LINES = [("course", "Course", 2, 0.1), ("guide", "Guide, größer", 1, 129.9)]
 BOBS = ["visit-of-bob", "bob@calculus.example", "Boole", "Lincoln"]
 EVENTS, MANY_EVENTS = 40, 10_000
 MEGABYTES = 100 * MANY_EVENTS / 100_000
-"""What 100 000 events may take is 100 MB, and as much less for fewer."""
+"""The limit for 100 000 events is 100 MB, and proportionally less for fewer."""
 INSERT = """
 INSERT INTO events (id, user_id, event_type, platform, event_data, content_hash, client, scope, processed,
   timestamp, received_at, created_at, topic_partition, topic_position, topic_ordinal)
@@ -67,7 +67,7 @@ def now() -> str:
 
 def event(number: int) -> dict[str, Any]:
     who = {"user_id": f"{WORDPRESS}"} if number % 2 else {}
-    page = {"page_url": f"https://shop.example/course/{number}?utm_source=news", "page_title": f"Page “{number}”"}
+    page = {"page_url": f"https://shop.example/course/{number}?utm_source=press", "page_title": f"Page “{number}”"}
     return {"id": f"ada-{number}", "event_type": "page_view", "timestamp": now(), "session_id": SESSIONS[number % 2], **page, **who}
 
 
@@ -89,12 +89,12 @@ def change(mesh: Mesh, query: str, *parameters: str) -> None:
 
 @pytest.fixture(scope="module")
 def events(mesh: Mesh) -> list[dict[str, Any]]:
-    """The events of a person of whom something is known to every service; Bob is on the site as well."""
+    """The events of a person with data in every service; Bob is on the site as well."""
     lists = [{"list": name, "subscribed": chosen, "changed_at": now()} for name, chosen in LISTS.items()]
     registration = {**REGISTERED, "wordpress_id": f"{WORDPRESS}", "session_id": SESSIONS[0], "timestamp": now()}
     user = call(mesh, "POST", "users/register", {**registration, "email_subscriptions": lists})["user_id"]
     second = call(mesh, "POST", "users/register", {"email": SECOND_EMAIL, "session_id": SESSIONS[1], "timestamp": now()})["user_id"]
-    call(mesh, "POST", f"users/{user}/merge", {"merged_user_id": second, "reason": "she told so"}, scope="admin")
+    call(mesh, "POST", f"users/{user}/merge", {"merged_user_id": second, "reason": "she said so"}, scope="admin")
     sent = [event(number) for number in range(EVENTS)]
     visit, email, name, city = BOBS
     bob = {"wordpress_id": "4713", "email": email, "last_name": name, "session_id": visit, "timestamp": now()}
@@ -104,9 +104,9 @@ def events(mesh: Mesh) -> list[dict[str, Any]]:
     call(mesh, "POST", "purchases/track", order(1, user_id=f"{WORDPRESS}", email=REGISTERED["email"], billing_address=ADDRESS))
     call(mesh, "POST", "purchases/track", order(2, email=SECOND_EMAIL))
     call(mesh, "POST", "purchases/track", order(3, user_id="4713", email=email, billing_address={"city": city}))
-    told = {"timestamp": now(), "session_id": SESSIONS[1]}
-    call(mesh, "POST", "journey/touchpoint", {"id": "ada-call", "touchpoint": "phone", "action": "call", **told})
-    call(mesh, "POST", "conversions/track", {"id": "ada-goal", "conversion_type": "lead", "value": 12.5, **told})
+    facts = {"timestamp": now(), "session_id": SESSIONS[1]}
+    call(mesh, "POST", "journey/touchpoint", {"id": "ada-call", "touchpoint": "phone", "action": "call", **facts})
+    call(mesh, "POST", "conversions/track", {"id": "ada-goal", "conversion_type": "lead", "value": 12.5, **facts})
     call(mesh, "PUT", f"users/{WORDPRESS}/consent", {"analytics_tracking": True, "timestamp": "2026-11-20T10:00:00Z"})
     call(mesh, "PUT", f"users/session:{SESSIONS[1]}/consent", {"marketing_emails": False, "timestamp": "2026-11-20T11:00:00Z"})
     mesh.drained()
@@ -137,15 +137,15 @@ def test_an_archive_is_what_was_sent(mesh: Mesh, events: list[dict[str, Any]]) -
     assert stored.keys() == {each["id"] for each in events}
     for each in events:
         row = stored[each["id"]]
-        told = {name: row[name] for name in ("event_type", "session_id", "page_url")}
-        assert told == {name: each[name] for name in told}
+        shown = {name: row[name] for name in ("event_type", "session_id", "page_url")}
+        assert shown == {name: each[name] for name in shown}
         assert (row["user_id"] or "", row["event_data"]["page_title"]) == (each.get("user_id", ""), each["page_title"])
         assert datetime.fromisoformat(row["timestamp"]) == datetime.fromisoformat(each["timestamp"])
     first, second = sorted(archive["wordpress_data"]["users"], key=lambda user: user["wordpress_id"] or 9999)
     assert {name: first[name] for name in REGISTERED} == REGISTERED
     assert (first["wordpress_id"], second["email"]) == (WORDPRESS, SECOND_EMAIL)
     assert {f"session:{session}" for session in SESSIONS} <= {link["subject"] for link in archive["wordpress_data"]["identity_links"]}
-    assert [merge["reason"] for merge in archive["wordpress_data"]["user_merges"]] == ["she told so"]
+    assert [merge["reason"] for merge in archive["wordpress_data"]["user_merges"]] == ["she said so"]
     assert {row["list"]: row["subscribed"] for row in archive["email_data"]["email_subscriptions"]} == LISTS
     account, guest = sorted(archive["purchase_history"]["purchases"], key=lambda row: row["order_id"])
     assert (Decimal(account["amount"]), account["currency"], account["email"]) == (Decimal("130.1"), "EUR", REGISTERED["email"])
@@ -210,19 +210,19 @@ def test_a_link_expires_is_swept_and_asking_again_makes_a_new_one(mesh: Mesh) ->
     assert send(mesh, "GET", request["download"]["path"]).status_code == 404
     assert asked(mesh, WORDPRESS)["id"] != request["id"]
     change(mesh, "UPDATE archive_links SET expires_at = '2026-01-01 00:00:00.000000'")
-    mesh.kill("gdpr")  # it sweeps when it starts
+    mesh.kill("gdpr")  # it cleans up when it starts
     until(lambda: rows(mesh, "gdpr", "SELECT count(*) FROM archive_links") == [(0,)])
     until(lambda: send(mesh, "GET", f"/api/v1/gdpr/requests/{request['id']}").status_code == 200)
 
 
-def test_somebody_of_whom_nothing_is_held_is_told_so(mesh: Mesh) -> None:
+def test_a_person_without_data_gets_an_empty_archive(mesh: Mesh) -> None:
     archive = fetched(mesh, "session:never-seen")
     assert (archive["rows"], archive["complete"]) == (dict.fromkeys(SECTIONS, 0), True)
 
 
 @pytest.fixture(scope="module")
 def much(mesh: Mesh) -> str:
-    """Somebody of whom more is held than fits into any buffer."""
+    """A person with more data than fits into any buffer."""
     data = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64)", "metadata": {"text": "x" * 1000}, "enrichment": {"channel": "CHANNEL_DIRECT"}}
     same = {"user_id": f"{MANY}", "event_data": json.dumps(data), "at": "2026-11-20 10:00:00.000000"}
     with closing(sqlite3.connect(mesh.data / "ingestion.db", timeout=60)) as database, database:
@@ -231,7 +231,7 @@ def much(mesh: Mesh) -> str:
 
 
 def memory(mesh: Mesh, name: str, what: str) -> float:
-    """Megabytes that a process has now (VmRSS), or had at most (VmHWM)."""
+    """Memory of a process in megabytes: current (VmRSS), or peak (VmHWM)."""
     status = Path(f"/proc/{mesh.pid(name)}/status").read_text()
     return int(status.partition(f"{what}:")[2].split()[0]) / 1024
 
@@ -240,7 +240,7 @@ def test_much_data_takes_little_memory(mesh: Mesh, much: str) -> None:
     before: dict[str, float] = {}
     path = asked(mesh, much)["download"]["path"]
     for name in ("gdpr", "ingestion"):
-        Path(f"/proc/{mesh.pid(name)}/clear_refs").write_text("5")  # VmHWM starts anew
+        Path(f"/proc/{mesh.pid(name)}/clear_refs").write_text("5")  # resets VmHWM
         before[name] = memory(mesh, name, "VmRSS")
     archive = send(mesh, "GET", path).json()
     assert archive["rows"]["analytics_data"] == len({row["id"] for row in archive["analytics_data"]["events"]}) == MANY_EVENTS
@@ -272,6 +272,6 @@ def test_a_fetch_that_breaks_off_is_no_archive_and_leaves_the_link(mesh: Mesh, m
         assert answers[-1].status_code in {200, 409, 503}, answers[-1].text
         return answers[-1].status_code == 200
 
-    until(whole, 45 if killed == "client" else 120)  # a hold that nobody let go would last longer
+    until(whole, 45 if killed == "client" else 120)  # a lock that was never released would last longer
     assert answers[-1].json()["rows"]["analytics_data"] == MANY_EVENTS
     assert send(mesh, "GET", path).status_code == 404

@@ -1,4 +1,4 @@
-"""Everything that can die is killed under load: what was answered 200 is stored once and published once, and the books balance."""
+"""Every process is killed under load: everything answered with 200 is stored once and published once, and the books balance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, 
 
 
 async def _load(mesh: Mesh, name: str, *, during: Callable[[], object], rate: int = RATE) -> list[str]:
-    """Sends events at a steady rate, each again with the same id until it is answered; answers the ids that were."""
+    """Sends events at a steady rate, retries each with the same id until it is answered, and returns the answered ids."""
     headers = tuple(mesh.credentials("site", "1").items())
     answered: list[str] = []
     async with grpc.aio.insecure_channel(mesh.url.removeprefix("http://"), options=[("grpc.max_reconnect_backoff_ms", 500)]) as channel:
@@ -78,7 +78,7 @@ async def _load(mesh: Mesh, name: str, *, during: Callable[[], object], rate: in
 
 
 def _lose(mesh: Mesh, server: PrivateRedis) -> None:
-    """Redis is flushed twice, and comes back with an older file, while nobody stores what it holds."""
+    """Redis is flushed twice, and restarted with an older file, while no worker is running."""
     worker = mesh.pid("ingestion-worker")
     file, older = server.folder / "appendonlydir", server.folder / "older"
     shutil.copytree(file, older)
@@ -86,7 +86,7 @@ def _lose(mesh: Mesh, server: PrivateRedis) -> None:
     try:
         with redis.Redis.from_url(server.url) as client:
             for _ in range(2):
-                # What was answered up to a second ago is written down.
+                # Receipts of answers older than a second are stored.
                 time.sleep(1.5)
                 client.flushall()
         time.sleep(1.5)
@@ -99,7 +99,7 @@ def _lose(mesh: Mesh, server: PrivateRedis) -> None:
 
 
 def _named(mesh: Mesh) -> list[dict[str, Any]]:
-    """What the books say is to be sent again."""
+    """The lost events according to the books."""
     return mesh.client.get(f"{mesh.url}/api/v1/events/accounting", headers=mesh.credentials("read")).json()["lost"]
 
 
@@ -111,9 +111,9 @@ async def test_a_redis_that_loses_what_it_has_confirmed_can_not_hide_it(
     assert mesh.drained()["balanced"] is False
     lost = sorted(set(answered) - set(_stored(mariadb_server)))
     assert lost
-    # Of what was not confirmed and sent again the first sending may be lost as well: it is told once that is seen.
+    # The first delivery of an unconfirmed event that was sent again may be lost as well: it is listed once that is noticed.
     until(lambda: mesh.books()["missing"] == len(lost), 90)
-    # The answer names a thousand ids of each stretch of time.
+    # The answer lists at most a thousand ids per period.
     until(lambda: sum(int(each["count"]) for each in _named(mesh)) == len(lost), 90)
     assert {each["scope"] for each in _named(mesh)} == {"site"}
     assert {event_id for each in _named(mesh) for event_id in each["event_ids"]} <= set(lost)
@@ -125,7 +125,7 @@ async def test_a_redis_that_loses_what_it_has_confirmed_can_not_hide_it(
     again = [{"id": event_id, "event_type": "page_view", "timestamp": "2026-11-19T00:00:00Z"} for event_id in lost]
     for first in range(0, len(again), 500):
         send = partial(mesh.client.post, f"{mesh.url}/api/v1/events/batch", headers=headers, json={"events": again[first : first + 500]})
-        # The first call after a quiet minute may meet a connection that the restart broke: it is repeated, as every 503 is.
+        # The first call after an idle minute may use a connection that the restart broke: it is retried, like every 503.
         until(lambda send=send: send().status_code == 200)
     until(lambda: mesh.books()["balanced"], 90)
     assert mesh.books()["recovered"] >= len(lost)
@@ -142,7 +142,7 @@ def _stored(server: PrivateMariaDb) -> list[str]:
 
 
 def _published(server: PrivateRedis, partitions: int) -> Sequence[str]:
-    """Ids on the topic, in its order; asserts that its positions have no hole."""
+    """Ids on the topic, in its order; asserts that its positions have no gap."""
     ids: list[str] = []
     with redis.Redis.from_url(server.url) as client:
         for partition in range(partitions):
@@ -169,7 +169,7 @@ async def test_nothing_answered_is_lost_or_counted_twice(
     assert len(answered) == RATE * SECONDS
     books = mesh.drained()
     assert books["balanced"], books
-    # What earlier victims left behind is still there, and still once.
+    # Events from before earlier kills are still stored, and still once.
     stored = sorted(_stored(mariadb_server))
     assert [name for name in stored if name.rpartition("-")[0] == victim] == sorted(answered)
     until(lambda: len(_published(redis_of_mesh, 4)) >= len(stored))

@@ -27,7 +27,7 @@ OPENED = {
     "read": {ACCESS.ACCESS_READ},
     "admin": {ACCESS.ACCESS_TRACK, ACCESS.ACCESS_SITE, ACCESS.ACCESS_READ, ACCESS.ACCESS_ADMIN},
 }
-"""What each scope opens, as options.proto says it."""
+"""The access that each scope includes, according to options.proto."""
 NOW = int(time.time())
 Metadata = tuple[tuple[str, str], ...]
 
@@ -40,17 +40,17 @@ class Rpc:
     access: options_pb2.Access.ValueType
     streams: bool
     rest: tuple[tuple[str, str], ...]
-    """HTTP methods and paths, with something in the place of each variable."""
+    """HTTP methods and paths, with a value for each variable."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What a caller shows, and what that should be worth."""
+    """A caller's credentials, and the scope they should have."""
 
     key: str | None
     token: str | None
     scope: str | None
-    """The scope that counts; none when key or token do not."""
+    """The effective scope; None if key or token are invalid."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -58,7 +58,7 @@ class Credential:
         return {name: value for name, value in shown.items() if value}
 
     def status(self, rpc: Rpc) -> grpc.StatusCode:
-        """How a call should end."""
+        """The expected status of a call."""
         if self.key not in {*API_KEYS, BROWSER_KEY}:
             return grpc.StatusCode.UNAUTHENTICATED
         if rpc.access == ACCESS.ACCESS_INTERNAL:
@@ -102,7 +102,7 @@ HTTP_STATUS = {
 
 
 def _contracts() -> Iterator[Rpc]:
-    http = cast("Any", annotations_pb2.http)  # its stub does not say what it extends
+    http = cast("Any", annotations_pb2.http)  # its stub does not declare what it extends
     for file in read_descriptors().file:
         for service in file.service if file.package.startswith("pmp.") else ():
             for method in service.method:

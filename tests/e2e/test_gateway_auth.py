@@ -1,4 +1,4 @@
-"""Who gets through the gateway, and what services are told about them."""
+"""Which callers get through the gateway, and what services receive about them."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def assert_refused(response: httpx.Response, status: int, code: int) -> None:
     assert body["message"]
 
 
-def test_service_learns_who_calls(gateway: Gateway) -> None:
+def test_service_receives_the_caller(gateway: Gateway) -> None:
     seen = seen_by_the_service(gateway.track())
-    told = {name: value for name, value in seen.items() if name.startswith("x-pmp-")}
-    assert told == {
+    received = {name: value for name, value in seen.items() if name.startswith("x-pmp-")}
+    assert received == {
         "x-pmp-mesh-token": MESH_TOKEN,
         "x-pmp-client": "shop-of-the-tests",
         "x-pmp-scope": "track",
@@ -223,7 +223,7 @@ def test_page_may_read_answers_and_errors(gateway: Gateway, key: str) -> None:
 
 
 async def status_of(gateway: Gateway, caller: dict[str, str], *, reads: bool = False) -> grpc.StatusCode:
-    """How a native call ends."""
+    """The status of a native call."""
     async with grpc.aio.insecure_channel(gateway.address) as channel:
         ingestion = IngestionServiceStub(channel)
         try:

@@ -1,4 +1,4 @@
-"""What odd clients send: the gateway serves it, or says in plain words why not, and repeats none of it."""
+"""Requests of unusual clients: the gateway serves them, or refuses them with a clear message that repeats none of their data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def purchases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gatewa
 
 
 def sent(gateway: Gateway, request_line: str, *more: str, body: bytes = b"") -> tuple[HTTPResponse, bytes]:
-    """The answer to a request as it stands here, which no client of a library would send."""
+    """The answer to a raw request, which no HTTP library would send."""
     host, port = gateway.address.split(":")
     lines = [request_line, *(f"{name}: {value}" for name, value in headers().items()), f"content-length: {len(body)}", *more, "", ""]
     with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -48,8 +48,8 @@ def sent(gateway: Gateway, request_line: str, *more: str, body: bytes = b"") -> 
         return answer, answer.read()
 
 
-def assert_told(told: tuple[HTTPResponse, bytes], status: int, message: str) -> None:
-    answer, body = told
+def assert_refused(answered: tuple[HTTPResponse, bytes], status: int, message: str) -> None:
+    answer, body = answered
     assert answer.status == status
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(body) == {"code": 3, "message": message, "details": []}
@@ -74,12 +74,14 @@ UPGRADE = ("connection: upgrade", "upgrade: websocket", "sec-websocket-version: 
     ],
     ids=["underscore", "70 headers", "9000 bytes", "%00", "NUL", "WebSocket", "CONNECT", "two lengths", "no HTTP"],
 )
-def test_what_is_not_taken_is_told_in_plain_words(gateway: Gateway, request_line: str, more: list[str], status: int, message: str) -> None:
-    assert_told(sent(gateway, request_line, "host: gateway", *more), status, message)
+def test_what_is_not_accepted_is_refused_with_a_clear_message(
+    gateway: Gateway, request_line: str, more: list[str], status: int, message: str
+) -> None:
+    assert_refused(sent(gateway, request_line, "host: gateway", *more), status, message)
 
 
-def test_a_request_without_a_host_is_told_so(gateway: Gateway) -> None:
-    assert_told(sent(gateway, POST), 400, "The request has no host header")
+def test_a_request_without_a_host_is_refused_with_the_reason(gateway: Gateway) -> None:
+    assert_refused(sent(gateway, POST), 400, "The request has no host header")
 
 
 def test_an_old_proxy_speaks_http_1_0(gateway: Gateway) -> None:
@@ -107,7 +109,7 @@ def test_a_rest_caller_does_not_speak_grpc_to_the_service(gateway: Gateway, name
 def test_a_native_caller_breaks_no_call_in_the_service(gateway: Gateway, name: str, value: str) -> None:
     native = {**headers(), "content-type": "application/grpc", "te": "trailers", name: value}
     response = gateway.client.post("/pmp.ingestion.v1.IngestionService/TrackEvent", content=bytes(5), headers=native)
-    assert "grpc-status" not in response.headers  # which stands in the trailers of a call that was answered
+    assert "grpc-status" not in response.headers  # which is in the trailers of an answered call
     assert b"x-request-id" in response.content
     assert name.encode() not in response.content
 
@@ -126,7 +128,7 @@ async def test_a_control_character_in_a_claim_is_unauthenticated(gateway: Gatewa
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
-def test_an_encoded_body_is_told_to_come_without(gateway: Gateway, encoding: str) -> None:
+def test_an_encoded_body_is_refused_with_the_reason(gateway: Gateway, encoding: str) -> None:
     body = gzip.compress(json.dumps(EVENT).encode())
     response = gateway.client.post(TRACK, content=body, headers={**headers(), "content-encoding": encoding})
     assert response.status_code == 415
@@ -218,5 +220,5 @@ def test_a_plus_is_a_space_but_in_the_zone_of_a_time(purchases: tuple[Gateway, E
     response = gateway.client.get(f"/api/v1/purchases?{query}", headers=headers("admin"))
     assert response.status_code == 200, response.text
     asked = ListPurchasesRequest.FromString(service.requests["/pmp.purchases.v1.PurchasesService/ListPurchases"])
-    told = asked.__getattribute__("from")  # a word of Python
-    assert (asked.product_id, told.ToJsonString() if asked.HasField("from") else "") == (product, since)
+    since_time = asked.__getattribute__("from")  # a keyword of Python
+    assert (asked.product_id, since_time.ToJsonString() if asked.HasField("from") else "") == (product, since)

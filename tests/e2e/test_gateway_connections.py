@@ -1,4 +1,4 @@
-"""Whoever holds many connections shuts out nobody."""
+"""A client that holds many connections does not keep others out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPENED = 2000
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
-    """A gateway, and where those who watch it ask."""
+    """A gateway, and its monitoring port."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = tmp_path_factory.mktemp("gateway")

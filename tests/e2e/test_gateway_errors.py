@@ -1,4 +1,4 @@
-"""What goes wrong arrives as {code, message, details}, whoever refuses."""
+"""All errors are {code, message, details}, whichever component refuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @contextmanager
 def a_service_that_hangs_up() -> Generator[int]:
-    """A port whose connections end as soon as something arrives."""
+    """A port that closes connections as soon as data arrives."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def hang_up() -> None:
@@ -75,7 +75,7 @@ def assert_error(response: httpx.Response, status: int, code: int) -> str:
 
 
 def event_of(size: int) -> bytes:
-    """An event whose JSON has exactly that many bytes."""
+    """An event with JSON of exactly this many bytes."""
     empty = json.dumps({**EVENT, "page_title": ""}).encode()
     return json.dumps({**EVENT, "page_title": "x" * (size - len(empty))}).encode()
 
@@ -113,7 +113,7 @@ def test_escaped_slash_is_part_of_a_name(gateway: Gateway) -> None:
         (b"[1]", "object"),
     ],
 )
-def test_malformed_body_is_told_what_is_wrong(gateway: Gateway, body: bytes, named: str) -> None:
+def test_malformed_body_is_refused_with_the_reason(gateway: Gateway, body: bytes, named: str) -> None:
     assert named in assert_error(gateway.client.post(TRACK, content=body, headers=headers()), 400, 3)
 
 
@@ -187,7 +187,7 @@ def test_service_that_hangs_up_is_unavailable(with_broken_service: Gateway) -> N
 
 
 async def failure(gateway: Gateway, kind: str = "page_view", **more: str) -> grpc.aio.AioRpcError:
-    """How a native call fails."""
+    """The error of a native call."""
     async with grpc.aio.insecure_channel(gateway.address) as channel:
         request = pb.TrackEventRequest(event=event_pb2.Event(event_type=kind))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -200,14 +200,14 @@ async def test_native_caller_gets_the_status_of_the_service(gateway: Gateway) ->
     assert (error.code(), error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "attempt 1")
 
 
-async def test_native_caller_is_told_in_words_that_a_service_is_down(without_service: Gateway) -> None:
+async def test_native_caller_gets_a_message_that_a_service_is_down(without_service: Gateway) -> None:
     error = await failure(without_service)
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert error.details() == "The service is not available, try again later"
 
 
 async def test_native_caller_is_not_kept_waiting(gateway: Gateway) -> None:
-    # The service knows how long the gateway waits: whichever of the two notices first ends the call.
+    # The service knows the gateway's time limit: whichever of the two notices first ends the call.
     assert (await failure(gateway, "slow")).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 

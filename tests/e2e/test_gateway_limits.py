@@ -1,4 +1,4 @@
-"""How often somebody may call."""
+"""Rate limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def in_production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]
 
 @pytest.fixture
 def user() -> str:
-    """Somebody who never called."""
+    """A user who has never called."""
     return str(next(_numbers))
 
 
@@ -90,14 +90,14 @@ def test_without_an_id_the_address_is_limited(gateway: Gateway) -> None:
     assert gateway.client.post(TRACK, json=EVENT, headers=anonymous("203.0.113.10")).status_code == 200
 
 
-def test_visitors_behind_the_load_balancer_of_production_have_a_limit_each(in_production: Gateway) -> None:
+def test_visitors_of_the_load_balancer_of_production_have_a_limit_each(in_production: Gateway) -> None:
     for visitor in range(1, 6):
         exhaust(in_production, anonymous(f"203.0.113.{visitor}"))
     assert in_production.client.post(TRACK, json=EVENT, headers=anonymous("203.0.113.1")).status_code == 429
 
 
 def test_no_address_that_a_visitor_claims_is_another_limit(in_production: Gateway) -> None:
-    """The load balancer appends the visitor's own address to whatever the visitor sent."""
+    """The load balancer appends the visitor's own address to the header that the visitor sent."""
     exhaust(in_production, anonymous("203.0.113.20"))
     for claimed in ("198.51.100.1", "198.51.100.2", "203.0.113.1, 10.0.0.1"):
         response = in_production.client.post(TRACK, json=EVENT, headers=anonymous(f"{claimed}, 203.0.113.20"))
@@ -134,7 +134,7 @@ def test_servers_are_limited_together_by_the_second(gateway: Gateway) -> None:
 
 
 def ask_until(gateway: Gateway, status: int, caller: Callable[[], dict[str, str]]) -> httpx.Response:
-    """The first answer with that status, of at most 600."""
+    """The first answer with this status, of at most 600."""
     for _ in range(600):
         response = gateway.client.post(TRACK, json=EVENT, headers=caller())
         if response.status_code == status:

@@ -1,4 +1,4 @@
-"""What an operator of the gateway relies on: health, retries, logs, traces, secrets."""
+"""Operation of the gateway: health, retries, logs, traces, secrets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Collector(TraceServiceServicer):
-    """Keeps what it receives over OTLP."""
+    """Stores what it receives over OTLP."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -116,9 +116,9 @@ async def test_service_knows_how_long_the_gateway_waits_whatever_the_caller_says
     async with grpc.aio.insecure_channel(gateway.address) as channel:
         request = ParseDict({"event": EVENT}, pb.TrackEventRequest())
         native = await IngestionServiceStub(channel).TrackEvent(request, metadata=tuple(headers().items()), timeout=300)
-    for told in (json.loads(rest.json()["event_id"]), json.loads(native.event_id)):
-        assert told["x-pmp-timeout"] == "15"
-        assert 0 < float(told["time-remaining"]) < 15.5
+    for received in (json.loads(rest.json()["event_id"]), json.loads(native.event_id)):
+        assert received["x-pmp-timeout"] == "15"
+        assert 0 < float(received["time-remaining"]) < 15.5
 
 
 def test_what_a_service_has_no_room_for_is_refused_at_the_gateway(tmp_path: Path, probe_port: int) -> None:
@@ -131,7 +131,7 @@ def test_what_a_service_has_no_room_for_is_refused_at_the_gateway(tmp_path: Path
             active = "cluster.ingestion.upstream_rq_active: 2\n"
             eventually(lambda: active in client.get("/stats", params={"filter": "upstream_rq_active"}).text)
         refused = gateway.track()
-        # What browsers may not call has room of its own.
+        # Calls that browsers may not make have their own limit.
         assert gateway.client.get(ACCOUNTING, headers=headers("read")).status_code == 200
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
         assert refused.json() == {"code": 8, "message": "The service is busy, try again later", "details": []}
@@ -158,7 +158,7 @@ def test_gateway_does_not_say_what_it_is(gateway: Gateway) -> None:
         assert not any(name.startswith("x-envoy") for name in response.headers)
 
 
-def test_access_log_tells_what_happened(gateway: Gateway) -> None:
+def test_access_log_records_what_happened(gateway: Gateway) -> None:
     line = logged(gateway, gateway.track().headers["x-request-id"])
     assert line["method"] == "POST"
     assert line["path"] == "/pmp.ingestion.v1.IngestionService/TrackEvent"
@@ -216,9 +216,9 @@ def test_spans_join_the_trace_and_name_no_person(tmp_path: Path, probe_port: int
         spans = eventually(lambda: collector.spans if len(collector.spans) == 3 else None)
         assert logged(gateway, joined.headers["x-request-id"])["trace_id"] == TRACE
     server.stop(None).wait()
-    told = json.loads(joined.json()["event_id"])["traceparent"].split("-")
+    traceparent = json.loads(joined.json()["event_id"])["traceparent"].split("-")
     joined_span = next(span for span in spans if span.trace_id.hex() == TRACE)
-    assert told[1:3] == [TRACE, joined_span.span_id.hex()]
+    assert traceparent[1:3] == [TRACE, joined_span.span_id.hex()]
     assert joined_span.parent_span_id.hex() == "b7ad6b7169203331"
     assert joined_span.name == "/pmp.ingestion.v1.IngestionService/TrackEvent"
     assert json.loads(fresh.json()["event_id"])["traceparent"].split("-")[1] in {span.trace_id.hex() for span in spans}
@@ -254,14 +254,14 @@ def test_admin_interface_serves_what_probe_and_metrics_need(gateway: Gateway) ->
 def test_a_socket_that_a_killed_gateway_left_is_taken_over(tmp_path: Path, probe_port: int) -> None:
     left = str(tmp_path / "left.sock")
     for _ in range(2):
-        with running_gateway(tmp_path, probe_port, PMP_GATEWAY_ADMIN=left) as gateway:  # which ends by SIGKILL
+        with running_gateway(tmp_path, probe_port, PMP_GATEWAY_ADMIN=left) as gateway:  # which is ended by SIGKILL
             assert gateway.track().status_code == 200
             with httpx.Client(transport=httpx.HTTPTransport(uds=left)) as client:
                 assert client.get("http://gateway/ready").text == "LIVE\n"
 
 
 def test_no_dump_of_the_configuration_shows_a_secret(tmp_path: Path) -> None:
-    """Asked of an Envoy whose admin interface serves everything."""
+    """Answers of an Envoy with an unrestricted admin interface."""
     chosen = {"mesh_token": MESH_TOKEN, "api_keys": API_KEYS, "browser_api_keys": [BROWSER_KEY], "jwt_secrets": JWT_SECRETS}
     listen = {"gateway_listen": f"127.0.0.1:{free_port()}", "gateway_admin": str(tmp_path / "admin.sock"), "metrics_port": free_port()}
     settings = GatewaySettings(**cast("Any", {**chosen, **listen, "service_address": "127.0.0.1:1"}))

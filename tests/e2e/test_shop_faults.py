@@ -33,8 +33,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, 
         yield mesh
 
 
-def _tell(mesh: Mesh, path: str, body: Json) -> None:
-    """Tells the mesh something, again until it is answered."""
+def _report(mesh: Mesh, path: str, body: Json) -> None:
+    """Reports to the mesh, retried until it is answered."""
     headers = mesh.credentials("site", "1")
     deadline = time.monotonic() + 60
     while True:
@@ -58,7 +58,7 @@ def _query(server: PrivateMariaDb, service: str, sql: str) -> list[tuple[Any, ..
 
 
 def _published(server: PrivateRedis, topic: str) -> list[bytes]:
-    """Payloads on a topic; asserts that its positions have no hole."""
+    """Payloads on a topic; asserts that its positions have no gap."""
     payloads: list[bytes] = []
     with redis.Redis.from_url(server.url) as client:
         for partition in range(4):
@@ -76,10 +76,10 @@ def test_every_order_counts_once_whoever_is_killed(
 
     def buy(number: int) -> None:
         user = str(number)
-        _tell(mesh, "users/register", {"wordpress_id": user, "email": f"u{user}@example.org", "session_id": f"s{user}"})
+        _report(mesh, "users/register", {"wordpress_id": user, "email": f"u{user}@example.org", "session_id": f"s{user}"})
         order = {"timestamp": "2026-11-20T10:00:00Z", "user_id": user, "order_id": user, "amount": float(PRICE), "currency": "USD"}
-        _tell(mesh, "purchases/track", order)
-        _tell(
+        _report(mesh, "purchases/track", order)
+        _report(
             mesh,
             "journey/touchpoint",
             {"id": f"t{user}", "timestamp": order["timestamp"], "user_id": user, "action": "a", "touchpoint": "t"},
@@ -101,8 +101,8 @@ def test_every_order_counts_once_whoever_is_killed(
     assert [value for (value,) in in_identity()] == [PRICE] * ORDERS
     booked = _query(mariadb_server, "purchases", f"SELECT amount FROM purchase_entries WHERE CAST(order_id AS UNSIGNED) BETWEEN {mine}")  # noqa: S608
     assert [amount for (amount,) in booked] == [PRICE] * ORDERS
-    told = [PurchaseChanged.FromString(payload).order_id for payload in _published(redis_of_mesh, "purchases")]
-    assert sorted(int(number) for number in told if first <= int(number) < first + ORDERS) == list(range(first, first + ORDERS))
+    published = [PurchaseChanged.FromString(payload).order_id for payload in _published(redis_of_mesh, "purchases")]
+    assert sorted(int(number) for number in published if first <= int(number) < first + ORDERS) == list(range(first, first + ORDERS))
     until(lambda: len(in_journeys()) >= 2 * ORDERS, 60)
     assert sorted(stage for (stage,) in in_journeys()).count("purchase") == ORDERS
     assert len(in_journeys()) == 2 * ORDERS

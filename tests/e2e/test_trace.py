@@ -1,4 +1,4 @@
-"""One event's way through the mesh is one trace, seen in the spans that the processes really export."""
+"""One event's path through the mesh is one trace, in the spans that the processes export."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_one_event_is_one_trace_from_the_gateway_to_the_topic(tmp_path_factory: 
             known = {span[3] for span in own}
             return {span[4] for span in own} - known == {bytes.fromhex("00f067aa0ba902b7")}
 
-        # Those that follow the topic go on in the same trace.
+        # Consumers of the topic continue the same trace.
         until(lambda: services() == {"gateway", "ingestion", "ingestion-worker", "identity", "journeys"}, 30)
-        # Every span hangs on another one of the trace, and the first on the caller's.
+        # Every span has a parent in the trace, and the first one the caller's.
         until(whole, 30)
         assert any("TrackEvent" in name for name in found()), found()
         logs = "".join(path.read_text(errors="replace") for path in (mesh.data / "logs").iterdir())

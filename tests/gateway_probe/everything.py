@@ -1,4 +1,4 @@
-"""A server of every rpc of the contracts: what arrives has got through the gateway."""
+"""A server of every rpc of the contracts: calls that arrive have passed the gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEALTH = "/grpc.health.v1.Health/Check"
 
 
 class Everything(grpc.GenericRpcHandler):
-    """Answers every call with an empty message, and keeps the last request of each path."""
+    """Answers every call with an empty message, and stores the last request of each path."""
 
     def __init__(self) -> None:
         self.port = 0

@@ -51,7 +51,7 @@ def token(scope: object = "track", user: object = "42", *, secret: str = JWT_SEC
 
 
 def headers(scope: str = "track", user: object = "42", key: str = API_KEYS[0]) -> dict[str, str]:
-    """What a caller proves itself with."""
+    """A caller's credentials."""
     return {"x-api-key": key, "authorization": f"Bearer {token(scope, user)}"}
 
 
@@ -60,13 +60,13 @@ class Gateway:
     """A running gateway."""
 
     address: str
-    """Where it listens, `host:port`."""
+    """Its address, `host:port`."""
     admin: str
     """Unix socket of Envoy's admin interface."""
     pid: int
     """The process."""
     log: Path
-    """What it wrote."""
+    """Its log."""
     client: httpx.Client
     """Calls it by path."""
 
@@ -96,7 +96,7 @@ def _process(arguments: list[str], environment: Mapping[str, str], log: Path) ->
 
 @contextmanager
 def running_probe(folder: Path, port: int | None = None) -> Generator[int]:
-    """The probe service on that port, else on a free one; its port."""
+    """Runs the probe service on this port, or on a free one; yields the port."""
     port = port or free_port()
     with _process(["tests.gateway_probe.server", str(port)], {}, folder / f"probe-{port}.log"):
         eventually(lambda: _is_open(port))
@@ -105,7 +105,7 @@ def running_probe(folder: Path, port: int | None = None) -> Generator[int]:
 
 @contextmanager
 def running_gateway(folder: Path, service_port: int, **environment: str) -> Generator[Gateway]:
-    """A gateway in front of the service on that port; settings may be overridden by their variables."""
+    """A gateway in front of the service on this port; settings can be overridden by their variables."""
     port, admin = free_port(), str(folder / f"gateway-{free_port()}.sock")
     settings = {
         "PMP_GATEWAY_LISTEN": f"127.0.0.1:{port}",

@@ -1,4 +1,4 @@
-"""A service behind the gateway under test: the contract of ingestion, answering with what reached it.
+"""The service of the gateway under test: the contract of ingestion, answering with the metadata it received.
 
 `python -m tests.gateway_probe.server PORT`. An accepted event's id in the answer is a JSON object of the request's
 metadata and of how long its caller waits; the event's type chooses how the call ends.
@@ -42,7 +42,7 @@ class Probe(IngestionServiceServicer):
         self._attempts: Counter[str] = Counter()
 
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
-        """Ends as the event's type says: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else well."""
+        """Ends according to the event's type: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else successfully."""
         metadata = {**_metadata(context), "time-remaining": f"{context.time_remaining()}"}
         try:
             violations = READING.event(request).violations
@@ -67,7 +67,7 @@ class Probe(IngestionServiceServicer):
         return pb.TrackEventsResponse(success=True, accepted=len(request.events))
 
     async def GetAccounting(self, request: pb.GetAccountingRequest, context: Context) -> pb.GetAccountingResponse:  # noqa: ARG002
-        """Is not available at the first attempt; tells the number of attempts as `received`."""
+        """Is unavailable at the first attempt; returns the number of attempts as `received`."""
         request_id = _metadata(context)["x-request-id"]
         self._attempts[request_id] += 1
         if self._attempts[request_id] == 1:
@@ -75,7 +75,7 @@ class Probe(IngestionServiceServicer):
         return pb.GetAccountingResponse(total=pb.Account(received=self._attempts[request_id]))
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> AsyncIterator[pb.ListEventsResponse]:  # noqa: ARG002
-        """Answers, so that a gateway that routes it is found out."""
+        """Answers, so that a gateway that routes it is detected."""
         yield pb.ListEventsResponse(position=1)
 
 

@@ -541,7 +541,7 @@ async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, syst
     while (await gdpr.request(request)).state != "done":
         await gdpr.work()
     assert set(system.ids) == {f"{request}-crm"}
-    assert (system.told[-1]["data"]["wordpress_user_ids"], system.told[-1]["data"]["session_ids"]) == (["42"], ["s1"])
+    assert (system.received[-1]["data"]["wordpress_user_ids"], system.received[-1]["data"]["session_ids"]) == (["42"], ["s1"])
 
 
 async def test_a_person_without_an_account_is_erased_by_an_address_and_so_is_the_next_owner_of_the_address(gdpr: Gdpr) -> None:

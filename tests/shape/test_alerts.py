@@ -39,7 +39,7 @@ def test_a_workload_is_missed_because_it_was_there_and_not_because_a_list_names_
 
 
 def test_prometheus_finds_every_pod_under_the_names_that_the_alerts_ask_for(tmp_path: Path) -> None:
-    """Debian's Prometheus knows nothing of Kubernetes: its pods are given to the same rules as Kubernetes would tell of them."""
+    """Debian's Prometheus has no Kubernetes discovery: the same rules get pods as Kubernetes would list them."""
     pods = {pod.name: pod.main["ports"] for pod in OURS if pod.overlay == "production"}
     config = yaml.safe_load((COMPONENT / "scrape.yaml").read_text())
     (job,) = config["scrape_configs"]

@@ -232,7 +232,7 @@ def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, 
 
 def made_secrets(folder: Path) -> dict[str, dict[str, str]]:
     """The secrets that the local overlay's script creates in a cluster that has none."""
-    # A kubectl that knows no secret and writes down what it is told to create.
+    # A kubectl without any secrets that records what it has to create.
     kubectl = folder / "kubectl"
     kubectl.write_text(
         f"#!{sys.executable}\n"

@@ -88,7 +88,7 @@ def test_committed_configuration_is_fresh() -> None:
     assert committed(read_descriptors()) == (ROOT / "gateway" / "envoy.yaml").read_text()
 
 
-def test_check_tells_a_stale_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_detects_a_stale_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stale = tmp_path / "envoy.yaml"
     stale.write_text("stale")
     monkeypatch.setattr(rendering, "COMMITTED", stale)

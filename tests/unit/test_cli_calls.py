@@ -64,7 +64,7 @@ async def test_a_refusal_for_good_is_answered_at_once() -> None:
     assert (answer.response.status_code, answer.attempts) == (400, 1)
 
 
-async def test_a_gateway_that_stays_away_is_told() -> None:
+async def test_a_gateway_that_stays_away_is_reported() -> None:
     nobody = Credentials(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "token")
     async with connect() as client:
         with pytest.raises(CommandFailed, match=r"accepted nothing for 0\.5 s .*see `pmp status`"):
@@ -75,6 +75,6 @@ async def test_a_gateway_that_stays_away_is_told() -> None:
     ("status", "body", "message"),
     [(403, b'{"code":7}', r"refused to show the books: 403 \{"), (200, b"<html>", "not with books")],
 )
-async def test_what_is_not_the_books_is_told(status: int, body: bytes, message: str) -> None:
+async def test_what_is_not_the_books_is_reported(status: int, body: bytes, message: str) -> None:
     with answering((status, NONE, body)) as mesh, pytest.raises(CommandFailed, match=message):
         await fetch_books(mesh)

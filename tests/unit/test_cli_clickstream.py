@@ -56,7 +56,7 @@ def test_a_short_run_still_has_a_repetition_and_malformed_events() -> None:
     assert expected.rejected == 3  # one by itself, one in a batch that is sent twice
 
 
-def test_a_direct_visit_has_no_campaign() -> None:
+def test_a_direct_session_has_no_campaign() -> None:
     row = {**ROWS[0], "acquisition_channel": "direct"}
     assert "utm_parameters" not in event(1, row)
     assert event(1, {**row, "acquisition_channel": "email"})["utm_parameters"] == {"source": "email"}
@@ -66,7 +66,7 @@ def test_types_are_counted_over_the_rows() -> None:
     assert count_types(ROWS).most_common(2) == [("product_view", 6851), ("catalog", 6521)]
 
 
-def test_every_user_registers_once_in_the_first_visit() -> None:
+def test_every_user_registers_once_in_the_first_session() -> None:
     people = registrations(ROWS)
     assert [person["wordpress_id"] for person in people] == list(range(1, 601))
     assert len({person["email"] for person in people}) == 600
@@ -74,7 +74,7 @@ def test_every_user_registers_once_in_the_first_visit() -> None:
     assert people[7]["registration_date"].startswith(first.replace(" ", "T"))
 
 
-def test_every_purchase_is_an_order_and_some_are_told_twice() -> None:
+def test_every_purchase_is_an_order_and_some_are_reported_twice() -> None:
     orders = purchases(ROWS)
     assert len({order["order_id"] for order in orders}) == 470
     assert len(orders) > 470

@@ -11,7 +11,7 @@ from cli.__main__ import app
 @pytest.mark.parametrize(
     "command", [["status"], ["books"], ["credentials"], ["demo"], ["replay", "ingestion"], ["dead-letters", "list", "ingestion"]]
 )
-def test_without_a_mesh_the_way_to_one_is_told(tmp_path: Path, command: list[str]) -> None:
+def test_without_a_mesh_the_way_to_one_is_explained(tmp_path: Path, command: list[str]) -> None:
     refusal = CliRunner().invoke(app, [*command, "--data", str(tmp_path / "nothing")])
     assert refusal.exit_code == 1
     assert "run `pmp up` first" in refusal.stderr
@@ -30,7 +30,7 @@ def test_databases_are_made_where_there_are_none(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "ingestion.db").exists()
 
 
-def test_a_database_that_is_down_is_told(tmp_path: Path) -> None:
+def test_a_database_that_is_down_is_reported(tmp_path: Path) -> None:
     refusal = CliRunner().invoke(
         app, ["migrate", "ingestion", "--data", str(tmp_path), "--database-url", "mysql+aiomysql://u:p@127.0.0.1:1/{service}"]
     )

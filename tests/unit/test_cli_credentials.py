@@ -24,7 +24,7 @@ def claims(token: str) -> dict[str, object]:
     return jwt.decode(token, SECRET, algorithms=["HS256"], issuer=ISSUER, options={"verify_exp": False, "verify_iat": False})
 
 
-def test_a_token_speaks_for_its_user_for_an_hour() -> None:
+def test_a_token_is_valid_for_its_user_for_an_hour() -> None:
     now = 1_800_000_000
     assert claims(mint(SECRET, Scope.SITE, "42", now)) == {"iss": ISSUER, "scope": "site", "id": "42", "iat": now, "exp": now + 3600}
 
@@ -67,12 +67,12 @@ def test_a_browser_has_its_own_key(tmp_path: Path) -> None:
         ({"PMP_JWT_SECRETS": "[]"}, "PMP_JWT_SECRETS must be a JSON list"),
     ],
 )
-def test_an_incomplete_environment_is_told(tmp_path: Path, change: dict[str, str], message: str) -> None:
+def test_an_incomplete_environment_is_reported(tmp_path: Path, change: dict[str, str], message: str) -> None:
     with pytest.raises(CommandFailed, match=message):
         credentials(DataFolder(tmp_path), Scope.SITE, None, ELSEWHERE | change)
 
 
-def test_without_a_mesh_the_way_to_one_is_told(tmp_path: Path) -> None:
+def test_without_a_mesh_the_way_to_one_is_explained(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="run `pmp up` first"):
         credentials(DataFolder(tmp_path), Scope.SITE, None, {})
 

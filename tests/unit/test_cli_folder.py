@@ -77,13 +77,13 @@ def test_a_folder_that_was_never_used_is_not_held(tmp_path: Path) -> None:
     assert not DataFolder(tmp_path / "nothing").is_locked()
 
 
-def test_a_state_left_behind_is_no_running_mesh(folder: DataFolder) -> None:
+def test_a_state_left_over_is_not_a_running_mesh(folder: DataFolder) -> None:
     folder.state.write_text("{}")
     with pytest.raises(CommandFailed, match="run `pmp up` first"):
         running_mesh(folder)
 
 
-def test_a_state_of_another_version_is_told(folder: DataFolder) -> None:
+def test_a_state_of_another_version_is_reported(folder: DataFolder) -> None:
     folder.state.write_text("{}")
     with folder.lock(), pytest.raises(CommandFailed, match="of another version"):
         running_mesh(folder)

@@ -98,13 +98,13 @@ def test_keys_of_another_server_are_migrated_and_rotated_there(folder: DataFolde
 
 
 @pytest.mark.parametrize(("command", "variable"), [("keys rotate", "PMP_KEY_ENCRYPTION_KEYS"), ("audit verify", "PMP_VAULT_KEY")])
-def test_a_key_of_the_environment_that_is_none_is_told(folder: DataFolder, command: str, variable: str) -> None:
+def test_a_key_of_the_environment_that_is_invalid_is_reported(folder: DataFolder, command: str, variable: str) -> None:
     refused = CliRunner().invoke(app, [*command.split(), "--data", str(folder.path)], env={variable: "garbage"})
     assert refused.exit_code == 1
     assert f"{variable} is not 32 bytes in base64" in " ".join(refused.stderr.split())
 
 
-def test_a_folder_without_a_mesh_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_mesh_is_reported(tmp_path: Path) -> None:
     refused = pmp(DataFolder(tmp_path), "rotate")
     assert refused.exit_code == 1
     assert "run `pmp up` first" in refused.stderr

@@ -97,7 +97,7 @@ def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:
     assert made.log_partitions == 2
 
 
-def test_a_setting_that_is_no_number_is_told(tmp_path: Path) -> None:
+def test_a_setting_that_is_not_a_number_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="PMP_LOG_PARTITIONS must be a whole number"):
         plan(tmp_path, {"PMP_LOG_PARTITIONS": "many"})
 
@@ -127,7 +127,7 @@ def test_redis_keeps_what_it_was_given(tmp_path: Path) -> None:
     assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction", "bind 127.0.0.1"} <= set(configuration)
 
 
-def test_the_gateway_is_told_every_service(tmp_path: Path) -> None:
+def test_the_gateway_knows_every_service(tmp_path: Path) -> None:
     made = plan(tmp_path)
     assert json.loads(made.gateway.environment["PMP_SERVICE_ADDRESSES"]) == made.service_addresses
 

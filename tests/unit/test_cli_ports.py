@@ -62,6 +62,6 @@ def test_a_port_with_a_listener_is_not_held(ports: Ports) -> None:
     assert ports.hold(LOOPBACK, free_ports(1)[0])
 
 
-def test_an_address_of_another_machine_is_told(ports: Ports) -> None:
+def test_an_address_of_another_machine_is_reported(ports: Ports) -> None:
     with pytest.raises(CommandFailed, match=r"can't listen on 192\.0\.2\.1"):
         ports.hold("192.0.2.1", 8080)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from cli.__main__ import app
 
 WRONG = "mysql+aiomysql://mesh:the-password@127.0.0.1:1/all"
-"""Is looked at, and refused before anything happens."""
+"""Checked, and refused before anything happens."""
 REFUSED = "the database URL must be like"
 WARNING = "every user of this machine can read the password in --database-url (`ps`): use PMP_DATABASE_URL, or --database-url @FILE"
 
@@ -48,7 +48,7 @@ def test_a_url_is_read_from_a_file(given: str, tmp_path: Path) -> None:
     assert "can read the password" not in result.stderr
 
 
-def test_a_file_without_a_url_is_told(tmp_path: Path) -> None:
+def test_a_file_without_a_url_is_reported(tmp_path: Path) -> None:
     """An empty one would mean SQLite in the folder, which nobody wanted."""
     assert "can't be read" in run("up", "--database-url", f"@{tmp_path / 'nothing'}").stderr
     (tmp_path / "empty").touch()

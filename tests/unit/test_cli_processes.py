@@ -39,22 +39,22 @@ def said() -> list[str]:
     return []
 
 
-async def deaths(part: SupervisedProcess, told: asyncio.Queue[object], count: int) -> None:
+async def deaths(part: SupervisedProcess, messages: asyncio.Queue[object], count: int) -> None:
     """Waits until the process has died so often."""
     while part.deaths < count:
-        await told.get()
+        await messages.get()
 
 
 async def test_a_process_that_dies_is_started_again_with_growing_pauses(tmp_path: Path, said: list[str]) -> None:
-    told: asyncio.Queue[object] = asyncio.Queue()
+    messages: asyncio.Queue[object] = asyncio.Queue()
 
     def say(text: str) -> None:
         said.append(text)
-        told.put_nowait(text)
+        messages.put_nowait(text)
 
     part = SupervisedProcess(shell("echo once; exit 3", tmp_path / "log", is_never_ready), lambda: None, say)
     run = asyncio.create_task(part.run())
-    await deaths(part, told, 2)
+    await deaths(part, messages, 2)
     part.end()
     await run
     assert said == [f"part ended with exit status 3; starting it again in {pause} s" for pause in ("0.5", "1")]
@@ -62,7 +62,7 @@ async def test_a_process_that_dies_is_started_again_with_growing_pauses(tmp_path
     assert last_lines(tmp_path / "log") == ["once"] * 2
 
 
-async def test_what_ended_a_process_is_told_and_its_pauses_grow_no_longer_than_it_says(tmp_path: Path, said: list[str]) -> None:
+async def test_what_ended_a_process_is_reported_and_its_pauses_grow_no_longer_than_it_says(tmp_path: Path, said: list[str]) -> None:
     command = replace(shell("exit 1", tmp_path / "log", is_never_ready), longest_pause=0.6, why=lambda: "the disk is full")
     part = SupervisedProcess(command, lambda: None, said.append)
     run = asyncio.create_task(part.run())
@@ -73,7 +73,7 @@ async def test_what_ended_a_process_is_told_and_its_pauses_grow_no_longer_than_i
     assert said == [f"part ended with exit status 1 (the disk is full); starting it again in {pause} s" for pause in ("0.5", "0.6", "0.6")]
 
 
-async def test_a_process_ends_when_it_is_told(tmp_path: Path, said: list[str]) -> None:
+async def test_a_process_ends_on_request(tmp_path: Path, said: list[str]) -> None:
     part = SupervisedProcess(
         shell("trap 'echo drained; exit 0' TERM; while :; do sleep 0.05; done", tmp_path / "log"), lambda: None, said.append
     )
@@ -109,7 +109,7 @@ async def test_a_process_is_ready_only_when_it_says_so(tmp_path: Path, said: lis
     assert not part.was_ready.is_set()
 
 
-async def test_a_failure_of_its_supervision_is_told_and_the_process_started_again(tmp_path: Path, said: list[str]) -> None:
+async def test_a_failure_of_its_supervision_is_reported_and_the_process_restarted(tmp_path: Path, said: list[str]) -> None:
     """Whatever goes wrong around one process, its supervision goes on, and with it the mesh."""
     answers = iter([ValueError("half an answer"), ValueError("again"), True])
 
@@ -131,15 +131,15 @@ async def test_a_failure_of_its_supervision_is_told_and_the_process_started_agai
     part.kill()
     await run
     assert said[1] == "part can't be asked whether it is ready (ValueError: half an answer)"
-    assert len(said) == 3, said  # each is told once
+    assert len(said) == 3, said  # each is reported once
 
 
-async def test_a_program_that_is_missing_is_told(tmp_path: Path) -> None:
-    told: asyncio.Queue[object] = asyncio.Queue()
+async def test_a_missing_program_is_reported(tmp_path: Path) -> None:
+    messages: asyncio.Queue[object] = asyncio.Queue()
     command = Command("part", "service", ("there-is-no-such-program",), dict(os.environ), tmp_path / "log", "127.0.0.1:1", is_never_ready)
-    part = SupervisedProcess(command, lambda: None, told.put_nowait)
+    part = SupervisedProcess(command, lambda: None, messages.put_nowait)
     run = asyncio.create_task(part.run())
-    await deaths(part, told, 1)
+    await deaths(part, messages, 1)
     part.end()
     await run
     assert "there-is-no-such-program" in "".join(last_lines(tmp_path / "log"))
@@ -167,5 +167,5 @@ def test_processes_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     ("status", "words"),
     [(0, "ended with exit status 0"), (3, "ended with exit status 3"), (-9, "was killed by SIGKILL"), (-200, "was killed by signal 200")],
 )
-def test_an_end_is_told_in_words(status: int, words: str) -> None:
+def test_an_end_is_described_in_words(status: int, words: str) -> None:
     assert describe_exit(status) == words

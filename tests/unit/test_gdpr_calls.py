@@ -37,8 +37,8 @@ async def test_a_system_is_told_by_a_signed_call_under_the_same_id_each_time(rec
     for _ in range(2):
         await calls(receiver.url).erase("crm", "r1", ADA)
     assert receiver.ids == ["r1-crm"] * 2
-    assert receiver.told[0]["type"] == "person.erased"
-    assert receiver.told[0]["data"] == {
+    assert receiver.received[0]["type"] == "person.erased"
+    assert receiver.received[0]["data"] == {
         "request": "r1",
         "wordpress_user_ids": ["42"],
         "user_ids": ["u1"],
@@ -51,7 +51,7 @@ async def test_a_system_is_told_by_a_signed_call_under_the_same_id_each_time(rec
 async def test_a_call_with_another_signature_is_refused_and_reported_without_the_person(receiver: Receiver) -> None:
     with pytest.raises(Unavailable, match=r"^crm answers 401$"):
         await calls(receiver.url, "whsec_YW5vdGhlciBzZWNyZXQgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz").erase("crm", "r1", ADA)
-    assert receiver.told == []
+    assert receiver.received == []
 
 
 @pytest.mark.parametrize("status", [302, 404, 500, 503])

@@ -31,7 +31,7 @@ async def test_nothing_is_fetched_unless_it_is_said_where(tmp_path: Path) -> Non
     assert not (tmp_path / "rates.log").exists()
 
 
-async def test_an_import_that_fails_is_told(tmp_path: Path) -> None:
+async def test_a_failed_import_is_reported(tmp_path: Path) -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     databases = f"sqlite+aiosqlite:///{tmp_path}/{{service}}.db"
     environment = {**os.environ, "PMP_SITE_RATES_URL": f"http://127.0.0.1:{free_port()}/rates.csv", "PMP_DATABASE_URL": databases}

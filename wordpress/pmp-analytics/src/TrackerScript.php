@@ -85,7 +85,7 @@ final class TrackerScript implements Registerable
             'route' => $this->address(ChoicesRoute::PATH),
             'title' => __('May we count your visit?', 'pmp-analytics'),
             'text' => __(
-                'To learn which of our pages help people, we store an id in your browser if you allow it. You can change your mind.',
+                'To find out which of our pages help people, we store an id in your browser if you allow it. You can change your mind.',
                 'pmp-analytics',
             ),
             'yes' => __('Yes, you may', 'pmp-analytics'),

@@ -1,4 +1,4 @@
-"""What the services of a mesh have not stored, published or applied yet."""
+"""The backlog of a mesh: messages that are not yet stored, published or applied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kit.log.tables import offsets, outbox_heads
 from services.ingestion.messages import RAW_TOPIC
 
 LONGEST_SECONDS = 900.0
-"""Longest wait for the services to catch up."""
+"""Timeout for the services to catch up."""
 _POLL_SECONDS = 0.25
 
 
@@ -44,11 +44,11 @@ class Backlog:
         raw = sum([await self._raw(p, positions.get(("ingestion", RAW_TOPIC, p), START)) for p in range(self._partitions)])
         heads = {each: (await self._log.head(*each)).ms for each in published}
         unpublished = sum(max(0, position - heads[each]) for each, position in published.items())
-        behind = [heads[topic, p] - position.ms for (_, topic, p), position in positions.items() if (topic, p) in heads]
-        return raw + unpublished + sum(each for each in behind if each > 0)
+        lags = [heads[topic, p] - position.ms for (_, topic, p), position in positions.items() if (topic, p) in heads]
+        return raw + unpublished + sum(each for each in lags if each > 0)
 
     async def drained(self) -> float:
-        """Waits until nothing is left, and returns for how many seconds.
+        """Waits until nothing is left, and returns the seconds it took.
 
         Raises:
             BenchFailed: the services do not catch up.

@@ -1,4 +1,4 @@
-"""How soon an event that was answered is stored, and in its person's journey, while nothing else happens."""
+"""Time until an answered event is stored, and in its person's journey, in an idle mesh."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from services.journeys.models import TouchpointRow
 _LONGEST_SECONDS = 30.0
 _POLL_SECONDS = 0.004
 _PAUSE_SECONDS = 0.3
-"""Between two events, so that each finds a mesh at rest."""
+"""Interval between two events, so that each finds an idle mesh."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """From the response until a row is there, in milliseconds: medians and the slowest."""
+    """Milliseconds from the response until the row exists: median and maximum."""
 
     events: int
     stored_p50_ms: float
@@ -37,7 +37,7 @@ class Followed:
 
 
 async def measure(target: Credentials, databases: Mapping[str, Database], events: int) -> Followed:
-    """Sends events one by one and looks for their rows.
+    """Sends events one by one and polls for their rows.
 
     Raises:
         BenchFailed: a response is not 200, or a row does not appear.
@@ -63,7 +63,7 @@ async def measure(target: Credentials, databases: Mapping[str, Database], events
 
 
 async def _appears(database: Database, row: Select[str], answered: float) -> float:
-    """Milliseconds from the response until the row is there."""
+    """Milliseconds from the response until the row exists."""
     while True:
         async with database.sessions.reading() as session:
             found = await session.scalar(row)

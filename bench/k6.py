@@ -25,11 +25,11 @@ class Scenario:
     """Load for k6."""
 
     name: str
-    """As in the brief, or what it is."""
+    """Name of the scenario."""
     seconds: int
     """Duration."""
     per_second: int = 0
-    """Constant arrival rate of single events; 0 ramps visitors up to 200 and down again, each viewing a page a second."""
+    """Constant arrival rate of single events; 0 ramps visitors up to 200 and down again, each viewing a page per second."""
 
 
 class Answers(BaseModel):
@@ -54,11 +54,11 @@ class Answers(BaseModel):
     seconds: float = 0.0
     """Duration, k6's own start included."""
     load_cpu_percent: float = 0.0
-    """Share of one core that k6 itself used: what the mesh could not use."""
+    """Share of one core that k6 itself used."""
 
     @property
     def passes(self) -> bool:
-        """True when the brief's thresholds hold: p95 below 2 s, failures below 1 % (which its `checks` above 99 % say again)."""
+        """True if the thresholds hold: p95 below 2 s, failures below 1 %."""
         return self.p95_ms < _MOST_P95_MS and self.failed < _MOST_FAILED * self.requests
 
 

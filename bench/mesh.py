@@ -1,4 +1,4 @@
-"""The whole mesh of `pmp up`: what it takes at rest, and what it sustains under load with every service following.
+"""The whole mesh of `pmp up`: its usage at rest, and its throughput under load with every service consuming.
 
 Everything runs on the same processors: Envoy, Redis, the services, the database and the load. An event counts when it was answered with
 200 and everything that follows from it is stored, published and applied: rates include the time that the services take to catch up.
@@ -33,7 +33,7 @@ from cli.state import running_mesh
 _API_PER_SECOND = 1000
 _STEADY_PER_SECOND = 300
 _API_SHARE, _STEADY_SHARE = 0.5, 0.15
-"""Of the rate of the empty service: the most that is offered, so that a slow machine is asked for what it can do."""
+"""Largest offered rate as a fraction of the empty service's, so that a slow machine is not overloaded."""
 _TRAFFIC_MINUTES, _API_MINUTES = 16, 10
 """As in the brief."""
 _Answer = TypeVar("_Answer")
@@ -41,12 +41,12 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How long everything takes."""
+    """Durations of the parts."""
 
     scale: float
-    """Of the brief's durations."""
+    """Fraction of the full durations."""
     steady_seconds: int
-    """At 300 events a second."""
+    """At 300 events per second."""
     single_seconds: int
     """Single events as fast as they are answered."""
     batch_seconds: int
@@ -54,14 +54,14 @@ class Size:
     rest_seconds: int
     """At rest."""
     single_events: int
-    """Events that are sent one by one and followed into the databases."""
+    """Events that are sent one by one and traced into the databases."""
     demo_events: int | None
-    """Rows of the demo that the mesh holds before it rests; None for all."""
+    """Rows of the demo in the mesh before it is measured at rest; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a process has used since it started."""
+    """Resources that a process has used since it started."""
 
     cpu_seconds: float
     written_bytes: int
@@ -69,7 +69,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a load cost, from its begin until everything was applied, less what the mesh takes at rest."""
+    """Cost of a load, from its start until everything was applied, less the mesh's usage at rest."""
 
     cpu_us_per_event: dict[str, float]
     """Processor time by process, in microseconds."""
@@ -85,18 +85,18 @@ class Sustained:
     answered_per_second: float
     """Events answered while the load lasted."""
     catch_up_seconds: float
-    """From the end of the load until everything was applied."""
+    """Seconds from the end of the load until everything was applied."""
     per_second: float
-    """Events by the whole time."""
+    """Events per second over the whole time."""
     p50_ms: float
     p99_ms: float
     empty_per_second: float
     """The empty service, before and after: events answered."""
     ratio: float
-    """`per_second` by `empty_per_second`."""
+    """`per_second` divided by `empty_per_second`."""
     cost: Cost
     cpu_ratio: float
-    """Processor time of an event by the empty service's, the load's own left out."""
+    """Processor time of an event divided by the empty service's, without the load generator's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Offered:
     backlog: int
     """Messages and entries not applied when the load ended."""
     catch_up_seconds: float
-    """From then until everything was applied."""
+    """Seconds from then until everything was applied."""
     cost: Cost
 
 
@@ -119,29 +119,29 @@ class WholeMesh:
     """A mesh on one kind of database."""
 
     ready_seconds: float
-    """From the command until all processes are ready, on an empty folder."""
+    """Seconds from the command until all processes are ready, on an empty folder."""
     ready_again_seconds: float
     """The same for the second start."""
     pss_mib: dict[str, float]
-    """Memory of each process at rest after the demo, shared pages divided among those who share them."""
+    """Memory (PSS) of each process at rest after the demo."""
     rest_cpu_percent: dict[str, float]
-    """Share of one core that each process takes at rest after the demo."""
+    """Share of one core that each process uses at rest after the demo."""
     followed: Followed
-    """How soon an event is stored and in its journey, at rest."""
+    """Time until an event is stored and in its journey, at rest."""
     sustained: list[Sustained]
     offered: list[Offered]
 
 
 @dataclass
 class _Running:
-    """A mesh that runs."""
+    """A running mesh."""
 
     target: Credentials
     reader: Credentials
     processes: Mapping[str, psutil.Process]
     backlog: Backlog
     rest: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Processor seconds a second that each process takes at rest."""
+    """Processor seconds per second that each process uses at rest."""
 
 
 async def measure(folder: Path, size: Size, tick: Callable[[str], None]) -> dict[str, WholeMesh]:
@@ -243,7 +243,7 @@ async def _offer(mesh: _Running, scenario: Scenario) -> Offered:
 
 
 async def _sustain(mesh: _Running, each: Load) -> tuple[Sustained, float]:
-    """What it sustains, still without the empty service, and the processor seconds of an event."""
+    """Its sustained rate, without the empty service, and the processor seconds of an event."""
     held = await _stored(mesh)
     answered, _, seconds, cost = await _costed(
         mesh, lambda: load.send(mesh.target, each, f"sustained-{each.events}-"), lambda it: it.requests * each.events
@@ -269,7 +269,7 @@ async def _sustain(mesh: _Running, each: Load) -> tuple[Sustained, float]:
 async def _costed(
     mesh: _Running, send: Callable[[], Awaitable[_Answer]], count: Callable[[_Answer], int]
 ) -> tuple[_Answer, int, float, Cost]:
-    """Sends a load; returns its responses, what was left at its end, for how many seconds, and what it cost until then."""
+    """Sends a load; returns its responses, the backlog at its end, the seconds to clear it, and the cost until then."""
     before, started = _used(mesh.processes), time.monotonic()
     answer = await send()
     left = await mesh.backlog.count()
@@ -293,7 +293,7 @@ async def _stored(mesh: _Running) -> int:
 
 
 async def _check(mesh: _Running, held: int, answered: int, unanswered: int) -> None:
-    """Holds the books against what was answered; of what got no response, some may have been accepted."""
+    """Compares the books with the answers; some events without a response may have been accepted."""
     books = await fetch_books(mesh.reader)
     if not books.balanced or not answered <= books.total.stored - held <= answered + unanswered:
         raise BenchFailed(f"{answered} events were answered after {held}, and the books say: {books.total}")

@@ -123,7 +123,7 @@ def _offered(offered: Offered) -> Iterator[tuple[str, str, str, str]]:
         f"  {offered.name}{rate}: p95",
         f"{it.p95_ms:.1f} ms",
         "<= 100 ms" if offered.name == "api_load" else "",
-        f"{times}; {counts}; {thresholds}; {offered.backlog:,} behind at the end, for {offered.catch_up_seconds:.1f} s",
+        f"{times}; {counts}; {thresholds}; {offered.backlog:,} not applied at the end, for {offered.catch_up_seconds:.1f} s",
     )
     yield (
         f"  {offered.name}: written to disk for an event",

@@ -32,7 +32,7 @@ class Figures:
     """The results of one run; None for the parts that were left out."""
 
     intake: Intake | None
-    """Intake beside the empty service, and the worker into SQLite."""
+    """Intake compared with the empty service, and the worker into SQLite."""
     into_mariadb: Drained | None
     """The worker into MariaDB."""
     mesh: Mapping[str, WholeMesh] | None
@@ -70,7 +70,7 @@ def machine_facts(*, with_mariadb: bool) -> dict[str, Any]:
 
 def print_figures(figures: Figures, console: Console) -> None:
     """Prints one table with each figure and its target."""
-    table = Table("what", "figure", "target", "beside", title="What the mesh costs on this machine")
+    table = Table("what", "figure", "target", "beside", title="Cost of the mesh on this machine")
     for column in table.columns[1:3]:
         column.justify = "right"
     for row in _rows(figures):
@@ -172,8 +172,8 @@ def _attribution(figures: Attribution) -> Iterator[tuple[str, str, str, str]]:
         for model, report in models.items():
             beside = f"p50 {report.p50_ms:,.0f} ms, x {report.ratio:,.0f} of counting them; CPU {report.cpu_ms:,.0f} ms"
             yield f"{model} over {figures.orders:,} orders in {database}: p95", f"{report.p95_ms:,.0f} ms", "<= 200 ms", beside
-        beside = f"journeys {figures.paths_cpu_us[database]:.0f} us of processor time for a visit or order"
-        yield f"paths of all orders made anew in {database}", f"{figures.paths_seconds[database]:,.1f} s", "", beside
+        beside = f"journeys {figures.paths_cpu_us[database]:.0f} us of processor time for a session or order"
+        yield f"all paths computed anew in {database}", f"{figures.paths_seconds[database]:,.1f} s", "", beside
 
 
 def _times(timed: Timed) -> str:

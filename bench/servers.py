@@ -167,7 +167,7 @@ async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[s
 
     Args:
         folder: where its data lies.
-        options: of its own, beside the settings as shipped.
+        options: additional options; other settings are as shipped.
 
     Raises:
         BenchFailed: MariaDB is not installed, or does not start.

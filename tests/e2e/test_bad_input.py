@@ -60,7 +60,7 @@ MALFORMED = {
     "no timestamp": (json.dumps({"event_type": "page_view"}), "timestamp"),
     "no event type": (json.dumps({"timestamp": "2026-11-22T10:00:00Z"}), "event_type"),
     "an empty event type": (json.dumps(event(event_type="")), "event_type"),
-    "a visit with a space": (json.dumps(event(session_id="a b")), "session_id"),
+    "a session with a space": (json.dumps(event(session_id="a b")), "session_id"),
     "a trailing space": (json.dumps(event(id="trailing ")), "id"),
     "two days ahead": (json.dumps(event(timestamp=(datetime.now(UTC) + timedelta(days=2)).isoformat())), "ahead"),
     "too deep": (json.dumps(event(metadata={"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {}}}}}}}}})), "metadata"),
@@ -302,7 +302,7 @@ def test_a_track_token_neither_reads_nor_speaks_for_others(mesh: Mesh) -> None:
     assert mesh.client.post(mesh.url + TRACK, headers=track, json=event(user_id="7")).status_code == 200
 
 
-def test_a_service_port_refuses_whoever_lacks_the_meshs_credential(mesh: Mesh) -> None:
+def test_a_service_port_refuses_callers_without_the_meshs_credential(mesh: Mesh) -> None:
     with grpc.insecure_channel(mesh.state["service_addresses"]["ingestion"]) as channel:
         stub: Any = IngestionServiceStub(channel)
         for metadata in ((), (("x-pmp-mesh-token", "guess"),), (("x-pmp-scope", "admin"),)):

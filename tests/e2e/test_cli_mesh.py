@@ -181,7 +181,7 @@ def test_a_user_without_rights_gets_no_secret_and_no_person(mesh: Mesh) -> None:
     assert [process["pid"] for process in mesh.state["processes"]] == running_before
 
 
-def test_redis_refuses_whoever_lacks_its_password(mesh: Mesh) -> None:
+def test_redis_refuses_clients_without_its_password(mesh: Mesh) -> None:
     address = next(process["address"] for process in mesh.state["processes"] if process["name"] == "redis")
     host, port = address.split(":")
     assert shell(mesh, f"exec 3<>/dev/tcp/{host}/{port}; printf 'PING\\r\\n' >&3; head -n 1 <&3").startswith("-NOAUTH")

@@ -22,7 +22,7 @@ from tests.servers import until
 
 API = "/api/v1"
 PAYLOAD = Path(__file__).parent.parent / "payloads" / "gdpr.UpdateConsent.json"
-USER, VISIT = "42", "visit-42"
+USER, SESSION = "42", "visit-42"
 OBEYED_SECONDS = 5
 RATE, PACK = 200, 10
 
@@ -54,7 +54,7 @@ class Visitor(Thread):
 
     def __init__(self, mesh: Mesh, user: str = USER) -> None:
         super().__init__()
-        self.user, self.visit = user, f"visit-{user}"
+        self.user, self.session = user, f"visit-{user}"
         self._mesh = mesh
         self._left = Event()
         self.sent = 0
@@ -81,7 +81,7 @@ class Visitor(Thread):
             "event_type": "page_view",
             "timestamp": now,
             "user_id": self.user,
-            "session_id": self.visit,
+            "session_id": self.session,
             "user_agent": "Firefox",
         }
 
@@ -103,12 +103,12 @@ def stored(mesh: Mesh) -> list[tuple[datetime, bool]]:
     return [(datetime.fromisoformat(received).replace(tzinfo=UTC), _leads(*columns)) for received, *columns in rows]
 
 
-def touched(mesh: Mesh, user: str = USER, visit: str = VISIT) -> list[datetime]:
+def touched(mesh: Mesh, user: str = USER, session: str = SESSION) -> list[datetime]:
     """Times of the touchpoints in a journey."""
     with closing(sqlite3.connect(f"file:{mesh.data}/journeys.db?mode=ro", uri=True)) as database:
-        names = (user, visit, f"%:{user}", f"%{visit}")
+        identifiers = (user, session, f"%:{user}", f"%{session}")
         query = "SELECT timestamp FROM user_journeys WHERE user_id = ? OR session_id = ? OR subject LIKE ? OR subject LIKE ?"
-        return [datetime.fromisoformat(at).replace(tzinfo=UTC) for (at,) in database.execute(query, names)]
+        return [datetime.fromisoformat(at).replace(tzinfo=UTC) for (at,) in database.execute(query, identifiers)]
 
 
 def _leads(user_id: str | None, session_id: str | None, event_data: str, email_hash: bytes | None) -> bool:
@@ -164,7 +164,7 @@ def test_what_was_answered_is_obeyed_though_gdpr_is_gone_at_once(mesh: Mesh, num
             received = leading(mesh, one)
             assert received
             assert max(received) < obeyed_at
-            assert max(touched(mesh, one.user, one.visit)) < obeyed_at
+            assert max(touched(mesh, one.user, one.session)) < obeyed_at
         if number == signal.SIGSTOP:
             os.kill(mesh.pid("gdpr"), signal.SIGCONT)
     until(lambda: choose(mesh, denier.user, analytics_tracking=False).status_code == 200)
@@ -174,7 +174,7 @@ def leading(mesh: Mesh, one: Visitor) -> list[datetime]:
     """When the events of a visitor were received whose rows identify the visitor."""
     with closing(sqlite3.connect(f"file:{mesh.data}/ingestion.db?mode=ro", uri=True)) as database:
         query = "SELECT received_at FROM events WHERE user_id = ? OR session_id = ? OR event_data LIKE ?"
-        rows = database.execute(query, (one.user, one.visit, f"%{one.user}%")).fetchall()
+        rows = database.execute(query, (one.user, one.session, f"%{one.user}%")).fetchall()
     return [datetime.fromisoformat(received).replace(tzinfo=UTC) for (received,) in rows]
 
 

@@ -133,7 +133,7 @@ def test_what_comes_late_or_again_is_suppressed_and_accounted_for(mesh: Mesh, er
     assert erased
 
 
-def test_only_a_new_registration_brings_somebody_back_and_nothing_of_before(mesh: Mesh, erased: list[str]) -> None:
+def test_only_a_new_registration_brings_a_person_back_without_old_data(mesh: Mesh, erased: list[str]) -> None:
     headers = mesh.credentials("site")
     before = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     refused = [

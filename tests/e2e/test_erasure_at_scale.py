@@ -195,7 +195,7 @@ def erased(shop: Shop) -> Erased:
     return Erased(users, asked(mesh, request), found, backup, clear, led)
 
 
-def test_somebody_of_whom_much_is_known_is_erased_in_time_and_counted(erased: Erased) -> None:
+def test_a_person_with_much_data_is_erased_in_time_and_counted(erased: Erased) -> None:
     request = erased.request
     asked_at, finished_at = (datetime.fromisoformat(request[name]) for name in ("requested_at", "finished_at"))
     suppressed_at = datetime.fromisoformat(next(step["finished_at"] for step in request["steps"] if step["name"] == "suppress"))

@@ -96,10 +96,10 @@ def events(mesh: Mesh) -> list[dict[str, Any]]:
     second = call(mesh, "POST", "users/register", {"email": SECOND_EMAIL, "session_id": SESSIONS[1], "timestamp": now()})["user_id"]
     call(mesh, "POST", f"users/{user}/merge", {"merged_user_id": second, "reason": "she said so"}, scope="admin")
     sent = [event(number) for number in range(EVENTS)]
-    visit, email, name, city = BOBS
-    bob = {"wordpress_id": "4713", "email": email, "last_name": name, "session_id": visit, "timestamp": now()}
+    session, email, name, city = BOBS
+    bob = {"wordpress_id": "4713", "email": email, "last_name": name, "session_id": session, "timestamp": now()}
     call(mesh, "POST", "users/register", bob)
-    others = [{**event(number), "id": f"bob-{number}", "user_id": "4713", "session_id": visit} for number in range(EVENTS)]
+    others = [{**event(number), "id": f"bob-{number}", "user_id": "4713", "session_id": session} for number in range(EVENTS)]
     call(mesh, "POST", "events/batch", {"events": sent + others})
     call(mesh, "POST", "purchases/track", order(1, user_id=f"{WORDPRESS}", email=REGISTERED["email"], billing_address=ADDRESS))
     call(mesh, "POST", "purchases/track", order(2, email=SECOND_EMAIL))
@@ -121,7 +121,7 @@ def fetched(mesh: Mesh, who: object) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["content-disposition"].startswith("attachment; filename=")
     assert answer.headers["cache-control"] == "no-store"
-    assert not any(word in answer.text for word in BOBS), "somebody else's"
+    assert not any(word in answer.text for word in BOBS), "another person's"
     return answer.json()
 
 
@@ -183,7 +183,7 @@ def test_a_link_is_used_once(mesh: Mesh) -> None:
     assert actions == ["export asked", "export done"]
 
 
-def test_a_link_is_for_whoever_asked_alone(mesh: Mesh) -> None:
+def test_a_link_is_valid_for_its_requester_only(mesh: Mesh) -> None:
     own, other, of_server = asked(mesh, WORDPRESS, "7"), asked(mesh, WORDPRESS, "8"), asked(mesh, WORDPRESS)
     assert len({own["id"], other["id"], of_server["id"]}) == 3
     path = own["download"]["path"]

@@ -69,7 +69,7 @@ def _published(server: PrivateRedis, topic: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("victim", ["purchases", "identity", "journeys"])
-def test_every_order_counts_once_whoever_is_killed(
+def test_every_order_counts_once_whichever_service_is_killed(
     mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb, victim: str
 ) -> None:
     first = 1 + ["purchases", "identity", "journeys"].index(victim) * 1000

@@ -110,7 +110,7 @@ async def test_a_process_is_ready_only_when_it_says_so(tmp_path: Path, said: lis
 
 
 async def test_a_failure_of_its_supervision_is_reported_and_the_process_restarted(tmp_path: Path, said: list[str]) -> None:
-    """Whatever goes wrong around one process, its supervision goes on, and with it the mesh."""
+    """If anything goes wrong with one process, its supervision continues, and with it the mesh."""
     answers = iter([ValueError("half an answer"), ValueError("again"), True])
 
     async def is_odd() -> bool:

@@ -44,7 +44,7 @@ def main() -> None:
                     f"The shop is open:\n{pages}\n  admin         {shop.home}/wp-login.php (admin, admin)\n"
                     f"Its mesh is at {shop.mesh.url}. See what arrives with `{pmp} books`. Ctrl-C stops everything.",
                 )
-                # What WP-Cron does in a site that people visit.
+                # As WP-Cron does on a site with visitors.
                 while not stopped.wait(_DELIVERY_SECONDS):
                     with suppress(httpx.HTTPError):
                         shop.deliver()

@@ -31,7 +31,7 @@ class Shop:
     mesh: Mesh
     site: Path
     visitor: httpx.Client
-    """Somebody without a browser."""
+    """A client without a browser."""
 
     def deliver(self) -> None:
         """Has the outbox sent, as WP-Cron would."""

@@ -19,7 +19,7 @@ class PrivacyTools:
     """An administrator of a site who has logged in.
 
     Args:
-        visitor: somebody on the site; becomes the administrator.
+        visitor: a visitor of the site; becomes the administrator.
     """
 
     def __init__(self, visitor: httpx.Client) -> None:
@@ -32,7 +32,7 @@ class PrivacyTools:
         return [message for page in self._work("remove", "erase", "eraser", email) for message in page["messages"]]
 
     def export(self, email: str) -> Json:
-        """What the file shows that somebody is sent: items by group."""
+        """The contents of the exported file: items by group."""
         *_, last = self._work("export", "export", "exporter", email)
         file = zipfile.ZipFile(io.BytesIO(self._visitor.get(last["url"]).content))
         [(_, groups)] = json.loads(file.read("export.json")).items()

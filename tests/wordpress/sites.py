@@ -29,7 +29,7 @@ PLUGIN = ROOT / "wordpress" / "pmp-analytics"
 HERE = Path(__file__).parent
 DOUBLE = HERE / "double"
 THEME = ROOT / "wordpress" / "understrap-child"
-# Beside the tests' Python: git-ignored, and gone with `make clean`.
+# Next to the tests' Python: git-ignored, and removed by `make clean`.
 _CACHE = ROOT / ".venv" / "wordpress"
 _DEBIAN = ["wordpress", "wordpress-theme-twentytwentythree", "php-getid3", "libjs-underscore", "libjs-cropper"]
 _NPM = "@wp-playground/wordpress-builds@0.9.19"

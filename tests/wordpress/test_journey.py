@@ -164,7 +164,7 @@ def test_wordpress_exports_and_erases_the_data_of_the_mesh_which_calls_wordpress
     )
 
 
-async def test_a_repetition_is_the_same_event_whoever_carries_it(shop: Shop, front: Relay, gateway: Relay, tmp_path: Path) -> None:
+async def test_a_repetition_is_the_same_event_whatever_carries_it(shop: Shop, front: Relay, gateway: Relay, tmp_path: Path) -> None:
     customer = add_customer(shop.site, "grace")
     gateway.delay = 0.5
     before = shop.mesh.books()

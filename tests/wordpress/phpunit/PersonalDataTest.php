@@ -33,7 +33,7 @@ final class PersonalDataTest extends SiteTestCase
         $this->say('by browser', ['session_id' => 's-before', 'metadata' => ['visitor_id' => 'b-ada']]);
         $this->say('an earlier session of that browser', ['session_id' => 's-before']);
         $this->say('another person', ['email' => 'eve@example.org', 'session_id' => 's-eve']);
-        $this->say('somebody else in the same browser', ['user_id' => '999', 'metadata' => ['visitor_id' => 'b-ada']]);
+        $this->say('another person in the same browser', ['user_id' => '999', 'metadata' => ['visitor_id' => 'b-ada']]);
         $this->say('nobody', []);
         $this->queue->add(new Message(Kind::Consent, 'c-1', ['analytics_tracking' => true], 'session:s-ada'));
         $this->queue->add(new Message(Kind::Profile, 'p-1', ['first_name' => 'Ada'], (string) $this->ada));

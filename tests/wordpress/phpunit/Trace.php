@@ -111,7 +111,7 @@ final class Trace
     private function trash(int $id): void
     {
         $order = new WC_Order($id);
-        // WooCommerce 7.9 goes on giving it out as it was.
+        // WooCommerce 7.9 still returns it unchanged.
         WC_Order::$cached[$id] = clone $order;
         $order->set_props(['status' => 'trash']);
         $order->save();

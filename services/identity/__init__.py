@@ -1,1 +1,1 @@
-"""Who the visitor is: users, the names they are seen under, and which of them are one person."""
+"""Who a visitor is: users, the identifiers they are seen with, and which users are one person."""

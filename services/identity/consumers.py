@@ -1,9 +1,8 @@
-"""Handlers of the topics `events` and `purchases`: what others saw of persons joins what identity knows."""
+"""Handlers of the topics `events` and `purchases`: what they state of persons is added to the identity graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from pmp.ingestion.v1.event_pb2 import EventStored
@@ -12,119 +11,108 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import Delivery
-from kit.people.persons import Persons
 from kit.people.vault import Vault
-from services.identity.graph import Graph
-from services.identity.observations import IdentityObservation, PurchaseObservation, bought, may_be_made, observation_of
-from services.identity.profiles import fill_in, take_address
+from services.identity.links import user_identifier
+from services.identity.models import UserRow
+from services.identity.observations import IdentityObservation, PurchaseObservation, observe_event, observe_purchase
+from services.identity.profile_changes import assign_address, complete_address, record_login
 from services.identity.repository import Identities
+from services.identity.unit_of_work import Graph, change_graph
 
 
 class FollowEvents:
-    """Handler of `events`: leads, logins, mailing lists, campaigns, and the visits of known users."""
+    """Handler of `events`: leads, logins, mailing lists, campaigns, and the sessions of known users."""
 
     def __init__(self, topic: StateTopic, vault: Vault) -> None:
         self._topic = topic
         self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-        """Takes in what is new; most events tell nothing new, and are done with two queries for all of them."""
-        told = [observation_of(EventStored.FromString(delivery.record.payload)) for delivery in deliveries]
-        graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
-        seen = [observation for observation in told if observation]
-        suppressed = await graph.identities.suppressed(self._vault, {name for each in seen for name in each.all_names})
-        seen = [left for each in seen if (left := each.unsuppressed(suppressed))]
-        observations = await _new(graph, seen)
-        if observations:
-            await graph.lock()
-            await _apply(graph, observations)
-            await self._topic.publish(session, await graph.settle())
+        """Applies the events that change something. Most do not, and take a few queries for all of them and no lock."""
+        events = [EventStored.FromString(delivery.record.payload) for delivery in deliveries]
+        observations = [observation for event in events if (observation := observe_event(event))]
+        identities = Identities(session)
+        identifiers = {identifier for each in observations for identifier in each.all_identifiers}
+        suppressed = await identities.suppressed(self._vault, identifiers)
+        observations = [left for each in observations if (left := each.unsuppressed(suppressed))]
+        changing = await _changing(identities, observations)
+        if changing:
+            async with change_graph(session, self._topic) as graph:
+                await _apply(graph, changing)
 
 
 class FollowPurchases:
-    """Handler of `purchases`: what persons have paid, and the visits they paid in."""
+    """Handler of `purchases`: what persons have paid, and the sessions they paid in."""
 
     def __init__(self, topic: StateTopic, vault: Vault) -> None:
         self._topic = topic
         self._vault = vault
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-        """Takes in how orders stand."""
-        told = [bought(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
-        names = {name for each in told for name in (each.order["subject"], *each.observation.all_names)}
-        graph = Graph(Identities(session), Persons(session), datetime.now(UTC))
-        suppressed = await graph.identities.suppressed(self._vault, names)
-        told = [left for each in told if (left := each.unsuppressed(suppressed))]
-        if await _new(graph, [each.observation for each in told]) or await _moved(graph, told):
-            await graph.lock()
-            await _apply(graph, [each.observation for each in told])
-            for before, order in await _moved(graph, told):
-                graph.order(order)
-                graph.concern(before["subject"])
-            await self._topic.publish(session, await graph.settle())
+        """Applies orders and who was seen with them."""
+        purchases = [observe_purchase(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
+        identities = Identities(session)
+        identifiers = {identifier for each in purchases for identifier in each.all_identifiers}
+        suppressed = await identities.suppressed(self._vault, identifiers)
+        purchases = [left for each in purchases if (left := each.unsuppressed(suppressed))]
+        observations = [each.observation for each in purchases]
+        if await _changing(identities, observations) or await _changed_orders(identities, purchases):
+            async with change_graph(session, self._topic) as graph:
+                await _apply(graph, observations)
+                for before, order in await _changed_orders(identities, purchases):
+                    graph.facts.add_order(order)
+                    graph.affect(before["subject"])
+                    graph.affect(order["subject"])
 
 
-async def _moved(graph: Graph, told: Sequence[PurchaseObservation]) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The orders that stand otherwise than before: how they stood, and how they stand. A new one stood as it stands."""
-    newest = {each.order["purchase_id"]: each.order for each in told}
-    known = await graph.identities.orders(newest)
-    return [(known.get(key, order), order) for key, order in newest.items() if known.get(key) != order]
+async def _changed_orders(
+    identities: Identities, purchases: Sequence[PurchaseObservation]
+) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The orders that differ from those stored: each as stored, and as reported. A new one is as reported in both."""
+    newest = {each.order["purchase_id"]: each.order for each in purchases}
+    stored = await identities.orders(newest)
+    return [(stored.get(key, order), order) for key, order in newest.items() if stored.get(key) != order]
 
 
-async def _new(graph: Graph, observations: Sequence[IdentityObservation]) -> Sequence[IdentityObservation]:
-    """Those that may change something."""
-    await graph.know({subject for observation in observations for subject in (*observation.names, observation.session)})
-    campaigns = await graph.identities.campaigns({observation.campaign[0] for observation in observations if observation.campaign})
-    return [each for each in observations if each.is_news or not _is_known(graph, each) or _is_first(each, campaigns)]
-
-
-def _is_known(graph: Graph, observation: IdentityObservation) -> bool:
-    """True when the names of an observation are linked already, or make nobody known."""
-    name = _name(graph, observation)
-    owner = graph.owner(name)
-    return not name or (owner != "" and (not observation.session or graph.knows(observation.session, owner, observation.at)))
-
-
-def _name(graph: Graph, observation: IdentityObservation) -> str:
-    """The strongest name that leads to a user, or may make one known; empty for none."""
-    return next((name for name in observation.names if graph.owner(name) or may_be_made(name)), "")
-
-
-def _is_first(observation: IdentityObservation, campaigns: Mapping[str, datetime]) -> bool:
-    if observation.campaign is None:
-        return False
-    known = campaigns.get(observation.campaign[0])
-    return known is None or observation.at < known
+async def _changing(identities: Identities, observations: Sequence[IdentityObservation]) -> Sequence[IdentityObservation]:
+    """Those observations that may change the graph, as it is without its lock."""
+    links = await identities.committed_links({identifier for each in observations for identifier in each.linked_identifiers})
+    campaigns = await identities.campaigns({each.campaign.identifier for each in observations if each.campaign})
+    return [each for each in observations if each.changes_graph(links, campaigns)]
 
 
 async def _apply(graph: Graph, observations: Sequence[IdentityObservation]) -> None:
-    await graph.know({subject for observation in observations for subject in (*observation.names, observation.session)})
-    await graph.users({graph.owner(name) for observation in observations for name in observation.names})
+    await graph.load({identifier for each in observations for identifier in each.linked_identifiers})
+    await graph.users.load({graph.links.owner(identifier) for each in observations for identifier in each.identifiers})
     for observation in observations:
         if observation.campaign:
-            subject, campaign = observation.campaign
-            graph.campaign(subject, campaign.at, campaign.utm)
-        name = _name(graph, observation)
-        if name:
-            await _note(graph, observation, name)
+            graph.facts.add_campaign(*observation.campaign)
+        if identifier := observation.resolving_identifier(graph.links):
+            row = await _observed_user(graph, observation, identifier)
+            _apply_to_user(graph, observation, row)
 
 
-async def _note(graph: Graph, observation: IdentityObservation, name: str) -> None:
-    """Takes in what is told of the user of a name, who is made known if nobody is yet."""
-    at, owner = observation.at, graph.owner(name)
-    row = await graph.user(owner) if owner else graph.create(name, at, observation.evidence)
-    user_id = row.id
-    if observation.address and observation.address.subject == name:
+async def _observed_user(graph: Graph, observation: IdentityObservation, identifier: str) -> UserRow:
+    """The user of an identifier, who is created if there is none, with the address that was seen."""
+    owner = graph.links.owner(identifier)
+    row = await graph.users.get(owner) if owner else graph.create_user(identifier, observation.at, observation.evidence)
+    address = observation.address
+    if address and address.identifier == identifier:
         if owner:
-            fill_in(row, observation.address)
+            complete_address(row, address)
         else:
-            await take_address(graph, row, observation.address, at, observation.evidence)
+            await assign_address(graph, row, address, observation.at, observation.evidence)
+    return row
+
+
+def _apply_to_user(graph: Graph, observation: IdentityObservation, row: UserRow) -> None:
+    at = observation.at
     if observation.session:
-        graph.link(observation.session, user_id, at, observation.evidence)
+        graph.link(observation.session, row.id, at, observation.evidence)
     if observation.lead and (row.lead_at is None or at < row.lead_at):
         row.lead_at = at
-        graph.concern(f"user:{user_id}")
-    if observation.login and (row.last_login is None or at > row.last_login):
-        row.last_login = at
+        graph.affect(user_identifier(row.id))
+    if observation.login:
+        record_login(row, at)
     if observation.subscription:
-        graph.subscribe(user_id, observation.subscription.list, at, subscribed=observation.subscription.subscribed)
+        graph.facts.add_subscription(row.id, observation.subscription)

@@ -1,8 +1,8 @@
-"""What identity tells: changes on its topic, and a person as it answers."""
+"""The messages of identity: changes on its topic, and a person as `GetUser` returns it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,8 +11,10 @@ from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
 from kit.people.keys.seals import Decryptor
-from services.identity.models import LinkRow, SubscriptionRow, UserRow
-from services.identity.rules import combined
+from services.identity.fields import combine_preferences
+from services.identity.links import Link
+from services.identity.models import LinkRow, UserRow
+from services.identity.profiles import Subscription
 
 EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed, in all topics."""
@@ -21,14 +23,23 @@ NAME_CONTEXT: Final = "name"
 """Context under which given and family names are sealed."""
 
 
-def alias_changed(subject: str, user_id: str, linked_at: datetime, *, withdrawn: bool) -> change_pb2.IdentityChanged:
-    """A name leads to a user, or does not any more."""
-    alias = change_pb2.AliasChanged(subject=subject, user_id=user_id, linked_at=_timestamp(linked_at), withdrawn=withdrawn)
+def change_key(change: change_pb2.IdentityChanged) -> str:
+    """The key under which a change is published: its newest message states all there is to know of it."""
+    alias, merge, user = change.alias, change.merge, change.user
+    if change.HasField("alias"):
+        return f"alias {alias.subject} {alias.user_id}"
+    return f"merge {merge.merged_user_id}" if change.HasField("merge") else f"user {user.user_id}"
+
+
+def link_changed(link: Link) -> change_pb2.IdentityChanged:
+    """An identifier was linked with a user, or its link was withdrawn."""
+    linked_at = _timestamp(link.linked_at)
+    alias = change_pb2.AliasChanged(subject=link.identifier, user_id=link.user_id, linked_at=linked_at, withdrawn=link.withdrawn)
     return change_pb2.IdentityChanged(alias=alias)
 
 
 def merge_changed(merged_user_id: str, user_id: str, merged_at: datetime, *, undone: bool) -> change_pb2.IdentityChanged:
-    """A user is part of another, or is not any more."""
+    """A user was merged into another, or its merge was undone."""
     merge = change_pb2.MergeChanged(user_id=user_id, merged_user_id=merged_user_id, merged_at=_timestamp(merged_at), undone=undone)
     return change_pb2.IdentityChanged(merge=merge)
 
@@ -50,20 +61,20 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
 def person(
     rows: Sequence[UserRow],
     links: Sequence[LinkRow],
-    leads: Mapping[str, str],
-    subscriptions: Sequence[SubscriptionRow],
+    person_ids: Mapping[str, str],
+    subscriptions: Iterable[Subscription],
     *,
     decryptor: Decryptor,
     currency: str,
 ) -> identity_pb2.User:
-    """A person from all its users: of each field, what was written last with any of them.
+    """A person, combined from all its users: each field as it was last written with any of them.
 
     Args:
-        rows: its users; the one that stands for them first.
-        links: the names they were seen under.
-        leads: whom these names lead to.
+        rows: its users; the one that stands for the person first.
+        links: their links.
+        person_ids: the persons that the identifiers of these links lead to.
         subscriptions: their mailing lists.
-        decryptor: has the keys of what is sealed.
+        decryptor: has the keys of sealed fields.
         currency: the base currency of the lifetime value.
     """
     root = rows[0]
@@ -80,12 +91,12 @@ def person(
         currency=currency,
         utm_attribution=UtmParameters(**root.utm_attribution) if root.utm_attribution else None,
         email_subscriptions=_subscriptions(subscriptions),
-        links=[_link(link, leads_here=leads.get(link.subject) == root.id) for link in links],
+        links=[_link(link, leads_here=person_ids.get(link.subject) == root.id) for link in links],
         merged_user_ids=[row.id for row in rows[1:]],
         created_at=_timestamp(min(row.created_at for row in rows)),
         updated_at=_timestamp(max(row.updated_at for row in rows)),
     )
-    user.preferences.update(combined([(row.preferences, row.field_times) for row in rows]))
+    user.preferences.update(combine_preferences([(row.preferences, row.field_times) for row in rows]))
     return user
 
 
@@ -94,14 +105,14 @@ def _newest(rows: Sequence[UserRow], field: str) -> bytes | None:
     return getattr(max(writers, key=lambda row: row.field_times[field]), field) if writers else None
 
 
-def _subscriptions(rows: Sequence[SubscriptionRow]) -> list[identity_pb2.EmailSubscription]:
-    newest: dict[str, SubscriptionRow] = {}
-    for row in rows:
-        if row.list not in newest or row.changed_at > newest[row.list].changed_at:
-            newest[row.list] = row
+def _subscriptions(subscriptions: Iterable[Subscription]) -> list[identity_pb2.EmailSubscription]:
+    newest: dict[str, Subscription] = {}
+    for each in subscriptions:
+        if each.list not in newest or each.changed_at > newest[each.list].changed_at:
+            newest[each.list] = each
     return [
-        identity_pb2.EmailSubscription(list=name, subscribed=row.subscribed, changed_at=_timestamp(row.changed_at))
-        for name, row in sorted(newest.items())
+        identity_pb2.EmailSubscription(list=name, subscribed=each.subscribed, changed_at=_timestamp(each.changed_at))
+        for name, each in sorted(newest.items())
     ]
 
 

@@ -1,4 +1,4 @@
-"""Tables of identity: users, the edges of the identity graph, and what is known of persons from other topics."""
+"""Tables of identity: users, the links and merges of the identity graph, and what other topics state of persons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """One user: what was told of it, and of the person it is or is part of how far that has come."""
+    """One user: its profile, and the lifecycle stage of the person it belongs to."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -33,7 +33,7 @@ class UserRow(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     wordpress_id: Mapped[int | None] = mapped_column(BigInteger)
     email: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """Sealed. NULL beside a hash: known by its hash alone so far."""
+    """Sealed. NULL beside a hash: only the hash is known so far."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     """Keyed hash of the address."""
     first_name: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -43,13 +43,13 @@ class UserRow(Base):
     registration_date: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_login: Mapped[datetime | None] = mapped_column(UtcDateTime)
     user_type: Mapped[str] = mapped_column(Enum(*USER_TYPES, name="user_type"), default=USER_TYPES[0])
-    """The person's, as the two columns after it."""
+    """The person's, like the next two columns."""
     lifetime_value: Mapped[Decimal] = mapped_column(Exact, default=Decimal(0))
-    """In the shop's base currency; 0 for a user that is part of another, where the whole stands."""
+    """In the shop's base currency; 0 for a merged user, since the value is kept with the user that stands for the person."""
     utm_attribution: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     field_times: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
-    """When each field was written, as its writer says, in microseconds since 1970; preferences as `preferences.<name>`."""
+    """When each field was written, as stated by its writer, in microseconds since 1970; preferences as `preferences.<name>`."""
     lead_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the user first left its e-mail address."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -57,7 +57,7 @@ class UserRow(Base):
 
 
 class LinkRow(Base):
-    """An edge of the identity graph: a name, and a user that was seen under it."""
+    """A link of the identity graph: an identifier, and a user that was seen with it."""
 
     __tablename__ = "identity_links"
     __table_args__ = (Index("idx_identity_links_user_id", "user_id"),)
@@ -72,7 +72,7 @@ class LinkRow(Base):
 
 
 class MergeRow(Base):
-    """One user being part of another, or having been."""
+    """A user merged into another, or whose merge was undone."""
 
     __tablename__ = "user_merges"
     __table_args__ = (Index("idx_user_merges_user_id", "user_id"),)
@@ -98,7 +98,7 @@ class SubscriptionRow(Base):
 
 
 class OrderRow(Base):
-    """What of an order bears on its buyer, as the topic `purchases` tells it."""
+    """What matters of an order for its buyer's lifecycle stage, as the topic `purchases` reports it."""
 
     __tablename__ = "user_orders"
     __table_args__ = (Index("idx_user_orders_subject", "subject"),)
@@ -108,13 +108,13 @@ class OrderRow(Base):
     base_net_amount: Mapped[Decimal] = mapped_column(Exact)
     """Paid less refunded in the base currency; 0 when there was no rate."""
     paid: Mapped[bool] = mapped_column(Boolean)
-    """It was paid, whatever was paid back later."""
+    """It was paid, whatever was refunded later."""
     membership: Mapped[bool] = mapped_column(Boolean)
     excluded: Mapped[bool] = mapped_column(Boolean)
 
 
 class CampaignRow(Base):
-    """The first campaign seen with a subject: joins whom it leads to, also afterwards."""
+    """The first campaign seen with an identifier. It belongs to the person that the identifier leads to, now or later."""
 
     __tablename__ = "session_campaigns"
     __table_args__ = (Index("idx_session_campaigns_at", "at"),)
@@ -125,7 +125,7 @@ class CampaignRow(Base):
 
 
 class GraphLockRow(Base):
-    """The one row that whoever changes the identity graph holds."""
+    """The one row that is locked by each transaction that changes the identity graph."""
 
     __tablename__ = "identity_graph"
 

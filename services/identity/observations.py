@@ -1,4 +1,4 @@
-"""What events and purchases tell of who somebody is."""
+"""What events and orders state about who a person is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
@@ -15,69 +15,102 @@ from pmp.purchases.v1 import change_pb2
 from kit.idempotency import is_browsers
 from kit.people.persons import subject_of
 from kit.people.suppression import Suppressed
+from services.identity.lifecycle import Campaign
+from services.identity.links import Evidence, Links, may_create_user
 from services.identity.profiles import Address, Subscription
-from services.identity.rules import Campaign, wordpress_id
-
-EVENT: Final = "event"
-"""Evidence of what an event says."""
-
-PURCHASE: Final = "purchase"
-"""Evidence of what an order says."""
 
 _LEADS: Final = frozenset({"lead_capture", "form_submit", "newsletter_signup", "email_subscribe"})
-"""Events by which somebody leaves an e-mail address."""
+"""Types of events by which a person leaves an e-mail address."""
 _LISTS: Final = {"email_subscribe": True, "email_unsubscribe": False}
 _LOGINS: Final = frozenset({"login", "user_login"})
 _LIST_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 _DEFAULT_LIST: Final = "newsletter"
 
 
+class SeenCampaign(NamedTuple):
+    """A campaign, and the identifier by which it joins a person."""
+
+    identifier: str
+    campaign: Campaign
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityObservation:
-    """Somebody was seen: under which names, and what it says of the person."""
+    """A person was seen: under which identifiers, and what is known of the person by it."""
 
     at: datetime
-    evidence: str
+    evidence: Evidence
     user: str = ""
-    """`wordpress:` or `user:` name."""
+    """`wordpress:` or `user:` identifier."""
     address: Address | None = None
-    """The address that stands for the person where no user is named that can be."""
+    """The address that stands for the person where no user that may exist is stated."""
     session: str = ""
-    """`session:` name."""
+    """`session:` identifier."""
     lead: bool = False
     login: bool = False
     subscription: Subscription | None = None
-    campaign: tuple[str, Campaign] | None = None
-    """The campaign of the visit, and the name it joins the person by."""
+    campaign: SeenCampaign | None = None
+    """The campaign of the session."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """The names that say who it was, the strongest first."""
-        return [name for name in (self.user, self.address.subject if self.address else "") if name]
+    def identifiers(self) -> Sequence[str]:
+        """The identifiers that state who it was, the strongest first."""
+        return [each for each in (self.user, self.address.identifier if self.address else "") if each]
 
     @property
-    def all_names(self) -> Sequence[str]:
-        """All names in it, the strongest first."""
-        return [*self.names, *filter(None, (self.session, self.campaign[0] if self.campaign else ""))]
+    def linked_identifiers(self) -> Sequence[str]:
+        """The identifiers whose links decide what the observation changes."""
+        return [*self.identifiers, *filter(None, [self.session])]
+
+    @property
+    def all_identifiers(self) -> Sequence[str]:
+        """All identifiers in it, the strongest first."""
+        return [*self.linked_identifiers, *filter(None, [self.campaign.identifier if self.campaign else ""])]
+
+    @property
+    def has_facts(self) -> bool:
+        """True when it states more than identifiers and a campaign."""
+        return self.lead or self.login or self.subscription is not None
 
     def unsuppressed(self, suppressed: Suppressed) -> IdentityObservation | None:
-        """What may be known of it: nothing where it was an erased person, and otherwise all but an erased person's names."""
-        gone = {name for name in self.all_names if suppressed.holds(name, self.at)}
+        """What may be known of it: nothing where it was an erased person, and otherwise all but an erased person's identifiers."""
+        gone = {each for each in self.all_identifiers if suppressed.holds(each, self.at)}
         if not gone:
             return self
-        if self.all_names[0] in gone:
+        if self.all_identifiers[0] in gone:
             return None
         return replace(
             self,
-            address=None if self.address and self.address.subject in gone else self.address,
+            address=None if self.address and self.address.identifier in gone else self.address,
             session="" if self.session in gone else self.session,
-            campaign=None if self.campaign and self.campaign[0] in gone else self.campaign,
+            campaign=None if self.campaign and self.campaign.identifier in gone else self.campaign,
         )
 
-    @property
-    def is_news(self) -> bool:
-        """True when it tells more than a name."""
-        return self.lead or self.login or self.subscription is not None
+    def resolving_identifier(self, links: Links) -> str:
+        """The strongest identifier that leads to a user, or may create one; empty for none."""
+        return next((each for each in self.identifiers if links.owner(each) or may_create_user(each)), "")
+
+    def changes_graph(self, links: Links, campaigns: Mapping[str, datetime]) -> bool:
+        """True when it may change something; most observations only repeat what is known.
+
+        Args:
+            links: those of its identifiers.
+            campaigns: the times of the campaigns known so far, by identifier.
+        """
+        return self.has_facts or self._changes_links(links) or self._is_earlier_campaign(campaigns)
+
+    def _changes_links(self, links: Links) -> bool:
+        identifier = self.resolving_identifier(links)
+        if not identifier:
+            return False
+        owner = links.owner(identifier)
+        return not owner or (bool(self.session) and links.adds(self.session, owner, self.at))
+
+    def _is_earlier_campaign(self, campaigns: Mapping[str, datetime]) -> bool:
+        if self.campaign is None:
+            return False
+        known = campaigns.get(self.campaign.identifier)
+        return known is None or self.at < known
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +121,32 @@ class PurchaseObservation:
     order: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """The row of the order."""
 
+    @property
+    def all_identifiers(self) -> Sequence[str]:
+        """All identifiers in it, that of the order first."""
+        return [self.order["subject"], *self.observation.all_identifiers]
+
     def unsuppressed(self, suppressed: Suppressed) -> PurchaseObservation | None:
-        """What may be known of it. An erased person's order is told once more, under its pseudonym."""
+        """What may be known of it: nothing of an erased person's order, which is reported once more under its pseudonym."""
         if suppressed.holds(self.order["subject"], self.observation.at):
             return None
-        return replace(self, observation=self.observation.unsuppressed(suppressed) or IdentityObservation(self.observation.at, PURCHASE))
+        left = self.observation.unsuppressed(suppressed)
+        return replace(self, observation=left or IdentityObservation(self.observation.at, Evidence.PURCHASE))
 
 
-def observation_of(stored: event_pb2.EventStored) -> IdentityObservation | None:
-    """What an event tells; None for nothing. What a crawler does, and what a browser alone says of a person, is no evidence."""
+def observe_event(stored: event_pb2.EventStored) -> IdentityObservation | None:
+    """What an event states; None for nothing. A crawler's event, and what only a browser states of a person, are no evidence."""
     if stored.enrichment.is_bot:
         return None
     event, at = stored.event, stored.event.timestamp.ToDatetime(UTC)
     session = subject_of(session_id=event.session_id)
     if stored.scope == "track":
-        observation = IdentityObservation(at, EVENT, session=session, campaign=_campaign(stored, session))
+        observation = IdentityObservation(at, Evidence.EVENT, session=session, campaign=_campaign(stored, session))
         return observation if observation.campaign else None
     user, address, kind = subject_of(user_id=event.user_id), _address(stored), event.event_type
     observation = IdentityObservation(
         at,
-        EVENT,
+        Evidence.EVENT,
         user=user,
         address=address,
         session=session,
@@ -116,17 +155,17 @@ def observation_of(stored: event_pb2.EventStored) -> IdentityObservation | None:
         subscription=Subscription(_list(event), _LISTS[kind], at) if kind in _LISTS else None,
         campaign=_campaign(stored, session or user),
     )
-    return observation if observation.names or observation.campaign else None
+    return observation if observation.identifiers or observation.campaign else None
 
 
-def bought(purchase: change_pb2.PurchaseChanged) -> PurchaseObservation:
-    """What an order tells. Of an excluded one, nothing of who it was: staff order for others."""
+def observe_purchase(purchase: change_pb2.PurchaseChanged) -> PurchaseObservation:
+    """What an order states. An excluded one is no evidence of who its buyer is: staff order for others."""
     address = Address(purchase.email_hash, purchase.sealed_email or None) if purchase.email_hash else None
     at = purchase.timestamp.ToDatetime(UTC)
-    observation = IdentityObservation(at, PURCHASE)
+    observation = IdentityObservation(at, Evidence.PURCHASE)
     if not purchase.excluded:
         user, session = subject_of(user_id=purchase.user_id), subject_of(session_id=purchase.session_id)
-        observation = IdentityObservation(at, PURCHASE, user=user, address=address, session=session)
+        observation = IdentityObservation(at, Evidence.PURCHASE, user=user, address=address, session=session)
     order = {
         "purchase_id": purchase.purchase_id,
         "subject": purchase.subject,
@@ -138,30 +177,25 @@ def bought(purchase: change_pb2.PurchaseChanged) -> PurchaseObservation:
     return PurchaseObservation(observation, order)
 
 
-def may_be_made(name: str) -> bool:
-    """True when a name that nobody is known by makes a new user: an address, or a WordPress user."""
-    return name.startswith("email:") or wordpress_id(name) is not None
-
-
 def _address(stored: event_pb2.EventStored) -> Address | None:
-    # Somebody typed it in a browser, whoever passed it on.
+    # What was typed in a browser is no evidence, even where a server passes it on.
     if is_browsers(stored.key) or not stored.email_hash or stored.event.event_type not in _LEADS | _LISTS.keys():
         return None
     return Address(stored.email_hash, stored.sealed_email or None)
 
 
-def _campaign(stored: event_pb2.EventStored, subject: str) -> tuple[str, Campaign] | None:
-    """The campaign of a visit under the name it joins a person by."""
-    event, found = stored.event, stored.enrichment
-    if not subject:
+def _campaign(stored: event_pb2.EventStored, identifier: str) -> SeenCampaign | None:
+    """The campaign of an event with the identifier by which it joins a person."""
+    event, enrichment = stored.event, stored.enrichment
+    if not identifier:
         return None
     utm = {field.name: value for field, value in event.utm_parameters.ListFields()}
-    if not utm and found.channel == event_pb2.CHANNEL_CAMPAIGN:
-        utm = {"source": found.traffic_source, "medium": found.traffic_medium, "campaign": found.campaign}
+    if not utm and enrichment.channel == event_pb2.CHANNEL_CAMPAIGN:
+        utm = {"source": enrichment.traffic_source, "medium": enrichment.traffic_medium, "campaign": enrichment.campaign}
     utm = {name: value for name, value in utm.items() if value}
-    return (subject, Campaign(event.timestamp.ToDatetime(UTC), utm)) if utm else None
+    return SeenCampaign(identifier, Campaign(event.timestamp.ToDatetime(UTC), utm)) if utm else None
 
 
 def _list(event: event_pb2.Event) -> str:
-    named = event.metadata.fields["list"].string_value if "list" in event.metadata.fields else ""
-    return named if _LIST_NAME.fullmatch(named) else _DEFAULT_LIST
+    name = event.metadata.fields["list"].string_value if "list" in event.metadata.fields else ""
+    return name if _LIST_NAME.fullmatch(name) else _DEFAULT_LIST

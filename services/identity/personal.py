@@ -1,4 +1,4 @@
-"""What identity holds of persons. An erasure leaves nothing of it but the figures of orders."""
+"""The personal tables of identity. An erasure leaves nothing of them but the figures of orders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, S
 
 
 def _forgotten(word: str, *columns: str) -> Tell:
-    """The key under which the topic told of a row, which it tells no more."""
+    """The key under which a row was published, whose message is removed from the topic's history."""
 
     def key(row: Row) -> tuple[str, None]:
         return " ".join((word, *(row[column] for column in columns))), None
@@ -34,7 +34,7 @@ HOLDINGS: Final = (
     PersonalTable(
         LinkRow,
         section="wordpress_data",
-        why="the names a person goes by, so that visits and orders find it",
+        why="the identifiers of a person, so that sessions and orders find it",
         kept=LONG,
         names={"subject": Kind.SUBJECT, "user_id": Kind.USER},
         deletes_rows=True,
@@ -71,7 +71,7 @@ HOLDINGS: Final = (
     PersonalTable(
         CampaignRow,
         section="analytics_data",
-        why="the campaign that led to a person's first visit",
+        why="the campaign that led to a person's first session",
         kept=SET,
         names={"subject": Kind.SUBJECT},
         personal=nothing("utm"),

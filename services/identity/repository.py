@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,30 +15,30 @@ from kit.database.transactions import chunks, upsert
 from kit.people.persons import persons
 from kit.people.suppression import Suppressed, Suppressions
 from kit.people.vault import Vault
+from services.identity.lifecycle import Campaign, Order
+from services.identity.links import Evidence, Link, Links, user_ids_in
 from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
-from services.identity.rules import Campaign, Order
+from services.identity.profiles import Subscription
 
 _MOST_LINKS = 1000
 
-_Edge: TypeAlias = tuple[str, str, datetime, str, bool]
-
 
 class Identities:
-    """What identity knows, within one transaction."""
+    """The tables of identity, within one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def lock(self) -> None:
-        """Waits until nobody else changes the identity graph; what is read afterwards stays so until the transaction ends.
+        """Waits for the lock of the identity graph: what is read afterwards does not change until the transaction ends.
 
-        Who somebody is may hang on any edge, so that writers take turns. Whoever only reads waits for none.
+        Which person an identifier leads to may depend on any link, so writers take turns. Readers need no lock.
         """
         await self._session.execute(select(GraphLockRow.id).with_for_update())
 
-    async def suppressed(self, vault: Vault, names: Collection[str]) -> Suppressed:
-        """Those of these names whose person was erased."""
-        return await Suppressions(self._session).of(vault, names)
+    async def suppressed(self, vault: Vault, identifiers: Collection[str]) -> Suppressed:
+        """Those of some identifiers whose person was erased."""
+        return await Suppressions(self._session).of(vault, identifiers)
 
     async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
         """Users by their ids, as they are now."""
@@ -49,38 +49,46 @@ class Identities:
         return rows
 
     def add(self, row: UserRow) -> None:
-        """A new user, written with the next `flush`."""
+        """Adds a new user, which the next `flush` writes."""
         self._session.add(row)
 
     async def flush(self, now: datetime | None = None) -> None:
-        """Writes users that are new or changed; `now` is when the changed ones were."""
+        """Writes users that are new or changed; `now` becomes the time at which changed ones were updated."""
         if now is not None:
             for row in self._session.dirty:
                 if isinstance(row, UserRow) and self._session.is_modified(row):
                     row.updated_at = now
         await self._session.flush()
 
-    async def links(self, subjects: Collection[str]) -> Sequence[_Edge]:
-        """The edges of names, the withdrawn ones too: subject, user, time, evidence, withdrawn."""
+    async def links(self, identifiers: Collection[str]) -> Sequence[Link]:
+        """The links of identifiers, the withdrawn ones too."""
         columns = (LinkRow.subject, LinkRow.user_id, LinkRow.linked_at, LinkRow.evidence, LinkRow.withdrawn)
-        rows: list[_Edge] = []
-        for some in chunks(subjects):
-            found = await self._session.execute(select(*columns).where(LinkRow.subject.in_(some)))
-            rows += [(row.subject, row.user_id, row.linked_at, row.evidence, row.withdrawn) for row in found]
-        return rows
+        links: list[Link] = []
+        for some in chunks(identifiers):
+            rows = await self._session.execute(select(*columns).where(LinkRow.subject.in_(some)))
+            links += [Link(row.subject, row.user_id, row.linked_at, Evidence(row.evidence), row.withdrawn) for row in rows]
+        return links
+
+    async def committed_links(self, identifiers: Collection[str]) -> Links:
+        """The links of identifiers as read without the lock of the graph: another transaction may be changing them."""
+        links = Links()
+        links.load_users(await self.users(user_ids_in(identifiers)))
+        missing = links.missing(identifiers)
+        links.load(missing, await self.links(missing))
+        return links
 
     async def links_of(self, user_ids: Collection[str]) -> Sequence[LinkRow]:
-        """The edges that lead to users, the first thousand by time."""
+        """The links of users without the withdrawn ones; the first thousand by time."""
         query = select(LinkRow).where(LinkRow.user_id.in_(sorted(user_ids)), LinkRow.withdrawn.is_(False))
         return (await self._session.scalars(query.order_by(LinkRow.linked_at, LinkRow.subject).limit(_MOST_LINKS))).all()
 
-    async def names_of(self, user_ids: Collection[str]) -> Sequence[str]:
-        """All names that users were seen under."""
+    async def identifiers_of(self, user_ids: Collection[str]) -> Sequence[str]:
+        """All identifiers that are or were linked with users."""
         return (await self._session.scalars(select(LinkRow.subject).where(LinkRow.user_id.in_(sorted(user_ids))))).all()
 
-    async def write_links(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes edges, new or changed."""
-        await self._write(LinkRow, rows)
+    async def write_links(self, links: Iterable[Link]) -> None:
+        """Writes links, new or changed."""
+        await self._write(LinkRow, map(_link_fields, links))
 
     async def merge(self, merged_user_id: str) -> MergeRow | None:
         """The merge of a user into another, undone or not."""
@@ -113,7 +121,7 @@ class Identities:
         return found
 
     async def campaigns_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Campaign]]:
-        """The campaigns of persons' visits."""
+        """The campaigns of persons."""
         found: dict[str, list[Campaign]] = defaultdict(list)
         columns = (persons.c.person_id, CampaignRow.at, CampaignRow.utm)
         for some in chunks(person_ids):
@@ -122,16 +130,16 @@ class Identities:
                 found[row.person_id].append(Campaign(row.at, row.utm))
         return found
 
-    async def campaigns(self, subjects: Collection[str]) -> Mapping[str, datetime]:
-        """When the campaigns that are known of subjects were seen."""
-        return {row.subject: row.at for row in await self._of(CampaignRow, CampaignRow.subject, subjects)}
+    async def campaigns(self, identifiers: Collection[str]) -> Mapping[str, datetime]:
+        """The times at which the campaigns stored of identifiers were seen."""
+        return {row.subject: row.at for row in await self._of(CampaignRow, CampaignRow.subject, identifiers)}
 
-    async def write_campaigns(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the first campaigns of subjects."""
-        await self._write(CampaignRow, rows)
+    async def write_campaigns(self, campaigns: Mapping[str, Campaign]) -> None:
+        """Writes the first campaigns of identifiers."""
+        await self._write(CampaignRow, [{"subject": key, "at": each.at, "utm": dict(each.utm)} for key, each in campaigns.items()])
 
     async def orders(self, purchase_ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Orders as they were last told, by their ids."""
+        """Orders as they were last reported, by their ids."""
         rows = await self._of(OrderRow, OrderRow.purchase_id, purchase_ids)
         return {row.purchase_id: {column.name: getattr(row, column.name) for column in OrderRow.__table__.columns} for row in rows}
 
@@ -139,12 +147,17 @@ class Identities:
         """Writes orders, new or changed."""
         await self._write(OrderRow, rows)
 
-    async def subscriptions(self, user_ids: Collection[str]) -> Sequence[SubscriptionRow]:
-        """The mailing lists of users."""
-        return await self._of(SubscriptionRow, SubscriptionRow.user_id, user_ids)
+    async def subscriptions(self, user_ids: Collection[str]) -> Mapping[tuple[str, str], Subscription]:
+        """The mailing lists of users, by user and list."""
+        rows = await self._of(SubscriptionRow, SubscriptionRow.user_id, user_ids)
+        return {(row.user_id, row.list): Subscription(row.list, row.subscribed, row.changed_at) for row in rows}
 
-    async def write_subscriptions(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    async def write_subscriptions(self, subscriptions: Mapping[tuple[str, str], Subscription]) -> None:
         """Writes mailing lists, new or changed."""
+        rows = [
+            {"user_id": user_id, "list": each.list, "subscribed": each.subscribed, "changed_at": each.changed_at}
+            for (user_id, _), each in subscriptions.items()
+        ]
         await self._write(SubscriptionRow, rows)
 
     async def _of(self, entity: Any, column: Any, values: Collection[str]) -> list[Any]:
@@ -157,3 +170,14 @@ class Identities:
         table = cast("Table", entity.__table__)
         names = [column.name for column in table.primary_key]
         await upsert(self._session, table, sorted(rows, key=lambda row: [row[name] for name in names]))
+
+
+def _link_fields(link: Link) -> Mapping[str, Any]:
+    return {
+        "subject": link.identifier,
+        "user_id": link.user_id,
+        "kind": link.kind,
+        "evidence": link.evidence.value,
+        "linked_at": link.linked_at,
+        "withdrawn": link.withdrawn,
+    }

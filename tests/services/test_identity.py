@@ -37,8 +37,8 @@ from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.identity.composition import ROLE
+from services.identity.merges import LARGEST_PERSON
 from services.identity.models import UserRow
-from services.identity.rules import LARGEST_PERSON
 from tests.conftest import newest_database
 from tests.roles import serving
 

@@ -1,10 +1,12 @@
-"""What identity derives step by step is what follows from all it knows, and a merge leaves no trace once undone."""
+"""What identity derives step by step follows from all that was reported, and an undone merge leaves no trace."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,11 +33,16 @@ from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.people.keys.store import Keys, open_keys
 from kit.people.persons import Persons, aliases, persons, subject_of, users
+from kit.people.suppression import Suppressed
+from kit.people.vault import Vault
 from kit.settings import KEYS_DATABASE, Settings
+from services.identity.commands import Command, IdentifyUser, MergeUsers, RegisterUser, UnmergeUsers
 from services.identity.consumers import FollowPurchases
 from services.identity.messages import user_changed
 from services.identity.models import Base, GraphLockRow, OrderRow, UserRow
+from services.identity.profiles import Address, Profile, Registration
 from services.identity.servicer import IdentityServicer
+from services.identity.unit_of_work import change_graph
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CONTEXT: Any = None
@@ -82,13 +89,24 @@ STEPS = st.lists(
     max_size=12,
 )
 
+COMMANDS = st.lists(
+    st.one_of(
+        st.builds(Register, FEW, FEW, FEW, st.integers(0, 9)).filter(lambda it: bool(it.wordpress or it.email)),
+        st.builds(Identify, st.integers(1, 3), st.integers(1, 3), st.integers(0, 9)),
+        st.builds(Merge, st.integers(0, 5), st.integers(0, 5), st.booleans()),
+    ),
+    min_size=2,
+    max_size=10,
+)
+MEMBERS = [*(Register(number, 0, number, number) for number in range(1, 4)), *(Register(0, number, 0, number) for number in range(1, 4))]
+
 
 class Shop:
     """Identity on SQLite without a network."""
 
     def __init__(self, settings: Settings, database: Database, keys: Keys) -> None:
         self._database = database
-        topic = StateTopic("identity", settings.log_partitions)
+        self._topic = topic = StateTopic("identity", settings.log_partitions)
         self.vault = keys.vault
         self.servicer = IdentityServicer(settings, database.sessions, topic, keys)
         self._follow = FollowPurchases(topic, self.vault)
@@ -99,7 +117,19 @@ class Shop:
                 if table is not GraphLockRow.__table__:
                     await session.execute(delete(table))
 
-    async def take(self, step: Register | Identify | Buy | Merge) -> None:
+    async def known(self) -> list[str]:
+        """The ids of all users, in the order in which they were created."""
+        async with self._database.sessions() as session:
+            return list(await session.scalars(select(UserRow.id).order_by(UserRow.id)))
+
+    async def commit(self, commands: Sequence[Command]) -> None:
+        """Applies commands in one transaction."""
+        async with self._database.sessions.begin() as session, change_graph(session, self._topic) as graph:
+            await graph.load({identifier for command in commands for identifier in command.identifiers})
+            for command in commands:
+                await command.apply(graph, Suppressed())
+
+    async def apply(self, step: Register | Identify | Buy | Merge) -> None:
         match step:
             case Register(wordpress, email, session, seconds):
                 user = {"wordpress_id": wordpress, "email": _email(email), "session_id": f"s{session}" if session else ""}
@@ -114,7 +144,7 @@ class Shop:
             case Buy():
                 await self._buy(step)
             case Merge(one, other, undo):
-                known = await self._known()
+                known = await self.known()
                 if known:
                     with suppress(InvalidRequest, NotFound):
                         await (self.unmerge if undo else self.merge)(known[one % len(known)], known[other % len(known)])
@@ -127,45 +157,41 @@ class Shop:
         await self.servicer.UnmergeUsers(pb.UnmergeUsersRequest(id=one, merged_user_id=other), CONTEXT)
 
     async def _buy(self, step: Buy) -> None:
-        told = PurchaseChanged(
+        purchase = PurchaseChanged(
             purchase_id=f"p{step.number}", base_net_amount=f"{Decimal(step.cents).scaleb(-2)}", session_id=f"s{step.session}"
         )
-        told.timestamp.FromDatetime(NOON)
+        purchase.timestamp.FromDatetime(NOON)
         if step.wordpress:
-            told.user_id = str(step.wordpress)
+            purchase.user_id = str(step.wordpress)
         elif step.email:
-            told.email_hash = self.vault.fingerprint(_email(step.email))
+            purchase.email_hash = self.vault.fingerprint(_email(step.email))
         if step.paid:
-            told.paid_at.FromDatetime(NOON)
+            purchase.paid_at.FromDatetime(NOON)
         if step.membership:
-            told.lines.append(PurchasedLine(product_type="membership"))
-        told.subject = subject_of(user_id=told.user_id, email_hash=told.email_hash, session_id=told.session_id)
+            purchase.lines.append(PurchasedLine(product_type="membership"))
+        purchase.subject = subject_of(user_id=purchase.user_id, email_hash=purchase.email_hash, session_id=purchase.session_id)
         async with self._database.sessions.begin() as session:
-            record = log_pb2.Record(type=told.DESCRIPTOR.full_name, payload=told.SerializeToString())
+            record = log_pb2.Record(type=purchase.DESCRIPTOR.full_name, payload=purchase.SerializeToString())
             await self._follow(session, [Delivery("purchases", 0, Offset(1, 0), 0, 0, record)])
 
-    async def _known(self) -> list[str]:
-        async with self._database.sessions() as session:
-            return list(await session.scalars(select(UserRow.id).order_by(UserRow.id)))
-
     async def people(self) -> dict[str, pb.User]:
-        """Every user, as it is answered; but for when it changed."""
+        """Every user as `GetUser` returns it, without the time of its last change."""
         found: dict[str, pb.User] = {}
-        for user_id in await self._known():
+        for user_id in await self.known():
             found[user_id] = (await self.servicer.GetUser(pb.GetUserRequest(id=user_id), CONTEXT)).user
             found[user_id].ClearField("updated_at")
         return found
 
     async def check(self) -> None:
-        """What the rows say follows from links, merges and orders, and is what the topic told last."""
+        """The rows follow from links, merges and orders, and the topic has them as last published."""
         async with self._database.sessions() as session:
             rows = {row.id: row for row in await session.scalars(select(UserRow))}
             roots = {user_id: await Persons(session).person(f"user:{user_id}") for user_id in rows}
             orders: dict[str, list[OrderRow]] = defaultdict(list)
             for order in await session.scalars(select(OrderRow)):
                 orders[await Persons(session).person(order.subject)].append(order)
-            told = await session.execute(select(topic_state.c.key, topic_state.c.payload).where(topic_state.c.key.startswith("user ")))
-            messages = {row.key.removeprefix("user "): IdentityChanged.FromString(row.payload) for row in told}
+            published = await session.execute(select(topic_state.c.key, topic_state.c.payload).where(topic_state.c.key.startswith("user ")))
+            messages = {row.key.removeprefix("user "): IdentityChanged.FromString(row.payload) for row in published}
         for user_id, row in rows.items():
             mine = orders[roots[user_id]]
             value = sum((order.base_net_amount for order in mine), Decimal(0))
@@ -173,6 +199,20 @@ class Shop:
             paid = [order for order in mine if order.paid]
             assert row.user_type == ("subscriber" if any(order.membership for order in paid) else "customer" if paid else "prospect")
         assert messages == {user_id: user_changed(row) for user_id, row in rows.items()}
+
+
+def _command(step: Register | Identify | Merge, user_ids: Sequence[str], vault: Vault) -> Command:
+    match step:
+        case Register(wordpress, email, session, seconds):
+            address = Address(vault.fingerprint(_email(email)), None) if email else None
+            profile = Profile(NOON + timedelta(seconds=seconds), address=address)
+            browser = [f"session:s{session}"] if session else []
+            return RegisterUser(Registration(wordpress, browser, {"source": f"at{seconds}"}, profile))
+        case Identify(wordpress, session, seconds):
+            return IdentifyUser(f"wordpress:{wordpress}", [f"session:s{session}"], NOON + timedelta(seconds=seconds))
+        case Merge(one, other, undo):
+            both = user_ids[one % len(user_ids)], user_ids[other % len(user_ids)]
+            return UnmergeUsers(*both) if undo else MergeUsers(*both, reason="")
 
 
 def _email(number: int) -> str:
@@ -207,14 +247,14 @@ async def _closed(closing: Any) -> None:
     await closing
 
 
-def test_what_is_derived_step_by_step_follows_from_all_that_is_known(runner: asyncio.Runner, shop: Shop) -> None:
+def test_what_is_derived_step_by_step_follows_from_all_that_was_reported(runner: asyncio.Runner, shop: Shop) -> None:
     def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
     async def story(steps: list[Register | Identify | Buy | Merge], choice: tuple[int, int]) -> None:
         await shop.forget()
         for step in steps:
-            await shop.take(step)
+            await shop.apply(step)
             await shop.check()
         before = await shop.people()
         roots = sorted({user.user_id for user in before.values()})
@@ -236,5 +276,40 @@ def test_what_is_derived_step_by_step_follows_from_all_that_is_known(runner: asy
     @given(STEPS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
     def property_(steps: list[Register | Identify | Buy | Merge], choice: tuple[int, int]) -> None:
         run(story(steps, choice))
+
+    property_()
+
+
+def test_changes_that_share_a_transaction_come_out_as_one_after_another(runner: asyncio.Runner, shop: Shop) -> None:
+    async def start() -> list[str]:
+        await shop.forget()
+        for member in MEMBERS:
+            await shop.apply(member)
+        return await shop.known()
+
+    async def end() -> str:
+        await shop.check()
+        people = [(user_id, MessageToDict(user)) for user_id, user in (await shop.people()).items()]
+        text = json.dumps(people, sort_keys=True)
+        for number, user_id in enumerate(await shop.known()):
+            text = text.replace(user_id, f"U{number}")
+        return re.sub(r'"createdAt": "[^"]+"', "", text)
+
+    async def compare(steps: list[Register | Identify | Merge]) -> None:
+        user_ids = await start()
+        accepted: list[Register | Identify | Merge] = []
+        for step in steps:
+            with suppress(MeshError):
+                await shop.commit([_command(step, user_ids, shop.vault)])
+                accepted.append(step)
+        one_by_one = await end()
+        user_ids = await start()
+        await shop.commit([_command(step, user_ids, shop.vault) for step in accepted])
+        assert await end() == one_by_one
+
+    @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @given(COMMANDS)
+    def property_(steps: list[Register | Identify | Merge]) -> None:
+        runner.run(compare(steps))
 
     property_()

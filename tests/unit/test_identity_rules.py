@@ -1,4 +1,4 @@
-"""Who may be whom, who wins and how far a person has come, without a database."""
+"""Lifecycle stages, fields of profiles and what observations are evidence of, without a database."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pmp.ingestion.v1.event_pb2 import EventStored
 
 from kit.idempotency import key_of
-from services.identity import rules
-from services.identity.observations import may_be_made, observation_of
-from services.identity.rules import Campaign, Order
+from services.identity.fields import apply_preferences, combine_preferences
+from services.identity.lifecycle import Campaign, Order, lifecycle_stage
+from services.identity.links import may_create_user, wordpress_id_of
+from services.identity.merges import LARGEST_PERSON, MergeRefusal, may_become, merge_refusal, registration_may_merge
+from services.identity.observations import observe_event
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ORDERS = st.lists(st.builds(Order, st.decimals(-100, 10_000, places=4), st.booleans(), st.booleans()), max_size=8)
@@ -25,19 +27,19 @@ CAMPAIGNS = st.lists(
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(ORDERS, CAMPAIGNS, st.randoms(use_true_random=False))
-def test_a_standing_does_not_depend_on_the_order_in_which_things_became_known(
+def test_a_lifecycle_stage_does_not_depend_on_the_order_in_which_facts_arrived(
     orders: list[Order], campaigns: list[Campaign], shuffle: st.DataObject
 ) -> None:
-    before = rules.standing(lead=False, orders=orders, campaigns=campaigns)
+    before = lifecycle_stage(is_lead=False, orders=orders, campaigns=campaigns)
     for some in (orders, campaigns):
         shuffle.shuffle(some)  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    assert rules.standing(lead=False, orders=orders, campaigns=campaigns) == before
+    assert lifecycle_stage(is_lead=False, orders=orders, campaigns=campaigns) == before
     assert before.lifetime_value == sum((order.net for order in orders), Decimal(0))
     assert before.utm_attribution == (min(campaigns, key=lambda it: (it.at, it.utm["source"])).utm if campaigns else None)
 
 
 @pytest.mark.parametrize(
-    ("lead", "orders", "expected"),
+    ("is_lead", "orders", "expected"),
     [
         (False, [], "prospect"),
         (True, [], "lead"),
@@ -47,9 +49,9 @@ def test_a_standing_does_not_depend_on_the_order_in_which_things_became_known(
         (False, [(True, False), (True, True)], "subscriber"),
     ],
 )
-def test_a_person_comes_as_far_as_its_orders_and_its_address_say(lead: bool, orders: list[tuple[bool, bool]], expected: str) -> None:
-    told = [Order(Decimal(0), paid, membership) for paid, membership in orders]
-    assert rules.standing(lead=lead, orders=told, campaigns=()).user_type == expected
+def test_orders_and_an_address_decide_the_user_type(is_lead: bool, orders: list[tuple[bool, bool]], expected: str) -> None:
+    known = [Order(Decimal(0), paid, membership) for paid, membership in orders]
+    assert lifecycle_stage(is_lead=is_lead, orders=known, campaigns=()).user_type == expected
 
 
 def test_of_writers_of_a_field_the_latest_wins_in_every_order_of_arrival() -> None:
@@ -59,7 +61,7 @@ def test_of_writers_of_a_field_the_latest_wins_in_every_order_of_arrival() -> No
         values: dict[str, int] = {}
         times: dict[str, int] = {}
         for changes, seconds in order:
-            values, times = rules.written(values, times, changes, NOON + timedelta(seconds=seconds))
+            values, times = apply_preferences(values, times, changes, NOON + timedelta(seconds=seconds))
         ends.append((values, times))
     assert ends[0][0] == {"a": 2, "c": 3}
     assert all(end == ends[0] for end in ends)
@@ -68,49 +70,65 @@ def test_of_writers_of_a_field_the_latest_wins_in_every_order_of_arrival() -> No
 def test_preferences_of_a_person_are_those_written_last_with_any_of_its_users() -> None:
     one = ({"a": 1, "b": 1, "d": 1}, {"preferences.a": 1, "preferences.b": 3, "preferences.d": 1, "email": 9})
     other = ({"a": 2, "b": 2}, {"preferences.a": 2, "preferences.b": 3, "preferences.d": 2})
-    assert rules.combined([one, other]) == {"a": 2, "b": 1}
-    assert rules.combined([other, one]) == {"a": 2, "b": 2}
+    assert combine_preferences([one, other]) == {"a": 2, "b": 1}
+    assert combine_preferences([other, one]) == {"a": 2, "b": 2}
 
 
 def test_a_merge_has_its_limits() -> None:
-    assert rules.merge_refusal({"a": 1}, {"b": None}) == ""
-    assert rules.merge_refusal({"a": 1, "c": None}, {"b": 1}) == ""
-    assert "WordPress" in rules.merge_refusal({"a": 1}, {"b": None, "c": 2})
-    many = {str(number): None for number in range(rules.LARGEST_PERSON)}
-    assert str(rules.LARGEST_PERSON) in rules.merge_refusal(many, {"b": None})
+    assert merge_refusal({"a": 1}, {"b": None}) is None
+    assert merge_refusal({"a": 1, "c": None}, {"b": 1}) is None
+    different = merge_refusal({"a": 1}, {"b": None, "c": 2})
+    assert different is MergeRefusal.DIFFERENT_WORDPRESS_USERS
+    assert "WordPress" in different.value
+    many = {str(number): None for number in range(LARGEST_PERSON)}
+    too_many = merge_refusal(many, {"b": None})
+    assert too_many is MergeRefusal.TOO_MANY_USERS
+    assert str(LARGEST_PERSON) in too_many.value
 
 
-def test_a_wordpress_user_has_a_number_that_can_be() -> None:
-    assert rules.wordpress_id("wordpress:42") == 42
-    assert [rules.wordpress_id(name) for name in ("wordpress:0", f"wordpress:{2**63}", "session:42", "user:42", "")] == [None] * 5
-    assert [may_be_made(name) for name in ("wordpress:1", "email:ab", "wordpress:0", "user:x", "session:s", "")] == [
+def test_a_registration_merges_only_a_lead_into_its_wordpress_user() -> None:
+    assert registration_may_merge({"a": 1, "b": None}, {"c": None})
+    assert not registration_may_merge({"a": 1}, {"c": 1}), "a WordPress user is no lead"
+    assert not registration_may_merge({str(number): None for number in range(LARGEST_PERSON)}, {"c": None})
+
+
+def test_a_lead_becomes_a_wordpress_user_unless_its_person_is_another() -> None:
+    assert may_become({"a": None}, 1)
+    assert may_become({"a": None, "b": 1}, 1)
+    assert not may_become({"a": None, "b": 2}, 1)
+
+
+def test_a_wordpress_user_has_a_positive_number_of_64_bits() -> None:
+    assert wordpress_id_of("wordpress:42") == 42
+    assert [wordpress_id_of(identifier) for identifier in ("wordpress:0", f"wordpress:{2**63}", "session:42", "user:42", "")] == [None] * 5
+    assert [may_create_user(identifier) for identifier in ("wordpress:1", "email:ab", "wordpress:0", "user:x", "session:s", "")] == [
         True,
         True,
         *[False] * 4,
     ]
 
 
-def test_an_event_that_says_nothing_of_anybody_is_passed_over() -> None:
+def test_an_event_without_identifiers_is_no_observation() -> None:
     page_view = EventStored(scope="site")
     page_view.event.session_id = "s"
-    assert observation_of(page_view) is None
+    assert observe_event(page_view) is None
     page_view.event.utm_parameters.source = "news"
-    seen = observation_of(page_view)
+    seen = observe_event(page_view)
     assert seen is not None
-    assert (seen.names, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
+    assert (seen.identifiers, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
     page_view.event.session_id = "null"
-    assert observation_of(page_view) is None
+    assert observe_event(page_view) is None
 
 
-def test_an_address_typed_in_a_browser_is_no_evidence_and_who_is_logged_in_is() -> None:
+def test_an_address_typed_in_a_browser_is_no_evidence_and_a_login_is() -> None:
     lead = EventStored(scope="site", email_hash=b"h" * 32, key="e1")
     lead.event.event_type, lead.event.session_id = "lead_capture", "s1"
-    servers = observation_of(lead)
-    assert servers is not None
-    assert (servers.address is not None, servers.lead) == (True, True)
+    from_server = observe_event(lead)
+    assert from_server is not None
+    assert (from_server.address is not None, from_server.lead) == (True, True)
     lead.key = key_of("e1", from_browser=True)
-    assert observation_of(lead) is None
+    assert observe_event(lead) is None
     lead.event.user_id, lead.is_update = "7", True
-    passed_on = observation_of(lead)
+    passed_on = observe_event(lead)
     assert passed_on is not None
-    assert (passed_on.names, passed_on.session, passed_on.lead) == (["wordpress:7"], "session:s1", False)
+    assert (passed_on.identifiers, passed_on.session, passed_on.lead) == (["wordpress:7"], "session:s1", False)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.change_pb2 import IdentityChanged
@@ -307,9 +307,25 @@ def test_changes_that_share_a_transaction_come_out_as_one_after_another(runner: 
         await shop.commit([_command(step, user_ids, shop.vault) for step in accepted])
         assert await end() == one_by_one
 
-    @settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+    @example([Merge(0, 3, undo=False), Merge(0, 3, undo=True), Merge(0, 3, undo=False), Identify(1, 3, 0)])
+    @example([Merge(3, 0, undo=False), Merge(4, 3, undo=False), Merge(3, 0, undo=True), Register(2, 1, 1, 9)])
     @given(COMMANDS)
     def property_(steps: list[Register | Identify | Merge]) -> None:
         runner.run(compare(steps))
 
     property_()
+
+
+def test_a_merge_is_refused_for_one_made_in_the_same_transaction(runner: asyncio.Runner, shop: Shop) -> None:
+    async def run() -> None:
+        await shop.forget()
+        for member in MEMBERS:
+            await shop.apply(member)
+        account, other, _, lead, *_ = await shop.known()
+        with pytest.raises(InvalidRequest):
+            await shop.commit([MergeUsers(lead, account, reason=""), MergeUsers(lead, other, reason="")])
+        await shop.commit([MergeUsers(lead, account, reason=""), UnmergeUsers(lead, account), MergeUsers(lead, other, reason="")])
+        assert {(await shop.people())[user_id].user_id for user_id in (lead, other)} == {lead}
+
+    runner.run(run())

@@ -109,7 +109,7 @@ class Identity:
                 pass
 
     async def put(self, topic: str, *messages: tuple[str, Message]) -> None:
-        """Publishes what another service tells, each under its key."""
+        """Publishes messages of another service, each under its key."""
         async with self.database.sessions.begin() as session:
             for key, message in messages:
                 record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
@@ -117,7 +117,7 @@ class Identity:
         await self.relay(topic)
 
     async def follow(self, topic: str) -> None:
-        """Takes in all there is of a topic; nothing of it may be set aside."""
+        """Applies all messages of a topic, none of which may become a dead letter."""
         for partition in range(self.partitions):
             while await self.consumers[topic].step(partition, block_ms=1):
                 pass
@@ -125,7 +125,7 @@ class Identity:
             assert [letter.reason for letter in await dead_letters.find(session)] == []
 
     async def saw(self, *events: dict[str, Any]) -> None:
-        """Events happened on the site, and identity followed them."""
+        """Publishes events of the site, and has identity apply them."""
         stored = [self.stored(number, **fields) for number, fields in enumerate(events)]
         await self.put("events", *((message.event.session_id or message.event.id, message) for message in stored))
         await self.follow("events")
@@ -140,9 +140,9 @@ class Identity:
         return message
 
     async def sold(self, *orders: dict[str, Any]) -> None:
-        """Orders were told, and identity followed them."""
-        told = [self.purchase(**fields) for fields in orders]
-        await self.put("purchases", *((message.purchase_id, message) for message in told))
+        """Publishes orders, and has identity apply them."""
+        messages = [self.purchase(**fields) for fields in orders]
+        await self.put("purchases", *((message.purchase_id, message) for message in messages))
         await self.follow("purchases")
 
     def purchase(self, number: int = 1, net: str = "199.00", *, email: str = "", paid: bool = True, **fields: Any) -> PurchaseChanged:
@@ -156,10 +156,10 @@ class Identity:
         message.subject = subject_of(user_id=message.user_id, email_hash=message.email_hash, session_id=message.session_id)
         return message
 
-    async def person(self, subject: str) -> str:
-        """Whom a name leads to."""
+    async def person(self, identifier: str) -> str:
+        """The person that an identifier leads to; empty for none."""
         async with self.database.sessions() as session:
-            return await Persons(session).person(subject)
+            return await Persons(session).person(identifier)
 
     async def by_email(self, email: str) -> pb.User:
         return await self.get(await self.person(subject_of(email_hash=self.vault.fingerprint(email))))
@@ -202,18 +202,18 @@ async def test_a_registration_is_kept_with_every_field(identity: Identity) -> No
     answer = await identity.register(**payload("RegisterUser"))
     assert (answer.success, answer.created) == (True, True)
     user = await identity.get("42")
-    told = ParseDict(payload("RegisterUser"), pb.Registration())
+    sent = ParseDict(payload("RegisterUser"), pb.Registration())
     assert user.user_id == answer.user_id
     for field in ("wordpress_id", "email", "first_name", "last_name", "registration_date", "preferences", "email_subscriptions"):
-        assert getattr(user, field) == getattr(told, field), field
-    assert user.utm_attribution == told.utm_parameters
+        assert getattr(user, field) == getattr(sent, field), field
+    assert user.utm_attribution == sent.utm_parameters
     assert (user.user_type, user.lifetime_value, user.currency) == ("prospect", 0, "USD")
     assert user.created_at == user.updated_at
     links = {(link.kind, link.value): link for link in user.links}
     email = identity.vault.fingerprint("ada@example.org").hex()
     assert links.keys() == {("wordpress", "42"), ("email", email), ("session", "s-9f8e7d6c"), ("anonymous", "a-1b2c3d4e")}
     assert {link.evidence for link in user.links} == {"registration"}
-    assert all(link.leads_here and link.linked_at == told.timestamp for link in user.links)
+    assert all(link.leads_here and link.linked_at == sent.timestamp for link in user.links)
 
 
 async def test_200_registrations_of_one_person_at_once_are_one_user(identity: Identity) -> None:
@@ -227,15 +227,15 @@ async def test_200_registrations_of_one_person_at_once_are_one_user(identity: Id
     assert await identity.users() == 1
 
 
-async def test_20_persons_told_by_eight_senders_in_random_order_are_20_persons(identity: Identity) -> None:
-    def tellings(number: int) -> list[dict[str, Any]]:
+async def test_20_persons_registered_by_eight_senders_in_random_order_are_20_persons(identity: Identity) -> None:
+    def registrations(number: int) -> list[dict[str, Any]]:
         wordpress, email, session = {"wordpress_id": str(number)}, {"email": f"p{number}@example.org"}, {"session_id": f"s{number}"}
         return [{**(wordpress if number % 2 else email), **session}, {**wordpress, **email, "first_name": f"P{number}"}]
 
-    told = [telling for number in range(1, 21) for telling in tellings(number)]
+    users = [user for number in range(1, 21) for user in registrations(number)]
 
     async def sender(seed: int) -> None:
-        for user in random.Random(seed).sample(told, len(told)):  # noqa: S311
+        for user in random.Random(seed).sample(users, len(users)):  # noqa: S311
             await identity.register(**user)
 
     await asyncio.gather(*(sender(seed) for seed in range(8)))
@@ -295,7 +295,7 @@ async def test_an_address_moves_between_wordpress_users_and_never_joins_them(ide
     assert (await identity.by_email("shared@example.org")).user_id == back.user_id == one.user_id
 
 
-async def test_what_an_administrator_separated_no_registration_joins_again(identity: Identity) -> None:
+async def test_no_registration_merges_what_an_administrator_has_unmerged(identity: Identity) -> None:
     lead = await identity.register(email="ada@example.org", timestamp=at(0))
     account = await identity.register(wordpress_id="1", timestamp=at(1))
     await identity.register(wordpress_id="1", email="ada@example.org", timestamp=at(2))
@@ -305,13 +305,13 @@ async def test_what_an_administrator_separated_no_registration_joins_again(ident
     assert (await identity.get(lead.user_id)).user_id == lead.user_id
 
 
-async def test_a_visit_is_the_users_it_was_first_seen_with(identity: Identity) -> None:
+async def test_a_session_belongs_to_the_user_it_was_first_seen_with(identity: Identity) -> None:
     """A family's computer: both register, in one session and under one anonymous id, and stay two persons."""
-    visit = {"session_id": "s", "anonymous_id": "a"}
-    mother = await identity.register(wordpress_id="1", **visit, timestamp=at(10))
-    child = await identity.register(wordpress_id="2", **visit, timestamp=at(20))
+    browser = {"session_id": "s", "anonymous_id": "a"}
+    mother = await identity.register(wordpress_id="1", **browser, timestamp=at(10))
+    child = await identity.register(wordpress_id="2", **browser, timestamp=at(20))
     assert mother.user_id != child.user_id
-    answer = await identity.identify(user_id="2", **visit, timestamp=at(30))
+    answer = await identity.identify(user_id="2", **browser, timestamp=at(30))
     assert (answer.success, answer.user_id) == (False, child.user_id)
     assert await identity.person("session:s") == await identity.person("anonymous:a") == mother.user_id
     assert {link.kind: link.leads_here for link in (await identity.get("2")).links} == {
@@ -323,7 +323,7 @@ async def test_a_visit_is_the_users_it_was_first_seen_with(identity: Identity) -
     assert (earlier.success, await identity.person("session:s")) == (True, child.user_id)
 
 
-async def test_a_name_that_too_many_share_leads_to_nobody(identity: Identity) -> None:
+async def test_a_session_that_too_many_persons_share_leads_to_none_of_them(identity: Identity) -> None:
     answers = [await identity.identify(user_id=str(number), session_id="library", timestamp=at(number)) for number in range(1, SHARED + 2)]
     assert [answer.success for answer in answers] == [True, *[False] * SHARED]
     assert await identity.person("session:library") == ""
@@ -348,7 +348,7 @@ BLOCKED = [
 ]
 
 
-async def test_what_stands_where_a_name_is_missing_leads_to_nobody(identity: Identity) -> None:
+async def test_a_word_in_place_of_a_missing_id_leads_to_no_person(identity: Identity) -> None:
     for value in BLOCKED:
         assert not (await identity.identify(user_id="1", session_id=value, anonymous_id="a")).success, value
         assert not (await identity.identify(user_id="1", anonymous_id=value)).success, value
@@ -380,18 +380,18 @@ async def test_of_two_writers_of_a_field_the_later_wins_whatever_arrives_first(i
         assert MessageToDict(user.preferences) == {"x": 3, "y": 2, "z": {"deep": [1]}}
 
 
-async def test_an_update_changes_every_field_it_tells(identity: Identity) -> None:
+async def test_an_update_changes_every_field_it_states(identity: Identity) -> None:
     await identity.register(**payload("RegisterUser"))
     assert set(payload("UpdateUser")) == set(pb.UserUpdate.DESCRIPTOR.fields_by_name)
     user = await identity.update("42", **payload("UpdateUser"))
-    told = ParseDict(payload("UpdateUser"), pb.UserUpdate())
-    assert (user.email, user.first_name, user.last_name, user.last_login) == (told.email, told.first_name, told.last_name, told.last_login)
+    sent = ParseDict(payload("UpdateUser"), pb.UserUpdate())
+    assert (user.email, user.first_name, user.last_name, user.last_login) == (sent.email, sent.first_name, sent.last_name, sent.last_login)
     assert MessageToDict(user.preferences) == {"language": "fr", "topics": ["exam", "course"]}
     assert {each.list: each.subscribed for each in user.email_subscriptions} == {"newsletter": True, "offers": True}
     assert (await identity.by_email("ada@example.org")).user_id == user.user_id, "the address before still leads here"
 
 
-async def test_an_update_to_anothers_address_is_a_conflict(identity: Identity) -> None:
+async def test_an_update_to_the_address_of_another_person_is_a_conflict(identity: Identity) -> None:
     await identity.register(wordpress_id="1", email="ada@example.org", timestamp=at(0))
     await identity.register(wordpress_id="2", email="ben@example.org", timestamp=at(0))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -406,7 +406,7 @@ async def test_an_update_to_anothers_address_is_a_conflict(identity: Identity) -
 async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
     await identity.register(wordpress_id="1", email="ada@example.org", first_name="Ada", session_id="s1", timestamp=at(0))
     lead = await identity.register(
-        email="ada@work.example", preferences={"x": 1}, session_id="s2", utm_parameters={"source": "news"}, timestamp=at(5)
+        email="ada@work.example", preferences={"x": 1}, session_id="s2", utm_parameters={"source": "newsletter"}, timestamp=at(5)
     )
     await identity.sold({"number": 1, "user_id": "1"}, {"number": 2, "email": "ada@work.example", "net": "0.10"})
     before = [await identity.get("1"), await identity.get(lead.user_id)]
@@ -415,7 +415,7 @@ async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
     assert (merged.success, merged.user_id, merged.duplicate) == (True, before[0].user_id, False)
     person = await identity.get(lead.user_id)
     assert (person.user_id, person.lifetime_value, person.first_name) == (before[0].user_id, 199.1, "Ada")
-    assert (list(person.merged_user_ids), person.utm_attribution.source) == ([lead.user_id], "news")
+    assert (list(person.merged_user_ids), person.utm_attribution.source) == ([lead.user_id], "newsletter")
     assert await identity.person("session:s2") == person.user_id
     assert (await identity.merge("1", lead.user_id)).duplicate
     undone = await identity.unmerge("1", lead.user_id)
@@ -427,7 +427,7 @@ async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
     assert after == before
 
 
-async def test_merges_that_may_not_be_are_refused(identity: Identity) -> None:
+async def test_merges_that_are_not_allowed_are_refused(identity: Identity) -> None:
     one = await identity.register(wordpress_id="1")
     await identity.register(wordpress_id="2")
     lead = await identity.register(email="lead@example.org")
@@ -454,7 +454,7 @@ async def test_merges_that_may_not_be_are_refused(identity: Identity) -> None:
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_persons_of_several_users_merge_and_come_apart_at_the_same_edge(identity: Identity) -> None:
+async def test_persons_of_several_users_merge_and_unmerge_at_the_same_link(identity: Identity) -> None:
     ids = [(await identity.register(email=f"u{number}@example.org", session_id=f"s{number}")).user_id for number in range(4)]
     await identity.merge(ids[0], ids[1])
     await identity.merge(ids[2], ids[3])
@@ -465,8 +465,22 @@ async def test_persons_of_several_users_merge_and_come_apart_at_the_same_edge(id
     assert [await identity.person(f"session:s{number}") for number in range(4)] == [ids[0], ids[0], ids[2], ids[2]]
 
 
-async def test_a_lead_is_known_by_its_address_with_the_visit_it_came_in(identity: Identity) -> None:
-    campaign = {"channel": "CHANNEL_CAMPAIGN", "traffic_source": "news", "traffic_medium": "email", "campaign": "spring"}
+async def test_merges_at_once_among_registrations_all_take_effect(identity: Identity) -> None:
+    numbers = range(1, 13)
+    leads = [(await identity.register(email=f"u{number}@example.org", session_id=f"s{number}")).user_id for number in numbers]
+    accounts = [(await identity.register(wordpress_id=str(number))).user_id for number in numbers]
+    await asyncio.gather(
+        *(identity.merge(str(number), lead) for number, lead in zip(numbers, leads[:6], strict=False)),
+        *(identity.register(wordpress_id=str(number), email=f"u{number}@example.org") for number in numbers[6:]),
+        *(identity.register(wordpress_id=str(number), session_id=f"t{number}") for number in numbers),
+    )
+    for number, lead, account in zip(numbers, leads, accounts, strict=True):
+        assert await identity.person(f"session:s{number}") == await identity.person(f"session:t{number}") == account
+        assert list((await identity.get(lead)).merged_user_ids) == [lead]
+
+
+async def test_a_lead_is_known_by_its_address_with_the_session_it_came_in(identity: Identity) -> None:
+    campaign = {"channel": "CHANNEL_CAMPAIGN", "traffic_source": "newsletter", "traffic_medium": "email", "campaign": "spring"}
     await identity.saw(
         {"session_id": "s", "enrichment": campaign, "scope": "track"},
         {"session_id": "s", "utm_parameters": {"source": "second"}},
@@ -475,7 +489,7 @@ async def test_a_lead_is_known_by_its_address_with_the_visit_it_came_in(identity
     )
     user = await identity.by_email("ada@example.org")
     assert (user.email.lower(), user.user_type, user.wordpress_id) == ("ada@example.org", "lead", 0)
-    assert MessageToDict(user.utm_attribution) == {"source": "news", "medium": "email", "campaign": "spring"}
+    assert MessageToDict(user.utm_attribution) == {"source": "newsletter", "medium": "email", "campaign": "spring"}
     assert {(link.value, link.evidence, link.leads_here) for link in user.links if link.kind == "session"} == {
         ("s", "event", True),
         ("t", "event", True),
@@ -484,11 +498,11 @@ async def test_a_lead_is_known_by_its_address_with_the_visit_it_came_in(identity
     registered = await identity.register(wordpress_id="1", email="ada@example.org", utm_parameters={"source": "late"})
     assert (registered.user_id, registered.created) == (user.user_id, False)
     again = await identity.get("1")
-    assert (again.user_type, again.utm_attribution.source) == ("lead", "news")
+    assert (again.user_type, again.utm_attribution.source) == ("lead", "newsletter")
 
 
 @pytest.mark.parametrize("user_id", ["0", "null", "no-such-user"])
-async def test_a_lead_of_a_user_that_is_none_is_known_by_its_address(identity: Identity, user_id: str) -> None:
+async def test_a_lead_without_an_existing_user_is_known_by_its_address(identity: Identity, user_id: str) -> None:
     await identity.saw({"session_id": "s", "user_id": user_id, "event_type": "lead_capture", "email": "ada@example.org"})
     lead = await identity.by_email("ada@example.org")
     assert (lead.user_type, await identity.person("session:s"), await identity.users()) == ("lead", lead.user_id, 1)
@@ -500,7 +514,7 @@ async def test_a_lead_of_a_known_user_is_that_users(identity: Identity) -> None:
     assert await identity.person(subject_of(email_hash=identity.vault.fingerprint("ada@example.org"))) == ""
 
 
-async def test_what_a_browser_or_a_crawler_says_of_a_person_is_no_evidence(identity: Identity) -> None:
+async def test_what_a_browser_or_a_crawler_states_of_a_person_is_no_evidence(identity: Identity) -> None:
     await identity.saw(
         {"session_id": "s", "event_type": "lead_capture", "email": "ada@example.org", "scope": "track"},
         {"session_id": "s", "user_id": "42", "scope": "track"},
@@ -513,7 +527,7 @@ async def test_what_a_browser_or_a_crawler_says_of_a_person_is_no_evidence(ident
     assert await identity.person("session:s") == ""
 
 
-async def test_events_of_known_users_join_their_visits_and_tell_of_logins_and_lists(identity: Identity) -> None:
+async def test_events_of_known_users_link_their_sessions_and_report_logins_and_lists(identity: Identity) -> None:
     known = await identity.register(wordpress_id="1", email="ada@example.org", timestamp=at(0))
     await identity.saw(
         {"session_id": "a", "user_id": "1"},
@@ -540,7 +554,7 @@ async def test_a_lead_from_history_gets_its_address_later(identity: Identity) ->
     assert (await identity.by_email("ada@example.org")).email == "ada@example.org"
 
 
-async def test_page_views_of_known_visits_write_and_tell_nothing(identity: Identity) -> None:
+async def test_page_views_of_known_sessions_write_and_publish_nothing(identity: Identity) -> None:
     await identity.saw(*({"session_id": f"s{n % 5}", "user_id": str(n % 5 + 1)} for n in range(50)))
     changes = await identity.history()
     await identity.saw(*({"session_id": f"s{n % 5}", "user_id": str(n % 5 + 1), "timestamp": at(100 + n)} for n in range(50)))
@@ -548,8 +562,8 @@ async def test_page_views_of_known_visits_write_and_tell_nothing(identity: Ident
     assert await identity.users() == 5
 
 
-async def test_lifetime_value_is_exact_whatever_order_it_is_told_in(identity: Identity) -> None:
-    """Orders under each name of a person, told before and after the person is known, refunds among them, and told again."""
+async def test_lifetime_value_is_exact_in_whatever_order_it_is_reported(identity: Identity) -> None:
+    """Orders under each identifier of a person, reported before and after the person is known, refunds among them, and again."""
     orders: list[dict[str, Any]] = [
         {"number": 1, "net": "199.00", "user_id": "1"},
         {"number": 2, "net": "0.10", "email": "ada@example.org", "session_id": "s1"},
@@ -566,8 +580,8 @@ async def test_lifetime_value_is_exact_whatever_order_it_is_told_in(identity: Id
     await identity.relay()
 
     async def value() -> Decimal:
-        told = [change.user for change in await identity.history() if change.HasField("user")]
-        return sum((Decimal(user.lifetime_value) for user in told), Decimal(0))
+        users = [change.user for change in await identity.history() if change.HasField("user")]
+        return sum((Decimal(user.lifetime_value) for user in users), Decimal(0))
 
     assert (await value(), (await identity.get("1")).lifetime_value) == (Decimal("199.30"), 199.3)
     before = await identity.history()
@@ -605,7 +619,7 @@ async def test_a_guest_who_registers_later_brings_what_was_bought(identity: Iden
     assert (await identity.get("5")).lifetime_value == 199
 
 
-async def test_what_a_visit_bought_moves_with_the_visit(identity: Identity) -> None:
+async def test_what_was_bought_in_a_session_moves_with_the_session(identity: Identity) -> None:
     async def values() -> list[float]:
         return [(await identity.get(number)).lifetime_value for number in "12"]
 
@@ -619,7 +633,7 @@ async def test_what_a_visit_bought_moves_with_the_visit(identity: Identity) -> N
     assert await values() == [0, 200]
 
 
-async def test_what_was_bought_under_a_name_that_many_share_counts_while_it_leads_to_somebody(identity: Identity) -> None:
+async def test_what_was_bought_in_a_shared_session_counts_while_it_leads_to_a_person(identity: Identity) -> None:
     await identity.sold({"session_id": "library"})
     leads = [
         await identity.register(email=f"u{number}@example.org", session_id="library", timestamp=at(number)) for number in range(SHARED)
@@ -636,27 +650,27 @@ async def test_what_was_bought_under_a_name_that_many_share_counts_while_it_lead
 
 async def test_purchases_of_one_person_from_two_partitions_at_once_all_count(identity: Identity) -> None:
     await identity.register(wordpress_id="1", email="ada@example.org")
-    told = [identity.purchase(number, "1.00", user_id="1") for number in range(40)]
-    await identity.put("purchases", *((message.purchase_id, message) for message in told))
+    messages = [identity.purchase(number, "1.00", user_id="1") for number in range(40)]
+    await identity.put("purchases", *((message.purchase_id, message) for message in messages))
     registering = [identity.register(wordpress_id="1", email="ada@example.org", session_id=f"s{n}") for n in range(20)]
     await asyncio.gather(identity.follow("purchases"), *registering)
     await asyncio.gather(*(identity.consumers["purchases"].step(p, block_ms=1) for p in range(identity.partitions)))
     assert (await identity.get("1")).lifetime_value == 40
 
 
-async def test_what_is_committed_is_published_once_by_whoever_comes_next(identity: Identity) -> None:
+async def test_what_is_committed_is_published_once_by_the_next_relay(identity: Identity) -> None:
     """A process dies between commit and publish: its rows are there, and the next relay brings them to the topic, once."""
     await identity.register(wordpress_id="1", email="ada@example.org", session_id="s")
     assert await identity.published() == []
     await identity.relay()
-    told = await identity.published()
+    published = await identity.published()
     await asyncio.gather(identity.relay(), identity.relay())
-    assert await identity.published() == told
-    assert sorted(change.WhichOneof("change") or "" for change in told) == ["alias", "alias", "alias", "user"]
-    assert sorted(str(change) for change in await identity.history()) == sorted(str(change) for change in told)
+    assert await identity.published() == published
+    assert sorted(change.WhichOneof("change") or "" for change in published) == ["alias", "alias", "alias", "user"]
+    assert sorted(str(change) for change in await identity.history()) == sorted(str(change) for change in published)
 
 
-async def test_history_and_topic_tell_the_same_truth(identity: Identity) -> None:
+async def test_history_and_topic_state_the_same(identity: Identity) -> None:
     lead = await identity.register(email="lead@example.org", session_id="s")
     await identity.register(wordpress_id="1")
     await identity.merge("1", lead.user_id)
@@ -741,7 +755,7 @@ async def test_preferences_never_grow_beyond_their_bounds(identity: Identity) ->
     assert list((await identity.get("1")).preferences) == ["a"]
 
 
-async def test_nobody_is_not_found(identity: Identity) -> None:
+async def test_an_unknown_user_is_not_found(identity: Identity) -> None:
     await identity.register(wordpress_id="1")
     calls: list[Call] = [
         lambda it: it.get("2"),

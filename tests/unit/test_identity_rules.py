@@ -112,10 +112,10 @@ def test_an_event_without_identifiers_is_no_observation() -> None:
     page_view = EventStored(scope="site")
     page_view.event.session_id = "s"
     assert observe_event(page_view) is None
-    page_view.event.utm_parameters.source = "news"
+    page_view.event.utm_parameters.source = "newsletter"
     seen = observe_event(page_view)
     assert seen is not None
-    assert (seen.identifiers, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "news"})))
+    assert (seen.identifiers, seen.campaign) == ([], ("session:s", Campaign(datetime(1970, 1, 1, tzinfo=UTC), {"source": "newsletter"})))
     page_view.event.session_id = "null"
     assert observe_event(page_view) is None
 

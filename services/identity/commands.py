@@ -41,7 +41,7 @@ class Command(Protocol):
 
     @property
     def identifiers(self) -> Collection[str]:
-        """What it looks up, so that commands applied together do so once; also those whose suppression it asks for."""
+        """The identifiers it needs loaded, with their suppressions; those of commands applied together are loaded at once."""
         ...
 
     async def apply(self, graph: Graph, suppressed: Suppressed, /) -> Applied:
@@ -70,7 +70,7 @@ class RegisterUser:
 
     @property
     def identifiers(self) -> Collection[str]:
-        """Those of the registration."""
+        """The identifiers of the registration."""
         return self.registration.identifiers
 
     async def apply(self, graph: Graph, suppressed: Suppressed) -> Applied:
@@ -112,7 +112,7 @@ class IdentifyUser:
 
     @property
     def identifiers(self) -> Collection[str]:
-        """That of the user and those of the browser."""
+        """The identifiers of the user and the browser."""
         return [self.user, *self.browser]
 
     async def apply(self, graph: Graph, suppressed: Suppressed) -> Applied:
@@ -145,7 +145,7 @@ class UpdateUser:
 
     @property
     def identifiers(self) -> Collection[str]:
-        """That of the address."""
+        """The identifier of the address."""
         return [self._email]
 
     async def apply(self, graph: Graph, suppressed: Suppressed) -> Applied:
@@ -181,7 +181,7 @@ class MergeUsers:
 
     @property
     def identifiers(self) -> Collection[str]:
-        """None: the links of users need not be looked up together with those of other commands."""
+        """None: it loads the two users itself."""
         return ()
 
     async def apply(self, graph: Graph, _: Suppressed) -> Applied:
@@ -212,7 +212,7 @@ class UnmergeUsers:
 
     @property
     def identifiers(self) -> Collection[str]:
-        """None: the links of users need not be looked up together with those of other commands."""
+        """None: it loads the two users itself."""
         return ()
 
     async def apply(self, graph: Graph, _: Suppressed) -> Applied:
@@ -233,12 +233,12 @@ class UnmergeUsers:
 
 
 def unknown_user(field: str) -> NotFound:
-    """The refusal of a request whose field contains no user that exists."""
+    """Returns the refusal of a request whose field contains no user that exists."""
     return NotFound(f"{field}: there is no such user")
 
 
 async def _registered_user(graph: Graph, registration: Registration) -> str:
-    """The user that a registration is about; empty for a new one. Merges the person of its address where it may."""
+    """Returns the user that a registration is about; empty for a new one. Merges the person of its address where it may."""
     by_account, by_email = graph.links.owner(registration.account), graph.links.owner(registration.email)
     if not by_email:
         return by_account
@@ -252,7 +252,7 @@ async def _registered_user(graph: Graph, registration: Registration) -> str:
 
 
 async def _merge_lead(graph: Graph, account: str, lead: str) -> None:
-    """Merges the person of an address into that of a WordPress user, if that may be and no administrator has separated them."""
+    """Merges the person of an address into that of a WordPress user, if allowed and not undone before by an administrator."""
     if account == lead:
         return
     users = await graph.wordpress_ids(account)

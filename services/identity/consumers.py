@@ -68,14 +68,14 @@ class FollowPurchases:
 async def _changed_orders(
     identities: Identities, purchases: Sequence[PurchaseObservation]
 ) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The orders that differ from those stored: each as stored, and as reported. A new one is as reported in both."""
+    """Returns the orders that differ from those stored: each as stored, and as reported. A new order is as reported in both."""
     newest = {each.order["purchase_id"]: each.order for each in purchases}
     stored = await identities.orders(newest)
     return [(stored.get(key, order), order) for key, order in newest.items() if stored.get(key) != order]
 
 
 async def _changing(identities: Identities, observations: Sequence[IdentityObservation]) -> Sequence[IdentityObservation]:
-    """Those observations that may change the graph, as it is without its lock."""
+    """Returns the observations that may change the graph, which is read without its lock."""
     links = await identities.committed_links({identifier for each in observations for identifier in each.linked_identifiers})
     campaigns = await identities.campaigns({each.campaign.identifier for each in observations if each.campaign})
     return [each for each in observations if each.changes_graph(links, campaigns)]
@@ -93,7 +93,7 @@ async def _apply(graph: Graph, observations: Sequence[IdentityObservation]) -> N
 
 
 async def _observed_user(graph: Graph, observation: IdentityObservation, identifier: str) -> UserRow:
-    """The user of an identifier, who is created if there is none, with the address that was seen."""
+    """Returns the user of an identifier with the address that was seen; creates the user if there is none."""
     owner = graph.links.owner(identifier)
     row = await graph.users.get(owner) if owner else graph.create_user(identifier, observation.at, observation.evidence)
     address = observation.address

@@ -11,7 +11,7 @@ from services.identity.profiles import Subscription
 
 
 class PendingFacts:
-    """Facts that are yet to be written."""
+    """Facts that have yet to be written."""
 
     def __init__(self) -> None:
         self._campaigns: dict[str, Campaign] = {}
@@ -25,7 +25,7 @@ class PendingFacts:
 
     @property
     def subscribers(self) -> set[str]:
-        """The users that mailing lists were reported of."""
+        """The users whose mailing lists were reported."""
         return {user_id for user_id, _ in self._subscriptions}
 
     @property
@@ -34,23 +34,23 @@ class PendingFacts:
         return list(self._orders.values())
 
     def add_campaign(self, identifier: str, campaign: Campaign) -> None:
-        """Reports a campaign seen with an identifier; the first one counts."""
+        """Adds a campaign seen with an identifier; the earliest counts."""
         known = self._campaigns.get(identifier)
         if known is None or campaign.at < known.at:
             self._campaigns[identifier] = campaign
 
     def add_order(self, fields: Mapping[str, Any]) -> None:
-        """Reports the row of an order; the last one counts."""
+        """Adds the row of an order; the one reported last counts."""
         self._orders[fields["purchase_id"]] = fields
 
     def add_subscription(self, user_id: str, subscription: Subscription) -> None:
-        """Reports that a user chose or left a mailing list; the latest choice counts."""
+        """Adds that a user chose or left a mailing list; the latest choice counts."""
         known = self._subscriptions.get((user_id, subscription.list))
         if known is None or subscription.changed_at >= known.changed_at:
             self._subscriptions[user_id, subscription.list] = subscription
 
     def first_campaigns(self, stored: Mapping[str, datetime]) -> dict[str, Campaign]:
-        """The campaigns earlier than those stored, by identifier."""
+        """Returns the campaigns earlier than those stored, by identifier."""
         return {
             identifier: campaign
             for identifier, campaign in self._campaigns.items()
@@ -58,11 +58,11 @@ class PendingFacts:
         }
 
     def newer_subscriptions(self, stored: Mapping[tuple[str, str], Subscription]) -> dict[tuple[str, str], Subscription]:
-        """The choices later than those stored, by user and list; of two at the same time, the one reported last counts."""
+        """Returns the choices later than those stored, by user and list; of two at the same time, the one reported last counts."""
         return {key: choice for key, choice in self._subscriptions.items() if _replaces(choice, stored.get(key))}
 
     def clear(self) -> None:
-        """Forgets what has been written."""
+        """Removes what has been written."""
         self._campaigns.clear()
         self._orders.clear()
         self._subscriptions.clear()

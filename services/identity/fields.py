@@ -13,19 +13,19 @@ _Value = TypeVar("_Value")
 
 
 def microseconds(at: datetime) -> int:
-    """Microseconds since 1970, as which the times of fields are stored."""
+    """Returns a time in microseconds since 1970, the unit in which the times of fields are stored."""
     return (at - _EPOCH) // _MICROSECOND
 
 
 def wins(times: Mapping[str, int], field: str, at: datetime) -> bool:
-    """True when a value written at a time replaces the one a field has."""
+    """Returns True when a value written at a time replaces the one a field has."""
     return microseconds(at) >= times.get(field, microseconds(at))
 
 
 def apply_preferences(
     values: Mapping[str, _Value], times: Mapping[str, int], changes: Mapping[str, _Value | None], at: datetime
 ) -> tuple[dict[str, _Value], dict[str, int]]:
-    """Preferences and the times of all fields, after some preferences were written at a time.
+    """Returns the preferences and the times of all fields, after some preferences were written.
 
     Args:
         values: the preferences before.
@@ -47,7 +47,7 @@ def apply_preferences(
 
 
 def combine_preferences(users: Sequence[tuple[Mapping[str, _Value], Mapping[str, int]]]) -> dict[str, _Value]:
-    """The preferences of a person: each as it was last written with any of its users. Of writers at the same time, the first user wins."""
+    """Returns the preferences of a person: each as last written with any of its users. At equal times, the first user wins."""
     last: dict[str, tuple[int, Mapping[str, _Value]]] = {}
     for values, times in users:
         for field, time in times.items():

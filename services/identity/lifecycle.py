@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What matters of an order for the lifecycle stage of its buyer."""
+    """The part of an order that decides the lifecycle stage of its buyer."""
 
     net: Decimal
     """Paid less refunded in the base currency."""
@@ -38,7 +38,7 @@ class LifecycleStage:
 
 
 def lifecycle_stage(*, is_lead: bool, orders: Iterable[Order], campaigns: Iterable[Campaign]) -> LifecycleStage:
-    """The stage of a person. It does not depend on the order in which its facts arrived.
+    """Returns the stage of a person. It does not depend on the order in which the facts arrived.
 
     Args:
         is_lead: the person has left its e-mail address.
@@ -52,7 +52,7 @@ def lifecycle_stage(*, is_lead: bool, orders: Iterable[Order], campaigns: Iterab
 
 
 def _user_type(orders: Sequence[Order], *, is_lead: bool) -> str:
-    """A paid membership makes a subscriber, any paid order a customer, and an address a lead. Refunds change none of it."""
+    """Returns the type: a paid membership makes a subscriber, any paid order a customer, and an address a lead. Refunds do not count."""
     if any(order.paid and order.membership for order in orders):
         return "subscriber"
     if any(order.paid for order in orders):

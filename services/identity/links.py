@@ -19,7 +19,7 @@ _WORDPRESS_IDS: Final = 2**63
 
 
 class Evidence(Enum):
-    """What states that a link or a merge is true."""
+    """The source of a link or a merge."""
 
     REGISTRATION = "registration"
     IDENTIFY = "identify"
@@ -53,7 +53,7 @@ class Links:
         self._user_ids: set[str] = set()
 
     def missing(self, identifiers: Iterable[str]) -> set[str]:
-        """Those of some identifiers whose links are yet to be loaded."""
+        """Returns the identifiers whose links have yet to be loaded."""
         return {each for each in identifiers if each and not each.startswith(USER)} - self._links.keys()
 
     def load(self, identifiers: Iterable[str], links: Iterable[Link]) -> None:
@@ -68,19 +68,19 @@ class Links:
         self._user_ids.update(user_ids)
 
     def owner(self, identifier: str) -> str:
-        """The user that an identifier leads to: the first it was seen with. Empty for none."""
+        """Returns the user that an identifier leads to, the first it was seen with; empty for none."""
         if identifier.startswith(USER):
             user_id = identifier.removeprefix(USER)
             return user_id if user_id in self._user_ids else ""
         return next(iter(self.users_seen_with(identifier)), "")
 
     def users_seen_with(self, identifier: str) -> Sequence[str]:
-        """The users linked with an identifier, the earliest first."""
+        """Returns the users linked with an identifier, the earliest first."""
         links = [link for link in self._links.get(identifier, {}).values() if not link.withdrawn]
         return [link.user_id for link in sorted(links, key=lambda link: (link.linked_at, link.user_id))]
 
     def adds(self, identifier: str, user_id: str, at: datetime) -> bool:
-        """True when a link would change the graph: there is none that is as old, and the identifier does not stand for a missing value."""
+        """Returns True when a link would change the graph: there is none as old, and the id is not a word for a missing one."""
         if names_nobody(identifier.partition(":")[2]):
             return False
         link = self._links.get(identifier, {}).get(user_id)
@@ -91,27 +91,27 @@ class Links:
         self._links.setdefault(link.identifier, {})[link.user_id] = link
 
     def withdrawn(self, identifier: str, user_id: str) -> Link:
-        """A link as it is once withdrawn."""
+        """Returns a link in its withdrawn state."""
         return replace(self._links[identifier][user_id], withdrawn=True)
 
 
 def user_identifier(user_id: str) -> str:
-    """The identifier of a user."""
+    """Returns the identifier of a user."""
     return f"{USER}{user_id}"
 
 
 def user_ids_in(identifiers: Iterable[str]) -> set[str]:
-    """The ids of users that identifiers contain."""
+    """Returns the ids in identifiers of kind `user:`."""
     return {each.removeprefix(USER) for each in identifiers if each.startswith(USER)}
 
 
 def browser_identifiers(session_id: str, anonymous_id: str) -> list[str]:
-    """The identifiers of a session and a visitor, without those that are missing."""
+    """Returns the identifiers of a session and a visitor, without missing ones."""
     return [each for each in (subject_of(session_id=session_id), subject_of(anonymous_id=anonymous_id)) if each]
 
 
 def wordpress_id_of(identifier: str) -> int | None:
-    """The WordPress user of an identifier; None for an identifier of another kind, or a number that no user can have."""
+    """Returns the WordPress id in an identifier; None for another kind, or a number that no user can have."""
     kind, _, digits = identifier.partition(":")
     if kind != "wordpress" or not 0 < int(digits) < _WORDPRESS_IDS:
         return None
@@ -119,12 +119,12 @@ def wordpress_id_of(identifier: str) -> int | None:
 
 
 def may_create_user(identifier: str) -> bool:
-    """True when an identifier that leads to no user creates one: an address, or a WordPress user."""
+    """Returns True for an identifier that creates a user when it leads to none: an address, or a WordPress user."""
     return identifier.startswith("email:") or wordpress_id_of(identifier) is not None
 
 
 def affected_by_merge(user_ids: Collection[str], identifiers: Iterable[str]) -> set[str]:
-    """The identifiers that may lead to another person once two persons become one, or two again.
+    """Returns the identifiers that may lead to another person after two persons are merged, or unmerged.
 
     An identifier that several persons share counts as well: how many share it decides whether it leads to any.
 

@@ -14,14 +14,14 @@ WordPressIds: TypeAlias = Mapping[str, int | None]
 
 
 class MergeRefusal(Enum):
-    """Why two persons may not be merged; the value is the text of the answer."""
+    """Why two persons may not be merged; the value is the text of the response."""
 
     TOO_MANY_USERS = f"a person may not be more than {LARGEST_PERSON} users"
     DIFFERENT_WORDPRESS_USERS = "the users have different WordPress ids"
 
 
 def merge_refusal(one: WordPressIds, other: WordPressIds) -> MergeRefusal | None:
-    """Why two persons may not be merged; None when they may."""
+    """Returns why two persons may not be merged; None when they may."""
     if len(one) + len(other) > LARGEST_PERSON:
         return MergeRefusal.TOO_MANY_USERS
     if len({number for number in (*one.values(), *other.values()) if number is not None}) > 1:
@@ -30,10 +30,10 @@ def merge_refusal(one: WordPressIds, other: WordPressIds) -> MergeRefusal | None
 
 
 def registration_may_merge(account: WordPressIds, lead: WordPressIds) -> bool:
-    """True when a registration is evidence enough to merge the person of its e-mail address into that of its WordPress user."""
+    """Returns True when a registration is evidence enough to merge the person of its e-mail address into that of its WordPress user."""
     return not any(lead.values()) and merge_refusal(account, lead) is None
 
 
 def may_become(person: WordPressIds, wordpress_id: int) -> bool:
-    """True when none of a person's users is another WordPress user."""
+    """Returns True when none of a person's users is another WordPress user."""
     return all(number in (None, wordpress_id) for number in person.values())

@@ -24,7 +24,7 @@ NAME_CONTEXT: Final = "name"
 
 
 def change_key(change: change_pb2.IdentityChanged) -> str:
-    """The key under which a change is published: its newest message states all there is to know of it."""
+    """Returns the key under which a change is published; the newest message of a key is its whole state."""
     alias, merge, user = change.alias, change.merge, change.user
     if change.HasField("alias"):
         return f"alias {alias.subject} {alias.user_id}"
@@ -32,20 +32,20 @@ def change_key(change: change_pb2.IdentityChanged) -> str:
 
 
 def link_changed(link: Link) -> change_pb2.IdentityChanged:
-    """An identifier was linked with a user, or its link was withdrawn."""
+    """Returns the message of a link, withdrawn or not."""
     linked_at = _timestamp(link.linked_at)
     alias = change_pb2.AliasChanged(subject=link.identifier, user_id=link.user_id, linked_at=linked_at, withdrawn=link.withdrawn)
     return change_pb2.IdentityChanged(alias=alias)
 
 
 def merge_changed(merged_user_id: str, user_id: str, merged_at: datetime, *, undone: bool) -> change_pb2.IdentityChanged:
-    """A user was merged into another, or its merge was undone."""
+    """Returns the message of a merge, undone or not."""
     merge = change_pb2.MergeChanged(user_id=user_id, merged_user_id=merged_user_id, merged_at=_timestamp(merged_at), undone=undone)
     return change_pb2.IdentityChanged(merge=merge)
 
 
 def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
-    """What is known of a user without its personal values."""
+    """Returns the message of a user, without personal values."""
     user = change_pb2.UserChanged(
         user_id=row.id,
         wordpress_id=row.wordpress_id or 0,
@@ -67,7 +67,7 @@ def person(
     decryptor: Decryptor,
     currency: str,
 ) -> identity_pb2.User:
-    """A person, combined from all its users: each field as it was last written with any of them.
+    """Returns a person, combined from all its users: each field as it was last written with any of them.
 
     Args:
         rows: its users; the one that stands for the person first.

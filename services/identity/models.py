@@ -98,7 +98,7 @@ class SubscriptionRow(Base):
 
 
 class OrderRow(Base):
-    """What matters of an order for its buyer's lifecycle stage, as the topic `purchases` reports it."""
+    """The part of an order that decides its buyer's lifecycle stage, as reported by the topic `purchases`."""
 
     __tablename__ = "user_orders"
     __table_args__ = (Index("idx_user_orders_subject", "subject"),)
@@ -125,7 +125,7 @@ class CampaignRow(Base):
 
 
 class GraphLockRow(Base):
-    """The one row that is locked by each transaction that changes the identity graph."""
+    """A single row, locked by each transaction that changes the identity graph."""
 
     __tablename__ = "identity_graph"
 

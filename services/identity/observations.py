@@ -28,7 +28,7 @@ _DEFAULT_LIST: Final = "newsletter"
 
 
 class SeenCampaign(NamedTuple):
-    """A campaign, and the identifier by which it joins a person."""
+    """A campaign, and the identifier it was seen with."""
 
     identifier: str
     campaign: Campaign
@@ -36,7 +36,7 @@ class SeenCampaign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IdentityObservation:
-    """A person was seen: under which identifiers, and what is known of the person by it."""
+    """A person seen under some identifiers, and the facts stated with them."""
 
     at: datetime
     evidence: Evidence
@@ -54,7 +54,7 @@ class IdentityObservation:
 
     @property
     def identifiers(self) -> Sequence[str]:
-        """The identifiers that state who it was, the strongest first."""
+        """The identifiers of the person, the strongest first."""
         return [each for each in (self.user, self.address.identifier if self.address else "") if each]
 
     @property
@@ -73,7 +73,7 @@ class IdentityObservation:
         return self.lead or self.login or self.subscription is not None
 
     def unsuppressed(self, suppressed: Suppressed) -> IdentityObservation | None:
-        """What may be known of it: nothing where it was an erased person, and otherwise all but an erased person's identifiers."""
+        """Returns what may be kept of it: nothing of an erased person, and otherwise all but an erased person's identifiers."""
         gone = {each for each in self.all_identifiers if suppressed.holds(each, self.at)}
         if not gone:
             return self
@@ -87,11 +87,11 @@ class IdentityObservation:
         )
 
     def resolving_identifier(self, links: Links) -> str:
-        """The strongest identifier that leads to a user, or may create one; empty for none."""
+        """Returns the strongest identifier that leads to a user or creates one; empty for none."""
         return next((each for each in self.identifiers if links.owner(each) or may_create_user(each)), "")
 
     def changes_graph(self, links: Links, campaigns: Mapping[str, datetime]) -> bool:
-        """True when it may change something; most observations only repeat what is known.
+        """Returns True when it may change the graph; most observations only repeat what is known.
 
         Args:
             links: those of its identifiers.
@@ -127,7 +127,7 @@ class PurchaseObservation:
         return [self.order["subject"], *self.observation.all_identifiers]
 
     def unsuppressed(self, suppressed: Suppressed) -> PurchaseObservation | None:
-        """What may be known of it: nothing of an erased person's order, which is reported once more under its pseudonym."""
+        """Returns what may be kept of it: nothing of an erased person's order, which is reported once more under its pseudonym."""
         if suppressed.holds(self.order["subject"], self.observation.at):
             return None
         left = self.observation.unsuppressed(suppressed)
@@ -135,7 +135,7 @@ class PurchaseObservation:
 
 
 def observe_event(stored: event_pb2.EventStored) -> IdentityObservation | None:
-    """What an event states; None for nothing. A crawler's event, and what only a browser states of a person, are no evidence."""
+    """Returns what an event states; None for nothing. A crawler's event, and what only a browser states of a person, are no evidence."""
     if stored.enrichment.is_bot:
         return None
     event, at = stored.event, stored.event.timestamp.ToDatetime(UTC)
@@ -159,7 +159,7 @@ def observe_event(stored: event_pb2.EventStored) -> IdentityObservation | None:
 
 
 def observe_purchase(purchase: change_pb2.PurchaseChanged) -> PurchaseObservation:
-    """What an order states. An excluded one is no evidence of who its buyer is: staff order for others."""
+    """Returns what an order states. An excluded one is no evidence of its buyer: staff order for others."""
     address = Address(purchase.email_hash, purchase.sealed_email or None) if purchase.email_hash else None
     at = purchase.timestamp.ToDatetime(UTC)
     observation = IdentityObservation(at, Evidence.PURCHASE)
@@ -185,7 +185,7 @@ def _address(stored: event_pb2.EventStored) -> Address | None:
 
 
 def _campaign(stored: event_pb2.EventStored, identifier: str) -> SeenCampaign | None:
-    """The campaign of an event with the identifier by which it joins a person."""
+    """Returns the campaign of an event, seen with an identifier."""
     event, enrichment = stored.event, stored.enrichment
     if not identifier:
         return None

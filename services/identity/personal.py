@@ -10,7 +10,7 @@ from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, S
 
 
 def _forgotten(word: str, *columns: str) -> Tell:
-    """The key under which a row was published, whose message is removed from the topic's history."""
+    """Returns what gives the key of a row, whose message is removed from the topic's history."""
 
     def key(row: Row) -> tuple[str, None]:
         return " ".join((word, *(row[column] for column in columns))), None

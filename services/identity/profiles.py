@@ -72,11 +72,11 @@ class Registration:
 
     @property
     def identifiers(self) -> Sequence[str]:
-        """All identifiers, and empty ones."""
+        """All identifiers; a missing one is empty."""
         return [self.account, self.email, *self.browser]
 
     def unsuppressed(self, suppressed: Suppressed) -> Registration:
-        """The registration without sessions of erased persons.
+        """Returns the registration without sessions of erased persons.
 
         Raises:
             Conflict: it is an erased person's. A person comes back by registering anew, with another WordPress user; neither by

@@ -37,11 +37,11 @@ class Identities:
         await self._session.execute(select(GraphLockRow.id).with_for_update())
 
     async def suppressed(self, vault: Vault, identifiers: Collection[str]) -> Suppressed:
-        """Those of some identifiers whose person was erased."""
+        """Returns which of some identifiers belong to erased persons."""
         return await Suppressions(self._session).of(vault, identifiers)
 
     async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
-        """Users by their ids, as they are now."""
+        """Returns users by their ids, read anew."""
         rows: dict[str, UserRow] = {}
         for some in chunks(user_ids):
             query = select(UserRow).where(UserRow.id.in_(some)).execution_options(populate_existing=True)
@@ -53,7 +53,7 @@ class Identities:
         self._session.add(row)
 
     async def flush(self, now: datetime | None = None) -> None:
-        """Writes users that are new or changed; `now` becomes the time at which changed ones were updated."""
+        """Writes new and changed users; `now`, where given, becomes the time of update of the changed ones."""
         if now is not None:
             for row in self._session.dirty:
                 if isinstance(row, UserRow) and self._session.is_modified(row):
@@ -61,7 +61,7 @@ class Identities:
         await self._session.flush()
 
     async def links(self, identifiers: Collection[str]) -> Sequence[Link]:
-        """The links of identifiers, the withdrawn ones too."""
+        """Returns the links of identifiers, including withdrawn ones."""
         columns = (LinkRow.subject, LinkRow.user_id, LinkRow.linked_at, LinkRow.evidence, LinkRow.withdrawn)
         links: list[Link] = []
         for some in chunks(identifiers):
@@ -70,7 +70,7 @@ class Identities:
         return links
 
     async def committed_links(self, identifiers: Collection[str]) -> Links:
-        """The links of identifiers as read without the lock of the graph: another transaction may be changing them."""
+        """Returns the links of identifiers, read without the lock of the graph: another transaction may be changing them."""
         links = Links()
         links.load_users(await self.users(user_ids_in(identifiers)))
         missing = links.missing(identifiers)
@@ -78,12 +78,12 @@ class Identities:
         return links
 
     async def links_of(self, user_ids: Collection[str]) -> Sequence[LinkRow]:
-        """The links of users without the withdrawn ones; the first thousand by time."""
+        """Returns the links of users without withdrawn ones; the first thousand by time."""
         query = select(LinkRow).where(LinkRow.user_id.in_(sorted(user_ids)), LinkRow.withdrawn.is_(False))
         return (await self._session.scalars(query.order_by(LinkRow.linked_at, LinkRow.subject).limit(_MOST_LINKS))).all()
 
     async def identifiers_of(self, user_ids: Collection[str]) -> Sequence[str]:
-        """All identifiers that are or were linked with users."""
+        """Returns all identifiers that are or were linked with users."""
         return (await self._session.scalars(select(LinkRow.subject).where(LinkRow.user_id.in_(sorted(user_ids))))).all()
 
     async def write_links(self, links: Iterable[Link]) -> None:
@@ -91,7 +91,7 @@ class Identities:
         await self._write(LinkRow, map(_link_fields, links))
 
     async def merge(self, merged_user_id: str) -> MergeRow | None:
-        """The merge of a user into another, undone or not."""
+        """Returns the merge of a user into another, undone or not."""
         query = select(MergeRow).where(MergeRow.merged_user_id == merged_user_id).execution_options(populate_existing=True)
         return await self._session.scalar(query)
 
@@ -100,7 +100,7 @@ class Identities:
         await self._write(MergeRow, [fields])
 
     async def members(self, person_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """The users of persons; the user that stands for them comes first."""
+        """Returns the users of persons; the user that stands for the person comes first."""
         found: dict[str, list[str]] = defaultdict(list)
         for some in chunks(person_ids):
             query = select(persons.c.person_id, persons.c.subject).where(
@@ -111,7 +111,7 @@ class Identities:
         return {person: sorted(ids, key=lambda user: user != person) for person, ids in found.items()}
 
     async def orders_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Order]]:
-        """The orders of persons that count in figures."""
+        """Returns the orders of persons that count in figures."""
         found: dict[str, list[Order]] = defaultdict(list)
         columns = (persons.c.person_id, OrderRow.base_net_amount, OrderRow.paid, OrderRow.membership)
         for some in chunks(person_ids):
@@ -121,7 +121,7 @@ class Identities:
         return found
 
     async def campaigns_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Campaign]]:
-        """The campaigns of persons."""
+        """Returns the campaigns of persons."""
         found: dict[str, list[Campaign]] = defaultdict(list)
         columns = (persons.c.person_id, CampaignRow.at, CampaignRow.utm)
         for some in chunks(person_ids):
@@ -131,7 +131,7 @@ class Identities:
         return found
 
     async def campaigns(self, identifiers: Collection[str]) -> Mapping[str, datetime]:
-        """The times at which the campaigns stored of identifiers were seen."""
+        """Returns when the stored campaigns of identifiers were seen."""
         return {row.subject: row.at for row in await self._of(CampaignRow, CampaignRow.subject, identifiers)}
 
     async def write_campaigns(self, campaigns: Mapping[str, Campaign]) -> None:
@@ -139,7 +139,7 @@ class Identities:
         await self._write(CampaignRow, [{"subject": key, "at": each.at, "utm": dict(each.utm)} for key, each in campaigns.items()])
 
     async def orders(self, purchase_ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Orders as they were last reported, by their ids."""
+        """Returns orders as last reported, by their ids."""
         rows = await self._of(OrderRow, OrderRow.purchase_id, purchase_ids)
         return {row.purchase_id: {column.name: getattr(row, column.name) for column in OrderRow.__table__.columns} for row in rows}
 
@@ -148,7 +148,7 @@ class Identities:
         await self._write(OrderRow, rows)
 
     async def subscriptions(self, user_ids: Collection[str]) -> Mapping[tuple[str, str], Subscription]:
-        """The mailing lists of users, by user and list."""
+        """Returns the mailing lists of users, by user and list."""
         rows = await self._of(SubscriptionRow, SubscriptionRow.user_id, user_ids)
         return {(row.user_id, row.list): Subscription(row.list, row.subscribed, row.changed_at) for row in rows}
 

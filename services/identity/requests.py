@@ -28,7 +28,7 @@ class _Sealed(NamedTuple):
 
 
 class RequestReader:
-    """Makes commands of requests.
+    """Turns requests into commands.
 
     Raises:
         InvalidRequest: a time or preferences break their rules.
@@ -39,7 +39,7 @@ class RequestReader:
         self._vault = keys.vault
 
     async def register_user(self, user: pb.Registration) -> RegisterUser:
-        """The command of a registration."""
+        """Returns the command of a registration."""
         _check_profile(user, "registration_date", "timestamp")
         at = _at(user.timestamp)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
@@ -59,7 +59,7 @@ class RequestReader:
         return RegisterUser(Registration(user.wordpress_id, browser, campaign, profile))
 
     async def update_user(self, user_id: str, user: pb.UserUpdate) -> UpdateUser:
-        """The command of an update."""
+        """Returns the command of an update."""
         _check_profile(user, "updated_at", "last_login")
         identifier, at = subject_of(user_id=user_id), _at(user.updated_at)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
@@ -95,7 +95,7 @@ class RequestReader:
 
 
 def identify_user(request: pb.IdentifyUserRequest) -> IdentifyUser:
-    """The command of an identification.
+    """Returns the command of an identification.
 
     Raises:
         InvalidRequest: its time breaks its rule.
@@ -115,7 +115,7 @@ def _check_profile(user: pb.Registration | pb.UserUpdate, *times: str) -> None:
 
 
 def _at(timestamp: Timestamp) -> datetime:
-    """The time, or now when none is given."""
+    """Returns the time, or now when none is given."""
     return timestamp.ToDatetime(UTC) if timestamp.ByteSize() else datetime.now(UTC)
 
 
@@ -124,7 +124,7 @@ def _wrong(field: str, timestamp: Timestamp) -> Violation | None:
 
 
 def _subscriptions(user: pb.Registration | pb.UserUpdate, at: datetime) -> list[Subscription]:
-    """The mailing lists of a profile; their time is that of the profile unless they have one."""
+    """Returns the mailing lists of a profile; one without a time gets that of the profile."""
     return [
         Subscription(each.list, each.subscribed, _at(each.changed_at) if each.HasField("changed_at") else at)
         for each in user.email_subscriptions

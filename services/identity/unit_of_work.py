@@ -37,7 +37,7 @@ async def change_graph(session: AsyncSession, topic: StateTopic) -> AsyncGenerat
     graph = Graph(identities, Persons(session), datetime.now(UTC))
     yield graph
     await graph.settle()
-    # Last, since the topic's positions stay locked until the transaction ends.
+    # Last, since the topic's offsets stay locked until the transaction ends.
     await topic.publish(session, [(change_key(change), change) for change in graph.published()])
 
 
@@ -69,16 +69,16 @@ class Graph:
         self.links.load(missing, await self.identities.links(missing))
 
     async def person_of(self, user_id: str) -> str:
-        """The person that a user belongs to."""
+        """Returns the person that a user belongs to."""
         return await self._persons.of_user(user_id)
 
     async def wordpress_ids(self, person_id: str) -> WordPressIds:
-        """The users of a person, each with its WordPress id."""
+        """Returns the users of a person, each with its WordPress id."""
         members = await self._members([person_id])
         return {row.id: row.wordpress_id for row in await self.users.load(members.get(person_id, [person_id]))}
 
     def create_user(self, identifier: str, at: datetime, evidence: Evidence) -> UserRow:
-        """A new user with its first identifier."""
+        """Creates a user with its first identifier."""
         row = self.users.create(identifier, self._now)
         self.links.load_users([row.id])
         self._persons.create(row.id)
@@ -95,7 +95,7 @@ class Graph:
         self._put(self.links.withdrawn(identifier, user_id))
 
     def affect(self, identifier: str) -> None:
-        """Has the stage of the person that an identifier leads to derived again."""
+        """Marks the person that an identifier leads to: its stage is derived again."""
         self._affected.add(identifier)
 
     async def merge(self, person_id: str, merged: str, evidence: Evidence, reason: str = "") -> None:
@@ -113,7 +113,7 @@ class Graph:
         await self._affect_members([await self.person_of(merged)], merged)
         merge.undone_at = self._now
         self._changed_merges[merged] = merge_changed(merged, merge.user_id, merge.merged_at, undone=True)
-        await self.settle()
+        await self.settle()  # `person_of` anticipates merges, but not that one is undone
 
     async def settle(self) -> None:
         """Writes the changes gathered so far, and derives the stages of the persons they affect."""
@@ -132,7 +132,7 @@ class Graph:
         self._affected.clear()
 
     def published(self) -> list[IdentityChanged]:
-        """What has changed since the graph was opened, as it is published."""
+        """Returns the changes to publish: all since the graph was opened."""
         return [*self._settled.values(), *self.users.changes()]
 
     def _put(self, link: Link) -> None:
@@ -141,7 +141,7 @@ class Graph:
         self._affected |= {link.identifier, user_identifier(link.user_id)}
 
     async def _members(self, person_ids: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """The users of persons. Which these are follows from merges that have been settled."""
+        """Returns the users of persons. Settles merges first, which decide it."""
         if self._changed_merges:
             await self.settle()
         return await self.identities.members(person_ids)
@@ -178,7 +178,7 @@ class Graph:
 
 
 class _PersonLookup:
-    """The persons of users, of which a merge that has yet to be settled is anticipated."""
+    """Looks up the persons of users, anticipating a merge that has yet to be settled."""
 
     def __init__(self, persons: Persons) -> None:
         self._persons = persons
@@ -186,7 +186,7 @@ class _PersonLookup:
         self._merged_into: dict[str, str] = {}
 
     async def of_user(self, user_id: str) -> str:
-        """The person of a user."""
+        """Returns the person of a user."""
         identifier = user_identifier(user_id)
         if identifier not in self._person_ids:
             self._person_ids[identifier] = await self._persons.person(identifier) or user_id
@@ -194,7 +194,7 @@ class _PersonLookup:
         return self._merged_into.get(person_id, person_id)
 
     async def of_identifiers(self, identifiers: Collection[str]) -> Mapping[str, str]:
-        """The persons of those identifiers that lead to one, as settled."""
+        """Returns the persons of those identifiers that lead to one, as settled."""
         found = await self._persons.people(identifiers)
         self._person_ids |= found
         return found

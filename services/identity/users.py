@@ -24,19 +24,19 @@ class Users:
         self._before: dict[str, IdentityChanged | None] = {}
 
     async def load(self, user_ids: Collection[str]) -> Sequence[UserRow]:
-        """Users by their ids, without those that do not exist."""
+        """Returns users by their ids, without those that do not exist."""
         for user_id, row in (await self._identities.users(set(user_ids) - self._rows.keys())).items():
             self._rows[user_id] = row
             self._before[user_id] = user_changed(row)
         return [self._rows[user_id] for user_id in user_ids if user_id in self._rows]
 
     async def get(self, user_id: str) -> UserRow:
-        """A user that exists."""
+        """Returns a user that exists."""
         [row] = await self.load([user_id])
         return row
 
     def create(self, identifier: str, now: datetime) -> UserRow:
-        """A new user, which is the WordPress user of its identifier if that is one."""
+        """Creates a user, which is a WordPress user if its identifier is one."""
         row = UserRow(
             id=str(uuid7()),
             wordpress_id=wordpress_id_of(identifier),
@@ -53,6 +53,6 @@ class Users:
         return row
 
     def changes(self) -> list[IdentityChanged]:
-        """The published state of users that differs from when they were loaded, or that are new."""
+        """Returns the messages of users that are new, or differ from when they were loaded."""
         changed = [(user_id, user_changed(row)) for user_id, row in sorted(self._rows.items())]
         return [message for user_id, message in changed if message != self._before[user_id]]

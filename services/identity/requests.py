@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -45,43 +46,41 @@ class RequestReader:
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
         registered = _at(user.registration_date) if user.HasField("registration_date") else None
         account = subject_of(user_id=str(user.wordpress_id or ""))
-        sealed = await self._seal(account, user.email, names, returned_at=min(at, registered or at))
-        profile = Profile(
-            at,
-            address=sealed.address,
-            names=sealed.names,
-            preferences=MessageToDict(user.preferences),
-            subscriptions=_subscriptions(user, at),
-            registration_date=registered,
-        )
+        profile = await self._profile(user, at, account, names, returned_at=min(at, registered or at))
         campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
         browser = browser_identifiers(user.session_id, user.anonymous_id)
-        return RegisterUser(Registration(user.wordpress_id, browser, campaign, profile))
+        return RegisterUser(Registration(user.wordpress_id, browser, campaign, replace(profile, registration_date=registered)))
 
     async def update_user(self, user_id: str, user: pb.UserUpdate) -> UpdateUser:
         """Returns the command of an update."""
         _check_profile(user, "updated_at", "last_login")
         identifier, at = subject_of(user_id=user_id), _at(user.updated_at)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
-        sealed = await self._seal(identifier, user.email, names)
-        profile = Profile(
-            at,
-            address=sealed.address,
-            names=sealed.names,
-            preferences=MessageToDict(user.preferences),
-            subscriptions=_subscriptions(user, at),
-            last_login=_at(user.last_login) if user.HasField("last_login") else None,
-        )
-        return UpdateUser(identifier, profile)
+        profile = await self._profile(user, at, identifier, names)
+        last_login = _at(user.last_login) if user.HasField("last_login") else None
+        return UpdateUser(identifier, replace(profile, last_login=last_login))
 
-    async def _seal(self, identifier: str, email: str, names: Mapping[str, str], returned_at: datetime | None = None) -> _Sealed:
+    async def _profile(
+        self,
+        user: pb.Registration | pb.UserUpdate,
+        at: datetime,
+        identifier: str,
+        names: Mapping[str, str],
+        *,
+        returned_at: datetime | None = None,
+    ) -> Profile:
+        sealed = await self._seal(identifier, user.email, names, returned_at)
+        preferences, subscriptions = MessageToDict(user.preferences), _subscriptions(user, at)
+        return Profile(at, address=sealed.address, names=sealed.names, preferences=preferences, subscriptions=subscriptions)
+
+    async def _seal(self, identifier: str, email: str, names: Mapping[str, str], returned_at: datetime | None) -> _Sealed:
         """Seals an address under its own key, and names under that of their person; None for a value that is empty or was erased.
 
         Args:
             identifier: whose names they are; empty for the person who has the address.
             email: empty for none.
             names: `first_name`, `last_name`.
-            returned_at: when the person registered, who may have been erased before.
+            returned_at: when the person registered, who may have been erased before; None for an update.
         """
         email_hash = self._vault.fingerprint(email) if email else b""
         own = subject_of(email_hash=email_hash)

@@ -1,4 +1,4 @@
-"""Imports exchange rates every day while a local mesh runs, if it is said where they are."""
+"""Imports exchange rates every day while a local mesh runs, if a source is configured."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ PUBLISHED = timedelta(hours=15, minutes=30)
 RETRY = timedelta(hours=1)
 """Pause after an import that failed."""
 LONGEST_SLEEP = timedelta(hours=1)
-"""The clock is looked at this often: a machine that slept is late by no more."""
+"""The interval of looking at the clock: after a machine slept, an import is late by no more than this."""
 
 
 def next_publication(now: datetime) -> datetime:
-    """The first moment after `now` at which a day's rates are there."""
+    """The first moment after `now` at which a day's rates are published."""
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + PUBLISHED
     return today if today > now else today + timedelta(days=1)
 
 
 class DailyRates:
-    """Runs `pmp rates import` when the mesh is ready, and once a day from then on.
+    """Runs `pmp rates import` when the mesh is ready, and then once a day.
 
     Args:
-        environment: of the mesh; it names the databases and, as PMP_SITE_RATES_URL, where the rates are.
-        log: where the command's output goes.
-        say: tells a person what became of it.
+        environment: the environment of the mesh: its databases and, in PMP_SITE_RATES_URL, the source of the rates.
+        log: the file for the command's output.
+        report: shows the outcome of each import to the user.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, report: Callable[[str], None]) -> None:
         self._environment = environment
         self._log = log
-        self._say = say
+        self._report = report
 
     async def run(self) -> None:
-        """Imports until it is cancelled; returns at once when nobody said where the rates are."""
+        """Imports until it is cancelled; returns at once when no source is configured."""
         if not self._environment.get("PMP_SITE_RATES_URL"):
             return
         while True:
@@ -50,7 +50,7 @@ class DailyRates:
     async def _import(self) -> bool:
         status = await run_to_end((sys.executable, "-m", "cli", "rates", "import"), self._environment, self._log)
         said = " ".join(last_lines(self._log, 1))
-        self._say(f"exchange rates: {said}" if status == 0 else f"exchange rates were not imported, the next try is in an hour: {said}")
+        self._report(f"exchange rates: {said}" if status == 0 else f"exchange rates were not imported, the next try is in an hour: {said}")
         return status == 0
 
 

@@ -1,1 +1,1 @@
-"""Orders and what became of them: however often, by whom and in whatever order it is told, an order is one sale."""
+"""Orders and their ledgers: however often, by which source and in whatever order it is reported, an order is one sale."""

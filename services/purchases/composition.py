@@ -15,11 +15,12 @@ from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from kit.service.state import PublishedState
-from services.purchases.deadlines import Waiting
+from services.purchases.deadlines import HeldReportExpiry
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
-from services.purchases.personal import holdings
-from services.purchases.servicer import PurchasesServicer, Retell
+from services.purchases.personal import personal_tables
+from services.purchases.publishing import RepublishErased
+from services.purchases.servicer import PurchasesServicer
 from services.purchases.settings import PurchasesSettings
 
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
@@ -32,10 +33,10 @@ def compose(settings: PurchasesSettings, resources: Resources) -> ServiceRuntime
     servicer = PurchasesServicer(settings, state.sessions, state.topic, resources.keys)
     return state.runtime(
         rpcs=[(add_PurchasesServiceServicer_to_server, servicer)],
-        tables=holdings(resources.keys.vault, settings.site_erased_purchases),
-        after_erasure={PurchaseRow.__tablename__: Retell(state.topic)},
+        tables=personal_tables(resources.keys.vault, settings.site_erased_purchases),
+        after_erasure={PurchaseRow.__tablename__: RepublishErased(state.topic)},
         subscriptions=[Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
-        background=[Waiting(state.sessions).run],
+        background=[HeldReportExpiry(state.sessions).run],
     )
 
 

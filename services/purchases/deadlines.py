@@ -1,4 +1,4 @@
-"""Notices of orders that are not known yet wait for them, but not for ever."""
+"""Reports are held for unknown orders, but not for ever."""
 
 from __future__ import annotations
 
@@ -12,31 +12,35 @@ from kit.database.transactions import Sessions, transact
 from kit.server import run_every
 from services.purchases.repository import Purchases
 
-PATIENCE: Final = timedelta(days=30)
-"""How long a refund, or the status of a payment, waits for its order."""
-_LOOK_SECONDS: Final = 3600.0
+HOLD_PERIOD: Final = timedelta(days=30)
+"""The time for which a refund, or the status of a payment, is held for its order."""
+_INTERVAL_SECONDS: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
 
 
-class Waiting:
-    """Gives up orders of which nothing but notices came."""
+class HeldReportExpiry:
+    """Deletes held reports whose order was never reported."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
     async def run(self) -> None:
-        """Looks every hour, until cancelled."""
-        await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "awaited orders not looked at")
+        """Deletes expired reports every hour, until cancelled."""
+        await run_every(lambda: self.expire(datetime.now(UTC)), _INTERVAL_SECONDS, "awaited orders not looked at")
 
-    async def look(self, now: datetime) -> int:
-        """Deletes what has waited too long; says how many orders that were."""
+    async def expire(self, now: datetime) -> int:
+        """Deletes unknown orders whose reports were held for too long.
+
+        Returns:
+            The number of orders deleted.
+        """
 
         async def work(session: AsyncSession) -> tuple[int, int]:
             purchases = Purchases(session)
-            return await purchases.give_up(now - PATIENCE), await purchases.count_awaited()
+            return await purchases.delete_held(now - HOLD_PERIOD), await purchases.count_held()
 
-        given_up, awaited = await transact(self._sessions, work)
-        if given_up or awaited:
-            _log.warning("orders awaited", awaited=awaited, given_up=given_up)
-        return given_up
+        expired, held = await transact(self._sessions, work)
+        if expired or held:
+            _log.warning("orders awaited", awaited=held, given_up=expired)
+        return expired

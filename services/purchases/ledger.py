@@ -1,6 +1,6 @@
-"""What is booked when an order's state changes: the difference, and never anything else. Pure.
+"""The entries by which a ledger follows its order: always the difference to what is booked already. Pure.
 
-Where an order has reports, the difference is that of what the ledger says of each date.
+Where an order has dated reports, the difference is taken date by date.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
+from services.purchases.claims import Claim
 from services.purchases.money import NOTHING, Rate, entries_in_base
-from services.purchases.rules import Claim, Reason
+from services.purchases.statuses import Reason
 
 
 class EntryKind(StrEnum):
-    """What was booked, as the contract names it."""
+    """The kind of an entry, as named in the contract."""
 
     SALE = "sale"
     REFUND = "refund"
@@ -32,106 +33,110 @@ class Balance(NamedTuple):
     paid: Decimal
     refunded: Decimal
     is_charged_back: bool
-    """What went out last was taken by the buyer's bank."""
+    """The last refund was a chargeback by the buyer's bank."""
 
 
-class Step(NamedTuple):
-    """One entry that a ledger has to have."""
+class LedgerEntry(NamedTuple):
+    """An entry of a ledger."""
 
     at: datetime
     kind: EntryKind
     amount: Decimal
-    """Signed: what goes out is negative."""
+    """Signed: negative for money that goes out."""
     reference: str = ""
     reason: Reason | None = None
-    base: Decimal | None = None
-    """The same in the base currency; None without a rate."""
+    base_amount: Decimal | None = None
+    """The amount in the base currency; None without a rate."""
 
 
-def bookings(before: Balance, after: Balance, claim: Claim, sold_at: datetime, now: datetime) -> list[Step]:
-    """The entries that bring the ledger from one balance to the next.
+def entries_between(before: Balance, after: Balance, claim: Claim, sold_at: datetime, now: datetime) -> list[LedgerEntry]:
+    """The entries that bring a ledger from one balance to the next.
 
     Args:
-        before: what the ledger says already.
-        after: what it has to say.
-        claim: the notice that is the reason.
-        sold_at: date of a sale.
-        now: date of what has none.
+        before: the balance of the ledger.
+        after: the balance that it has to have.
+        claim: the claim that changed it.
+        sold_at: the date of a sale.
+        now: the date of an entry whose claim has none.
     """
     return [
-        Step(sold_at, kind, amount)
+        LedgerEntry(sold_at, kind, amount)
         if kind is EntryKind.SALE
-        else Step(claim.at or now, kind, amount, claim.reference, Reason.REFUND_DELETED if claim.deleted and amount > NOTHING else None)
+        else LedgerEntry(claim.at or now, kind, amount, claim.reference, _deletion(claim, amount))
         for kind, amount in _differences(before, after)
     ]
 
 
-def numbered(steps: Iterable[Step], booked: Collection[tuple[str, str]]) -> Iterator[Step]:
-    """Entries with references that are free.
+def with_free_references(entries: Iterable[LedgerEntry], booked: Collection[tuple[str, str]]) -> Iterator[LedgerEntry]:
+    """New entries with references that no booked entry of their kind has.
 
     Args:
-        steps: the entries to be.
-        booked: kind and reference of the entries so far. An entry has its notice's reference if that is free for its
-            kind; else its own number in the order, such as `#3`, which no client's reference can be.
+        entries: the new entries.
+        booked: kind and reference of each booked entry. An entry keeps its report's reference if that is free for its
+            kind; else it gets its own number in the order, such as `#3`, which can't be a client's reference.
     """
     taken = set(booked)
-    for step in steps:
-        reference = f"#{len(taken) + 1}" if (step.kind.value, step.reference) in taken else step.reference
-        taken.add((step.kind.value, reference))
-        yield step._replace(reference=reference)
+    for entry in entries:
+        reference = f"#{len(taken) + 1}" if (entry.kind.value, entry.reference) in taken else entry.reference
+        taken.add((entry.kind.value, reference))
+        yield entry._replace(reference=reference)
 
 
-def restated(steps: Sequence[Step], booked: Sequence[Step], rate: Rate | None, base: str) -> list[Step]:
-    """The entries that make a ledger say, of each date, what it has to say.
+def missing_entries(due: Sequence[LedgerEntry], booked: Sequence[LedgerEntry], rate: Rate | None, base: str) -> list[LedgerEntry]:
+    """The entries that a ledger still needs, so that it adds up to the due amount on each date.
 
-    An older report that comes late says in more detail what was booked: then a correction of the same date puts that right.
+    An older report that arrives late gives more detail about what was booked: a correction of the same date restates it.
 
     Args:
-        steps: all that the ledger has to say, by date.
-        booked: what it says, each entry in the base currency as soon as there is a rate.
-        rate: of the order; None while there is none.
+        due: all entries that follow from the reports, by date.
+        booked: the entries of the ledger, each in the base currency as soon as there is a rate.
+        rate: the order's rate; None while there is none.
         base: the base currency.
     """
-    bases = entries_in_base([step.amount for step in steps], rate, base) if rate else [None] * len(steps)
-    due = [step._replace(base=amount) for step, amount in zip(steps, bases, strict=True)]
-    missing, wrong = list(due), list(booked)
+    bases = entries_in_base([entry.amount for entry in due], rate, base) if rate else [None] * len(due)
+    due = [entry._replace(base_amount=amount) for entry, amount in zip(due, bases, strict=True)]
+    missing, obsolete = list(due), list(booked)
     for entry in booked:
-        same = next((step for step in missing if _same(step, entry)), None)
-        if same is not None:
-            missing.remove(same)
-            wrong.remove(entry)
-    made: list[Step] = []
+        match = next((candidate for candidate in missing if _matches(candidate, entry)), None)
+        if match is not None:
+            missing.remove(match)
+            obsolete.remove(entry)
+    entries: list[LedgerEntry] = []
     for at in sorted({entry.at for entry in (*due, *booked)}):
-        new, off = _of(at, missing), _of(at, wrong)
-        if off:
-            reason = next((step.reason for step in new if step.reason), Reason.RESTATED)
-            new = [Step(at, EntryKind.CORRECTION, _amount(new) - _amount(off), reason=reason)]
+        new, replaced = _of(at, missing), _of(at, obsolete)
+        if replaced:
+            reason = next((entry.reason for entry in new if entry.reason), Reason.RESTATED)
+            new = [LedgerEntry(at, EntryKind.CORRECTION, _amount(new) - _amount(replaced), reason=reason)]
         if rate:
-            rounded = _base(_of(at, due)) - _base(_of(at, booked)) - _base(new[:-1])
-            last = new[-1:] or [Step(at, EntryKind.CORRECTION, NOTHING, reason=Reason.RESTATED)]
-            new = [*new[:-1], last[0]._replace(base=rounded)]
-        made += [step for step in new if step.amount or step.base or step.kind is EntryKind.SALE]
-    return made
+            rounded = _base_amount(_of(at, due)) - _base_amount(_of(at, booked)) - _base_amount(new[:-1])
+            last = new[-1:] or [LedgerEntry(at, EntryKind.CORRECTION, NOTHING, reason=Reason.RESTATED)]
+            new = [*new[:-1], last[0]._replace(base_amount=rounded)]
+        entries += [entry for entry in new if entry.amount or entry.base_amount or entry.kind is EntryKind.SALE]
+    return entries
 
 
-def _same(step: Step, entry: Step) -> bool:
-    """An entry says what a step asks for; one without a reference of its own has a number."""
-    kinds = {step.kind, entry.kind}
-    alike = len(kinds) == 1 or not kinds & {EntryKind.SALE, EntryKind.CORRECTION}
-    named = entry.reference == step.reference or entry.reference.startswith("#")
-    return alike and named and (step.at, step.amount) == (entry.at, entry.amount)
+def _matches(due: LedgerEntry, booked: LedgerEntry) -> bool:
+    """True when a booked entry is the due one; a booked reference that is a number matches any."""
+    kinds = {due.kind, booked.kind}
+    same_kind = len(kinds) == 1 or not kinds & {EntryKind.SALE, EntryKind.CORRECTION}
+    same_reference = booked.reference == due.reference or booked.reference.startswith("#")
+    return same_kind and same_reference and (due.at, due.amount) == (booked.at, booked.amount)
 
 
-def _of(at: datetime, steps: Iterable[Step]) -> list[Step]:
-    return [step for step in steps if step.at == at]
+def _of(at: datetime, entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    return [entry for entry in entries if entry.at == at]
 
 
-def _amount(steps: Iterable[Step]) -> Decimal:
-    return sum((step.amount for step in steps), NOTHING)
+def _amount(entries: Iterable[LedgerEntry]) -> Decimal:
+    return sum((entry.amount for entry in entries), NOTHING)
 
 
-def _base(steps: Iterable[Step]) -> Decimal:
-    return sum((step.base or NOTHING for step in steps), NOTHING)
+def _base_amount(entries: Iterable[LedgerEntry]) -> Decimal:
+    return sum((entry.base_amount or NOTHING for entry in entries), NOTHING)
+
+
+def _deletion(claim: Claim, amount: Decimal) -> Reason | None:
+    return Reason.REFUND_DELETED if claim.deleted and amount > NOTHING else None
 
 
 def _differences(before: Balance, after: Balance) -> Iterator[tuple[EntryKind, Decimal]]:

@@ -1,4 +1,4 @@
-"""Tables of purchases: orders, their lines, the ledger of money in and out, the notices that tell of them, exchange rates."""
+"""Tables of purchases: orders, their lines, the ledger of money in and out, the reports about them, exchange rates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Base(DeclarativeBase):
 
 
 class PurchaseRow(Base):
-    """An order as it stands: what its notices come to, and what they told beside the money."""
+    """An order in its current state, which follows from its reports."""
 
     __tablename__ = "purchases"
     __table_args__ = (
@@ -37,10 +37,10 @@ class PurchaseRow(Base):
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    """Follows from site and order, so that two first notices at one instant name the same purchase."""
+    """Follows from site and order, so that two first reports at one instant are about the same purchase."""
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
     user_id: Mapped[str | None] = mapped_column(Id)
-    """As it was told; empty for a guest."""
+    """As reported; empty for a guest."""
     wordpress_order_id: Mapped[int | None] = mapped_column(BigInteger)
     product_id: Mapped[str | None] = mapped_column(String(100))
     product_name: Mapped[str | None] = mapped_column(String(255))
@@ -58,38 +58,43 @@ class PurchaseRow(Base):
     site: Mapped[str] = mapped_column(Id(100))
     order_id: Mapped[str] = mapped_column(Id(100))
     subject: Mapped[str] = mapped_column(Id(280))
-    """Whom the order belongs to, by the strongest name that was told."""
+    """The strongest reported identifier of the buyer."""
     session_id: Mapped[str | None] = mapped_column(Id)
     email: Mapped[bytes | None] = mapped_column(LargeBinary(1100))
     """Sealed."""
     email_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When it was paid first, also if the payment was taken back since."""
+    """The time of the first payment, even if it was reversed since."""
     ordered_on: Mapped[date | None] = mapped_column(Date)
-    """The day of the order where the shop is: that of its rate. Known once it is sold."""
+    """The day of the order where the shop is, which decides its rate. Set once the order is sold."""
     paid_amount: Mapped[Decimal] = mapped_column(Money)
     refunded_amount: Mapped[Decimal] = mapped_column(Money)
     rate_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
     rate_base_units: Mapped[Decimal | None] = mapped_column(Exact(24, 12))
-    """The rate, as units of either currency for one euro: pinned when the sale was booked."""
+    """The rate, as units of either currency for one euro: pinned when the sale is booked."""
     base_currency: Mapped[str] = mapped_column(String(3))
     base_net_amount: Mapped[Decimal | None] = mapped_column(Money)
-    """Paid less refunded in the base currency; NULL while a paid order has no rate."""
+    """Paid less refunded in the base currency; NULL while a sold order has no rate."""
     is_test: Mapped[bool] = mapped_column(Boolean)
     is_staff: Mapped[bool] = mapped_column(Boolean)
     disputed: Mapped[bool] = mapped_column(Boolean)
     lines_fixed: Mapped[bool] = mapped_column(Boolean)
-    """A paid notice told the amount, and the lines are known: no other changes them."""
+    """A paid report had the amount, and the lines are known: no undated report changes them."""
 
     @property
     def is_known(self) -> bool:
-        """The order itself was told; else notices wait for it."""
+        """True once the order itself was reported; until then, reports are held for it."""
         return bool(self.currency)
 
     @property
+    def rate_day(self) -> date:
+        """The day whose rate the order gets."""
+        return self.ordered_on or self.timestamp.date()
+
+    @property
     def rate(self) -> Rate | None:
-        """The pinned rate; None when there is none."""
+        """The pinned rate; None while there is none."""
         return None if self.rate_units is None or self.rate_base_units is None else Rate(self.rate_units, self.rate_base_units)
 
     @rate.setter
@@ -113,7 +118,7 @@ class LineRow(Base):
 
 
 class EntryRow(Base):
-    """An entry of the ledger: only ever added. `base_amount` is filled in once, when there was no rate at first."""
+    """An entry of the ledger, append-only: `base_amount` alone is set later, once, if there was no rate at first."""
 
     __tablename__ = "purchase_entries"
     __table_args__ = (
@@ -135,11 +140,11 @@ class EntryRow(Base):
     """Date of the sale, the refund or the correction."""
     booked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(String(20), default="")
-    """Why it corrects others."""
+    """The reason for a correction."""
 
 
-class NoticeRow(Base):
-    """What one call told of an order, and what it changed: only ever added. Every figure follows from these."""
+class ReportRow(Base):
+    """A report about an order, and what it changed, append-only. Every figure follows from these."""
 
     __tablename__ = "purchase_notices"
     __table_args__ = (Index("idx_notice_purchase_id", "purchase_id", "is_news", "id"),)
@@ -148,30 +153,30 @@ class NoticeRow(Base):
     purchase_id: Mapped[str] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(20))
     reference: Mapped[str] = mapped_column(Id)
-    """The notice's own id or number, as told."""
+    """The report's own id or number, as reported."""
     status: Mapped[str | None] = mapped_column(String(20))
     amount: Mapped[Decimal | None] = mapped_column(Money)
     currency: Mapped[str] = mapped_column(String(3))
     refunded_total: Mapped[Decimal | None] = mapped_column(Money)
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
-    """When it happened: of a purchase, when it was paid."""
+    """The time at which it happened; of a purchase, the time of its payment."""
     source: Mapped[str] = mapped_column(String(50))
     reason: Mapped[str] = mapped_column(String(255))
-    is_news: Mapped[bool] = mapped_column(Boolean)
-    """It adds to the facts from which the order's state follows. A repeated notice does not."""
+    adds_facts: Mapped[bool] = mapped_column("is_news", Boolean)
+    """It adds to the facts from which the order's state follows; a repeated report does not."""
     changed: Mapped[str] = mapped_column(String(500))
-    """What it changed of the order, by column; empty when nothing."""
+    """The columns of the order that it changed; empty for none."""
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
     reported_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When its source read the order."""
+    """The time at which its source read the order."""
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When the order was paid, if that was told."""
+    """The time of the payment; NULL when not reported."""
     deleted: Mapped[bool] = mapped_column(Boolean, default=False)
     """The shop deleted the refund."""
 
 
 class RateRow(Base):
-    """How much of a currency one euro was on a day."""
+    """Units of a currency for one euro on a day."""
 
     __tablename__ = "exchange_rates"
 

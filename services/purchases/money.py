@@ -13,12 +13,12 @@ NOTHING: Final = Decimal(0)
 
 
 class Rate(NamedTuple):
-    """What a currency is worth, as two quotes against the same anchor: their quotient would have to be rounded."""
+    """An exchange rate as two quotes against the same anchor: their quotient would have to be rounded."""
 
     units: Decimal
-    """Of the currency."""
+    """Units of the currency."""
     base_units: Decimal
-    """Of the base currency, for as much."""
+    """Units of the base currency, of the same value."""
 
     @property
     def ratio(self) -> Decimal:
@@ -31,12 +31,12 @@ PAR: Final = Rate(Decimal(1), Decimal(1))
 
 
 def is_currency(code: str) -> bool:
-    """True for a code in which one can pay, or could once: gold and test codes have no minor unit."""
+    """True for a currency of today or of the past; gold and test codes, which have no minor unit, are none."""
     return code in DECIMALS
 
 
 def exact(amount: float | Decimal, currency: str) -> Decimal:
-    """The amount in whole minor units; halves go up. What the client wrote counts, not the binary fraction nearest to it."""
+    """The amount in whole minor units; halves go up. The number as written counts, not the nearest binary fraction."""
     return _rounded(amount if isinstance(amount, Decimal) else Decimal(repr(amount)), currency)
 
 
@@ -47,10 +47,10 @@ def in_base(amount: Decimal, rate: Rate, base: str) -> Decimal:
 
 
 def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[Decimal]:
-    """A ledger's entries in the base currency, in their order.
+    """The amounts of a ledger's entries in the base currency, in the order of the entries.
 
-    Each is the difference that it makes to the rounded balance: what was paid back whole comes to nothing to the cent,
-    and the order of the entries does not change their sum.
+    Each is the difference that it makes to the rounded balance: an order that is refunded in full adds up to zero to the
+    cent, and the order of the entries does not change their sum.
     """
     booked: list[Decimal] = []
     balance = before = NOTHING

@@ -1,35 +1,38 @@
-"""An order within one transaction: what a notice makes of its columns, its lines and its ledger. Pure."""
+"""An order within one transaction: what a report changes in its columns, its lines and its ledger. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from kit.people.persons import subject_of
-from services.purchases.ledger import Balance, EntryKind, Step, bookings, numbered, restated
-from services.purchases.messages import NOBODY, Told, joined, purchase_id_of, subject_without, wordpress_order_id
-from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
-from services.purchases.money import NOTHING, Rate, entries_in_base, exact, in_base
-from services.purchases.reports import stands
-from services.purchases.rules import PAID, Claim, NoticeKind, Reason, State, Status, facts_of
+from services.purchases.claims import Claim, ReportKind, in_order_currency
+from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
+from services.purchases.facts import State, facts_of
+from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
+from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
+from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
+from services.purchases.order_ids import purchase_id_of, wordpress_order_id
+from services.purchases.reconciliation import reconcile
+from services.purchases.statuses import PAID, Reason, Status
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
+"""Columns that the first report with a value fills."""
 _PRICE: Final = frozenset({"rate", "base_net_amount"})
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount")
 
 
-AWAITED: Final = "waiting"
-"""Stands for the status of an order that is not known yet."""
+HELD: Final = "waiting"
+"""Stands for the status of an unknown order for which reports are held."""
 
-WAITING: Final = "waiting:"
-"""Kind of the names that stand for orders of which nothing but notices is known."""
+HELD_IDENTIFIER: Final = "waiting:"
+"""Kind of the identifier of such an order."""
 
 
 def new_row(site: str, order_id: str, base_currency: str) -> PurchaseRow:
-    """An order of which nothing is known yet."""
+    """The row of an order before its first report."""
     return PurchaseRow(
         id=purchase_id_of(site, order_id),
         site=site,
@@ -46,11 +49,11 @@ def new_row(site: str, order_id: str, base_currency: str) -> PurchaseRow:
 
 
 class Order:
-    """An order, and what changes about it.
+    """An order, and what a report changes about it.
 
     Args:
         row: its columns; changed in place.
-        claims: what its notices told, in the order of their arrival; only needed to tell one more.
+        claims: the claims of its reports, in the order of their arrival; only needed to apply another one.
         lines: its lines.
         entries: its ledger.
     """
@@ -62,78 +65,69 @@ class Order:
         self.lines = lines
         self.entries = entries
         self.changed: set[str] = set()
-        """What a notice changed, by column; `lines` and `entries` are the other tables'."""
+        """The columns that the report changed; `lines` and `entries` are the other tables'."""
+        self.adds_facts = False
+        """The report added to what was reported before."""
         self._claims = list(claims)
         self._balance = _balance(row)
-        self._steps: Sequence[Step] | None = None
-        self._tells_of_refund = False
-        self.is_news = False
-        """The notice added to what was told."""
+        self._due: Sequence[LedgerEntry] | None = None
+        self._changes_refunds = False
 
     @property
     def is_duplicate(self) -> bool:
-        """The notice told nothing that anybody would want to know: no change, and no money that went back that was not known."""
-        return not (self.is_news if self.waiting else self.changed - _PRICE or self._tells_of_refund)
+        """True for a report that changed nothing but the price, and reported no refund that was unknown before."""
+        return not (self.adds_facts if self.held_reports else self.changed - _PRICE or self._changes_refunds)
 
     @property
-    def awaits_rate(self) -> bool:
-        """Its sale is about to be booked, or was when there was no rate: now is when it gets pinned."""
+    def needs_rate(self) -> bool:
+        """True when a rate is to be pinned: the sale is about to be booked, or was booked when there was no rate."""
         return self.row.sold_at is not None and self.row.rate is None
 
     @property
-    def waiting(self) -> int:
-        """How many notices wait for the order; 0 once it is known."""
+    def held_reports(self) -> int:
+        """The number of reports that are held for the order; 0 once it is known."""
         return 0 if self.row.is_known else len(self._claims)
 
-    def wait(self, claim: Claim, now: datetime) -> None:
-        """Takes in a notice of an order that is not known yet."""
+    def hold(self, claim: Claim, now: datetime) -> None:
+        """Holds the report of a refund or status until the order is known."""
         row, known = self.row, self._claims
         self._claims = [*known, claim]
-        self.is_news = _is_news(claim, known, self._claims)
-        row.subject, row.currency, row.payment_status, row.amount = f"{WAITING}{row.id}", "", AWAITED, NOTHING
+        self.adds_facts = _adds_facts(claim, known, self._claims)
+        row.subject, row.currency, row.payment_status, row.amount = f"{HELD_IDENTIFIER}{row.id}", "", HELD, NOTHING
         row.timestamp, row.disputed, row.base_net_amount = row.timestamp or now, False, NOTHING
 
-    def tell(self, claim: Claim, told: Told | None = None) -> None:
-        """Takes in a notice, but for the ledger."""
+    def apply(self, claim: Claim, details: OrderDetails | None = None) -> None:
+        """Applies a report to everything but the ledger, which `book` brings up to date."""
         known = self._claims
         currency = self.row.currency or claim.currency
-        before = stands(_in(currency, known))[0].paid_back if known else NOTHING
-        self._claims = _in(currency, [*known, claim])
-        self.is_news = _is_news(claim, known, self._claims)
-        now, self._steps = stands(self._claims)
-        if told is not None:
+        returned_before = reconcile(in_order_currency(currency, known)).state.returned if known else NOTHING
+        self._claims = in_order_currency(currency, [*known, claim])
+        self.adds_facts = _adds_facts(claim, known, self._claims)
+        state, self._due = reconcile(self._claims)
+        if details is not None:
             is_newest = claim.reported_at is not None and not any(c.reported_at and c.reported_at > claim.reported_at for c in known)
-            self._set(self._filled(told, newest=is_newest))
-            if (told.lines or is_newest) and self._takes_lines(claim, newest=is_newest):
-                self._take_lines(told.lines)
-        self._set(_money(now, self.row.timestamp))
-        paid = any(each.kind is NoticeKind.PURCHASE and each.status in PAID for each in self._claims)
+            self._set(self._merged_columns(details, is_newest=is_newest))
+            if (details.lines or is_newest) and self._takes_lines_of(claim, is_newest=is_newest):
+                self._replace_lines(details.lines)
+        self._set(_money_columns(state, self.row.timestamp))
+        paid = any(each.kind is ReportKind.PURCHASE and each.status in PAID for each in self._claims)
         self._set({"lines_fixed": paid and bool(self.lines)})
-        self._tells_of_refund = now.paid_back != before
+        self._changes_refunds = state.returned != returned_before
 
     def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRow]:
-        """Books what the notice changes, at the rate of the order; answers the new entries."""
+        """Books what the report changes, at the order's rate.
+
+        Returns:
+            The new entries.
+        """
         row, base = self.row, self.row.base_currency
         self.price(rate)
-        if self._steps is None:
-            steps = bookings(self._balance, _balance(row), claim, row.sold_at or now, now)
+        if self._due is None:
+            entries = entries_between(self._balance, _balance(row), claim, row.sold_at or now, now)
         else:
-            steps = restated(self._steps, [_step(entry) for entry in self.entries], rate, base)
-        new = [
-            EntryRow(
-                purchase_id=row.id,
-                site=row.site,
-                order_id=row.order_id,
-                kind=step.kind.value,
-                reference=step.reference,
-                amount=step.amount,
-                base_amount=step.base,
-                timestamp=step.at,
-                booked_at=now,
-                reason=step.reason or "",
-            )
-            for step in numbered(steps, [(entry.kind, entry.reference) for entry in self.entries])
-        ]
+            entries = missing_entries(self._due, [_ledger_entry(entry) for entry in self.entries], rate, base)
+        booked = [(entry.kind, entry.reference) for entry in self.entries]
+        new = [_entry_row(row, entry, now) for entry in with_free_references(entries, booked)]
         self.entries = [*self.entries, *new]
         if new:
             self.changed.add("entries")
@@ -141,9 +135,9 @@ class Order:
         return new
 
     def price(self, rate: Rate | None) -> None:
-        """Pins the rate, and says in the base currency what is not yet said in it: by date, where nothing is."""
+        """Pins the rate, and sets the base amounts that are still missing; those of an order that has none are set by date."""
         row = self.row
-        self._set({"rate": rate, "base_net_amount": _base_net(row, rate)})
+        self._set({"rate": rate, "base_net_amount": _base_net_amount(row, rate)})
         unpriced = [entry for entry in self.entries if entry.base_amount is None]
         if rate is None or not unpriced:
             return
@@ -153,9 +147,15 @@ class Order:
         for entry, base in zip(ordered, bases, strict=True):
             entry.base_amount = base
 
-    def notice(self, claim: Claim, reason: str, now: datetime) -> NoticeRow:
-        """The notice, and what it changed."""
-        return NoticeRow(
+    def report_row(self, claim: Claim, note: str, now: datetime) -> ReportRow:
+        """The report as it is stored, with what it changed.
+
+        Args:
+            claim: its claim.
+            note: the reason for a refund, in the shop's own words.
+            now: the time of its arrival.
+        """
+        return ReportRow(
             purchase_id=self.row.id,
             kind=claim.kind.value,
             reference=claim.reference,
@@ -165,8 +165,8 @@ class Order:
             refunded_total=claim.refunded_total,
             timestamp=claim.at or now,
             source=claim.source,
-            reason=claim.reason or reason,
-            is_news=self.is_news,
+            reason=claim.reason or note,
+            adds_facts=self.adds_facts,
             changed=",".join(sorted(self.changed)),
             received_at=now,
             reported_at=claim.reported_at,
@@ -174,37 +174,36 @@ class Order:
             deleted=claim.deleted,
         )
 
-    def _filled(self, told: Told, *, newest: bool) -> dict[str, Any]:
-        """What an order is known by, beside its money. What is known stays; what one notice leaves out, another adds."""
-        row, more = self.row, told.columns
-        values: dict[str, Any] = {name: getattr(row, name) or more.get(name) for name in _FILLED}
-        # Sealed and hash of one address belong together; another sealing of the same is no change.
-        values |= {name: getattr(row, name) if row.email_hash else more.get(name) for name in ("email", "email_hash")}
-        details = more.get("details")
-        values["details"] = joined(row.details, details) if row.details and details else row.details or details
+    def _merged_columns(self, details: OrderDetails, *, is_newest: bool) -> dict[str, Any]:
+        """The order's columns beside its money. Known values stay; what one report leaves out, another adds."""
+        row, reported = self.row, details.columns
+        values: dict[str, Any] = {name: getattr(row, name) or reported.get(name) for name in _FILLED}
+        # The sealed address and its hash belong together; the same address sealed again is no change.
+        values |= {name: getattr(row, name) if row.email_hash else reported.get(name) for name in ("email", "email_hash")}
+        values["details"] = merged_metadata(row.details, reported.get("details"))
         for flag in ("is_test", "is_staff"):
-            values[flag] = getattr(told, flag) or (getattr(row, flag) and not newest)
-        named = subject_of(user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or "")
-        own = "" if (row.subject or "").startswith((WAITING, NOBODY)) else row.subject
-        values["subject"] = named or own or subject_without(row.id, erased=told.erased)
-        # The day of the order says which rate is pinned with the sale: from then on it stays.
+            values[flag] = getattr(details, flag) or (getattr(row, flag) and not is_newest)
+        buyer = subject_of(user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or "")
+        own = "" if (row.subject or "").startswith((HELD_IDENTIFIER, ANONYMOUS)) else row.subject
+        values["subject"] = buyer or own or identifier_without_buyer(row.id, erased=details.erased)
+        # The day of the order decides the rate that is pinned with the sale: from then on it stays.
         if not row.is_known:
-            values["timestamp"] = told.timestamp
+            values["timestamp"] = details.timestamp
         elif row.sold_at is None:
-            values["timestamp"] = min(row.timestamp, told.timestamp)
+            values["timestamp"] = min(row.timestamp, details.timestamp)
         return values
 
-    def _takes_lines(self, claim: Claim, *, newest: bool) -> bool:
-        """A notice's lines become the order's: those of the newest report.
+    def _takes_lines_of(self, claim: Claim, *, is_newest: bool) -> bool:
+        """True when the report's lines become the order's: those of the newest dated report.
 
-        Without reports, those of the newest notice until it is paid, and those of the first paid one for good.
+        Without dated reports, those of the last report until the order is paid, then those of the first paid one for good.
         """
         if claim.reported_at is not None or not self.lines:
-            return newest or not self.lines
-        reported = any(each.reported_at for each in self._claims)
-        return not reported and not self.row.lines_fixed and (not self._balance.is_paid or claim.status in PAID)
+            return is_newest or not self.lines
+        has_dated = any(each.reported_at for each in self._claims)
+        return not has_dated and not self.row.lines_fixed and (not self._balance.is_paid or claim.status in PAID)
 
-    def _take_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _replace_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if [{name: getattr(line, name) for name in _LINE} for line in self.lines] == list(lines):
             return
         self.lines = [LineRow(purchase_id=self.row.id, number=number, **line) for number, line in enumerate(lines, start=1)]
@@ -219,52 +218,53 @@ class Order:
                 self.changed.add(name)
 
 
-def _in(currency: str, claims: Sequence[Claim]) -> list[Claim]:
-    """What was told, in the order's currency where it was told before the order; the order itself comes first."""
-    if all(claim.currency for claim in claims):
-        return list(claims)
-    first = next((number for number, claim in enumerate(claims) if claim.kind is NoticeKind.PURCHASE), 0)
-    ordered = [claims[first], *claims[:first], *claims[first + 1 :]]
-    return [claim if claim.currency else _priced_in(currency, claim) for claim in ordered]
-
-
-def _priced_in(currency: str, claim: Claim) -> Claim:
-    amount, total = (None if each is None else exact(each, currency) for each in (claim.amount, claim.refunded_total))
-    return replace(claim, currency=currency, amount=amount, refunded_total=total)
-
-
-def _is_news(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
-    """A notice adds to what was told: one that takes nothing back, to the facts."""
-    if claim.takes_back:
+def _adds_facts(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
+    """True when a claim adds to what is known; one that reverses nothing, to the facts."""
+    if claim.can_reverse:
         return claim not in known
-    before, after = (facts_of(claim for claim in some if not claim.takes_back) for some in (known, claims))
+    before, after = (facts_of(each for each in some if not each.can_reverse) for some in (known, claims))
     return before != after
 
 
-def _step(entry: EntryRow) -> Step:
-    reason = Reason(entry.reason) if entry.reason else None
-    return Step(entry.timestamp, EntryKind(entry.kind), entry.amount, entry.reference, reason, entry.base_amount)
+def _ledger_entry(row: EntryRow) -> LedgerEntry:
+    reason = Reason(row.reason) if row.reason else None
+    return LedgerEntry(row.timestamp, EntryKind(row.kind), row.amount, row.reference, reason, row.base_amount)
+
+
+def _entry_row(row: PurchaseRow, entry: LedgerEntry, now: datetime) -> EntryRow:
+    return EntryRow(
+        purchase_id=row.id,
+        site=row.site,
+        order_id=row.order_id,
+        kind=entry.kind.value,
+        reference=entry.reference,
+        amount=entry.amount,
+        base_amount=entry.base_amount,
+        timestamp=entry.at,
+        booked_at=now,
+        reason=entry.reason or "",
+    )
 
 
 def _balance(row: PurchaseRow) -> Balance:
     return Balance(row.paid_at is not None, row.paid_amount, row.refunded_amount, row.payment_status == Status.CHARGED_BACK)
 
 
-def _money(now: State, ordered_at: datetime) -> dict[str, Any]:
+def _money_columns(state: State, ordered_at: datetime) -> dict[str, Any]:
     return {
-        "payment_status": now.status.value,
-        "amount": now.amount,
-        "currency": now.currency,
-        "paid_at": (now.paid_at or ordered_at) if now.is_paid else None,
-        "sold_at": now.sold_at or (ordered_at if now.is_paid else None),
-        "paid_amount": now.paid_amount,
-        "refunded_amount": now.refunded_amount,
-        "disputed": now.disputed,
+        "payment_status": state.status.value,
+        "amount": state.amount,
+        "currency": state.currency,
+        "paid_at": (state.paid_at or ordered_at) if state.is_paid else None,
+        "sold_at": state.sold_at or (ordered_at if state.is_paid else None),
+        "paid_amount": state.paid_amount,
+        "refunded_amount": state.refunded_amount,
+        "disputed": state.disputed,
     }
 
 
-def _base_net(row: PurchaseRow, rate: Rate | None) -> Decimal | None:
-    """Paid less refunded in the base currency; None while an order that was paid has no rate."""
+def _base_net_amount(row: PurchaseRow, rate: Rate | None) -> Decimal | None:
+    """Paid less refunded in the base currency; None while a sold order has no rate."""
     if row.sold_at is None:
         return NOTHING
     return None if rate is None else in_base(row.paid_amount - row.refunded_amount, rate, row.base_currency)

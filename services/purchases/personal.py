@@ -1,4 +1,4 @@
-"""What purchases holds of persons, and what an erasure leaves of it: the money, under a pseudonym."""
+"""The personal tables of purchases, and what an erasure leaves in them: the money, under a pseudonym."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Literal
 from kit.people.subjects.holdings import Ages, Becomes, Kind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from kit.people.vault import Vault
-from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT, reference_pseudonym
-from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow
-from services.purchases.rules import Reason
+from services.purchases.erasure import reference_pseudonym
+from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
+from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
+from services.purchases.statuses import Reason
 
 
 def _reason(row: Row) -> str:
-    """Why an order stands so, which is one of the contract's words; what somebody wrote about a refund goes."""
+    """The reason for an order's status, which is a word of the contract; a text written about a refund is removed."""
     return row["reason"] if row["reason"] in set(Reason) else ""
 
 
-def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[PersonalTable, ...]:
-    """The tables of purchases.
+def personal_tables(hasher: Vault, erased: Literal["keep", "delete"]) -> tuple[PersonalTable, ...]:
+    """The personal tables of purchases.
 
     Args:
-        vault: makes the pseudonyms of references.
-        erased: what becomes of an erased person's purchases, as the shop chose.
+        hasher: makes the pseudonyms of references.
+        erased: whether the shop keeps or deletes an erased person's purchases.
     """
 
-    def reference(row: Row) -> str:
-        return reference_pseudonym(vault, row["reference"])
+    def pseudonym(row: Row) -> str:
+        return reference_pseudonym(hasher, row["reference"])
 
-    referred: dict[str, Becomes] = {"reference": reference}
+    references: dict[str, Becomes] = {"reference": pseudonym}
     ids = {"purchase_id": Stays.ID, "site": Stays.ID, "order_id": Stays.SHOP}
     products = {"product_id": Stays.SHOP, "product_name": Stays.SHOP, "product_type": Stays.WORD}
     kept = PersonalTable(
@@ -54,11 +55,11 @@ def holdings(vault: Vault, erased: Literal["keep", "delete"]) -> tuple[PersonalT
         ages=Ages("timestamp", key="id"),
         parts=(
             Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, **products}),
-            Part(EntryRow, "purchase_id", referred, {**ids, "kind": Stays.WORD, "reason": Stays.WORD}),
+            Part(EntryRow, "purchase_id", references, {**ids, "kind": Stays.WORD, "reason": Stays.WORD}),
             Part(
-                NoticeRow,
+                ReportRow,
                 "purchase_id",
-                {**referred, "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
+                {**references, "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
                 {"purchase_id": Stays.ID, **dict.fromkeys(("kind", "status", "currency", "changed"), Stays.WORD)},
             ),
         ),

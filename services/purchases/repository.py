@@ -13,31 +13,31 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from kit.database.transactions import upsert
-from kit.log.tables import outbox_heads
 from kit.rules import PageKey
+from services.purchases.claims import Claim, ReportKind
 from services.purchases.exchange import ANCHOR, OLDEST, Quote, by_day, rate_on
-from services.purchases.messages import TOPIC, purchase_id_of
-from services.purchases.models import EntryRow, LineRow, NoticeRow, PurchaseRow, RateRow
+from services.purchases.models import EntryRow, LineRow, PurchaseRow, RateRow, ReportRow
 from services.purchases.money import PAR, Rate
-from services.purchases.orders import AWAITED, Order
-from services.purchases.rules import Claim, NoticeKind, Reason, Status
+from services.purchases.order_ids import purchase_id_of
+from services.purchases.orders import HELD, Order
+from services.purchases.statuses import Reason, Status
 
-_AT_ONCE = 500
+_EXPIRY_BATCH = 500
 _RATES: Table = cast("Table", RateRow.__table__)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which orders to list; None does not choose."""
+    """Which orders to list; None means any."""
 
-    subjects: Collection[str] | None = None
+    identifiers: Collection[str] | None = None
     status: str | None = None
     product_id: str | None = None
     date: str = "order"
-    """Of which date the period is: of the order, its sale, or an entry of its ledger."""
+    """Whether the period is that of the order, its sale, or an entry of its ledger."""
     since: datetime | None = None
     until: datetime | None = None
-    """Orders of this time are left out."""
+    """Exclusive."""
     include_excluded: bool = False
 
 
@@ -47,33 +47,33 @@ class Purchases:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def find(self, site: str, name: str) -> PurchaseRow | None:
-        """The order that is named by its purchase id, or by the shop's own number."""
-        ids = (name, purchase_id_of(site, name))
+    async def find(self, site: str, order: str) -> PurchaseRow | None:
+        """The order with this purchase id, or else with this number of the shop."""
+        ids = (order, purchase_id_of(site, order))
         rows = (await self._session.scalars(select(PurchaseRow).where(PurchaseRow.id.in_(ids)))).all()
         return min(rows, key=lambda row: ids.index(row.id), default=None)
 
-    async def named(self, ids: Collection[str]) -> Sequence[PurchaseRow]:
-        """The orders of these ids, as they are now."""
+    async def by_id(self, ids: Collection[str]) -> Sequence[Order]:
+        """The orders with these ids, read anew from the database; without their claims."""
         query = select(PurchaseRow).where(PurchaseRow.id.in_(ids)).order_by(PurchaseRow.id)
-        return (await self._session.scalars(query.execution_options(populate_existing=True))).all()
+        return await self._without_claims((await self._session.scalars(query.execution_options(populate_existing=True))).all())
 
-    async def orders(self, named: Sequence[tuple[str, str]]) -> Sequence[Order | None]:
-        """The orders that are named by site and name, as `find` has it, each with all that is known of it.
+    async def orders(self, references: Sequence[tuple[str, str]]) -> Sequence[Order | None]:
+        """The orders of sites, each referred to as in `find`, with all that is known of them.
 
-        They are locked: until the end nobody else changes them.
+        They are locked until the end of the transaction.
         """
-        ids = [(name, purchase_id_of(site, name)) for site, name in named]
+        ids = [(order, purchase_id_of(site, order)) for site, order in references]
         query = select(PurchaseRow).where(PurchaseRow.id.in_({each for pair in ids for each in pair})).order_by(PurchaseRow.id)
         rows = {row.id: row for row in await self._session.scalars(query.with_for_update())}
         if not rows:
-            return [None] * len(named)
+            return [None] * len(references)
         lines, entries, claims = await self.lines(rows), await self.entries(rows), await self._claims(rows)
         found = (rows.get(first) or rows.get(second) for first, second in ids)
         return [row and Order(row, claims.get(row.id, ()), lines.get(row.id, ()), entries.get(row.id, ())) for row in found]
 
-    async def add(self, order: Order, entries: Sequence[EntryRow], notice: NoticeRow, now: datetime) -> None:
-        """What a notice changed of an order, and the notice, to be written with the next `flush`."""
+    async def add(self, order: Order, entries: Sequence[EntryRow], report: ReportRow, now: datetime) -> None:
+        """Adds a report and what it changed of an order, to be written by the next `flush`."""
         row = order.row
         if "lines" in order.changed and row.created_at:
             await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
@@ -82,13 +82,13 @@ class Purchases:
             row.updated_at = now
         if "lines" in order.changed:
             self._session.add_all(order.lines)
-        self._session.add_all([row, *entries, notice])
+        self._session.add_all([row, *entries, report])
 
     async def flush(self) -> None:
         """Writes what was added.
 
         Raises:
-            IntegrityError: another transaction made one of the orders meanwhile.
+            IntegrityError: another transaction created one of the orders meanwhile.
         """
         await self._session.flush()
 
@@ -101,53 +101,58 @@ class Purchases:
         return found
 
     async def entries(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[EntryRow]]:
-        """The ledgers of orders, in the order they were booked."""
+        """The ledgers of orders, in the order of booking."""
         found: dict[str, list[EntryRow]] = defaultdict(list)
         query = select(EntryRow).where(EntryRow.purchase_id.in_(purchase_ids)).order_by(EntryRow.purchase_id, EntryRow.id)
         for row in await self._session.scalars(query):
             found[row.purchase_id].append(row)
         return found
 
-    async def page(self, chosen: Filter, behind: PageKey[str] | None, limit: int) -> Sequence[PurchaseRow]:
-        """Orders, newest first."""
-        return (await self._session.scalars(choice(chosen, behind, limit))).all()
+    async def page(self, chosen: Filter, after: PageKey[str] | None, limit: int) -> Sequence[PurchaseRow]:
+        """A page of orders, newest first."""
+        return (await self._session.scalars(list_query(chosen, after, limit))).all()
 
     async def unpriced(self, after: str, limit: int) -> Sequence[Order]:
-        """Paid orders without a rate whose ids come after one, locked; with what it takes to price and to publish them."""
+        """Paid orders without a rate, in the order of their ids, after one of them; locked, and without their claims."""
         query = select(PurchaseRow).where(PurchaseRow.base_net_amount.is_(None), PurchaseRow.id > after)
-        rows = (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
+        return await self._without_claims(
+            (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
+        )
+
+    async def count_unpriced(self) -> int:
+        """The number of paid orders without a rate."""
+        return await self._session.scalar(select(func.count()).where(PurchaseRow.base_net_amount.is_(None))) or 0
+
+    async def count_held(self) -> int:
+        """The number of unknown orders for which reports are held."""
+        return await self._session.scalar(select(func.count()).where(PurchaseRow.payment_status == HELD)) or 0
+
+    async def delete_held(self, before: datetime) -> int:
+        """Deletes unknown orders whose first report arrived before a time, with their reports.
+
+        Returns:
+            The number of orders deleted.
+        """
+        expired = (PurchaseRow.payment_status == HELD, PurchaseRow.timestamp < before)
+        ids = (await self._session.scalars(select(PurchaseRow.id).where(*expired).limit(_EXPIRY_BATCH).with_for_update())).all()
+        await self._session.execute(delete(ReportRow).where(ReportRow.purchase_id.in_(ids)))
+        await self._session.execute(delete(PurchaseRow).where(PurchaseRow.id.in_(ids)))
+        return len(ids)
+
+    async def count_reports(self, purchase_id: str) -> int:
+        """The number of reports about an order."""
+        return await self._session.scalar(select(func.count()).where(ReportRow.purchase_id == purchase_id)) or 0
+
+    async def _without_claims(self, rows: Sequence[PurchaseRow]) -> Sequence[Order]:
+        """Orders that can be priced and published."""
         ids = [row.id for row in rows]
         lines, entries = await self.lines(ids), await self.entries(ids)
         return [Order(row, lines=lines.get(row.id, ()), entries=entries.get(row.id, ())) for row in rows]
 
-    async def count_unpriced(self) -> int:
-        """How many paid orders have no rate."""
-        return await self._session.scalar(select(func.count()).where(PurchaseRow.base_net_amount.is_(None))) or 0
-
-    async def count_awaited(self) -> int:
-        """How many orders are not known yet, while notices wait for them."""
-        return await self._session.scalar(select(func.count()).where(PurchaseRow.payment_status == AWAITED)) or 0
-
-    async def give_up(self, before: datetime) -> int:
-        """Deletes orders that have been awaited since before a time, and their notices; says how many there were."""
-        own = (PurchaseRow.payment_status == AWAITED, PurchaseRow.timestamp < before)
-        ids = (await self._session.scalars(select(PurchaseRow.id).where(*own).limit(_AT_ONCE).with_for_update())).all()
-        await self._session.execute(delete(NoticeRow).where(NoticeRow.purchase_id.in_(ids)))
-        await self._session.execute(delete(PurchaseRow).where(PurchaseRow.id.in_(ids)))
-        return len(ids)
-
-    async def count_notices(self, purchase_id: str) -> int:
-        """How many notices there are of an order."""
-        return await self._session.scalar(select(func.count()).where(NoticeRow.purchase_id == purchase_id)) or 0
-
-    async def partitions(self) -> int:
-        """Into how many partitions the topic is cut; 0 when the service has never run."""
-        return await self._session.scalar(select(func.count()).where(outbox_heads.c.topic == TOPIC)) or 0
-
     async def _claims(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[Claim]]:
-        """What the notices of orders told that was new then, in the order of their arrival."""
+        """The claims of the reports that added facts, by order, in the order of their arrival."""
         found: dict[str, list[Claim]] = defaultdict(list)
-        query = select(NoticeRow).where(NoticeRow.purchase_id.in_(purchase_ids), NoticeRow.is_news).order_by(NoticeRow.id)
+        query = select(ReportRow).where(ReportRow.purchase_id.in_(purchase_ids), ReportRow.adds_facts).order_by(ReportRow.id)
         for row in await self._session.scalars(query):
             found[row.purchase_id].append(_claim(row))
         return found
@@ -160,7 +165,7 @@ class Rates:
         self._session = session
 
     async def rate(self, day: date, currency: str, base: str) -> Rate | None:
-        """What a currency was worth in the base currency on a day; None when there was no rate for it, nor in the week before."""
+        """The rate of a currency in the base currency on a day; None if there is none of that day or the week before it."""
         return PAR if currency == base else (await self.rates([(day, currency, base)]))[0]
 
     async def rates(self, wanted: Sequence[tuple[date, str, str]]) -> Sequence[Rate | None]:
@@ -176,28 +181,28 @@ class Rates:
         return [rate_on(day, currency, base, days) for day, currency, base in wanted]
 
     async def store(self, quotes: Sequence[Quote], source: str) -> None:
-        """Writes rates down; those that are known are replaced."""
+        """Stores rates, replacing known ones."""
         rows: list[dict[str, Any]] = [
             {"day": quote.day, "currency": quote.currency, "units": quote.units, "source": source} for quote in quotes
         ]
         await upsert(self._session, _RATES, rows)
 
 
-def choice(chosen: Filter, behind: PageKey[str] | None, limit: int) -> Select[PurchaseRow]:
+def list_query(chosen: Filter, after: PageKey[str] | None, limit: int) -> Select[PurchaseRow]:
     """The query of a page of orders, newest first."""
     time, id_ = PurchaseRow.timestamp, PurchaseRow.id
     query = select(PurchaseRow).where(*_conditions(chosen))
-    if behind is not None:
-        query = query.where(time <= behind.at, or_(time < behind.at, and_(time == behind.at, id_ < behind.id)))
+    if after is not None:
+        query = query.where(time <= after.at, or_(time < after.at, and_(time == after.at, id_ < after.id)))
     return query.order_by(time.desc(), id_.desc()).limit(limit)
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [PurchaseRow.payment_status != AWAITED]
+    conditions: list[ColumnElement[bool]] = [PurchaseRow.payment_status != HELD]
     if not chosen.include_excluded:
         conditions += [PurchaseRow.is_test.is_(False), PurchaseRow.is_staff.is_(False)]
-    if chosen.subjects is not None:
-        conditions.append(PurchaseRow.subject.in_(chosen.subjects))
+    if chosen.identifiers is not None:
+        conditions.append(PurchaseRow.subject.in_(chosen.identifiers))
     if chosen.status is not None:
         conditions.append(PurchaseRow.payment_status == chosen.status)
     if chosen.product_id is not None:
@@ -215,9 +220,9 @@ def _period(time: InstrumentedAttribute[Any], chosen: Filter) -> list[ColumnElem
     return since if chosen.until is None else [*since, time < chosen.until]
 
 
-def _claim(row: NoticeRow) -> Claim:
+def _claim(row: ReportRow) -> Claim:
     return Claim(
-        kind=NoticeKind(row.kind),
+        kind=ReportKind(row.kind),
         status=None if row.status is None else Status(row.status),
         amount=row.amount,
         currency=row.currency,
@@ -227,6 +232,6 @@ def _claim(row: NoticeRow) -> Claim:
         source=row.source,
         reported_at=row.reported_at,
         paid_at=row.paid_at,
-        reason=Reason(row.reason) if row.kind == NoticeKind.PURCHASE and row.reason else None,
+        reason=Reason(row.reason) if row.kind == ReportKind.PURCHASE and row.reason else None,
         deleted=row.deleted,
     )

@@ -1,4 +1,4 @@
-"""A year of an invented shop: what happens to its orders, what its plugin reports of that, and what its own books say.
+"""A year of an invented shop: what happens to its orders, what its plugin reports of it, and its own books.
 
 The books are written while things happen, in whole minor units and in SQL, and know nothing of the mesh.
 """
@@ -20,7 +20,7 @@ _SCHEMA: Final = """
 CREATE TABLE orders (id TEXT PRIMARY KEY, customer TEXT, currency TEXT, status TEXT, total INTEGER, placed TEXT, paid TEXT, session TEXT);
 CREATE TABLE refunds (id TEXT PRIMARY KEY, order_id TEXT, amount INTEGER, made TEXT, deleted TEXT);
 CREATE TABLE book (order_id TEXT, at TEXT, amount INTEGER);
-CREATE TABLE visits (session TEXT PRIMARY KEY, customer TEXT, began TEXT, source TEXT);
+CREATE TABLE sessions (session TEXT PRIMARY KEY, customer TEXT, began TEXT, source TEXT);
 """
 _PAID: Final = ("processing", "completed", "refunded")
 
@@ -39,11 +39,11 @@ class _Order:
     reason: str = ""
     anonymised: bool = False
     refunds: dict[str, int] = field(default_factory=dict[str, int])
-    """Those that were not deleted."""
+    """Refunds that were not deleted."""
 
     @property
     def net(self) -> int:
-        """What the shop has of it."""
+        """The order's net amount."""
         return self.total - sum(self.refunds.values()) if self.paid and self.status in _PAID else 0
 
 
@@ -51,9 +51,9 @@ class Shop:
     """The shop.
 
     Args:
-        orders: how many it gets.
+        orders: the number of orders.
         now: the end of the year.
-        seed: of what happens.
+        seed: the seed of random events.
     """
 
     def __init__(self, orders: int, now: datetime, seed: int = 5) -> None:
@@ -61,9 +61,9 @@ class Shop:
         self.books = sqlite3.connect(":memory:")
         self.books.executescript(_SCHEMA)
         self.reports: list[tuple[str, dict[str, Any]]] = []
-        """What the plugin reports: `purchase` or the number of the order whose refund it is, and the body."""
-        self.visits: list[dict[str, Any]] = []
-        """Touchpoints."""
+        """What the plugin reports: `purchase`, or the number of the order that is refunded, and the body."""
+        self.touchpoints: list[dict[str, Any]] = []
+        """The touchpoint of each session."""
         self._now = now
         self._random = random.Random(seed)  # noqa: S311
         self._numbers = iter(range(10_000, 10_000_000))
@@ -101,10 +101,10 @@ class Shop:
             session="" if renewal else f"s-{order_id.replace('/', '-')}",
         )
         if order.session:
-            self._visit(order.customer, order.session, placed - timedelta(minutes=10))
+            self._start_session(order.customer, order.session, placed - timedelta(minutes=10))
         if chance.random() < 0.3:
-            self._visit(order.customer, f"{next(self._numbers)}", placed - timedelta(days=chance.randrange(1, 50)))
-        self._tell(order, placed + timedelta(seconds=1))
+            self._start_session(order.customer, f"{next(self._numbers)}", placed - timedelta(days=chance.randrange(1, 50)))
+        self._report(order, placed + timedelta(seconds=1))
         at = placed
         for change in self._changes(order):
             at += timedelta(seconds=chance.randrange(3600, 6 * 86_400))
@@ -115,7 +115,7 @@ class Shop:
             when = order.paid if order.paid and not paid else at
             if order.net != before:
                 self.books.execute("INSERT INTO book VALUES (?, ?, ?)", (order.id, when.isoformat(), order.net - before))
-            self._tell(order, at)
+            self._report(order, at)
         paid = order.paid and order.paid.isoformat()
         row = (order.id, order.customer, currency, order.status, order.total, placed.isoformat(), paid, order.session)
         self.books.execute("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -184,7 +184,7 @@ class Shop:
         if amount == left:
             order.status = "refunded"
         self.books.execute("INSERT INTO refunds VALUES (?, ?, ?, ?, NULL)", (refund, order.id, amount, at.isoformat()))
-        self._tell_refund(order, refund, at, amount=self._number(order, amount))
+        self._report_refund(order, refund, at, amount=self._number(order, amount))
 
     def _delete_refund(self, order: _Order, at: datetime) -> None:
         if not order.refunds:
@@ -192,15 +192,15 @@ class Shop:
         refund, _ = order.refunds.popitem()
         order.status = "completed"
         self.books.execute("UPDATE refunds SET deleted = ? WHERE id = ?", (at.isoformat(), refund))
-        self._tell_refund(order, refund, at, deleted=True)
+        self._report_refund(order, refund, at, deleted=True)
 
-    def _visit(self, customer: str, session: str, began: datetime) -> None:
+    def _start_session(self, customer: str, session: str, began: datetime) -> None:
         source = self._random.choice(SOURCES)
-        self.books.execute("INSERT INTO visits VALUES (?, ?, ?, ?)", (session, customer, began.isoformat(), source))
-        visit = {"id": f"v-{session}", "timestamp": began.isoformat(), "session_id": session, "user_id": customer, "source": source}
-        self.visits.append({**visit, "action": "page_view", "touchpoint": "landing"})
+        self.books.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", (session, customer, began.isoformat(), source))
+        touchpoint = {"id": f"v-{session}", "timestamp": began.isoformat(), "session_id": session, "user_id": customer, "source": source}
+        self.touchpoints.append({**touchpoint, "action": "page_view", "touchpoint": "landing"})
 
-    def _tell(self, order: _Order, at: datetime) -> None:
+    def _report(self, order: _Order, at: datetime) -> None:
         who = {} if order.anonymised else {"user_id": order.customer, "session_id": order.session}
         paid = {"paid_at": order.paid.isoformat()} if order.paid else {}
         body = {
@@ -217,7 +217,7 @@ class Shop:
         }
         self.reports.append(("purchase", {**body, **who, **paid}))
 
-    def _tell_refund(self, order: _Order, refund: str, at: datetime, **fields: Any) -> None:
+    def _report_refund(self, order: _Order, refund: str, at: datetime, **fields: Any) -> None:
         total = self._number(order, sum(order.refunds.values()))
         body = {"reference": refund, "timestamp": at.isoformat(), "refunded_total": total, "source": "plugin"}
         self.reports.append((order.id, {**body, **fields, "reported_at": (at + timedelta(milliseconds=200)).isoformat()}))

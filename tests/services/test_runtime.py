@@ -30,7 +30,7 @@ from kit.settings import Settings
 from services.ingestion.composition import ROLE as INGESTION
 from services.ingestion.worker import ROLE as WORKER
 from services.purchases.composition import ROLE as PURCHASES
-from services.purchases.personal import holdings
+from services.purchases.personal import personal_tables
 from tests.conftest import newest_database
 from tests.roles import settings_for
 from tests.servers import free_port
@@ -94,7 +94,7 @@ async def test_a_service_without_a_database_serves_and_leaves_nothing_in_the_log
 
 async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of_one(settings: Settings, resources: Resources) -> None:
     log, database = resources.log, resources.database("purchases")
-    data = SubjectData(database, resources.keys, None, holdings(resources.keys.vault, "keep"))
+    data = SubjectData(database, resources.keys, None, personal_tables(resources.keys.vault, "keep"))
     runtime = ServiceRuntime(
         settings,
         resources,

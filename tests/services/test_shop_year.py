@@ -64,7 +64,7 @@ class Mesh:
             request = ParseDict({"id": order_id, "refund": body}, pb.RefundPurchaseRequest())
             await self._purchases.RefundPurchase(request, metadata=self._metadata)
 
-    async def visit(self, body: dict[str, Any]) -> None:
+    async def track(self, body: dict[str, Any]) -> None:
         request = ParseDict({"touchpoint": body}, journeys_pb2.TrackTouchpointRequest())
         await self._journeys.TrackTouchpoint(request, metadata=self._metadata)
 
@@ -110,10 +110,10 @@ async def test_every_figure_of_a_year_is_that_of_the_shops_books(mesh: Mesh) -> 
     quotes = [Quote(day, code, Decimal(shop.rate(day, code))) for day in days for code in DIGITS if code != "EUR"]
     async with mesh.databases["purchases"].sessions.begin() as session:
         await Rates(session).store(quotes, "test")
-    told = [*shop.reports, *random.Random(11).sample(shop.reports, len(shop.reports) // 3)]  # noqa: S311
-    random.Random(7).shuffle(told)  # noqa: S311
-    await _all(told, lambda each: mesh.report(*each))
-    await _all(shop.visits, mesh.visit)
+    reports = [*shop.reports, *random.Random(11).sample(shop.reports, len(shop.reports) // 3)]  # noqa: S311
+    random.Random(7).shuffle(reports)  # noqa: S311
+    await _all(reports, lambda each: mesh.report(*each))
+    await _all(shop.touchpoints, mesh.track)
     await mesh.follow()
     sold, booked = await mesh.orders("sale"), await mesh.orders("entry")
     assert {order.order_id for order in sold} == {
@@ -220,15 +220,15 @@ async def _attributed(mesh: Mesh) -> dict[str, int]:
 
 
 def _last_touches(shop: Shop, values: dict[str, int]) -> dict[str, int]:
-    """To each source, what was sold in the last visit before the payment, and since the payment of the customer's order before."""
+    """To each source, what was sold in the last session before the payment, and since the payment of the customer's previous order."""
     owed: Counter[str] = Counter()
     before: dict[str, datetime] = defaultdict(lambda: datetime.min.replace(tzinfo=UTC))
     query = "SELECT id, customer, paid, session FROM orders WHERE paid NOT NULL AND status IN ('processing', 'completed', 'refunded')"
     for order_id, customer, paid, session in sorted(shop.books.execute(query), key=lambda row: (row[2], row[0])):
-        visits = shop.books.execute("SELECT began, session, source FROM visits WHERE customer = ?", (customer,)).fetchall()
+        sessions = shop.books.execute("SELECT began, session, source FROM sessions WHERE customer = ?", (customer,)).fetchall()
         paid_at = utc(paid)
-        seen = [visit for visit in visits if paid_at - timedelta(days=90) <= utc(visit[0]) <= paid_at]
-        path = [visit for visit in seen if utc(visit[0]) > before[customer]] or [visit for visit in seen if session and visit[1] == session]
+        seen = [each for each in sessions if paid_at - timedelta(days=90) <= utc(each[0]) <= paid_at]
+        path = [each for each in seen if utc(each[0]) > before[customer]] or [each for each in seen if session and each[1] == session]
         owed[max(path)[2] if path else "(none)"] += values[order_id]
         before[customer] = paid_at
     return {source: amount for source, amount in owed.items() if amount}

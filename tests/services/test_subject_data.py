@@ -38,8 +38,8 @@ from services.journeys.personal import session_pseudonym
 from services.journeys.projection import Paths, erase_paths
 from services.journeys.repository import erase_sessions
 from services.journeys.shares import Splitter
-from services.purchases.personal import holdings as purchases_holdings
-from services.purchases.servicer import Retell
+from services.purchases.personal import personal_tables as purchases_tables
+from services.purchases.publishing import RepublishErased
 from tests.conftest import newest_database
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ DECLARED: dict[str, Sequence[PersonalTable]] = {
     "identity": IDENTITY,
     "ingestion": INGESTION,
     "journeys": JOURNEYS,
-    "purchases": purchases_holdings(VAULT, "keep"),
+    "purchases": purchases_tables(VAULT, "keep"),
 }
 NUMBERS = count(1000)
 SHARED = ("topic_state", "attribution_totals")
@@ -129,7 +129,7 @@ async def holder(
     async with newest_database(settings, service) as database:
         topic = StateTopic(service, settings.log_partitions)
         await prepare_heads(database.sessions, service, settings.log_partitions)
-        after = {"purchases": Retell(topic)} if service == "purchases" else None
+        after = {"purchases": RepublishErased(topic)} if service == "purchases" else None
         own = holdings or DECLARED[service]
         seal = (await keys.seals(["email:others"]))["email:others"]
         async with database.sessions.begin() as session:
@@ -209,11 +209,11 @@ async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Setting
 
 
 async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: Settings, keys: Keys) -> None:
-    async with holder(settings, keys, "purchases", purchases_holdings(VAULT, "delete")) as (database, data):
+    async with holder(settings, keys, "purchases", purchases_tables(VAULT, "delete")) as (database, data):
         await data.erase(ADA.names, PSEUDONYM)
         async with database.sessions() as session:
-            tables: list[Table] = [part.table for part in purchases_holdings(VAULT, "keep")[0].parts] + [
-                purchases_holdings(VAULT, "keep")[0].table
+            tables: list[Table] = [part.table for part in purchases_tables(VAULT, "keep")[0].parts] + [
+                purchases_tables(VAULT, "keep")[0].table
             ]
             counts = [await session.scalar(select(func.count()).select_from(table)) for table in tables]
         assert counts == [len(BOB.names)] * len(tables)

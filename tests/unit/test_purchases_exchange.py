@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.__main__ import app
-from services.purchases.exchange import MalformedRates, Quote, by_day, rate_on, read_rates
+from services.purchases.exchange import MalformedRatesError, Quote, by_day, rate_on, read_rates
 from services.purchases.money import PAR, Rate
 
 HISTORY = """Date,USD,JPY,CYP,
@@ -83,7 +83,7 @@ def test_any_table_with_date_currency_and_rate_is_read() -> None:
     ],
 )
 def test_what_is_no_history_is_refused_as_a_whole(content: bytes, reason: str) -> None:
-    with pytest.raises(MalformedRates) as raised:
+    with pytest.raises(MalformedRatesError) as raised:
         read_rates(content)
     assert reason in str(raised.value)
 

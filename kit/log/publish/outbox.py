@@ -122,3 +122,8 @@ async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None
                 await session.execute(insert(outbox_heads).values(topic=topic, partition=partition, position=0))
         except IntegrityError:
             _log.debug("head made by another process", topic=topic, partition=partition)
+
+
+async def count_partitions(session: AsyncSession, topic: str) -> int:
+    """The number of partitions that `prepare_heads` made for a topic; 0 when its service has never run."""
+    return await session.scalar(select(func.count()).where(outbox_heads.c.topic == topic)) or 0

@@ -1,10 +1,9 @@
-"""What notices come to: the order of their arrival does not matter, nor that they are repeated."""
+"""Undated reports: neither the order of their arrival nor repetitions change an order's state."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import iso4217
@@ -13,58 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.rules import CURRENCIES, DECIMALS
+from services.purchases.claims import Claim, ReportKind
 from services.purchases.ledger import EntryKind
-from services.purchases.messages import Told
-from services.purchases.models import EntryRow, PurchaseRow
 from services.purchases.money import Rate, entries_in_base, exact, in_base, is_currency
-from services.purchases.orders import Order, new_row
-from services.purchases.rules import Claim, NoticeKind, Status, status_of
+from services.purchases.statuses import Status, parse_status
+from tests.unit.order_book import START, Book
 
-START = datetime(2026, 11, 20, 12, tzinfo=UTC)
-RATE = Rate(Decimal("161.37"), Decimal("1.0852"))
 PRICE = Decimal(100)
 
 
 def paid(status: Status = Status.COMPLETED, *, amount: Decimal = PRICE, total: Decimal | None = None, minutes: int = 0) -> Claim:
-    return Claim(NoticeKind.PURCHASE, status, amount, "USD", START + timedelta(minutes=minutes), "n", total)
+    return Claim(ReportKind.PURCHASE, status, amount, "USD", START + timedelta(minutes=minutes), "n", total)
 
 
 def refund(reference: str, amount: float, total: float | None = None) -> Claim:
     whole = None if total is None else Decimal(str(total))
-    return Claim(NoticeKind.REFUND, None, Decimal(str(amount)), "USD", START, reference, whole)
+    return Claim(ReportKind.REFUND, None, Decimal(str(amount)), "USD", START, reference, whole)
 
 
 def now(status: Status, reference: str = "", minutes: int = 0) -> Claim:
-    return Claim(NoticeKind.STATUS, status, None, "USD", START + timedelta(minutes=minutes), reference)
-
-
-class Book:
-    """One order that is told of, as the tables keep it between two notices."""
-
-    def __init__(self, claims: Sequence[Claim]) -> None:
-        self.row: PurchaseRow = new_row("shop", "1", "EUR")
-        self.entries: Sequence[EntryRow] = ()
-        self.duplicates: list[bool] = []
-        self._news: list[Claim] = []
-        for claim in claims:
-            self._tell(claim)
-
-    def _tell(self, claim: Claim) -> None:
-        order = Order(self.row, self._news, entries=self.entries)
-        order.tell(claim, Told(START, {"user_id": "42"}, [], is_test=False, is_staff=False) if claim.kind is NoticeKind.PURCHASE else None)
-        order.book(claim, RATE if order.awaits_rate else self.row.rate, START)
-        if order.is_news:
-            self._news.append(claim)
-        self.entries = order.entries
-        self.duplicates.append(order.is_duplicate)
-
-    @property
-    def balance(self) -> tuple[str, Decimal, Decimal]:
-        return (self.row.payment_status, self.row.paid_amount, self.row.refunded_amount)
-
-    @property
-    def booked(self) -> list[tuple[str, str, Decimal]]:
-        return [(entry.kind, entry.reference, entry.amount) for entry in self.entries]
+    return Claim(ReportKind.STATUS, status, None, "USD", START + timedelta(minutes=minutes), reference)
 
 
 amounts = st.integers(0, 60).map(lambda units: Decimal(units) / 2)
@@ -72,16 +39,16 @@ totals = st.none() | amounts
 purchases = st.builds(paid, st.sampled_from(Status), total=totals, minutes=st.integers(0, 5))
 refunds = st.builds(refund, st.sampled_from(["r1", "r2", "r3"]), amounts, totals)
 statuses = st.builds(now, st.sampled_from(Status), st.sampled_from(["", "r1"]), st.integers(0, 5))
-notices = st.lists(purchases | refunds | statuses, min_size=1, max_size=6)
+further = st.lists(purchases | refunds | statuses, min_size=1, max_size=6)
 
 
-@given(data=st.data(), first=purchases, told=notices)
+@given(data=st.data(), first=purchases, others=further)
 @settings(max_examples=400, deadline=None, derandomize=True)
-def test_any_order_and_repetition_of_notices_ends_the_same(data: st.DataObject, first: Claim, told: list[Claim]) -> None:
-    every = [first, *told]
+def test_any_order_and_repetition_of_undated_reports_ends_the_same(data: st.DataObject, first: Claim, others: list[Claim]) -> None:
+    every = [first, *others]
     again = data.draw(st.lists(st.sampled_from(every), max_size=4))
     one = Book(every)
-    other = Book([first, *data.draw(st.permutations([*told, *again]))])
+    other = Book([first, *data.draw(st.permutations([*others, *again]))])
     assert other.balance == one.balance
     assert (other.row.paid_at, other.row.disputed, other.row.base_net_amount) == (
         one.row.paid_at,
@@ -97,16 +64,16 @@ def test_any_order_and_repetition_of_notices_ends_the_same(data: st.DataObject, 
         assert [entry.kind for entry in book.entries].count("sale") == (row.paid_at is not None)
 
 
-@given(first=purchases, told=notices)
+@given(first=purchases, others=further)
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_notice_told_again_is_a_duplicate_and_books_nothing(first: Claim, told: list[Claim]) -> None:
-    once = Book([first, *told])
-    twice = Book([first, *told, *told, first])
+def test_a_repeated_report_is_a_duplicate_and_books_nothing(first: Claim, others: list[Claim]) -> None:
+    once = Book([first, *others])
+    twice = Book([first, *others, *others, first])
     assert twice.booked == once.booked
-    assert all(twice.duplicates[len(told) + 1 :])
+    assert all(twice.duplicates[len(others) + 1 :])
 
 
-def test_two_tellers_of_one_refund_with_totals_count_it_once() -> None:
+def test_two_sources_of_one_refund_with_totals_count_it_once() -> None:
     book = Book([paid(), refund("17", 10, 10), refund("re_1", 10, 10), refund("18", 5, 15), refund("re_2", 5, 15)])
     assert book.balance == ("partially_refunded", 100, 15)
     assert book.duplicates == [False, False, True, False, True]
@@ -176,7 +143,7 @@ def test_a_paid_order_stays_paid_when_its_payment_is_said_to_have_failed() -> No
         assert Book(claims).balance == ("completed", 100, 0)
 
 
-def test_the_first_paid_notice_fixes_the_amount_and_another_is_disputed() -> None:
+def test_the_first_paid_report_fixes_the_amount_and_another_is_disputed() -> None:
     book = Book([paid(Status.PENDING, amount=Decimal(80)), paid(), paid(amount=Decimal(120)), paid(Status.PENDING, amount=Decimal(0))])
     assert book.balance == ("completed", 100, 0)
     assert book.row.disputed
@@ -191,8 +158,8 @@ def test_what_a_status_made_paid_is_corrected_by_the_shops_own_word() -> None:
 
 
 def test_it_was_paid_when_the_earliest_said_so() -> None:
-    told = [paid(minutes=3), now(Status.COMPLETED, minutes=1), paid(minutes=2)]
-    assert Book(told).row.paid_at == Book(told[::-1][:1] + told).row.paid_at == START + timedelta(minutes=1)
+    reports = [paid(minutes=3), now(Status.COMPLETED, minutes=1), paid(minutes=2)]
+    assert Book(reports).row.paid_at == Book(reports[::-1][:1] + reports).row.paid_at == START + timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +177,7 @@ def test_it_was_paid_when_the_earliest_said_so() -> None:
     ],
 )
 def test_words_of_shops_and_payment_providers_are_understood(word: str, status: str | None) -> None:
-    assert status_of(word) == status
+    assert parse_status(word) == status
 
 
 @given(amounts=st.lists(st.decimals(0, 1000, places=2), max_size=8), units=st.decimals("0.01", 200, places=4))

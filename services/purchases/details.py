@@ -1,0 +1,151 @@
+"""What a report says of an order beside its money: the buyer, the lines, the campaign. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
+from pmp.purchases.v1 import purchases_pb2 as pb
+
+from kit.people.keys.seals import Seal
+from kit.people.persons import subject_of
+from kit.people.subjects.words import OTHER, PAYMENTS, listed
+from kit.people.suppression import Suppressed
+from kit.rules import wrong_struct
+from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
+from services.purchases.money import exact
+
+ERASED: Final = "erased:"
+"""Kind of the identifier that an erased person's order has."""
+
+ANONYMOUS: Final = "purchase:"
+"""Kind of the identifier of an order without a buyer: sold over the counter, or anonymised by the shop."""
+
+_IDENTIFYING_COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
+"""The columns by which an order leads to a weaker identifier of its buyer, by the identifier's kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderDetails:
+    """What a report says of an order beside its money."""
+
+    timestamp: datetime
+    columns: Mapping[str, Any]
+    """Columns of the order; only those that the report has a value for."""
+    lines: Sequence[Mapping[str, Any]]
+    is_test: bool
+    is_staff: bool
+    erased: bool = False
+    """The buyer was erased, and is left out."""
+
+    @property
+    def identifiers(self) -> list[str]:
+        """The identifiers of the buyer, the strongest first."""
+        columns = self.columns
+        return _identifiers(columns.get("user_id", ""), columns.get("email_hash", b""), columns.get("session_id", ""))
+
+    def without_suppressed(self, suppressed: Suppressed) -> OrderDetails:
+        """The details without identifiers of erased persons, and without a buyer where the strongest one is suppressed."""
+        identifiers = self.identifiers
+        if identifiers and suppressed.holds(identifiers[0], self.timestamp):
+            return self.anonymised()
+        kinds = (each.partition(":")[0] for each in identifiers if suppressed.holds(each, self.timestamp))
+        removed = {column for kind in kinds for column in _IDENTIFYING_COLUMNS[kind]}
+        return replace(self, columns={name: value for name, value in self.columns.items() if name not in removed})
+
+    def anonymised(self) -> OrderDetails:
+        """The details of an erased person's order: only the sale is left."""
+        method = self.columns.get("payment_method")
+        return replace(self, columns={"payment_method": listed(method, PAYMENTS) or OTHER} if method else {}, erased=True)
+
+
+def sealing_identifiers(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
+    """The identifiers under whose keys a purchase's personal values are sealed: an address under its own, the rest under the strongest.
+
+    Args:
+        purchase: the purchase as reported.
+        email_hash: the hash of its e-mail address; empty for none.
+    """
+    strongest = _identifiers(purchase.user_id, email_hash, purchase.session_id)[:1] if purchase.billing_address.fields else []
+    return {*strongest, *filter(None, [subject_of(email_hash=email_hash)])}
+
+
+def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> OrderDetails:
+    """The details of a purchase, with personal values sealed. A billing address without any identifier is left out: no key would open it.
+
+    Args:
+        purchase: the purchase as reported.
+        currency: its currency.
+        email_hash: the hash of its e-mail address; empty for none.
+        seals: the keys of `sealing_identifiers`.
+    """
+    email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
+    strongest = next(iter(_identifiers(purchase.user_id, email_hash, purchase.session_id)), "")
+    columns: dict[str, Any] = {
+        "user_id": purchase.user_id,
+        "session_id": purchase.session_id,
+        "email": seals[subject_of(email_hash=email_hash)].seal(email, context=EMAIL_CONTEXT) if email else b"",
+        "email_hash": email_hash,
+        "payment_method": purchase.payment_method,
+        "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
+        "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields and strongest else b"",
+        "details": MessageToDict(metadata),
+    }
+    return OrderDetails(
+        timestamp=purchase.timestamp.ToDatetime(UTC),
+        columns={name: value for name, value in columns.items() if value},
+        lines=[_line(line, currency) for line in _lines(purchase)],
+        is_test=purchase.is_test,
+        is_staff=purchase.is_staff,
+    )
+
+
+def identifier_without_buyer(purchase_id: str, *, erased: bool) -> str:
+    """The identifier of an order that has no buyer."""
+    return f"{ERASED if erased else ANONYMOUS}{purchase_id}"
+
+
+def merged_metadata(known: Mapping[str, Any] | None, reported: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Free-form data with what another report adds, unless the whole would be too large. Known values stay."""
+    if not known or not reported:
+        return known or reported
+    merged = {**reported, **known}
+    return known if wrong_struct("metadata", ParseDict(merged, Struct())) else merged
+
+
+def _identifiers(user_id: str, email_hash: bytes, session_id: str) -> list[str]:
+    """Identifiers with their kinds, the strongest first."""
+    return [each for each in (subject_of(user_id=user_id), subject_of(email_hash=email_hash), subject_of(session_id=session_id)) if each]
+
+
+def _lines(purchase: pb.Purchase) -> Sequence[pb.PurchaseLine]:
+    """The order's lines, or one made of its single product."""
+    if purchase.lines or not purchase.product_id:
+        return purchase.lines
+    return [
+        pb.PurchaseLine(
+            product_id=purchase.product_id,
+            product_name=purchase.product_name,
+            product_type=purchase.product_type,
+            amount=purchase.amount,
+        )
+    ]
+
+
+def _line(line: pb.PurchaseLine, currency: str) -> dict[str, Any]:
+    return {
+        "product_id": line.product_id,
+        "product_name": line.product_name,
+        "product_type": line.product_type or "other",
+        "quantity": line.quantity or 1,
+        "amount": exact(line.amount, currency),
+    }
+
+
+def _json(struct: Struct) -> str:
+    return orjson.dumps(MessageToDict(struct)).decode()

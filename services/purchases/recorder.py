@@ -1,0 +1,156 @@
+"""Records reports about orders: in the order's columns, its lines, its ledger and on the topic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.boundary.caller import bind_log_fields
+from kit.database.group_commit import GroupCommit
+from kit.database.transactions import Sessions
+from kit.errors import NotFound
+from kit.log.publish.state_topic import StateTopic
+from kit.people.suppression import Suppressed, Suppressions
+from kit.people.vault import Vault
+from kit.settings import Settings
+from services.purchases.claims import Claim
+from services.purchases.erasure import without_erased
+from services.purchases.models import EntryRow
+from services.purchases.money import NOTHING, Rate
+from services.purchases.order_ids import is_purchase_id
+from services.purchases.orders import Order, new_row
+from services.purchases.publishing import publish_orders
+from services.purchases.reports import OrderReport
+from services.purchases.repository import Purchases, Rates
+
+MAX_HELD_REPORTS: Final = 100
+"""The largest number of reports that are held for an unknown order."""
+
+UNKNOWN_PURCHASE: Final = "there is no such purchase"
+"""What a caller reads of an order that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingResult:
+    """The order after a report was recorded, and what the report changed."""
+
+    purchase_id: str
+    payment_status: str
+    is_duplicate: bool
+    """The report changed nothing."""
+    is_held: bool
+    """The order is unknown: the report is held for it."""
+    is_priced: bool
+    """The order has an amount in the base currency."""
+    is_disputed: bool
+    booked_refund: Decimal
+    """The increase of the refunded amount."""
+
+
+class _SameOrderError(Exception):
+    """Two reports of a batch, one by the shop's number and one by the purchase id, are about the same order."""
+
+
+class OrderRecorder:
+    """Records reports; those that arrive at the same time share a transaction."""
+
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, hasher: Vault) -> None:
+        self._currency = settings.site_currency
+        self._timezone = settings.site_timezone
+        self._topic = topic
+        self._hasher = hasher
+        # A storm of reports about one order queues here, rather than with all connections in hand.
+        self._commits: GroupCommit[OrderReport, RecordingResult] = GroupCommit(
+            sessions, self._record_batch, key=lambda report: report.purchase_id
+        )
+
+    async def record(self, report: OrderReport) -> RecordingResult:
+        """Records a report, and publishes the order if it changed.
+
+        Raises:
+            NotFound: the order is unknown, and the report can't be held for it.
+        """
+        result = await self._commits(report)
+        self._topic.wake()
+        bind_log_fields(
+            payment_status=result.payment_status,
+            duplicate=result.is_duplicate,
+            priced=result.is_priced,
+            disputed=result.is_disputed,
+        )
+        return result
+
+    async def _record_batch(self, session: AsyncSession, reports: Sequence[OrderReport]) -> Sequence[RecordingResult]:
+        """Records reports about different orders in one transaction.
+
+        Raises:
+            _SameOrderError: two of them are about the same order; each of them can be recorded by itself.
+        """
+        purchases, rates, now = Purchases(session), Rates(session), datetime.now(UTC)
+        orders = await self._orders(purchases, reports)
+        suppressed = await self._suppressed(session, reports)
+        results: list[RecordingResult] = []
+        for order, reported in zip(orders, reports, strict=True):
+            report, refunded_before = without_erased(reported, order.row.subject, suppressed, self._hasher), order.row.refunded_amount
+            claim = report.claim_about(order.row)
+            if report.details is None and not order.row.is_known:
+                entries = _hold(order, claim, now)
+            else:
+                order.apply(claim, report.details)
+                entries = order.book(claim, await self._rate(rates, order), now)
+            await purchases.add(order, entries, order.report_row(claim, report.note, now), now)
+            results.append(_result(order, order.row.refunded_amount - refunded_before))
+        await purchases.flush()
+        await publish_orders(session, self._topic, [order for order in orders if order.changed])
+        return results
+
+    async def _orders(self, purchases: Purchases, reports: Sequence[OrderReport]) -> Sequence[Order]:
+        """The orders that reports are about, locked; new ones where there are none yet."""
+        stored = await purchases.orders([(report.site, report.order) for report in reports])
+        orders = [order or self._new_order(report) for order, report in zip(stored, reports, strict=True)]
+        if len({order.row.id for order in orders}) < len(orders):
+            raise _SameOrderError
+        return orders
+
+    def _new_order(self, report: OrderReport) -> Order:
+        if report.details is None and is_purchase_id(report.order):
+            raise NotFound(UNKNOWN_PURCHASE)
+        return Order(new_row(report.site, report.order, self._currency))
+
+    async def _suppressed(self, session: AsyncSession, reports: Sequence[OrderReport]) -> Suppressed:
+        identifiers = {identifier for report in reports if report.details for identifier in report.details.identifiers}
+        return await Suppressions(session).of(self._hasher, identifiers)
+
+    async def _rate(self, rates: Rates, order: Order) -> Rate | None:
+        """The pinned rate of an order; where none is pinned yet, that of the day of the order where the shop is."""
+        row = order.row
+        if not order.needs_rate:
+            return row.rate
+        row.ordered_on = day = row.timestamp.astimezone(self._timezone).date()
+        return await rates.rate(day, row.currency, row.base_currency)
+
+
+def _hold(order: Order, claim: Claim, now: datetime) -> Sequence[EntryRow]:
+    """Holds a report for an unknown order, which has no ledger."""
+    if order.held_reports >= MAX_HELD_REPORTS:
+        raise NotFound(f"{UNKNOWN_PURCHASE}, and {MAX_HELD_REPORTS} notices wait for it")
+    order.hold(claim, now)
+    return ()
+
+
+def _result(order: Order, refund: Decimal) -> RecordingResult:
+    row = order.row
+    return RecordingResult(
+        purchase_id=row.id,
+        payment_status=row.payment_status,
+        is_duplicate=order.is_duplicate,
+        is_held=order.held_reports > 0,
+        is_priced=row.base_net_amount is not None,
+        is_disputed=row.disputed,
+        booked_refund=max(NOTHING, refund),
+    )

@@ -39,7 +39,7 @@ class ServiceRuntime:
         resources: those of its process.
         service: the name of the service; consumers and relays of one name share their work.
         checks: what must be up for the role to work, by name.
-        database: where it keeps its rows, its outbox and its positions.
+        database: where it keeps its rows, its outbox and its offsets.
         rpcs: what it serves.
         subject_data: shows and erases the personal data it keeps.
         retention: deletes rows that are too old.
@@ -146,12 +146,12 @@ class ServiceRuntime:
 
     @property
     def personal_tables(self) -> Sequence[PersonalTable]:
-        """The tables of which it shows and erases what they hold of persons, beside those that every service has."""
+        """The tables whose personal data it shows and erases, beside those that every service has."""
         return () if self.subject_data is None else self.subject_data.tables
 
     @property
     def rpcs(self) -> Sequence[Registration]:
-        """What it serves."""
+        """What it serves, with the registration of each servicer."""
         if self.subject_data is None:
             return self._rpcs
         return (*self._rpcs, (add_SubjectDataServiceServicer_to_server, self.subject_data))
@@ -162,7 +162,7 @@ class ServiceRuntime:
         await serve(self.settings, services=self.rpcs, checks=self.checks, background=[*self._works(), *self.background])
 
     async def prepare(self) -> None:
-        """Fixes the number of partitions of what it writes to the log, and makes the rows that its positions are taken from.
+        """Fixes the number of partitions of its topics, and makes the rows from which their offsets are assigned.
 
         Raises:
             ValueError: the log was started with another number of partitions.
@@ -178,7 +178,7 @@ class ServiceRuntime:
         return None if self._publication is None else self._publication.outbox
 
     def _works(self) -> Iterator[Background]:
-        """All that runs beside the rpcs because of what it is composed of."""
+        """The background work of its parts."""
         if self._outbox is not None:
             topic = self._outbox.topic
             yield partial(self.relay.run, self._leases(topic, "relay"), self._outbox)
@@ -198,7 +198,7 @@ class ServiceRuntime:
         return Leases(self.log.redis, topic, group, self.settings.log_partitions)
 
     def consumer(self, subscription: Subscription) -> Consumer:
-        """What applies a topic to its database."""
+        """Applies a topic to its database."""
         publisher = subscription.history.containing_service.full_name.split(".")[1]
         token = mesh_tokens(self.settings.mesh_token)[0]
         history = remote_history(self.settings.address(publisher), token, subscription.history)
@@ -213,7 +213,7 @@ class ServiceRuntime:
         )
 
     def consumer_of_raw_log(self) -> RawLogConsumer:
-        """What processes its raw log."""
+        """Processes its raw log."""
         raw_log = self.raw_log
 
         async def after_commit(partition: int, offset: Offset) -> None:

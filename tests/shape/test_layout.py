@@ -42,7 +42,6 @@ LONG_BECAUSE = "Long because "
 LONG_MODULES = {
     *("kit/people/keys/store.py", "kit/scrubbing.py"),
     *("services/journeys/projection.py", "services/journeys/repository.py"),
-    *("services/purchases/messages.py", "services/purchases/rules.py", "services/purchases/servicer.py"),
 }
 """Modules that are longer, until they are divided."""
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cli.databases import service_sessions
 from cli.errors import CommandFailed
-from kit.people.vault import InvalidKey, Vault
+from kit.people.derivation import InvalidKey, parse_key
+from kit.people.signing import Signer
 from services.gdpr.audit import faults
 from services.gdpr.repository import Audit
 
@@ -20,7 +21,7 @@ async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
         CommandFailed: the key is invalid, or the database does not exist or fails.
     """
     try:
-        vault = Vault.parse(vault_key)
+        signer = Signer(parse_key(vault_key))
     except InvalidKey as error:
         raise CommandFailed(str(error)) from error
     async with service_sessions("gdpr", url) as sessions, sessions.reading() as session:
@@ -28,6 +29,6 @@ async def verify(url: str, vault_key: str) -> tuple[int, list[str]]:
         chain, receipts, requests = await audit.chain(), await audit.receipts(), await audit.requests()
 
     def is_signed(document: str, signature: str) -> bool:
-        return vault.is_signed(document.encode(), bytes.fromhex(signature))
+        return signer.is_signed(document.encode(), bytes.fromhex(signature))
 
     return len(chain), faults(chain, receipts, is_signed, requests)

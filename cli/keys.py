@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cli.databases import must_exist, url_of
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.local_secrets import add_key, key_encryption_keys, vault_key
+from cli.local_secrets import add_key, key_encryption_keys
 from kit.database.engine import open_database
 from kit.errors import Unavailable
-from kit.people.keys.store import Keys
+from kit.people.derivation import InvalidKey
+from kit.people.keys.rotation import KeyRotation
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.vault import InvalidKey, Vault
 from kit.settings import KEYS_DATABASE
 
 
@@ -26,8 +26,8 @@ async def new(folder: DataFolder, url: str) -> None:
     Raises:
         CommandFailed: keys are still wrapped by an older one, or the database fails.
     """
-    async with _keys(folder, url) as keys:
-        stale = await keys.stale()
+    async with _rotation(folder, url) as rotation:
+        stale = await rotation.stale()
     if stale:
         raise CommandFailed(f"{stale} keys are wrapped by an older one: run `pmp keys rotate` first")
     add_key(folder)
@@ -41,22 +41,22 @@ async def rotate(folder: DataFolder, url: str, console: Console) -> int:
     """
     done = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with _keys(folder, url) as keys:
+    async with _rotation(folder, url) as rotation:
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task("keys", total=await keys.stale())
-            async for some in keys.rewrap():
+            task = progress.add_task("keys", total=await rotation.stale())
+            async for some in rotation.run():
                 done += some
                 progress.advance(task, some)
     return done
 
 
 @asynccontextmanager
-async def _keys(folder: DataFolder, url: str) -> AsyncGenerator[Keys]:
+async def _rotation(folder: DataFolder, url: str) -> AsyncGenerator[KeyRotation]:
     own = url_of(KEYS_DATABASE, url)
     must_exist(own, KEYS_DATABASE)
     try:
-        vault, wrapping = Vault.parse(vault_key(folder)), EnvironmentKeys.parse(key_encryption_keys(folder))
+        wrapping = EnvironmentKeys.parse(key_encryption_keys(folder))
         async with open_database(own, pool=1) as database:
-            yield Keys(database, vault, wrapping)
+            yield KeyRotation(database, wrapping)
     except (InvalidKey, Unavailable) as error:
         raise CommandFailed(str(error)) from error

@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log
 from kit.migrate import migrate
+from kit.people.derivation import configured_key
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
-from kit.people.keys.store import keys as subject_keys
+from kit.people.keys.table import keys as subject_keys
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.vault import Vault
 from kit.service.resources import Resources, open_resources
 from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
@@ -139,7 +140,7 @@ async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def keys(settings: Settings, keys_database: Database) -> Keys:
     """The keys of persons: none so far."""
-    return Keys(keys_database, Vault.from_settings(settings), EnvironmentKeys.from_settings(settings))
+    return Keys(keys_database, KeyedHasher(configured_key(settings)), EnvironmentKeys.from_settings(settings))
 
 
 @pytest.fixture

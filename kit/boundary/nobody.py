@@ -10,6 +10,7 @@ from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from pmp.options.v1 import options_pb2
 
 _WORDS: Final = frozenset(
     {
@@ -23,8 +24,8 @@ _FIRST_OF_SOMEBODY: Final = frozenset(ascii_letters + digits) - {"0", *(first fo
 """No id that names nobody begins with one of these: most ids need not be looked at any further."""
 NOBODY: Final = "0"
 """An id that names nobody, as WordPress has it of whoever is not logged in."""
-_IDS: Final = frozenset({"user_id", "session_id", "anonymous_id"})
-"""What all contracts call the ids by which somebody is told of."""
+_IDS: Final = frozenset({options_pb2.IDENTIFIER_USER_ID, options_pb2.IDENTIFIER_SESSION_ID, options_pb2.IDENTIFIER_ANONYMOUS_ID})
+"""The identifiers that clients choose themselves, so that they may be no ids at all."""
 
 
 def names_nobody(id_: str) -> bool:
@@ -74,7 +75,7 @@ def _parts(message: Descriptor) -> tuple[Sequence[str], Sequence[str], Sequence[
     several: list[str] = []
     fields: Iterable[FieldDescriptor] = message.fields
     for field in fields:
-        if field.type == FieldDescriptor.TYPE_STRING and field.name in _IDS:
+        if field.GetOptions().Extensions[options_pb2.identifier] in _IDS:
             ids.append(field.name)
         elif field.message_type is not None and field.message_type.file.package.startswith("pmp.") and any(_parts(field.message_type)):
             (several if field.is_repeated else messages).append(field.name)

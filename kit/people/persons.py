@@ -1,8 +1,7 @@
-"""Who is who: what a service knows of persons from the topic `identity`, in its own database.
+"""Resolves identifiers to persons. Each service projects the links and merges of the topic `identity` into its own database.
 
-Rows that tell of somebody keep a *subject*: the one name under which it was told, with its kind, such as `session:abc`
-or `wordpress:42`. Whom a subject belongs to is looked up when it is asked for, so that a person's visits join, move
-and leave with what identity learns, also afterwards, and no row has to change.
+A row about a person stores one identifier, its strongest, in a column called `subject`. The person is resolved when the row is
+read: when identity links, merges or separates users later, a person's sessions follow, and no row has to change.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from kit.database.transactions import chunks, upsert
 from kit.log.streams import Delivery
 
 SHARED: Final = 5
-"""More persons than this under one session or anonymous id, as in a library, and it leads to none of them."""
+"""A session, anonymous id or visitor that more persons than this share, as in a library, leads to none of them."""
 
 _WEAK: Final = ("session:", "anonymous:", "visitor:")
 
@@ -36,17 +35,17 @@ aliases = Table(
     Column("user_id", Id, primary_key=True),
     Column("linked_at", UtcDateTime),
 )
-"""Names, and the users they were seen with."""
+"""Links: identifiers, and the users they were seen with."""
 
 users = Table("person_users", _metadata, Column("user_id", Id, primary_key=True), Column("merged_into", Id))
-"""Users, and the one each is part of."""
+"""Users, and the user each was merged into; NULL for none."""
 
 persons = Table("persons", _metadata, Column("subject", Id(280), primary_key=True), Column("person_id", Id))
-"""What follows from both: whom a name leads to; NULL for nobody. A person is the user that stands for all merged into it."""
+"""Derived from both: the person an identifier leads to; NULL for none. A person is named by the user that all others merged into."""
 
 
 def subject_of(*, user_id: str = "", email_hash: bytes = b"", session_id: str = "", anonymous_id: str = "", visitor: str = "") -> str:
-    """The subject of something told under these names: the strongest that names somebody; empty when none does."""
+    """Returns the strongest identifier among these values; empty if none of them identifies anybody."""
     if user_id and not names_nobody(user_id):
         return f"wordpress:{int(user_id)}" if user_id.isdecimal() and user_id.isascii() else f"user:{user_id}"
     if email_hash:
@@ -59,29 +58,29 @@ def subject_of(*, user_id: str = "", email_hash: bytes = b"", session_id: str = 
 
 
 class Persons:
-    """Who is who, within one transaction."""
+    """Persons and their identifiers, within one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def person(self, subject: str) -> str:
-        """The person a subject leads to; empty for nobody that is known."""
-        return await self._session.scalar(select(persons.c.person_id).where(persons.c.subject == subject)) or ""
+    async def person(self, identifier: str) -> str:
+        """Returns the person an identifier leads to; empty if none is known."""
+        return await self._session.scalar(select(persons.c.person_id).where(persons.c.subject == identifier)) or ""
 
-    async def people(self, subjects: Collection[str]) -> Mapping[str, str]:
-        """The persons of those subjects that lead to one."""
+    async def people(self, identifiers: Collection[str]) -> Mapping[str, str]:
+        """Returns persons by identifier, of those identifiers that lead to one."""
         found: dict[str, str] = {}
-        for some in chunks(subjects):
+        for some in chunks(identifiers):
             rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(some)))
             found |= {row.subject: row.person_id for row in rows if row.person_id}
         return found
 
     async def subjects(self, person_id: str) -> Sequence[str]:
-        """All subjects that lead to a person."""
+        """Returns all identifiers that lead to a person."""
         return (await self._session.scalars(select(persons.c.subject).where(persons.c.person_id == person_id))).all()
 
     async def members(self, user_ids: Collection[str]) -> set[str]:
-        """These users and all that are part of them."""
+        """Returns these users and all that were merged into them, directly or not."""
         found = newest = set(user_ids)
         while newest:
             newest = set(await self._session.scalars(select(users.c.user_id).where(users.c.merged_into.in_(sorted(newest))))) - found
@@ -89,32 +88,35 @@ class Persons:
         return found
 
     async def learn(self, changes: Iterable[pb.IdentityChanged]) -> Mapping[str, tuple[str | None, str | None]]:
-        """Takes in what identity tells. Applying something again changes nothing.
+        """Applies changes of the topic `identity`. Applying one again changes nothing.
 
         Returns:
-            Of each subject that leads to another person now: the person before, and the one now.
+            The person before and the person now, by identifier, of those identifiers that lead to another person now.
         """
-        told = _Told()
+        newest = _Changes()
         for change in changes:
-            told.take(change)
-        await self._lock_users(told.users)
-        moved = await self._lock_members(told.merges)
-        await upsert(self._session, users, [{"user_id": user, "merged_into": into} for user, into in sorted(told.merges.items())])
-        subjects = {subject for subject, _ in told.links} | {f"user:{user}" for user in told.users | moved}
+            newest.add(change)
+        await self._lock_users(newest.users)
+        moved = await self._lock_members(newest.merges)
+        await upsert(self._session, users, [{"user_id": user, "merged_into": into} for user, into in sorted(newest.merges.items())])
+        identifiers = {identifier for identifier, _ in newest.links} | {f"user:{user}" for user in newest.users | moved}
         if moved:
-            subjects |= set(await self._session.scalars(select(aliases.c.subject).where(aliases.c.user_id.in_(sorted(moved)))))
-        for some in chunks(subjects):
-            await upsert(self._session, persons, [{"subject": subject} for subject in some])
-        links = sorted(told.links.items())
-        for (subject, user), linked_at in links:
+            identifiers |= set(await self._session.scalars(select(aliases.c.subject).where(aliases.c.user_id.in_(sorted(moved)))))
+        for some in chunks(identifiers):
+            await upsert(self._session, persons, [{"subject": identifier} for identifier in some])
+        await self._write_links(newest.links)
+        return await self._resolve(identifiers)
+
+    async def _write_links(self, links: Mapping[tuple[str, str], Timestamp | None]) -> None:
+        in_order = sorted(links.items())
+        for (identifier, user), linked_at in in_order:
             if linked_at is None:
-                await self._session.execute(delete(aliases).where(aliases.c.subject == subject, aliases.c.user_id == user))
-        seen = [{"subject": subject, "user_id": user, "linked_at": at.ToDatetime(UTC)} for (subject, user), at in links if at is not None]
-        await upsert(self._session, aliases, seen)
-        return await self._derive(subjects)
+                await self._session.execute(delete(aliases).where(aliases.c.subject == identifier, aliases.c.user_id == user))
+        linked = [{"subject": each, "user_id": user, "linked_at": at.ToDatetime(UTC)} for (each, user), at in in_order if at is not None]
+        await upsert(self._session, aliases, linked)
 
     async def _lock_members(self, user_ids: Collection[str]) -> set[str]:
-        """Locks users with all that are part of them. Whoever adds one more meanwhile holds a lock on one of them."""
+        """Locks users with all that were merged into them. A transaction that merges another meanwhile holds a lock on one of them."""
         locked: set[str] = set()
         while (members := await self.members(user_ids)) != locked:
             await self._lock_users(members)
@@ -124,10 +126,10 @@ class Persons:
     async def _lock_users(self, user_ids: Collection[str]) -> None:
         await upsert(self._session, users, [{"user_id": user} for user in sorted(user_ids)])
 
-    async def _derive(self, subjects: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
-        """Writes down whom subjects lead to; answers those of whom that changed, as `learn` does."""
+    async def _resolve(self, identifiers: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
+        """Stores the persons that identifiers lead to; returns those that changed, as `learn` does."""
         moved: dict[str, tuple[str | None, str | None]] = {}
-        for some in chunks(subjects):
+        for some in chunks(identifiers):
             candidates: dict[str, list[str]] = defaultdict(list)
             order = (aliases.c.subject, aliases.c.linked_at, aliases.c.user_id)
             rows = await self._session.execute(
@@ -135,19 +137,19 @@ class Persons:
             )
             for row in rows:
                 candidates[row.subject].append(row.user_id)
-            for subject in some:
-                if subject.startswith("user:"):
-                    candidates[subject] = [subject.removeprefix("user:")]
+            for identifier in some:
+                if identifier.startswith("user:"):
+                    candidates[identifier] = [identifier.removeprefix("user:")]
             roots = await self._roots({user for several in candidates.values() for user in several})
-            leads = {subject: _owner(subject, [roots[user] for user in candidates[subject]]) for subject in some}
-            known = await self.people(some)
-            changed = {subject: (known.get(subject), leads[subject]) for subject in some if known.get(subject) != leads[subject]}
-            await upsert(self._session, persons, [{"subject": subject, "person_id": now} for subject, (_, now) in changed.items()])
+            after = {each: _owner(each, [roots[user] for user in candidates[each]]) for each in some}
+            before = await self.people(some)
+            changed = {each: (before.get(each), after[each]) for each in some if before.get(each) != after[each]}
+            await upsert(self._session, persons, [{"subject": each, "person_id": now} for each, (_, now) in changed.items()])
             moved |= changed
         return moved
 
     async def _roots(self, user_ids: set[str]) -> Mapping[str, str]:
-        """The user that stands for each."""
+        """Returns the user that each was merged into, directly or not; of one that was not merged, itself."""
         above: dict[str, str | None] = {}
         newest = user_ids
         while newest:
@@ -165,19 +167,22 @@ class Persons:
 
 
 async def project_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-    """Handler of the topic `identity` for services that only look up who is who."""
+    """Handler of the topic `identity` for services that only resolve identifiers to persons."""
     await Persons(session).learn(pb.IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
 
 
-class _Told:
-    """What several changes come to: of one link or merge, the last word. What a newer identity tells beyond these is passed over."""
+class _Changes:
+    """Several changes as one: the last change of each link and each merge. Kinds of change that this version does not know are skipped."""
 
     def __init__(self) -> None:
         self.links: dict[tuple[str, str], Timestamp | None] = {}
+        """When an identifier was linked to a user; None for a link that was withdrawn."""
         self.merges: dict[str, str | None] = {}
+        """The user that a user was merged into; None for a merge that was undone."""
         self.users: set[str] = set()
+        """All users that are named."""
 
-    def take(self, change: pb.IdentityChanged) -> None:
+    def add(self, change: pb.IdentityChanged) -> None:
         alias, merge, user = change.alias, change.merge, change.user
         if change.HasField("alias"):
             self.links[alias.subject, alias.user_id] = None if alias.withdrawn else alias.linked_at
@@ -189,8 +194,8 @@ class _Told:
             self.users.add(user.user_id)
 
 
-def _owner(subject: str, roots: Sequence[str]) -> str | None:
-    """Whom a name leads to: the first it was seen with; nobody when too many share it."""
-    if not roots or (subject.startswith(_WEAK) and len(set(roots)) > SHARED):
+def _owner(identifier: str, roots: Sequence[str]) -> str | None:
+    """Returns the person an identifier leads to: the first it was linked to; None if too many share it."""
+    if not roots or (identifier.startswith(_WEAK) and len(set(roots)) > SHARED):
         return None
     return roots[0]

@@ -1,14 +1,15 @@
-"""Names of persons who were erased: what a service knows of them from the topic `gdpr`, in its own database.
+"""Suppressed identifiers, those of erased persons: each service projects them from the topic `gdpr` into its own database.
 
-A suppression does not say whose it is: it keeps a keyed digest, which whoever comes with the name can make again. It holds
-for ever, but for an e-mail address under which somebody registered anew: that one holds for what happened before.
+A suppression holds a keyed digest instead of the identifier, so that it reveals nobody and can still be looked up. It never
+expires. Only an e-mail address that is registered anew after the erasure is suppressed for what happened before the registration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, TypeAlias
 
 from pmp.gdpr.v1 import change_pb2 as pb
 from sqlalchemy import Column, MetaData, Table, func, select
@@ -16,80 +17,104 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import upsert
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import aliases
-from kit.people.vault import Vault
 
 suppressions = Table("suppressions", MetaData(), Column("digest", Id(32), primary_key=True), Column("erased_at", UtcDateTime))
-"""Digests of names, in hex, and when their person was erased the last time."""
+"""Digests of identifiers, in hex, and when their person was last erased."""
 
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 _RETURNING: Final = "email:"
 
 
 class Suppression(NamedTuple):
-    """What holds of a name."""
+    """The suppression of an identifier."""
 
     erased_at: datetime
     until: datetime = _FOREVER
-    """Since when the name leads to somebody who came afterwards."""
+    """From then on the identifier belongs to a person who registered after the erasure."""
 
 
-class Suppressed:
-    """Those of some names that are suppressed."""
-
-    def __init__(self, names: Mapping[str, Suppression] | None = None) -> None:
-        self._names = names or {}
-
-    def __bool__(self) -> bool:
-        """True when there is one."""
-        return bool(self._names)
-
-    def holds(self, name: str, at: datetime) -> bool:
-        """True when what happened under a name at a time must not be stored."""
-        held = self._names.get(name)
-        return held is not None and at < held.until
-
-    def precedes(self, name: str, at: datetime) -> bool:
-        """True when a time is not behind the erasure of whoever had this name."""
-        held = self._names.get(name)
-        return held is not None and at <= held.erased_at
+Suppressed: TypeAlias = Mapping[str, Suppression]
+"""The identifiers that are suppressed, out of those that were asked for."""
 
 
-def digest(vault: Vault, name: str) -> bytes:
-    """What stands for a name among the suppressions."""
-    return vault.digest(name.encode(), purpose="suppression")
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """Whether a record may be stored, and without which of its identifiers."""
+
+    is_dropped: bool = False
+    """The record is an erased person's: it is not stored, or only without its person."""
+    stripped: frozenset[str] = frozenset()
+    """Identifiers of erased persons in a record of another person. Nothing may be stored of them."""
+
+
+_KEPT: Final = Screening()
+_DROPPED: Final = Screening(is_dropped=True)
+
+
+def screen(identifiers: Iterable[str], at: datetime, suppressed: Suppressed) -> Screening:
+    """Screens a record: it is dropped if its strongest identifier is suppressed, and stripped of weaker ones that are.
+
+    Args:
+        identifiers: Those of the record, the strongest first; empty ones are passed over.
+        at: When it happened.
+        suppressed: Suppressions of these identifiers.
+    """
+    if not suppressed:
+        return _KEPT
+    present = [identifier for identifier in identifiers if identifier]
+    held = frozenset(each for each in present if each in suppressed and at < suppressed[each].until)
+    if not held:
+        return _KEPT
+    return _DROPPED if present[0] in held else Screening(stripped=held)
+
+
+def for_registration(suppressed: Suppressed) -> Suppressed:
+    """Suppressions as a registration meets them: an e-mail address can be registered anew after its erasure, other identifiers never."""
+    return {
+        identifier: suppression._replace(until=suppression.erased_at + timedelta.resolution)
+        if identifier.startswith(_RETURNING)
+        else suppression
+        for identifier, suppression in suppressed.items()
+    }
+
+
+def digest(hasher: KeyedHasher, identifier: str) -> bytes:
+    """Returns what the suppressions hold in place of an identifier."""
+    return hasher.digest(identifier.encode(), purpose="suppression")
 
 
 class Suppressions:
-    """Suppressed names, within one transaction."""
+    """The suppressions that a service knows, within one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def of(self, vault: Vault, names: Collection[str]) -> Suppressed:
-        """Which of these names are suppressed. One query; another one when there is an e-mail address among them."""
-        digests = {digest(vault, name).hex(): name for name in names if name}
+    async def of(self, hasher: KeyedHasher, identifiers: Collection[str]) -> Suppressed:
+        """Returns those identifiers that are suppressed. One query; a second one if an e-mail address is among them."""
+        digests = {digest(hasher, each).hex(): each for each in identifiers if each}
         if not digests:
-            return Suppressed()
+            return {}
         query = select(suppressions.c.digest, suppressions.c.erased_at).where(suppressions.c.digest.in_(sorted(digests)))
         erased = {digests[row.digest]: row.erased_at for row in await self._session.execute(query)}
-        returned = await self._returned({name: at for name, at in erased.items() if name.startswith(_RETURNING)})
-        return Suppressed({name: Suppression(at, returned.get(name, _FOREVER)) for name, at in erased.items()})
+        returned = await self._returned({each: at for each, at in erased.items() if each.startswith(_RETURNING)})
+        return {each: Suppression(at, returned.get(each, _FOREVER)) for each, at in erased.items()}
 
     async def learn(self, changes: Iterable[pb.SuppressionChanged]) -> None:
-        """Takes in what the topic tells. Applying something again, or something older, changes nothing."""
-        told: dict[str, datetime] = {}
+        """Applies changes of the topic. Applying one again, or an older one, changes nothing."""
+        newest: dict[str, datetime] = {}
         for change in changes:
-            name, at = change.digest.hex(), change.erased_at.ToDatetime(UTC)
-            told[name] = max(at, told.get(name, at))
-        await upsert(self._session, suppressions, [{"digest": name} for name in sorted(told)])
-        query = select(suppressions).where(suppressions.c.digest.in_(sorted(told)), suppressions.c.erased_at.is_not(None))
+            key, at = change.digest.hex(), change.erased_at.ToDatetime(UTC)
+            newest[key] = max(at, newest.get(key, at))
+        await upsert(self._session, suppressions, [{"digest": key} for key in sorted(newest)])
+        query = select(suppressions).where(suppressions.c.digest.in_(sorted(newest)), suppressions.c.erased_at.is_not(None))
         known = {row.digest: row.erased_at for row in await self._session.execute(query)}
-        rows = [{"digest": name, "erased_at": max(at, known.get(name, at))} for name, at in sorted(told.items())]
+        rows = [{"digest": key, "erased_at": max(at, known.get(key, at))} for key, at in sorted(newest.items())]
         await upsert(self._session, suppressions, rows)
 
     async def _returned(self, erased: Mapping[str, datetime]) -> Mapping[str, datetime]:
-        """Since when names lead to somebody who came after they were erased."""
+        """Returns when identifiers were linked to a person again, of those that were after their erasure."""
         if not erased:
             return {}
         query = select(aliases.c.subject, func.min(aliases.c.linked_at).label("since")).where(aliases.c.subject.in_(sorted(erased)))

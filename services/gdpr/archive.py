@@ -94,7 +94,7 @@ class Archives:
         await run_every(lambda: transact(self._sessions, expire), _SWEEP_SECONDS, "links not swept")
 
     async def _begin(self, session: AsyncSession, request_id: str) -> _Fetch:
-        links, requests, now = ArchiveLinks(session), Requests(session, self._keys.vault), datetime.now(UTC)
+        links, requests, now = ArchiveLinks(session), Requests(session, self._keys.hasher), datetime.now(UTC)
         link, request = await links.get(request_id), await requests.get(request_id)
         if link is None or request is None or link.expires_at <= now:
             raise NotFound(NO_LINK)

@@ -9,7 +9,9 @@ from pmp.gdpr.v1.gdpr_pb2_grpc import add_GdprServiceServicer_to_server
 from pmp.identity.v1 import identity_pb2
 
 from kit.log.leases import Leases
+from kit.people.derivation import configured_key
 from kit.people.persons import project_identity
+from kit.people.signing import Signer
 from kit.service.parts import Subscription
 from kit.service.resources import Resources
 from kit.service.role import Role
@@ -32,7 +34,8 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
     """Composes gdpr, which asks these services for the personal data they hold."""
     state, log, keys = PublishedState(settings, resources, TOPIC), resources.log, resources.keys
     asked, calls = Holders(settings, holders), Calls(settings)
-    saga = Saga(state.sessions, state.topic, keys, asked, calls=calls, rewrite=log.rewrite)
+    signer = Signer(configured_key(settings))
+    saga = Saga(state.sessions, state.topic, keys, asked, signer=signer, calls=calls, rewrite=log.rewrite)
     archives = Archives(state.sessions, keys, asked, settings.site_name)
     servicer = GdprServicer(state.sessions, state.topic, state.relay, keys, asked, archives=archives, systems=calls.systems)
     return state.runtime(
@@ -40,7 +43,7 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
         tables=HOLDINGS,
         subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
         background=[
-            Deadlines(state.sessions, keys.vault).run,
+            Deadlines(state.sessions, keys.hasher).run,
             lambda: saga.run(Leases(log.redis, TOPIC, "saga", 1)),
             archives.sweep,
         ],

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from kit.database.transactions import Sessions
-from kit.people.vault import Vault
+from kit.people.hashing import KeyedHasher
 from kit.server import run_every
 from kit.telemetry.gauges import Gauge
 from services.gdpr.repository import Requests
@@ -26,9 +26,9 @@ class MetricName(StrEnum):
 class Deadlines:
     """Gauges of open requests and overdue steps. Every replica reports the same."""
 
-    def __init__(self, sessions: Sessions, vault: Vault) -> None:
+    def __init__(self, sessions: Sessions, hasher: KeyedHasher) -> None:
         self._sessions = sessions
-        self._vault = vault
+        self._hasher = hasher
         self._left = Gauge(MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none.")
         self._steps = Gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
 
@@ -39,6 +39,6 @@ class Deadlines:
     async def look(self, now: datetime) -> None:
         """Sets the gauges."""
         async with self._sessions.reading() as session:
-            due_at, steps = await Requests(session, self._vault).waiting(now - OVERDUE)
+            due_at, steps = await Requests(session, self._hasher).waiting(now - OVERDUE)
         self._left.set((due_at - now if due_at else DUE).total_seconds())
         self._steps.set(steps)

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from kit.database.transactions import rowcount, upsert
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import Persons, persons
 from kit.people.suppression import Suppressions, digest
-from kit.people.vault import Vault
 from kit.rules import PageKey
 from services.gdpr.audit import Link, Receipt, link
 from services.gdpr.messages import suppressed_message
@@ -127,9 +127,9 @@ class Waiting(NamedTuple):
 class Requests:
     """Requests about personal data, within one transaction."""
 
-    def __init__(self, session: AsyncSession, vault: Vault) -> None:
+    def __init__(self, session: AsyncSession, hasher: KeyedHasher) -> None:
         self._session = session
-        self._vault = vault
+        self._hasher = hasher
 
     async def get(self, request_id: str) -> RequestRow | None:
         """Returns a request."""
@@ -160,18 +160,18 @@ class Requests:
     async def suppressing(self, identifier: str) -> RequestRow | None:
         """Returns the request that suppressed an identifier."""
         query = select(RequestRow).join(SuppressedRow, SuppressedRow.request_id == RequestRow.id)
-        return await self._session.scalar(query.where(SuppressedRow.digest == digest(self._vault, identifier).hex()))
+        return await self._session.scalar(query.where(SuppressedRow.digest == digest(self._hasher, identifier).hex()))
 
     async def running_for(self, identifiers: Collection[str]) -> RequestRow | None:
         """Returns the running request for one of these identifiers, and locks them against concurrent requests for the same person."""
-        digests = sorted(digest(self._vault, identifier).hex() for identifier in identifiers)
+        digests = sorted(digest(self._hasher, identifier).hex() for identifier in identifiers)
         await upsert(self._session, _SUPPRESSED, [{"digest": each} for each in digests])
         query = select(RequestRow).join(SuppressedRow, SuppressedRow.request_id == RequestRow.id)
         return await self._session.scalar(query.where(SuppressedRow.digest.in_(digests), RequestRow.state == RUNNING).limit(1))
 
     async def suppress(self, request_id: str, identifiers: Collection[str], at: datetime) -> Sequence[change_pb2.SuppressionChanged]:
         """Suppresses identifiers; returns the changes to publish."""
-        digests = sorted(digest(self._vault, identifier) for identifier in identifiers)
+        digests = sorted(digest(self._hasher, identifier) for identifier in identifiers)
         await upsert(self._session, _SUPPRESSED, [{"digest": each.hex(), "request_id": request_id} for each in digests])
         changes = [suppressed_message(each, at) for each in digests]
         await Suppressions(self._session).learn(changes)

@@ -21,6 +21,7 @@ from kit.log.leases import Leases
 from kit.log.publish.state_topic import StateTopic
 from kit.log.runner import LeasedRunner, unless, wait_until_set
 from kit.people.keys.store import Keys
+from kit.people.signing import Signer
 from kit.settings import KEYS_DATABASE
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
@@ -65,6 +66,7 @@ class Saga:
     """Executes requests.
 
     Args:
+        signer: signs the receipts of finished requests.
         calls: other systems.
         rewrite: removes what was trimmed from the log's file.
     """
@@ -76,13 +78,15 @@ class Saga:
         keys: Keys,
         holders: Holders,
         *,
+        signer: Signer,
         calls: Calls,
         rewrite: Callable[[], Awaitable[None]],
     ) -> None:
         self._sessions = sessions
         self._topic = topic
-        self._vault = keys.vault
+        self._hasher = keys.hasher
         self._keys = keys
+        self._signer = signer
         self._holders = holders
         self._calls = calls
         self._rewrite = rewrite
@@ -107,7 +111,7 @@ class Saga:
             Whether there was one.
         """
         async with self._sessions.reading() as session:
-            running = [(row.id, row.due_at) for row in await Requests(session, self._vault).running()]
+            running = [(row.id, row.due_at) for row in await Requests(session, self._hasher).running()]
         for request_id, due_at in running:
             if datetime.now(UTC) > due_at:
                 _log.error("request overdue", request=request_id)
@@ -122,7 +126,7 @@ class Saga:
     async def _advance(self, request_id: str) -> bool:
         """Tries the current step of a request; True if it is done."""
         async with self._sessions.reading() as session:
-            requests = Requests(session, self._vault)
+            requests = Requests(session, self._hasher)
             request, steps = await requests.get(request_id), await requests.steps(request_id)
         now = datetime.now(UTC)
         step = next((step for step in steps if step.state != DONE), None)
@@ -187,7 +191,7 @@ class Saga:
             return _Progress(done=False)
 
         async def more(session: AsyncSession) -> bool:
-            requests = Requests(session, self._vault)
+            requests = Requests(session, self._hasher)
             known = {identifier for each in identifiers for identifier in await requests.identifiers(each)}
             new = known - set(identifiers)
             if not new:
@@ -209,7 +213,7 @@ class Saga:
         addresses = await self._holders.addresses(identifiers)
 
         async def store(session: AsyncSession) -> None:
-            row = await Requests(session, self._vault).get(request_id)
+            row = await Requests(session, self._hasher).get(request_id)
             if row is not None and addresses:
                 row.contacts = await sealed(self._keys, request_id, addresses)
 
@@ -246,13 +250,13 @@ class Saga:
         await session.flush()
 
     async def _finish(self, session: AsyncSession, request_id: str) -> None:
-        requests, now = Requests(session, self._vault), datetime.now(UTC)
+        requests, now = Requests(session, self._hasher), datetime.now(UTC)
         row = await requests.get(request_id)
         if row is not None and row.state == RUNNING:
             facts = receipt_facts(row, await requests.steps(request_id), now)
             head = await Audit(session).append({"action": f"{row.kind} done", **facts})
             receipt = canonical({**facts, "audit_head": head})
-            row.receipt, row.signature = receipt, self._vault.sign(receipt.encode()).hex()
+            row.receipt, row.signature = receipt, self._signer.sign(receipt.encode()).hex()
             row.state, row.finished_at, row.names, row.contacts = DONE, now, None, None
             await session.flush()
             _log.info("request done", request=request_id, kind=row.kind)

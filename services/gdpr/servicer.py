@@ -26,7 +26,7 @@ from kit.log.publish.state_topic import StateTopic
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons, subject_of
 from kit.people.privacy import Consents
-from kit.people.suppression import Suppressions, digest
+from kit.people.suppression import Suppressions, digest, screen
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
 from services.gdpr.archive import NO_LINK, Archives
 from services.gdpr.holders import Holders
@@ -86,7 +86,7 @@ class GdprServicer(GdprServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._relay = relay
-        self._vault = keys.vault
+        self._hasher = keys.hasher
         self._keys = keys
         self._holders = holders
         self._archives = archives
@@ -115,7 +115,8 @@ class GdprServicer(GdprServiceServicer):
 
         async def work(session: AsyncSession) -> _Done:
             consents, history = Consents(session), ConsentHistory(session)
-            if (await Suppressions(session).of(self._vault, [identifier])).holds(identifier, now):
+            suppressed = await Suppressions(session).of(self._hasher, [identifier])
+            if screen([identifier], now, suppressed).is_dropped:
                 return _Done(request.id, state_message({}), 0, {})  # nothing is stored under a suppressed identifier
             await consents.lock([identifier])
             new = await history.add(identifier, made, client, now)
@@ -141,9 +142,9 @@ class GdprServicer(GdprServiceServicer):
         request_id = str(uuid7())
 
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool, Mapping[int, int]]:
-            requests, now = Requests(session, self._vault), datetime.now(UTC)
+            requests, now = Requests(session, self._hasher), datetime.now(UTC)
             identifiers = await requests.identifiers(identifier)
-            keys = [suppression_key(digest(self._vault, each)) for each in identifiers]
+            keys = [suppression_key(digest(self._hasher, each)) for each in identifiers]
             known = await requests.suppressing(identifier)
             if known is None or (known.state == DONE and len(identifiers) > 1):
                 # The address of an erased person belongs to the next one who registers with it.
@@ -175,7 +176,7 @@ class GdprServicer(GdprServiceServicer):
     @override
     async def GetSubjectRequest(self, request: pb.GetSubjectRequestRequest, context: Context) -> pb.GetSubjectRequestResponse:
         async with self._sessions.reading() as session:
-            requests = Requests(session, self._vault)
+            requests = Requests(session, self._hasher)
             row, link = await requests.get(request.id), await ArchiveLinks(session).get(request.id)
             if row is None or (not caller().internal and caller().client != row.client):
                 raise NotFound("id: there is no such request")
@@ -189,7 +190,7 @@ class GdprServicer(GdprServiceServicer):
         sealed_identifier = (await self._keys.intake()).seal(identifier, context=IDENTIFIERS_CONTEXT)
 
         async def work(session: AsyncSession) -> tuple[pb.SubjectRequest, bool]:
-            requests, links, now = Requests(session, self._vault), ArchiveLinks(session), datetime.now(UTC)
+            requests, links, now = Requests(session, self._hasher), ArchiveLinks(session), datetime.now(UTC)
             asked_for = self._digest(await Persons(session).person(identifier) or identifier, "archive person")
             link = await links.of(owner, asked_for)
             row = await requests.get(link.request_id) if link and link.expires_at > now else None
@@ -252,14 +253,14 @@ class GdprServicer(GdprServiceServicer):
         return self._digest(f"{caller().client}\n{caller().user}", "archive owner")
 
     def _digest(self, text: str, purpose: str) -> str:
-        return self._vault.digest(text.encode(), purpose=purpose).hex()
+        return self._hasher.digest(text.encode(), purpose=purpose).hex()
 
     def _identifier(self, id_: str, email: str) -> str:
-        return subject_of(email_hash=self._vault.fingerprint(email)) if email else identifier_in_path(id_)
+        return subject_of(email_hash=self._hasher.fingerprint(email)) if email else identifier_in_path(id_)
 
     async def _would_go(self, identifier: str) -> list[pb.ErasedRows]:
         async with self._sessions.reading() as session:
-            identifiers = await Requests(session, self._vault).identifiers(identifier)
+            identifiers = await Requests(session, self._hasher).identifiers(identifier)
         answers = await asyncio.gather(*(self._holders.erase(holder, identifiers, dry_run=True) for holder in self._holders.names))
         by_holder = zip(self._holders.names, answers, strict=True)
         return [pb.ErasedRows(service=holder, tables=tables_message(answer.tables)) for holder, answer in by_holder]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.people.persons import subject_of
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, for_registration, screen
 from services.identity.lifecycle import Campaign
 from services.identity.links import Evidence, user_identifier, wordpress_id_of
 from services.identity.merges import may_become, merge_refusal, registration_may_merge
@@ -121,7 +121,8 @@ class IdentifyUser:
         Raises:
             NotFound: there is no such user.
         """
-        if suppressed.holds(self.user, self.at):
+        screened = screen(self.identifiers, self.at, suppressed)
+        if screened.is_dropped:
             raise unknown_user("user_id")
         user_id = graph.links.owner(self.user)
         effect = Effect.CHANGED if user_id else Effect.CREATED
@@ -130,7 +131,7 @@ class IdentifyUser:
                 raise unknown_user("user_id")
             user_id = graph.create_user(self.user, self.at, Evidence.IDENTIFY).id
         for identifier in self.browser:
-            if not suppressed.holds(identifier, self.at):
+            if identifier not in screened.stripped:
                 graph.link(identifier, user_id, self.at, Evidence.IDENTIFY)
         return Applied(user_id, effect)
 
@@ -160,7 +161,7 @@ class UpdateUser:
         user_id = graph.links.owner(self.user)
         if not user_id:
             raise unknown_user("id")
-        if suppressed.precedes(self._email, self.profile.at):
+        if screen([self._email], self.profile.at, for_registration(suppressed)).is_dropped:
             message = "email: this person was erased"
             raise Conflict(message)
         await write_profile(graph, await graph.users.get(user_id), self.profile, Evidence.UPDATE)

@@ -28,15 +28,15 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     """Composes identity."""
-    state, vault = PublishedState(settings, resources, _NAME, one_writer=True), resources.keys.vault
+    state, hasher = PublishedState(settings, resources, _NAME, one_writer=True), resources.keys.hasher
     servicer = IdentityServicer(settings, state.sessions, state.topic, resources.keys)
     return state.runtime(
         rpcs=[(add_IdentityServiceServicer_to_server, servicer)],
         tables=HOLDINGS,
         subscriptions=[
-            Subscription("events", _EVENTS, FollowEvents(state.topic, vault)),
+            Subscription("events", _EVENTS, FollowEvents(state.topic, hasher)),
             Subscription("gdpr", _GDPR, project_consent),
-            Subscription("purchases", _PURCHASES, FollowPurchases(state.topic, vault)),
+            Subscription("purchases", _PURCHASES, FollowPurchases(state.topic, hasher)),
         ],
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import Delivery
-from kit.people.vault import Vault
+from kit.people.hashing import KeyedHasher
 from services.identity.links import user_identifier
 from services.identity.models import UserRow
 from services.identity.observations import IdentityObservation, PurchaseObservation, observe_event, observe_purchase
@@ -23,9 +23,9 @@ from services.identity.unit_of_work import Graph, change_graph
 class FollowEvents:
     """Handler of `events`: leads, logins, mailing lists, campaigns, and the sessions of known users."""
 
-    def __init__(self, topic: StateTopic, vault: Vault) -> None:
+    def __init__(self, topic: StateTopic, hasher: KeyedHasher) -> None:
         self._topic = topic
-        self._vault = vault
+        self._hasher = hasher
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Applies the events that change something. Most do not, and take a few queries for all of them and no lock."""
@@ -33,7 +33,7 @@ class FollowEvents:
         observations = [observation for event in events if (observation := observe_event(event))]
         identities = Identities(session)
         identifiers = {identifier for each in observations for identifier in each.all_identifiers}
-        suppressed = await identities.suppressed(self._vault, identifiers)
+        suppressed = await identities.suppressed(self._hasher, identifiers)
         observations = [left for each in observations if (left := each.unsuppressed(suppressed))]
         changing = await _changing(identities, observations)
         if changing:
@@ -44,16 +44,16 @@ class FollowEvents:
 class FollowPurchases:
     """Handler of `purchases`: what persons have paid, and the sessions they paid in."""
 
-    def __init__(self, topic: StateTopic, vault: Vault) -> None:
+    def __init__(self, topic: StateTopic, hasher: KeyedHasher) -> None:
         self._topic = topic
-        self._vault = vault
+        self._hasher = hasher
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Applies orders and who was seen with them."""
         purchases = [observe_purchase(PurchaseChanged.FromString(delivery.record.payload)) for delivery in deliveries]
         identities = Identities(session)
         identifiers = {identifier for each in purchases for identifier in each.all_identifiers}
-        suppressed = await identities.suppressed(self._vault, identifiers)
+        suppressed = await identities.suppressed(self._hasher, identifiers)
         purchases = [left for each in purchases if (left := each.unsuppressed(suppressed))]
         observations = [each.observation for each in purchases]
         if await _changing(identities, observations) or await _changed_orders(identities, purchases):

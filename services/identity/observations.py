@@ -14,7 +14,7 @@ from pmp.purchases.v1 import change_pb2
 
 from kit.idempotency import is_browsers
 from kit.people.persons import subject_of
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, screen
 from services.identity.lifecycle import Campaign
 from services.identity.links import Evidence, Links, may_create_user
 from services.identity.profiles import Address, Subscription
@@ -74,11 +74,10 @@ class IdentityObservation:
 
     def unsuppressed(self, suppressed: Suppressed) -> IdentityObservation | None:
         """Returns what may be kept of it: nothing of an erased person, and otherwise all but an erased person's identifiers."""
-        gone = {each for each in self.all_identifiers if suppressed.holds(each, self.at)}
-        if not gone:
-            return self
-        if self.all_identifiers[0] in gone:
+        screened = screen(self.all_identifiers, self.at, suppressed)
+        if screened.is_dropped:
             return None
+        gone = screened.stripped
         return replace(
             self,
             address=None if self.address and self.address.identifier in gone else self.address,
@@ -128,7 +127,7 @@ class PurchaseObservation:
 
     def unsuppressed(self, suppressed: Suppressed) -> PurchaseObservation | None:
         """Returns what may be kept of it: nothing of an erased person's order, which is reported once more under its pseudonym."""
-        if suppressed.holds(self.order["subject"], self.observation.at):
+        if screen([self.order["subject"]], self.observation.at, suppressed).is_dropped:
             return None
         left = self.observation.unsuppressed(suppressed)
         return replace(self, observation=left or IdentityObservation(self.observation.at, Evidence.PURCHASE))

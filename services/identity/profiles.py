@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.errors import Conflict
 from kit.people.persons import subject_of
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, for_registration, screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class Registration:
                 the first registration sent again, nor by a login.
         """
         at = min(self.profile.at, self.profile.registration_date or self.profile.at)
-        if suppressed.holds(self.account, at) or suppressed.precedes(self.email, at):
+        screened = screen(self.identifiers, at, for_registration(suppressed))
+        if screened.is_dropped or self.email in screened.stripped:
             raise Conflict("this person was erased; only a new registration is taken")
-        return replace(self, browser=[each for each in self.browser if not suppressed.holds(each, at)])
+        return replace(self, browser=[each for each in self.browser if each not in screened.stripped])

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from kit.database.transactions import chunks, upsert
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import persons
 from kit.people.suppression import Suppressed, Suppressions
-from kit.people.vault import Vault
 from services.identity.lifecycle import Campaign, Order
 from services.identity.links import Evidence, Link, Links, user_ids_in
 from services.identity.models import CampaignRow, GraphLockRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
@@ -36,9 +36,9 @@ class Identities:
         """
         await self._session.execute(select(GraphLockRow.id).with_for_update())
 
-    async def suppressed(self, vault: Vault, identifiers: Collection[str]) -> Suppressed:
+    async def suppressed(self, hasher: KeyedHasher, identifiers: Collection[str]) -> Suppressed:
         """Returns which of some identifiers belong to erased persons."""
-        return await Suppressions(self._session).of(vault, identifiers)
+        return await Suppressions(self._session).of(hasher, identifiers)
 
     async def users(self, user_ids: Collection[str]) -> Mapping[str, UserRow]:
         """Returns users by their ids, read anew."""

@@ -37,7 +37,7 @@ class RequestReader:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._vault = keys.vault
+        self._hasher = keys.hasher
 
     async def register_user(self, user: pb.Registration) -> RegisterUser:
         """Returns the command of a registration."""
@@ -82,7 +82,7 @@ class RequestReader:
             names: `first_name`, `last_name`.
             returned_at: when the person registered, who may have been erased before; None for an update.
         """
-        email_hash = self._vault.fingerprint(email) if email else b""
+        email_hash = self._hasher.fingerprint(email) if email else b""
         own = subject_of(email_hash=email_hash)
         bearer = identifier or own
         seals = await self._keys.seals(

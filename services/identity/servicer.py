@@ -41,7 +41,7 @@ class IdentityServicer(IdentityServiceServicer):
         self._currency = settings.site_currency
         self._sessions = sessions
         self._topic = topic
-        self._vault = keys.vault
+        self._hasher = keys.hasher
         self._keys = keys
         self._requests = RequestReader(keys)
         # The graph has one writer at a time anyway.
@@ -101,7 +101,7 @@ class IdentityServicer(IdentityServiceServicer):
         identifiers = {identifier for command in commands for identifier in command.identifiers}
         async with change_graph(session, self._topic) as graph:
             await graph.load(identifiers)
-            suppressed = await graph.identities.suppressed(self._vault, identifiers)
+            suppressed = await graph.identities.suppressed(self._hasher, identifiers)
             applied = [await command.apply(graph, suppressed) for command in commands]
         return [_Committed(each.user_id, await graph.person_of(each.user_id), each.effect) for each in applied]
 

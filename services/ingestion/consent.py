@@ -11,7 +11,7 @@ from pmp.ingestion.v1 import event_pb2 as pb
 
 from kit.people.persons import subject_of
 from kit.people.privacy import Choice
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, screen
 from kit.rules import without_query
 
 IDENTIFYING: Final = ("visitor", "session")
@@ -56,23 +56,19 @@ def identifiers(received: pb.ReceivedEvent) -> tuple[str, ...]:
     return tuple(filter(None, found))
 
 
-def is_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> bool:
-    """True if the event is an erased person's: its strongest identifier is suppressed."""
-    found = identifiers(received) if suppressed else ()
-    return bool(found) and suppressed.holds(found[0], received.event.timestamp.ToDatetime(UTC))
+def unsuppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.ReceivedEvent | None:
+    """Returns an event as it may be stored: None if it is an erased person's, and without weaker identifiers of one.
 
-
-def without_suppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.ReceivedEvent:
-    """Returns the event without weaker identifiers that are suppressed, as in a browser that an erased person shared."""
-    if not suppressed:
+    An event has those if an erased person used the same browser.
+    """
+    screened = screen(identifiers(received), received.event.timestamp.ToDatetime(UTC), suppressed) if suppressed else None
+    if screened is None or not (screened.is_dropped or screened.stripped):
         return received
-    at = received.event.timestamp.ToDatetime(UTC)
-    weaker = [identifier for identifier in identifiers(received)[1:] if suppressed.holds(identifier, at)]
-    if not weaker:
-        return received
+    if screened.is_dropped:
+        return None
     kept = pb.ReceivedEvent()
     kept.CopyFrom(received)
-    for identifier in weaker:
+    for identifier in screened.stripped:
         if identifier.startswith("email:"):
             kept.ClearField("sealed_email")
             kept.ClearField("email_hash")

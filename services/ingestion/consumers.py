@@ -25,7 +25,7 @@ from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
 from kit.telemetry.tracing import traceparent
 from services.ingestion import rules
-from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous, is_suppressed, without_suppressed
+from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous, unsuppressed
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_message, received_message, row
 from services.ingestion.models import ProcessingRow, ReceiptRow
@@ -79,7 +79,7 @@ class StoreEvents:
 
     def __init__(self, outbox: Outbox, enricher: Enricher, keys: Keys, consent: Consent | None = None) -> None:
         self._outbox = outbox
-        self._vault = keys.vault
+        self._hasher = keys.hasher
         self._keys = keys
         self._enricher = enricher
         self._consent = consent
@@ -88,13 +88,11 @@ class StoreEvents:
         """Stores new events; returns `stored`, `duplicate`, `suppressed`, or why a message is dead-lettered."""
         received = [self._received(delivery) for delivery in deliveries]
         named = [identifiers(message) for message in received]
-        suppressed = await Suppressions(session).of(self._vault, {identifier for several in named for identifier in several})
+        suppressed = await Suppressions(session).of(self._hasher, {identifier for several in named for identifier in several})
         treatments = await self._consent(session, received, named) if self._consent else [Treatment.STORE] * len(received)
-        treatments = [
-            Treatment.DROP if is_suppressed(message, suppressed) else treatment
-            for message, treatment in zip(received, treatments, strict=True)
-        ]
-        received = [without_suppressed(message, suppressed) for message in received]
+        screened = [unsuppressed(message, suppressed) for message in received]
+        treatments = [Treatment.DROP if left is None else treatment for left, treatment in zip(screened, treatments, strict=True)]
+        received = [message if left is None else left for message, left in zip(received, screened, strict=True)]
         outcomes, filled = await self._outcomes(session, received, treatments)
         decided = zip(deliveries, received, treatments, outcomes, strict=True)
         new = [(delivery, message, treatment) for delivery, message, treatment, outcome in decided if outcome == books.STORED]
@@ -127,12 +125,12 @@ class StoreEvents:
         message = pb.ReceivedEvent.FromString(delivery.record.payload)
         event = message.event
         content = rules.content(event, from_browser=message.from_browser) + message.email_hash
-        message.content_hash = versioned(self._vault.digest(content, purpose="event"), _RECIPE, message.reduction)
+        message.content_hash = versioned(self._hasher.digest(content, purpose="event"), _RECIPE, message.reduction)
         # After the hash: the sender of a repetition may be in another network by then.
         rules.complete(event, message.address)
         # A browser's own id of its visitor may identify a person, and no erasure would find the event by it.
         if event.HasField("metadata") and (visitor := rules.visitor_of(event)):
-            event.metadata.fields["visitor_id"].string_value = f"v-{self._vault.digest(visitor.encode(), purpose='visitor').hex()}"
+            event.metadata.fields["visitor_id"].string_value = f"v-{self._hasher.digest(visitor.encode(), purpose='visitor').hex()}"
         return message
 
     async def _reseal(self, received: Sequence[pb.ReceivedEvent]) -> None:

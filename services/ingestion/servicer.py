@@ -27,9 +27,9 @@ from kit.log import books
 from kit.log.intake.account import Sender
 from kit.log.intake.appender import Appender
 from kit.log.streams import StreamLog
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
-from kit.people.vault import Vault
 from kit.rules import Period
 from kit.scrubbing.scrubber import Scrubber
 from kit.settings import Settings
@@ -64,8 +64,8 @@ class _Admission:
         seal: seals e-mail addresses; None if no event has one.
     """
 
-    def __init__(self, vault: Vault, scrubber: Scrubber, seal: Seal | None, who: Caller, allowed: Period) -> None:
-        self._vault = vault
+    def __init__(self, hasher: KeyedHasher, scrubber: Scrubber, seal: Seal | None, who: Caller, allowed: Period) -> None:
+        self._hasher = hasher
         self._scrubber = scrubber
         self._seal = seal
         self._who = who
@@ -106,7 +106,7 @@ class _Admission:
         if self._seal:
             email = event.email
             received.sealed_email = self._seal.seal(email, context=EMAIL_CONTEXT) if email else b""
-            received.email_hash = self._vault.fingerprint(email) if email else b""
+            received.email_hash = self._hasher.fingerprint(email) if email else b""
         sent_id = event.id
         if not sent_id:
             event.id = str(uuid7())
@@ -219,7 +219,7 @@ class IngestionServicer(IngestionServiceServicer):
         # Few events have an e-mail address, and the others must not wait for keys.
         seal = await self._keys.intake() if with_email else None
         allowed = Period.kept(self._settings, "ingestion.events", as_events=True)
-        return _Admission(self._keys.vault, self._scrubber, seal, caller(), allowed)
+        return _Admission(self._keys.hasher, self._scrubber, seal, caller(), allowed)
 
 
 def _key(event: event_pb2.Event) -> str:

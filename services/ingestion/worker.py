@@ -34,7 +34,7 @@ def compose(settings: IngestionSettings, resources: Resources) -> ServiceRuntime
     database, log, keys = resources.database(SERVICE), resources.log, resources.keys
     partitions = settings.log_partitions
     outbox = Outbox(TOPIC)
-    enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(keys.vault.digest, purpose="visitor"))
+    enricher = Enricher(settings.site_hosts, settings.site_timezone, partial(keys.hasher.digest, purpose="visitor"))
     consent = ApplyConsent(Policy.of(settings.site_consent_denied, settings.site_consent_unknown))
     return ServiceRuntime(
         settings,

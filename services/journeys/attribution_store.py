@@ -11,7 +11,7 @@ from sqlalchemy import CompoundSelect, and_, false, func, literal, or_, select, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.people.vault import Vault
+from kit.people.hashing import KeyedHasher
 from kit.server import run_every
 from kit.settings import Settings
 from services.journeys.attribution import MARKOV, Path, Totals
@@ -92,11 +92,11 @@ class AttributionStore:
             return int(await session.scalar(select(func.count()).select_from(some)) or 0)
 
 
-def splitter_of(settings: Settings, vault: Vault) -> Splitter:
+def splitter_of(settings: Settings, hasher: KeyedHasher) -> Splitter:
     """Returns the splitter of amounts: in units of the shop's currency, ties broken by a hash that can't be predicted."""
 
     def tie(order: str, name: str) -> bytes:
-        return vault.digest(f"{order}\0{name}".encode(), purpose="attribution")
+        return hasher.digest(f"{order}\0{name}".encode(), purpose="attribution")
 
     return Splitter(minor_unit(settings.site_currency), tie)
 

@@ -35,19 +35,19 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 
 def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     """Composes journeys."""
-    state, vault = PublishedState(settings, resources, TOPIC), resources.keys.vault
-    splitter = splitter_of(settings, vault)
+    state, hasher = PublishedState(settings, resources, TOPIC), resources.keys.hasher
+    splitter = splitter_of(settings, hasher)
     store = AttributionStore(state.sessions, splitter)
-    servicer = JourneysServicer(settings, state.sessions, state.topic, vault, store)
+    servicer = JourneysServicer(settings, state.sessions, state.topic, hasher, store)
     return state.runtime(
         rpcs=[(add_JourneysServiceServicer_to_server, servicer)],
-        tables=holdings(vault, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, vault)), partial(erase_paths, splitter)),
+        tables=holdings(hasher, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, hasher)), partial(erase_paths, splitter)),
         after_expiry={SessionRow.__tablename__: mark_expired},
         subscriptions=[
-            Subscription("events", _EVENTS, FollowEvents(vault)),
+            Subscription("events", _EVENTS, FollowEvents(hasher)),
             Subscription("gdpr", _GDPR, project_consent),
             Subscription("identity", _IDENTITY, follow_identity),
-            Subscription("purchases", _PURCHASES, FollowPurchases(vault)),
+            Subscription("purchases", _PURCHASES, FollowPurchases(hasher)),
         ],
         background=[store.run],
     )

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.consume.handler import Poison
 from kit.log.streams import Delivery
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
-from kit.people.vault import Vault
 from services.journeys.messages import (
     EVENT,
     Row,
@@ -24,7 +24,7 @@ from services.journeys.messages import (
     order_touchpoint_id,
     purchase_row,
     session_facts,
-    without_suppressed,
+    unsuppressed,
 )
 from services.journeys.repository import Orders, Touchpoints, mark_pending
 
@@ -32,8 +32,8 @@ from services.journeys.repository import Orders, Touchpoints, mark_pending
 class FollowEvents:
     """Handler of the topic `events`: stores each event of a person as a touchpoint, once."""
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, hasher: KeyedHasher) -> None:
+        self._hasher = hasher
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Stores new events, except those of erased persons."""
@@ -42,7 +42,7 @@ class FollowEvents:
         now = datetime.now(UTC)
         made = [event_row(event, now) for event in stored]
         origins = {key: row.origin for key, row in (await touchpoints.known({row["id"] for row in made})).items()}
-        suppressed = await Suppressions(session).of(self._vault, {identifier for row in made for identifier in identifiers_of(row)})
+        suppressed = await Suppressions(session).of(self._hasher, {identifier for row in made for identifier in identifiers_of(row)})
         rows: dict[str, Row] = {}
         updates: list[Row] = []
         refused: list[Delivery] = []
@@ -54,13 +54,13 @@ class FollowEvents:
             if origin is not None and not (event.is_update and origin == EVENT):
                 if origin != EVENT:
                     refused.append(delivery)
-            elif suppressed.holds(row["subject"], row["timestamp"]):
+            elif (kept := unsuppressed(row, suppressed)) is None:
                 continue
             elif origin is None or key in rows:
                 origins[key] = EVENT
-                rows[key] = without_suppressed(row, suppressed)
+                rows[key] = kept
             else:
-                updates.append(without_suppressed(row, suppressed))
+                updates.append(kept)
         if refused:
             raise Poison("a client's touchpoint has this id", refused)
         await touchpoints.add([*rows.values()])
@@ -79,8 +79,8 @@ async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery])
 class FollowPurchases:
     """Handler of the topic `purchases`: stores the newest state of each order, and a paid one as a touchpoint."""
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, hasher: KeyedHasher) -> None:
+        self._hasher = hasher
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Stores orders, except those of erased persons: a later change has their pseudonym."""
@@ -88,21 +88,21 @@ class FollowPurchases:
         latest = {change.purchase_id: (change, delivery) for change, delivery in changes}
         known = await Orders(session).offsets(latest)
         identifiers = {each for change, _ in latest.values() for each in (change.subject, subject_of(session_id=change.session_id))}
-        suppressed = await Suppressions(session).of(self._vault, identifiers)
+        suppressed = await Suppressions(session).of(self._hasher, identifiers)
         now = datetime.now(UTC)
         rows: list[Row] = []
         bought: list[Row] = []
         unpaid: list[str] = []
         for purchase_id, (change, delivery) in latest.items():
             read_at = (delivery.offset.ms, delivery.ordinal)
-            if read_at < known.get(purchase_id, (0, 0)) or suppressed.holds(change.subject, change.timestamp.ToDatetime(UTC)):
+            row = unsuppressed(order_row(change, *read_at), suppressed)
+            if row is None or read_at < known.get(purchase_id, (0, 0)):
                 continue
-            row = without_suppressed(order_row(change, *read_at), suppressed)
             rows.append(row)
             if row["paid_at"] is None or row["excluded"]:
                 unpaid.append(order_touchpoint_id(purchase_id))
             else:
-                bought.append(without_suppressed(purchase_row(change, row, now), suppressed))
+                bought.append(purchase_row(change, row, now))
         await Orders(session).put(rows)
         await Touchpoints(session).put(bought)
         await Touchpoints(session).remove(unpaid)

@@ -16,7 +16,7 @@ from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.idempotency import id_of, is_browsers
 from kit.people.persons import subject_of
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, screen
 from kit.referrers import campaign_name, source_name
 from services.journeys import rules
 
@@ -134,10 +134,13 @@ def identifiers_of(row: Row) -> tuple[str, ...]:
     return row["subject"], subject_of(session_id=row["session_id"] or "")
 
 
-def without_suppressed(row: Row, suppressed: Suppressed) -> Row:
-    """Returns a row that isn't suppressed itself without its session if that is suppressed, as in a browser that two people share."""
+def unsuppressed(row: Row, suppressed: Suppressed) -> Row | None:
+    """Returns a row as it may be stored: None if it is an erased person's, and without the session of one who used the same browser."""
     at = row["timestamp"] if "timestamp" in row else row["ordered_at"]
-    return {**row, "session_id": None} if suppressed.holds(identifiers_of(row)[1], at) else row
+    screened = screen(identifiers_of(row), at, suppressed)
+    if screened.is_dropped:
+        return None
+    return {**row, "session_id": None} if screened.stripped else row
 
 
 def session_facts(row: Row) -> rules.SessionFacts | None:
@@ -181,7 +184,7 @@ def purchase_row(order: purchases_pb.PurchaseChanged, row: Row, now: datetime) -
     return {
         "id": order_touchpoint_id(order.purchase_id),
         "user_id": order.user_id or None,
-        "session_id": order.session_id or None,
+        "session_id": row["session_id"],
         "stage": rules.PURCHASE,
         "touchpoint": "order",
         "timestamp": row["paid_at"],

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from kit.people.hashing import KeyedHasher
 from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Kind, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
-from kit.people.vault import Vault
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, PathRow, PendingRow, SessionRow, TouchpointRow
 
 
-def session_pseudonym(vault: Vault, session_id: str) -> str:
+def session_pseudonym(hasher: KeyedHasher, session_id: str) -> str:
     """Returns the pseudonym of an erased person's session: the same in each table, so that orders keep their session."""
-    return f"erased-{vault.digest(session_id.encode(), purpose='visit').hex()}"
+    return f"erased-{hasher.digest(session_id.encode(), purpose='visit').hex()}"
 
 
-def holdings(vault: Vault, erase_sessions: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
+def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
     """The tables of journeys.
 
     Args:
-        vault: makes the pseudonyms of sessions.
+        hasher: makes the pseudonyms of sessions.
         erase_sessions: removes identifiers from sessions, whose keys they are.
         erase_paths: removes them from what is derived from sessions and orders.
     """
 
     def pseudonym(row: Row) -> str | None:
-        return session_pseudonym(vault, row["session_id"]) if row["session_id"] else None
+        return session_pseudonym(hasher, row["session_id"]) if row["session_id"] else None
 
     return (
         PersonalTable(

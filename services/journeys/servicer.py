@@ -21,9 +21,9 @@ from kit.database.transactions import Sessions
 from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.log.publish.state_topic import StateTopic
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import Persons, subject_of
 from kit.people.suppression import Suppressions
-from kit.people.vault import Vault
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
@@ -57,11 +57,11 @@ class _Record(NamedTuple):
 class JourneysServicer(JourneysServiceServicer):
     """Answers from the tables of journeys."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, vault: Vault, store: AttributionStore) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, hasher: KeyedHasher, store: AttributionStore) -> None:
         self._settings = settings
         self._sessions = sessions
         self._topic = topic
-        self._vault = vault
+        self._hasher = hasher
         self._store = store
         self._together: GroupCommit[_Record, _Recorded] = GroupCommit(sessions, self._recorded, key=lambda record: record.id)
 
@@ -75,7 +75,7 @@ class JourneysServicer(JourneysServiceServicer):
             wrong_struct("touchpoint.metadata", touchpoint.metadata),
             None if touchpoint.user_id or touchpoint.session_id else Violation("touchpoint", "user_id or session_id is required"),
         )
-        content_hash = versioned(self._vault.digest(messages.touchpoint_content(touchpoint), purpose="touchpoint"), _CONTENT)
+        content_hash = versioned(self._hasher.digest(messages.touchpoint_content(touchpoint), purpose="touchpoint"), _CONTENT)
         id_ = touchpoint.id or str(uuid7())
         key = key_of(id_, from_browser=who.scope == "track", beside=True)
         sent_row = messages.client_row(touchpoint, key, self._settings.site_currency, content_hash, datetime.now(UTC))
@@ -116,8 +116,8 @@ class JourneysServicer(JourneysServiceServicer):
             rules.wrong_currency("conversion.currency", currency),
         )
         hashes = {
-            "content": versioned(self._vault.digest(messages.conversion_content(conversion), purpose="conversion"), _CONTENT),
-            "email": self._vault.fingerprint(conversion.email) if conversion.email else b"",
+            "content": versioned(self._hasher.digest(messages.conversion_content(conversion), purpose="conversion"), _CONTENT),
+            "email": self._hasher.fingerprint(conversion.email) if conversion.email else b"",
         }
         sent_row = messages.conversion_row(conversion, conversion.id or str(uuid7()), currency, hashes, datetime.now(UTC))
 
@@ -211,10 +211,8 @@ class JourneysServicer(JourneysServiceServicer):
 
     async def _unsuppressed(self, session: AsyncSession, row: messages.Row) -> messages.Row | None:
         """Returns the row as it may be stored; None if its person was erased: the call succeeds and stores nothing."""
-        suppressed = await Suppressions(session).of(self._vault, messages.identifiers_of(row))
-        if suppressed.holds(row["subject"], row["timestamp"]):
-            return None
-        return messages.without_suppressed(row, suppressed)
+        suppressed = await Suppressions(session).of(self._hasher, messages.identifiers_of(row))
+        return messages.unsuppressed(row, suppressed)
 
     async def _record(self, record: _Record) -> bool:
         """Records something once and wakes the relay if there are changes to publish; returns whether it was a duplicate."""

@@ -33,7 +33,7 @@ def compose(settings: PurchasesSettings, resources: Resources) -> ServiceRuntime
     servicer = PurchasesServicer(settings, state.sessions, state.topic, resources.keys)
     return state.runtime(
         rpcs=[(add_PurchasesServiceServicer_to_server, servicer)],
-        tables=personal_tables(resources.keys.vault, settings.site_erased_purchases),
+        tables=personal_tables(resources.keys.hasher, settings.site_erased_purchases),
         after_erasure={PurchaseRow.__tablename__: RepublishErased(state.topic)},
         subscriptions=[Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
         background=[HeldReportExpiry(state.sessions).run],

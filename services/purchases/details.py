@@ -15,7 +15,7 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from kit.people.keys.seals import Seal
 from kit.people.persons import subject_of
 from kit.people.subjects.words import OTHER, PAYMENTS, listed
-from kit.people.suppression import Suppressed
+from kit.people.suppression import Suppressed, screen
 from kit.rules import wrong_struct
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
 from services.purchases.money import exact
@@ -49,13 +49,12 @@ class OrderDetails:
         columns = self.columns
         return _identifiers(columns.get("user_id", ""), columns.get("email_hash", b""), columns.get("session_id", ""))
 
-    def without_suppressed(self, suppressed: Suppressed) -> OrderDetails:
+    def unsuppressed(self, suppressed: Suppressed) -> OrderDetails:
         """The details without identifiers of erased persons, and without a buyer where the strongest one is suppressed."""
-        identifiers = self.identifiers
-        if identifiers and suppressed.holds(identifiers[0], self.timestamp):
+        screened = screen(self.identifiers, self.timestamp, suppressed)
+        if screened.is_dropped:
             return self.anonymised()
-        kinds = (each.partition(":")[0] for each in identifiers if suppressed.holds(each, self.timestamp))
-        removed = {column for kind in kinds for column in _IDENTIFYING_COLUMNS[kind]}
+        removed = {column for each in screened.stripped for column in _IDENTIFYING_COLUMNS[each.partition(":")[0]]}
         return replace(self, columns={name: value for name, value in self.columns.items() if name not in removed})
 
     def anonymised(self) -> OrderDetails:

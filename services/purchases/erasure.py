@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kit.people.hashing import KeyedHasher
 from kit.people.subjects.words import OTHER, SENDERS, listed
 from kit.people.suppression import Suppressed
-from kit.people.vault import Vault
 from services.purchases.claims import Claim
 from services.purchases.details import ERASED
 from services.purchases.reports import OrderReport
 
 
-def without_erased(report: OrderReport, identifier: str | None, suppressed: Suppressed, hasher: Vault) -> OrderReport:
+def without_erased(report: OrderReport, identifier: str | None, suppressed: Suppressed, hasher: KeyedHasher) -> OrderReport:
     """A report as it may be stored: without erased persons. Of an erased person's order only the money is left.
 
     Args:
@@ -23,18 +23,18 @@ def without_erased(report: OrderReport, identifier: str | None, suppressed: Supp
     """
     is_erased, details = (identifier or "").startswith(ERASED), report.details
     if details is not None:
-        details = details.anonymised() if is_erased else details.without_suppressed(suppressed)
+        details = details.anonymised() if is_erased else details.unsuppressed(suppressed)
         is_erased = is_erased or (not identifier and details.erased)
     if is_erased:
         return replace(report, claim=_pseudonymised(report.claim, hasher), note="", details=details)
     return replace(report, details=details)
 
 
-def reference_pseudonym(hasher: Vault, reference: str) -> str:
+def reference_pseudonym(hasher: KeyedHasher, reference: str) -> str:
     """The pseudonym of a report's reference: the same when it is reported again. Empty for none."""
     return f"erased-{hasher.digest(reference.encode(), purpose='reference').hex()}" if reference else ""
 
 
-def _pseudonymised(claim: Claim, hasher: Vault) -> Claim:
+def _pseudonymised(claim: Claim, hasher: KeyedHasher) -> Claim:
     source = claim.source and (listed(claim.source, SENDERS) or OTHER)
     return replace(claim, reference=reference_pseudonym(hasher, claim.reference), source=source)

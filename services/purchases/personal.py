@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from kit.people.hashing import KeyedHasher
 from kit.people.subjects.holdings import Ages, Becomes, Kind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
-from kit.people.vault import Vault
 from services.purchases.erasure import reference_pseudonym
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
@@ -19,7 +19,7 @@ def _reason(row: Row) -> str:
     return row["reason"] if row["reason"] in set(Reason) else ""
 
 
-def personal_tables(hasher: Vault, erased: Literal["keep", "delete"]) -> tuple[PersonalTable, ...]:
+def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> tuple[PersonalTable, ...]:
     """The personal tables of purchases.
 
     Args:

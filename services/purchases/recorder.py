@@ -15,8 +15,8 @@ from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import NotFound
 from kit.log.publish.state_topic import StateTopic
+from kit.people.hashing import KeyedHasher
 from kit.people.suppression import Suppressed, Suppressions
-from kit.people.vault import Vault
 from kit.settings import Settings
 from services.purchases.claims import Claim
 from services.purchases.erasure import without_erased
@@ -59,7 +59,7 @@ class _SameOrderError(Exception):
 class OrderRecorder:
     """Records reports; those that arrive at the same time share a transaction."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, hasher: Vault) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, hasher: KeyedHasher) -> None:
         self._currency = settings.site_currency
         self._timezone = settings.site_timezone
         self._topic = topic

@@ -41,7 +41,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._keys = keys
-        self._recorder = OrderRecorder(settings, sessions, topic, keys.vault)
+        self._recorder = OrderRecorder(settings, sessions, topic, keys.hasher)
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
@@ -49,7 +49,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         currency = purchase.currency.upper() or self._settings.site_currency
         check_purchase(purchase, currency, self._allowed_times())
         claim = purchase_claim(purchase, currency)
-        email_hash = self._keys.vault.fingerprint(purchase.email) if purchase.email else b""
+        email_hash = self._keys.hasher.fingerprint(purchase.email) if purchase.email else b""
         seals = await self._keys.seals(sealing_identifiers(purchase, email_hash))
         details = read_details(purchase, currency, email_hash, seals)
         result = await self._recorder.record(OrderReport(self._site(), purchase.order_id, claim, details=details))

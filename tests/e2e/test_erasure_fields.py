@@ -1,4 +1,4 @@
-"""A person stands in every field that a request of hers can have: an erasure finds her in each, and what comes late is not kept either."""
+"""An erasure removes a person from every field that a request can fill, and nothing of a late request is stored."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.servers import until
 
 WORDPRESS, ORDER = "7311973119731", "1815"
 MARK = re.compile(rb"zq[0-9]{4}ada")
-TELL = [
+REPORTING = [
     *("RegisterUser", "IdentifyUser", "UpdateUser", "MergeUsers", "UnmergeUsers", "UpdateConsent", "TrackEvent", "TrackEvents"),
     *("TrackPurchase", "RefundPurchase", "UpdatePaymentStatus", "TrackTouchpoint", "TrackConversion"),
 ]
-"""The rpcs that tell of a person, in an order in which each is taken."""
-ASK = {"EraseUserData", "ExportUserData", "DownloadArchive"}
-"""Those that change something, and keep nothing that they are told but for a name."""
+"""The rpcs that report something of a person, in an order in which each is accepted."""
+ASKING = {"EraseUserData", "ExportUserData", "DownloadArchive"}
+"""The other rpcs that change something: they store nothing of their requests but an identifier."""
 FIXED: Mapping[str, Any] = {
     "user_id": WORDPRESS,
     "wordpress_id": int(WORDPRESS),
@@ -45,9 +45,9 @@ FIXED: Mapping[str, Any] = {
     "currency": "EUR",
     "payment_status": "completed",
     "ip_address": "203.0.113.9",
-    "Touchpoint.id": "told-1",
+    "Touchpoint.id": "reported-1",
     "Event.id": "",
-    "Conversion.id": "told-2",
+    "Conversion.id": "reported-2",
     "Purchase.order_id": ORDER,
     "UpdateUserRequest.id": WORDPRESS,
     "MergeUsersRequest.id": WORDPRESS,
@@ -56,18 +56,18 @@ FIXED: Mapping[str, Any] = {
     "RefundPurchaseRequest.id": ORDER,
     "UpdatePaymentStatusRequest.id": ORDER,
 }
-"""What can't be a mark: names of the person and ids that are asked for, by field or by message and field."""
+"""Values that can't be marks: identifiers of the person and ids of resources, by field or by message and field."""
 
 
 class Marks:
-    """Fills requests; knows which mark stands in which field."""
+    """Fills requests, and records which mark is in which field."""
 
     def __init__(self, other: str) -> None:
         self._fixed = {**FIXED, "merged_user_id": other}
         self.fields: dict[str, str] = {}
 
     def request(self, method: MethodDescriptor) -> Any:
-        """A request in which every text has a mark of its own."""
+        """Returns a request in which every text has a mark of its own."""
         message = GetMessageClass(method.input_type)()
         self._fill(message, method.name)
         return message
@@ -87,7 +87,7 @@ class Marks:
                     name: self._mark(f"{own}.{name}") for name in ("visitor_id", "course_id", "course", "currency", "list", "last_name")
                 }
                 getattr(message, field.name).update(marks | known)
-            # The body as JSON says the same as the fields do.
+            # The JSON body would repeat the fields.
             elif field.name != "json_body":
                 self._fill(getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name), own)
 
@@ -119,7 +119,7 @@ class Marks:
 
 
 def _methods() -> dict[str, MethodDescriptor]:
-    """The rpcs that a caller changes something by."""
+    """The rpcs with side effects that callers of the gateway may use."""
     found: dict[str, MethodDescriptor] = {}
     for module in (gdpr_pb2, identity_pb2, ingestion_pb2, journeys_pb2, purchases_pb2):
         services: Iterable[ServiceDescriptor] = module.DESCRIPTOR.services_by_name.values()
@@ -134,8 +134,8 @@ def _methods() -> dict[str, MethodDescriptor]:
 METHODS = _methods()
 
 
-def tell(mesh: Mesh, method: MethodDescriptor, request: Any) -> int:
-    """Sends a request as JSON through the gateway; answers the status."""
+def send(mesh: Mesh, method: MethodDescriptor, request: Any) -> int:
+    """Sends a request as JSON through the gateway; returns the status."""
     options: Any = method.GetOptions()
     rule = options.Extensions[annotations_pb2.http]
     verb = rule.WhichOneof("pattern")
@@ -150,7 +150,7 @@ def tell(mesh: Mesh, method: MethodDescriptor, request: Any) -> int:
 
 
 def found(mesh: Mesh, pattern: str = "*") -> dict[str, set[str]]:
-    """The marks in each file of the mesh."""
+    """Returns the marks in each file of the mesh."""
     places: dict[str, set[str]] = {}
     for path in sorted(Path(mesh.data).rglob(pattern)):
         marks = {mark.decode() for mark in MARK.findall(path.read_bytes())} if path.is_file() else set[str]()
@@ -167,22 +167,22 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def marks(mesh: Mesh) -> Marks:
-    """All that can be told of a person, once every service knows it."""
+    """Everything that can be reported of a person, once every service has stored it."""
     marks = Marks(call(mesh, "POST", "users/register", {"email": "charles@example.org"})["user_id"])
-    for name in TELL:
-        assert tell(mesh, METHODS[name], marks.request(METHODS[name])) == 200, name
+    for name in REPORTING:
+        assert send(mesh, METHODS[name], marks.request(METHODS[name])) == 200, name
     mesh.drained()
     until(lambda: any("journeys.db" in place and "TrackEvents" in str(left(marks, {place: of})) for place, of in found(mesh).items()))
     return marks
 
 
 def left(marks: Marks, places: Mapping[str, set[str]]) -> dict[str, list[str]]:
-    """The fields whose marks were found, by file."""
+    """Returns the fields whose marks were found, by file."""
     return {place: sorted(marks.fields.get(mark, mark) for mark in several) for place, several in places.items()}
 
 
-def test_every_rpc_that_tells_of_a_person_is_here() -> None:
-    assert {*TELL, *ASK} == METHODS.keys()
+def test_every_rpc_that_reports_something_of_a_person_is_covered() -> None:
+    assert {*REPORTING, *ASKING} == METHODS.keys()
 
 
 def test_a_person_is_gone_from_every_field(mesh: Mesh, marks: Marks) -> None:
@@ -191,14 +191,14 @@ def test_a_person_is_gone_from_every_field(mesh: Mesh, marks: Marks) -> None:
     assert all(any(place.startswith(database) for place in before) for database in databases), before.keys()
     assert any("aof" in place for place in before), "Redis"
     stored = {marks.fields[mark].partition(".")[0] for several in before.values() for mark in several if mark in marks.fields}
-    assert {*TELL} - {"UnmergeUsers"} <= stored, "what is told is stored somewhere"
+    assert {*REPORTING} - {"UnmergeUsers"} <= stored, "what is reported is stored somewhere"
     request = call(mesh, "DELETE", f"users/{WORDPRESS}/data")["request"]
     until(lambda: asked(mesh, request["id"])["state"] == "done", 90)
     assert left(marks, found(mesh)) == {}
 
 
-def test_nothing_is_kept_of_what_comes_late(mesh: Mesh, marks: Marks) -> None:
-    for name in TELL:
-        tell(mesh, METHODS[name], marks.request(METHODS[name]))
+def test_nothing_of_a_late_request_is_stored(mesh: Mesh, marks: Marks) -> None:
+    for name in REPORTING:
+        send(mesh, METHODS[name], marks.request(METHODS[name]))
     mesh.drained()
     assert left(marks, found(mesh, "*.db*")) == {}

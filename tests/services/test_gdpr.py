@@ -39,8 +39,10 @@ from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
+from kit.people.derivation import configured_key
 from kit.people.persons import persons, project_identity, subject_of
 from kit.people.privacy import PURPOSES, Consent, Consents, person_consents, project_consent
+from kit.people.signing import Signer
 from kit.people.suppression import digest
 from kit.rules import PageKey
 from kit.service.resources import Resources
@@ -149,7 +151,8 @@ class Gdpr:
         """What a new process does until there is nothing to do for now; other holders are at these addresses."""
         settings = self.settings.model_copy(update={"service_addresses": {**self.settings.service_addresses, **addresses}})
         holders, topic = Holders(settings, [TOPIC, *addresses]), StateTopic(TOPIC, self.partitions)
-        await Saga(self.sessions, topic, self.keys, holders, calls=Calls(settings), rewrite=self.log.rewrite).work()
+        signer, calls = Signer(configured_key(settings)), Calls(settings)
+        await Saga(self.sessions, topic, self.keys, holders, signer=signer, calls=calls, rewrite=self.log.rewrite).work()
         await self.relay(TOPIC)
 
     async def relay(self, topic: str) -> None:
@@ -312,7 +315,7 @@ async def test_what_was_answered_is_in_the_log_and_takes_effect_without_its_answ
         assert len((await gdpr.in_log())["wordpress:42"]) == 1
     await gdpr.erase("77")
     [suppressed] = (await gdpr.in_log())[""]
-    assert suppressed.suppression.digest == digest(gdpr.keys.vault, "wordpress:77")
+    assert suppressed.suppression.digest == digest(gdpr.keys.hasher, "wordpress:77")
     assert await gdpr.published() == await gdpr.in_log(), "nothing is left for the relay"
 
 
@@ -545,8 +548,8 @@ async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, syst
 
 
 async def test_a_person_without_an_account_is_erased_by_an_address_and_so_is_the_next_owner_of_the_address(gdpr: Gdpr) -> None:
-    vault = gdpr.keys.vault
-    subject = subject_of(email_hash=vault.fingerprint("ada@example.org"))
+    hasher = gdpr.keys.hasher
+    subject = subject_of(email_hash=hasher.fingerprint("ada@example.org"))
     await gdpr.identify(link(subject, "u1"), link("session:s1", "u1"))
     request = (await gdpr.erase(email="Ada@Example.ORG")).request.id
     assert (await gdpr.erase("session:s1")).request.id == request
@@ -570,7 +573,7 @@ async def test_a_request_is_for_one_name(gdpr: Gdpr) -> None:
 async def test_operators_see_how_long_the_law_gives_and_what_does_not_end(gdpr: Gdpr) -> None:
     reader, now = InMemoryMetricReader(), datetime.now(UTC)
     with telemetry(gdpr.settings, TOPIC, readers=[reader]):
-        deadlines = Deadlines(gdpr.sessions, gdpr.keys.vault)
+        deadlines = Deadlines(gdpr.sessions, gdpr.keys.hasher)
 
         async def seen(at_: datetime) -> tuple[float, float]:
             await deadlines.look(at_)

@@ -58,7 +58,7 @@ class Identity:
         settings = runtime.settings
         self.database = runtime.database
         self.log = runtime.log
-        self.vault = runtime.keys.vault
+        self.hasher = runtime.keys.hasher
         self._seal = seal
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
@@ -135,7 +135,7 @@ class Identity:
         extra = {"enrichment": event.pop("enrichment", {})}
         message = ParseDict({"event": event, "scope": scope, **extra}, EventStored())
         if email:
-            message.email_hash = self.vault.fingerprint(email)
+            message.email_hash = self.hasher.fingerprint(email)
             message.sealed_email = b"" if history else self._seal.seal(email, context="email")
         return message
 
@@ -151,7 +151,7 @@ class Identity:
             base["paid_at"] = at(1)
         message = ParseDict({**base, **fields}, PurchaseChanged())
         if email:
-            message.email_hash = self.vault.fingerprint(email)
+            message.email_hash = self.hasher.fingerprint(email)
             message.sealed_email = self._seal.seal(email, context="email")
         message.subject = subject_of(user_id=message.user_id, email_hash=message.email_hash, session_id=message.session_id)
         return message
@@ -162,7 +162,7 @@ class Identity:
             return await Persons(session).person(identifier)
 
     async def by_email(self, email: str) -> pb.User:
-        return await self.get(await self.person(subject_of(email_hash=self.vault.fingerprint(email))))
+        return await self.get(await self.person(subject_of(email_hash=self.hasher.fingerprint(email))))
 
     async def users(self) -> int:
         async with self.database.sessions() as session:
@@ -210,7 +210,7 @@ async def test_a_registration_is_kept_with_every_field(identity: Identity) -> No
     assert (user.user_type, user.lifetime_value, user.currency) == ("prospect", 0, "USD")
     assert user.created_at == user.updated_at
     links = {(link.kind, link.value): link for link in user.links}
-    email = identity.vault.fingerprint("ada@example.org").hex()
+    email = identity.hasher.fingerprint("ada@example.org").hex()
     assert links.keys() == {("wordpress", "42"), ("email", email), ("session", "s-9f8e7d6c"), ("anonymous", "a-1b2c3d4e")}
     assert {link.evidence for link in user.links} == {"registration"}
     assert all(link.leads_here and link.linked_at == sent.timestamp for link in user.links)
@@ -511,7 +511,7 @@ async def test_a_lead_without_an_existing_user_is_known_by_its_address(identity:
 async def test_a_lead_of_a_known_user_is_that_users(identity: Identity) -> None:
     await identity.saw({"session_id": "s", "user_id": "7", "event_type": "lead_capture", "email": "ada@example.org"})
     assert ((await identity.get("7")).user_type, await identity.users()) == ("lead", 1)
-    assert await identity.person(subject_of(email_hash=identity.vault.fingerprint("ada@example.org"))) == ""
+    assert await identity.person(subject_of(email_hash=identity.hasher.fingerprint("ada@example.org"))) == ""
 
 
 async def test_what_a_browser_or_a_crawler_states_of_a_person_is_no_evidence(identity: Identity) -> None:

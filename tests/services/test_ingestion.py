@@ -65,7 +65,7 @@ class Ingestion:
         self.account = api.intake.account
         self.losses = Losses(api.sessions, api.log, RAW_TOPIC, settings.log_partitions)
         self.log = api.log
-        self.keys, self.vault = api.keys, api.keys.vault
+        self.keys, self.hasher = api.keys, api.keys.hasher
         self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = IngestionServiceStub(channel)
@@ -322,9 +322,9 @@ async def test_an_address_is_sealed_with_its_own_event_alone(ingestion: Ingestio
     await ingestion.drain()
     hashes = {row.id: row.email_hash for row in await ingestion.rows()}
     assert hashes == {
-        "a": ingestion.vault.fingerprint("ada@example.org"),
+        "a": ingestion.hasher.fingerprint("ada@example.org"),
         "b": None,
-        "c": ingestion.vault.fingerprint("bob@example.org"),
+        "c": ingestion.hasher.fingerprint("bob@example.org"),
     }
 
 
@@ -448,7 +448,7 @@ async def test_personal_fields_are_reduced_before_the_log(ingestion: Ingestion, 
     [row] = await ingestion.rows()
     assert row.page_url == "https://shop.example/thanks?order=7&billing_email=redacted&x=redacted#email=redacted"
     assert row.event_data["ip_address"] == "2001:db8:1::"
-    assert row.email_hash == ingestion.vault.fingerprint("ada@example.org")
+    assert row.email_hash == ingestion.hasher.fingerprint("ada@example.org")
     [message] = await ingestion.published()
     assert (await ingestion.keys.decryptor([message.sealed_email])).open(message.sealed_email, context=EMAIL_CONTEXT) == "Ada@Example.org"
 
@@ -490,7 +490,7 @@ async def test_without_consent_an_event_counts_and_leads_to_nobody(ingestion: In
     [message] = await ingestion.published()
     assert [each for item in await ingestion.history() for each in item.events] == [message]
     everything = message.SerializeToString() + repr(row.event_data).encode()
-    fingerprint = ingestion.vault.fingerprint("ada@example.org")
+    fingerprint = ingestion.hasher.fingerprint("ada@example.org")
     for personal in (
         b"904217",
         b"visit-1",
@@ -569,7 +569,7 @@ async def test_a_sessions_denial_is_the_persons_once_it_is_identified_and_not_an
 async def test_a_choice_counts_under_every_name_of_an_event(ingestion: Ingestion) -> None:
     await ingestion.choose("session:s1", granted=False)
     await ingestion.choose("user:bob", granted=False)
-    await ingestion.link(f"email:{ingestion.vault.fingerprint('bob@example.org').hex()}", "bob")
+    await ingestion.link(f"email:{ingestion.hasher.fingerprint('bob@example.org').hex()}", "bob")
     by_mail = event(id="b", session_id="s2", email="bob@example.org")
     await ingestion.track_all([event(id="a", user_id="7"), by_mail, event(id="c", session_id="s2")])
     await ingestion.drain()

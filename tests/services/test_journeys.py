@@ -38,9 +38,9 @@ from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START, partition_of
+from kit.people.hashing import KeyedHasher
 from kit.people.persons import persons, subject_of
 from kit.people.subjects.retention import Retention, expiries
-from kit.people.vault import Vault
 from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings, WrongSetting
@@ -56,7 +56,7 @@ from tests.roles import serving
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=123456)
-VAULT = Vault(bytes(32))
+HASHER = KeyedHasher(bytes(32))
 CHANNELS = {
     "": event_pb2.CHANNEL_DIRECT,
     "internal": event_pb2.CHANNEL_INTERNAL,
@@ -135,9 +135,9 @@ class Journeys:
     def __init__(self, runtime: ServiceRuntime, channel: grpc.aio.Channel) -> None:
         settings = runtime.settings
         self.database = runtime.database
-        self.store = AttributionStore(runtime.sessions, splitter_of(settings, runtime.keys.vault))
+        self.store = AttributionStore(runtime.sessions, splitter_of(settings, runtime.keys.hasher))
         self.log = runtime.log
-        self.vault = runtime.keys.vault
+        self.hasher = runtime.keys.hasher
         self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = JourneysServiceStub(channel)
@@ -316,7 +316,7 @@ async def test_a_conversion_is_stored_with_every_field_but_the_address_and_publi
         **{name: payload[name] for name in payload if name != "email"},
         "timestamp": NOW,
         "value": Decimal(25),
-        "email_hash": journeys.vault.fingerprint("ada@example.org"),
+        "email_hash": journeys.hasher.fingerprint("ada@example.org"),
         "subject": "wordpress:42",
     }
     [change] = await journeys.published()
@@ -329,7 +329,7 @@ async def test_a_conversion_is_stored_with_every_field_but_the_address_and_publi
 async def test_a_conversion_of_a_guest_belongs_to_the_address(journeys: Journeys) -> None:
     await journeys.convert(conversion(session_id="s1", email="Ada@Example.org", value=1.005, currency="jpy"))
     [row] = await journeys.rows(models.conversions)
-    assert row["subject"] == f"email:{journeys.vault.fingerprint('ada@example.org').hex()}"
+    assert row["subject"] == f"email:{journeys.hasher.fingerprint('ada@example.org').hex()}"
     assert (row["value"], row["currency"]) == (Decimal(1), "JPY")
 
 
@@ -965,7 +965,7 @@ async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_aga
         await journeys.convert(conversion(**sent))
         await journeys.touch(touchpoint(id=f"new-{number}", session_id="s2"))
     await journeys.published()
-    tables = expiries(holdings(VAULT, erase_sessions, erase_sessions))
+    tables = expiries(holdings(HASHER, erase_sessions, erase_sessions))
     topic = StateTopic(TOPIC, settings.log_partitions)
     retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic, after={"journey_sessions": mark_expired})
     assert not any((await retention.look(NOW)).values())
@@ -998,7 +998,7 @@ def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
             wrong,
             "journeys",
             Sessions(create_async_engine("sqlite+aiosqlite://")),
-            expiries(holdings(VAULT, erase_sessions, erase_sessions)),
+            expiries(holdings(HASHER, erase_sessions, erase_sessions)),
         )
 
 

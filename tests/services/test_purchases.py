@@ -80,7 +80,7 @@ class Shop:
         self.database = runtime.database
         self.log = runtime.log
         self.topic = StateTopic(TOPIC, runtime.settings.log_partitions)
-        self.keys, self.vault = runtime.keys, runtime.keys.vault
+        self.keys, self.hasher = runtime.keys, runtime.keys.hasher
         self.resources = resources
         self.stub: Any = PurchasesServiceStub(channel)
 
@@ -223,7 +223,7 @@ async def test_every_field_of_an_order_is_kept_and_shown(shop: Shop) -> None:
         row = (await session.scalars(select(PurchaseRow))).one()
         report = (await session.scalars(select(ReportRow))).one()
     assert (row.wordpress_order_id, row.product_id, row.product_name, row.product_type) == (1016, "201", "PMP exam preparation", "course")
-    assert (row.subject, row.site, row.email_hash) == ("wordpress:42", "shop", shop.vault.fingerprint("ADA@example.org"))
+    assert (row.subject, row.site, row.email_hash) == ("wordpress:42", "shop", shop.hasher.fingerprint("ADA@example.org"))
     assert (report.reference, report.source, report.status, report.amount) == (payload["id"], "plugin", "completed", Decimal("228.9"))
     assert {"paid_amount", "entries", "lines"} <= set(report.changed.split(","))
 
@@ -269,7 +269,7 @@ async def test_a_guest_is_known_by_e_mail_and_session(shop: Shop) -> None:
     emailed, browsed = await shop.published()
     if emailed.order_id == "2":
         emailed, browsed = browsed, emailed
-    assert emailed.subject == f"email:{shop.vault.fingerprint('guest@example.org').hex()}"
+    assert emailed.subject == f"email:{shop.hasher.fingerprint('guest@example.org').hex()}"
     assert (emailed.session_id, browsed.subject) == ("s1", "session:s2")
     await shop.track(purchase(user_id="7", session_id="s1"))
     assert (await shop.published())[-1].subject in {"wordpress:7", "session:s2"}
@@ -280,7 +280,7 @@ async def test_a_refund_of_an_erased_order_counts_once_whenever_it_is_reported_a
     await shop.track(purchase(id="lovelace-1", payment_method="Lovelace's wallet", utm_parameters={"campaign": "lovelace"}))
     await shop.refund("1", "refund-of-lovelace", 10, reason="Lovelace asked", source="lovelace")
     after = {"purchases": RepublishErased(shop.topic)}
-    data = SubjectData(shop.database, shop.keys, shop.topic, personal_tables(shop.vault, "keep"), after)
+    data = SubjectData(shop.database, shop.keys, shop.topic, personal_tables(shop.hasher, "keep"), after)
     await data.erase(["wordpress:42"], "erased:" + "0" * 32)
     refunds = [("refund-of-lovelace", 10), ("second-of-lovelace", 5)] * 2
     answers = [await shop.refund("1", reference, amount, reason="Lovelace asked", source="lovelace") for reference, amount in refunds]
@@ -299,7 +299,7 @@ async def test_an_order_of_nobodys_id_reaches_its_buyer_by_other_identifiers(sho
     shown = await shop.get()
     assert (shown.user_id, shown.session_id) == ("", "")
     [change] = await shop.published()
-    assert change.subject == f"email:{shop.vault.fingerprint('ada@example.org').hex()}"
+    assert change.subject == f"email:{shop.hasher.fingerprint('ada@example.org').hex()}"
     billed = {"street": "12 Dorset Street"}
     await shop.track(purchase(order_id="2", user_id=nobody, billing_address=billed))
     assert ((await shop.get("2")).user_id, (await shop.get("2")).paid_amount) == ("", 100), "the sale counts without a buyer"
@@ -954,7 +954,7 @@ async def test_a_shop_may_bound_how_long_sales_are_kept(shop: Shop, settings: Se
     }
     await shop.track(purchase(timestamp=(NOW - 1094 * DAY).isoformat()))
     await shop.track(purchase(order_id="2", product_id="a"))
-    retention = Retention(settings, TOPIC, shop.sessions, expiries(personal_tables(shop.vault, "keep")), shop.topic)
+    retention = Retention(settings, TOPIC, shop.sessions, expiries(personal_tables(shop.hasher, "keep")), shop.topic)
     assert await retention.look(NOW) == {"purchases": 0}
     assert await retention.look(NOW + 2 * DAY) == {"purchases": 1}
     assert (await shop.count(PurchaseRow), await shop.count(EntryRow), await shop.count(ReportRow), await shop.count(LineRow)) == (

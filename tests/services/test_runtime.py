@@ -94,7 +94,7 @@ async def test_a_service_without_a_database_serves_and_leaves_nothing_in_the_log
 
 async def test_a_service_that_publishes_nothing_makes_no_topic_relay_or_lease_of_one(settings: Settings, resources: Resources) -> None:
     log, database = resources.log, resources.database("purchases")
-    data = SubjectData(database, resources.keys, None, personal_tables(resources.keys.vault, "keep"))
+    data = SubjectData(database, resources.keys, None, personal_tables(resources.keys.hasher, "keep"))
     runtime = ServiceRuntime(
         settings,
         resources,

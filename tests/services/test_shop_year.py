@@ -45,7 +45,7 @@ class Mesh:
 
     def __init__(self, settings: Settings, roles: dict[str, ServiceRuntime], channels: dict[str, grpc.aio.Channel]) -> None:
         self.databases = {name: role.database for name, role in roles.items()}
-        self._store = AttributionStore(roles["journeys"].sessions, splitter_of(settings, roles["journeys"].keys.vault))
+        self._store = AttributionStore(roles["journeys"].sessions, splitter_of(settings, roles["journeys"].keys.hasher))
         self._settings, self._relay = settings, roles["purchases"].relay
         self._purchases: Any = PurchasesServiceStub(channels["purchases"])
         self._journeys: Any = JourneysServiceStub(channels["journeys"])

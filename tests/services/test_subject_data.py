@@ -1,4 +1,4 @@
-"""What every service shows and erases of somebody: from its declaration, on each kind of database, whatever tables it has."""
+"""Every service exports and erases the personal data that it declares, on each kind of database."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from itertools import count
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
+from pmp.gdpr.v1.change_pb2 import ConsentChanged, GdprChanged
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
 from pmp.ingestion.v1 import event_pb2
+from pmp.journeys.v1.change_pb2 import ConversionRecorded, JourneyChanged, TouchpointRecorded
 from pmp.log.v1 import log_pb2
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy import MetaData, Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,12 +27,12 @@ from kit.log.consume import dead_letters
 from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import Delivery, Offset
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import aliases, persons, users
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.holdings import Kind, PersonalTable
-from kit.people.vault import Vault
 from kit.settings import Settings
 from services.gdpr.personal import HOLDINGS as GDPR
 from services.identity.personal import HOLDINGS as IDENTITY
@@ -43,16 +48,18 @@ from services.purchases.publishing import RepublishErased
 from tests.conftest import newest_database
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-VAULT = Vault(bytes(32))
+HASHER = KeyedHasher(bytes(32))
 PSEUDONYM = "erased:" + "0" * 32
-SPLITTER = Splitter(Decimal("0.01"), lambda order, name: VAULT.digest(f"{order} {name}".encode(), purpose="test"))
-JOURNEYS = journeys_holdings(VAULT, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, VAULT)), partial(erase_paths, SPLITTER))
+SPLITTER = Splitter(Decimal("0.01"), lambda order, name: HASHER.digest(f"{order} {name}".encode(), purpose="test"))
+JOURNEYS = journeys_holdings(
+    HASHER, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, HASHER)), partial(erase_paths, SPLITTER)
+)
 DECLARED: dict[str, Sequence[PersonalTable]] = {
     "gdpr": GDPR,
     "identity": IDENTITY,
     "ingestion": INGESTION,
     "journeys": JOURNEYS,
-    "purchases": purchases_tables(VAULT, "keep"),
+    "purchases": purchases_tables(HASHER, "keep"),
 }
 NUMBERS = count(1000)
 SHARED = ("topic_state", "attribution_totals")
@@ -72,27 +79,35 @@ FIXED: dict[str, Any] = {
 
 
 class Person:
-    """Somebody, whose name is in everything that is known of them."""
+    """A person whose name is in everything that is stored of them."""
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
         self.hash = name.encode().ljust(32, b"#")
         self.number = number
-        self.names = [f"user:{name}-user", f"wordpress:{number}", f"email:{self.hash.hex()}", f"session:{name}-visit", f"anonymous:{name}"]
+        self.identifiers = [
+            f"user:{name}-user",
+            f"wordpress:{number}",
+            f"email:{self.hash.hex()}",
+            f"session:{name}-session",
+            f"anonymous:{name}",
+        ]
 
-    def value(self, kind: Kind, subject: str) -> Any:
-        return {Kind.SUBJECT: subject, Kind.USER: f"{self.name}-user", Kind.EMAIL: self.hash, Kind.SESSION: f"{self.name}-visit"}[kind]
+    def value(self, kind: Kind, identifier: str) -> Any:
+        return {Kind.SUBJECT: identifier, Kind.USER: f"{self.name}-user", Kind.EMAIL: self.hash, Kind.SESSION: f"{self.name}-session"}[kind]
 
-    def row(self, holding: PersonalTable, subject: str, seal: Seal = DESTROYED) -> dict[str, Any]:
-        """A row of a table that is this person's by a name."""
-        told = {*holding.names, *holding.personal} if not holding.deletes_rows else {column.name for column in holding.table.columns}
+    def row(self, declared: PersonalTable, identifier: str, seal: Seal = DESTROYED) -> dict[str, Any]:
+        """A row of a table that is this person's by an identifier."""
+        personal = (
+            {*declared.names, *declared.personal} if not declared.deletes_rows else {column.name for column in declared.table.columns}
+        )
         row = {
-            column.name: self._filled(column, f"{self.name} {subject}" if column.name in told else f"row-{next(NUMBERS)}")
-            for column in holding.table.columns
+            column.name: self._filled(column, f"{self.name} {identifier}" if column.name in personal else f"row-{next(NUMBERS)}")
+            for column in declared.table.columns
         }
-        row |= {name: self.value(kind, subject) for name, kind in holding.names.items()}
-        row |= {name: seal.seal(json.dumps({"text": self.name}), context=context) for name, context in holding.sealed.items()}
-        if holding.table.name == "events":
+        row |= {name: self.value(kind, identifier) for name, kind in declared.names.items()}
+        row |= {name: seal.seal(json.dumps({"text": self.name}), context=context) for name, context in declared.sealed.items()}
+        if declared.table.name == "events":
             row["event_data"] = {
                 "user_agent": self.name,
                 "enrichment": {"visitor": self.name, "session": self.name, "channel": "CHANNEL_DIRECT"},
@@ -123,48 +138,48 @@ ADA, BOB = Person("ada-lovelace", 987654321), Person("bob", 123456789)
 
 @asynccontextmanager
 async def holder(
-    settings: Settings, keys: Keys, service: str, holdings: Sequence[PersonalTable] = ()
+    settings: Settings, keys: Keys, service: str, tables: Sequence[PersonalTable] = ()
 ) -> AsyncGenerator[tuple[Database, SubjectData]]:
-    """A service's database, in which everything is known of two persons."""
+    """A service's database with rows of two persons in every table."""
     async with newest_database(settings, service) as database:
         topic = StateTopic(service, settings.log_partitions)
         await prepare_heads(database.sessions, service, settings.log_partitions)
         after = {"purchases": RepublishErased(topic)} if service == "purchases" else None
-        own = holdings or DECLARED[service]
+        own = tables or DECLARED[service]
         seal = (await keys.seals(["email:others"]))["email:others"]
         async with database.sessions.begin() as session:
-            for holding in own:
-                if holding.entity is not PathRow:
-                    await _known(session, holding, seal)
-            await _who_is_who(session)
+            for table in own:
+                if table.entity is not PathRow:
+                    await _known(session, table, seal)
+            await _persons(session)
         if service == "journeys":
-            # Paths are made of what is known, of all persons whose names are pending; that they are stays to be erased as well.
+            # Paths are derived for all persons whose identifiers are pending; pending rows are inserted again, to be erased as well.
             async with database.sessions.begin() as session:
                 assert await Paths(session, SPLITTER).refresh()
-                await _known(session, next(holding for holding in own if holding.entity is PendingRow), seal)
+                await _known(session, next(table for table in own if table.entity is PendingRow), seal)
         yield database, SubjectData(database, keys, topic, own, after)
 
 
-async def _known(session: AsyncSession, holding: PersonalTable, seal: Seal) -> None:
-    by_subject = Kind.SUBJECT in holding.names.values()
+async def _known(session: AsyncSession, declared: PersonalTable, seal: Seal) -> None:
+    by_subject = Kind.SUBJECT in declared.names.values()
     for person in (ADA, BOB):
-        for subject in person.names if by_subject else person.names[:1]:
-            row = person.row(holding, subject, seal)
-            await session.execute(insert(holding.table), row)
-            for part in holding.parts:
-                own = Person(person.name, person.number).row(PersonalTable(part.table, "", "", "", {}), subject)
+        for identifier in person.identifiers if by_subject else person.identifiers[:1]:
+            row = person.row(declared, identifier, seal)
+            await session.execute(insert(declared.table), row)
+            for part in declared.parts:
+                own = Person(person.name, person.number).row(PersonalTable(part.table, "", "", "", {}), identifier)
                 serial = {key.name for key in part.table.primary_key if key.autoincrement is True}
                 own = {name: value for name, value in own.items() if name not in serial}
-                (key,) = holding.table.primary_key
+                (key,) = declared.table.primary_key
                 await session.execute(insert(part.table), {**own, part.key: row[key.name]})
 
 
-async def _who_is_who(session: AsyncSession) -> None:
+async def _persons(session: AsyncSession) -> None:
     for person in (ADA, BOB):
         user = f"{person.name}-user"
         await session.execute(insert(users), {"user_id": user})
-        await session.execute(insert(aliases), [{"subject": name, "user_id": user, "linked_at": NOON} for name in person.names])
-        await session.execute(insert(persons), [{"subject": name, "person_id": user} for name in person.names])
+        await session.execute(insert(aliases), [{"subject": each, "user_id": user, "linked_at": NOON} for each in person.identifiers])
+        await session.execute(insert(persons), [{"subject": each, "person_id": user} for each in person.identifiers])
 
 
 async def everything(database: Database) -> str:
@@ -182,41 +197,41 @@ async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings:
         before = await everything(database)
         assert before.count(ADA.name) > 0
         others = [line for line in before.splitlines() if BOB.name in line and not line.startswith(SHARED)]
-        expected = await data.count(ADA.names)
+        expected = await data.count(ADA.identifiers)
         assert await everything(database) == before, "a count changes nothing"
-        erased = await data.erase(ADA.names, PSEUDONYM, "task")
+        erased = await data.erase(ADA.identifiers, PSEUDONYM, "task")
         assert erased == expected
         after = await everything(database)
         assert [line for line in after.splitlines() if ADA.name in line or str(ADA.number) in line] == []
         assert [line for line in after.splitlines() if BOB.name in line and not line.startswith(SHARED)] == others
-        assert not any((await data.erase(ADA.names, PSEUDONYM, "task")).values()), "once is enough"
+        assert not any((await data.erase(ADA.identifiers, PSEUDONYM, "task")).values()), "once is enough"
         assert await data.erased("task") == {table: count for table, count in erased.items() if count}
-        stay = [holding for holding in DECLARED[service] if not holding.deletes_rows]
-        assert all(PSEUDONYM in after for holding in stay if "subject" in holding.names)
+        stay = [table for table in DECLARED[service] if not table.deletes_rows]
+        assert all(PSEUDONYM in after for table in stay if "subject" in table.names)
 
 
 @pytest.mark.parametrize("service", DECLARED)
-async def test_an_export_shows_a_persons_rows_and_nobody_elses(settings: Settings, keys: Keys, service: str) -> None:
+async def test_an_export_shows_a_persons_rows_and_no_others(settings: Settings, keys: Keys, service: str) -> None:
     async with holder(settings, keys, service) as (_, data):
-        shown = [(section, table, json.loads(record)) async for section, table, record in data.export(ADA.names)]
-    counts = {holding.table.name: len(ADA.names) if Kind.SUBJECT in holding.names.values() else 1 for holding in DECLARED[service]}
-    for holding in DECLARED[service]:
-        own = [record for _, table, record in shown if table == holding.table.name]
-        assert len(own) == (counts[holding.table.name] if holding.section else 0)
-        assert all(ADA.name in record[column] for record in own for column in holding.sealed)
-        assert len([1 for _, table, _ in shown if table in {part.table.name for part in holding.parts}]) == len(own) * len(holding.parts)
+        shown = [(section, table, json.loads(record)) async for section, table, record in data.export(ADA.identifiers)]
+    counts = {each.table.name: len(ADA.identifiers) if Kind.SUBJECT in each.names.values() else 1 for each in DECLARED[service]}
+    for each in DECLARED[service]:
+        own = [record for _, table, record in shown if table == each.table.name]
+        assert len(own) == (counts[each.table.name] if each.section else 0)
+        assert all(ADA.name in record[column] for record in own for column in each.sealed)
+        assert len([1 for _, table, _ in shown if table in {part.table.name for part in each.parts}]) == len(own) * len(each.parts)
     assert BOB.name not in json.dumps(shown)
 
 
 async def test_purchases_go_with_their_person_where_the_shop_says_so(settings: Settings, keys: Keys) -> None:
-    async with holder(settings, keys, "purchases", purchases_tables(VAULT, "delete")) as (database, data):
-        await data.erase(ADA.names, PSEUDONYM)
+    async with holder(settings, keys, "purchases", purchases_tables(HASHER, "delete")) as (database, data):
+        await data.erase(ADA.identifiers, PSEUDONYM)
         async with database.sessions() as session:
-            tables: list[Table] = [part.table for part in purchases_tables(VAULT, "keep")[0].parts] + [
-                purchases_tables(VAULT, "keep")[0].table
+            tables: list[Table] = [part.table for part in purchases_tables(HASHER, "keep")[0].parts] + [
+                purchases_tables(HASHER, "keep")[0].table
             ]
             counts = [await session.scalar(select(func.count()).select_from(table)) for table in tables]
-        assert counts == [len(BOB.names)] * len(tables)
+        assert counts == [len(BOB.identifiers)] * len(tables)
 
 
 async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings: Settings, keys: Keys) -> None:
@@ -228,20 +243,57 @@ async def test_a_persons_dead_letters_are_emptied_and_stay_in_the_books(settings
             letters.append((Delivery("intake", 0, Offset(number, 0), 0, 1, record), "because"))
         async with database.sessions.begin() as session:
             await dead_letters.add(session, letters)
-        assert (await data.count(ADA.names))["dead_letters"] == 1
-        assert (await data.erase(ADA.names, PSEUDONYM))["dead_letters"] == 1
+        assert (await data.count(ADA.identifiers))["dead_letters"] == 1
+        assert (await data.erase(ADA.identifiers, PSEUDONYM))["dead_letters"] == 1
         async with database.sessions() as session:
             found = await dead_letters.find(session)
         assert [(letter.state, bool(letter.record.payload)) for letter in found] == [("dropped", False), ("dead", True)]
 
 
-async def test_a_name_in_somebody_elses_row_is_taken_out_of_it(settings: Settings, keys: Keys) -> None:
+def _letters(person: Person) -> list[tuple[str, Message]]:
+    """Messages of the log that have one identifier of a person each, and that identifier."""
+    user, number, email, session, anonymous = person.identifiers
+    user_id, session_id = user.removeprefix("user:"), session.removeprefix("session:")
+    return [
+        (user, event_pb2.EventStored(event=event_pb2.Event(user_id=user_id))),
+        (user, IdentityChanged(merge=MergeChanged(user_id="another", merged_user_id=user_id))),
+        (number, event_pb2.ReceivedEvent(event=event_pb2.Event(user_id=str(person.number)))),
+        (number, IdentityChanged(user=UserChanged(user_id="another", wordpress_id=person.number))),
+        (number, JourneyChanged(touchpoint=TouchpointRecorded(subject=number))),
+        (email, event_pb2.EventStored(event=event_pb2.Event(session_id="another"), email_hash=person.hash)),
+        (email, JourneyChanged(conversion=ConversionRecorded(subject=email))),
+        (session, event_pb2.ReceivedEvent(event=event_pb2.Event(user_id="another", session_id=session_id))),
+        (session, PurchaseChanged(session_id=session_id, subject="purchase:1")),
+        (anonymous, IdentityChanged(alias=AliasChanged(subject=anonymous, user_id="another"))),
+        (anonymous, GdprChanged(consent=ConsentChanged(subject=anonymous))),
+    ]
+
+
+async def test_an_erasure_finds_dead_letters_by_each_identifier(settings: Settings, keys: Keys) -> None:
+    own = _letters(ADA)
+    async with newest_database(settings, "journeys") as database:
+        letters: list[tuple[Delivery, str]] = []
+        for number, (_, message) in enumerate([*own, *_letters(BOB)]):
+            record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
+            letters.append((Delivery("events", 0, Offset(number, 0), 0, 1, record), "because"))
+        async with database.sessions.begin() as session:
+            await dead_letters.add(session, letters)
+        data = SubjectData(database, keys, None, ())
+        for identifier in ADA.identifiers:
+            dropped = (await data.erase([identifier], PSEUDONYM))["dead_letters"]
+            assert dropped == len([1 for each, _ in own if each == identifier]) > 0, identifier
+        async with database.sessions() as session:
+            found = await dead_letters.find(session)
+        assert [letter.state for letter in found] == ["dropped"] * len(own) + ["dead"] * len(own)
+
+
+async def test_an_identifier_in_another_persons_row_is_removed_from_it(settings: Settings, keys: Keys) -> None:
     async with holder(settings, keys, "ingestion") as (database, data):
         table = INGESTION[0].table
-        row = {**BOB.row(INGESTION[0], ""), "id": "shared", "session_id": f"{ADA.name}-visit"}
+        row = {**BOB.row(INGESTION[0], ""), "id": "shared", "session_id": f"{ADA.name}-session"}
         async with database.sessions.begin() as session:
             await session.execute(insert(table), row)
-        await data.erase(ADA.names, PSEUDONYM)
+        await data.erase(ADA.identifiers, PSEUDONYM)
         async with database.sessions() as session:
             kept = (await session.execute(select(table).where(table.c.id == "shared"))).mappings().one()
         assert (kept["user_id"], kept["session_id"]) == (f"{BOB.name}-user", None)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
+from pmp.options.v1 import options_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceServicer
 from sqlalchemy import Column, MetaData, Table
 
@@ -42,6 +44,14 @@ IMPERSONAL = {
 }
 """Tables without personal data."""
 LEADS_TO_A_PERSON = re.compile(r"user_id|wordpress_id|session|e?mail|address|subject|person|billing|first_name|last_name|phone")
+CONTRACTS = [
+    file for file in FileDescriptorSet.FromString((ROOT / "gen" / "mesh.binpb").read_bytes()).file if file.package.startswith("pmp.")
+]
+PERSONAL_FIELD = re.compile(
+    r"((merged_)?user|wordpress|person|session|anonymous)_ids?|session|visitor|.*subject|(.*_)?e?mails?(_.*)?|.*address.*|.*names?|.*phone.*"
+)
+"""Names of fields that may identify a person, or describe one."""
+PERSONAL_TYPES = {FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES, FieldDescriptorProto.TYPE_UINT64}
 
 
 async def _composed(role: Role[Any]) -> ServiceRuntime:
@@ -141,3 +151,34 @@ def _line(service: str, holding: PersonalTable) -> str:
     fields = ", ".join(f"`{name}`" for name in (*columns, *parts))
     becomes = "deleted" if holding.deletes_rows else "stays without the person"
     return f"| `{service}` `{holding.table.name}` | {fields} | {holding.why} | {holding.kept} | {becomes} |"
+
+
+def test_a_field_that_may_be_personal_declares_what_it_carries() -> None:
+    fields = [(message, field) for file in CONTRACTS for message in file.message_type for field in message.field]
+    assert [f"{message.name}.{field.name}" for message, field in fields if _may_be_personal(field) and not _is_declared(field)] == []
+
+
+def test_a_field_carries_an_identifier_or_a_text_of_a_kind_and_never_both() -> None:
+    for file in CONTRACTS:
+        for message in file.message_type:
+            for field in message.field:
+                options = field.options.Extensions
+                assert not (options[options_pb2.identifier] and options[options_pb2.text]), f"{message.name}.{field.name}"
+
+
+def test_an_undeclared_field_is_found() -> None:
+    name = FieldDescriptorProto(name="maiden_name", type=FieldDescriptorProto.TYPE_STRING)
+    assert _may_be_personal(name)
+    assert not _is_declared(name)
+    name.options.Extensions[options_pb2.text] = options_pb2.TEXT_PERSONAL
+    assert _is_declared(name)
+
+
+def _may_be_personal(field: FieldDescriptorProto) -> bool:
+    has_text = field.type in PERSONAL_TYPES or field.type_name == ".google.protobuf.Struct"
+    return has_text and PERSONAL_FIELD.fullmatch(field.name) is not None
+
+
+def _is_declared(field: FieldDescriptorProto) -> bool:
+    options = field.options.Extensions
+    return bool(options[options_pb2.identifier] or options[options_pb2.text])

@@ -37,9 +37,9 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Entry, Offset, TopicPartition
 from kit.log.trim import Trimmer
 from kit.outages import is_outage
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.vault import Vault
 from services.ingestion.consent import Treatment
 from services.ingestion.consumers import StoreEvents
 from services.ingestion.enrichment import Enricher
@@ -135,7 +135,7 @@ class World:
         self._log_backups: list[dict[TopicPartition, Stream]] = []
         self._disk_backups: list[bytes] = []
         self._reader_backups: list[bytes] = []
-        self._keys = Keys(shop.ingestion.database, Vault(bytes(32)), EnvironmentKeys(bytes(32)))  # no event has an address
+        self._keys = Keys(shop.ingestion.database, KeyedHasher(bytes(32)), EnvironmentKeys(bytes(32)))  # no event has an address
         self._enricher = Enricher(frozenset(), ZoneInfo("UTC"), lambda data: data[:8])
 
     @property

@@ -16,9 +16,9 @@ from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from kit.database.engine import open_database
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys, open_keys
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.vault import Vault
 from kit.settings import KEYS_DATABASE, Settings
 
 
@@ -54,7 +54,7 @@ def started(folder: DataFolder, *sealed: bytes) -> tuple[list[bytes], list[str]]
         secrets = Secrets.load(folder)
         wrapping = EnvironmentKeys(*map(b64decode, secrets.key_encryption_keys))
         async with open_database(folder.database_url().replace("{service}", KEYS_DATABASE)) as database:
-            keys = Keys(database, Vault(b64decode(secrets.vault_key)), wrapping)
+            keys = Keys(database, KeyedHasher(b64decode(secrets.vault_key)), wrapping)
             decryptor = await keys.decryptor(sealed)
             made = [seal.seal(name, context="c") for name, seal in (await keys.seals(["user:1", "user:2", "user:3"])).items()]
             return made, [decryptor.open(value, context="c") for value in sealed]

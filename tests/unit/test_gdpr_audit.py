@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kit.people.vault import Vault
+from kit.people.signing import Signer
 from services.gdpr.audit import Link, Receipt, canonical, faults, link
 
-VAULT = Vault(bytes(range(32)))
+SIGNER = Signer(bytes(range(32)))
 
 
 def chain(length: int) -> list[Link]:
@@ -17,11 +17,11 @@ def chain(length: int) -> list[Link]:
 
 def receipt(of: Link) -> Receipt:
     document = canonical({"request": "r", "audit_head": of.hash})
-    return Receipt(document, VAULT.sign(document.encode()).hex())
+    return Receipt(document, SIGNER.sign(document.encode()).hex())
 
 
 def is_signed(document: str, signature: str) -> bool:
-    return VAULT.is_signed(document.encode(), bytes.fromhex(signature))
+    return SIGNER.is_signed(document.encode(), bytes.fromhex(signature))
 
 
 def test_a_chain_that_nobody_touched_has_no_fault() -> None:
@@ -63,5 +63,5 @@ def test_a_receipt_that_was_changed_or_comes_from_another_mesh_is_found() -> Non
     assert faults(links, [Receipt(document.replace("r", "s"), signature)], is_signed) == [
         "a receipt is not signed by this mesh, or was changed"
     ]
-    assert not Vault(bytes(32)).is_signed(document.encode(), bytes.fromhex(signature))
-    assert len(VAULT.public_key) == 32
+    assert not Signer(bytes(32)).is_signed(document.encode(), bytes.fromhex(signature))
+    assert len(SIGNER.public_key) == 32

@@ -31,10 +31,9 @@ from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import Delivery, Offset
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys, open_keys
 from kit.people.persons import Persons, aliases, persons, subject_of, users
-from kit.people.suppression import Suppressed
-from kit.people.vault import Vault
 from kit.settings import KEYS_DATABASE, Settings
 from services.identity.commands import Command, IdentifyUser, MergeUsers, RegisterUser, UnmergeUsers
 from services.identity.consumers import FollowPurchases
@@ -107,9 +106,9 @@ class Shop:
     def __init__(self, settings: Settings, database: Database, keys: Keys) -> None:
         self._database = database
         self._topic = topic = StateTopic("identity", settings.log_partitions)
-        self.vault = keys.vault
+        self.hasher = keys.hasher
         self.servicer = IdentityServicer(settings, database.sessions, topic, keys)
-        self._follow = FollowPurchases(topic, self.vault)
+        self._follow = FollowPurchases(topic, self.hasher)
 
     async def forget(self) -> None:
         async with self._database.sessions.begin() as session:
@@ -127,7 +126,7 @@ class Shop:
         async with self._database.sessions.begin() as session, change_graph(session, self._topic) as graph:
             await graph.load({identifier for command in commands for identifier in command.identifiers})
             for command in commands:
-                await command.apply(graph, Suppressed())
+                await command.apply(graph, {})
 
     async def apply(self, step: Register | Identify | Buy | Merge) -> None:
         match step:
@@ -164,7 +163,7 @@ class Shop:
         if step.wordpress:
             purchase.user_id = str(step.wordpress)
         elif step.email:
-            purchase.email_hash = self.vault.fingerprint(_email(step.email))
+            purchase.email_hash = self.hasher.fingerprint(_email(step.email))
         if step.paid:
             purchase.paid_at.FromDatetime(NOON)
         if step.membership:
@@ -201,10 +200,10 @@ class Shop:
         assert messages == {user_id: user_changed(row) for user_id, row in rows.items()}
 
 
-def _command(step: Register | Identify | Merge, user_ids: Sequence[str], vault: Vault) -> Command:
+def _command(step: Register | Identify | Merge, user_ids: Sequence[str], hasher: KeyedHasher) -> Command:
     match step:
         case Register(wordpress, email, session, seconds):
-            address = Address(vault.fingerprint(_email(email)), None) if email else None
+            address = Address(hasher.fingerprint(_email(email)), None) if email else None
             profile = Profile(NOON + timedelta(seconds=seconds), address=address)
             browser = [f"session:s{session}"] if session else []
             return RegisterUser(Registration(wordpress, browser, {"source": f"at{seconds}"}, profile))
@@ -300,11 +299,11 @@ def test_changes_that_share_a_transaction_come_out_as_one_after_another(runner: 
         accepted: list[Register | Identify | Merge] = []
         for step in steps:
             with suppress(MeshError):
-                await shop.commit([_command(step, user_ids, shop.vault)])
+                await shop.commit([_command(step, user_ids, shop.hasher)])
                 accepted.append(step)
         one_by_one = await end()
         user_ids = await start()
-        await shop.commit([_command(step, user_ids, shop.vault) for step in accepted])
+        await shop.commit([_command(step, user_ids, shop.hasher) for step in accepted])
         assert await end() == one_by_one
 
     @settings(deadline=None, derandomize=True, max_examples=10, suppress_health_check=[HealthCheck.too_slow])

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.people.vault import Vault
+from kit.people.hashing import KeyedHasher
 from services.journeys.attribution import (
     EVERY_MODEL,
     LOOKBACK,
@@ -37,7 +37,7 @@ from services.journeys.shares import Share, Splitter, split
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CENT = Decimal("0.01")
 SOURCES = [DIRECT, "google", "newsletter", "facebook", "partner.example"]
-VAULT = Vault(bytes(32))
+HASHER = KeyedHasher(bytes(32))
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 amounts = st.decimals(-1_000_000, 1_000_000, places=2)
@@ -48,7 +48,7 @@ def by_name(name: str) -> bytes:
     return name.encode()
 
 
-SPLITTER = Splitter(CENT, lambda order, name: VAULT.digest(f"{order}\0{name}".encode(), purpose="attribution"))
+SPLITTER = Splitter(CENT, lambda order, name: HASHER.digest(f"{order}\0{name}".encode(), purpose="attribution"))
 Shop = dict[str, tuple[list[Order], list[BrowserSession]]]
 """Orders and sessions by person."""
 

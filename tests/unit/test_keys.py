@@ -1,4 +1,4 @@
-"""Keys of persons: what is sealed under one opens while it is there, and never again; whoever has only a part opens nothing."""
+"""Keys of persons: a sealed value opens until its key is destroyed, and only with all of its parts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from sqlalchemy import select, text
 from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.migrate import migrate
+from kit.people.derivation import InvalidKey
+from kit.people.keys.rotation import KeyRotation
 from kit.people.keys.seals import Decryptor, KeyId, Seal, Unsealable
 from kit.people.keys.store import Keys
-from kit.people.keys.store import keys as table
+from kit.people.keys.table import keys as table
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.vault import InvalidKey
 from kit.settings import KEYS_DATABASE, Settings
 
 ADA, BOB = "email:ada", "user:bob"
@@ -32,23 +33,23 @@ ERASED = datetime(2026, 11, 23, tzinfo=UTC)
 LATER = ERASED + timedelta(seconds=1)
 
 
-async def sealed(keys: Keys, name: str, plain: str, *, returned: datetime | None = None) -> bytes:
-    return (await keys.seals([name], {name: returned} if returned else None))[name].seal(plain, context="c")
+async def sealed(keys: Keys, identifier: str, plain: str, *, returned: datetime | None = None) -> bytes:
+    return (await keys.seals([identifier], {identifier: returned} if returned else None))[identifier].seal(plain, context="c")
 
 
 async def opened(keys: Keys, value: bytes) -> str:
     return (await keys.decryptor([value])).open(value, context="c")
 
 
-def anew(keys: Keys, database: Database, *wrapping: bytes) -> Keys:
+def reopened(keys: Keys, database: Database, *wrapping: bytes) -> Keys:
     """Another process."""
-    return Keys(database, keys.vault, EnvironmentKeys(*(wrapping or (bytes([1]) * 32,))))
+    return Keys(database, keys.hasher, EnvironmentKeys(*(wrapping or (bytes([1]) * 32,))))
 
 
 def at_another_time(keys: Keys, database: Database) -> tuple[Keys, list[datetime]]:
     """A process whose clock shows the last of the times."""
     times = [datetime.now(UTC)]
-    return Keys(database, keys.vault, EnvironmentKeys(bytes([1]) * 32), clock=lambda: times[-1]), times
+    return Keys(database, keys.hasher, EnvironmentKeys(bytes([1]) * 32), clock=lambda: times[-1]), times
 
 
 def holding(folder: Path, value: bytes) -> list[str]:
@@ -99,7 +100,7 @@ def test_every_changed_or_missing_byte_is_noticed() -> None:
                 pass
 
 
-async def test_each_name_has_a_key_of_its_own(keys: Keys) -> None:
+async def test_each_identifier_has_a_key_of_its_own(keys: Keys) -> None:
     ada, bob = await sealed(keys, ADA, "ada"), await sealed(keys, BOB, "bob")
     assert (await opened(keys, ada), await opened(keys, bob)) == ("ada", "bob")
     assert ada[1:19] != bob[1:19]
@@ -108,28 +109,28 @@ async def test_each_name_has_a_key_of_its_own(keys: Keys) -> None:
     assert [decryptor.open(each, context="c") for each in (bob, None, ada)] == ["bob", "", "ada"]
 
 
-async def test_several_processes_that_seal_for_the_same_names_at_once_use_the_same_keys(keys: Keys, keys_database: Database) -> None:
-    processes = [keys, anew(keys, keys_database), anew(keys, keys_database)]
-    names = [f"user:{number}" for number in range(20)]
-    made = await asyncio.gather(*(sealed(process, name, name) for name in names for process in processes))
-    reader = anew(keys, keys_database)
-    assert [await opened(reader, value) for value in made] == [name for name in names for _ in processes]
-    assert len(await rows(keys_database)) == len(names)
+async def test_several_processes_that_seal_for_the_same_identifiers_at_once_use_the_same_keys(keys: Keys, keys_database: Database) -> None:
+    processes = [keys, reopened(keys, keys_database), reopened(keys, keys_database)]
+    identifiers = [f"user:{number}" for number in range(20)]
+    made = await asyncio.gather(*(sealed(process, each, each) for each in identifiers for process in processes))
+    reader = reopened(keys, keys_database)
+    assert [await opened(reader, value) for value in made] == [each for each in identifiers for _ in processes]
+    assert len(await rows(keys_database)) == len(identifiers)
 
 
-async def test_a_destroyed_key_opens_nothing_and_comes_back_for_nobody_who_is_late(keys: Keys, keys_database: Database) -> None:
+async def test_a_destroyed_key_opens_nothing_and_is_not_replaced_for_late_values(keys: Keys, keys_database: Database) -> None:
     ada, bob = await sealed(keys, ADA, "ada"), await sealed(keys, BOB, "bob")
     assert await keys.destroy([ADA, "session:never sealed for"], ERASED) == 1
-    for process in (keys, anew(keys, keys_database)):
+    for process in (keys, reopened(keys, keys_database)):
         assert (await opened(process, ada), await opened(process, bob)) == ("", "bob")
-        for name in (ADA, "session:never sealed for"):
-            assert await sealed(process, name, "late") == b""
-            assert await sealed(process, name, "late", returned=ERASED) == b""
+        for identifier in (ADA, "session:never sealed for"):
+            assert await sealed(process, identifier, "late") == b""
+            assert await sealed(process, identifier, "late", returned=ERASED) == b""
     assert await keys.destroy([ADA], ERASED) == 0
     assert "wrapped=b" not in repr([row for row in await rows(keys_database) if getattr(row, "destroyed_at", None)])
 
 
-async def test_who_comes_back_gets_another_key_which_the_old_erasure_does_not_destroy(keys: Keys) -> None:
+async def test_a_person_who_registers_again_gets_another_key_which_the_old_erasure_does_not_destroy(keys: Keys) -> None:
     before = await sealed(keys, ADA, "before")
     await keys.destroy([ADA], ERASED)
     after = await sealed(keys, ADA, "after", returned=LATER)
@@ -151,27 +152,28 @@ async def test_another_process_stops_using_a_destroyed_key_within_seconds(keys: 
 
 async def test_without_the_wrapping_key_the_database_of_keys_is_of_no_use(keys: Keys, keys_database: Database) -> None:
     value = await sealed(keys, ADA, "ada")
-    thief = anew(keys, keys_database, OLD)
+    thief = reopened(keys, keys_database, OLD)
     with pytest.raises(Unavailable, match=r"^a person's key is wrapped by none of PMP_KEY_ENCRYPTION_KEYS$"):
         await opened(thief, value)
 
 
-async def test_keys_are_wrapped_anew_while_all_goes_on(keys: Keys, keys_database: Database) -> None:
-    old = anew(keys, keys_database, OLD)
+async def test_keys_are_rewrapped_while_others_use_them(keys: Keys, keys_database: Database) -> None:
+    old = reopened(keys, keys_database, OLD)
     values = [await sealed(old, f"user:{number}", f"{number}") for number in range(5)]
     await old.destroy(["user:4"], ERASED)
-    both = anew(keys, keys_database, NEW, OLD)
-    assert await both.stale() == 4
-    assert sum([done async for done in both.rewrap()]) == 4
-    assert await both.stale() == 0
-    new = anew(keys, keys_database, NEW)
+    both = reopened(keys, keys_database, NEW, OLD)
+    rotation = KeyRotation(keys_database, EnvironmentKeys(NEW, OLD))
+    assert await rotation.stale() == 4
+    assert sum([done async for done in rotation.run()]) == 4
+    assert await rotation.stale() == 0
+    new = reopened(keys, keys_database, NEW)
     assert [await opened(new, value) for value in values] == ["0", "1", "2", "3", ""]
     assert await sealed(both, "user:4", "late") == b""
 
 
-async def test_the_intake_has_a_key_of_the_day_and_old_ones_go(keys: Keys, keys_database: Database) -> None:
+async def test_the_intake_has_a_key_of_the_day_and_expired_ones_are_deleted(keys: Keys, keys_database: Database) -> None:
     value = (await keys.intake()).seal("ada@example.org", context="c")
-    assert value[1:19] == (await anew(keys, keys_database).intake()).seal("x", context="c")[1:19]
+    assert value[1:19] == (await reopened(keys, keys_database).intake()).seal("x", context="c")[1:19]
     process, clock = at_another_time(keys, keys_database)
     for days, found in ((30, "ada@example.org"), (31, "")):
         clock.append(clock[0] + timedelta(days=days))
@@ -188,7 +190,7 @@ async def test_while_the_database_of_keys_is_down_yesterdays_intake_key_does(key
     try:
         assert await process.intake() is known
         with pytest.raises(Unavailable, match=r"^the keys of persons are out of reach$"):
-            await anew(keys, keys_database).intake()
+            await reopened(keys, keys_database).intake()
     finally:
         async with keys_database.engine.begin() as connection:
             await connection.execute(text("ALTER TABLE out_of_reach RENAME TO subject_keys"))
@@ -199,7 +201,7 @@ async def test_a_destroyed_key_is_in_no_file_of_sqlite(keys: Keys, tmp_path: Pat
     url = f"sqlite+aiosqlite:///{tmp_path}/subject_keys.db"
     await migrate(KEYS_DATABASE, url)
     async with open_database(url) as database:
-        here = anew(keys, database)
+        here = reopened(keys, database)
         await sealed(here, ADA, "ada")
         async with database.sessions() as session:
             wrapped = await session.scalar(select(table.c.wrapped)) or b"none"

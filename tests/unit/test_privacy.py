@@ -1,4 +1,4 @@
-"""What people allow: the rules of what is in force, and on each kind of database whose choices count for a name."""
+"""Consent: which choice is in force, and on each kind of database whose choices count for an identifier."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_is_in_force_does_not_depend_on_the_order_of_arrival(choices: list[
 
 @fast
 @given(_several, _several)
-def test_learning_in_two_steps_is_learning_at_once_and_again_changes_nothing(
+def test_applying_in_two_steps_is_applying_at_once_and_again_changes_nothing(
     first: list[Choice | None], second: list[Choice | None]
 ) -> None:
     at_once = in_force([*first, *second])
@@ -62,20 +62,20 @@ def test_nothing_made_before_the_choice_in_force_outdoes_it(choices: list[Choice
     assert holds.granted == all(choice.granted for choice in made if choice.decided_at == holds.decided_at)
 
 
-def test_names_that_lead_to_nobody_are_the_same_persons() -> None:
-    known, visit = Consent(DENIED, person_id="ada"), Consent(LATER)
-    for names in permutations([known, visit]):
-        assert of_several(names) == Consent(LATER, person_id="ada")
+def test_identifiers_that_lead_to_no_person_count_as_the_same_persons() -> None:
+    known, session = Consent(DENIED, person_id="ada"), Consent(LATER)
+    for consents in permutations([known, session]):
+        assert of_several(consents) == Consent(LATER, person_id="ada")
 
 
-def test_a_denial_of_somebody_else_under_one_of_the_names_holds_and_a_grant_does_not() -> None:
+def test_a_denial_of_another_person_applies_and_a_grant_does_not() -> None:
     ada = Consent(DENIED, person_id="ada")
     assert of_several([ada, Consent(LATER, person_id="bob")]).analytics_tracking == DENIED
     assert of_several([Consent(LATER, person_id="bob"), ada]).analytics_tracking == DENIED
     assert of_several([Consent(person_id="ada"), Consent(GRANTED, person_id="bob")]).analytics_tracking is None
 
 
-def test_what_nobody_was_asked_is_unknown() -> None:
+def test_without_a_choice_consent_is_unknown() -> None:
     assert of_several([]) == of_one([]) == Consent()
 
 
@@ -90,13 +90,13 @@ def sessions(database: Database) -> Sessions:
     return database.sessions
 
 
-def told(subject: str, seconds: int, *, granted: bool) -> pb.ConsentChanged:
+def decided(identifier: str, seconds: int, *, granted: bool) -> pb.ConsentChanged:
     choice = pb.Choice(granted=granted)
     choice.decided_at.FromDatetime(NOON + timedelta(seconds=seconds))
-    return pb.ConsentChanged(subject=subject, analytics_tracking=choice)
+    return pb.ConsentChanged(subject=identifier, analytics_tracking=choice)
 
 
-async def learn(sessions: Sessions, *changes: pb.ConsentChanged | IdentityChanged) -> None:
+async def apply(sessions: Sessions, *changes: pb.ConsentChanged | IdentityChanged) -> None:
     async def work(session: AsyncSession) -> None:
         await Persons(session).learn(change for change in changes if isinstance(change, IdentityChanged))
         await Consents(session).learn(change for change in changes if isinstance(change, pb.ConsentChanged))
@@ -104,48 +104,50 @@ async def learn(sessions: Sessions, *changes: pb.ConsentChanged | IdentityChange
     await transact(sessions, work)
 
 
-async def analytics(sessions: Sessions, subjects: Sequence[str]) -> Mapping[str, bool | None]:
+async def analytics(sessions: Sessions, identifiers: Sequence[str]) -> Mapping[str, bool | None]:
     async with sessions() as session:
-        consents = await Consents(session).of(subjects)
-    return {subject: consent.analytics_tracking.granted if consent.analytics_tracking else None for subject, consent in consents.items()}
+        consents = await Consents(session).of(identifiers)
+    return {each: consent.analytics_tracking.granted if consent.analytics_tracking else None for each, consent in consents.items()}
 
 
-def link(subject: str, user: str) -> IdentityChanged:
-    return IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, linked_at=Timestamp(seconds=1)))
+def link(identifier: str, user: str) -> IdentityChanged:
+    return IdentityChanged(alias=AliasChanged(subject=identifier, user_id=user, linked_at=Timestamp(seconds=1)))
 
 
-async def test_a_name_has_the_choices_of_all_names_of_its_person(sessions: Sessions) -> None:
-    names = ["session:s", "wordpress:42", "user:u", "session:other", "user:nobody"]
-    await learn(sessions, told("session:s", 5, granted=False), told("wordpress:42", 1, granted=True))
-    assert await analytics(sessions, names) == dict(zip(names, (False, True, None, None, None), strict=True))
-    await learn(sessions, link("session:s", "u"), link("wordpress:42", "u"))
-    assert await analytics(sessions, names) == dict(zip(names, (False, False, False, None, None), strict=True))
-    await learn(sessions, IdentityChanged(merge=MergeChanged(user_id="v", merged_user_id="u")), told("user:v", 9, granted=True))
+async def test_an_identifier_has_the_choices_of_all_identifiers_of_its_person(sessions: Sessions) -> None:
+    identifiers = ["session:s", "wordpress:42", "user:u", "session:other", "user:nobody"]
+    await apply(sessions, decided("session:s", 5, granted=False), decided("wordpress:42", 1, granted=True))
+    assert await analytics(sessions, identifiers) == dict(zip(identifiers, (False, True, None, None, None), strict=True))
+    await apply(sessions, link("session:s", "u"), link("wordpress:42", "u"))
+    assert await analytics(sessions, identifiers) == dict(zip(identifiers, (False, False, False, None, None), strict=True))
+    await apply(sessions, IdentityChanged(merge=MergeChanged(user_id="v", merged_user_id="u")), decided("user:v", 9, granted=True))
     assert await analytics(sessions, ["session:s", "user:u"]) == {"session:s": True, "user:u": True}
-    await learn(sessions, IdentityChanged(merge=MergeChanged(user_id="v", merged_user_id="u", undone=True)))
+    await apply(sessions, IdentityChanged(merge=MergeChanged(user_id="v", merged_user_id="u", undone=True)))
     assert await analytics(sessions, ["session:s", "user:v"]) == {"session:s": False, "user:v": True}
 
 
 async def test_a_replay_of_older_changes_changes_nothing(sessions: Sessions) -> None:
-    changes = [told("session:s", seconds, granted=seconds % 2 == 0) for seconds in range(5)]
-    await learn(sessions, *changes)
+    changes = [decided("session:s", seconds, granted=seconds % 2 == 0) for seconds in range(5)]
+    await apply(sessions, *changes)
     before = await analytics(sessions, ["session:s"])
-    await learn(sessions, *reversed(changes))
+    await apply(sessions, *reversed(changes))
     for change in changes:
-        await learn(sessions, change)
+        await apply(sessions, change)
     assert await analytics(sessions, ["session:s"]) == before == {"session:s": True}
 
 
-async def test_however_many_names_are_asked_for_it_takes_two_queries(database: Database) -> None:
-    names = [f"session:{number}" for number in range(3000)]
-    await learn(database.sessions, *(told(name, 0, granted=True) for name in names[:40]), *(link(name, "u") for name in names[20:40]))
+async def test_any_number_of_identifiers_takes_two_queries(database: Database) -> None:
+    identifiers = [f"session:{number}" for number in range(3000)]
+    await apply(
+        database.sessions, *(decided(each, 0, granted=True) for each in identifiers[:40]), *(link(each, "u") for each in identifiers[20:40])
+    )
     statements: list[str] = []
 
     @event.listens_for(database.engine.sync_engine, "before_cursor_execute")
     def note(*arguments: object) -> None:
         statements.append(str(arguments[2]))
 
-    found = await analytics(database.sessions, names)
+    found = await analytics(database.sessions, identifiers)
     _ = note
     assert [statement.split()[0] for statement in statements if not statement.startswith("BEGIN")] == ["SELECT", "SELECT"]
-    assert found == dict.fromkeys(names[:40], True) | dict.fromkeys(names[40:])
+    assert found == dict.fromkeys(identifiers[:40], True) | dict.fromkeys(identifiers[40:])

@@ -1,6 +1,6 @@
-"""What a sealed value looks like, and how it is made and opened.
+"""Seals values and opens them.
 
-Format: a version byte (2), 16 bytes that stand for the key's owner, the key's generation as two bytes (big endian), a nonce
+Format: a version byte (2), the key's owner as a digest of 16 bytes, the key's generation as two bytes (big endian), a nonce
 of 12 bytes, then ciphertext and tag of AES-256-GCM. All that comes before the nonce, and the context, are authenticated.
 """
 
@@ -29,12 +29,12 @@ class Unsealable(MeshError):
 
 
 class KeyId(NamedTuple):
-    """Which key."""
+    """Identifies a key."""
 
     owner: bytes
-    """16 bytes that stand for a name."""
+    """Digest of an identifier, 16 bytes."""
     generation: int
-    """1, but for somebody who came back after an erasure."""
+    """1; higher for a person who registered again after an erasure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,16 @@ class Seal:
     """A key that values are sealed under.
 
     Args:
-        key: None when it was destroyed.
+        key: None if it was destroyed.
     """
 
     id: KeyId
     key: AESGCM | None
 
     def seal(self, plain: str, *, context: str) -> bytes:
-        """The text sealed: 47 bytes longer than in UTF-8, opens in the same context only.
+        """Returns the sealed text, 47 bytes longer than in UTF-8. It opens in the same context only.
 
-        Empty when the key was destroyed: nothing may be kept of this person.
+        Empty if the key was destroyed: nothing may be kept of this person.
         """
         if self.key is None:
             return b""
@@ -70,10 +70,10 @@ class Decryptor:
     keys: Mapping[KeyId, AESGCM]
 
     def open(self, sealed: bytes | None, *, context: str) -> str:
-        """The text that was sealed in this context; empty for nothing, and when its key was destroyed.
+        """Returns the text that was sealed in this context; empty for nothing, and if its key was destroyed.
 
         Raises:
-            Unsealable: It was changed, or is of another context.
+            Unsealable: The value was changed, or sealed in another context.
         """
         key = self.keys.get(key_id(sealed)) if sealed else None
         if not sealed or key is None:
@@ -87,10 +87,10 @@ class Decryptor:
 
 
 def key_id(sealed: bytes) -> KeyId:
-    """The key that a value is sealed under.
+    """Returns the id of the key that a value is sealed under.
 
     Raises:
-        Unsealable: It is no sealed value.
+        Unsealable: It is not a sealed value.
     """
     if sealed[:1] != _VERSION or len(sealed) < _HEAD_BYTES + _NONCE_BYTES + _TAG_BYTES:
         message = "not a sealed value"

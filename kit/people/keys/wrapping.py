@@ -1,42 +1,40 @@
-"""Keys that encrypt keys: what stands in the database of persons' keys is of no use without them."""
+"""Key encryption keys: without them, the database of persons' keys is of no use."""
 
 from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Protocol
 
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from kit.errors import Unavailable
-from kit.people.vault import InvalidKey
+from kit.people.derivation import KEY_BYTES, InvalidKey
 from kit.settings import Settings
-
-_KEY_BYTES: Final = 32
 
 
 class Wrapping(Protocol):
-    """Encrypts keys with keys that it alone has: those of the environment, or a key management service."""
+    """Encrypts keys with key encryption keys: those of the environment, or of a key management service."""
 
     @property
     def current(self) -> str:
-        """Id of the key that wraps from now on; at most 16 characters."""
+        """Id of the key that new keys are wrapped with; at most 16 characters."""
         ...
 
     async def wrap(self, key: bytes) -> bytes:
-        """The key encrypted under the current one; at most 255 bytes."""
+        """Returns the key, encrypted with the current key; at most 255 bytes."""
         ...
 
     async def unwrap(self, wrapped: bytes, by: str) -> bytes:
-        """The key.
+        """Returns the key, decrypted.
 
         Args:
-            wrapped: the key, encrypted.
-            by: id of the key that it was wrapped by.
+            wrapped: The encrypted key.
+            by: Id of the key that it was wrapped with.
 
         Raises:
-            Unavailable: that key is not at hand.
+            Unavailable: That key is not available.
         """
         ...
 
@@ -48,11 +46,11 @@ class EnvironmentKeys:
         keys: 32 bytes each; the first wraps, all of them unwrap.
 
     Raises:
-        InvalidKey: there is none, or one of another length.
+        InvalidKey: There is no key, or one of another length.
     """
 
     def __init__(self, *keys: bytes) -> None:
-        if not keys or any(len(key) != _KEY_BYTES for key in keys):
+        if not keys or any(len(key) != KEY_BYTES for key in keys):
             message = "a key that encrypts keys is not 32 bytes"
             raise InvalidKey(message)
         self._keys = {sha256(b"pmp key id" + key).hexdigest()[:16]: key for key in keys}
@@ -60,19 +58,19 @@ class EnvironmentKeys:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> EnvironmentKeys:
-        """The keys under PMP_KEY_ENCRYPTION_KEYS.
+        """Returns the keys under PMP_KEY_ENCRYPTION_KEYS.
 
         Raises:
-            InvalidKey: they are not 32 bytes in base64 each.
+            InvalidKey: They are not 32 bytes in base64 each.
         """
         return cls.parse(settings.key_encryption_keys.get_secret_value())
 
     @classmethod
     def parse(cls, text: str) -> EnvironmentKeys:
-        """The keys as PMP_KEY_ENCRYPTION_KEYS has them.
+        """Parses keys as PMP_KEY_ENCRYPTION_KEYS holds them.
 
         Raises:
-            InvalidKey: they are not 32 bytes in base64 each.
+            InvalidKey: They are not 32 bytes in base64 each.
         """
         try:
             return cls(*(b64decode(key, validate=True) for key in text.split(",")))
@@ -81,14 +79,14 @@ class EnvironmentKeys:
             raise InvalidKey(message) from None
 
     async def wrap(self, key: bytes) -> bytes:
-        """The key encrypted under the first one: 40 bytes."""
+        """Returns the key, encrypted with the first key: 40 bytes."""
         return aes_key_wrap(self._keys[self.current], key)
 
     async def unwrap(self, wrapped: bytes, by: str) -> bytes:
-        """The key.
+        """Returns the key, decrypted.
 
         Raises:
-            Unavailable: the key that it was wrapped by is none of these.
+            Unavailable: The key that it was wrapped with is not one of these.
         """
         try:
             return aes_key_unwrap(self._keys[by], wrapped)

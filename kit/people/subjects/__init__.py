@@ -1,1 +1,1 @@
-"""What a service holds of persons: declared once, shown, erased and let go of when it is too old."""
+"""Personal data of a service: declared once, exported, erased, and deleted when it expires."""

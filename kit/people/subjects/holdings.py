@@ -1,4 +1,4 @@
-"""What a service holds of persons, declared once: what is exported, what an erasure leaves, and what is documented follow from it."""
+"""Declares the personal tables of a service, once: export, erasure, retention and documentation follow from the declaration."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kit.people.privacy import person_consents
 
 
 class Kind(Enum):
-    """How a column says whose a row is."""
+    """Which identifier of a person a column holds."""
 
     SUBJECT = "subject"
-    """A name with its kind."""
+    """An identifier with its kind, such as `wordpress:42`."""
     USER = "user"
-    """A user's id as it was told."""
+    """A user's id as it was reported."""
     EMAIL = "email"
-    """The keyed hash of an address."""
+    """The keyed hash of an e-mail address."""
     SESSION = "session"
-    """A visit's id."""
+    """A session's id."""
 
 
 class Stays(Enum):
-    """Why a text that an erased row keeps names nobody."""
+    """Why a text that an erased row keeps identifies no person."""
 
-    ID = "an id of the row itself or of another row: its rule leaves no room for a text, and no id should name anybody"
+    ID = "the id of the row itself or of another row: its rule leaves no room for a text, and no id should identify a person"
     WORD = "one of a closed set of words"
     HASH = "a keyed hash"
     SHOP = "the shop's own: what it sells, and under which number"
@@ -42,30 +42,27 @@ Entity: TypeAlias = Table | type[DeclarativeBase]
 """A table, or its model."""
 Row: TypeAlias = Mapping[str, Any]
 Becomes: TypeAlias = Callable[[Row], Any]
-"""What a column of an erased row becomes."""
+"""Returns the value that a column of an erased row gets."""
 Tell: TypeAlias = Callable[[Row], tuple[str, Message | None] | None]
-"""What the service's topic has to tell of an erased row: its key and a message, or none to forget the key; None where it tells nothing."""
+"""Returns what the topic publishes for an erased row: key and message, or a key alone, which is removed; None for nothing."""
 After: TypeAlias = Callable[[AsyncSession, Sequence[Row]], Awaitable[None]]
-"""Does in the same transaction what follows from rows having been erased or deleted.
-
-They are given as they are now, or as they were when they are gone.
-"""
+"""Runs in the transaction that erased or deleted rows. Erased rows are passed as they are now, deleted rows as they were."""
 Custom: TypeAlias = Callable[[AsyncSession, Sequence[str], str], Awaitable[int]]
-"""Erases names, for which the pseudonym stands, from a table in a way of its own; says how many rows that were."""
+"""Erases identifiers from a table, where the pseudonym replaces them; returns the number of rows erased."""
 
 
 def nothing(*columns: str) -> dict[str, Becomes]:
-    """Columns of which nothing is left."""
+    """Columns that an erasure empties."""
     return dict.fromkeys(columns, lambda _row: None)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A table whose rows belong to rows of another."""
+    """A table whose rows belong to rows of another table."""
 
     entity: Entity
     key: str
-    """The column that names them."""
+    """The column that refers to them."""
     personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
     stays: Mapping[str, Stays] = field(default_factory=dict[str, Stays])
 
@@ -77,51 +74,51 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How the rows of a table grow old."""
+    """How the age of a table's rows is determined."""
 
     column: str
-    """The time that says how old a row is."""
+    """The time from which a row's age counts."""
     by: str = ""
-    """A column in whose order they do so, where there is no index of the time."""
+    """A column with an index that orders the rows by age, where the time has none."""
     key: str = ""
-    """The column that is the key of what the service's topic told of them, where that is forgotten with them."""
+    """The column with the key of the topic's messages about them, where those are removed with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalTable:
-    """A table that holds something of persons."""
+    """A table with personal data."""
 
     entity: Entity
     section: str
-    """The part of an export that its rows belong to; empty for what only tells who is who, and is not shown."""
+    """The section of an export that its rows belong to; empty for a table that is not exported."""
     why: str
-    """What it is kept for."""
+    """Purpose of processing."""
     kept: str
-    """How long."""
+    """Retention period."""
     names: Mapping[str, Kind]
-    """The columns that lead to a person, the strongest first: the first that is filled decides whose a row is."""
+    """The columns that identify a person, the strongest first: the first that is filled decides whose row it is."""
     personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
-    """Further columns about the person, and what an erasure makes of them."""
+    """Further columns about the person, and what they become in an erasure."""
     stays: Mapping[str, Stays] = field(default_factory=dict[str, Stays])
-    """Texts of a row that stays which an erasure leaves as they are. Times and numbers always stay."""
+    """Texts that an erased row keeps. It always keeps times and numbers."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Columns that are sealed, and in which context."""
+    """Columns that are sealed, with the context of each."""
     internal: Collection[str] = ()
-    """Columns of the mesh's own bookkeeping, which are not shown."""
+    """Columns of the mesh's own bookkeeping, which are not exported."""
     keys: Collection[str] = ()
-    """Columns of idempotency keys, which are shown as the ids that clients chose."""
+    """Columns of idempotency keys, which are exported as the ids that clients chose."""
     deletes_rows: bool = False
-    """An erased row is deleted; else it stays without the person."""
+    """An erasure deletes the row; otherwise the row stays without the person."""
     any_identifier: bool = False
-    """Every one of the names makes a row the person's: it tells of both."""
+    """Any of the identifiers makes it the person's row, not only the strongest: it relates several."""
     derived: bool = False
-    """Its rows are made of other tables' and made anew when those change: an erasure takes them, and does not count them."""
+    """Its rows are derived from other tables and rebuilt when those change: an erasure deletes them without counting them."""
     parts: Sequence[Part] = ()
     told: Tell | None = None
     erase: Custom | None = None
-    """Where rows can't be erased one by one."""
+    """Set if rows can't be erased one by one."""
     ages: Ages | None = None
-    """Where rows may be deleted once they are too old."""
+    """Set if rows expire."""
 
     @property
     def table(self) -> Table:
@@ -131,9 +128,9 @@ class PersonalTable:
 
 _WHO: Final = "who is who, so that visits and orders find their person"
 LONG: Final = "until the person is erased"
-"""How long most is kept."""
+"""The retention period of most tables."""
 SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
-"""How long what grows old is kept."""
+"""The retention period of tables whose rows expire."""
 
 SHARED: Final = (
     PersonalTable(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, deletes_rows=True, any_identifier=True),
@@ -149,7 +146,7 @@ SHARED: Final = (
         deletes_rows=True,
     ),
 )
-"""What every service keeps of persons beside its own tables."""
+"""Personal tables that every service has beside its own."""
 
 
 def _table(entity: Entity) -> Table:

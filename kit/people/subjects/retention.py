@@ -1,4 +1,4 @@
-"""Deletes rows that are older than they may be kept, a little at a time, so that nobody waits for it."""
+"""Deletes rows after their retention period, in small batches, so that no other transaction waits for long."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ _PORTION: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """A table whose rows grow old."""
+    """A table whose rows expire."""
 
     table: Table
     ages: Ages
     kept: timedelta | None = None
-    """How long, where the settings say nothing; None for ever."""
+    """The retention period without a setting; None to keep rows forever."""
     told: Tell | None = None
-    """What the service's topic told of a row, and tells no more once it is gone."""
+    """What the topic published for a row; the key is removed with the row."""
     parts: Sequence[Part] = ()
-    """Tables whose rows go with theirs."""
+    """Tables whose rows are deleted with theirs."""
 
 
-def expiries(holdings: Sequence[PersonalTable], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
-    """Those of a service's tables that grow old, with how long they are kept by themselves."""
-    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told, each.parts) for each in holdings if each.ages]
+def expiries(tables: Sequence[PersonalTable], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
+    """Returns those personal tables whose rows expire, with their retention periods by table name."""
+    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told, each.parts) for each in tables if each.ages]
 
 
 class Retention:
-    """Looks after the tables of a service.
+    """Deletes expired rows of a service.
 
     Args:
-        settings: `site_retention_tables` goes before what the tables say themselves.
-        topic: what the service publishes, if it keeps its history.
-        after: what else follows from deleted rows, by table.
+        settings: `site_retention_tables` overrides the retention periods of the tables.
+        topic: The topic that the service publishes, if any.
+        after: Callbacks that run in the transaction that deleted rows, by table.
 
     Raises:
-        WrongSetting: they name a table of this service that is not there or does not grow old.
+        WrongSetting: The settings name a table of this service that does not exist or does not expire.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class Retention:
         self._kept = [(each, kept) for each in tables if (kept := set_.get(each.table.name, each.kept)) is not None]
 
     async def run(self) -> None:
-        """Looks every ten minutes, until cancelled."""
+        """Deletes expired rows every ten minutes, until cancelled."""
         await run_every(lambda: self.look(datetime.now(UTC)), _LOOK_SECONDS, "nothing expired")
 
     async def look(self, now: datetime) -> Mapping[str, int]:
-        """Deletes all that is too old, in portions, each in a transaction of its own; says how many rows by table."""
-        gone: dict[str, int] = {}
+        """Deletes all expired rows, in batches, each in a transaction of its own; returns the number of rows deleted, by table."""
+        deleted: dict[str, int] = {}
         for each, kept in self._kept:
 
             async def work(session: AsyncSession, each: Expiry = each, before: datetime = now - kept) -> int:
                 return await self._expire(session, each, before)
 
-            gone[each.table.name] = 0
+            deleted[each.table.name] = 0
             while some := await transact(self._sessions, work, follows=True):
-                gone[each.table.name] += some
-        return gone
+                deleted[each.table.name] += some
+        return deleted
 
     async def _expire(self, session: AsyncSession, each: Expiry, before: datetime) -> int:
         oldest = select(each.table).order_by(each.table.c[each.ages.by or each.ages.column]).limit(_PORTION)
@@ -102,6 +102,6 @@ class Retention:
             if each.table.name in self._after:
                 await self._after[each.table.name](session, rows)
         if self._topic is not None and (each.told is not None or each.ages.key):
-            told = [each.told(row) for row in rows] if each.told else [(row[each.ages.key], None) for row in rows]
-            await self._topic.forget(session, [tell[0] for tell in told if tell is not None])
+            changes = [each.told(row) for row in rows] if each.told else [(row[each.ages.key], None) for row in rows]
+            await self._topic.forget(session, [change[0] for change in changes if change is not None])
         return len(rows)

@@ -1,4 +1,4 @@
-"""The rpcs of what a service holds of persons, and its part of the log."""
+"""Serves export and erasure of personal data, and the purging of a service's part of the log."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kit.people.subjects.data import SubjectData
 from kit.people.subjects.holdings import PersonalTable
 
 _RAW: Final = select(books.c.topic).distinct()
-"""Topics of which the service keeps books: raw logs, which have no history to fall back on."""
+"""Topics that the service accounts for in books: raw logs, which can't be replayed from a history."""
 
 
 class SubjectDataServicer(SubjectDataServiceServicer):
-    """The rpcs of `SubjectData`, and the service's part of the log.
+    """The rpcs of `SubjectData`, and of the service's part of the log.
 
     Args:
-        outbox: that of the topic the service publishes, if it does.
+        outbox: The outbox of the topic that the service publishes, if any.
     """
 
     def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox | None) -> None:
@@ -39,7 +39,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     @property
     def tables(self) -> Sequence[PersonalTable]:
-        """The service's own tables of personal data."""
+        """The service's own personal tables."""
         return self._data.tables
 
     @override
@@ -49,7 +49,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     @override
     async def Erase(self, request: pb.EraseRequest, context: Context) -> pb.EraseResponse:
-        # Looked at first: what was read by then is erased as well.
+        # Read first: what was consumed up to these positions is in the tables, and so it is erased as well.
         read, left = await self._read(), 0
         if request.dry_run:
             counts = await self._data.count(request.names)
@@ -78,7 +78,11 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
 
     async def _purge(self, places: Iterable[pb.Place]) -> int:
-        """Takes entries up to these places out of what the service published, and of the raw log it has read."""
+        """Removes entries up to these positions from the service's topic and from the raw log, as far as it has consumed that.
+
+        Returns:
+            The number of entries or partitions that still have to be purged.
+        """
         sessions, left = self._database.sessions, 0
         async with sessions.reading() as session:
             raw = set(await session.scalars(_RAW))
@@ -89,9 +93,9 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             if self._outbox is not None and place.topic == self._topic:
                 left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
             elif place.topic in raw:
-                behind = read.get((place.topic, place.partition), Offset(0, 0))
-                await self._log.trim(place.topic, place.partition, min(through, behind))
-                left += behind < through
+                consumed = read.get((place.topic, place.partition), Offset(0, 0))
+                await self._log.trim(place.topic, place.partition, min(through, consumed))
+                left += consumed < through
         return left if left or not asked else int(not await self._database.scrub())
 
 

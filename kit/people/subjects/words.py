@@ -1,7 +1,7 @@
-"""Words that name nobody, whoever told them: what rows keep of a text once their person is erased.
+"""Words that identify no person: an erased row keeps a text only if it is one of them.
 
-Callers may write anything where these columns come from. What is in these lists says how things went; what is not may be a
-name, and goes.
+These columns hold whatever callers send. A word in these lists describes what happened; any other word may be a name and is
+removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from kit.people.subjects.holdings import Becomes, Row
 
 OTHER: Final = "other"
-"""Stands for a word that is in no list, where a column has to have one."""
+"""Replaces a word that is in no list, where the column requires one."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -65,10 +65,10 @@ SENDERS: Final = _words(
     plugin theme tracker page browser server webhook import api banner form backfill app cron woocommerce wordpress stripe paypal
     """
 )
-"""What tells of something."""
+"""Systems that report events, orders and notices."""
 
 PLATFORMS: Final = _words("wordpress web website woocommerce app ios android desktop server api import")
-"""What an event was sent from."""
+"""Platforms that events are sent from."""
 
 BROWSERS: Final = frozenset(
     {
@@ -99,16 +99,16 @@ PAYMENTS: Final = _words(
     paddle card credit_card cod bacs cheque invoice bank_transfer sepa direct_debit free manual other
     """
 )
-"""What orders are paid by."""
+"""Payment methods."""
 
 
 def listed(word: str | None, words: Collection[str]) -> str | None:
-    """A word of a list, in whatever case it was written; None for any other."""
+    """Returns a word of the list, in any case; None for any other word."""
     return word if word and (word in words or word.strip().casefold() in words) else None
 
 
 def word(column: str, words: Collection[str], *, otherwise: str | None = None) -> dict[str, Becomes]:
-    """A column that keeps its word if that is in a list."""
+    """Declares a column that keeps a word of the list, and becomes `otherwise` with any other word."""
 
     def kept(row: Row) -> str | None:
         return listed(row[column], words) or (otherwise if row[column] else row[column])

@@ -12,19 +12,33 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from pmp.options.v1 import options_pb2
 
-from kit.people.persons import subject_of
+from kit.boundary.nobody import names_nobody
+
+
+def identifier_of(*, user_id: str = "", email_hash: bytes = b"", session_id: str = "", anonymous_id: str = "", visitor: str = "") -> str:
+    """Returns the strongest identifier among these values; empty if none of them identifies anybody."""
+    if user_id and not names_nobody(user_id):
+        return f"wordpress:{int(user_id)}" if user_id.isdecimal() and user_id.isascii() else f"user:{user_id}"
+    if email_hash:
+        return f"email:{email_hash.hex()}"
+    if session_id and not names_nobody(session_id):
+        return f"session:{session_id}"
+    if anonymous_id and not names_nobody(anonymous_id):
+        return f"anonymous:{anonymous_id}"
+    return f"visitor:{visitor}" if visitor else ""
+
 
 _Read: TypeAlias = Callable[[Any], Iterable[str]]
 """Returns the identifiers that a value of a field stands for."""
 
 _READERS: Final[Mapping[int, _Read]] = {
     # Digits are the id of a WordPress user as a rule, but nothing keeps the mesh from making such an id.
-    options_pb2.IDENTIFIER_USER_ID: lambda value: (subject_of(user_id=value), f"user:{value}"),
+    options_pb2.IDENTIFIER_USER_ID: lambda value: (identifier_of(user_id=value), f"user:{value}"),
     options_pb2.IDENTIFIER_WORDPRESS_ID: lambda value: (f"wordpress:{value}",),
-    options_pb2.IDENTIFIER_SESSION_ID: lambda value: (subject_of(session_id=value),),
-    options_pb2.IDENTIFIER_ANONYMOUS_ID: lambda value: (subject_of(anonymous_id=value),),
-    options_pb2.IDENTIFIER_EMAIL_HASH: lambda value: (subject_of(email_hash=value),),
-    options_pb2.IDENTIFIER_SUBJECT: lambda value: (value if ":" in value else subject_of(user_id=value),),
+    options_pb2.IDENTIFIER_SESSION_ID: lambda value: (identifier_of(session_id=value),),
+    options_pb2.IDENTIFIER_ANONYMOUS_ID: lambda value: (identifier_of(anonymous_id=value),),
+    options_pb2.IDENTIFIER_EMAIL_HASH: lambda value: (identifier_of(email_hash=value),),
+    options_pb2.IDENTIFIER_SUBJECT: lambda value: (value if ":" in value else identifier_of(user_id=value),),
 }
 
 

@@ -16,7 +16,6 @@ from pmp.identity.v1 import change_pb2 as pb
 from sqlalchemy import Column, MetaData, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.boundary.nobody import names_nobody
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import chunks, upsert
 from kit.log.streams import Delivery
@@ -44,19 +43,6 @@ persons = Table("persons", _metadata, Column("subject", Id(280), primary_key=Tru
 """Derived from both: the person an identifier leads to; NULL for none. A person is named by the user that all others merged into."""
 
 
-def subject_of(*, user_id: str = "", email_hash: bytes = b"", session_id: str = "", anonymous_id: str = "", visitor: str = "") -> str:
-    """Returns the strongest identifier among these values; empty if none of them identifies anybody."""
-    if user_id and not names_nobody(user_id):
-        return f"wordpress:{int(user_id)}" if user_id.isdecimal() and user_id.isascii() else f"user:{user_id}"
-    if email_hash:
-        return f"email:{email_hash.hex()}"
-    if session_id and not names_nobody(session_id):
-        return f"session:{session_id}"
-    if anonymous_id and not names_nobody(anonymous_id):
-        return f"anonymous:{anonymous_id}"
-    return f"visitor:{visitor}" if visitor else ""
-
-
 class Persons:
     """Persons and their identifiers, within one transaction."""
 
@@ -75,7 +61,7 @@ class Persons:
             found |= {row.subject: row.person_id for row in rows if row.person_id}
         return found
 
-    async def subjects(self, person_id: str) -> Sequence[str]:
+    async def identifiers(self, person_id: str) -> Sequence[str]:
         """Returns all identifiers that lead to a person."""
         return (await self._session.scalars(select(persons.c.subject).where(persons.c.person_id == person_id))).all()
 
@@ -87,7 +73,7 @@ class Persons:
             found = found | newest
         return found
 
-    async def learn(self, changes: Iterable[pb.IdentityChanged]) -> Mapping[str, tuple[str | None, str | None]]:
+    async def apply(self, changes: Iterable[pb.IdentityChanged]) -> Mapping[str, tuple[str | None, str | None]]:
         """Applies changes of the topic `identity`. Applying one again changes nothing.
 
         Returns:
@@ -127,7 +113,7 @@ class Persons:
         await upsert(self._session, users, [{"user_id": user} for user in sorted(user_ids)])
 
     async def _resolve(self, identifiers: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
-        """Stores the persons that identifiers lead to; returns those that changed, as `learn` does."""
+        """Stores the persons that identifiers lead to; returns those that changed, as `apply` does."""
         moved: dict[str, tuple[str | None, str | None]] = {}
         for some in chunks(identifiers):
             candidates: dict[str, list[str]] = defaultdict(list)
@@ -168,7 +154,7 @@ class Persons:
 
 async def project_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `identity` for services that only resolve identifiers to persons."""
-    await Persons(session).learn(pb.IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
+    await Persons(session).apply(pb.IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
 
 
 class _Changes:

@@ -118,7 +118,7 @@ class Consents:
         """Locks the choices under these identifiers until the end of the transaction."""
         await upsert(self._session, person_consents, [{"subject": identifier} for identifier in sorted(identifiers)])
 
-    async def learn(self, changes: Iterable[pb.ConsentChanged]) -> None:
+    async def apply(self, changes: Iterable[pb.ConsentChanged]) -> None:
         """Applies changes of the topic. Applying one again, or an older one, changes nothing."""
         made: dict[str, list[Consent]] = defaultdict(list)
         for change in changes:
@@ -133,8 +133,8 @@ class Consents:
 async def project_consent(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `gdpr` for services that hold personal data. Kinds of change that this version does not know are skipped."""
     changes = [pb.GdprChanged.FromString(delivery.record.payload) for delivery in deliveries]
-    await Consents(session).learn(change.consent for change in changes if change.HasField("consent"))
-    await Suppressions(session).learn(change.suppression for change in changes if change.HasField("suppression"))
+    await Consents(session).apply(change.consent for change in changes if change.HasField("consent"))
+    await Suppressions(session).apply(change.suppression for change in changes if change.HasField("suppression"))
 
 
 def _made_by(people: Collection[str], unresolved: Collection[str]) -> CompoundSelect[int, str]:

@@ -101,7 +101,7 @@ class Suppressions:
         returned = await self._returned({each: at for each, at in erased.items() if each.startswith(_RETURNING)})
         return {each: Suppression(at, returned.get(each, _FOREVER)) for each, at in erased.items()}
 
-    async def learn(self, changes: Iterable[pb.SuppressionChanged]) -> None:
+    async def apply(self, changes: Iterable[pb.SuppressionChanged]) -> None:
         """Applies changes of the topic. Applying one again, or an older one, changes nothing."""
         newest: dict[str, datetime] = {}
         for change in changes:

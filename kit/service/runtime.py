@@ -20,7 +20,7 @@ from kit.log.publish.relay import Relay
 from kit.log.report import Report
 from kit.log.streams import Offset
 from kit.log.trim import TopicTrimmer
-from kit.people.subjects.holdings import PersonalTable
+from kit.people.subjects.personal_tables import PersonalTable
 from kit.people.subjects.retention import Retention
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import Background, Check, Registration, serve

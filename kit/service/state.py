@@ -8,7 +8,7 @@ from kit.database.transactions import Sessions
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.people.subjects.data import SubjectData
-from kit.people.subjects.holdings import After, PersonalTable
+from kit.people.subjects.personal_tables import After, PersonalTable
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
 from kit.server import Background, Registration

@@ -22,7 +22,7 @@ from services.gdpr.calls import Calls
 from services.gdpr.deadlines import Deadlines
 from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
-from services.gdpr.personal import HOLDINGS
+from services.gdpr.personal import PERSONAL_TABLES
 from services.gdpr.saga import Saga
 from services.gdpr.servicer import GdprServicer
 from services.gdpr.settings import HOLDERS, GdprSettings
@@ -40,7 +40,7 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
     servicer = GdprServicer(state.sessions, state.topic, state.relay, keys, asked, archives=archives, systems=calls.systems)
     return state.runtime(
         rpcs=[(add_GdprServiceServicer_to_server, servicer)],
-        tables=HOLDINGS,
+        tables=PERSONAL_TABLES,
         subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
         background=[
             Deadlines(state.sessions, keys.hasher).run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kit.people.subjects.holdings import Kind, PersonalTable, Row
+from kit.people.subjects.personal_tables import IdentifierKind, PersonalTable, Row
 from services.gdpr.models import ConsentRow
 
 
@@ -13,14 +13,14 @@ def _tombstone(row: Row) -> tuple[str, None]:
     return row["subject"], None
 
 
-HOLDINGS: Final = (
+PERSONAL_TABLES: Final = (
     PersonalTable(
         ConsentRow,
         section="consents",
         why="proof of what a person allowed, and when",
         kept="until the person is erased",
-        names={"subject": Kind.SUBJECT},
+        identifiers={"subject": IdentifierKind.SUBJECT},
         deletes_rows=True,
-        told=_tombstone,
+        publication=_tombstone,
     ),
 )

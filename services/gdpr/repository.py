@@ -155,7 +155,7 @@ class Requests:
         """Returns all identifiers of the person to whom an identifier belongs."""
         known = Persons(self._session)
         person = await known.person(identifier)
-        return sorted({identifier, *(await known.subjects(person) if person else ())})
+        return sorted({identifier, *(await known.identifiers(person) if person else ())})
 
     async def suppressing(self, identifier: str) -> RequestRow | None:
         """Returns the request that suppressed an identifier."""
@@ -174,7 +174,7 @@ class Requests:
         digests = sorted(digest(self._hasher, identifier) for identifier in identifiers)
         await upsert(self._session, _SUPPRESSED, [{"digest": each.hex(), "request_id": request_id} for each in digests])
         changes = [suppressed_message(each, at) for each in digests]
-        await Suppressions(self._session).learn(changes)
+        await Suppressions(self._session).apply(changes)
         return changes
 
     def add(self, request: RequestRow, steps: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
 from kit.errors import InvalidRequest, Violation
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.privacy import PURPOSES
 
 RUNNING: Final = "running"
@@ -120,7 +120,7 @@ def identifier_in_path(id_: str) -> str:
     """
     kind, _, value = id_.partition(":")
     values = {f"{kind}:": value}
-    identifier = subject_of(
+    identifier = identifier_of(
         user_id="" if id_.startswith(_VISITOR_KINDS) else id_,
         session_id=values.get("session:", ""),
         anonymous_id=values.get("anonymous:", ""),

@@ -23,8 +23,9 @@ from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound, Unavailable
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
+from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys
-from kit.people.persons import Persons, subject_of
+from kit.people.persons import Persons
 from kit.people.privacy import Consents
 from kit.people.suppression import Suppressions, digest, screen
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
@@ -123,7 +124,7 @@ class GdprServicer(GdprServiceServicer):
             person = await _person(session, identifier)
             if new:
                 changed = changed_message(identifier, await history.in_force(PersonKey(identifier)))
-                await consents.learn([changed])
+                await consents.apply([changed])
                 await self._topic.publish(session, [(identifier, GdprChanged(consent=changed))])
             state, offsets = state_message(await history.in_force(person)), await self._topic.newest_offsets(session, [identifier])
             return _Done(person.person_id or request.id, state, new, offsets)
@@ -256,7 +257,7 @@ class GdprServicer(GdprServiceServicer):
         return self._hasher.digest(text.encode(), purpose=purpose).hex()
 
     def _identifier(self, id_: str, email: str) -> str:
-        return subject_of(email_hash=self._hasher.fingerprint(email)) if email else identifier_in_path(id_)
+        return identifier_of(email_hash=self._hasher.fingerprint(email)) if email else identifier_in_path(id_)
 
     async def _would_go(self, identifier: str) -> list[pb.ErasedRows]:
         async with self._sessions.reading() as session:

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Protocol
 
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.suppression import Suppressed, for_registration, screen
 from services.identity.lifecycle import Campaign
 from services.identity.links import Evidence, user_identifier, wordpress_id_of
@@ -266,7 +266,7 @@ async def _merge_lead(graph: Graph, account: str, lead: str) -> None:
 
 
 async def _two_users(graph: Graph, user_id: str, merged_user_id: str) -> tuple[str, str]:
-    identifiers = subject_of(user_id=user_id), subject_of(user_id=merged_user_id)
+    identifiers = identifier_of(user_id=user_id), identifier_of(user_id=merged_user_id)
     await graph.load(identifiers)
     users = graph.links.owner(identifiers[0]), graph.links.owner(identifiers[1])
     for field, user in zip(("id", "merged_user_id"), users, strict=True):

@@ -17,7 +17,7 @@ from kit.service.runtime import ServiceRuntime
 from kit.service.state import PublishedState
 from kit.settings import Settings
 from services.identity.consumers import FollowEvents, FollowPurchases
-from services.identity.personal import HOLDINGS
+from services.identity.personal import PERSONAL_TABLES
 from services.identity.servicer import IdentityServicer
 
 _NAME: Final = "identity"
@@ -32,7 +32,7 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     servicer = IdentityServicer(settings, state.sessions, state.topic, resources.keys)
     return state.runtime(
         rpcs=[(add_IdentityServiceServicer_to_server, servicer)],
-        tables=HOLDINGS,
+        tables=PERSONAL_TABLES,
         subscriptions=[
             Subscription("events", _EVENTS, FollowEvents(state.topic, hasher)),
             Subscription("gdpr", _GDPR, project_consent),

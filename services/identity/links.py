@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 from kit.boundary.nobody import names_nobody
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 
 USER: Final = "user:"
 """Kind of identifier that contains the id of a user, which needs no link."""
@@ -107,7 +107,7 @@ def user_ids_in(identifiers: Iterable[str]) -> set[str]:
 
 def browser_identifiers(session_id: str, anonymous_id: str) -> list[str]:
     """Returns the identifiers of a session and a visitor, without missing ones."""
-    return [each for each in (subject_of(session_id=session_id), subject_of(anonymous_id=anonymous_id)) if each]
+    return [each for each in (identifier_of(session_id=session_id), identifier_of(anonymous_id=anonymous_id)) if each]
 
 
 def wordpress_id_of(identifier: str) -> int | None:

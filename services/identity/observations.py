@@ -13,7 +13,7 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.idempotency import is_browsers
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.suppression import Suppressed, screen
 from services.identity.lifecycle import Campaign
 from services.identity.links import Evidence, Links, may_create_user
@@ -138,11 +138,11 @@ def observe_event(stored: event_pb2.EventStored) -> IdentityObservation | None:
     if stored.enrichment.is_bot:
         return None
     event, at = stored.event, stored.event.timestamp.ToDatetime(UTC)
-    session = subject_of(session_id=event.session_id)
+    session = identifier_of(session_id=event.session_id)
     if stored.scope == "track":
         observation = IdentityObservation(at, Evidence.EVENT, session=session, campaign=_campaign(stored, session))
         return observation if observation.campaign else None
-    user, address, kind = subject_of(user_id=event.user_id), _address(stored), event.event_type
+    user, address, kind = identifier_of(user_id=event.user_id), _address(stored), event.event_type
     observation = IdentityObservation(
         at,
         Evidence.EVENT,
@@ -163,7 +163,7 @@ def observe_purchase(purchase: change_pb2.PurchaseChanged) -> PurchaseObservatio
     at = purchase.timestamp.ToDatetime(UTC)
     observation = IdentityObservation(at, Evidence.PURCHASE)
     if not purchase.excluded:
-        user, session = subject_of(user_id=purchase.user_id), subject_of(session_id=purchase.session_id)
+        user, session = identifier_of(user_id=purchase.user_id), identifier_of(session_id=purchase.session_id)
         observation = IdentityObservation(at, Evidence.PURCHASE, user=user, address=address, session=session)
     order = {
         "purchase_id": purchase.purchase_id,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from kit.errors import Conflict
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.suppression import Suppressed, for_registration, screen
 
 
@@ -23,7 +23,7 @@ class Address:
     @property
     def identifier(self) -> str:
         """The identifier of its user."""
-        return subject_of(email_hash=self.hash)
+        return identifier_of(email_hash=self.hash)
 
 
 @dataclass(frozen=True, slots=True)

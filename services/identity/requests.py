@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import identity_pb2 as pb
 
 from kit.errors import Violation
+from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys
-from kit.people.persons import subject_of
 from kit.rules import ANY_AGE, Period, check, wrong_struct, wrong_time
 from services.identity.commands import IdentifyUser, RegisterUser, UpdateUser
 from services.identity.links import browser_identifiers
@@ -45,7 +45,7 @@ class RequestReader:
         at = _at(user.timestamp)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
         registered = _at(user.registration_date) if user.HasField("registration_date") else None
-        account = subject_of(user_id=str(user.wordpress_id or ""))
+        account = identifier_of(user_id=str(user.wordpress_id or ""))
         profile = await self._profile(user, at, account, names, returned_at=min(at, registered or at))
         campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
         browser = browser_identifiers(user.session_id, user.anonymous_id)
@@ -54,7 +54,7 @@ class RequestReader:
     async def update_user(self, user_id: str, user: pb.UserUpdate) -> UpdateUser:
         """Returns the command of an update."""
         _check_profile(user, "updated_at", "last_login")
-        identifier, at = subject_of(user_id=user_id), _at(user.updated_at)
+        identifier, at = identifier_of(user_id=user_id), _at(user.updated_at)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
         profile = await self._profile(user, at, identifier, names)
         last_login = _at(user.last_login) if user.HasField("last_login") else None
@@ -83,7 +83,7 @@ class RequestReader:
             returned_at: when the person registered, who may have been erased before; None for an update.
         """
         email_hash = self._hasher.fingerprint(email) if email else b""
-        own = subject_of(email_hash=email_hash)
+        own = identifier_of(email_hash=email_hash)
         bearer = identifier or own
         seals = await self._keys.seals(
             {*([own] if own else ()), *([bearer] if any(names.values()) else ())}, {own: returned_at} if own and returned_at else None
@@ -101,7 +101,7 @@ def identify_user(request: pb.IdentifyUserRequest) -> IdentifyUser:
     """
     check(_wrong("timestamp", request.timestamp))
     browser = browser_identifiers(request.session_id, request.anonymous_id)
-    return IdentifyUser(subject_of(user_id=request.user_id), browser, _at(request.timestamp))
+    return IdentifyUser(identifier_of(user_id=request.user_id), browser, _at(request.timestamp))
 
 
 def _check_profile(user: pb.Registration | pb.UserUpdate, *times: str) -> None:

@@ -15,8 +15,9 @@ from kit.boundary.caller import Context, bind_log_fields
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.log.publish.state_topic import StateTopic
+from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys
-from kit.people.persons import Persons, subject_of
+from kit.people.persons import Persons
 from kit.settings import Settings
 from services.identity.commands import Command, Effect, MergeUsers, UnmergeUsers, unknown_user
 from services.identity.links import user_identifier
@@ -66,7 +67,7 @@ class IdentityServicer(IdentityServiceServicer):
 
     @override
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.GetUserResponse:
-        return pb.GetUserResponse(user=await self._user(subject_of(user_id=request.id)))
+        return pb.GetUserResponse(user=await self._user(identifier_of(user_id=request.id)))
 
     @override
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:

@@ -209,5 +209,5 @@ class _PersonLookup:
 
     async def settle(self, changes: Iterable[IdentityChanged]) -> None:
         """Applies changes of links and merges."""
-        await self._persons.learn(changes)
+        await self._persons.apply(changes)
         self._merged_into.clear()

@@ -20,7 +20,7 @@ from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from services.ingestion.messages import RAW_TOPIC, TOPIC
-from services.ingestion.personal import HOLDINGS
+from services.ingestion.personal import PERSONAL_TABLES
 from services.ingestion.repository import keep_receipts
 from services.ingestion.servicer import IngestionServicer
 from services.ingestion.settings import SERVICE, IngestionSettings
@@ -40,7 +40,7 @@ def compose(settings: IngestionSettings, resources: Resources) -> ServiceRuntime
         disk=LogDisk(settings.log_disk, settings.log_disk_min_bytes) if settings.log_disk else None,
     )
     servicer = IngestionServicer(settings, database.sessions, log, appender, keys)
-    data = SubjectData(database, keys, None, HOLDINGS)
+    data = SubjectData(database, keys, None, PERSONAL_TABLES)
     return ServiceRuntime(
         settings,
         resources,

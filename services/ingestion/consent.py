@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pmp.ingestion.v1 import event_pb2 as pb
 
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.privacy import Choice
 from kit.people.suppression import Suppressed, screen
 from kit.rules import without_query
@@ -52,7 +52,7 @@ class Policy:
 def identifiers(received: pb.ReceivedEvent) -> tuple[str, ...]:
     """Returns the identifiers of an event, under which choices may have been made, the strongest first."""
     event = received.event
-    found = subject_of(user_id=event.user_id), subject_of(email_hash=received.email_hash), subject_of(session_id=event.session_id)
+    found = identifier_of(user_id=event.user_id), identifier_of(email_hash=received.email_hash), identifier_of(session_id=event.session_id)
     return tuple(filter(None, found))
 
 

@@ -17,10 +17,10 @@ from kit.log import books
 from kit.log.consume.handler import Outcome, Poison
 from kit.log.publish.outbox import Outbox
 from kit.log.streams import Delivery
+from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys
-from kit.people.persons import subject_of
 from kit.people.privacy import Consents, of_several
-from kit.people.subjects.holdings import Ages
+from kit.people.subjects.personal_tables import Ages
 from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
 from kit.telemetry.tracing import traceparent
@@ -29,7 +29,7 @@ from services.ingestion.consent import Policy, Treatment, anonymous, identifiers
 from services.ingestion.enrichment import Enricher
 from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_message, received_message, row
 from services.ingestion.models import ProcessingRow, ReceiptRow
-from services.ingestion.personal import HOLDINGS
+from services.ingestion.personal import PERSONAL_TABLES
 from services.ingestion.repository import Events
 from services.ingestion.settings import IngestionSettings
 
@@ -139,7 +139,7 @@ class StoreEvents:
         if not sealed:
             return
         decryptor = await self._keys.decryptor(message.sealed_email for message in sealed)
-        owners = [subject_of(email_hash=message.email_hash) for message in sealed]
+        owners = [identifier_of(email_hash=message.email_hash) for message in sealed]
         seals = await self._keys.seals(set(owners))
         for message, owner in zip(sealed, owners, strict=True):
             email = decryptor.open(message.sealed_email, context=EMAIL_CONTEXT)
@@ -213,7 +213,7 @@ def growing_old(settings: IngestionSettings) -> list[Expiry]:
     """Returns the tables whose rows expire: events, outcomes of deliveries, and receipts; the books keep the figures."""
     deliveries = Expiry(cast("Table", ProcessingRow.__table__), Ages("processed_at", by="id"), settings.site_log_retention)
     receipts = Expiry(cast("Table", ReceiptRow.__table__), Ages("last_at"), _RECEIPTS_KEPT)
-    return [*expiries(HOLDINGS, {"events": settings.site_retention}), deliveries, receipts]
+    return [*expiries(PERSONAL_TABLES, {"events": settings.site_retention}), deliveries, receipts]
 
 
 def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: Outcome, now: datetime) -> dict[str, Any]:

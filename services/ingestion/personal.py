@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kit.people.subjects.holdings import Ages, Kind, PersonalTable, Row, Stays, nothing
+from kit.people.subjects.personal_tables import Ages, IdentifierKind, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import ACTIONS, BROWSERS, MEDIA, OTHER, PLATFORMS, SENDERS, SOURCES, SYSTEMS, listed, word
 from services.ingestion.models import EventRow
 
@@ -22,13 +22,13 @@ def _counted(row: Row) -> dict[str, Any]:
     return {**signal, "enrichment": {**{name: found[name] for name in _KEPT if name in found}, **words}}
 
 
-HOLDINGS: Final = (
+PERSONAL_TABLES: Final = (
     PersonalTable(
         EventRow,
         section="analytics_data",
         why="what visitors do on the site, for reports and for automation",
         kept="the site's retention (`PMP_SITE_RETENTION`), or as long as `PMP_SITE_RETENTION_TABLES` says; then deleted",
-        names={"user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
+        identifiers={"user_id": IdentifierKind.USER_ID, "email_hash": IdentifierKind.EMAIL_HASH, "session_id": IdentifierKind.SESSION_ID},
         personal={
             **word("event_type", ACTIONS, otherwise=OTHER),
             **word("platform", PLATFORMS, otherwise=OTHER),

@@ -22,7 +22,7 @@ from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.journeys.consumers import FollowEvents, FollowPurchases, follow_identity
 from services.journeys.messages import TOPIC
 from services.journeys.models import SessionRow
-from services.journeys.personal import holdings, session_pseudonym
+from services.journeys.personal import personal_tables, session_pseudonym
 from services.journeys.projection import erase_paths, mark_expired
 from services.journeys.repository import erase_sessions
 from services.journeys.servicer import JourneysServicer
@@ -41,7 +41,9 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     servicer = JourneysServicer(settings, state.sessions, state.topic, hasher, store)
     return state.runtime(
         rpcs=[(add_JourneysServiceServicer_to_server, servicer)],
-        tables=holdings(hasher, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, hasher)), partial(erase_paths, splitter)),
+        tables=personal_tables(
+            hasher, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, hasher)), partial(erase_paths, splitter)
+        ),
         after_expiry={SessionRow.__tablename__: mark_expired},
         subscriptions=[
             Subscription("events", _EVENTS, FollowEvents(hasher)),

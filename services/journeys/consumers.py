@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.log.consume.handler import Poison
 from kit.log.streams import Delivery
 from kit.people.hashing import KeyedHasher
-from kit.people.persons import Persons, subject_of
+from kit.people.identifiers import identifier_of
+from kit.people.persons import Persons
 from kit.people.suppression import Suppressions
 from services.journeys.messages import (
     EVENT,
@@ -71,7 +72,7 @@ class FollowEvents:
 async def follow_identity(session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
     """Handler of the topic `identity`: projects persons, and marks the paths that change with them."""
     changes = (IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries)
-    moved = await Persons(session).learn(changes)
+    moved = await Persons(session).apply(changes)
     people = {f"user:{person}" for pair in moved.values() for person in pair if person is not None}
     await mark_pending(session, {*moved, *people})
 
@@ -87,7 +88,7 @@ class FollowPurchases:
         changes = [(PurchaseChanged.FromString(delivery.record.payload), delivery) for delivery in deliveries]
         latest = {change.purchase_id: (change, delivery) for change, delivery in changes}
         known = await Orders(session).offsets(latest)
-        identifiers = {each for change, _ in latest.values() for each in (change.subject, subject_of(session_id=change.session_id))}
+        identifiers = {each for change, _ in latest.values() for each in (change.subject, identifier_of(session_id=change.session_id))}
         suppressed = await Suppressions(session).of(self._hasher, identifiers)
         now = datetime.now(UTC)
         rows: list[Row] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from services.journeys.messages import ORDER, order_touchpoint_id
 from services.journeys.rules import PURCHASE, RETENTION, STAGES
 
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     def session(self) -> str:
         """The identifier of the session; empty for touchpoints outside of any."""
         if self.session_id:
-            return subject_of(session_id=self.session_id)
+            return identifier_of(session_id=self.session_id)
         return self.subject if self.subject.startswith("visitor:") else ""
 
 

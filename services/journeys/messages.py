@@ -15,7 +15,7 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.purchases.v1 import change_pb2 as purchases_pb
 
 from kit.idempotency import id_of, is_browsers
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.suppression import Suppressed, screen
 from kit.referrers import campaign_name, source_name
 from services.journeys import rules
@@ -44,7 +44,7 @@ def event_row(stored: event_pb2.EventStored, now: datetime) -> Row:
     event, found = stored.event, stored.enrichment
     key = stored.key or event.id
     trusted = not event.session_id and stored.scope != "track" and not is_browsers(key)
-    subject = subject_of(
+    subject = identifier_of(
         user_id=event.user_id, email_hash=stored.email_hash if trusted else b"", session_id=event.session_id, visitor=found.visitor
     )
     return {
@@ -93,7 +93,7 @@ def client_row(touchpoint: pb.Touchpoint, key: str, currency: str, content_hash:
         "time_spent": touchpoint.time_spent,
         "metadata": MessageToDict(touchpoint.metadata) if touchpoint.HasField("metadata") else None,
         "created_at": now,
-        "subject": subject_of(user_id=touchpoint.user_id, session_id=touchpoint.session_id),
+        "subject": identifier_of(user_id=touchpoint.user_id, session_id=touchpoint.session_id),
         "channel": _CHANNELS[event_pb2.CHANNEL_CAMPAIGN] if touchpoint.source or touchpoint.medium or touchpoint.campaign else "",
         "origin": CLIENT,
         "content_hash": content_hash,
@@ -131,7 +131,7 @@ def filled_in(known: Mapping[str, Any], repeated: Row, columns: Iterable[str]) -
 
 def identifiers_of(row: Row) -> tuple[str, ...]:
     """Returns the identifier of a row and that of its session."""
-    return row["subject"], subject_of(session_id=row["session_id"] or "")
+    return row["subject"], identifier_of(session_id=row["session_id"] or "")
 
 
 def unsuppressed(row: Row, suppressed: Suppressed) -> Row | None:
@@ -147,7 +147,7 @@ def session_facts(row: Row) -> rules.SessionFacts | None:
     """Returns what a touchpoint states about its session; None if it has none, such as an event of the shop's server."""
     if not row["session_id"] and (row["user_id"] or not row["subject"].startswith("visitor:")):
         return None
-    session = subject_of(session_id=row["session_id"]) if row["session_id"] else row["subject"]
+    session = identifier_of(session_id=row["session_id"]) if row["session_id"] else row["subject"]
     seen = rules.SessionFacts(session, row["subject"], row["timestamp"])
     if row["channel"] not in _OUTSIDE:
         return seen
@@ -218,7 +218,7 @@ def conversion_row(conversion: pb.Conversion, conversion_id: str, currency: str,
     return {
         "id": conversion_id,
         "timestamp": conversion.timestamp.ToDatetime(UTC),
-        "subject": subject_of(user_id=conversion.user_id, email_hash=hashes["email"], session_id=conversion.session_id),
+        "subject": identifier_of(user_id=conversion.user_id, email_hash=hashes["email"], session_id=conversion.session_id),
         "user_id": conversion.user_id or None,
         "session_id": conversion.session_id or None,
         "conversion_type": conversion.conversion_type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from kit.people.hashing import KeyedHasher
-from kit.people.subjects.holdings import LONG, SET, Ages, Custom, Kind, PersonalTable, Row, Stays, nothing
+from kit.people.subjects.personal_tables import LONG, SET, Ages, Custom, IdentifierKind, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import ACTIONS, MEDIA, OTHER, SENDERS, SOURCES, word
 from services.journeys.messages import CLIENT, conversion_recorded, touchpoint_recorded
 from services.journeys.models import ConversionRow, OrderRow, PathRow, PendingRow, SessionRow, TouchpointRow
@@ -16,7 +16,7 @@ def session_pseudonym(hasher: KeyedHasher, session_id: str) -> str:
     return f"erased-{hasher.digest(session_id.encode(), purpose='visit').hex()}"
 
 
-def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
+def personal_tables(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -> tuple[PersonalTable, ...]:
     """The tables of journeys.
 
     Args:
@@ -34,7 +34,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="journeys",
             why="how people come to buy",
             kept=SET,
-            names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "session_id": Kind.SESSION},
+            identifiers={"subject": IdentifierKind.SUBJECT, "user_id": IdentifierKind.USER_ID, "session_id": IdentifierKind.SESSION_ID},
             personal={
                 **word("touchpoint", ACTIONS, otherwise=OTHER),
                 **word("action_taken", ACTIONS, otherwise=OTHER),
@@ -50,7 +50,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
                 "content_hash": Stays.HASH,
             },
             keys=("id",),
-            told=_touchpoint,
+            publication=_touchpoint,
             ages=Ages("timestamp"),
         ),
         PersonalTable(
@@ -58,14 +58,19 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="journeys",
             why="goals that people reach",
             kept=SET,
-            names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
+            identifiers={
+                "subject": IdentifierKind.SUBJECT,
+                "user_id": IdentifierKind.USER_ID,
+                "email_hash": IdentifierKind.EMAIL_HASH,
+                "session_id": IdentifierKind.SESSION_ID,
+            },
             personal={
                 **word("conversion_type", ACTIONS, otherwise=OTHER),
                 **word("source", SOURCES | SENDERS),
                 **nothing("page_url", "utm_parameters", "metadata"),
             },
             stays={"id": Stays.ID, "currency": Stays.WORD, "content_hash": Stays.HASH},
-            told=conversion_recorded,
+            publication=conversion_recorded,
             ages=Ages("timestamp"),
         ),
         PersonalTable(
@@ -73,7 +78,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="",
             why="which orders sessions led to; the orders themselves are shown by purchases",
             kept=LONG,
-            names={"subject": Kind.SUBJECT},
+            identifiers={"subject": IdentifierKind.SUBJECT},
             personal={"session_id": pseudonym},
             stays={"purchase_id": Stays.ID, "status": Stays.WORD},
         ),
@@ -82,7 +87,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="journeys",
             why="where sessions came from",
             kept=SET,
-            names={"subject": Kind.SUBJECT, "session": Kind.SUBJECT},
+            identifiers={"subject": IdentifierKind.SUBJECT, "session": IdentifierKind.SUBJECT},
             any_identifier=True,
             personal={**word("source", SOURCES), **word("medium", MEDIA), **nothing("campaign")},
             stays={"external_id": Stays.ID},
@@ -94,7 +99,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="",
             why="which sessions led to which orders, for attribution; it follows from both",
             kept="as long as the sessions and orders that it is made of",
-            names={"owner": Kind.SUBJECT, "ending": Kind.SUBJECT},
+            identifiers={"owner": IdentifierKind.SUBJECT, "ending": IdentifierKind.SUBJECT},
             any_identifier=True,
             derived=True,
             personal=nothing("payload"),
@@ -105,7 +110,7 @@ def holdings(hasher: KeyedHasher, erase_sessions: Custom, erase_paths: Custom) -
             section="",
             why="whose paths have to be rebuilt",
             kept="until they are rebuilt, within seconds",
-            names={"subject": Kind.SUBJECT},
+            identifiers={"subject": IdentifierKind.SUBJECT},
             deletes_rows=True,
             derived=True,
         ),

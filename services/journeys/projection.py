@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Exact, UtcDateTime
 from kit.database.transactions import chunks, upsert
-from kit.people.persons import Persons, persons, subject_of
-from kit.people.subjects.holdings import Row
+from kit.people.identifiers import identifier_of
+from kit.people.persons import Persons, persons
+from kit.people.subjects.personal_tables import Row
 from services.journeys.attribution import EVERY_MODEL, GROUPS, MARKOV, ORDER, Order, Path, Totals, browser_session_of, paths_of
 from services.journeys.models import orders, paths, pending, sessions, totals
 from services.journeys.repository import facts_of_sessions, mark_pending
@@ -204,7 +205,7 @@ def _sessions() -> _Select:
 
 
 def _order(purchase_id: str, session_id: str | None, paid_at: str, net: str | None) -> Order:
-    return Order(purchase_id, subject_of(session_id=session_id or ""), _time(paid_at), None if net is None else Decimal(net))
+    return Order(purchase_id, identifier_of(session_id=session_id or ""), _time(paid_at), None if net is None else Decimal(net))
 
 
 def _session_facts(session: str, started_at: str, external_at: str | None, *said: str | None) -> SessionFacts:

@@ -22,7 +22,8 @@ from kit.errors import Conflict, Forbidden, NotFound, Violation
 from kit.idempotency import key_of, may_be_same, versioned
 from kit.log.publish.state_topic import StateTopic
 from kit.people.hashing import KeyedHasher
-from kit.people.persons import Persons, subject_of
+from kit.people.identifiers import identifier_of
+from kit.people.persons import Persons
 from kit.people.suppression import Suppressions
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
@@ -145,7 +146,7 @@ class JourneysServicer(JourneysServiceServicer):
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
         start, size = page_key(request.page_token, str), request.page_size or _PAGE
         async with self._sessions.reading() as session:
-            identifier = subject_of(user_id=request.id)
+            identifier = identifier_of(user_id=request.id)
             person = PersonKey(await Persons(session).person(identifier), identifier)
             found = Journey(session, person)
             parts = [journey.Part(*row) for row in await found.parts()]

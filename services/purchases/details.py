@@ -12,8 +12,8 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.struct_pb2 import Struct
 from pmp.purchases.v1 import purchases_pb2 as pb
 
+from kit.people.identifiers import identifier_of
 from kit.people.keys.seals import Seal
-from kit.people.persons import subject_of
 from kit.people.subjects.words import OTHER, PAYMENTS, listed
 from kit.people.suppression import Suppressed, screen
 from kit.rules import wrong_struct
@@ -71,7 +71,7 @@ def sealing_identifiers(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
         email_hash: the hash of its e-mail address; empty for none.
     """
     strongest = _identifiers(purchase.user_id, email_hash, purchase.session_id)[:1] if purchase.billing_address.fields else []
-    return {*strongest, *filter(None, [subject_of(email_hash=email_hash)])}
+    return {*strongest, *filter(None, [identifier_of(email_hash=email_hash)])}
 
 
 def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> OrderDetails:
@@ -88,7 +88,7 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
     columns: dict[str, Any] = {
         "user_id": purchase.user_id,
         "session_id": purchase.session_id,
-        "email": seals[subject_of(email_hash=email_hash)].seal(email, context=EMAIL_CONTEXT) if email else b"",
+        "email": seals[identifier_of(email_hash=email_hash)].seal(email, context=EMAIL_CONTEXT) if email else b"",
         "email_hash": email_hash,
         "payment_method": purchase.payment_method,
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
@@ -119,7 +119,11 @@ def merged_metadata(known: Mapping[str, Any] | None, reported: Mapping[str, Any]
 
 def _identifiers(user_id: str, email_hash: bytes, session_id: str) -> list[str]:
     """Identifiers with their kinds, the strongest first."""
-    return [each for each in (subject_of(user_id=user_id), subject_of(email_hash=email_hash), subject_of(session_id=session_id)) if each]
+    return [
+        each
+        for each in (identifier_of(user_id=user_id), identifier_of(email_hash=email_hash), identifier_of(session_id=session_id))
+        if each
+    ]
 
 
 def _lines(purchase: pb.Purchase) -> Sequence[pb.PurchaseLine]:

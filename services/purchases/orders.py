@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from services.purchases.claims import Claim, ReportKind, in_order_currency
 from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
 from services.purchases.facts import State, facts_of
@@ -183,7 +183,9 @@ class Order:
         values["details"] = merged_metadata(row.details, reported.get("details"))
         for flag in ("is_test", "is_staff"):
             values[flag] = getattr(details, flag) or (getattr(row, flag) and not is_newest)
-        buyer = subject_of(user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or "")
+        buyer = identifier_of(
+            user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or ""
+        )
         own = "" if (row.subject or "").startswith((HELD_IDENTIFIER, ANONYMOUS)) else row.subject
         values["subject"] = buyer or own or identifier_without_buyer(row.id, erased=details.erased)
         # The day of the order decides the rate that is pinned with the sale: from then on it stays.

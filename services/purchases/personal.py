@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from kit.people.hashing import KeyedHasher
-from kit.people.subjects.holdings import Ages, Becomes, Kind, Part, PersonalTable, Row, Stays, nothing
+from kit.people.subjects.personal_tables import Ages, Becomes, IdentifierKind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from services.purchases.erasure import reference_pseudonym
 from services.purchases.messages import BILLING_CONTEXT, EMAIL_CONTEXT
@@ -39,7 +39,12 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
         why="what was sold, for the shop's books and its figures",
         kept="as long as tax law asks, or as long as `PMP_SITE_RETENTION_TABLES` says; "
         "after an erasure without the person, or deleted with it (`PMP_SITE_ERASED_PURCHASES`)",
-        names={"subject": Kind.SUBJECT, "user_id": Kind.USER, "email_hash": Kind.EMAIL, "session_id": Kind.SESSION},
+        identifiers={
+            "subject": IdentifierKind.SUBJECT,
+            "user_id": IdentifierKind.USER_ID,
+            "email_hash": IdentifierKind.EMAIL_HASH,
+            "session_id": IdentifierKind.SESSION_ID,
+        },
         personal={**nothing("email", "billing_data", "metadata", "utm_attribution"), **word("payment_method", PAYMENTS, otherwise=OTHER)},
         stays={
             "id": Stays.ID,

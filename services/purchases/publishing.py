@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.publish.state_topic import StateTopic
-from kit.people.subjects.holdings import Row
+from kit.people.subjects.personal_tables import Row
 from services.purchases.messages import changed_message
 from services.purchases.orders import Order
 from services.purchases.repository import Purchases

@@ -18,9 +18,10 @@ from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.transactions import Sessions
 from kit.errors import NotFound
 from kit.log.publish.state_topic import StateTopic
+from kit.people.identifiers import identifier_of
 from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
-from kit.people.persons import Persons, subject_of
+from kit.people.persons import Persons
 from kit.rules import Period, page_key, page_token
 from kit.settings import Settings
 from services.purchases.details import read_details, sealing_identifiers
@@ -139,6 +140,6 @@ async def _messages(session: AsyncSession, rows: Sequence[PurchaseRow], decrypto
 
 async def _identifiers(session: AsyncSession, user_id: str) -> Sequence[str]:
     """The identifiers of the person that a user belongs to; for an unknown user, the user's own."""
-    persons, identifier = Persons(session), subject_of(user_id=user_id)
+    persons, identifier = Persons(session), identifier_of(user_id=user_id)
     person = await persons.person(identifier)
-    return sorted({identifier, *(await persons.subjects(person) if person else ())})
+    return sorted({identifier, *(await persons.identifiers(person) if person else ())})

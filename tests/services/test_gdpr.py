@@ -40,7 +40,8 @@ from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
 from kit.people.derivation import configured_key
-from kit.people.persons import persons, project_identity, subject_of
+from kit.people.identifiers import identifier_of
+from kit.people.persons import persons, project_identity
 from kit.people.privacy import PURPOSES, Consent, Consents, person_consents, project_consent
 from kit.people.signing import Signer
 from kit.people.suppression import digest
@@ -378,7 +379,7 @@ async def test_a_holder_knows_what_is_in_force_whether_it_followed_or_starts_wit
         followed = await _known(holder.sessions, newest)
 
         async def replay(session: AsyncSession) -> None:
-            await Consents(session).learn(change.consent for changes in published.values() for change in changes[:-1])
+            await Consents(session).apply(change.consent for changes in published.values() for change in changes[:-1])
 
         await transact(holder.sessions, replay)
         assert await _known(holder.sessions, newest) == followed
@@ -549,7 +550,7 @@ async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, syst
 
 async def test_a_person_without_an_account_is_erased_by_an_address_and_so_is_the_next_owner_of_the_address(gdpr: Gdpr) -> None:
     hasher = gdpr.keys.hasher
-    subject = subject_of(email_hash=hasher.fingerprint("ada@example.org"))
+    subject = identifier_of(email_hash=hasher.fingerprint("ada@example.org"))
     await gdpr.identify(link(subject, "u1"), link("session:s1", "u1"))
     request = (await gdpr.erase(email="Ada@Example.ORG")).request.id
     assert (await gdpr.erase("session:s1")).request.id == request

@@ -31,8 +31,9 @@ from kit.log.consume import dead_letters
 from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay
 from kit.log.streams import START, partition_of
+from kit.people.identifiers import identifier_of
 from kit.people.keys.seals import Seal
-from kit.people.persons import SHARED, Persons, subject_of
+from kit.people.persons import SHARED, Persons
 from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
@@ -153,7 +154,7 @@ class Identity:
         if email:
             message.email_hash = self.hasher.fingerprint(email)
             message.sealed_email = self._seal.seal(email, context="email")
-        message.subject = subject_of(user_id=message.user_id, email_hash=message.email_hash, session_id=message.session_id)
+        message.subject = identifier_of(user_id=message.user_id, email_hash=message.email_hash, session_id=message.session_id)
         return message
 
     async def person(self, identifier: str) -> str:
@@ -162,7 +163,7 @@ class Identity:
             return await Persons(session).person(identifier)
 
     async def by_email(self, email: str) -> pb.User:
-        return await self.get(await self.person(subject_of(email_hash=self.hasher.fingerprint(email))))
+        return await self.get(await self.person(identifier_of(email_hash=self.hasher.fingerprint(email))))
 
     async def users(self) -> int:
         async with self.database.sessions() as session:
@@ -511,7 +512,7 @@ async def test_a_lead_without_an_existing_user_is_known_by_its_address(identity:
 async def test_a_lead_of_a_known_user_is_that_users(identity: Identity) -> None:
     await identity.saw({"session_id": "s", "user_id": "7", "event_type": "lead_capture", "email": "ada@example.org"})
     assert ((await identity.get("7")).user_type, await identity.users()) == ("lead", 1)
-    assert await identity.person(subject_of(email_hash=identity.hasher.fingerprint("ada@example.org"))) == ""
+    assert await identity.person(identifier_of(email_hash=identity.hasher.fingerprint("ada@example.org"))) == ""
 
 
 async def test_what_a_browser_or_a_crawler_states_of_a_person_is_no_evidence(identity: Identity) -> None:

@@ -39,7 +39,8 @@ from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START, partition_of
 from kit.people.hashing import KeyedHasher
-from kit.people.persons import persons, subject_of
+from kit.people.identifiers import identifier_of
+from kit.people.persons import persons
 from kit.people.subjects.retention import Retention, expiries
 from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
@@ -48,7 +49,7 @@ from services.journeys import models
 from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.journeys.composition import ROLE
 from services.journeys.messages import TOPIC, event_row, order_row, session_facts
-from services.journeys.personal import holdings
+from services.journeys.personal import personal_tables
 from services.journeys.projection import mark_expired
 from services.journeys.repository import Orders, Touchpoints, mark_pending
 from tests.conftest import newest_database
@@ -112,7 +113,7 @@ def order(purchase_id: str, paid_at: datetime | None, net: str = "199.00", **fie
         base_net_amount=net,
         **fields,
     )
-    message.subject = fields.get("subject") or subject_of(user_id=message.user_id, session_id=message.session_id)
+    message.subject = fields.get("subject") or identifier_of(user_id=message.user_id, session_id=message.session_id)
     message.timestamp.FromDatetime(paid_at or NOW)
     if paid_at is not None:
         message.paid_at.FromDatetime(paid_at)
@@ -965,7 +966,7 @@ async def test_what_grows_old_goes_from_tables_and_history_and_does_not_come_aga
         await journeys.convert(conversion(**sent))
         await journeys.touch(touchpoint(id=f"new-{number}", session_id="s2"))
     await journeys.published()
-    tables = expiries(holdings(HASHER, erase_sessions, erase_sessions))
+    tables = expiries(personal_tables(HASHER, erase_sessions, erase_sessions))
     topic = StateTopic(TOPIC, settings.log_partitions)
     retention = Retention(settings, "journeys", journeys.database.sessions, tables, topic, after={"journey_sessions": mark_expired})
     assert not any((await retention.look(NOW)).values())
@@ -998,7 +999,7 @@ def test_a_table_that_does_not_grow_old_is_named(settings: Settings) -> None:
             wrong,
             "journeys",
             Sessions(create_async_engine("sqlite+aiosqlite://")),
-            expiries(holdings(HASHER, erase_sessions, erase_sessions)),
+            expiries(personal_tables(HASHER, erase_sessions, erase_sessions)),
         )
 
 

@@ -32,13 +32,13 @@ from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
 from kit.people.persons import aliases, persons, users
 from kit.people.subjects.data import SubjectData
-from kit.people.subjects.holdings import Kind, PersonalTable
+from kit.people.subjects.personal_tables import IdentifierKind, PersonalTable
 from kit.settings import Settings
-from services.gdpr.personal import HOLDINGS as GDPR
-from services.identity.personal import HOLDINGS as IDENTITY
-from services.ingestion.personal import HOLDINGS as INGESTION
+from services.gdpr.personal import PERSONAL_TABLES as GDPR
+from services.identity.personal import PERSONAL_TABLES as IDENTITY
+from services.ingestion.personal import PERSONAL_TABLES as INGESTION
 from services.journeys.models import PathRow, PendingRow
-from services.journeys.personal import holdings as journeys_holdings
+from services.journeys.personal import personal_tables as journeys_tables
 from services.journeys.personal import session_pseudonym
 from services.journeys.projection import Paths, erase_paths
 from services.journeys.repository import erase_sessions
@@ -51,9 +51,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HASHER = KeyedHasher(bytes(32))
 PSEUDONYM = "erased:" + "0" * 32
 SPLITTER = Splitter(Decimal("0.01"), lambda order, name: HASHER.digest(f"{order} {name}".encode(), purpose="test"))
-JOURNEYS = journeys_holdings(
-    HASHER, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, HASHER)), partial(erase_paths, SPLITTER)
-)
+JOURNEYS = journeys_tables(HASHER, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, HASHER)), partial(erase_paths, SPLITTER))
 DECLARED: dict[str, Sequence[PersonalTable]] = {
     "gdpr": GDPR,
     "identity": IDENTITY,
@@ -93,19 +91,24 @@ class Person:
             f"anonymous:{name}",
         ]
 
-    def value(self, kind: Kind, identifier: str) -> Any:
-        return {Kind.SUBJECT: identifier, Kind.USER: f"{self.name}-user", Kind.EMAIL: self.hash, Kind.SESSION: f"{self.name}-session"}[kind]
+    def value(self, kind: IdentifierKind, identifier: str) -> Any:
+        return {
+            IdentifierKind.SUBJECT: identifier,
+            IdentifierKind.USER_ID: f"{self.name}-user",
+            IdentifierKind.EMAIL_HASH: self.hash,
+            IdentifierKind.SESSION_ID: f"{self.name}-session",
+        }[kind]
 
     def row(self, declared: PersonalTable, identifier: str, seal: Seal = DESTROYED) -> dict[str, Any]:
         """A row of a table that is this person's by an identifier."""
         personal = (
-            {*declared.names, *declared.personal} if not declared.deletes_rows else {column.name for column in declared.table.columns}
+            {*declared.identifiers, *declared.personal} if not declared.deletes_rows else {column.name for column in declared.table.columns}
         )
         row = {
             column.name: self._filled(column, f"{self.name} {identifier}" if column.name in personal else f"row-{next(NUMBERS)}")
             for column in declared.table.columns
         }
-        row |= {name: self.value(kind, identifier) for name, kind in declared.names.items()}
+        row |= {name: self.value(kind, identifier) for name, kind in declared.identifiers.items()}
         row |= {name: seal.seal(json.dumps({"text": self.name}), context=context) for name, context in declared.sealed.items()}
         if declared.table.name == "events":
             row["event_data"] = {
@@ -161,7 +164,7 @@ async def holder(
 
 
 async def _known(session: AsyncSession, declared: PersonalTable, seal: Seal) -> None:
-    by_subject = Kind.SUBJECT in declared.names.values()
+    by_subject = IdentifierKind.SUBJECT in declared.identifiers.values()
     for person in (ADA, BOB):
         for identifier in person.identifiers if by_subject else person.identifiers[:1]:
             row = person.row(declared, identifier, seal)
@@ -207,14 +210,16 @@ async def test_an_erasure_leaves_nothing_of_a_person_and_all_of_others(settings:
         assert not any((await data.erase(ADA.identifiers, PSEUDONYM, "task")).values()), "once is enough"
         assert await data.erased("task") == {table: count for table, count in erased.items() if count}
         stay = [table for table in DECLARED[service] if not table.deletes_rows]
-        assert all(PSEUDONYM in after for table in stay if "subject" in table.names)
+        assert all(PSEUDONYM in after for table in stay if "subject" in table.identifiers)
 
 
 @pytest.mark.parametrize("service", DECLARED)
 async def test_an_export_shows_a_persons_rows_and_no_others(settings: Settings, keys: Keys, service: str) -> None:
     async with holder(settings, keys, service) as (_, data):
         shown = [(section, table, json.loads(record)) async for section, table, record in data.export(ADA.identifiers)]
-    counts = {each.table.name: len(ADA.identifiers) if Kind.SUBJECT in each.names.values() else 1 for each in DECLARED[service]}
+    counts = {
+        each.table.name: len(ADA.identifiers) if IdentifierKind.SUBJECT in each.identifiers.values() else 1 for each in DECLARED[service]
+    }
     for each in DECLARED[service]:
         own = [record for _, table, record in shown if table == each.table.name]
         assert len(own) == (counts[each.table.name] if each.section else 0)

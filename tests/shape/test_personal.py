@@ -19,7 +19,7 @@ from sqlalchemy import Column, MetaData, Table
 from kit.log import tables
 from kit.people import persons
 from kit.people.privacy import person_consents
-from kit.people.subjects.holdings import SHARED, PersonalTable
+from kit.people.subjects.personal_tables import SHARED, PersonalTable
 from kit.service.resources import open_resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
@@ -67,10 +67,12 @@ DECLARED = {runtime.service: runtime.personal_tables for runtime in RUNTIMES if 
 """The tables that the roles of each service show and erase; what they take from settings changes no column."""
 
 
-def _uncovered(table: Table, holdings: Sequence[PersonalTable]) -> list[str]:
+def _uncovered(table: Table, personal_tables: Sequence[PersonalTable]) -> list[str]:
     """Columns that by their names lead to a person and are not declared."""
-    covered = {name for holding in holdings if holding.table is table for name in (*holding.names, *holding.personal)}
-    covered |= {name for holding in holdings for part in holding.parts if part.table is table for name in part.personal}
+    covered = {
+        name for declaration in personal_tables if declaration.table is table for name in (*declaration.identifiers, *declaration.personal)
+    }
+    covered |= {name for declaration in personal_tables for part in declaration.parts if part.table is table for name in part.personal}
     return [column.name for column in table.columns if LEADS_TO_A_PERSON.search(column.name) and column.name not in covered]
 
 
@@ -86,18 +88,18 @@ def _kind(column: Column[Any]) -> type:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_of_every_text_in_a_row_that_stays_it_is_said_why_or_that_it_goes(service: str) -> None:
-    stay = [holding for holding in DECLARED[service] if not holding.deletes_rows]
-    undecided = [name for each in stay for name in _undecided(each.table, {*each.names, *each.personal, *each.stays})]
+    stay = [declaration for declaration in DECLARED[service] if not declaration.deletes_rows]
+    undecided = [name for each in stay for name in _undecided(each.table, {*each.identifiers, *each.personal, *each.stays})]
     undecided += [name for each in stay for part in each.parts for name in _undecided(part.table, {*part.personal, *part.stays})]
     assert undecided == []
     for each in stay:
-        assert not {*each.names, *each.personal} & each.stays.keys(), "what goes does not stay"
+        assert not {*each.identifiers, *each.personal} & each.stays.keys(), "what goes does not stay"
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_table_without_a_person_is_one_that_says_nothing_of_any(service: str) -> None:
     metadata: MetaData = importlib.import_module(f"services.{service}.models").Base.metadata
-    declared = {table for holding in DECLARED[service] for table in _tables(holding)}
+    declared = {table for declaration in DECLARED[service] for table in _tables(declaration)}
     assert metadata.tables.keys() - declared <= IMPERSONAL
 
 
@@ -106,10 +108,11 @@ def test_what_leads_to_a_person_is_declared(service: str) -> None:
     metadata: MetaData = importlib.import_module(f"services.{service}.models").Base.metadata
     declared = DECLARED[service]
     assert {table.name: found for table in metadata.sorted_tables if (found := _uncovered(table, declared))} == {}
-    assert {holding.table.name for holding in declared} <= metadata.tables.keys()
-    assert all(bool(holding.ages) == ("PMP_SITE_RETENTION_TABLES" in holding.kept) for holding in declared)
+    assert {declaration.table.name for declaration in declared} <= metadata.tables.keys()
+    assert all(bool(declaration.ages) == ("PMP_SITE_RETENTION_TABLES" in declaration.kept) for declaration in declared)
     assert all(
-        {*holding.names, *holding.personal, *holding.sealed, *holding.internal} <= set(holding.table.c.keys()) for holding in declared
+        {*declaration.identifiers, *declaration.personal, *declaration.sealed, *declaration.internal} <= set(declaration.table.c.keys())
+        for declaration in declared
     )
 
 
@@ -127,30 +130,34 @@ def test_a_service_with_a_database_shows_and_erases_what_it_holds(service: str) 
 
 def test_an_archive_explains_each_part_and_shows_each_table_once() -> None:
     shown = [
-        (holding.section, table) for service in SERVICES for holding in DECLARED[service] if holding.section for table in _tables(holding)
+        (declaration.section, table)
+        for service in SERVICES
+        for declaration in DECLARED[service]
+        if declaration.section
+        for table in _tables(declaration)
     ]
     assert {section for section, _ in shown} == set(SECTIONS)
     assert len(shown) == len(set(shown)), "two services have a table of one name"
 
 
-def _tables(holding: PersonalTable) -> list[str]:
-    return [holding.table.name, *(part.table.name for part in holding.parts)]
+def _tables(declaration: PersonalTable) -> list[str]:
+    return [declaration.table.name, *(part.table.name for part in declaration.parts)]
 
 
 def test_the_documentation_says_what_is_kept_of_persons() -> None:
     text = (ROOT / "docs" / "privacy.md").read_text()
-    rows = [_line(service, holding) for service in SERVICES for holding in DECLARED[service]]
-    rows += [_line("every service", holding) for holding in SHARED]
+    rows = [_line(service, declaration) for service in SERVICES for declaration in DECLARED[service]]
+    rows += [_line("every service", declaration) for declaration in SHARED]
     _, _, table = text.partition("| table | columns |")
     assert [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")] == rows
 
 
-def _line(service: str, holding: PersonalTable) -> str:
-    columns = [*holding.names, *(name for name in holding.personal if name not in holding.names)]
-    parts = [f"{part.table.name}.{name}" for part in holding.parts for name in part.personal]
+def _line(service: str, declaration: PersonalTable) -> str:
+    columns = [*declaration.identifiers, *(name for name in declaration.personal if name not in declaration.identifiers)]
+    parts = [f"{part.table.name}.{name}" for part in declaration.parts for name in part.personal]
     fields = ", ".join(f"`{name}`" for name in (*columns, *parts))
-    becomes = "deleted" if holding.deletes_rows else "stays without the person"
-    return f"| `{service}` `{holding.table.name}` | {fields} | {holding.why} | {holding.kept} | {becomes} |"
+    becomes = "deleted" if declaration.deletes_rows else "stays without the person"
+    return f"| `{service}` `{declaration.table.name}` | {fields} | {declaration.why} | {declaration.kept} | {becomes} |"
 
 
 def test_a_field_that_may_be_personal_declares_what_it_carries() -> None:

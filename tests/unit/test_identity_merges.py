@@ -32,8 +32,9 @@ from kit.log.streams import Delivery, Offset
 from kit.log.tables import outbox, topic_state
 from kit.migrate import migrate
 from kit.people.hashing import KeyedHasher
+from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys, open_keys
-from kit.people.persons import Persons, aliases, persons, subject_of, users
+from kit.people.persons import Persons, aliases, persons, users
 from kit.settings import KEYS_DATABASE, Settings
 from services.identity.commands import Command, IdentifyUser, MergeUsers, RegisterUser, UnmergeUsers
 from services.identity.consumers import FollowPurchases
@@ -168,7 +169,7 @@ class Shop:
             purchase.paid_at.FromDatetime(NOON)
         if step.membership:
             purchase.lines.append(PurchasedLine(product_type="membership"))
-        purchase.subject = subject_of(user_id=purchase.user_id, email_hash=purchase.email_hash, session_id=purchase.session_id)
+        purchase.subject = identifier_of(user_id=purchase.user_id, email_hash=purchase.email_hash, session_id=purchase.session_id)
         async with self._database.sessions.begin() as session:
             record = log_pb2.Record(type=purchase.DESCRIPTOR.full_name, payload=purchase.SerializeToString())
             await self._follow(session, [Delivery("purchases", 0, Offset(1, 0), 0, 0, record)])

@@ -11,7 +11,7 @@ from pmp.journeys.v1.journeys_pb2 import TrackConversionRequest
 from pmp.purchases.v1.purchases_pb2 import ListPurchasesRequest
 
 from kit.boundary.nobody import forget_nobody, names_nobody
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 
 NOBODY = [
     *("null", "NULL", "undefined", "None", "0", "000", "", "-", "_", "Guest", "nan", "NaN", "nil", "anonymous", "[object Object]"),
@@ -23,14 +23,14 @@ SOMEBODY = ["s1", "nullable", "42", "9f8e7d6c-0000", "tester", "00000000-0000-00
 @pytest.mark.parametrize("value", NOBODY)
 def test_what_programs_write_for_nothing_names_nobody(value: str) -> None:
     assert names_nobody(value)
-    assert subject_of(user_id=value, session_id=value, anonymous_id=value) == ""
-    assert subject_of(user_id=value, email_hash=b"\1") == "email:01"
+    assert identifier_of(user_id=value, session_id=value, anonymous_id=value) == ""
+    assert identifier_of(user_id=value, email_hash=b"\1") == "email:01"
 
 
 @pytest.mark.parametrize("value", SOMEBODY)
 def test_a_name_names_somebody(value: str) -> None:
     assert not names_nobody(value)
-    assert subject_of(user_id=value).partition(":")[2] == value
+    assert identifier_of(user_id=value).partition(":")[2] == value
 
 
 @given(st.text(alphabet="0._:- \t", max_size=40))

@@ -13,7 +13,8 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.people.persons import SHARED, Persons, aliases, persons, subject_of, users
+from kit.people.identifiers import identifier_of
+from kit.people.persons import SHARED, Persons, aliases, persons, users
 from kit.settings import Settings
 from tests.conftest import newest_database
 
@@ -34,7 +35,7 @@ def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
 
 async def apply(sessions: Sessions, *changes: IdentityChanged) -> None:
     async def work(session: AsyncSession) -> None:
-        await Persons(session).learn(changes)
+        await Persons(session).apply(changes)
 
     await transact(sessions, work)
 
@@ -45,13 +46,13 @@ async def known(sessions: Sessions, identifiers: Sequence[str]) -> dict[str, str
 
 
 def test_the_strongest_identifier_counts() -> None:
-    assert subject_of(user_id="0042", email_hash=b"\1", session_id="s") == "wordpress:42"
-    assert subject_of(user_id="u-1", session_id="s") == "user:u-1"
-    assert subject_of(email_hash=b"\xab", session_id="s") == "email:ab"
-    assert subject_of(session_id="s", anonymous_id="a") == "session:s"
-    assert subject_of(anonymous_id="a", visitor="v") == "anonymous:a"
-    assert subject_of(visitor="v") == "visitor:v"
-    assert subject_of() == ""
+    assert identifier_of(user_id="0042", email_hash=b"\1", session_id="s") == "wordpress:42"
+    assert identifier_of(user_id="u-1", session_id="s") == "user:u-1"
+    assert identifier_of(email_hash=b"\xab", session_id="s") == "email:ab"
+    assert identifier_of(session_id="s", anonymous_id="a") == "session:s"
+    assert identifier_of(anonymous_id="a", visitor="v") == "anonymous:a"
+    assert identifier_of(visitor="v") == "visitor:v"
+    assert identifier_of() == ""
 
 
 async def test_an_identifier_leads_to_the_user_it_was_first_linked_to(sessions: Sessions) -> None:
@@ -74,7 +75,7 @@ async def test_a_merged_users_identifiers_lead_to_the_person_and_back_after_the_
     )
     async with sessions() as session:
         assert await Persons(session).members(["c"]) == {"a", "b", "c"}
-        assert set(await Persons(session).subjects("c")) == {"session:a", "session:b", "session:c", "user:a", "user:b", "user:c"}
+        assert set(await Persons(session).identifiers("c")) == {"session:a", "session:b", "session:c", "user:a", "user:b", "user:c"}
     await apply(sessions, merge("b", "c", undone=True))
     await apply(sessions, merge("a", "b", undone=True))
     assert await known(sessions, list(before)) == before

@@ -98,8 +98,8 @@ def decided(identifier: str, seconds: int, *, granted: bool) -> pb.ConsentChange
 
 async def apply(sessions: Sessions, *changes: pb.ConsentChanged | IdentityChanged) -> None:
     async def work(session: AsyncSession) -> None:
-        await Persons(session).learn(change for change in changes if isinstance(change, IdentityChanged))
-        await Consents(session).learn(change for change in changes if isinstance(change, pb.ConsentChanged))
+        await Persons(session).apply(change for change in changes if isinstance(change, IdentityChanged))
+        await Consents(session).apply(change for change in changes if isinstance(change, pb.ConsentChanged))
 
     await transact(sessions, work)
 

@@ -17,7 +17,7 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.errors import Conflict
-from kit.people.persons import subject_of
+from kit.people.identifiers import identifier_of
 from kit.people.suppression import Screening, Suppressed, Suppression, for_registration, screen
 from services.identity import observations, profiles
 from services.identity.links import Evidence
@@ -63,13 +63,13 @@ def _received(seen: Seen) -> event_pb2.ReceivedEvent:
 
 def _observation(seen: Seen) -> observations.IdentityObservation:
     address = profiles.Address(seen.email_hash, None) if seen.email_hash else None
-    user, session = subject_of(user_id=seen.user_id), subject_of(session_id=seen.session_id)
+    user, session = identifier_of(user_id=seen.user_id), identifier_of(session_id=seen.session_id)
     return observations.IdentityObservation(NOON, Evidence.EVENT, user=user, address=address, session=session)
 
 
 def _changed(seen: Seen) -> change_pb2.PurchaseChanged:
     fields = seen._asdict()
-    return change_pb2.PurchaseChanged(purchase_id="p-1", subject=subject_of(**fields), timestamp=_timestamp(), **fields)
+    return change_pb2.PurchaseChanged(purchase_id="p-1", subject=identifier_of(**fields), timestamp=_timestamp(), **fields)
 
 
 def _reported(seen: Seen) -> details.OrderDetails:
@@ -147,7 +147,7 @@ def test_the_gate_drops_by_the_strongest_and_strips_the_rest(identifiers: list[s
 @given(_seen.filter(lambda seen: bool(seen.user_id or seen.email_hash)), st.dictionaries(st.sampled_from(IDENTIFIERS), _times))
 def test_a_registration_brings_back_an_address_and_no_other_identifier(seen: Seen, erased: dict[str, datetime]) -> None:
     address = profiles.Address(seen.email_hash, None) if seen.email_hash else None
-    sessions = [subject_of(session_id=seen.session_id)] if seen.session_id else []
+    sessions = [identifier_of(session_id=seen.session_id)] if seen.session_id else []
     registration = profiles.Registration(int(seen.user_id or 0), sessions, {}, profiles.Profile(NOON, address))
     suppressed = {identifier: Suppression(at) for identifier, at in erased.items()}
     is_erased = registration.account in erased or (address is not None and erased.get(EMAIL, NOON - TICK) >= NOON)

@@ -22,7 +22,7 @@ from kit.log.tables import erased_rows
 from kit.people.identifiers import identifiers_in_payload
 from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
-from kit.people.subjects.holdings import SHARED, After, Kind, Part, PersonalTable, Row
+from kit.people.subjects.personal_tables import SHARED, After, IdentifierKind, Part, PersonalTable, Row
 
 _AT_ONCE: Final = 500
 
@@ -140,16 +140,16 @@ class SubjectData:
         else:
             rows = [{**row, **_emptied(declared, row, pseudonym)} for row in rows]
             # The rows exist: an upsert writes them in one statement, while each UPDATE would be a round trip.
-            await upsert(session, table, rows, changing=(*declared.names, *declared.personal))
+            await upsert(session, table, rows, changing=(*declared.identifiers, *declared.personal))
         await self._publish(session, declared, rows)
         if table.name in self._after:
             await self._after[table.name](session, rows)
         return len(rows)
 
     async def _publish(self, session: AsyncSession, declared: PersonalTable, rows: Sequence[Row]) -> None:
-        if self._topic is None or declared.told is None:
+        if self._topic is None or declared.publication is None:
             return
-        changes = [change for row in rows if (change := declared.told(row)) is not None]
+        changes = [change for row in rows if (change := declared.publication(row)) is not None]
         await self._topic.forget(session, [key for key, message in changes if message is None])
         await self._topic.publish(session, [(key, message) for key, message in changes if message is not None])
 
@@ -177,14 +177,14 @@ class SubjectData:
         return len(found)
 
 
-def _values(kind: Kind, identifiers: Iterable[str]) -> list[Any]:
+def _values(kind: IdentifierKind, identifiers: Iterable[str]) -> list[Any]:
     """Returns what a column of a kind holds for these identifiers."""
-    if kind is Kind.SUBJECT:
+    if kind is IdentifierKind.SUBJECT:
         return sorted(identifiers)
     split = [identifier.partition(":")[::2] for identifier in identifiers]
-    if kind is Kind.EMAIL:
+    if kind is IdentifierKind.EMAIL_HASH:
         return [bytes.fromhex(value) for which, value in split if which == "email"]
-    wanted = {"user", "wordpress"} if kind is Kind.USER else {"session"}
+    wanted = {"user", "wordpress"} if kind is IdentifierKind.USER_ID else {"session"}
     return sorted(value for which, value in split if which in wanted)
 
 
@@ -192,7 +192,7 @@ def _owned(declared: PersonalTable, identifiers: Sequence[str]) -> ColumnElement
     """The condition for rows that are the person's."""
     owned: list[ColumnElement[bool]] = []
     stronger: list[ColumnElement[bool]] = []
-    for name, kind in declared.names.items():
+    for name, kind in declared.identifiers.items():
         column, values = declared.table.c[name], _values(kind, identifiers)
         if values:
             owned.append(and_(column.in_(values), *stronger))
@@ -207,8 +207,8 @@ def _mentions(declared: PersonalTable, identifiers: Sequence[str]) -> ColumnElem
     return or_(*weaker) if weaker else false()
 
 
-def _weaker(declared: PersonalTable) -> list[tuple[str, Kind]]:
-    return [] if declared.any_identifier else list(declared.names.items())[1:]
+def _weaker(declared: PersonalTable) -> list[tuple[str, IdentifierKind]]:
+    return [] if declared.any_identifier else list(declared.identifiers.items())[1:]
 
 
 async def _blank(session: AsyncSession, declared: PersonalTable, identifiers: Sequence[str]) -> int:
@@ -233,7 +233,7 @@ async def _erase_part(session: AsyncSession, part: Part, ids: Sequence[Any], *, 
 
 def _emptied(declared: PersonalTable, row: Row, pseudonym: str) -> dict[str, Any]:
     """Returns the columns about the person as an erasure leaves them."""
-    identifiers = {name: pseudonym if kind is Kind.SUBJECT else None for name, kind in declared.names.items()}
+    identifiers = {name: pseudonym if kind is IdentifierKind.SUBJECT else None for name, kind in declared.identifiers.items()}
     return {**identifiers, **{name: becomes(row) for name, becomes in declared.personal.items()}}
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions, transact
 from kit.log.publish.state_topic import StateTopic
 from kit.people.subjects.data import among
-from kit.people.subjects.holdings import After, Ages, Part, PersonalTable, Row, Tell
+from kit.people.subjects.personal_tables import After, Ages, Part, PersonalTable, Publication, Row
 from kit.server import run_every
 from kit.settings import Settings, WrongSetting
 
@@ -29,7 +29,7 @@ class Expiry:
     ages: Ages
     kept: timedelta | None = None
     """The retention period without a setting; None to keep rows forever."""
-    told: Tell | None = None
+    publication: Publication | None = None
     """What the topic published for a row; the key is removed with the row."""
     parts: Sequence[Part] = ()
     """Tables whose rows are deleted with theirs."""
@@ -37,7 +37,7 @@ class Expiry:
 
 def expiries(tables: Sequence[PersonalTable], kept: Mapping[str, timedelta] | None = None) -> list[Expiry]:
     """Returns those personal tables whose rows expire, with their retention periods by table name."""
-    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.told, each.parts) for each in tables if each.ages]
+    return [Expiry(each.table, each.ages, (kept or {}).get(each.table.name), each.publication, each.parts) for each in tables if each.ages]
 
 
 class Retention:
@@ -101,7 +101,7 @@ class Retention:
             await session.execute(delete(each.table).where(among(each.table, rows)))
             if each.table.name in self._after:
                 await self._after[each.table.name](session, rows)
-        if self._topic is not None and (each.told is not None or each.ages.key):
-            changes = [each.told(row) for row in rows] if each.told else [(row[each.ages.key], None) for row in rows]
+        if self._topic is not None and (each.publication is not None or each.ages.key):
+            changes = [each.publication(row) for row in rows] if each.publication else [(row[each.ages.key], None) for row in rows]
             await self._topic.forget(session, [change[0] for change in changes if change is not None])
         return len(rows)

@@ -17,7 +17,7 @@ from kit.log.redis_log import RedisLog
 from kit.log.streams import Offset
 from kit.log.tables import books, offsets, outbox_heads
 from kit.people.subjects.data import SubjectData
-from kit.people.subjects.holdings import PersonalTable
+from kit.people.subjects.personal_tables import PersonalTable
 
 _RAW: Final = select(books.c.topic).distinct()
 """Topics that the service accounts for in books: raw logs, which can't be replayed from a history."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from kit.people.subjects.holdings import Becomes, Row
+from kit.people.subjects.personal_tables import Becomes, Row
 
 OTHER: Final = "other"
 """Replaces a word that is in no list, where the column requires one."""

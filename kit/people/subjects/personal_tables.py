@@ -16,16 +16,16 @@ from kit.people.persons import aliases, persons, users
 from kit.people.privacy import person_consents
 
 
-class Kind(Enum):
+class IdentifierKind(Enum):
     """Which identifier of a person a column holds."""
 
     SUBJECT = "subject"
     """An identifier with its kind, such as `wordpress:42`."""
-    USER = "user"
+    USER_ID = "user_id"
     """A user's id as it was reported."""
-    EMAIL = "email"
+    EMAIL_HASH = "email_hash"
     """The keyed hash of an e-mail address."""
-    SESSION = "session"
+    SESSION_ID = "session_id"
     """A session's id."""
 
 
@@ -43,7 +43,7 @@ Entity: TypeAlias = Table | type[DeclarativeBase]
 Row: TypeAlias = Mapping[str, Any]
 Becomes: TypeAlias = Callable[[Row], Any]
 """Returns the value that a column of an erased row gets."""
-Tell: TypeAlias = Callable[[Row], tuple[str, Message | None] | None]
+Publication: TypeAlias = Callable[[Row], tuple[str, Message | None] | None]
 """Returns what the topic publishes for an erased row: key and message, or a key alone, which is removed; None for nothing."""
 After: TypeAlias = Callable[[AsyncSession, Sequence[Row]], Awaitable[None]]
 """Runs in the transaction that erased or deleted rows. Erased rows are passed as they are now, deleted rows as they were."""
@@ -95,7 +95,7 @@ class PersonalTable:
     """Purpose of processing."""
     kept: str
     """Retention period."""
-    names: Mapping[str, Kind]
+    identifiers: Mapping[str, IdentifierKind]
     """The columns that identify a person, the strongest first: the first that is filled decides whose row it is."""
     personal: Mapping[str, Becomes] = field(default_factory=dict[str, Becomes])
     """Further columns about the person, and what they become in an erasure."""
@@ -114,7 +114,8 @@ class PersonalTable:
     derived: bool = False
     """Its rows are derived from other tables and rebuilt when those change: an erasure deletes them without counting them."""
     parts: Sequence[Part] = ()
-    told: Tell | None = None
+    publication: Publication | None = None
+    """What the topic publishes once a row is erased."""
     erase: Custom | None = None
     """Set if rows can't be erased one by one."""
     ages: Ages | None = None
@@ -133,15 +134,39 @@ SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
 """The retention period of tables whose rows expire."""
 
 SHARED: Final = (
-    PersonalTable(persons, "", _WHO, LONG, {"subject": Kind.SUBJECT, "person_id": Kind.USER}, deletes_rows=True, any_identifier=True),
-    PersonalTable(aliases, "", _WHO, LONG, {"subject": Kind.SUBJECT, "user_id": Kind.USER}, deletes_rows=True, any_identifier=True),
-    PersonalTable(users, "", _WHO, LONG, {"user_id": Kind.USER, "merged_into": Kind.USER}, deletes_rows=True, any_identifier=True),
+    PersonalTable(
+        persons,
+        "",
+        _WHO,
+        LONG,
+        {"subject": IdentifierKind.SUBJECT, "person_id": IdentifierKind.USER_ID},
+        deletes_rows=True,
+        any_identifier=True,
+    ),
+    PersonalTable(
+        aliases,
+        "",
+        _WHO,
+        LONG,
+        {"subject": IdentifierKind.SUBJECT, "user_id": IdentifierKind.USER_ID},
+        deletes_rows=True,
+        any_identifier=True,
+    ),
+    PersonalTable(
+        users,
+        "",
+        _WHO,
+        LONG,
+        {"user_id": IdentifierKind.USER_ID, "merged_into": IdentifierKind.USER_ID},
+        deletes_rows=True,
+        any_identifier=True,
+    ),
     PersonalTable(
         person_consents,
         "",
         "what the person allows, checked when something is stored",
         LONG,
-        {"subject": Kind.SUBJECT},
+        {"subject": IdentifierKind.SUBJECT},
         nothing(*(column.name for column in person_consents.c if column.name != "subject")),
         deletes_rows=True,
     ),

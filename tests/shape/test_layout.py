@@ -39,11 +39,6 @@ LARGE_PACKAGES = {"kit": 17, "kit/log": 14}
 MOST_LINES = 300
 """Lines of a module, unless its docstring has a line that starts with `LONG_BECAUSE`."""
 LONG_BECAUSE = "Long because "
-LONG_MODULES = {
-    *("kit/people/keys/store.py", "kit/scrubbing.py"),
-    *("services/journeys/projection.py", "services/journeys/repository.py"),
-}
-"""Modules that are longer, until they are divided."""
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
 MACHINE_PATH = re.compile(r"""(?<![\w.$}/-])/(?:home|root|Users|work)/[\w.-]+""")

@@ -24,8 +24,9 @@ from kit.log.streams import Offset
 from kit.log.tables import offsets as table
 from kit.telemetry.log_lines import log_to_stdout
 from tests.simulation.memory_log import MemoryLog
+from tests.simulation.mesh import Rules
 from tests.simulation.shop import Shop, open_shop
-from tests.simulation.world import Faults, Rules, World
+from tests.simulation.world import Faults, World
 
 _SEEDS: Final = int(os.environ.get("PMP_SIM_SEEDS", "2000"))
 _SEED: Final = os.environ.get("PMP_SIM_SEED")

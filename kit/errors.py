@@ -1,6 +1,6 @@
-"""What can go wrong in the domain, in nouns. The boundary interceptor turns each into one gRPC status.
+"""Errors of the domain. The boundary interceptor maps each to one gRPC status.
 
-Messages are read by callers: they name fields and rules, never personal values.
+Callers read the messages: they name fields and rules, never personal values.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Violation:
     field: str
     """The field, as a path within the request."""
     description: str
-    """What is wrong with it."""
+    """The rule it breaks."""
 
 
 class MeshError(Exception):
-    """Base of the errors a caller is told about. `str()` is the message."""
+    """Base of the errors that are reported to callers. `str()` is the message."""
 
 
 class InvalidRequest(MeshError):
@@ -40,20 +40,20 @@ class Forbidden(MeshError):
 
 
 class NotFound(MeshError):
-    """There is no such thing: NOT_FOUND."""
+    """It does not exist: NOT_FOUND."""
 
 
 class Conflict(MeshError):
-    """The thing is there, and is another one: ALREADY_EXISTS."""
+    """Something else exists under the same id: ALREADY_EXISTS."""
 
 
 class LogFull(MeshError):
-    """The log takes nothing more for now: RESOURCE_EXHAUSTED with `retry-after`."""
+    """The log accepts nothing more for now: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
 class Overloaded(MeshError):
-    """More is asked for than can be done in time; nothing was begun: RESOURCE_EXHAUSTED with `retry-after`."""
+    """There are more calls than can be answered in time; this one was not started: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
 class Unavailable(MeshError):
-    """Something the call needs is down; nothing was kept, or what was is kept once if the call is repeated: UNAVAILABLE."""
+    """A dependency of the call is down; nothing was stored, or repeating the call stores it only once: UNAVAILABLE."""

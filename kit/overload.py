@@ -1,4 +1,4 @@
-"""What a process does when it is asked for more than it can do: it takes fewer calls at once, and begins nothing that comes too late."""
+"""Load shedding: an overloaded process limits its concurrency, and starts no call that would finish too late."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _leaves_at: ContextVar[float] = ContextVar("leaves_at", default=math.inf)
 
 
 def expect(seconds: float | None) -> None:
-    """Says that the current caller waits so long from now; None for as long as it takes."""
+    """Sets the deadline of the current caller, in seconds from now; None for no deadline."""
     if seconds is not None:
         _leaves_at.set(asyncio.get_running_loop().time() + seconds)
 
 
 def leaves_at() -> float:
-    """When the current caller leaves, in the loop's time; infinity when nobody said."""
+    """Returns the deadline of the current caller, in the loop's time; infinity without one."""
     return _leaves_at.get()
 
 
 class Limit:
-    """How many calls of one rpc are under way at once: as many as are answered in time.
+    """The adaptive concurrency limit of one rpc: as many calls as are answered in time.
 
-    It grows by one with each call that was quick, and shrinks to a part of what was under way when one was slow, as TCP's
-    congestion window does. What comes on top is refused at once, so that those that were taken are answered in time.
+    It grows by one with each fast call, and shrinks to a fraction of the running calls when one was slow, as TCP's congestion window
+    does. Calls above the limit are refused immediately, so that those that were accepted are answered in time.
 
     Args:
-        most: the most there may ever be.
-        slow: seconds after which a call was slow.
+        most: the upper bound of the limit.
+        slow: the duration in seconds above which a call is slow.
     """
 
     def __init__(self, most: int, slow: float) -> None:
@@ -46,19 +46,19 @@ class Limit:
         self._shrunk_at = -math.inf
 
     def begin(self) -> None:
-        """Takes a call in; `end` follows.
+        """Accepts a call; `end` follows.
 
         Raises:
-            Overloaded: there are too many.
+            Overloaded: the limit is reached.
         """
         if self._running >= self._limit:
             raise Overloaded(BUSY)
         self._running += 1
 
     def end(self, began: float, now: float) -> None:
-        """Learns from a call that was taken in, at its end, by any clock."""
+        """Ends an accepted call and adapts the limit; the times are of any one clock."""
         if now - began > self._slow:
-            if began > self._shrunk_at:  # what was under way then says nothing new
+            if began > self._shrunk_at:  # calls that were running then add no information
                 self._limit = min(self._most, max(_LEAST_CALLS, int(self._running * _CUT)))
                 self._shrunk_at = now
         elif self._limit < min(self._most, 2 * self._running):

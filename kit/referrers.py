@@ -1,7 +1,7 @@
-"""Names of traffic sources: which source a referring host or a campaign's `utm_source` stands for.
+"""Traffic sources: which source a referring host or a campaign's `utm_source` stands for.
 
-The hosts are in `referrers.json`, made of the list that Ghost keeps (`make referrers`); what that list lacks or calls otherwise
-stands here.
+The hosts are in `referrers.json`, generated from the list that Ghost maintains (`make referrers`); additions and differences to
+that list are here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import idna
 
 _MACRO: Final = pattern(r"\{\{?[^{}]*\}?\}|\[\[?[^\]]*\]\]?|%%[^%]*%%|\$\{?\w+\}?|__\w+__|\(not[ _]set\)|undefined|null")
-"""A place holder that an advertising tool should have filled in."""
+"""A placeholder that an advertising tool should have filled in."""
 
 # Domains of networks: every host below them is the network's, as de.linkedin.com is.
 _NETWORKS: Final = {
@@ -94,10 +94,10 @@ _HOSTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "youtube": ("com.google.android.youtube",),
     },
 }
-# As the networks' own tools write themselves: Meta fills in `fb` and `ig`.
+# Abbreviations that the networks' own tools use: Meta fills in `fb` and `ig`.
 _SHORT: Final = {"fb": "facebook", "ig": "instagram", "insta": "instagram", "li": "linkedin", "tw": "x", "twitter": "x", "yt": "youtube"}
 
-# Buyers come back from these: they never brought one.
+# Buyers return from these hosts, which are never traffic sources.
 # fmt: off
 _PAYMENT: Final = frozenset({
     "2checkout.com", "adyen.com", "affirm.com", "afterpay.com", "amazonpay.com", "authorize.net", "braintreegateway.com",
@@ -111,7 +111,7 @@ _PAYMENT: Final = frozenset({
 
 
 class Referrer(NamedTuple):
-    """A source of visits that is known."""
+    """A known traffic source."""
 
     medium: str
     """search, email or social."""
@@ -121,7 +121,7 @@ class Referrer(NamedTuple):
 
 @lru_cache(4096)
 def host_name(host: str) -> str:
-    """A host as it is compared: in lower case, without a trailing dot, an international name as its ASCII form."""
+    """Normalises a host for comparison: in lower case, without a trailing dot, an internationalised name in ASCII."""
     plain = host.strip().lower().rstrip(".")
     if plain.isascii():
         return plain
@@ -133,11 +133,11 @@ def host_name(host: str) -> str:
 
 @lru_cache(4096)
 def referrer(host: str, path: str = "") -> Referrer | None:
-    """The source that a referring page stands for, by its exact host, or by the domain of a network; None for any other site.
+    """Returns the source of a referring page, by its exact host or by the domain of a network; None for any other site.
 
     Args:
-        host: as `host_name` makes it.
-        path: of the page's address; some portals have their mail under a path.
+        host: normalised by `host_name`.
+        path: of the page's URL; some portals have their mail under a path.
     """
     bare = host.removeprefix("www.")
     first = path.lstrip("/").partition("/")[0]
@@ -151,7 +151,7 @@ def referrer(host: str, path: str = "") -> Referrer | None:
 
 @lru_cache(4096)
 def is_payment(host: str) -> bool:
-    """True for a payment provider's host: the buyer comes back from it, and it brought nobody."""
+    """True for a payment provider's host, which buyers return from and which is no traffic source."""
     return any(within(host, domain) for domain in _PAYMENT)
 
 
@@ -162,14 +162,14 @@ def within(host: str, domain: str) -> bool:
 
 @lru_cache(8192)
 def campaign_name(text: str) -> str:
-    """A campaign's parameter as it was meant: without blanks around it; empty where a tool left its place holder in."""
+    """Normalises a campaign's parameter: without surrounding blanks; empty for an unfilled placeholder."""
     name = " ".join(unescape(text).split())
     return "" if _MACRO.fullmatch(name.lower()) else name
 
 
 @lru_cache(8192)
 def source_name(text: str) -> str:
-    """The source that a `utm_source` means, in lower case: `LinkedIn`, `linkedin` and `www.linkedin.com` are one."""
+    """Returns the source of a `utm_source`, in lower case: `LinkedIn`, `linkedin` and `www.linkedin.com` are one."""
     name = campaign_name(text).lower()
     if "." in name and " " not in name:
         host = host_name(name.partition("://")[2] or name).partition("/")[0]

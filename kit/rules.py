@@ -1,4 +1,4 @@
-"""What a proto can't say of requests: times, currencies, bounds of free-form data, tokens of pages."""
+"""Rules of requests that a proto can't express: times, currencies, the size of free-form data, page tokens."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from kit.errors import InvalidRequest, Violation
 from kit.settings import Settings
 
 ANY_AGE: Final = timedelta(days=36_500)
-"""Shops bring customers and choices of many years: these may be as old as their person, and databases still hold them."""
+"""Shops import customers and choices of many years: these may be as old as a person, within what databases can store."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
 
 
 def _currencies() -> Mapping[str, str]:
-    """The lines of `currencies.csv`. They are only ever added to: amounts that are kept were rounded by them.
+    """Reads `currencies.csv`. Lines are only ever added, since stored amounts were rounded by them.
 
-    They are ISO 4217's codes of today (`iso`), those that were withdrawn (`withdrawn`: from Unicode CLDR's list; the two decimals
-    of most lose nothing where prices had fewer), and those in which WooCommerce sells beside them (`woocommerce`).
+    They are the current codes of ISO 4217 (`iso`), withdrawn ones (`withdrawn`: from Unicode CLDR's list; most have two decimals, which
+    lose nothing where prices had fewer), and other codes that WooCommerce supports (`woocommerce`).
     """
     with (Path(__file__).parent / "currencies.csv").open(newline="") as file:
         return {row["code"]: row["decimals"] for row in csv.DictReader(file)}
@@ -37,9 +37,9 @@ def _currencies() -> Mapping[str, str]:
 
 _CURRENCIES: Final = _currencies()
 CURRENCIES: Final = frozenset(_CURRENCIES)
-"""Codes of currencies, and of gold, funds and tests, in which nobody pays."""
+"""All codes, including those of gold, funds and tests, which are no means of payment."""
 DECIMALS: Final = {code: int(decimals) for code, decimals in _CURRENCIES.items() if decimals}
-"""Digits of the minor unit by code, of those in which one can pay, or could once: 2 of USD, 0 of JPY."""
+"""Digits of the minor unit by code, of present and former means of payment: 2 for USD, 0 for JPY."""
 
 _Id = TypeVar("_Id")
 
@@ -53,36 +53,36 @@ _LIST_TAG: Final = b"2"
 
 
 class PageKey(NamedTuple, Generic[_Id]):
-    """The last row of a page: the next one begins behind it."""
+    """The last row of a page: the next page starts after it."""
 
     at: datetime
     id: _Id
 
 
 class Period(NamedTuple):
-    """Times that the clock allows, in seconds since 1970."""
+    """The allowed times of a record, in seconds since 1970."""
 
     earliest: float
     latest: float
     age: timedelta
-    """How old something may be."""
+    """The maximum age."""
     setting: str
-    """What says so; empty where it is the mesh itself."""
+    """The setting that defines it; empty for the mesh's own limit."""
 
     @classmethod
     def of(cls, age: timedelta, setting: str = "") -> Period:
-        """From so long ago to 24 hours ahead."""
+        """Returns the period from so long ago to 24 hours ahead."""
         now = time()
         return cls(now - age.total_seconds(), now + _AHEAD_SECONDS, age, setting)
 
     @classmethod
     def kept(cls, settings: Settings, table: str, *, as_events: bool = False) -> Period:
-        """As long as rows of a table are kept: at any age, where the settings do not say how long.
+        """Returns the retention of a table as a period; any age if the settings don't limit it.
 
         Args:
-            settings: `site_retention_tables` goes first.
-            table: named with its service.
-            as_events: else its rows are kept as long as events.
+            settings: `site_retention_tables` takes precedence.
+            table: with its service, `service.table`.
+            as_events: whether the table otherwise has the retention of events.
         """
         if (kept := settings.site_retention_tables.get(table)) is not None:
             return cls.of(kept, f"PMP_SITE_RETENTION_TABLES, {table}")
@@ -91,19 +91,19 @@ class Period(NamedTuple):
 
 @cache
 def minor_unit(currency: str) -> Decimal:
-    """The smallest amount of a currency in which one can pay: 0.01 of USD, 1 of JPY.
+    """Returns the smallest amount of a currency: 0.01 for USD, 1 for JPY.
 
     Raises:
-        KeyError: there is no such currency.
+        KeyError: it is unknown, or no means of payment.
     """
     return Decimal(1).scaleb(-DECIMALS[currency])
 
 
 def check(*violations: Violation | None) -> None:
-    """Passes when there is no violation.
+    """Raises an error if there are violations.
 
     Raises:
-        InvalidRequest: there is one, or more.
+        InvalidRequest: there is at least one.
     """
     found = [violation for violation in violations if violation is not None]
     if found:
@@ -111,7 +111,7 @@ def check(*violations: Violation | None) -> None:
 
 
 def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation | None:
-    """What is wrong with the time at which something happened: more than 24 hours ahead, or older than the retention."""
+    """Returns the violation of a time that is more than 24 hours ahead or older than the retention."""
     seconds = timestamp.seconds
     if seconds > allowed.latest:
         return Violation(field, f"{field} is more than 24 hours ahead")
@@ -124,7 +124,7 @@ def wrong_time(field: str, timestamp: Timestamp, allowed: Period) -> Violation |
 
 
 def wrong_struct(field: str, struct: Struct) -> Violation | None:
-    """What is wrong with free-form data: larger than 16 KiB, or deeper than 8 levels."""
+    """Returns the violation of free-form data that is larger than 16 KiB or deeper than 8 levels."""
     serialised = struct.SerializeToString()
     if len(serialised) > STRUCT_BYTES:
         return Violation(field, f"{field} is larger than {STRUCT_BYTES} bytes")
@@ -134,10 +134,10 @@ def wrong_struct(field: str, struct: Struct) -> Violation | None:
 
 
 def plain(struct: Struct) -> dict[str, Any]:
-    """Free-form data as JSON has it; protobuf's own MessageToDict takes three times as long.
+    """Converts free-form data to JSON values; protobuf's own MessageToDict takes three times as long.
 
     Raises:
-        ValueError: a number in it is infinite or none, which JSON does not have.
+        ValueError: a number in it is infinite or NaN, which JSON does not have.
     """
     return {name: _plain(value) for name, value in struct.fields.items()}
 
@@ -162,19 +162,19 @@ def _plain(value: Value) -> Any:
 
 
 def page_token(at: datetime, id_: object) -> str:
-    """Asks for the page behind the row of this time (to the microsecond) and id: opaque to callers, fit for a URL."""
+    """Returns the token of the page after the row of this time (to the microsecond) and id: opaque to callers, safe in a URL."""
     return urlsafe_b64encode(f"{(at - _EPOCH) // _MICROSECOND} {id_}".encode()).decode().rstrip("=")
 
 
 def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
-    """The row behind which a page begins; None for the first page, which has no token.
+    """Returns the row after which a page starts; None for the first page, which has no token.
 
     Args:
         token: as `page_token` made it.
-        kind: makes the id of its text; a ValueError says that it is none.
+        kind: parses the id; raises ValueError if it is invalid.
 
     Raises:
-        InvalidRequest: no page ever ended with this token.
+        InvalidRequest: the token is invalid.
     """
     if not token:
         return None
@@ -186,12 +186,12 @@ def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
 
 
 def without_query(url: str) -> str:
-    """An address without query and fragment."""
+    """Returns a URL without query and fragment."""
     return url.partition("#")[0].partition("?")[0]
 
 
 def may_nest(serialised: bytes, levels: int) -> bool:
-    """False when a serialised Struct can't be deeper than so many levels, which costs less to see than its depth.
+    """False if a serialised Struct can't be deeper than so many levels: cheaper to check than its depth.
 
     Each level below the first is a `struct_value` or a `list_value`, and has the tag of that field in the bytes.
     """
@@ -199,7 +199,7 @@ def may_nest(serialised: bytes, levels: int) -> bool:
 
 
 def deeper(struct: Struct, levels: int) -> bool:
-    """Whether a Struct has more than so many levels of Structs and lists, itself being the first."""
+    """True if a Struct has more than so many levels of Structs and lists, itself being the first."""
     if levels < 1:
         return True
     return any(_value_deeper(value, levels) for value in struct.fields.values())

@@ -1,4 +1,4 @@
-"""What opens an rpc, and how large a request may be: for the gateway that applies both first, and for the boundary of each service."""
+"""The token scopes and the request size of an rpc: enforced by the gateway, and again by the boundary of each service."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ SCOPES: Final[Mapping[options.Access.ValueType, tuple[str, ...]]] = {
     options.ACCESS_READ: ("read", "admin"),
     options.ACCESS_ADMIN: ("admin",),
 }
-"""Token scopes that open an rpc, by its access option; none opens an INTERNAL one. An internal caller needs none."""
+"""Token scopes that allow an rpc, by its access option; none allows an INTERNAL one. An internal caller needs none."""
 MAX_REQUEST_BYTES: Final = 1_048_576
-"""Where the proto says nothing else."""
+"""The limit unless the proto sets another one."""

@@ -37,34 +37,34 @@ _Work: TypeAlias = Callable[[bytes, Context], Awaitable[Message | None]]
 _Answer: TypeAlias = Callable[["Call", bytes, Context], Awaitable[Message | None]]
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
-"""Probes and tools: no credential, no span, no line. They tell nothing but the contract."""
+"""Services of probes and tools: no credential, no span, no log line. They reveal nothing but the contract."""
 
 _LEFT = 0.2
-"""Part of its time that a call has left when it is begun: with less, it and those behind it would be answered to nobody."""
+"""The fraction of its deadline that a call must have left to be started: otherwise it, and those after it, would finish too late."""
 
 _REFUSALS_SECONDS = 1.0
-"""Calls that are refused for want of time in this time share one line of the log: writing each would take what is lacking."""
+"""Calls that are shed within this time share one log line: writing one for each would add to the load."""
 
 _SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
 
 
 _metadata: ContextVar[Any] = ContextVar("metadata")
-"""The call's metadata as the interceptor gets it: asking the context again would decode all of it again."""
+"""The call's metadata as the interceptor gets it: reading it from the context would decode all of it again."""
 
 
 class Boundary(grpc.aio.ServerInterceptor):
-    """Lets an rpc in (credential, access, size, rules, nothing of persons in its texts), and tells of it: span, metric, log line, status.
+    """Admits rpcs (credential, access, size, rules, scrubbed texts) and records them: span, metric, log line, status.
 
-    An error of `kit.errors` becomes its status; what is down becomes UNAVAILABLE; anything else is INTERNAL, and its
-    text goes nowhere.
+    An error of `kit.errors` becomes its status; an outage becomes UNAVAILABLE; anything else is INTERNAL, and its text is neither
+    returned nor logged.
 
     Args:
         mesh_token: the mesh's own credential.
-        rotating: another one that is accepted as well.
-        timezone: the shop's: where times in JSON bodies are local that have no zone.
-        scrubber: takes out of requests what names persons; not of those whose rules the servicer applies itself.
-        most_calls: calls of one rpc that are under way at once, at most.
-        slow_seconds: while calls of an rpc take longer, fewer of them are under way at once, and the others refused.
+        rotating: a second credential that is accepted as well.
+        timezone: the shop's, of times in JSON bodies without a zone.
+        scrubber: removes personal data from requests; not from those whose rules the servicer applies itself.
+        most_calls: the maximum of concurrent calls of one rpc.
+        slow_seconds: while calls of an rpc take longer, its concurrency is reduced, and further calls are refused.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         )
         self._handlers: dict[str, Handler] = {}
         self._log: Any = structlog.get_logger().bind()
-        self._ended = DeferredBatch(self._tell_ended)
-        self._refused = DeferredBatch(self._tell_refused, _REFUSALS_SECONDS)
+        self._ended = DeferredBatch(self._record_ended)
+        self._refused = DeferredBatch(self._record_refused, _REFUSALS_SECONDS)
         self._duration = meter().create_histogram(
             MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
@@ -98,7 +98,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The rpc's handler inside of the boundary; made at the method's first call."""
+        """Returns the rpc's handler within the boundary; created at the method's first call."""
         path = handler_call_details.method
         handler = self._handlers.get(path)
         if handler is None:
@@ -129,7 +129,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                     outcome, fault = Outcome(cancelled(context)), error
                 except Exception as error:  # noqa: BLE001  (the boundary is where every error ends)
                     outcome, fault = outcome_of(error), error
-                self._tell(call, current, outcome.code, fault)
+                self._record(call, current, outcome.code, fault)
             try:
                 if isinstance(fault, grpc.aio.AbortError | asyncio.CancelledError):
                     raise fault
@@ -144,7 +144,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(guarded, None, inner.response_serializer)
 
     def _work(self, method: Method, inner: Handler) -> _Work:
-        """What is done of a call that is let in: its request is read and checked, and answered by the servicer."""
+        """Returns what handles an admitted call: reads and checks its request, and calls the servicer."""
         parse = inner.request_deserializer
         respond = _respond(inner)
         if parse is None or respond is None:
@@ -180,20 +180,20 @@ class Boundary(grpc.aio.ServerInterceptor):
         may_leave_out = body is not None and request.HasField("json_body") and not request.strict
         if body is not None:
             body.read(request, notes)
-        if method.tells:
+        if method.changes_state:
             forget_nobody(request, NOBODY)
         broken = validate(request)
         if body is not None and may_leave_out:
             broken = broken_still(request, broken, notes, body.prefix)
         if refused := notes.broken(broken):
             raise InvalidRequest(refused)
-        if method.tells:
-            # Behind the rules: whoever tells of nobody has said so, and a text may be longer without what it hid.
+        if method.changes_state:
+            # After the rules: an id of nobody satisfies the rule that requires an id, and a text may get longer by scrubbing.
             forget_nobody(request)
             self._scrubber.scrub(request)
         return request
 
-    def _tell(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
+    def _record(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
         ended = Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
         if current.is_recording():
             current.set_attribute(Attribute.RPC_STATUS, code.name)
@@ -207,20 +207,20 @@ class Boundary(grpc.aio.ServerInterceptor):
         if code not in FAULTS:
             self._ended.add(ended)
             return
-        self._ended.flush()  # what came before a fault helps to understand it
+        self._ended.flush()  # the calls before a fault help to understand it
         self._duration.record(ended.seconds, call.method.labels(code))
         if code is grpc.StatusCode.UNAVAILABLE:
             self._log.warning("call", error=describe(fault) if fault else "", **ended.line())
         else:
             self._log.error("call", exc_info=fault, **ended.line())
 
-    def _tell_ended(self, calls: Sequence[Ended]) -> None:
+    def _record_ended(self, calls: Sequence[Ended]) -> None:
         for ended in calls:
             self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
         for ended in calls:
             self._log.info("call", **ended.line())
 
-    def _tell_refused(self, calls: Sequence[Ended]) -> None:
+    def _record_refused(self, calls: Sequence[Ended]) -> None:
         for ended in calls:
             self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
         for method, count in Counter(ended.call.method.name for ended in calls).items():
@@ -228,7 +228,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 def _respond(inner: Handler) -> _Respond | None:
-    """The servicer's method as one coroutine, whether it answers once or streams."""
+    """Returns the servicer's method as one coroutine, whether its response is a single message or a stream."""
     if inner.request_streaming:
         return None
     if not inner.response_streaming:
@@ -244,10 +244,10 @@ def _respond(inner: Handler) -> _Respond | None:
 
 
 def _in_time(method: Method, work: _Work, *, streams: bool) -> _Answer:
-    """Answers calls that are let in, those of which that there is time for."""
+    """Handles admitted calls if there is enough time left."""
 
     async def answer(call: Call, raw: bytes, context: Context) -> Message | None:
-        # A stream lasts as long as its reader likes; what the mesh asks of itself is little, and others wait for it.
+        # A stream lasts as long as its reader wants; calls within the mesh are few, and other calls wait for them.
         if streams or call.caller.internal:
             return await work(raw, context)
         left = cast("float | None", context.time_remaining())  # the stubs know deadlines only

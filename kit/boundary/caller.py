@@ -1,4 +1,4 @@
-"""Who calls an rpc, and what is known of the call while it is answered."""
+"""The caller of an rpc, and the state of the current call."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from kit.telemetry.names import Attribute
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _ENVELOPE_BYTES = 1024
-"""What the gateway adds to a JSON body: its content type, and what the path says."""
+"""What the gateway adds to a JSON body: its content type, and the fields from the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls the current rpc, as the gateway established it."""
+    """The caller of the current rpc, as the gateway authenticated it."""
 
     client: str
     """Name of the API key's owner; empty for an internal caller."""
     scope: str
     """Scope of the token: track, site, read or admin; empty for an internal caller."""
     user: str
-    """The user the token was made for; empty when it names none."""
+    """The user that the token was issued for; empty without one."""
     address: str
     """The client's network address."""
     internal: bool
-    """Another service or the command line: the mesh's credential and nothing else."""
+    """Whether the caller is another service or the command line: it has the mesh's credential and nothing else."""
 
 
 class Method:
-    """What is the same for all calls of one rpc."""
+    """What all calls of one rpc have in common."""
 
     def __init__(self, path: str, limit: Limit, timezone: tzinfo, faults: metrics.Counter) -> None:
         self.faults = faults
@@ -58,12 +58,12 @@ class Method:
         self.applies_rules = facts[options.applies_rules]
         self.body = None if self.applies_rules or not facts[options.body] else JsonBody(descriptor, timezone)
         self.envelope_bytes = _ENVELOPE_BYTES if facts[options.body] else 0
-        # What only asks must not ask for everybody when it asks for nobody; what services tell each other came in before.
-        self.tells = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
+        # A query for nobody must not become one for everybody; requests between services were normalised when they entered the mesh.
+        self.changes_state = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
-        """Labels of the metrics of a call that ended so."""
+        """Returns the metric labels of a call with this status."""
         labels = self._labels.get(code)
         if labels is None:
             labels = self._labels[code] = {**self.attributes, Attribute.RPC_STATUS.value: code.name}
@@ -71,7 +71,7 @@ class Method:
 
 
 class Call:
-    """What is known of the current rpc."""
+    """The state of the current rpc."""
 
     __slots__ = ("admitted", "caller", "facts", "method", "request_id", "started", "timeout")
 
@@ -84,7 +84,7 @@ class Call:
         self.caller = Caller(client, scope, user, address, internal=admitted and not (client or scope or user or address))
         self.request_id = metadata.get("x-request-id", "")
         self.timeout: str = metadata.get("x-pmp-timeout", "0")
-        """Seconds that the gateway waits for it, from when it sent it here."""
+        """Seconds that the gateway waits for the response, from when it forwarded the call."""
         self.facts: dict[str, Any] = {}
 
 
@@ -92,26 +92,26 @@ current_call: ContextVar[Call] = ContextVar("call")
 
 
 def caller() -> Caller:
-    """Who calls the current rpc.
+    """Returns the caller of the current rpc.
 
     Raises:
-        LookupError: There is none.
+        LookupError: There is no current rpc.
     """
     return current_call.get().caller
 
 
 def bind_log_fields(**facts: str | float | bool | None) -> None:
-    """Adds facts to the log line of the current rpc; does nothing outside of one. Never a value of a person."""
+    """Adds fields to the log line of the current rpc; does nothing outside of one. They must not be personal."""
     call = current_call.get(None)
     if call is not None:
         call.facts.update(facts)
 
 
 def remark(notes: Notes, answer: Any) -> None:
-    """Says in an answer what was ignored or not read of the JSON body of the current rpc, and counts it.
+    """Reports in a response what was ignored or left out of the JSON body of the current rpc, and counts it.
 
     Args:
-        notes: of the whole body, or of one item.
+        notes: on the whole body, or on one item.
         answer: has `ignored_fields` and `faults`.
     """
     answer.ignored_fields.extend(notes.ignored)

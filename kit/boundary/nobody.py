@@ -1,4 +1,4 @@
-"""Ids that name nobody: what programs write where an id is missing. As a name it would make one person of all visitors."""
+"""Ids of nobody: what programs send where an id is missing. Taken for ids, they would merge all visitors into one person."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _WORDS: Final = frozenset(
 _LONGEST: Final = max(map(len, _WORDS))
 _ZEROS: Final = re.compile(r"[\s0._:-]*")
 _FIRST_OF_SOMEBODY: Final = frozenset(ascii_letters + digits) - {"0", *(first for word in _WORDS for first in (word[0], word[0].upper()))}
-"""No id that names nobody begins with one of these: most ids need not be looked at any further."""
+"""No id of nobody begins with one of these, so that most ids need no further check."""
 NOBODY: Final = "0"
-"""An id that names nobody, as WordPress has it of whoever is not logged in."""
+"""An id of nobody, as WordPress has it for visitors who are not logged in."""
 _IDS: Final = frozenset({options_pb2.IDENTIFIER_USER_ID, options_pb2.IDENTIFIER_SESSION_ID, options_pb2.IDENTIFIER_ANONYMOUS_ID})
 """The identifiers that clients choose themselves, so that they may be no ids at all."""
 
 
 def names_nobody(id_: str) -> bool:
-    """True for an id that is empty, all zeros, or a word that stands for none."""
+    """True for an id that is empty, all zeros, or a placeholder."""
     if id_[:1] in _FIRST_OF_SOMEBODY:
         return False
     return (len(id_) <= _LONGEST and id_.strip().casefold() in _WORDS) or _ZEROS.fullmatch(id_) is not None
 
 
 def forget_nobody(request: Message, instead: str = "") -> None:
-    """Empties those ids of what a request tells that name nobody; changes it in place.
+    """Clears the ids of nobody in the records of a request; changes it in place.
 
-    The request's own ids say whom it asks for, and stay: asked for nobody, it must not be about everybody.
+    The request's own ids stay, since they select a person: a request for nobody must not become one for everybody.
 
     Args:
-        request: as it came.
-        instead: what ids become that are no ids at all, such as `[object Object]`, so that rules may still be applied.
+        request: as received.
+        instead: replaces ids that are not even valid, such as `[object Object]`, so that rules can still be applied.
     """
     _, messages, several = _parts(request.DESCRIPTOR)
     for name in messages:
@@ -52,11 +52,11 @@ def forget_nobody(request: Message, instead: str = "") -> None:
         _forget(getattr(request, name), instead)
 
 
-def _forget(told: Iterable[Message], instead: str) -> None:
-    """Does so with messages of one type, which tell of somebody."""
+def _forget(records: Iterable[Message], instead: str) -> None:
+    """Clears the ids of nobody in messages of one type."""
     ids: Sequence[str] = ()
     is_nested = True
-    for number, each in enumerate(told):
+    for number, each in enumerate(records):
         if not number:
             ids, *nested = _parts(each.DESCRIPTOR)
             is_nested = any(nested)
@@ -69,7 +69,7 @@ def _forget(told: Iterable[Message], instead: str) -> None:
 
 @cache
 def _parts(message: Descriptor) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """Fields of a message that are ids of persons, and those that are messages, or several, which have some."""
+    """Returns the fields of a message that are ids of persons, and those that are messages, or lists of messages, with any."""
     ids: list[str] = []
     messages: list[str] = []
     several: list[str] = []

@@ -1,4 +1,4 @@
-"""How a call ended: the status that its caller is told, and the line that the log has of it."""
+"""The outcome of a call: the status for its caller, and the fields of its log line."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTE
 """Seconds after which a caller may try again."""
 
 FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE})
-"""Statuses that are the service's own failure, not the caller's."""
+"""Statuses that are the fault of the service, not of the caller."""
 _MAX_VIOLATIONS_BYTES = 1536
-"""Violations named in one answer: in the message and again in the details, and trailers over 8 KiB are refused by clients."""
-_MAX_WORDS = 200
-"""Characters of a violation's field and of its description in an answer."""
+"""Bytes of violations in one response: they are in the message and in the details, and clients refuse trailers over 8 KiB."""
+_MAX_CHARACTERS = 200
+"""Characters of a violation's field and of its description in a response."""
 
 
 class Ended(NamedTuple):
-    """What is told of a call once it has ended: nothing adds to its facts any more."""
+    """A call that has ended: its fields do not change any more."""
 
     call: Call
     code: grpc.StatusCode
@@ -56,7 +56,7 @@ class Ended(NamedTuple):
     trace: str
 
     def line(self) -> dict[str, Any]:
-        """The facts of its log line."""
+        """Returns the fields of its log line."""
         call = self.call
         return {
             **call.facts,
@@ -72,7 +72,7 @@ class Ended(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an rpc ends."""
+    """The status, message and trailers of an rpc."""
 
     code: grpc.StatusCode
     message: str = ""
@@ -80,12 +80,12 @@ class Outcome(NamedTuple):
 
 
 def cancelled(context: Context) -> grpc.StatusCode:
-    """The status of a call that its caller, or its deadline, has ended."""
+    """Returns the status of a call that was cancelled by its caller or its deadline."""
     return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
 
 
 def outcome_of(error: Exception) -> Outcome:
-    """What the caller is told of an error. One that is neither of the domain nor an outage goes nowhere with its text."""
+    """Maps an error to the outcome for the caller. The text of an error that is neither of the domain nor an outage is not returned."""
     if not isinstance(error, MeshError):
         error = refusal_of(error, "something this call needs is down; try again") or error
     code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
@@ -103,10 +103,10 @@ def outcome_of(error: Exception) -> Outcome:
 
 
 def _named(violations: Sequence[Violation]) -> list[Violation]:
-    """As many violations as one answer holds, and how many more there are."""
+    """Returns as many violations as fit in one response, and how many more there are."""
     named: list[Violation] = []
     size = 0
-    for violation in (Violation(each.field[:_MAX_WORDS], each.description[:_MAX_WORDS]) for each in violations):
+    for violation in (Violation(each.field[:_MAX_CHARACTERS], each.description[:_MAX_CHARACTERS]) for each in violations):
         size += len(violation.field.encode()) + len(violation.description.encode())
         if named and size > _MAX_VIOLATIONS_BYTES:
             named.append(Violation("", f"and {len(violations) - len(named)} more"))

@@ -1,4 +1,4 @@
-"""The rules of protos."""
+"""Validates messages by the rules of their protos."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _validator = Validator()
 
 
 def validate(message: Message) -> list[Violation]:
-    """The rules of its proto that a message breaks, with paths such as `utm_parameters.source` and `events[3].id`."""
+    """Returns the rules of its proto that a message breaks, with paths such as `utm_parameters.source` and `events[3].id`."""
     return [_violation(broken) for broken in _validator.collect_violations(message)]
 
 
 def broken_still(message: Message, broken: list[Violation], notes: Notes, prefix: str = "") -> list[Violation]:
-    """The rules that a message breaks once what may be left out of it is left out (`leave_out`).
+    """Leaves out of a message what may be left out (`leave_out`); returns the rules that it still breaks.
 
     Args:
-        message: as it came; changed in place.
+        message: as received; changed in place.
         broken: the rules that it breaks.
-        notes: takes what was left out.
-        prefix: begins all paths, and is no part of those in a body.
+        notes: records what was left out.
+        prefix: the prefix of all paths that paths within the body don't have.
     """
     return validate(message) if leave_out(message, broken, notes, prefix) else broken
 

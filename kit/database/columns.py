@@ -1,4 +1,4 @@
-"""Types of columns that keep a value alike in MySQL and in SQLite."""
+"""Column types that store the same values in MySQL and in SQLite."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
-"""How every table is made where the server lets one choose."""
+"""Options of every table in MySQL."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime, kept as UTC in DATETIME(6). Servers round or drop what is finer, so nothing finer is sent."""
+    """An aware datetime, stored as UTC in DATETIME(6). Servers round or truncate finer values, so none are sent."""
 
     impl = DateTime
     cache_ok = True
@@ -40,7 +40,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Id(TypeDecorator[str]):
-    """An identifier that is compared byte by byte: MySQL's default collation takes `A` and `a` for one."""
+    """An id that is compared byte by byte: in MySQL's default collation `A` and `a` are equal."""
 
     impl = String
     cache_ok = True
@@ -56,7 +56,7 @@ class Id(TypeDecorator[str]):
 
 
 class Exact(TypeDecorator[Decimal]):
-    """A decimal that comes back as it went in. SQLite has none, and would keep a binary fraction: there it is text."""
+    """A decimal that is stored exactly. SQLite has no decimals and would store a binary fraction: there it is text."""
 
     impl = Numeric
     cache_ok = True
@@ -85,10 +85,10 @@ class Exact(TypeDecorator[Decimal]):
 LongText: Final = Text().with_variant(mysql.LONGTEXT(), "mysql")
 """Text of more than the 64 KiB that MySQL's TEXT holds."""
 Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
-"""A number that rows get by themselves: SQLite does so only for a column declared INTEGER."""
+"""An autoincrement key: SQLite has these only for a column declared INTEGER."""
 
 
 @lru_cache(4096)
 def _utc_text(value: datetime) -> str:
-    """A time as SQL. Many rows of a statement have the same, and the driver would format each field by field."""
+    """Formats a time as SQL. Cached, since many rows of a statement share it, and the driver's own formatting is slow."""
     return value.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")

@@ -21,7 +21,7 @@ class Database:
     """A pool of connections to one service's database.
 
     Args:
-        one_writer: all write transactions take the same lock.
+        one_writer: whether all write transactions take the same lock.
     """
 
     def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
@@ -29,7 +29,7 @@ class Database:
         self.sessions = Sessions(engine, one_writer=one_writer)
 
     async def check(self) -> None:
-        """Raises what keeps the database from answering."""
+        """Raises the driver's error if the database does not respond."""
         async with self.sessions.reading() as session:
             await session.execute(text("SELECT 1"))
 
@@ -38,10 +38,10 @@ class Database:
         await self.engine.dispose()
 
     async def scrub(self) -> bool:
-        """Takes what was deleted or overwritten out of SQLite's files; False while others are at work there.
+        """Removes deleted and overwritten data from SQLite's files; False while other connections prevent it.
 
-        `secure_delete` overwrites a row that goes, and not the copies that are left when rows move to other pages: those go
-        with the old pages. The write-ahead log keeps all that was written until it is emptied.
+        `secure_delete` overwrites deleted rows, but not the copies that remain when rows move to other pages: VACUUM drops those
+        pages. The write-ahead log has all that was written until it is truncated.
         """
         if self.engine.dialect.name != "sqlite":
             return True
@@ -61,9 +61,9 @@ def lazy_database(url: str, pool: int = 8, *, one_writer: bool = False) -> Datab
     """A database that is connected to when it is first used; the caller closes it.
 
     Args:
-        url: SQLAlchemy's.
-        pool: most connections.
-        one_writer: all write transactions take the same lock, so that they wait for it in the process.
+        url: as in SQLAlchemy.
+        pool: the maximum number of connections.
+        one_writer: whether all write transactions take the same lock, and so wait for it in the process.
     """
     engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool)
     return Database(engine, one_writer=one_writer)
@@ -84,9 +84,9 @@ def _json(value: object) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as SQL, for a connection in utf8mb4 whose sql_mode leaves backslashes their meaning.
+    """Formats a value as SQL, for a connection in utf8mb4 without NO_BACKSLASH_ESCAPES.
 
-    MySQL asks that the backslash and the enclosing quote be escaped, and no more:
+    MySQL requires that the backslash and the enclosing quote be escaped, and no more:
     https://dev.mysql.com/doc/c-api/8.0/en/mysql-real-escape-string-quote.html
     """
     if isinstance(value, str):
@@ -119,7 +119,7 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        # The driver goes through a text character by character: a fifth of a worker's time.
+        # The driver escapes a text character by character, which takes a fifth of a worker's time.
         connection.driver_connection.escape = _literal
 
     _ = configure
@@ -131,7 +131,7 @@ def _sqlite(url: str, pool: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        # The driver's own BEGIN comes before writes only, so that two readers of one row would overwrite each other.
+        # The driver itself only begins a transaction before writes, so that two readers of one row would overwrite each other.
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):

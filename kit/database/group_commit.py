@@ -1,4 +1,4 @@
-"""Group commit: work that is asked for at the same time shares a transaction."""
+"""Group commit: concurrent work shares a transaction."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
 _BATCH: Final = 32
-"""So much work shares a transaction: few wait long for others, and hardly anything is gained by more."""
+"""The maximum work in one transaction: more gains little, and makes callers wait for others."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked(Generic[_Work, _Result]):
-    """Work, and who waits for it."""
+class _Request(Generic[_Work, _Result]):
+    """Work, with its caller's future, context and deadline."""
 
     work: _Work
     result: asyncio.Future[_Result]
     context: Context
     leaves_at: float
-    """When that is given up, in the loop's time."""
+    """The caller's deadline, in the loop's time."""
 
 
 class GroupCommit(Generic[_Work, _Result]):
-    """Does work that is asked for at the same time in one transaction, since a transaction costs more than most of what is in it.
+    """Does concurrent work in one transaction, since a transaction costs more than most of the work in it.
 
-    Work that fails in a batch is done again by itself, so that nobody has to answer for others.
+    If a batch fails, each piece of work is retried in its own transaction, so that no caller sees the error of another.
 
     Args:
-        do: does some work in the transaction given; answers the result of each, in order.
-        key: work of the same key is never done together; it is in the order in which it was asked for.
+        do: does a batch of work in the given transaction; returns the results, in order.
+        key: work with the same key is never in the same batch, and is done in the order of the calls.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class GroupCommit(Generic[_Work, _Result]):
         self._sessions = sessions
         self._do = do
         self._key = key
-        self._waiting: list[_Asked[_Work, _Result]] = []
+        self._waiting: list[_Request[_Work, _Result]] = []
         self._doing: asyncio.Task[None] | None = None
         self._lasted = 0.0
         """Seconds that the last transaction took."""
 
     async def __call__(self, work: _Work) -> _Result:
-        """Does the work; a caller that goes away takes it along, unless it has begun.
+        """Does the work; if the caller is cancelled before it is started, it is dropped.
 
         Raises:
-            Overloaded: its turn came so late that it could not have been done before the caller leaves; it was not begun.
-            Exception: what the work raises by itself, or an outage.
+            Overloaded: it could not have been done before the caller's deadline, and was not started.
+            Exception: the work's own error, or an outage.
         """
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(work, result, copy_context(), leaves_at()))
+        self._waiting.append(_Request(work, result, copy_context(), leaves_at()))
         if self._doing is None:
             self._doing = asyncio.create_task(self._run())
         return await result
@@ -80,43 +80,43 @@ class GroupCommit(Generic[_Work, _Result]):
                     if not batch:
                         self._lasted /= 2  # one slow transaction must not be the last
                         continue
-                    # What is told of the transaction, as its trace, belongs to the one who waited longest.
+                    # The transaction's span belongs to the trace of the call that waited longest.
                     await asyncio.create_task(self._settle(batch), context=batch[0].context)
                     self._lasted = loop.time() - began
         finally:
             self._doing = None
 
-    def _next(self, ends_at: float) -> Sequence[_Asked[_Work, _Result]]:
-        """Those who wait longest, of each key one, and will still wait when the transaction ends."""
-        batch: dict[object, _Asked[_Work, _Result]] = {}
-        rest: list[_Asked[_Work, _Result]] = []
-        for asked in self._waiting:
-            if asked.result.done():
+    def _next(self, ends_at: float) -> Sequence[_Request[_Work, _Result]]:
+        """Returns the next batch: the oldest requests, one of each key, whose deadline is after the transaction's expected end."""
+        batch: dict[object, _Request[_Work, _Result]] = {}
+        rest: list[_Request[_Work, _Result]] = []
+        for request in self._waiting:
+            if request.result.done():
                 continue
-            if asked.leaves_at < ends_at:
-                asked.result.set_exception(Overloaded(BUSY))
+            if request.leaves_at < ends_at:
+                request.result.set_exception(Overloaded(BUSY))
                 continue
-            key = self._key(asked.work)
+            key = self._key(request.work)
             if len(batch) < _BATCH and key not in batch:
-                batch[key] = asked
+                batch[key] = request
             else:
-                rest.append(asked)
+                rest.append(request)
         self._waiting = rest
         return list(batch.values())
 
-    async def _settle(self, batch: Sequence[_Asked[_Work, _Result]]) -> None:
-        works = [asked.work for asked in batch]
+    async def _settle(self, batch: Sequence[_Request[_Work, _Result]]) -> None:
+        works = [request.work for request in batch]
         try:
             done = await run_transaction(self._sessions, lambda session: self._do(session, works))
-        except Exception as error:  # noqa: BLE001 (every failure is an answer to those who asked)
+        except Exception as error:  # noqa: BLE001 (every failure is reported to the callers)
             if len(batch) > 1 and not is_outage(error):
-                for asked in batch:
-                    await self._settle([asked])
+                for request in batch:
+                    await self._settle([request])
                 return
-            for asked in batch:
-                if not asked.result.done():
-                    asked.result.set_exception(error)
+            for request in batch:
+                if not request.result.done():
+                    request.result.set_exception(error)
             return
-        for asked, answer in zip(batch, done, strict=True):
-            if not asked.result.done():
-                asked.result.set_result(answer)
+        for request, answer in zip(batch, done, strict=True):
+            if not request.result.done():
+                request.result.set_result(answer)

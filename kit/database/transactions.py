@@ -1,4 +1,4 @@
-"""Transactions: who writes when, and what is done again when a race was lost."""
+"""Transactions: their order, and retries after conflicts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _Result = TypeVar("_Result")
 _Key = TypeVar("_Key", str, tuple[str, str])
 
 _READING: Final[dict[str, Any]] = {"pmp_reading": True}
-"""Execution options of a transaction that only reads."""
-# A deadlock, or a lock waited for too long: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
-_LOST_RACES: Final = frozenset({1020, 1205, 1213})
+"""Execution options of a read-only transaction."""
+# A deadlock, or a lock wait timeout: https://dev.mysql.com/doc/refman/8.0/en/innodb-error-handling.html
+_CONFLICTS: Final = frozenset({1020, 1205, 1213})
 _ATTEMPTS: Final = 5
 _AT_ONCE: Final = 500
 
 
 class Sessions(async_sessionmaker[AsyncSession]):
-    """Makes the sessions of one database, and knows whose turn it is to write."""
+    """Creates the sessions of one database, and orders its write transactions."""
 
     def __init__(self, engine: AsyncEngine, *, one_writer: bool = False) -> None:
         super().__init__(engine, expire_on_commit=False, autoflush=False)
@@ -35,7 +35,7 @@ class Sessions(async_sessionmaker[AsyncSession]):
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
-        """A transaction that only reads: in SQLite it takes no lock that a writer waits for."""
+        """Begins a read-only transaction: in SQLite it takes no lock that a writer waits for."""
         async with self() as session:
             await session.connection(execution_options=_READING)
             yield session
@@ -52,13 +52,13 @@ async def rowcount(session: AsyncSession, statement: Update | Delete) -> int:
 
 
 def chunks(keys: Collection[_Key]) -> Iterator[Sequence[_Key]]:
-    """Keys in order, as many at once as one statement takes."""
+    """Yields keys in order, in chunks of as many as one statement takes."""
     ordered = sorted(keys)
     return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
 
 
 async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]], changing: Sequence[str] = ()) -> None:
-    """Inserts rows; where there is one of the same primary key, changes the columns named, or all that are given. The rows stay locked."""
+    """Inserts rows; of existing primary keys updates the columns in `changing`, or all. The rows stay locked."""
     if not rows:
         return
     await session.execute(_upsert(table, tuple(changing or rows[0]), session.get_bind().dialect.name), rows)
@@ -66,27 +66,27 @@ async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str
 
 @cache
 def _upsert(table: Table, columns: tuple[str, ...], dialect: str) -> Insert:
-    """The statement of `upsert`: making it and its key anew costs as much as sending it."""
+    """Builds the statement of `upsert`. Cached, since building it costs as much as executing it."""
     keys = {column.name for column in table.primary_key}
     names = [name for name in columns if name not in keys] or [next(iter(keys))]
     if dialect == "mysql":
         theirs = mysql.insert(table)
-        # VALUES() is what MySQL 8.0 and MariaDB both know.
+        # VALUES() is supported by both MySQL 8.0 and MariaDB.
         return theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names})
     ours = sqlite.insert(table)
     return ours.on_conflict_do_update(index_elements=sorted(keys), set_={name: ours.excluded[name] for name in names})
 
 
 async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]], *, follows: bool = False) -> _Result:
-    """Does work in one transaction, from its beginning again when it lost a race: a deadlock, or a row that another made meanwhile.
+    """Does work in one transaction; retries it after a conflict: a deadlock, or a row that another transaction has inserted.
 
     Args:
-        sessions: where.
-        work: what is done in the transaction given.
-        follows: nobody waits for it, so that calls go first.
+        sessions: of the database.
+        work: is done in the given transaction.
+        follows: whether no caller waits for it, so that calls take precedence.
 
     Raises:
-        Exception: what the work raises, or a race that was lost five times.
+        Exception: the work's own error, or a conflict in five attempts.
     """
     turns = sessions.turns
     async with turns.follower() if follows else turns.call():
@@ -94,12 +94,12 @@ async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[
 
 
 async def run_transaction(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]]) -> _Result:
-    """Does the work whose turn it is."""
+    """Does work in one transaction, as `transact` does, without waiting for a turn."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             async with sessions.begin() as session:
                 return await work(session)
         except DBAPIError as error:
-            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or code_of(error) in _LOST_RACES):
+            if attempt == _ATTEMPTS or not (isinstance(error, IntegrityError) or code_of(error) in _CONFLICTS):
                 raise
     raise AssertionError

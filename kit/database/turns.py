@@ -1,4 +1,4 @@
-"""Whose write transaction comes next in a process: calls, which somebody waits for, go before followers."""
+"""The order of write transactions in a process: calls, whose callers wait, take precedence over followers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 _CALLS_FIRST: Final = 8
-"""So many calls go before a follower that waits: it is slowed down by them, and never stopped."""
+"""How many calls may overtake a waiting follower: they delay it, and never starve it."""
 
 _Queue: TypeAlias = deque[asyncio.Future[None]]
 
@@ -17,10 +17,10 @@ _Queue: TypeAlias = deque[asyncio.Future[None]]
 class Turns:
     """The order of write transactions of one process on one database.
 
-    Whoever waits here holds no connection and no lock, and may still be cancelled or refused.
+    Waiting for a turn holds no connection and no lock, and can be cancelled.
 
     Args:
-        one_at_a_time: the transactions would take turns in the database anyway, and there nobody goes first.
+        one_at_a_time: whether the database runs one write transaction at a time, and so would order them itself, without precedence.
     """
 
     def __init__(self, *, one_at_a_time: bool) -> None:
@@ -31,7 +31,7 @@ class Turns:
 
     @asynccontextmanager
     async def call(self) -> AsyncGenerator[None]:
-        """The turn of something that a caller waits for; in the order in which it was asked for."""
+        """Waits for the turn of a call; turns are in the order of the calls."""
         await self._turn(self._calls)
         try:
             yield
@@ -41,7 +41,7 @@ class Turns:
 
     @asynccontextmanager
     async def follower(self) -> AsyncGenerator[None]:
-        """The turn of something that nobody waits for: when no call runs or waits, or when enough of them went first."""
+        """Waits for the turn of a follower: when no call runs or waits, or enough of them went first."""
         await self._turn(self._followers)
         try:
             yield
@@ -65,7 +65,7 @@ class Turns:
         self._give()
 
     def _give(self) -> None:
-        """Gives turns to all that may have one now."""
+        """Gives turns to all that may run now."""
         while not (self._one_at_a_time and self._running):
             if self._next(self._followers) and (self._ahead >= _CALLS_FIRST or not (self._calling or self._next(self._calls))):
                 self._ahead = 0
@@ -83,7 +83,7 @@ class Turns:
 
     @staticmethod
     def _next(queue: _Queue) -> bool:
-        """Whether somebody waits in a queue, whose first place those who went away have left."""
+        """True if a queue has a waiter; drops cancelled ones from its front."""
         while queue and queue[0].done():
             queue.popleft()
         return bool(queue)

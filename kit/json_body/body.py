@@ -1,4 +1,4 @@
-"""The JSON body of a request, where the gateway passes it on as it came."""
+"""JSON bodies of requests, which the gateway forwards unchanged."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _OWN: Final = frozenset({"json_body"})
 
 
 class JsonBody:
-    """Reads the JSON bodies of one rpc, which names the field that they hold by `option (pmp.options.v1.body)`.
+    """Reads the JSON bodies of one rpc into the field that `option (pmp.options.v1.body)` names.
 
     Args:
         method: the rpc.
-        timezone: where times without a zone are local.
+        timezone: of times without a zone.
     """
 
     def __init__(self, method: MethodDescriptor, timezone: tzinfo) -> None:
         name: str = method.GetOptions().Extensions[options_pb2.body]
         self._field = "" if name == "*" else name
         self.prefix = f"{self._field}." if self._field else ""
-        """Begins the paths of fields in the request, and is no part of those in the body."""
+        """Prefix of the paths of fields in the request, which paths within the body don't have."""
         of = method.input_type.fields_by_name[name].message_type if self._field else method.input_type
         self._reader = JsonReader(cast("Descriptor", of), timezone, _OWN)
 
     def read(self, request: Any, notes: Notes) -> None:
-        """Reads the body into the request, if it came with one that is not empty. What the path says wins.
+        """Reads the body into the request, if there is one. Fields from the URL's path take precedence.
 
         Raises:
-            InvalidRequest: the body is no JSON.
+            InvalidRequest: the body is not JSON.
         """
         sent: bytes = request.json_body.data
         request.ClearField("json_body")
@@ -49,10 +49,10 @@ class JsonBody:
             into.SetInParent()
             self._reader.fill(into, body, notes)
         else:
-            told = type(request)()
-            self._reader.fill(told, body, notes)
-            told.MergeFrom(request)
-            request.CopyFrom(told)
+            read = type(request)()
+            self._reader.fill(read, body, notes)
+            read.MergeFrom(request)
+            request.CopyFrom(read)
         violations = notes.strict() if request.strict else notes.violations
         notes.violations = [Violation(self._path(each.field), each.description) for each in violations]
 

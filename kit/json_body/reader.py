@@ -1,4 +1,4 @@
-"""Reads JSON objects into messages, by tables that are made once from the messages' descriptors."""
+"""Reads JSON objects into messages, by tables that are built once from the messages' descriptors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kit.json_body.essential import is_essential, is_identity, rules_of
 from kit.json_body.notes import Notes
 
 _Read: TypeAlias = Callable[[Any, Any, str, Notes], None]
-"""Reads a value into its field: the message, the value, the path before the field's name, notes."""
+"""Reads a value into its field; takes the message, the value, the path before the field's name, and notes."""
 _Convert: TypeAlias = Callable[[Any], Any]
 
 _BOUNDS: Final = {
@@ -31,14 +31,14 @@ class JsonReader:
 
     Args:
         descriptor: the type.
-        timezone: where times without a zone are local.
-        without: fields that JSON does not have.
+        timezone: of times without a zone.
+        without: fields that JSON bodies don't have.
     """
 
     def __init__(self, descriptor: Descriptor, timezone: tzinfo, without: frozenset[str] = frozenset()) -> None:
         self._reads: dict[str, _Read] = {}
         self._converted: list[str] = []
-        """Names of fields that are more than texts, or objects of texts, as JSON has them."""
+        """Names of fields that are neither texts nor objects of texts, and so need conversion."""
         for each in descriptor.fields:
             if each.name not in without:
                 self._reads[each.name] = self._reads[each.json_name] = _read(each, timezone)
@@ -46,12 +46,12 @@ class JsonReader:
                     self._converted += {each.name, each.json_name}
 
     def add(self, into: Any, value: Any, notes: Notes) -> None:
-        """Reads an object into a new message of a repeated field, as `fill` does and faster where most fields are as they should be.
+        """Reads an object into a new message of a repeated field: like `fill`, but faster for well-formed objects.
 
         Args:
             into: the field.
             value: as `values.parse` returns it.
-            notes: takes what is remarkable.
+            notes: collects what is remarkable.
         """
         if value.__class__ is dict:
             texts = value.copy()
@@ -68,13 +68,13 @@ class JsonReader:
         self.fill(into.add(), value, notes)
 
     def fill(self, message: Any, value: Any, notes: Notes, path: str = "") -> None:
-        """Reads an object into a message. An empty list is one, as PHP writes it, and null is as if it were not there.
+        """Reads an object into a message. An empty list counts as one, as PHP writes it, and null as a missing field.
 
         Args:
             message: of the reader's type; changed in place.
-            value: as JSON has it.
-            notes: takes what is remarkable.
-            path: where it is; empty for the whole.
+            value: the JSON value.
+            notes: collects what is remarkable.
+            path: of the object within the body; empty for the whole.
         """
         if not isinstance(value, dict):
             if value != []:
@@ -105,7 +105,7 @@ def _scalar(of: FieldDescriptor) -> _Read:
         except ValueError as error:
             notes.unreadable(path + name, str(error), essential=essential)
         else:
-            if value.__class__ is values.Mended:
+            if value.__class__ is values.RepairedText:
                 notes.note(path + name, "had characters that are none of Unicode: replaced")
 
     def read_text(message: Any, value: Any, path: str, notes: Notes) -> None:
@@ -137,7 +137,7 @@ def _convert(of: FieldDescriptor) -> _Convert:
         return values.choice if kind == FieldDescriptor.CPPTYPE_BOOL else values.number
     if rules.string.ip or rules.string.email:
         return values.network_address if rules.string.ip else values.email_address
-    # A name may look like a number to its sender; the type of a record does not.
+    # A sender may write a text as a number, but never the type of a record.
     return values.text if rules.required and not is_identity(of) else values.name
 
 
@@ -159,11 +159,11 @@ def _message(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _fill(of: Descriptor, timezone: tzinfo) -> Callable[[Any, Any, Notes, str], None]:
-    """Reads an object into a message that is there."""
+    """Returns what reads an object into an existing message."""
     if of.full_name == "google.protobuf.Struct":
         return _fill_struct
     if of.full_name.startswith("google.protobuf."):
-        message = f"how JSON writes a {of.full_name} is not known here"
+        message = f"the JSON form of {of.full_name} is not supported"
         raise TypeError(message)
     return JsonReader(of, timezone).fill
 
@@ -191,7 +191,7 @@ def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
-    """A list of objects. One that can't be read is left out."""
+    """Returns what reads a list of objects. An unreadable item is left out."""
     name, essential, fill = of.name, is_essential(of), _fill(_type(of), timezone)
 
     def read(message: Any, value: Any, path: str, notes: Notes) -> None:

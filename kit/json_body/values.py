@@ -1,4 +1,4 @@
-"""How single values of JSON are read. A ValueError says what is wrong with one, and never repeats it."""
+"""Reads single JSON values. The message of a ValueError describes the fault and never repeats the value."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_SECOND: Final = -62_135_596_800
 _LAST_SECOND: Final = 253_402_300_799
 _MILLISECONDS: Final = 100_000_000_000
-"""From here on a number counts milliseconds since 1970: as seconds it would be the year 5138, as milliseconds it is 1973."""
+"""From here on a number is in milliseconds since 1970: in seconds it would be in the year 5138, in milliseconds it is in 1973."""
 _MICROSECONDS: Final = 1000 * _MILLISECONDS
 _MILLION: Final = 1_000_000
 _DEEPEST: Final = 32
-"""Free-form data is read down to here, which is deeper than any rule allows."""
+"""The depth to which free-form data is read, deeper than any rule allows."""
 _NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?\s*", re.IGNORECASE | re.ASCII)
 _WITH_PORT: Final = re.compile(r"\[(?P<v6>[^\]]+)\](:\d+)?|(?P<v4>\d+\.\d+\.\d+\.\d+):\d+")
 _CHOICES: Final[Mapping[str, bool]] = {
@@ -33,60 +33,60 @@ _CHOICES: Final[Mapping[str, bool]] = {
 }
 
 
-class Mended(str):
-    """A text of which some characters are none of Unicode: they were replaced."""
+class RepairedText(str):
+    """A text in which invalid Unicode was replaced."""
 
     __slots__ = ()
 
 
-class MendedObject(dict[str, Any]):
-    """An object that may hold mended texts."""
+class RepairedObject(dict[str, Any]):
+    """An object that may hold repaired texts."""
 
     __slots__ = ()
 
 
 UNREADABLE: Final = object()
-"""Stands for a number that JSON does not have."""
+"""Stands for a number that JSON does not have, such as NaN."""
 
 
 Moment: TypeAlias = tuple[int, int, bool]
-"""A time: seconds since 1970, microseconds, and whether no zone said where that is local."""
+"""A time: seconds since 1970, microseconds, and whether it had no zone."""
 
 
 def parse(body: bytes) -> Any:
-    """The value of a JSON body. Lone surrogates, other broken text, and numbers such as NaN spoil their own value and nothing else.
+    """Parses a JSON body. Lone surrogates, other invalid text, and numbers such as NaN only affect their own value.
 
     Raises:
-        InvalidRequest: it is no JSON.
+        InvalidRequest: it is not JSON.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass  # the slower reader takes what this one is too strict for
+        pass  # the slower parser accepts what this one is too strict for
     try:
-        return _mended(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=lambda _: UNREADABLE))
+        return _repaired(json.loads(body.decode("utf-8-sig", "replace"), parse_constant=lambda _: UNREADABLE))
     except (ValueError, RecursionError):
         raise InvalidRequest([Violation("", "the body is not JSON")]) from None
 
 
-def _mended(value: Any) -> Any:
+def _repaired(value: Any) -> Any:
     if isinstance(value, str):
-        mended = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return Mended(mended) if "\ufffd" in mended else value
+        repaired = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return RepairedText(repaired) if "\ufffd" in repaired else value
     if isinstance(value, list):
-        return [_mended(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_repaired(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        return MendedObject((str(_mended(name)), _mended(item)) for name, item in value.items())  # pyright: ignore[reportUnknownVariableType]
+        return RepairedObject((str(_repaired(name)), _repaired(item)) for name, item in value.items())  # pyright: ignore[reportUnknownVariableType]
     return value
 
 
 def digits(number: float) -> str:
-    """A number as a text: a whole one without fraction and exponent."""
+    """Formats a number: a whole one without fraction and exponent."""
     return str(int(number)) if isfinite(number) and number == int(number) else str(number)
 
 
 def text(value: Any) -> str:
-    """A text."""
+    """Reads a text."""
     if not isinstance(value, str):
         message = "is not a text"
         raise ValueError(message)  # noqa: TRY004  (one kind of error, whatever is wrong)
@@ -94,12 +94,12 @@ def text(value: Any) -> str:
 
 
 def name(value: Any) -> str:
-    """A text, which a sender may have taken for a number."""
+    """Reads a text that the sender may have written as a number."""
     return digits(value) if isinstance(value, int | float) and not isinstance(value, bool) else text(value)
 
 
 def network_address(value: Any) -> str:
-    """An IP address as proxies write it: also with a port or in brackets."""
+    """Reads an IP address as proxies write it, possibly with a port or in brackets."""
     return _network_address(text(value))
 
 
@@ -115,7 +115,7 @@ def _network_address(written: str) -> str:
 
 
 def email_address(value: Any) -> str:
-    """An e-mail address; its host, if it has other letters, in those that mail servers use."""
+    """Reads an e-mail address; an internationalised host is converted to ASCII."""
     written = text(value)
     if written.isascii():
         return written
@@ -128,7 +128,7 @@ def email_address(value: Any) -> str:
 
 
 def integer(value: Any, lowest: int, highest: int) -> int:
-    """A whole number between bounds."""
+    """Reads a whole number between bounds."""
     number = _numeric(value)
     if isinstance(number, float) and number.is_integer():
         number = int(number)
@@ -139,7 +139,7 @@ def integer(value: Any, lowest: int, highest: int) -> int:
 
 
 def number(value: Any) -> float:
-    """A number."""
+    """Reads a number."""
     found = _numeric(value)
     if found is None:
         message = "is not a number"
@@ -148,7 +148,7 @@ def number(value: Any) -> float:
 
 
 def choice(value: Any) -> bool:
-    """Yes or no, in one of the words that forms and PHP have for it."""
+    """Reads a boolean, also in the words of HTML forms and PHP."""
     written = digits(value) if isinstance(value, int | float) else value
     found = _CHOICES.get(written.strip().lower()) if isinstance(written, str) else None
     if isinstance(value, bool):
@@ -160,7 +160,7 @@ def choice(value: Any) -> bool:
 
 
 def member(value: Any, of: EnumDescriptor) -> int:
-    """The number of an enum's member, which has a name as well."""
+    """Reads a member of an enum, by name or number."""
     known = of.values_by_name.get(value) if isinstance(value, str) else of.values_by_number.get(value) if isinstance(value, int) else None
     if known is None:
         message = "is none of the words that are known"
@@ -169,7 +169,7 @@ def member(value: Any, of: EnumDescriptor) -> int:
 
 
 def moment(value: Any, timezone: tzinfo) -> Moment:
-    """A time: RFC 3339, or seconds, milliseconds or microseconds since 1970. Without a zone it is local."""
+    """Reads a time: RFC 3339, or seconds, milliseconds or microseconds since 1970. Without a zone it is local."""
     try:
         if isinstance(value, str) and (value[4:5] == "-" or not _NUMBER.fullmatch(value)):
             return _written(value, timezone)
@@ -193,9 +193,9 @@ def _written(value: str, timezone: tzinfo) -> Moment:
 
 
 def put(into: Any, value: Any, depth: int = 1) -> bool:
-    """Reads a free-form value into a `google.protobuf.Value`; False when some of it can't be read as it is.
+    """Reads a free-form value into a `google.protobuf.Value`; False if some of it was left out or replaced.
 
-    Faster than what protobuf does with a dict by a factor of three.
+    Three times as fast as protobuf's own conversion of a dict.
     """
     if isinstance(value, str):
         into.string_value = value
@@ -231,7 +231,7 @@ def put_all(struct: Any, values: Mapping[str, Any], depth: int = 1) -> bool:
 
 
 def _numeric(value: Any) -> float | int | None:
-    """A finite number, also as a text; None for anything else."""
+    """Returns a finite number, also from a text; None for anything else."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         value = float(value) if set(value.lower()) & {".", "e"} else int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):

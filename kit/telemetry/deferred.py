@@ -1,4 +1,4 @@
-"""Work that is done a moment later, in batches."""
+"""Work that is deferred for a moment, and done in batches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SECONDS = 0.02
 
 
 class DeferredBatch(Generic[_Item]):
-    """Batches what need not be done at once, so that what an event loop's next moment brings is done together.
+    """Collects items for a moment and processes them together.
 
-    Done between one call and the next, it costs several times as much: its code has left the processor's caches by then.
+    Processed between one call and the next, they cost several times as much: the code has left the processor's caches by then.
     When `telemetry` ends, all batches are flushed.
 
     Args:
-        do: does it, with one item or more, under a lock: it must not fail, nor add to what it does.
+        do: processes one item or more, under a lock: it must not fail, nor add items itself.
         seconds: how long an item waits at most.
     """
 
@@ -32,7 +32,7 @@ class DeferredBatch(Generic[_Item]):
         _batches.add(self)
 
     def add(self, item: _Item) -> None:
-        """Takes an item; without an event loop it is done at once."""
+        """Adds an item; without an event loop it is processed immediately."""
         with self._lock:
             self._items.append(item)
             first = len(self._items) == 1
@@ -41,12 +41,12 @@ class DeferredBatch(Generic[_Item]):
         except RuntimeError:
             self.flush()
             return
-        if first or loop is not self._loop:  # a loop that ended took its timers with it
+        if first or loop is not self._loop:  # the timers of a loop that ended are lost
             self._loop = loop
             loop.call_later(self._seconds, self.flush)
 
     def flush(self) -> None:
-        """Does all that waits."""
+        """Processes all waiting items."""
         with self._lock:
             items, self._items = self._items, []
             if items:
@@ -57,6 +57,6 @@ _batches: WeakSet[DeferredBatch[Any]] = WeakSet()
 
 
 def flush_all() -> None:
-    """Does all that waits in any batch."""
+    """Processes the waiting items of all batches."""
     for batch in list(_batches):
         batch.flush()

@@ -20,7 +20,7 @@ from kit.telemetry.tracing import fail, tracing
 
 
 def instrument(engine: AsyncEngine) -> None:
-    """Spans for the engine's statements (text without values) inside of a recorded span, and a gauge of its pool."""
+    """Records the engine's statements (text without values) as spans within a recorded span, and its pool as a gauge."""
     sync = engine.sync_engine
     name = Path(sync.url.database or "").stem
     if isinstance(sync.pool, QueuePool):

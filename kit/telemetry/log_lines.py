@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def log_to_stdout(level: str) -> Callable[[], None]:
-    """Log lines from `level` on: JSON, or for people when stdout is a terminal. Libraries from `warning` on.
+    """Configures logging from `level` on, of libraries from `warning` on: as JSON, or readable if stdout is a terminal.
 
     Returns:
-        What writes the lines that still wait.
+        A function that writes the waiting lines.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     terminal = sys.stdout.isatty()
@@ -42,9 +42,9 @@ def log_to_stdout(level: str) -> Callable[[], None]:
 
 
 class _Stdout:
-    """Writes lines to stdout, those of one moment together: each write gives the interpreter's lock away, which costs more than the line.
+    """Writes lines to stdout in batches: each write releases the interpreter's lock, which costs more than the line.
 
-    What matters (`warning` and above) goes out at once.
+    Lines of `warning` and above are written immediately.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Stdout:
 
     def _write(self, lines: Sequence[bytes]) -> None:
         rest = memoryview(b"".join(line + b"\n" for line in lines))
-        with suppress(OSError):  # nobody reads any more, or the disk is full: no reason to fail a call
+        with suppress(OSError):  # the reader is gone or the disk is full: no reason to fail a call
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
 
@@ -84,7 +84,7 @@ def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
 
 
 def _complete(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Adds the time, unless the line tells of an earlier one, and puts frames in the place of an exception."""
+    """Adds the time, unless the line has one, and replaces an exception by its frames."""
     if "time" not in line:
         line["time"] = datetime.now(UTC)
     if "exc_info" in line:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def telemetry(
     settings: Settings, service: str, *, exporters: Sequence[SpanExporter] = (), readers: Sequence[MetricReader] = ()
 ) -> Generator[None]:
-    """Logs, and traces and measures if asked to, until the block ends; then everything is flushed.
+    """Logs, and traces and measures if configured, until the block ends; then everything is flushed.
 
     Args:
         settings: `log_level` and `metrics_port`. `OTEL_*` in the environment is the SDK's.
@@ -76,7 +76,7 @@ def _measure(stack: ExitStack, settings: Settings, resource: Resource, readers: 
 
 def _otlp_spans() -> Iterator[SpanExporter]:
     if _endpoint("TRACES"):
-        # The exporters bring a gRPC client and its protos along: only loaded where they are used.
+        # The exporters load a gRPC client and its protos: only imported where they are used.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
         yield OTLPSpanExporter()

@@ -1,4 +1,4 @@
-"""What records the telemetry of this process."""
+"""The tracer and the meter of this process."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ state = State()
 
 
 def meter() -> Meter:
-    """What makes instruments. Ask inside of `telemetry`: outside of it, instruments record nothing."""
+    """Returns the meter that creates instruments. Outside of `telemetry` they record nothing."""
     return state.meter

@@ -1,4 +1,4 @@
-"""Spans, and the trace context that goes from message to message."""
+"""Spans, and the propagation of trace context."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _incoming: ContextVar[str] = ContextVar("traceparent", default="")
 
 
 def tracing() -> bool:
-    """Whether spans of this process go anywhere."""
+    """True if spans of this process are exported."""
     return state.tracer is not None
 
 
 def traceparent() -> str:
-    """W3C trace context to hand on with a message: of the current span, else what the caller sent, else empty."""
+    """Returns the W3C trace context to propagate: of the current span, else of the caller, else empty."""
     if state.tracer is not None:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
@@ -40,13 +40,13 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Mapping[str, str | int] | None = None,
 ) -> AbstractContextManager[Span]:
-    """A span around the block, current within it; an exception's type becomes its error, never its text.
+    """Records a span around the block, current within it; of an exception only the type is recorded, never the text.
 
     Args:
         name: One of `SpanName`, or the method of an rpc.
         parent: traceparent of the cause; empty or malformed: the current span. When it is not sampled and a link is, the link.
         links: traceparents of further causes; those not sampled are left out.
-        kind: What OpenTelemetry calls it: a server, a client, a producer, a consumer.
+        kind: As in OpenTelemetry: server, client, producer, consumer.
         attributes: Named in `Attribute`.
     """
     tracer = state.tracer
@@ -68,7 +68,7 @@ def span(
 
 
 class _Unrecorded:
-    """A span of a process that records none: hands the cause's context on."""
+    """A span of a process that records none: propagates the parent's context."""
 
     __slots__ = ("_parent", "_token")
 

@@ -258,19 +258,19 @@ async def test_what_nobody_waits_for_is_done_after_the_calls(ingestion_database:
 
 
 async def test_nothing_of_an_overwritten_row_stays_in_sqlites_files(tmp_path: Path) -> None:
-    """Rows that move to other pages leave copies behind, which overwriting them does not find."""
+    """Rows that move to other pages leave copies, which overwriting them does not reach."""
     async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'rows.db'}") as database:
         async with database.engine.begin() as connection:
             await connection.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, name TEXT)"))
             await connection.execute(text("CREATE INDEX by_name ON visits (name)"))
         async with database.engine.begin() as connection:
-            names = [*(f"visit-of-ada-{1815 + 37 * (number % 2)}" for number in range(300)), *["visit-of-bob"] * 400]
+            names = [*(f"session-of-ada-{1815 + 37 * (number % 2)}" for number in range(300)), *["session-of-bob"] * 400]
             await connection.execute(text("INSERT INTO visits (name) VALUES (:name)"), [{"name": name} for name in names])
         async with database.engine.begin() as connection:
-            await connection.execute(text("UPDATE visits SET name = 'x' WHERE name LIKE 'visit-of-ada%'"))
+            await connection.execute(text("UPDATE sessions SET name = 'x' WHERE name LIKE 'session-of-ada%'"))
         assert await database.scrub()
     content = _content(tmp_path)
-    assert (b"visit-of-bob" in content, b"visit-of-ada" in content) == (True, False)
+    assert (b"session-of-bob" in content, b"session-of-ada" in content) == (True, False)
 
 
 def _content(folder: Path) -> bytes:

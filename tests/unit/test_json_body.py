@@ -244,8 +244,8 @@ def test_a_lone_surrogate_and_a_number_that_is_none_spoil_their_own_value_alone(
 
 
 def test_unknown_fields_are_named_and_never_their_values() -> None:
-    told = {"eventtype": "x", "utm_parameters": {"sauce": "SECRET"}, "secret@example.org": 1, "a b": 2}
-    _, notes = read(told)
+    body = {"eventtype": "x", "utm_parameters": {"sauce": "SECRET"}, "secret@example.org": 1, "a b": 2}
+    _, notes = read(body)
     assert notes.ignored == ["eventtype", "utm_parameters.sauce", "(not a name)", "(not a name)"]
     assert read({f"f{number}": 1 for number in range(1000)})[1].ignored == [f"f{number}" for number in range(20)]
 

@@ -1,4 +1,4 @@
-"""The boundary, through a real channel: who gets in, what is refused and how, and what is told of it."""
+"""The boundary, through a real channel: who is admitted, what is refused and how, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -516,9 +516,9 @@ async def test_calls_above_the_limit_are_refused_at_once_and_share_a_line(capfd:
         assert (await stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site"))).success
     assert {(each.code(), trailers(each)["retry-after"]) for each in refused} == {(grpc.StatusCode.RESOURCE_EXHAUSTED, "5")}
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    told = [(line["method"], line["calls"], line["level"]) for line in lines if line["event"] == "calls refused"]
-    assert {(method, level) for method, _, level in told} == {(f"{SERVICE}/TrackEvent", "warning")}
-    assert sum(calls for _, calls, _ in told) == 5
+    refused = [(line["method"], line["calls"], line["level"]) for line in lines if line["event"] == "calls refused"]
+    assert {(method, level) for method, _, level in refused} == {(f"{SERVICE}/TrackEvent", "warning")}
+    assert sum(calls for _, calls, _ in refused) == 5
     assert [line["status"] for line in lines if line["event"] == "call"] == ["OK"] * 5
 
 

@@ -1,4 +1,4 @@
-"""Telemetry: causes stay connected, nothing personal is told, and without a receiver nothing is done."""
+"""Telemetry: causes stay connected, nothing personal is recorded, and without a receiver nothing is done."""
 
 from __future__ import annotations
 
@@ -324,14 +324,14 @@ async def test_a_collector_that_is_down_does_not_hold_the_process(monkeypatch: p
     assert monotonic() - begun < 10
 
 
-@pytest.mark.parametrize(("level", "told"), [("debug", ["a", "b", "c"]), ("info", ["b", "c"]), ("warning", ["c"]), ("ERROR", [])])
-def test_lines_below_the_level_are_left_out(level: str, told: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("level", "logged"), [("debug", ["a", "b", "c"]), ("info", ["b", "c"]), ("warning", ["c"]), ("ERROR", [])])
+def test_lines_below_the_level_are_left_out(level: str, logged: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with telemetry(settings(log_level=level), "telemetry-test"):
         log = structlog.get_logger()
         log.debug("a")
         log.info("b")
         log.warning("c")
-    assert [line["event"] for line in lines(capfd.readouterr().out)] == told
+    assert [line["event"] for line in lines(capfd.readouterr().out)] == logged
 
 
 def test_a_line_is_json_with_its_facts_level_and_time(capfd: pytest.CaptureFixture[str]) -> None:
@@ -388,8 +388,8 @@ def test_an_exception_is_logged_as_frames_and_types_with_its_causes(capfd: pytes
             structlog.get_logger().exception("failed")
     output = capfd.readouterr().out
     (line,) = lines(output)
-    told = [each for each in line["exception"].splitlines() if not each.startswith(" ")]
-    assert told == ["KeyError", "ExceptionGroup", "ValueError", "kit.errors.NotFound: no such event"]
+    described = [each for each in line["exception"].splitlines() if not each.startswith(" ")]
+    assert described == ["KeyError", "ExceptionGroup", "ValueError", "kit.errors.NotFound: no such event"]
     assert "test_kit_telemetry.py" in line["exception"]
     assert PERSONAL not in output
 
@@ -402,9 +402,9 @@ DESCRIBED = [
 ]
 
 
-@pytest.mark.parametrize(("error", "told"), DESCRIBED, ids=lambda each: type(each).__name__)
-def test_an_exception_is_told_by_type_and_number(error: Exception, told: str) -> None:
-    assert describe(error) == told
+@pytest.mark.parametrize(("error", "described"), DESCRIBED, ids=lambda each: type(each).__name__)
+def test_an_exception_is_described_by_type_and_number(error: Exception, described: str) -> None:
+    assert describe(error) == described
 
 
 def test_a_reader_that_went_away_does_not_fail_the_work() -> None:

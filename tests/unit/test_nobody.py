@@ -1,4 +1,4 @@
-"""What programs write where an id is missing names nobody, everywhere alike."""
+"""What programs send where an id is missing is nobody's, everywhere alike."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SOMEBODY = ["s1", "nullable", "42", "9f8e7d6c-0000", "tester", "00000000-0000-00
 
 
 @pytest.mark.parametrize("value", NOBODY)
-def test_what_programs_write_for_nothing_names_nobody(value: str) -> None:
+def test_what_programs_send_for_nothing_is_nobodys(value: str) -> None:
     assert names_nobody(value)
     assert identifier_of(user_id=value, session_id=value, anonymous_id=value) == ""
     assert identifier_of(user_id=value, email_hash=b"\1") == "email:01"
 
 
 @pytest.mark.parametrize("value", SOMEBODY)
-def test_a_name_names_somebody(value: str) -> None:
+def test_an_id_is_a_persons(value: str) -> None:
     assert not names_nobody(value)
     assert identifier_of(user_id=value).partition(":")[2] == value
 
@@ -38,7 +38,7 @@ def test_zeros_and_marks_name_nobody(value: str) -> None:
     assert names_nobody(value)
 
 
-def test_a_request_tells_of_nobody_where_its_ids_name_nobody() -> None:
+def test_the_ids_of_nobody_are_cleared_in_the_records_of_a_request() -> None:
     events = [{"id": "e1", "user_id": "0", "session_id": "s1"}, {"user_id": "42", "session_id": "undefined"}]
     request = ParseDict({"events": events}, TrackEventsRequest())
     forget_nobody(request)

@@ -12,7 +12,7 @@ Turn = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Order:
-    """Who had turns, in the order in which they began; each ends when it is told to."""
+    """The turns in the order in which they began; each ends when the test lets it."""
 
     def __init__(self) -> None:
         self.began: list[str] = []

@@ -17,8 +17,8 @@ from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
 from kit.errors import Unavailable
+from kit.log.streams import START, Offset, TopicPartition
 from kit.settings import Settings, mesh_tokens
-from services.gdpr.rules import TopicPartition
 
 _IDENTIFIERS_AT_ONCE: Final = 1000
 _WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
@@ -35,8 +35,8 @@ class Answer:
     """Rows erased by this call, or that would be, by table."""
     total: Mapping[str, int] = field(default_factory=dict[str, int])
     """Rows erased under the task so far, by table."""
-    read: dict[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
-    written: dict[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
+    read: dict[TopicPartition, Offset] = field(default_factory=dict[TopicPartition, Offset])
+    written: dict[TopicPartition, Offset] = field(default_factory=dict[TopicPartition, Offset])
     entries_left: int = 0
 
 
@@ -60,14 +60,14 @@ class Holders:
         *,
         task: str = "",
         dry_run: bool = False,
-        through: Mapping[TopicPartition, str] | None = None,
+        through: Mapping[TopicPartition, Offset] | None = None,
     ) -> Answer:
         """Erases identifiers at a holder, which counts the rows under the task; without identifiers returns its progress.
 
         Raises:
             Unavailable: it does not respond.
         """
-        purge = [pb.Place(topic=topic, partition=partition, position=offset) for (topic, partition), offset in (through or {}).items()]
+        purge = [pb.Place(topic=topic, partition=partition, position=str(offset)) for (topic, partition), offset in (through or {}).items()]
         whole = Answer()
         async with self._called(holder) as stub:
             for some in _batches(identifiers) or [()]:
@@ -151,5 +151,11 @@ def _batches(identifiers: Sequence[str]) -> list[Sequence[str]]:
     return [identifiers[start : start + _IDENTIFIERS_AT_ONCE] for start in range(0, len(identifiers), _IDENTIFIERS_AT_ONCE)]
 
 
-def _offsets(places: Sequence[pb.Place]) -> dict[TopicPartition, str]:
-    return {(place.topic, place.partition): place.position for place in places}
+def _offsets(places: Sequence[pb.Place]) -> dict[TopicPartition, Offset]:
+    return {TopicPartition(place.topic, place.partition): Offset.parse(place.position) for place in places}
+
+
+def reached(read: Mapping[TopicPartition, Offset], offsets: Mapping[TopicPartition, Offset]) -> bool:
+    """True if a consumer has read up to these offsets, in those of the topics that it consumes."""
+    topics = {partition.topic for partition in read}
+    return all(read.get(partition, START) >= offset for partition, offset in offsets.items() if partition.topic in topics)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final
 
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
@@ -53,10 +53,6 @@ _VISITOR_KINDS: Final = ("session:", "anonymous:")
 _SOURCE: Final = "api"
 
 
-TopicPartition: TypeAlias = tuple[str, int]
-"""A topic and one of its partitions."""
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A choice about one purpose."""
@@ -99,17 +95,6 @@ def person_to_erase(identifiers: Iterable[str], emails: Iterable[str]) -> dict[s
 def pause(failures: int) -> timedelta:
     """Returns the delay before a failed step is retried: doubled each time, a minute at most."""
     return min(_LONGEST_WAIT, timedelta(milliseconds=250) * 2 ** min(failures, 10))
-
-
-def reached(read: Mapping[TopicPartition, str], offsets: Mapping[TopicPartition, str]) -> bool:
-    """True if a consumer has read up to these offsets, in those of the topics that it consumes."""
-    topics = {topic for topic, _ in read}
-    return all(_number(read.get(partition, "0-0")) >= _number(offset) for partition, offset in offsets.items() if partition[0] in topics)
-
-
-def _number(offset: str) -> tuple[int, int]:
-    first, _, second = offset.partition("-")
-    return int(first), int(second or 0)
 
 
 def identifier_in_path(id_: str) -> str:

@@ -20,12 +20,13 @@ from kit.errors import Unavailable
 from kit.log.leases import Leases
 from kit.log.publish.state_topic import StateTopic
 from kit.log.runner import LeasedRunner, unless, wait_until_set
+from kit.log.streams import START, Offset, TopicPartition
 from kit.people.keys.store import Keys
 from kit.people.signing import Signer
 from kit.settings import KEYS_DATABASE
 from services.gdpr.audit import canonical
 from services.gdpr.calls import Calls
-from services.gdpr.holders import Holders
+from services.gdpr.holders import Holders, reached
 from services.gdpr.messages import IDENTIFIERS_CONTEXT, TOPIC, keyed_suppression, receipt_facts
 from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
@@ -40,10 +41,8 @@ from services.gdpr.rules import (
     RUNNING,
     SUPPRESS,
     WAITING,
-    TopicPartition,
     pause,
     person_to_erase,
-    reached,
 )
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +58,7 @@ class _Progress:
     done: bool
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
     """Erased rows of all tries, by table; without tables that had none."""
-    offsets: Mapping[TopicPartition, str] = field(default_factory=dict[TopicPartition, str])
+    offsets: Mapping[TopicPartition, Offset] = field(default_factory=dict[TopicPartition, Offset])
 
 
 class Saga:
@@ -178,14 +177,14 @@ class Saga:
         published = (await self._holders.erase(TOPIC, dry_run=True)).written
         for holder in self._holders.names:
             answer = await self._holders.erase(holder, dry_run=True)
-            if holder != TOPIC and not reached({(TOPIC, 0): "0-0", **answer.read}, published):
+            if holder != TOPIC and not reached({TopicPartition(TOPIC, 0): START, **answer.read}, published):
                 return _Progress(done=False)
-        written: dict[TopicPartition, str] = {}
+        written: dict[TopicPartition, Offset] = {}
         for holder in self._holders.names:
             written |= (await self._holders.erase(holder, dry_run=True)).written
         return _Progress(done=True, offsets=written)
 
-    async def _gather(self, request: RequestRow, identifiers: Sequence[str], offsets: Mapping[TopicPartition, str]) -> _Progress:
+    async def _gather(self, request: RequestRow, identifiers: Sequence[str], offsets: Mapping[TopicPartition, Offset]) -> _Progress:
         """Done once this service has read all that was published before every holder suppressed: later identifiers are refused."""
         if not reached((await self._holders.erase(TOPIC, dry_run=True)).read, offsets):
             return _Progress(done=False)
@@ -235,7 +234,7 @@ class Saga:
         row.tables = {**row.tables, **progress.tables}
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
-            row.places = [[topic, partition, offset] for (topic, partition), offset in sorted(progress.offsets.items())]
+            row.places = [[topic, partition, str(offset)] for (topic, partition), offset in sorted(progress.offsets.items())]
         else:
             row.next_at = now + _SOON
         await session.flush()
@@ -276,5 +275,5 @@ async def _same(session: AsyncSession, step: StepRow) -> StepRow:
     return await session.get_one(StepRow, (step.request_id, step.number), populate_existing=True)
 
 
-def _offsets(step: StepRow) -> dict[TopicPartition, str]:
-    return {(topic, partition): offset for topic, partition, offset in step.places}
+def _offsets(step: StepRow) -> dict[TopicPartition, Offset]:
+    return {TopicPartition(topic, partition): Offset.parse(offset) for topic, partition, offset in step.places}

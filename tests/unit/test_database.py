@@ -261,11 +261,11 @@ async def test_nothing_of_an_overwritten_row_stays_in_sqlites_files(tmp_path: Pa
     """Rows that move to other pages leave copies, which overwriting them does not reach."""
     async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'rows.db'}") as database:
         async with database.engine.begin() as connection:
-            await connection.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, name TEXT)"))
-            await connection.execute(text("CREATE INDEX by_name ON visits (name)"))
+            await connection.execute(text("CREATE TABLE sessions (id INTEGER PRIMARY KEY, name TEXT)"))
+            await connection.execute(text("CREATE INDEX by_name ON sessions (name)"))
         async with database.engine.begin() as connection:
             names = [*(f"session-of-ada-{1815 + 37 * (number % 2)}" for number in range(300)), *["session-of-bob"] * 400]
-            await connection.execute(text("INSERT INTO visits (name) VALUES (:name)"), [{"name": name} for name in names])
+            await connection.execute(text("INSERT INTO sessions (name) VALUES (:name)"), [{"name": name} for name in names])
         async with database.engine.begin() as connection:
             await connection.execute(text("UPDATE sessions SET name = 'x' WHERE name LIKE 'session-of-ada%'"))
         assert await database.scrub()

@@ -47,7 +47,7 @@ NAMES = {
     "Place": "TopicPartition, Offset",
     "names_in": "identifiers_in",
     "names_of": "identifiers_of",
-    "identifier_of": "identifier_of",
+    "subject_of": "identifier_of",
 }
 """Names of Python code, with their replacement."""
 

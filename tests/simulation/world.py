@@ -13,9 +13,9 @@ from typing import Final, cast
 from kit.log import books
 from kit.log.redis_log import RedisLog
 from kit.log.streams import TopicPartition
+from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
 from kit.people.keys.wrapping import EnvironmentKeys
-from kit.people.hashing import KeyedHasher
 from services.ingestion.losses import Losses
 from services.ingestion.messages import RAW_TOPIC
 from tests.simulation.inline_sqlite import broken_disk

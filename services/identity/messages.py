@@ -25,17 +25,17 @@ NAME_CONTEXT: Final = "name"
 
 def change_key(change: change_pb2.IdentityChanged) -> str:
     """Returns the key under which a change is published; the newest message of a key is its whole state."""
-    alias, merge, user = change.alias, change.merge, change.user
+    link, merge, user = change.alias, change.merge, change.user
     if change.HasField("alias"):
-        return f"alias {alias.subject} {alias.user_id}"
+        return f"alias {link.subject} {link.user_id}"
     return f"merge {merge.merged_user_id}" if change.HasField("merge") else f"user {user.user_id}"
 
 
 def link_changed(link: Link) -> change_pb2.IdentityChanged:
     """Returns the message of a link, withdrawn or not."""
     linked_at = _timestamp(link.linked_at)
-    alias = change_pb2.AliasChanged(subject=link.identifier, user_id=link.user_id, linked_at=linked_at, withdrawn=link.withdrawn)
-    return change_pb2.IdentityChanged(alias=alias)
+    changed = change_pb2.AliasChanged(subject=link.identifier, user_id=link.user_id, linked_at=linked_at, withdrawn=link.withdrawn)
+    return change_pb2.IdentityChanged(alias=changed)
 
 
 def merge_changed(merged_user_id: str, user_id: str, merged_at: datetime, *, undone: bool) -> change_pb2.IdentityChanged:

@@ -282,7 +282,7 @@ async def test_a_choice_from_the_future_counts_as_made_now(gdpr: Gdpr) -> None:
     assert states((await gdpr.update("42", analytics_tracking=False)).consent)[0] == "denied"
 
 
-async def test_the_same_choices_told_at_the_same_time_by_many_are_told_once(gdpr: Gdpr) -> None:
+async def test_the_same_choices_reported_at_the_same_time_by_many_are_published_once(gdpr: Gdpr) -> None:
     answers = await asyncio.gather(
         *(gdpr.update("42", analytics_tracking=True, marketing_emails=False, timestamp=at(0)) for _ in range(20))
     )
@@ -532,7 +532,7 @@ async def test_a_holder_that_is_down_is_waited_for_and_named(gdpr: Gdpr) -> None
     assert {other.state for other in others} == {"waiting"}
 
 
-async def test_an_erasure_ends_when_every_other_system_was_told(gdpr: Gdpr, system: Receiver) -> None:
+async def test_an_erasure_ends_when_every_other_system_was_called(gdpr: Gdpr, system: Receiver) -> None:
     await gdpr.identify(link("wordpress:42", "u1"), link("session:s1", "u1"))
     system.status = 503
     request = (await gdpr.erase("42")).request.id
@@ -704,7 +704,7 @@ async def test_a_page_token_that_no_page_ended_with_is_refused(gdpr: Gdpr) -> No
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_only_the_shops_server_and_an_administrator_may_ask_and_tell(gdpr: Gdpr) -> None:
+async def test_only_the_shops_server_and_an_administrator_may_ask_and_report(gdpr: Gdpr) -> None:
     for scope in ("track", "read"):
         for call in (gdpr.get("42", scope=scope), gdpr.update("42", scope=scope, analytics_tracking=True)):
             with pytest.raises(grpc.aio.AioRpcError) as raised:

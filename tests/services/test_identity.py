@@ -680,8 +680,8 @@ async def test_history_and_topic_state_the_same(identity: Identity) -> None:
     await identity.relay()
 
     def key(change: IdentityChanged) -> tuple[str, ...]:
-        alias, merge = change.alias, change.merge
-        return change.WhichOneof("change") or "", alias.subject + merge.merged_user_id + change.user.user_id, alias.user_id
+        link, merge = change.alias, change.merge
+        return change.WhichOneof("change") or "", link.subject + merge.merged_user_id + change.user.user_id, link.user_id
 
     newest = {key(change): change for change in await identity.published()}
     assert {key(change): change for change in await identity.history()} == newest

@@ -202,7 +202,7 @@ async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published
     answer = await ingestion.track(
         event(
             user_id="42",
-            page_url="https://shop.example/courses/pmp-prep?utm_source=news&utm_medium=email&utm_campaign=spring",
+            page_url="https://shop.example/courses/pmp-prep?utm_source=newsletter&utm_medium=email&utm_campaign=spring",
             page_title="PMP",
             referrer="https://www.google.com/",
             user_agent=IPHONE,
@@ -228,14 +228,14 @@ async def test_an_accepted_event_is_stored_with_what_was_found_out_and_published
     assert (found.device, found.os, found.is_bot, found.course, found.currency) == ("mobile", "iOS", False, "pmp-prep", "EUR")
     assert (found.channel, found.traffic_source, found.traffic_medium, found.campaign) == (
         event_pb2.CHANNEL_CAMPAIGN,
-        "news",
+        "newsletter",
         "email",
         "spring",
     )
     assert (found.visitor, found.session) == ("42", "s1")
 
 
-async def test_history_tells_what_the_topic_told(ingestion: Ingestion) -> None:
+async def test_history_streams_what_the_topic_published(ingestion: Ingestion) -> None:
     for number in range(7):
         await ingestion.track_all(
             [event(id=f"e{number}-{i}", session_id=f"s{i}", metadata={"n": number}, utm_parameters={"source": "x"}) for i in range(5)]
@@ -287,7 +287,7 @@ async def test_another_content_under_a_known_id_is_set_aside(ingestion: Ingestio
     assert (answer.total.received, answer.total.stored, answer.total.dead_lettered, answer.balanced) == (2, 1, 1, True)
 
 
-async def test_who_tells_an_event_again_from_another_network_tells_a_duplicate(ingestion: Ingestion) -> None:
+async def test_an_event_sent_again_from_another_network_is_a_duplicate(ingestion: Ingestion) -> None:
     sent = event()
     await ingestion.track(sent, scope="track", address="198.51.100.9")
     await ingestion.track(sent, scope="track", address="203.0.113.9")
@@ -328,7 +328,7 @@ async def test_an_address_is_sealed_with_its_own_event_alone(ingestion: Ingestio
     }
 
 
-async def test_one_person_written_in_two_ways_tells_a_duplicate(ingestion: Ingestion) -> None:
+async def test_one_person_written_in_two_ways_is_a_duplicate(ingestion: Ingestion) -> None:
     sent = event()
     await ingestion.track({**sent, "user_id": "7"})
     await ingestion.track({**sent, "user_id": "007"})
@@ -337,7 +337,7 @@ async def test_one_person_written_in_two_ways_tells_a_duplicate(ingestion: Inges
     assert (await ingestion.accounting()).total.duplicate == 1
 
 
-async def test_a_time_finer_than_databases_keep_is_told_as_it_is_kept(ingestion: Ingestion) -> None:
+async def test_a_time_finer_than_databases_keep_is_published_as_it_is_stored(ingestion: Ingestion) -> None:
     sent = event(timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.123456789Z"))
     await ingestion.track(sent)
     await ingestion.track(sent)
@@ -401,7 +401,7 @@ async def test_a_broken_rule_names_its_field_and_is_in_the_books(ingestion: Inge
     assert not await ingestion.rows()
 
 
-async def test_a_batch_says_of_each_event_what_it_would_be_told_alone(ingestion: Ingestion) -> None:
+async def test_a_batch_returns_the_verdict_that_each_event_would_get_alone(ingestion: Ingestion) -> None:
     several: Event = {"event_type": "", "email": "nobody", "utm_parameters": {"source": "x" * 256}}
     bad = [event(**fields) for fields in (*(fields for fields, _, _ in BROKEN), several)]
     alone: list[dict[str, str]] = []
@@ -576,7 +576,7 @@ async def test_a_choice_counts_under_every_name_of_an_event(ingestion: Ingestion
     assert [(row.user_id, row.session_id) for row in await ingestion.rows()] == [(None, None), (None, None), (None, "s2")]
 
 
-async def test_global_privacy_control_is_kept_and_told(ingestion: Ingestion) -> None:
+async def test_global_privacy_control_is_stored_and_published(ingestion: Ingestion) -> None:
     await ingestion.track_all([event(id="asked", global_privacy_control=True), event(id="not")])
     await ingestion.drain()
     assert {row.id: row.event_data.get("global_privacy_control") for row in await ingestion.rows()} == {"asked": True, "not": None}
@@ -720,7 +720,7 @@ async def test_a_batch_has_a_verdict_for_each_element_by_its_position(ingestion:
         "text",
         event(id="never", timestamp="yesterday"),
         event(id="port", ip_address="203.0.113.9:51234"),
-        event(id="where", ip_address="behind a proxy"),
+        event(id="where", ip_address="at a proxy"),
         [],
         event(id="last", eventtype="x"),
     ]
@@ -838,7 +838,7 @@ async def test_a_release_that_reduces_events_in_another_way_still_knows_them(ing
 CARRIERS: list[tuple[Event, Event]] = [
     ({}, {"user_id": "7"}),
     ({"ip_address": "203.0.113.7"}, {"ip_address": "198.51.100.7", "user_agent": IPHONE}),
-    ({"utm_parameters": {"source": "news"}}, {"utm_parameters": {"source": "ads"}, "global_privacy_control": True}),
+    ({"utm_parameters": {"source": "newsletter"}}, {"utm_parameters": {"source": "ads"}, "global_privacy_control": True}),
     ({"user_id": "7"}, {"user_id": "8"}),
     ({"context": {}}, {"context": {"user_id": "7", "ip_address": "203.0.113.7", "user_agent": IPHONE}}),
     ({"context": {"user_id": "7"}}, {"context": {"utm_parameters": {"source": "x"}}}),
@@ -870,7 +870,7 @@ async def test_an_event_is_the_same_whichever_sender_repeats_it(ingestion: Inges
     assert row.event_data.get("global_privacy_control") == known.get("global_privacy_control")
 
 
-async def test_a_repetition_that_knows_who_it_was_is_told_to_the_topic(ingestion: Ingestion) -> None:
+async def test_a_repetition_that_knows_who_it_was_is_published_again(ingestion: Ingestion) -> None:
     sent = event(context={"ip_address": "203.0.113.7"})
     await ingestion.track(sent)
     await ingestion.drain()
@@ -950,6 +950,6 @@ async def test_no_text_of_an_event_has_an_address_in_it_and_the_id_of_its_visito
     assert "lovelace" not in kept
     assert "browser-of-ada" not in kept
     assert row.event_data["metadata"]["visitor_id"].startswith("v-")
-    [told_] = await ingestion.published()
-    assert "lovelace" not in str(told_)
+    [published_event] = await ingestion.published()
+    assert "lovelace" not in str(published_event)
     assert (await ingestion.accounting()).total.duplicate == 1

@@ -334,7 +334,7 @@ async def test_a_conversion_of_a_guest_belongs_to_the_address(journeys: Journeys
     assert (row["value"], row["currency"]) == (Decimal(1), "JPY")
 
 
-async def test_what_is_told_twice_is_recorded_once(journeys: Journeys) -> None:
+async def test_what_is_reported_twice_is_recorded_once(journeys: Journeys) -> None:
     for call, fields in (
         (journeys.touch, touchpoint(value=3, metadata={"b": 1, "a": [2]})),
         (journeys.convert, conversion(email="a@b.example")),
@@ -836,10 +836,10 @@ async def test_what_is_repeated_after_the_login_is_a_duplicate_that_adds_the_use
     table = models.touchpoints if kind == "touch" else models.conversions
     first = {**record(), "user_id": "", "session_id": "s1", "source": ""}
     assert not (await track(first)).duplicate
-    assert (await track({**first, "user_id": "42", "source": "news"})).duplicate
+    assert (await track({**first, "user_id": "42", "source": "newsletter"})).duplicate
     assert (await track({**first, "user_id": "43", "source": "ads"})).duplicate
     [row] = await journeys.rows(table)
-    assert (row["user_id"], row["subject"], row["source"]) == ("42", "wordpress:42", "news")
+    assert (row["user_id"], row["subject"], row["source"]) == ("42", "wordpress:42", "newsletter")
     changes = [change.touchpoint if kind == "touch" else change.conversion for change in await journeys.published()]
     assert [change.user_id for change in changes] == ["", "42"]
 

@@ -72,7 +72,7 @@ FIXED: dict[str, Any] = {
     "user_type": "lead",
     "origin": "client",
     "position": 1,
-    "utm_attribution": {"source": "news"},
+    "utm_attribution": {"source": "newsletter"},
 }
 
 

@@ -1,7 +1,7 @@
 """A log in memory that keeps the promises of `kit.log.streams.StreamLog`, and breaks where a real one can break.
 
 `MemoryRedis` is the server and `MemoryLog` a process's client of it. A client stops at every call, before its effect and, where it has
-one, after it (`pause`): there a scheduler may leave it standing, end its process, or raise what a broken connection raises.
+one, after it (`pause`): there a scheduler may suspend it, end its process, or raise what a broken connection raises.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Pause = Callable[[str], Awaitable[None]]
 
 @dataclass(slots=True)
 class Stream:
-    """One partition. `kept` tells a test which entries it ever held, also where they were trimmed since."""
+    """One partition. `kept` shows a test which entries it ever held, also where they were trimmed since."""
 
     head: Offset = START
     entries: list[Entry] = field(default_factory=list[Entry])

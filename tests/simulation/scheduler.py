@@ -91,7 +91,7 @@ class Scheduler:
             actor.task.result()
 
     def ready(self) -> list[Actor]:
-        """Those that are not left standing."""
+        """Those that are not suspended."""
         return [actor for actor in self.actors if actor.gate is not None and actor.asleep_until <= self.steps]
 
     def note(self, text: str) -> None:

@@ -33,7 +33,7 @@ _SEED: Final = os.environ.get("PMP_SIM_SEED")
 _CHUNK: Final = 25
 
 PROCESSES: Final = Faults()
-"""Processes are killed and left standing, calls break, and the log refuses and starts again: nothing may be lost."""
+"""Processes are killed and suspended, calls break, and the log refuses and starts again: nothing may be lost."""
 LOG: Final = replace(PROCESSES, restore_log=8)
 """Redis comes back with an earlier state, or empty: what is lost is known exactly."""
 DATABASE: Final = replace(PROCESSES, restore_database=8)

@@ -129,7 +129,7 @@ async def test_what_was_not_confirmed_and_is_stored_hides_no_loss_of_others(inta
     assert intake.named() == ["a", "b", "c"]
 
 
-async def test_a_database_that_is_away_stops_no_append_and_is_told_later(intake: Intake) -> None:
+async def test_a_database_that_is_away_stops_no_append_and_is_written_later(intake: Intake) -> None:
     async with intake.database.sessions.begin() as session:
         await session.execute(text("ALTER TABLE log_counters RENAME TO away"))
     for name in ("a", "b"):

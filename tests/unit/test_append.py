@@ -222,7 +222,7 @@ async def test_a_redis_without_memory_is_a_full_log(appender: Make) -> None:
     assert await payloads(log) == []
 
 
-async def test_without_redis_the_caller_is_told_to_try_again(tmp_path: Path, appender: Make) -> None:
+async def test_without_redis_the_caller_is_asked_to_try_again(tmp_path: Path, appender: Make) -> None:
     server = PrivateRedis(tmp_path)
     server.start()
     try:
@@ -281,7 +281,7 @@ async def test_a_request_of_which_one_partition_failed_failed(appender: Make) ->
         await both
 
 
-async def test_callers_that_wait_at_the_end_are_told(log: RedisLog, appender: Make) -> None:
+async def test_callers_that_wait_at_the_end_get_an_error(log: RedisLog, appender: Make) -> None:
     intake = appender(log, linger=30)
     async with running(intake):
         call = asyncio.create_task(intake.append([("user", record("late"))]))

@@ -85,7 +85,7 @@ async def test_what_is_trimmed_stays_in_the_books(ingestion_database: Database, 
     assert await account(ingestion_database, log) == Account(received=2, stored=2)
 
 
-async def test_a_wiped_log_leaves_its_last_counts_behind_and_begins_anew(ingestion_database: Database) -> None:
+async def test_a_wiped_log_leaves_its_last_counts_and_begins_anew(ingestion_database: Database) -> None:
     log = memory_log()
     await append(log, "a", "b")
     working = consumer(ingestion_database, log)
@@ -137,7 +137,7 @@ async def test_counters_are_copied_when_they_changed_or_their_writer_did(ingesti
     assert await copies(ingestion_database) == {("two", "received"): 5}
 
 
-async def test_floors_tell_the_position(ingestion_database: Database, log: RedisLog) -> None:
+async def test_floors_are_the_offsets(ingestion_database: Database, log: RedisLog) -> None:
     await append(log, "a")
     await consumer(ingestion_database, log).step(0)
     assert await offsets.floors(ingestion_database.sessions, TOPIC) == {(TOPIC, 0): await log.head(TOPIC, 0)}

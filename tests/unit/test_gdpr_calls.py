@@ -33,7 +33,7 @@ def calls(url: str, secret: str = SECRET) -> Calls:
     return Calls(settings(site_erasure_calls={"crm": url}, site_erasure_secret=secret))
 
 
-async def test_a_system_is_told_by_a_signed_call_under_the_same_id_each_time(receiver: Receiver) -> None:
+async def test_a_system_gets_a_signed_call_under_the_same_id_each_time(receiver: Receiver) -> None:
     for _ in range(2):
         await calls(receiver.url).erase("crm", "r1", ADA)
     assert receiver.ids == ["r1-crm"] * 2
@@ -72,7 +72,7 @@ async def test_a_system_that_is_down_or_was_taken_out_of_the_settings_is_named(r
 
 
 @pytest.mark.parametrize("url", ["https://shop.example/forget", "http://wordpress/forget", "http://10.0.0.7/forget", "http://[::1]:8080/"])
-def test_what_is_told_is_read_by_nobody_on_the_way(url: str) -> None:
+def test_what_is_sent_is_read_by_nobody_on_the_way(url: str) -> None:
     assert settings(site_erasure_calls={"crm": url}, site_erasure_secret=SECRET)
 
 

@@ -66,7 +66,7 @@ def test_the_referrer_states_where_a_session_came_from(referrer: str, expected: 
 
 
 def test_campaign_parameters_win_over_the_referrer() -> None:
-    assert came("https://www.google.com/", source="news", medium="email") == Traffic(pb.CHANNEL_CAMPAIGN, "news", "email")
+    assert came("https://www.google.com/", source="newsletter", medium="email") == Traffic(pb.CHANNEL_CAMPAIGN, "newsletter", "email")
     assert came(page=f"{PAGE}?utm_source=ads&utm_campaign=may") == Traffic(pb.CHANNEL_CAMPAIGN, "ads", "", "may")
     assert came("https://www.google.com/", page=f"{PAGE}?gclid=1") == Traffic(pb.CHANNEL_CAMPAIGN, "google", "cpc")
 
@@ -114,8 +114,8 @@ def test_what_a_campaign_leaves_out_is_filled_in(referrer: str, query: str, expe
         ("utm_source=www.linkedin.com&utm_medium=social", ("linkedin", "social", "")),
         ("utm_source=fb&utm_medium=paid", ("facebook", "paid", "")),
         ("utm_source=Partner.Example&utm_medium=referral", ("partner.example", "referral", "")),
-        ("utm_source=news&amp;utm_medium=email&amp;utm_campaign=May", ("news", "email", "May")),
-        ("UTM_SOURCE=news&Utm_Medium=email", ("news", "email", "")),
+        ("utm_source=newsletter&amp;utm_medium=email&amp;utm_campaign=May", ("newsletter", "email", "May")),
+        ("UTM_SOURCE=newsletter&Utm_Medium=email", ("newsletter", "email", "")),
         ("utm_source={{site_source_name}}&utm_campaign=spring&fbclid=x", ("facebook", "social", "spring")),
         ("utm_campaign={campaignid}&utm_source=google&utm_medium=cpc", ("google", "cpc", "")),
         ("utm_source=%%SOURCE%%&utm_campaign=spring", ("", "", "spring")),
@@ -156,7 +156,7 @@ def test_a_parameter_that_says_nothing_is_no_campaign(query: str) -> None:
         ("", "", "", False),
     ],
 )
-def test_the_user_agent_tells_device_system_and_bots(agent: str, device: str, os: str, bot: bool) -> None:
+def test_the_user_agent_gives_device_system_and_bots(agent: str, device: str, os: str, bot: bool) -> None:
     found = enriched({"user_agent": agent})
     assert (found.device, found.os, found.is_bot) == (device, os, bot)
 

@@ -72,7 +72,7 @@ def test_a_funnel_is_what_its_definition_says(steps: list[str], actions: list[Ac
     assert [(step.people, step.median_time) for step in counted(steps, actions, window)] == defined(steps, actions, window)
 
 
-def test_what_is_told_in_portions_is_counted_as_one() -> None:
+def test_what_is_added_in_portions_is_counted_as_one() -> None:
     actions: list[Action] = [("p", "a", at(0)), ("q", "a", at(1)), ("p", "b", at(2)), ("q", "b", at(9))]
     funnel = Funnel(["a", "b"])
     for action in actions:
@@ -80,7 +80,7 @@ def test_what_is_told_in_portions_is_counted_as_one() -> None:
     assert funnel.count() == counted(["a", "b"], actions)
 
 
-def test_a_step_tells_who_left_and_how_long_the_others_took() -> None:
+def test_a_step_says_who_left_and_how_long_the_others_took() -> None:
     actions: list[Action] = [(person, "a", at(0)) for person in "pqrs"]
     actions += [("p", "b", at(1)), ("q", "b", at(2)), ("r", "b", at(30)), ("r", "c", at(31))]
     assert counted(["a", "b", "c", "d"], actions) == [

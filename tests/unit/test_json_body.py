@@ -64,7 +64,7 @@ EVENT: dict[str, Any] = {
     "timestamp": "2026-11-28T10:00:00.123456+05:45",
     "event_type": "page_view",
     "user_id": None,
-    "utm_parameters": {"source": "news"},
+    "utm_parameters": {"source": "newsletter"},
     "metadata": {"a": [1, "x", None, {"b": [True, 2.5]}], "empty": {}, "none": []},
     "global_privacy_control": True,
 }
@@ -134,7 +134,7 @@ def test_no_time_at_all_refuses_the_event_that_needs_it(written: Any) -> None:
 @pytest.mark.parametrize(
     ("written", "means"), [(12345, "12345"), (1234567, "1234567"), (2.0, "2"), (2**63, str(2**63)), (1e6, "1000000"), ("007", "007")]
 )
-def test_an_id_told_as_a_number_is_its_digits(written: Any, means: str) -> None:
+def test_an_id_written_as_a_number_is_its_digits(written: Any, means: str) -> None:
     event, notes = read({"id": written, "user_id": written, "utm_parameters": {"campaign": written}})
     assert (event.id, event.user_id, event.utm_parameters.campaign) == (means, means, means)
     assert notes == Notes()

@@ -53,7 +53,7 @@ def test_a_digest_depends_on_data_purpose_and_key(hasher: KeyedHasher) -> None:
     assert digest != KeyedHasher(bytes(32)).digest(b"data", purpose="content")
 
 
-def test_purposes_of_any_length_are_told_apart(hasher: KeyedHasher) -> None:
+def test_purposes_of_any_length_are_distinguished(hasher: KeyedHasher) -> None:
     assert hasher.digest(b"data", purpose="visitor " * 9 + "1") != hasher.digest(b"data", purpose="visitor " * 9 + "2")
 
 

@@ -109,7 +109,7 @@ def scoped(scope: str, *more: tuple[str, str]) -> Metadata:
 
 
 @contextmanager
-def telling(**receivers: Any) -> Generator[None]:
+def reporting(**receivers: Any) -> Generator[None]:
     settings = Settings(
         mesh_token=SecretStr(TOKEN),
         vault_key=SecretStr(""),
@@ -125,7 +125,7 @@ def telling(**receivers: Any) -> Generator[None]:
 async def channel_to(
     add: Callable[[grpc.aio.Server], object], *, most_calls: int = 1024, **receivers: Any
 ) -> AsyncGenerator[grpc.aio.Channel]:
-    with telling(**receivers):
+    with reporting(**receivers):
         boundary = Boundary(TOKEN, most_calls=most_calls)
         server = grpc.aio.server(interceptors=[boundary], options=[("grpc.max_receive_message_length", 8_000_000)])
         add(server)
@@ -335,7 +335,9 @@ LEAKS: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
-async def test_an_unknown_error_is_logged_with_its_frames_and_told_to_nobody(error: Exception, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_an_unknown_error_is_logged_with_its_frames_and_shown_to_no_caller(
+    error: Exception, capfd: pytest.CaptureFixture[str]
+) -> None:
     try:
         raise RuntimeError(PERSONAL)  # noqa: TRY301
     except RuntimeError as cause:
@@ -391,7 +393,7 @@ async def test_a_servicer_that_aborts_has_its_way(capfd: pytest.CaptureFixture[s
     assert [line["status"] for line in await calls(capfd)] == ["FAILED_PRECONDITION"]
 
 
-async def test_a_status_that_a_servicer_sets_is_the_one_that_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_status_that_a_servicer_sets_is_the_one_that_is_returned(capfd: pytest.CaptureFixture[str]) -> None:
     async def set_code(context: Context) -> None:
         context.set_code(grpc.StatusCode.OUT_OF_RANGE)
 
@@ -424,7 +426,7 @@ async def test_a_call_its_caller_gives_up_is_cancelled(method: str, capfd: pytes
     assert [(line["method"], line["status"]) for line in await calls(capfd)] == [(f"{SERVICE}/{method}", "CANCELLED")]
 
 
-async def test_a_call_past_its_deadline_is_told_so(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_call_past_its_deadline_gets_that_status(capfd: pytest.CaptureFixture[str]) -> None:
     async def wait(_context: Context) -> None:
         await asyncio.sleep(60)
 
@@ -589,7 +591,7 @@ async def test_a_call_is_one_line_with_its_facts_and_nothing_personal(capfd: pyt
     assert not [personal for personal in (PERSONAL, "user-4711", "192.0.2.7", TOKEN) if personal in output]
 
 
-async def test_a_faults_line_comes_behind_those_of_the_calls_before_it(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_faults_line_comes_after_those_of_the_calls_before_it(capfd: pytest.CaptureFixture[str]) -> None:
     turns = iter(range(2))
 
     async def act(_context: Context) -> None:

@@ -39,7 +39,7 @@ SERVICE = "pmp.ingestion.v1.IngestionService"
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 ENVIRONMENT = {
     "PMP_MESH_TOKEN": "hunter-mesh",
-    "PMP_VAULT_KEY": "hunter-vault",
+    "PMP_VAULT_KEY": "hunter-hash",
     "PMP_KEY_ENCRYPTION_KEYS": "hunter-keys",
     "PMP_DATABASE_URL": "sqlite+aiosqlite:///hunter-database",
     "PMP_REDIS_URL": "redis://hunter-redis",

@@ -119,7 +119,7 @@ async def test_positions_ascend_also_within_a_millisecond(any_log: StreamLog) ->
     assert offsets == sorted(set(offsets))
 
 
-async def test_reading_goes_on_behind_a_position_and_stops_at_the_limit(any_log: StreamLog) -> None:
+async def test_reading_goes_on_after_an_offset_and_stops_at_the_limit(any_log: StreamLog) -> None:
     offsets = await appended(any_log, b"a", b"b", b"c", b"d")
     found = await any_log.read(TOPIC, 0, offsets[0], limit=2, block_ms=0)
     assert [entry.pack for entry in found] == [b"b", b"c"]
@@ -159,7 +159,7 @@ async def test_each_writer_has_its_counters_and_says_itself_how_far_they_are(any
     assert found.counts == {("received", 7): 8}
 
 
-async def test_an_append_takes_place_once_and_only_behind_the_one_it_follows(any_log: StreamLog) -> None:
+async def test_an_append_takes_place_once_and_only_after_the_one_it_follows(any_log: StreamLog) -> None:
     await any_log.append(TOPIC, [turn(0, 1, 1)])
     for late in (turn(0, 1, 1), turn(0, 2, 1), turn(2, 3, 3)):
         [verdict] = await any_log.append(TOPIC, [late])
@@ -239,7 +239,7 @@ async def test_positions_of_many_digits_compare_as_numbers(any_log: StreamLog) -
     assert await any_log.head(TOPIC, 0) == Offset(1000, 12)
 
 
-async def test_the_backlog_counts_what_lies_behind_a_position_by_hour(any_log: StreamLog) -> None:
+async def test_the_backlog_counts_what_follows_an_offset_by_hour(any_log: StreamLog) -> None:
     await any_log.append(TOPIC, [group(0, [(b"a", 2)], 7, {"received": 2})])
     done = await any_log.head(TOPIC, 0)
     await any_log.append(TOPIC, [group(0, [(b"b", 3), (b"c", 1)], 7, {"received": 4})])

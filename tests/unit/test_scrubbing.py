@@ -92,7 +92,7 @@ def test_an_address_is_gone_from_every_part_of_a_url_and_from_the_campaign(encod
     "url",
     [
         "https://shop.example/",
-        "https://shop.example/courses/pmp?utm_source=news&utm_medium=email&page=1#top",
+        "https://shop.example/courses/pmp?utm_source=newsletter&utm_medium=email&page=1#top",
         "https://shop.example/?lang=a+b&sort=&order=17",
         "https://shop.example/?UTM_Source=LinkedIn&gclid=EAIaIQobChMI8-_x&product_id[]=7&ScCid=x",
         "https://shop.example/?utm_source=a&amp;utm_medium=b;p=3",

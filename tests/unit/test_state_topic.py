@@ -32,7 +32,7 @@ PARTITIONS = 2
 HISTORY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
 
 
-def alias(name: str, user: str, seconds: int) -> tuple[str, IdentityChanged]:
+def link(name: str, user: str, seconds: int) -> tuple[str, IdentityChanged]:
     """The newest link of a name, and its key."""
     subject = f"session:{name}"
     return subject, IdentityChanged(alias=AliasChanged(subject=subject, user_id=user, linked_at=Timestamp(seconds=seconds)))
@@ -52,12 +52,12 @@ class Reader:
 
     async def __call__(self, _session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            link = IdentityChanged.FromString(delivery.record.payload).alias
-            self.known[link.subject] = link.user_id
+            changed = IdentityChanged.FromString(delivery.record.payload).alias
+            self.known[changed.subject] = changed.user_id
             self.messages += 1
 
 
-class ServiceRuntime(IdentityServiceServicer):
+class HistoryServicer(IdentityServiceServicer):
     """Streams the topic's history as a service does."""
 
     def __init__(self, sessions: Sessions, topic: StateTopic) -> None:
@@ -77,7 +77,7 @@ class ServiceRuntime(IdentityServiceServicer):
 async def serving(settings: Settings, sessions: Sessions, topic: StateTopic) -> AsyncGenerator[str]:
     """Address of a publisher."""
     server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
-    publisher = ServiceRuntime(sessions, topic)  # pyright: ignore[reportAbstractUsage]  (it streams its history, and no more)
+    publisher = HistoryServicer(sessions, topic)  # pyright: ignore[reportAbstractUsage]  (it streams its history, and no more)
     add_IdentityServiceServicer_to_server(publisher, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -94,8 +94,8 @@ async def publish(database: Database, log: RedisLog) -> None:
 
 async def test_the_history_is_the_newest_message_of_each_key(ingestion_database: Database) -> None:
     topic = StateTopic("identity", 1)
-    await commit(ingestion_database.sessions, topic, alias("a", "u1", 1), alias("b", "u1", 1), alias("a", "u2", 2))
-    await commit(ingestion_database.sessions, topic, alias("c", "u1", 3), alias("b", "u3", 3))
+    await commit(ingestion_database.sessions, topic, link("a", "u1", 1), link("b", "u1", 1), link("a", "u2", 2))
+    await commit(ingestion_database.sessions, topic, link("c", "u1", 3), link("b", "u3", 3))
     found = [
         (offset, [IdentityChanged.FromString(payload).alias.user_id for payload in payloads])
         async for offset, payloads in topic.history(ingestion_database.sessions, 0, 0)
@@ -108,7 +108,7 @@ async def test_the_history_is_the_newest_message_of_each_key(ingestion_database:
 async def test_a_long_history_is_read_page_by_page(ingestion_database: Database) -> None:
     topic = StateTopic("identity", 1)
     for start in range(0, 1200, 300):
-        await commit(ingestion_database.sessions, topic, *(alias(f"{number}", "u", number) for number in range(start, start + 300)))
+        await commit(ingestion_database.sessions, topic, *(link(f"{number}", "u", number) for number in range(start, start + 300)))
     pages = [len(payloads) async for _, payloads in topic.history(ingestion_database.sessions, 0, 0)]
     assert pages == [128, 128, 44] * 4
 
@@ -119,7 +119,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
     truth: dict[str, str] = {}
     for number in range(60):
         name, user = f"s{number % 23}", f"u{number}"
-        await commit(sessions, topic, alias(name, user, number))
+        await commit(sessions, topic, link(name, user, number))
         truth[f"session:{name}"] = user
     await publish(ingestion_database, log)
     for partition in range(PARTITIONS):
@@ -139,7 +139,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
 async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Database, log: RedisLog) -> None:
     sessions, topic = ingestion_database.sessions, StateTopic("identity", 1)
     for number in range(5):
-        await commit(sessions, topic, alias(f"s{number}", "u", number))
+        await commit(sessions, topic, link(f"s{number}", "u", number))
     await publish(ingestion_database, log)
     await log.trim("identity", 0, Offset(4, 0))
     consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", "token", HISTORY))

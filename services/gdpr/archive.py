@@ -36,7 +36,7 @@ _ABOUT: Final = {
     "money": "Exact decimal amounts in the currency beside them; base_ amounts are in the shop's own currency.",
     "complete": "The last word of a whole archive: one that ends without it broke off, and can be fetched again.",
 }
-NO_LINK: Final = "token: this link leads to no archive: it was used, it has expired, or somebody else asked for it"
+NO_LINK: Final = "token: this link leads to no archive: it was used, it has expired, or another caller requested it"
 _LOST: Final = "id: this fetch took too long, and the archive is being fetched anew"
 _PORTION_BYTES: Final = 65_536
 _SWEEP_SECONDS: Final = 60.0

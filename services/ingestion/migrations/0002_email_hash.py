@@ -1,4 +1,4 @@
-"""Events are found by their e-mail address, for whoever asks what is held of it."""
+"""Events are found by their e-mail address, for requests about personal data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Touchpoints, conversions, visits and orders."""
+"""Touchpoints, conversions, sessions and orders."""
 
 from __future__ import annotations
 

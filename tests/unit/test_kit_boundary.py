@@ -335,9 +335,7 @@ LEAKS: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
-async def test_an_unknown_error_is_logged_with_its_frames_and_never_returned(
-    error: Exception, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_unknown_error_is_logged_with_its_frames_and_never_returned(error: Exception, capfd: pytest.CaptureFixture[str]) -> None:
     try:
         raise RuntimeError(PERSONAL)  # noqa: TRY301
     except RuntimeError as cause:

@@ -1,1 +1,1 @@
-"""What the mesh knows of persons: who is who, what they allow, who was erased, what is held of them, and their keys."""
+"""Personal data: identifiers and persons, consent, suppression, personal tables, and the keys of persons."""

@@ -27,7 +27,7 @@ _WEAK: Final = ("session:", "anonymous:", "visitor:")
 
 _metadata = MetaData()
 
-aliases = Table(
+person_links = Table(
     "person_aliases",
     _metadata,
     Column("subject", Id(280), primary_key=True),
@@ -87,7 +87,7 @@ class Persons:
         await upsert(self._session, users, [{"user_id": user, "merged_into": into} for user, into in sorted(newest.merges.items())])
         identifiers = {identifier for identifier, _ in newest.links} | {f"user:{user}" for user in newest.users | moved}
         if moved:
-            identifiers |= set(await self._session.scalars(select(aliases.c.subject).where(aliases.c.user_id.in_(sorted(moved)))))
+            identifiers |= set(await self._session.scalars(select(person_links.c.subject).where(person_links.c.user_id.in_(sorted(moved)))))
         for some in chunks(identifiers):
             await upsert(self._session, persons, [{"subject": identifier} for identifier in some])
         await self._write_links(newest.links)
@@ -97,9 +97,11 @@ class Persons:
         in_order = sorted(links.items())
         for (identifier, user), linked_at in in_order:
             if linked_at is None:
-                await self._session.execute(delete(aliases).where(aliases.c.subject == identifier, aliases.c.user_id == user))
+                await self._session.execute(
+                    delete(person_links).where(person_links.c.subject == identifier, person_links.c.user_id == user)
+                )
         linked = [{"subject": each, "user_id": user, "linked_at": at.ToDatetime(UTC)} for (each, user), at in in_order if at is not None]
-        await upsert(self._session, aliases, linked)
+        await upsert(self._session, person_links, linked)
 
     async def _lock_members(self, user_ids: Collection[str]) -> set[str]:
         """Locks users with all that were merged into them. A transaction that merges another meanwhile holds a lock on one of them."""
@@ -117,9 +119,9 @@ class Persons:
         moved: dict[str, tuple[str | None, str | None]] = {}
         for some in chunks(identifiers):
             candidates: dict[str, list[str]] = defaultdict(list)
-            order = (aliases.c.subject, aliases.c.linked_at, aliases.c.user_id)
+            order = (person_links.c.subject, person_links.c.linked_at, person_links.c.user_id)
             rows = await self._session.execute(
-                select(aliases.c.subject, aliases.c.user_id).where(aliases.c.subject.in_(some)).order_by(*order)
+                select(person_links.c.subject, person_links.c.user_id).where(person_links.c.subject.in_(some)).order_by(*order)
             )
             for row in rows:
                 candidates[row.subject].append(row.user_id)
@@ -169,10 +171,10 @@ class _Changes:
         """All users that are named."""
 
     def add(self, change: pb.IdentityChanged) -> None:
-        alias, merge, user = change.alias, change.merge, change.user
+        link, merge, user = change.alias, change.merge, change.user
         if change.HasField("alias"):
-            self.links[alias.subject, alias.user_id] = None if alias.withdrawn else alias.linked_at
-            self.users.add(alias.user_id)
+            self.links[link.subject, link.user_id] = None if link.withdrawn else link.linked_at
+            self.users.add(link.user_id)
         elif change.HasField("merge"):
             self.merges[merge.merged_user_id] = None if merge.undone else merge.user_id
             self.users |= {merge.merged_user_id, merge.user_id}

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.columns import Id, UtcDateTime
 from kit.database.transactions import upsert
 from kit.people.hashing import KeyedHasher
-from kit.people.persons import aliases
+from kit.people.persons import person_links
 
 suppressions = Table("suppressions", MetaData(), Column("digest", Id(32), primary_key=True), Column("erased_at", UtcDateTime))
 """Digests of identifiers, in hex, and when their person was last erased."""
@@ -117,6 +117,8 @@ class Suppressions:
         """Returns when identifiers were linked to a person again, of those that were after their erasure."""
         if not erased:
             return {}
-        query = select(aliases.c.subject, func.min(aliases.c.linked_at).label("since")).where(aliases.c.subject.in_(sorted(erased)))
-        rows = await self._session.execute(query.group_by(aliases.c.subject))
+        query = select(person_links.c.subject, func.min(person_links.c.linked_at).label("since")).where(
+            person_links.c.subject.in_(sorted(erased))
+        )
+        rows = await self._session.execute(query.group_by(person_links.c.subject))
         return {row.subject: row.since for row in rows if row.since > erased[row.subject]}

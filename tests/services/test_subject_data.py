@@ -30,7 +30,7 @@ from kit.log.streams import Delivery, Offset
 from kit.people.hashing import KeyedHasher
 from kit.people.keys.seals import KeyId, Seal
 from kit.people.keys.store import Keys
-from kit.people.persons import aliases, persons, users
+from kit.people.persons import person_links, persons, users
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.personal_tables import IdentifierKind, PersonalTable
 from kit.settings import Settings
@@ -181,7 +181,7 @@ async def _persons(session: AsyncSession) -> None:
     for person in (ADA, BOB):
         user = f"{person.name}-user"
         await session.execute(insert(users), {"user_id": user})
-        await session.execute(insert(aliases), [{"subject": each, "user_id": user, "linked_at": NOON} for each in person.identifiers])
+        await session.execute(insert(person_links), [{"subject": each, "user_id": user, "linked_at": NOON} for each in person.identifiers])
         await session.execute(insert(persons), [{"subject": each, "person_id": user} for each in person.identifiers])
 
 

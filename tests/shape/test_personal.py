@@ -117,7 +117,7 @@ def test_what_leads_to_a_person_is_declared(service: str) -> None:
 
 
 def test_what_the_kits_tables_keep_of_persons_is_declared() -> None:
-    own = [*persons.aliases.metadata.sorted_tables, person_consents, *tables.outbox.metadata.sorted_tables]
+    own = [*persons.person_links.metadata.sorted_tables, person_consents, *tables.outbox.metadata.sorted_tables]
     assert {table.name: found for table in own if (found := _uncovered(table, SHARED))} == {}
 
 

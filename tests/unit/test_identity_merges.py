@@ -34,7 +34,7 @@ from kit.migrate import migrate
 from kit.people.hashing import KeyedHasher
 from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys, open_keys
-from kit.people.persons import Persons, aliases, persons, users
+from kit.people.persons import Persons, person_links, persons, users
 from kit.settings import KEYS_DATABASE, Settings
 from services.identity.commands import Command, IdentifyUser, MergeUsers, RegisterUser, UnmergeUsers
 from services.identity.consumers import FollowPurchases
@@ -113,7 +113,7 @@ class Shop:
 
     async def forget(self) -> None:
         async with self._database.sessions.begin() as session:
-            for table in (*Base.metadata.sorted_tables, aliases, users, persons, topic_state, outbox):
+            for table in (*Base.metadata.sorted_tables, person_links, users, persons, topic_state, outbox):
                 if table is not GraphLockRow.__table__:
                     await session.execute(delete(table))
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
 from kit.people.identifiers import identifier_of
-from kit.people.persons import SHARED, Persons, aliases, persons, users
+from kit.people.persons import SHARED, Persons, person_links, persons, users
 from kit.settings import Settings
 from tests.conftest import newest_database
 
@@ -104,7 +104,7 @@ async def test_the_order_of_changes_does_not_matter(sessions: Sessions) -> None:
     for seed in range(12):
         shuffled = random.Random(seed).sample(CHANGES, len(CHANGES))  # noqa: S311
         async with sessions.begin() as session:
-            for table in (aliases, users, persons):
+            for table in (person_links, users, persons):
                 await session.execute(delete(table))
         for change in shuffled:
             await apply(sessions, change)

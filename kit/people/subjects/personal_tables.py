@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from kit.people.persons import aliases, persons, users
+from kit.people.persons import person_links, persons, users
 from kit.people.privacy import person_consents
 
 
@@ -127,7 +127,7 @@ class PersonalTable:
         return _table(self.entity)
 
 
-_WHO: Final = "who is who, so that visits and orders find their person"
+_WHO: Final = "resolves identifiers, so that sessions and orders find their person"
 LONG: Final = "until the person is erased"
 """The retention period of most tables."""
 SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
@@ -144,7 +144,7 @@ SHARED: Final = (
         any_identifier=True,
     ),
     PersonalTable(
-        aliases,
+        person_links,
         "",
         _WHO,
         LONG,

@@ -28,6 +28,8 @@ from kit.migrate import migrate
 
 AT_ONCE: Final = 16
 """Concurrent calls or inserts."""
+BATCH: Final = 500
+"""Orders or persons in a batch."""
 SERVICES: Final = ("identity", "journeys", "purchases")
 """The services that are measured."""
 STEPS: Final = ("home", "product_view", "add_to_cart", "purchase")
@@ -63,6 +65,10 @@ class Shop:
     """One order per call, through the gateway."""
     register_user: Timed
     """One person per call, through the gateway."""
+    track_purchases: Timed
+    """A batch of orders per call, one call after the other, through the gateway."""
+    register_users: Timed
+    """A batch of persons per call, likewise."""
     cpu_us_per_call: dict[str, float]
     """Processor time of each process per order or registration, in microseconds."""
     touchpoints: int
@@ -88,14 +94,21 @@ async def measure(folder: Path, calls: int, touchpoints: int, progress: Progress
         orders = await _timed(calls, _purchase(mesh, channel), progress)
         people = await _timed(calls, _registration(mesh, channel), progress)
         cpu = {name: (cpu_seconds(process) - before[name]) * 1e6 / (2 * calls) for name, process in processes.items()}
+        many_orders = await _timed(_batches(calls), _purchases(mesh, channel, calls), progress, at_once=1)
+        many_people = await _timed(_batches(calls), _registrations(mesh, channel, calls), progress, at_once=1)
         async with open_database(url.replace("{service}", "journeys")) as database:
             await _fill(database, touchpoints)
         journeys = await _timed(calls, _journey(mesh, channel, touchpoints // _ROWS_A_PERSON), progress)
         seconds = sorted([await _funnel(mesh, channel, touchpoints // _ROWS_A_PERSON) for _ in range(_FUNNELS)])
-        return Shop(bare, orders, people, cpu, touchpoints, journeys, seconds[_FUNNELS // 2])
+        return Shop(bare, orders, people, many_orders, many_people, cpu, touchpoints, journeys, seconds[_FUNNELS // 2])
 
 
-async def _timed(calls: int, call: Callable[[int], Awaitable[object]], progress: Progress) -> Timed:
+def _batches(calls: int) -> int:
+    """The number of batches: about four times as many records as there are single calls."""
+    return -(-4 * calls // BATCH)
+
+
+async def _timed(calls: int, call: Callable[[int], Awaitable[object]], progress: Progress, at_once: int = AT_ONCE) -> Timed:
     """Makes calls number 0, 1, ... and measures their times."""
     todo = iter(range(calls))
     taken: list[float] = []
@@ -108,7 +121,7 @@ async def _timed(calls: int, call: Callable[[int], Awaitable[object]], progress:
             progress(1)
 
     started = time.perf_counter()
-    await asyncio.gather(*(connection() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(connection() for _ in range(at_once)))
     seconds = time.perf_counter() - started
     taken.sort()
     p50, p95, p99 = (taken[min(calls - 1, int(calls * share))] * 1000 for share in (0.5, 0.95, 0.99))
@@ -142,21 +155,59 @@ def _purchase(mesh: Mesh, channel: grpc.aio.Channel) -> Callable[[int], Awaitabl
     send = _sender(mesh, PurchasesServiceStub(channel).TrackPurchase)
 
     async def call(number: int) -> object:
-        purchase = purchases_pb2.Purchase(
-            id=f"bench-{number}", order_id=f"{number}", user_id=f"{number}", amount=199, currency="USD", product_id="course"
-        )
-        purchase.timestamp.FromDatetime(datetime.now(UTC))
-        return await send(purchases_pb2.TrackPurchaseRequest(purchase=purchase))
+        return await send(purchases_pb2.TrackPurchaseRequest(purchase=_order(number)))
 
     return call
+
+
+def _purchases(mesh: Mesh, channel: grpc.aio.Channel, first: int) -> Callable[[int], Awaitable[object]]:
+    send = _sender(mesh, PurchasesServiceStub(channel).TrackPurchases)
+
+    async def call(number: int) -> object:
+        orders = [_order(each) for each in _numbers(first, number)]
+        return _accepted(await send(purchases_pb2.TrackPurchasesRequest(purchases=orders)))
+
+    return call
+
+
+def _registrations(mesh: Mesh, channel: grpc.aio.Channel, first: int) -> Callable[[int], Awaitable[object]]:
+    send = _sender(mesh, IdentityServiceStub(channel).RegisterUsers)
+
+    async def call(number: int) -> object:
+        users = [_person(each) for each in _numbers(first, number)]
+        return _accepted(await send(identity_pb2.RegisterUsersRequest(users=users)))
+
+    return call
+
+
+def _numbers(first: int, batch: int) -> range:
+    """The numbers of the orders or persons of a batch, after those of the single calls."""
+    return range(first + batch * BATCH, first + (batch + 1) * BATCH)
+
+
+def _accepted(answer: Any) -> object:
+    if answer.rejected:
+        raise BenchFailed(f"{answer.rejected} of a batch were rejected")
+    return answer
+
+
+def _order(number: int) -> purchases_pb2.Purchase:
+    purchase = purchases_pb2.Purchase(
+        id=f"bench-{number}", order_id=f"{number}", user_id=f"{number}", amount=199, currency="USD", product_id="course"
+    )
+    purchase.timestamp.FromDatetime(datetime.now(UTC))
+    return purchase
+
+
+def _person(number: int) -> identity_pb2.Registration:
+    return identity_pb2.Registration(wordpress_id=1_000_000 + number, email=f"p{number}@example.org", session_id=f"bench-{number}")
 
 
 def _registration(mesh: Mesh, channel: grpc.aio.Channel) -> Callable[[int], Awaitable[object]]:
     send = _sender(mesh, IdentityServiceStub(channel).RegisterUser)
 
     async def call(number: int) -> object:
-        user = identity_pb2.Registration(wordpress_id=1_000_000 + number, email=f"p{number}@example.org", session_id=f"bench-{number}")
-        return await send(identity_pb2.RegisterUserRequest(user=user))
+        return await send(identity_pb2.RegisterUserRequest(user=_person(number)))
 
     return call
 

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, run_transaction
-from kit.errors import Overloaded
+from kit.errors import MeshError, Overloaded, Unavailable
 from kit.outages import is_outage
 from kit.overload import BUSY, leaves_at
 
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
-_BATCH: Final = 32
+_BATCH: Final = 128
 """The maximum work in one transaction: more gains little, and makes callers wait for others."""
 
 
@@ -36,7 +36,7 @@ class _Request(Generic[_Work, _Result]):
 class GroupCommit(Generic[_Work, _Result]):
     """Does concurrent work in one transaction, since a transaction costs more than most of the work in it.
 
-    If a batch fails, each piece of work is retried in its own transaction, so that no caller sees the error of another.
+    If a batch fails, its halves are retried, down to a single piece of work, so that no caller sees the error of another.
 
     Args:
         do: does a batch of work in the given transaction; returns the results, in order.
@@ -64,11 +64,29 @@ class GroupCommit(Generic[_Work, _Result]):
             Overloaded: it could not have been done before the caller's deadline, and was not started.
             Exception: the work's own error, or an outage.
         """
+        return await self._enqueue(work)
+
+    async def each(self, works: Sequence[_Work]) -> Sequence[_Result | MeshError]:
+        """Does several pieces of work, each as in a call of its own. One that is refused does not affect the others.
+
+        Returns:
+            The result of each, or its refusal.
+
+        Raises:
+            Exception: an outage, or an error that is no refusal, of any of them. The others may have been done.
+        """
+        results = await asyncio.gather(*map(self._enqueue, works), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and (not isinstance(result, MeshError) or isinstance(result, Overloaded | Unavailable)):
+                raise result
+        return cast("list[_Result | MeshError]", results)
+
+    def _enqueue(self, work: _Work) -> asyncio.Future[_Result]:
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(work, result, copy_context(), leaves_at()))
         if self._doing is None:
             self._doing = asyncio.create_task(self._run())
-        return await result
+        return result
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -110,8 +128,9 @@ class GroupCommit(Generic[_Work, _Result]):
             done = await run_transaction(self._sessions, lambda session: self._do(session, works))
         except Exception as error:  # noqa: BLE001 (every failure is reported to the callers)
             if len(batch) > 1 and not is_outage(error):
-                for request in batch:
-                    await self._settle([request])
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
                 return
             for request in batch:
                 if not request.result.done():

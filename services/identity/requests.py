@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from pmp.identity.v1 import identity_pb2 as pb
 
 from kit.errors import Violation
 from kit.people.identifiers import identifier_of
+from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
 from kit.rules import ANY_AGE, Period, check, wrong_struct, wrong_time
 from services.identity.commands import IdentifyUser, RegisterUser, UpdateUser
@@ -21,11 +22,30 @@ from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
 from services.identity.profiles import Address, Profile, Registration, Subscription
 
 
-class _Sealed(NamedTuple):
-    """Personal values, sealed."""
+class _Personal(NamedTuple):
+    """The personal values of one request, to be sealed: an address under its own key, names under that of their person."""
 
-    address: Address | None
-    names: Mapping[str, bytes | None]
+    at: datetime
+    """When they were stated."""
+    email: str
+    """Empty for none."""
+    email_hash: bytes
+    names: Mapping[str, str]
+    """`first_name`, `last_name`."""
+    person: str = ""
+    """The identifier of the person; empty for the person who has the address."""
+    returned_at: datetime | None = None
+    """When the person registered, who may have been erased before; None for an update."""
+
+    @property
+    def own(self) -> str:
+        """The identifier of the address; empty for none."""
+        return identifier_of(email_hash=self.email_hash)
+
+    @property
+    def bearer(self) -> str:
+        """The identifier under whose key names are sealed."""
+        return self.person or self.own
 
 
 class RequestReader:
@@ -39,58 +59,50 @@ class RequestReader:
         self._keys = keys
         self._hasher = keys.hasher
 
-    async def register_user(self, user: pb.Registration) -> RegisterUser:
-        """Returns the command of a registration."""
-        _check_profile(user, "registration_date", "timestamp")
-        at = _at(user.timestamp)
-        names = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
-        registered = _at(user.registration_date) if user.HasField("registration_date") else None
-        account = identifier_of(user_id=str(user.wordpress_id or ""))
-        profile = await self._profile(user, at, account, names, returned_at=min(at, registered or at))
-        campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
-        browser = browser_identifiers(user.session_id, user.anonymous_id)
-        return RegisterUser(Registration(user.wordpress_id, browser, campaign, replace(profile, registration_date=registered)))
+    async def register_users(self, users: Sequence[pb.Registration]) -> list[RegisterUser]:
+        """Returns the commands of registrations, which `check_registration` has checked."""
+        personal = [self._registered(user) for user in users]
+        seals = await self._seals(personal)
+        return [_registration(user, _profile(user, each, seals)) for user, each in zip(users, personal, strict=True)]
 
     async def update_user(self, user_id: str, user: pb.UserUpdate) -> UpdateUser:
         """Returns the command of an update."""
         _check_profile(user, "updated_at", "last_login")
-        identifier, at = identifier_of(user_id=user_id), _at(user.updated_at)
+        identifier = identifier_of(user_id=user_id)
         names = {name: getattr(user, name) for name in ("first_name", "last_name") if user.HasField(name)}
-        profile = await self._profile(user, at, identifier, names)
+        personal = _Personal(_at(user.updated_at), user.email, self._fingerprint(user.email), names, identifier)
+        profile = _profile(user, personal, await self._seals([personal]))
         last_login = _at(user.last_login) if user.HasField("last_login") else None
         return UpdateUser(identifier, replace(profile, last_login=last_login))
 
-    async def _profile(
-        self,
-        user: pb.Registration | pb.UserUpdate,
-        at: datetime,
-        identifier: str,
-        names: Mapping[str, str],
-        *,
-        returned_at: datetime | None = None,
-    ) -> Profile:
-        sealed = await self._seal(identifier, user.email, names, returned_at)
-        preferences, subscriptions = MessageToDict(user.preferences), _subscriptions(user, at)
-        return Profile(at, address=sealed.address, names=sealed.names, preferences=preferences, subscriptions=subscriptions)
+    def _registered(self, user: pb.Registration) -> _Personal:
+        at = _at(user.timestamp)
+        names = {name: getattr(user, name) for name in ("first_name", "last_name") if getattr(user, name)}
+        account = identifier_of(user_id=str(user.wordpress_id or ""))
+        returned_at = min(at, _registration_date(user) or at)
+        return _Personal(at, user.email, self._fingerprint(user.email), names, account, returned_at)
 
-    async def _seal(self, identifier: str, email: str, names: Mapping[str, str], returned_at: datetime | None) -> _Sealed:
-        """Seals an address under its own key, and names under that of their person; None for a value that is empty or was erased.
+    def _fingerprint(self, email: str) -> bytes:
+        return self._hasher.fingerprint(email) if email else b""
 
-        Args:
-            identifier: whose names they are; empty for the person who has the address.
-            email: empty for none.
-            names: `first_name`, `last_name`.
-            returned_at: when the person registered, who may have been erased before; None for an update.
-        """
-        email_hash = self._hasher.fingerprint(email) if email else b""
-        own = identifier_of(email_hash=email_hash)
-        bearer = identifier or own
-        seals = await self._keys.seals(
-            {*([own] if own else ()), *([bearer] if any(names.values()) else ())}, {own: returned_at} if own and returned_at else None
-        )
-        address = Address(email_hash, seals[own].seal(email, context=EMAIL_CONTEXT) or None) if own else None
-        sealed = {name: (value and seals[bearer].seal(value, context=NAME_CONTEXT)) or None for name, value in names.items()}
-        return _Sealed(address, sealed)
+    async def _seals(self, several: Sequence[_Personal]) -> Mapping[str, Seal]:
+        """Returns the keys under which the personal values of requests are sealed."""
+        identifiers = {each.own for each in several} | {each.bearer for each in several if any(each.names.values())}
+        returned: dict[str, datetime] = {}
+        for each in several:
+            if each.own and each.returned_at:
+                returned[each.own] = max(each.returned_at, returned.get(each.own, each.returned_at))
+        return await self._keys.seals(identifiers - {""}, returned)
+
+
+def check_registration(user: pb.Registration) -> pb.Registration:
+    """Checks what a field's rule can't say; returns the registration.
+
+    Raises:
+        InvalidRequest: a time or preferences break their rules.
+    """
+    _check_profile(user, "registration_date", "timestamp")
+    return user
 
 
 def identify_user(request: pb.IdentifyUserRequest) -> IdentifyUser:
@@ -110,6 +122,29 @@ def _check_profile(user: pb.Registration | pb.UserUpdate, *times: str) -> None:
         *(_wrong(name, getattr(user, name)) for name in times),
         *(_wrong(f"email_subscriptions[{index}].changed_at", each.changed_at) for index, each in lists),
         wrong_struct("preferences", user.preferences),
+    )
+
+
+def _registration(user: pb.Registration, profile: Profile) -> RegisterUser:
+    campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
+    browser = browser_identifiers(user.session_id, user.anonymous_id)
+    dated = replace(profile, registration_date=_registration_date(user))
+    return RegisterUser(Registration(user.wordpress_id, browser, campaign, dated))
+
+
+def _registration_date(user: pb.Registration) -> datetime | None:
+    return _at(user.registration_date) if user.HasField("registration_date") else None
+
+
+def _profile(user: pb.Registration | pb.UserUpdate, personal: _Personal, seals: Mapping[str, Seal]) -> Profile:
+    """Returns the profile of a request with its personal values sealed; None for a value that is empty or was erased."""
+    own, names = personal.own, personal.names
+    return Profile(
+        personal.at,
+        address=Address(personal.email_hash, seals[own].seal(personal.email, context=EMAIL_CONTEXT) or None) if own else None,
+        names={name: (value and seals[personal.bearer].seal(value, context=NAME_CONTEXT)) or None for name, value in names.items()},
+        preferences=MessageToDict(user.preferences),
+        subscriptions=_subscriptions(user, personal.at),
     )
 
 

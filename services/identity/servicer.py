@@ -11,6 +11,7 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from kit.boundary.batch import BatchReader
 from kit.boundary.caller import Context, bind_log_fields
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
@@ -23,7 +24,7 @@ from services.identity.commands import Command, Effect, MergeUsers, UnmergeUsers
 from services.identity.links import user_identifier
 from services.identity.messages import person
 from services.identity.repository import Identities
-from services.identity.requests import RequestReader, identify_user
+from services.identity.requests import RequestReader, check_registration, identify_user
 from services.identity.unit_of_work import change_graph
 
 
@@ -45,15 +46,29 @@ class IdentityServicer(IdentityServiceServicer):
         self._hasher = keys.hasher
         self._keys = keys
         self._requests = RequestReader(keys)
+        self._batches = BatchReader(settings, pb.RegisterUsersRequest.DESCRIPTOR, "users", "user")
         # The graph has one writer at a time anyway.
         self._commit: GroupCommit[Command, _Committed] = GroupCommit(sessions, self._apply)
 
     @override
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
-        committed = await self._execute(await self._requests.register_user(request.user))
+        [command] = await self._requests.register_users([check_registration(request.user)])
+        committed = await self._execute(command)
         created = committed.effect is Effect.CREATED
         bind_log_fields(created=created)
         return pb.RegisterUserResponse(success=True, user_id=committed.person_id, created=created)
+
+    @override
+    async def RegisterUsers(self, request: pb.RegisterUsersRequest, context: Context) -> pb.RegisterUsersResponse:
+        batch = self._batches.read(request)
+        commands = await self._requests.register_users(batch.admit(check_registration))
+        try:
+            done = await self._commit.each(commands)
+        finally:
+            self._topic.wake()
+        response = pb.RegisterUsersResponse()
+        batch.answer(response, done, lambda committed: {"user_id": committed.person_id, "created": committed.effect is Effect.CREATED})
+        return response
 
     @override
     async def IdentifyUser(self, request: pb.IdentifyUserRequest, context: Context) -> pb.IdentifyUserResponse:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import time_ns
@@ -18,11 +16,11 @@ from typing_extensions import override
 from uuid6 import uuid7
 
 from kit.boundary.caller import Caller, Context, bind_log_fields, caller, remark
+from kit.boundary.items import NOTHING, ItemsReader
 from kit.boundary.nobody import forget_nobody
 from kit.boundary.validation import broken_still, validate
 from kit.database.transactions import Sessions
 from kit.errors import Forbidden, InvalidRequest, Violation
-from kit.json_body.notes import Notes
 from kit.log import books
 from kit.log.intake.account import Sender
 from kit.log.intake.appender import Appender
@@ -36,18 +34,16 @@ from kit.settings import Settings
 from kit.telemetry.tracing import traceparent
 from services.ingestion import losses, rules
 from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
-from services.ingestion.reading import Reading
+from services.ingestion.reading import EventReader
 from services.ingestion.repository import Events, Receipts
 
 _HISTORY_ROWS = 500
 _NAMED_IDS = 1000
-_NOTHING = Notes()
 _RECEIVED = event_pb2.ReceivedEvent.DESCRIPTOR.full_name
 _TRACK_EVENT = pb.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["TrackEvent"]
 _EVENT_BYTES = _TRACK_EVENT.GetOptions().Extensions[options_pb2.max_request_bytes]
 # An event is measured as it is stored, with a generated id where the client sent none: measuring it as sent would serialise it twice.
 _KEPT_BYTES = _EVENT_BYTES + 64
-_IN_EVENT = re.compile(r"events\[(?P<number>\d+)\]\.(?P<field>.+)")
 
 
 @dataclass(slots=True)
@@ -127,12 +123,13 @@ class IngestionServicer(IngestionServiceServicer):
         self._log = log
         self._appender = appender
         self._keys = keys
-        self._reading = Reading(settings.site_timezone)
+        self._single = EventReader(settings.site_timezone)
+        self._several = ItemsReader(pb.TrackEventsRequest.DESCRIPTOR, "events", settings.site_timezone)
 
     @override
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         may_leave_out = request.HasField("json_body") and not request.strict
-        notes = self._reading.event(request)
+        notes = self._single.read(request)
         event = request.event
         forget_nobody(request)
         broken = validate(event)
@@ -153,28 +150,22 @@ class IngestionServicer(IngestionServiceServicer):
 
     @override
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:
-        may_leave_out = request.HasField("json_body") and not request.strict
-        batch = self._reading.events(request)
-        forget_nobody(request)
-        broken = _by_event(validate(request))
-        for number in broken if may_leave_out else ():
-            notes = batch.notes.setdefault(number, Notes())
-            broken[number] = broken_still(request.events[number], broken[number], notes)
+        items = self._several.read(request)
         admission = await self._admission(with_email=any([event.email for event in request.events]))  # noqa: C419  (faster than one by one)
-        response = pb.TrackEventsResponse(ignored_fields=batch.ignored)
+        response = pb.TrackEventsResponse(ignored_fields=items.ignored)
         results = response.results
         records: list[tuple[str, bytes]] = []
         ids: list[str] = []
         for number, event in enumerate(request.events):
-            notes = batch.notes.get(number, _NOTHING)
-            verdict = admission.verdict(event, notes.broken(broken.get(number, ())))
+            notes = items.notes.get(number, NOTHING)
+            verdict = admission.verdict(event, notes.broken(items.broken.get(number, ())))
             if isinstance(verdict, bytes):
                 records.append((_key(event), verdict))
                 ids.append(event.id)
                 result = results.add(success=True, event_id=event.id)
             else:
                 result = results.add(event_id=verdict.event_id, violations=map(_event_violation, verdict.violations))
-            if notes is not _NOTHING:
+            if notes is not NOTHING:
                 remark(notes, result)
         response.accepted, response.rejected = len(records), len(results) - len(records)
         response.success = not response.rejected
@@ -225,25 +216,6 @@ class IngestionServicer(IngestionServiceServicer):
 def _key(event: event_pb2.Event) -> str:
     """Returns the partition key of an event: a person's events stay in order."""
     return event.user_id or event.session_id or event.id
-
-
-def _by_event(broken: Iterable[Violation]) -> dict[int, list[Violation]]:
-    """Returns the rules that events of a batch break, by the index of the event, with paths within it.
-
-    Raises:
-        InvalidRequest: The batch breaks rules of its own.
-    """
-    of_events: dict[int, list[Violation]] = defaultdict(list)
-    of_batch: list[Violation] = []
-    for violation in broken:
-        path = _IN_EVENT.fullmatch(violation.field)
-        if path is None:
-            of_batch.append(violation)
-        else:
-            of_events[int(path["number"])].append(Violation(path["field"], violation.description))
-    if of_batch:
-        raise InvalidRequest(of_batch)
-    return of_events
 
 
 def _event_violation(violation: Violation) -> pb.EventViolation:

@@ -12,7 +12,7 @@ from services.purchases.claims import Claim, ReportKind, in_order_currency
 from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
 from services.purchases.facts import State, facts_of
 from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
-from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
+from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.order_ids import purchase_id_of, wordpress_order_id
 from services.purchases.reconciliation import reconcile
@@ -147,32 +147,32 @@ class Order:
         for entry, base in zip(ordered, bases, strict=True):
             entry.base_amount = base
 
-    def report_row(self, claim: Claim, note: str, now: datetime) -> ReportRow:
-        """The report as it is stored, with what it changed.
+    def report_fields(self, claim: Claim, note: str, now: datetime) -> Mapping[str, Any]:
+        """The fields of the report's row, with what it changed.
 
         Args:
             claim: its claim.
             note: the reason for a refund, in the shop's own words.
             now: the time of its arrival.
         """
-        return ReportRow(
-            purchase_id=self.row.id,
-            kind=claim.kind.value,
-            reference=claim.reference,
-            status=claim.status and claim.status.value,
-            amount=claim.amount,
-            currency=claim.currency,
-            refunded_total=claim.refunded_total,
-            timestamp=claim.at or now,
-            source=claim.source,
-            reason=claim.reason or note,
-            adds_facts=self.adds_facts,
-            changed=",".join(sorted(self.changed)),
-            received_at=now,
-            reported_at=claim.reported_at,
-            paid_at=claim.paid_at,
-            deleted=claim.deleted,
-        )
+        return {
+            "purchase_id": self.row.id,
+            "kind": claim.kind.value,
+            "reference": claim.reference,
+            "status": claim.status and claim.status.value,
+            "amount": claim.amount,
+            "currency": claim.currency,
+            "refunded_total": claim.refunded_total,
+            "timestamp": claim.at or now,
+            "source": claim.source,
+            "reason": claim.reason or note,
+            "adds_facts": self.adds_facts,
+            "changed": ",".join(sorted(self.changed)),
+            "received_at": now,
+            "reported_at": claim.reported_at,
+            "paid_at": claim.paid_at,
+            "deleted": claim.deleted,
+        }
 
     def _merged_columns(self, details: OrderDetails, *, is_newest: bool) -> dict[str, Any]:
         """The order's columns beside its money. Known values stay; what one report leaves out, another adds."""

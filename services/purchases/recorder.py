@@ -13,14 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.boundary.caller import bind_log_fields
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
-from kit.errors import NotFound
+from kit.errors import MeshError, NotFound
 from kit.log.publish.state_topic import StateTopic
 from kit.people.hashing import KeyedHasher
 from kit.people.suppression import Suppressed, Suppressions
 from kit.settings import Settings
 from services.purchases.claims import Claim
 from services.purchases.erasure import without_erased
-from services.purchases.models import EntryRow
 from services.purchases.money import NOTHING, Rate
 from services.purchases.order_ids import is_purchase_id
 from services.purchases.orders import Order, new_row
@@ -85,29 +84,34 @@ class OrderRecorder:
         )
         return result
 
+    async def record_each(self, reports: Sequence[OrderReport]) -> Sequence[RecordingResult | MeshError]:
+        """Records reports in their order, and returns the result of each, or why it is refused."""
+        try:
+            return await self._commits.each(reports)
+        finally:
+            self._topic.wake()
+
     async def _record_batch(self, session: AsyncSession, reports: Sequence[OrderReport]) -> Sequence[RecordingResult]:
         """Records reports about different orders in one transaction.
 
         Raises:
             _SameOrderError: two of them are about the same order; each of them can be recorded by itself.
         """
-        purchases, rates, now = Purchases(session), Rates(session), datetime.now(UTC)
+        purchases, now = Purchases(session), datetime.now(UTC)
         orders = await self._orders(purchases, reports)
         suppressed = await self._suppressed(session, reports)
-        results: list[RecordingResult] = []
-        for order, reported in zip(orders, reports, strict=True):
-            report, refunded_before = without_erased(reported, order.row.subject, suppressed, self._hasher), order.row.refunded_amount
-            claim = report.claim_about(order.row)
-            if report.details is None and not order.row.is_known:
-                entries = _hold(order, claim, now)
-            else:
-                order.apply(claim, report.details)
-                entries = order.book(claim, await self._rate(rates, order), now)
-            await purchases.add(order, entries, order.report_row(claim, report.note, now), now)
-            results.append(_result(order, order.row.refunded_amount - refunded_before))
+        refunded_before = [order.row.refunded_amount for order in orders]
+        stored = [
+            without_erased(report, order.row.subject, suppressed, self._hasher) for order, report in zip(orders, reports, strict=True)
+        ]
+        claims = [_apply(order, report, now) for order, report in zip(orders, stored, strict=True)]
+        rates = await self._rates(session, orders)
+        for order, report, claim, rate in zip(orders, stored, claims, rates, strict=True):
+            entries = order.book(claim, rate, now) if order.row.is_known else ()
+            await purchases.add(order, entries, order.report_fields(claim, report.note, now), now)
         await purchases.flush()
         await publish_orders(session, self._topic, [order for order in orders if order.changed])
-        return results
+        return [_result(order, order.row.refunded_amount - before) for order, before in zip(orders, refunded_before, strict=True)]
 
     async def _orders(self, purchases: Purchases, reports: Sequence[OrderReport]) -> Sequence[Order]:
         """The orders that reports are about, locked; new ones where there are none yet."""
@@ -126,21 +130,30 @@ class OrderRecorder:
         identifiers = {identifier for report in reports if report.details for identifier in report.details.identifiers}
         return await Suppressions(session).of(self._hasher, identifiers)
 
-    async def _rate(self, rates: Rates, order: Order) -> Rate | None:
-        """The pinned rate of an order; where none is pinned yet, that of the day of the order where the shop is."""
-        row = order.row
-        if not order.needs_rate:
-            return row.rate
-        row.ordered_on = day = row.timestamp.astimezone(self._timezone).date()
-        return await rates.rate(day, row.currency, row.base_currency)
+    async def _rates(self, session: AsyncSession, orders: Sequence[Order]) -> Sequence[Rate | None]:
+        """The pinned rates of orders; where none is pinned yet, those of the day of the order where the shop is."""
+        unpinned = [order.row for order in orders if order.needs_rate]
+        for row in unpinned:
+            row.ordered_on = row.timestamp.astimezone(self._timezone).date()
+        wanted = [(row.rate_day, row.currency, row.base_currency) for row in unpinned]
+        found = dict(zip((row.id for row in unpinned), await Rates(session).rates(wanted), strict=True))
+        return [found.get(order.row.id, order.row.rate) for order in orders]
 
 
-def _hold(order: Order, claim: Claim, now: datetime) -> Sequence[EntryRow]:
-    """Holds a report for an unknown order, which has no ledger."""
-    if order.held_reports >= MAX_HELD_REPORTS:
+def _apply(order: Order, report: OrderReport, now: datetime) -> Claim:
+    """Applies a report to its order, or holds it for an unknown one, which has no ledger. Returns what it claims of this order.
+
+    Raises:
+        NotFound: the report can't be held.
+    """
+    claim = report.claim_about(order.row)
+    if report.details is not None or order.row.is_known:
+        order.apply(claim, report.details)
+    elif order.held_reports >= MAX_HELD_REPORTS:
         raise NotFound(f"{UNKNOWN_PURCHASE}, and {MAX_HELD_REPORTS} notices wait for it")
-    order.hold(claim, now)
-    return ()
+    else:
+        order.hold(claim, now)
+    return claim
 
 
 def _result(order: Order, refund: Decimal) -> RecordingResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from google.protobuf.message import Message
@@ -53,23 +53,33 @@ class OrderReport:
         return replace(claim, status=effective_status(claim.status, self.status_word, method=row.payment_method or ""))
 
 
-def check_purchase(purchase: pb.Purchase, currency: str, allowed: Period) -> None:
+class CheckedPurchase(NamedTuple):
+    """A purchase that keeps all rules."""
+
+    purchase: pb.Purchase
+    claim: Claim
+    """What it claims of its money."""
+
+
+def check_purchase(purchase: pb.Purchase, site_currency: str, allowed: Period) -> CheckedPurchase:
     """Checks what the rules of the contract can't express.
 
     Args:
         purchase: the purchase as reported.
-        currency: its currency.
+        site_currency: the currency of a purchase without one.
         allowed: the period of its times.
 
     Raises:
-        InvalidRequest: a field breaks a rule.
+        InvalidRequest: a field breaks a rule, or the payment status is unknown.
     """
+    currency = purchase.currency.upper() or site_currency
     check(
         *(wrong_time(f"purchase.{name}", getattr(purchase, name), allowed) for name in _TIMES if purchase.HasField(name)),
         wrong_struct("purchase.billing_address", purchase.billing_address),
         wrong_struct("purchase.metadata", purchase.metadata),
         None if is_currency(currency) else Violation("purchase.currency", _NO_CURRENCY),
     )
+    return CheckedPurchase(purchase, purchase_claim(purchase, currency))
 
 
 def purchase_claim(purchase: pb.Purchase, currency: str) -> Claim:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, inspect, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
 from kit.database.transactions import upsert
 from kit.rules import PageKey
@@ -46,6 +47,8 @@ class Purchases:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
+        self._new: dict[Table, list[Mapping[str, Any]]] = defaultdict(list)
+        """Rows to insert. Several hundred objects would cost the database session more than all else about an order."""
 
     async def find(self, site: str, order: str) -> PurchaseRow | None:
         """The order with this purchase id, or else with this number of the shop."""
@@ -72,25 +75,31 @@ class Purchases:
         found = (rows.get(first) or rows.get(second) for first, second in ids)
         return [row and Order(row, claims.get(row.id, ()), lines.get(row.id, ()), entries.get(row.id, ())) for row in found]
 
-    async def add(self, order: Order, entries: Sequence[EntryRow], report: ReportRow, now: datetime) -> None:
-        """Adds a report and what it changed of an order, to be written by the next `flush`."""
-        row = order.row
-        if "lines" in order.changed and row.created_at:
-            await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
+    async def add(self, order: Order, entries: Sequence[EntryRow], report: Mapping[str, Any], now: datetime) -> None:
+        """Adds a report, by its fields, and what it changed of an order, to be written by the next `flush`."""
+        row, is_new = order.row, not order.row.created_at
         row.created_at = row.created_at or now
-        if order.changed or not row.updated_at:
+        if order.changed or is_new:
             row.updated_at = now
         if "lines" in order.changed:
-            self._session.add_all(order.lines)
-        self._session.add_all([row, *entries, report])
+            if not is_new:
+                await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
+            self._insert(LineRow, map(vars, order.lines))
+        self._insert(PurchaseRow, [vars(row)] if is_new else ())
+        self._insert(EntryRow, map(vars, entries))
+        self._insert(ReportRow, [report])
 
     async def flush(self) -> None:
-        """Writes what was added.
+        """Writes what was added: new rows in one statement for each table.
 
         Raises:
             IntegrityError: another transaction created one of the orders meanwhile.
         """
         await self._session.flush()
+        for table, rows in self._new.items():
+            if rows:
+                await self._session.execute(insert(table), rows)
+        self._new.clear()
 
     async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRow]]:
         """The lines of orders."""
@@ -143,6 +152,10 @@ class Purchases:
         """The number of reports about an order."""
         return await self._session.scalar(select(func.count()).where(ReportRow.purchase_id == purchase_id)) or 0
 
+    def _insert(self, entity: type[DeclarativeBase], rows: Iterable[Mapping[str, Any]]) -> None:
+        table, columns = _columns(entity)
+        self._new[table] += [{column: row.get(name) for name, column in columns} for row in rows]
+
     async def _without_claims(self, rows: Sequence[PurchaseRow]) -> Sequence[Order]:
         """Orders that can be priced and published."""
         ids = [row.id for row in rows]
@@ -164,16 +177,13 @@ class Rates:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def rate(self, day: date, currency: str, base: str) -> Rate | None:
-        """The rate of a currency in the base currency on a day; None if there is none of that day or the week before it."""
-        return PAR if currency == base else (await self.rates([(day, currency, base)]))[0]
-
     async def rates(self, wanted: Sequence[tuple[date, str, str]]) -> Sequence[Rate | None]:
-        """The same for several days, currencies and base currencies, in one query."""
-        if not wanted:
-            return []
-        first, last = min(day for day, _, _ in wanted) - OLDEST, max(day for day, _, _ in wanted)
-        codes = {code for _, *pair in wanted for code in pair} - {ANCHOR}
+        """The rates of currencies in a base currency, each on a day; None where there is none of that day or the week before it."""
+        foreign = [(day, *pair) for day, *pair in wanted if len({*pair}) > 1]
+        if not foreign:
+            return [PAR] * len(wanted)
+        first, last = min(day for day, *_ in foreign) - OLDEST, max(day for day, *_ in foreign)
+        codes = {code for _, *pair in foreign for code in pair} - {ANCHOR}
         query = select(RateRow.day, RateRow.currency, RateRow.units).where(
             RateRow.day.between(first, last), RateRow.currency.in_(sorted(codes))
         )
@@ -195,6 +205,14 @@ def list_query(chosen: Filter, after: PageKey[str] | None, limit: int) -> Select
     if after is not None:
         query = query.where(time <= after.at, or_(time < after.at, and_(time == after.at, id_ < after.id)))
     return query.order_by(time.desc(), id_.desc()).limit(limit)
+
+
+@cache
+def _columns(entity: type[DeclarativeBase]) -> tuple[Table, Sequence[tuple[str, str]]]:
+    """The table of an entity, and its attributes with their columns, without a key that the database assigns."""
+    table = cast("Table", entity.__table__)
+    columns = [(each.key, each.columns[0].name) for each in inspect(entity).column_attrs]
+    return table, [(name, column) for name, column in columns if table.columns[column].autoincrement is not True]
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:

@@ -14,6 +14,7 @@ from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceServicer
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
+from kit.boundary.batch import BatchReader
 from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.database.transactions import Sessions
 from kit.errors import NotFound
@@ -28,7 +29,7 @@ from services.purchases.details import read_details, sealing_identifiers
 from services.purchases.messages import recorded_message
 from services.purchases.models import PurchaseRow
 from services.purchases.recorder import UNKNOWN_PURCHASE, OrderRecorder
-from services.purchases.reports import OrderReport, check_purchase, purchase_claim, refund_report, status_report
+from services.purchases.reports import CheckedPurchase, OrderReport, check_purchase, refund_report, status_report
 from services.purchases.repository import Filter, Purchases
 
 _PAGE: Final = 50
@@ -43,18 +44,22 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._topic = topic
         self._keys = keys
         self._recorder = OrderRecorder(settings, sessions, topic, keys.hasher)
+        self._batches = BatchReader(settings, pb.TrackPurchasesRequest.DESCRIPTOR, "purchases", "purchase")
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
-        purchase = request.purchase
-        currency = purchase.currency.upper() or self._settings.site_currency
-        check_purchase(purchase, currency, self._allowed_times())
-        claim = purchase_claim(purchase, currency)
-        email_hash = self._keys.hasher.fingerprint(purchase.email) if purchase.email else b""
-        seals = await self._keys.seals(sealing_identifiers(purchase, email_hash))
-        details = read_details(purchase, currency, email_hash, seals)
-        result = await self._recorder.record(OrderReport(self._site(), purchase.order_id, claim, details=details))
+        [report] = await self._reports([self._checked(request.purchase)])
+        result = await self._recorder.record(report)
         return pb.TrackPurchaseResponse(success=True, purchase_id=result.purchase_id, duplicate=result.is_duplicate)
+
+    @override
+    async def TrackPurchases(self, request: pb.TrackPurchasesRequest, context: Context) -> pb.TrackPurchasesResponse:
+        batch = self._batches.read(request)
+        reports = await self._reports(batch.admit(self._checked))
+        results = await self._recorder.record_each(reports)
+        response = pb.TrackPurchasesResponse()
+        batch.answer(response, results, lambda result: {"purchase_id": result.purchase_id, "duplicate": result.is_duplicate})
+        return response
 
     @override
     async def RefundPurchase(self, request: pb.RefundPurchaseRequest, context: Context) -> pb.RefundPurchaseResponse:
@@ -121,6 +126,20 @@ class PurchasesServicer(PurchasesServiceServicer):
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             changes = [change_pb2.PurchaseChanged.FromString(payload) for payload in payloads]
             yield pb.ListPurchaseChangesResponse(position=position, changes=changes)
+
+    def _checked(self, purchase: pb.Purchase) -> CheckedPurchase:
+        return check_purchase(purchase, self._settings.site_currency, self._allowed_times())
+
+    async def _reports(self, checked: Sequence[CheckedPurchase]) -> list[OrderReport]:
+        """The reports of purchases, with personal values sealed."""
+        hasher, site = self._keys.hasher, self._site()
+        hashes = [hasher.fingerprint(each.purchase.email) if each.purchase.email else b"" for each in checked]
+        pairs = list(zip(checked, hashes, strict=True))
+        seals = await self._keys.seals({owner for each, email in pairs for owner in sealing_identifiers(each.purchase, email)})
+        return [
+            OrderReport(site, each.purchase.order_id, each.claim, details=read_details(each.purchase, each.claim.currency, email, seals))
+            for each, email in pairs
+        ]
 
     def _site(self) -> str:
         """The calling shop, which owns the API key; for calls from inside the mesh, the mesh's own shop."""

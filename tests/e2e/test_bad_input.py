@@ -226,7 +226,7 @@ def test_no_refusal_repeats_what_was_sent(mesh: Mesh, rpc: MethodDescriptor) -> 
         answer = mesh.client.request(call.verb, mesh.url + call.path, headers=headers, content=call.body)
         assert answer.status_code < 500, (call.what, answer.text)
         refusals += answer.status_code >= 400
-        if answer.status_code >= 400 or rpc.name == "TrackEvents":
+        if answer.status_code >= 400 or rpc.name in {"TrackEvents", "TrackPurchases", "RegisterUsers"}:
             assert marked.MARKER.lower() not in f"{answer.text}{answer.headers}".lower(), call.what
     metadata = tuple((name.lower(), value) for name, value in mesh.credentials("admin").items())
     with grpc.insecure_channel(mesh.url.removeprefix("http://")) as channel:

@@ -32,8 +32,8 @@ from tests.servers import until
 WORDPRESS, ORDER = "7311973119731", "1815"
 MARK = re.compile(rb"zq[0-9]{4}ada")
 REPORTING = [
-    *("RegisterUser", "IdentifyUser", "UpdateUser", "MergeUsers", "UnmergeUsers", "UpdateConsent", "TrackEvent", "TrackEvents"),
-    *("TrackPurchase", "RefundPurchase", "UpdatePaymentStatus", "TrackTouchpoint", "TrackConversion"),
+    *("RegisterUser", "RegisterUsers", "IdentifyUser", "UpdateUser", "MergeUsers", "UnmergeUsers", "UpdateConsent", "TrackEvent"),
+    *("TrackEvents", "TrackPurchase", "TrackPurchases", "RefundPurchase", "UpdatePaymentStatus", "TrackTouchpoint", "TrackConversion"),
 ]
 """The rpcs that report something of a person, in an order in which each is accepted."""
 ASKING = {"EraseUserData", "ExportUserData", "DownloadArchive"}

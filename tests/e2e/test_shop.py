@@ -228,6 +228,45 @@ def _value(shop: Shop, user: int | str) -> float:
         return -1.0
 
 
+def test_a_batch_of_orders_has_a_verdict_for_each(mesh: Mesh, shop: Shop) -> None:
+    wordpress_id, _, _ = person()
+    good = order(wordpress_id, f"batch-{wordpress_id}")
+    answer = shop.post("purchases/batch", {"purchases": [{**good, "total": 1}, {**good, "amount": "much"}, good, None], "sender": "import"})
+    assert [verdict["success"] for verdict in answer["results"]] == [True, False, True, False]
+    assert (answer["success"], answer["accepted"], answer["rejected"], answer["ignored_fields"]) == (False, 2, 2, ["sender"])
+    first, bad, again, _ = answer["results"]
+    assert (first["ignored_fields"], first["duplicate"], again["duplicate"]) == (["total"], False, True)
+    assert [violation["field"] for violation in bad["violations"]] == ["amount"]
+    assert shop.get(f"purchases/batch-{wordpress_id}")["purchase"]["purchase_id"] == first["purchase_id"] == again["purchase_id"]
+    for count_ in (0, 501):
+        status, refusal = shop.refused("POST", "purchases/batch", {"purchases": [good] * count_})
+        assert (status, "purchases" in json.dumps(refusal)) == (400, True)
+    assert shop.refused("POST", "purchases/batch", {"purchases": [good]}, scope="track")[0] == 403
+    strict = mesh.client.post(
+        f"{mesh.url}{API}/purchases/batch?strict=true", json={"purchases": [{**good, "total": 1}]}, headers=mesh.credentials("site", "1")
+    )
+    assert strict.json()["rejected"] == 1
+
+
+def test_a_batch_of_registrations_has_a_verdict_for_each(shop: Shop) -> None:
+    wordpress_id, email, session = person()
+    users = [
+        {"wordpress_id": wordpress_id, "email": email, "session_id": session, "age": 36},
+        {"first_name": "Ada"},
+        {"email": email, "session_id": "undefined"},
+    ]
+    answer = shop.post("users/batch", {"users": users})
+    assert [verdict["success"] for verdict in answer["results"]] == [True, False, True]
+    first, bad, again = answer["results"]
+    assert (first["created"], first["ignored_fields"], again["created"]) == (True, ["age"], False)
+    assert first["user_id"] == again["user_id"]
+    assert "wordpress_id or email" in bad["violations"][0]["description"]
+    assert shop.get(f"users/{wordpress_id}")["user"]["email"] == email
+    for count_ in (0, 501):
+        assert shop.refused("POST", "users/batch", {"users": [users[0]] * count_})[0] == 400
+    assert shop.refused("POST", "users/batch", {"users": users}, scope="track")[0] == 403
+
+
 GOLDEN = {
     "identity.RegisterUser": "POST users/register",
     "identity.IdentifyUser": "POST users/identify",
@@ -240,6 +279,8 @@ GOLDEN = {
     "journeys.TrackTouchpoint": "POST journey/touchpoint",
     "journeys.TrackConversion": "POST conversions/track",
     "gdpr.UpdateConsent": "PUT users/42/consent",
+    "identity.RegisterUsers": "POST users/batch",
+    "purchases.TrackPurchases": "POST purchases/batch",
 }
 """Ordered so that each finds the record it refers to."""
 

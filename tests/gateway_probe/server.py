@@ -21,12 +21,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer, add_IngestionServiceServicer_to_server
 
+from kit.boundary.items import ItemsReader
 from kit.errors import InvalidRequest
-from services.ingestion.reading import Reading
+from services.ingestion.reading import EventReader
 
 Context = grpc.aio.ServicerContext[object, object]
 
-READING = Reading(UTC)
+SINGLE = EventReader(UTC)
+SEVERAL = ItemsReader(pb.TrackEventsRequest.DESCRIPTOR, "events", UTC)
 FAILURES = {
     "fail.exhausted": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "fail.internal": grpc.StatusCode.INTERNAL,
@@ -45,7 +47,7 @@ class Probe(IngestionServiceServicer):
         """Ends according to the event's type: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else successfully."""
         metadata = {**_metadata(context), "time-remaining": f"{context.time_remaining()}"}
         try:
-            violations = READING.event(request).violations
+            violations = SINGLE.read(request).violations
         except InvalidRequest as error:
             violations = error.violations
         if violations:
@@ -63,7 +65,7 @@ class Probe(IngestionServiceServicer):
 
     async def TrackEvents(self, request: pb.TrackEventsRequest, context: Context) -> pb.TrackEventsResponse:  # noqa: ARG002
         """Accepts every event."""
-        READING.events(request)
+        SEVERAL.read(request)
         return pb.TrackEventsResponse(success=True, accepted=len(request.events))
 
     async def GetAccounting(self, request: pb.GetAccountingRequest, context: Context) -> pb.GetAccountingResponse:  # noqa: ARG002

@@ -24,6 +24,8 @@ from kit.json_body.notes import Notes
 
 ROOT = Path(__file__).parent.parent.parent
 PAYLOADS = ROOT / "tests" / "payloads"
+LISTS = ("events", "purchases", "users")
+"""The fields of the records of a batch."""
 
 
 def _with_body() -> list[MethodDescriptor]:
@@ -70,9 +72,11 @@ def test_every_call_with_a_body_has_a_golden_payload_that_keeps_all_rules(method
         setattr(request, field, "42")
     validator = Validator()
     validator.validate(request)
-    events = [getattr(request, body)] if body != "*" else getattr(request, "events", [])
-    for event in events:
-        validator.validate(event)
+    names = [body] if body != "*" else [name for name in LISTS if name in method.input_type.fields_by_name]
+    several: list[Any] = [getattr(request, name) for name in names]
+    records = several if body != "*" else [record for records in several for record in records]
+    for record in records:
+        validator.validate(record)
 
 
 def test_the_payload_of_a_page_view_has_every_field_of_an_event() -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.engine import Database, open_database
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import transact, upsert
-from kit.errors import Overloaded
+from kit.errors import NotFound, Overloaded, Unavailable
 from kit.log.tables import outbox, outbox_heads
 from kit.outages import is_outage
 from kit.overload import expect
@@ -162,10 +162,38 @@ async def test_who_fails_in_company_fails_alone(ingestion_database: Database) ->
     a, bad, c = await asyncio.gather(*(together(name) for name in ("a", "bad", "c")), return_exceptions=True)
     assert (a, str(bad), c) == ("A", "bad", "C")
     assert isinstance(bad, LookupError)
-    assert ledger.companies == [["a", "bad", "c"], ["a"], ["bad"], ["c"]]
+    assert ledger.companies == [["a", "bad", "c"], ["a"], ["bad", "c"], ["bad"], ["c"]]
     async with ingestion_database.sessions() as session:
         stored = (await session.scalars(select(outbox_heads.c.topic).where(outbox_heads.c.topic.in_(["a", "bad", "c"])))).all()
     assert sorted(stored) == ["a", "c"]
+
+
+async def test_one_of_hundred_that_fails_is_found_by_halving(ingestion_database: Database) -> None:
+    ledger = _Ledger()
+    together = GroupCommit(ingestion_database.sessions, ledger)
+    names = [f"{number}" for number in range(100)]
+    done = await asyncio.gather(*(together("bad" if name == "70" else name) for name in names), return_exceptions=True)
+    assert [name for name, result in zip(names, done, strict=True) if result != name] == ["70"]
+    assert len(ledger.companies) <= 15
+
+
+async def test_work_of_one_caller_is_done_as_if_asked_for_one_by_one(ingestion_database: Database) -> None:
+    async def do(_: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        for name in names:
+            if name in refusals:
+                raise refusals[name]
+        return [name.upper() for name in names]
+
+    refusals: dict[str, Exception] = {"unknown": NotFound("unknown")}
+    together = GroupCommit(ingestion_database.sessions, do)
+    first, refused, last = await together.each(["a", "unknown", "c"])
+    assert (first, str(refused), last) == ("A", "unknown", "C")
+    assert isinstance(refused, NotFound)
+    assert await together.each([]) == []
+    for fault in (ConnectionResetError(), Overloaded("busy"), Unavailable("down"), LookupError("a defect")):
+        refusals["fault"] = fault
+        with pytest.raises(type(fault)):
+            await together.each(["a", "unknown", "fault"])
 
 
 async def test_work_of_one_key_has_no_company_of_its_own_kind(ingestion_database: Database) -> None:

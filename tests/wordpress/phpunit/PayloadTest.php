@@ -98,6 +98,27 @@ final class PayloadTest extends TestCase
         ]));
     }
 
+    public function test_a_batch_of_registrations(): void
+    {
+        $this->assert_golden('identity.RegisterUsers', ['users' => [
+            RegistrationPayload::of([
+                'wordpress_id' => 42,
+                'email' => 'ada@example.org',
+                'first_name' => 'Ada',
+                'last_name' => 'Lovelace',
+                'registration_date' => '2025-03-01T10:00:00Z',
+                'timestamp' => 1_795_342_530.0,
+            ]),
+            RegistrationPayload::of([
+                'wordpress_id' => 43,
+                'email' => 'grace@example.org',
+                'registration_date' => '2025-03-03T09:29:00Z',
+                'email_subscriptions' => [['list' => 'newsletter', 'subscribed' => true, 'changed_at' => '2025-03-03T09:29:00Z']],
+                'timestamp' => 1_795_342_530.0,
+            ]),
+        ]]);
+    }
+
     public function test_a_changed_profile(): void
     {
         $this->assert_golden('identity.UpdateUser', RegistrationPayload::profile([
@@ -146,6 +167,41 @@ final class PayloadTest extends TestCase
             'reason' => 'edited',
             'reported_at' => 1795169763.25,
         ]));
+    }
+
+    public function test_a_batch_of_purchases(): void
+    {
+        $this->assert_golden('purchases.TrackPurchases', ['purchases' => [
+            PurchasePayload::of([
+                'id' => 'wp-backfill-1014',
+                'timestamp' => '2025-03-02T08:00:00Z',
+                'user_id' => '42',
+                'order_id' => '1014',
+                'amount' => '199.00',
+                'currency' => 'USD',
+                'payment_method' => 'stripe',
+                'payment_status' => 'completed',
+                'paid_at' => '2025-03-02T08:01:00Z',
+                'email' => 'ada@example.org',
+                'lines' => [['product_id' => 201, 'product_name' => 'PMP exam preparation', 'product_type' => 'course', 'amount' => 199]],
+                'source' => 'plugin',
+                'reported_at' => 1_795_342_530.0,
+            ]),
+            PurchasePayload::of([
+                'id' => 'wp-backfill-1015',
+                'timestamp' => '2025-03-03T09:30:00Z',
+                'order_id' => '1015',
+                'amount' => '29.90',
+                'currency' => 'EUR',
+                'payment_status' => 'refunded',
+                'paid_at' => '2025-03-03T09:30:00Z',
+                'email' => 'grace@example.org',
+                'lines' => [['product_id' => 305, 'product_name' => 'Formula guide', 'product_type' => 'guide', 'amount' => 29.9]],
+                'refunded_total' => 29.9,
+                'source' => 'plugin',
+                'reported_at' => 1_795_342_530.0,
+            ]),
+        ]]);
     }
 
     public function test_a_refund(): void

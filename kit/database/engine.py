@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from kit.database.transactions import Sessions
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
+_LONGEST_TEXT: Final = 2**24
+"""Bytes of the longest text that a query may gather from several rows: MariaDB's default max_allowed_packet, which also bounds it."""
 
 
 class Database:
@@ -113,7 +115,7 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": 5,
-            "init_command": f"SET time_zone = '+00:00', sql_mode = '{_SQL_MODE}'",
+            "init_command": f"SET time_zone = '+00:00', sql_mode = '{_SQL_MODE}', group_concat_max_len = {_LONGEST_TEXT}",
         },
     )
 

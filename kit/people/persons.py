@@ -13,7 +13,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2 as pb
-from sqlalchemy import Column, MetaData, Table, delete, select
+from sqlalchemy import Column, MetaData, Table, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
@@ -42,6 +42,8 @@ users = Table("person_users", _metadata, Column("user_id", Id, primary_key=True)
 persons = Table("persons", _metadata, Column("subject", Id(280), primary_key=True), Column("person_id", Id))
 """Derived from both: the person an identifier leads to; NULL for none. A person is named by the user that all others merged into."""
 
+_PERSON: Final = select(persons.c.person_id).where(persons.c.subject == bindparam("identifier"))
+
 
 class Persons:
     """Persons and their identifiers, within one transaction."""
@@ -51,7 +53,7 @@ class Persons:
 
     async def person(self, identifier: str) -> str:
         """Returns the person an identifier leads to; empty if none is known."""
-        return await self._session.scalar(select(persons.c.person_id).where(persons.c.subject == identifier)) or ""
+        return await self._session.scalar(_PERSON, {"identifier": identifier}) or ""
 
     async def people(self, identifiers: Collection[str]) -> Mapping[str, str]:
         """Returns persons by identifier, of those identifiers that lead to one."""

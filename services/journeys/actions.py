@@ -1,78 +1,157 @@
-"""Reads the actions of all people in the order of their time, page by page: what funnels are counted from."""
+"""Reads who did what when, page by page: what funnels are counted from."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import String, cast, func, select, true
+from sqlalchemy import ColumnElement, String, case, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.people.persons import persons
+from services.journeys.funnel import Actions
 from services.journeys.models import touchpoints
-from services.journeys.repository import BY_TIME, after
 
-_PAGE: Final = 1500
-"""So many rows with the longest identifiers stay below the 1 MiB at which MariaDB truncates aggregates (group_concat_max_len)."""
+PAGE: Final = 1000
+"""Identifiers per page."""
+_LONGEST: Final = 12_000
+"""Characters of one identifier's moments in a page, so that a page is below the 16 MiB at which databases truncate a text."""
+HELD: Final = 64_000_000
+"""Characters of moments that are held at once."""
+_MOMENT: Final = cast(touchpoints.c.timestamp, String(26)) + touchpoints.c.id
 
 
-async def steps(
-    session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime
-) -> AsyncIterator[Sequence[tuple[str, str, datetime]]]:
-    """Yields who did these actions when: (person, action, timestamp), ordered by (timestamp, id), in batches."""
-    streams = [_Actions(session, action, since, until) for action in sorted(set(actions))]
-    while True:
-        for stream in streams:
+class _Group(NamedTuple):
+    """What was done under one identifier: one action, as often as it was done."""
+
+    identifier: str
+    person_id: str | None
+    """None for an identifier that leads to no person and so stands for itself."""
+    moments: str
+    """As in `Actions`, separated by commas, in any order."""
+
+
+async def people(
+    session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime, *, page: int = PAGE, hold: int = HELD
+) -> AsyncIterator[Iterable[Actions]]:
+    """Yields what each person did, each person once.
+
+    An identifier that leads to no person is complete within a page. The identifiers of a person may lie far apart, so persons are
+    held until all is read. If they are too many, half of them is left to another pass, and so on.
+
+    Args:
+        session: the transaction.
+        actions: the actions that count.
+        since: the start of the period; None for none.
+        until: its end.
+        page: identifiers per page.
+        hold: characters of moments that are held at once.
+    """
+    passes = [(1, 0)]
+    while passes:
+        modulus, residue = passes.pop()
+        is_first = modulus == 1
+        held: dict[str, list[tuple[str, str]]] = {}
+        size = 0
+        async for groups in _pages(session, actions, since, until, page):
+            alone: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+            for action, group in groups:
+                if group.person_id is None:
+                    alone[group.identifier].append((action, group.moments))
+                elif hash(group.person_id) % modulus == residue:
+                    held.setdefault(group.person_id, []).append((action, group.moments))
+                    size += len(group.moments)
+            if is_first:
+                yield map(_actions, alone.values())
+            while size > hold and len(held) > 1:
+                passes.append((2 * modulus, residue + modulus))
+                modulus *= 2
+                held = {person: done for person, done in held.items() if hash(person) % modulus == residue}
+                size = sum(len(moments) for done in held.values() for _, moments in done)
+        yield map(_actions, held.values())
+
+
+def _actions(done: Iterable[tuple[str, str]]) -> Actions:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for action, moments in done:
+        found[action] += moments.split(",")
+    for moments in found.values():
+        moments.sort()
+    return found
+
+
+async def _pages(
+    session: AsyncSession, actions: Collection[str], since: datetime | None, until: datetime, size: int
+) -> AsyncIterator[Sequence[tuple[str, _Group]]]:
+    """Yields groups with their actions. All groups of one identifier are in the same page."""
+    streams = {action: _Stream(session, action, since, until, size) for action in sorted(set(actions))}
+    more = True
+    while more:
+        for stream in streams.values():
             await stream.fill()
-        # Only up to the first of the pages' ends is the order certain: the next page may have rows that come right after it.
-        ends = [stream.rows[-1] for stream in streams if stream.more]
-        batch = sorted(row for stream in streams for row in stream.take(min(ends) if ends else None))
-        if not batch:
-            return
-        yield [(person, action, datetime.fromisoformat(f"{at}+00:00")) for at, _, person, action in batch]
+        # Only up to the first of the ends are all groups of an identifier there: the next page may have one right after it.
+        ends = [stream.groups[-1].identifier for stream in streams.values() if stream.more]
+        end = min(ends) if ends else None
+        yield [(action, group) for action, stream in streams.items() for group in stream.take(end)]
+        more = bool(ends)
 
 
-class _Actions:
-    """All touchpoints of one action ordered by (timestamp, id), read page by page along its index, in constant memory.
+class _Stream:
+    """The groups of one action, ordered by identifier, read page by page along its index.
 
     A page is one JSON text, since drivers take longer for a row than databases do.
     """
 
-    def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime) -> None:
+    def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime, size: int) -> None:
         self._session = session
-        self._action = action
-        self._until = until
-        self._from = touchpoints.c.timestamp >= since if since is not None else true()
-        self.rows: list[tuple[str, str, str, str]] = []
-        """Timestamp, id, person and action of those that were read and not yet taken."""
+        self._size = size
+        self._own: list[ColumnElement[bool]] = [touchpoints.c.action_taken == action, touchpoints.c.timestamp < until]
+        if since is not None:
+            self._own.append(touchpoints.c.timestamp >= since)
+        self._rest: ColumnElement[bool] = true()
+        """Selects what was not read yet."""
+        self.groups: list[_Group] = []
+        """Those that were read and not yet taken."""
         self.more = True
         """More pages may follow."""
 
     async def fill(self) -> None:
         """Reads the next page once all of the last one is taken."""
-        if self.rows or not self.more:
+        if self.groups or not self.more:
             return
-        own = (touchpoints.c.action_taken == self._action, touchpoints.c.timestamp < self._until, self._from)
-        page = (
-            select(touchpoints.c.timestamp, touchpoints.c.id, touchpoints.c.subject).where(*own).order_by(*BY_TIME).limit(_PAGE).subquery()
+        found = await self._page()
+        self.more = len(found) == self._size
+        self.groups = [
+            _Group(identifier, person_id, moments or await self._moments(identifier)) for identifier, person_id, moments in found
+        ]
+        if found:
+            self._rest = touchpoints.c.subject > self.groups[-1].identifier
+
+    def take(self, end: str | None) -> Sequence[_Group]:
+        """Removes and returns the groups of identifiers up to an end, or all of them."""
+        count = len(self.groups) if end is None else bisect_right(self.groups, end, key=lambda group: group.identifier)
+        taken, self.groups = self.groups[:count], self.groups[count:]
+        return taken
+
+    async def _page(self) -> Sequence[tuple[str, str | None, str | None]]:
+        """Reads groups; without their moments if these are long."""
+        group = (
+            select(touchpoints.c.subject, func.aggregate_strings(_MOMENT, ",").label("moments"))
+            .where(*self._own, self._rest)
+            .group_by(touchpoints.c.subject)
+            .order_by(touchpoints.c.subject)
+            .limit(self._size)
+            .subquery()
         )
-        person = func.coalesce(persons.c.person_id, page.c.subject)
-        entry = func.json_array(cast(page.c.timestamp, String(26)), page.c.id, person)
+        entry = func.json_array(group.c.subject, persons.c.person_id, case((func.length(group.c.moments) <= _LONGEST, group.c.moments)))
         is_mysql = self._session.get_bind().dialect.name == "mysql"
         gather = func.json_arrayagg if is_mysql else func.json_group_array
-        query = select(gather(entry)).select_from(page.outerjoin(persons, persons.c.subject == page.c.subject))
-        found = orjson.loads(await self._session.scalar(query) or "[]")
-        self.rows = sorted((at, touchpoint_id, whose, self._action) for at, touchpoint_id, whose in found)
-        self.more = len(self.rows) == _PAGE
-        if self.more:
-            at, last = self.rows[-1][:2]
-            self._from = after(datetime.fromisoformat(f"{at}+00:00"), last)
+        query = select(gather(entry)).select_from(group.outerjoin(persons, persons.c.subject == group.c.subject))
+        return sorted(orjson.loads(await self._session.scalar(query) or "[]"), key=lambda found: found[0])
 
-    def take(self, end: tuple[str, ...] | None) -> Sequence[tuple[str, str, str, str]]:
-        """Removes and returns the rows up to an end, or all of them."""
-        count = len(self.rows) if end is None else bisect_right(self.rows, end)
-        taken, self.rows = self.rows[:count], self.rows[count:]
-        return taken
+    async def _moments(self, identifier: str) -> str:
+        return ",".join(await self._session.scalars(select(_MOMENT).where(*self._own, touchpoints.c.subject == identifier)))

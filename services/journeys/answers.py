@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +17,8 @@ from services.journeys import journey
 from services.journeys.funnel import Step
 from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import Share
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:
@@ -40,9 +42,8 @@ def _time(field: str, timestamp: Timestamp) -> datetime:
 
 
 def _timestamp(at: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at)
-    return timestamp
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def duration(time: timedelta | None) -> Duration | None:
@@ -71,20 +72,20 @@ def window(request: pb.GetFunnelRequest) -> timedelta | None:
     return longest
 
 
-def touchpoint(row: Any, purchases: Sequence[journey.Purchase]) -> pb.JourneyTouchpoint:
+def touchpoint(row: journey.Touchpoint, purchases: Sequence[journey.Purchase]) -> pb.JourneyTouchpoint:
     """Returns a touchpoint as a journey shows it."""
     return pb.JourneyTouchpoint(
         id=id_of(row.id),
         timestamp=_timestamp(row.timestamp),
         stage=journey.stage_shown(row.stage, row.origin, row.id, purchases),
         touchpoint=row.touchpoint,
-        action=row.action_taken,
+        action=row.action,
         source=row.source or "",
         medium=row.medium or "",
         campaign=row.campaign or "",
         page_url=row.page_url or "",
         session_id=row.session_id or "",
-        value=float(row.value_generated),
+        value=float(row.value),
         time_spent=row.time_spent,
     )
 

@@ -1,4 +1,4 @@
-"""Counts how far people get along a chain of steps: pure, in one pass over their actions, in memory that only grows with the people.
+"""Counts how far people get along a chain of steps: pure, one person after the other, in memory that only grows with the people.
 
 A person's chain is one action for each of the first steps, each later than the previous one in the order of (timestamp, id),
 and the last at most the window later than the first. It may start at any action that is the first step. A person reached as many
@@ -7,8 +7,9 @@ steps as the longest of their chains has.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Final, NamedTuple, TypeAlias
@@ -17,8 +18,16 @@ from kit.errors import InvalidRequest, Violation
 
 MOST_STEPS: Final = 20
 _LONGEST_STEP: Final = 100
+_MICROSECOND: Final = timedelta(microseconds=1)
 
-_Chain: TypeAlias = tuple[datetime, ...]
+_TIMESTAMP: Final = 26
+"""Characters of a moment's timestamp."""
+
+Actions: TypeAlias = Mapping[str, Sequence[str]]
+"""What one person did: by action the moments at which it was done, in their order.
+
+A moment is the timestamp in UTC as `2026-11-22 09:30:00.000000` and, without a space, the action's id. No two are equal.
+"""
 
 
 class Step(NamedTuple):
@@ -51,73 +60,87 @@ def steps_of(texts: Iterable[str]) -> list[str]:
     return steps
 
 
-class _Person:
-    """The chains of one person so far."""
-
-    __slots__ = ("_latest", "furthest")
-
-    def __init__(self) -> None:
-        self.furthest: _Chain = ()
-        """The first chain that reached the furthest step."""
-        self._latest: list[_Chain] = []
-        """By step, the chain to it that started last: it leaves the most time for further steps."""
-
-    def act(self, positions: Sequence[int], at: datetime, window: timedelta | None) -> None:
-        """Continues chains at these positions, given the furthest first: one action is one step, even if two have the same name."""
-        latest = self._latest
-        for position in positions:
-            if position > len(latest):
-                continue
-            before = latest[position - 1] if position else ()
-            if before and window is not None and at - before[0] > window:
-                continue
-            chain = (*before, at)
-            if position == len(latest):
-                latest.append(chain)
-                self.furthest = chain
-            elif chain[0] > latest[position][0]:
-                latest[position] = chain
-
-
 class Funnel:
-    """Counts people along steps. Takes all actions that are steps, of all people, ordered by (timestamp, id)."""
+    """Counts people along steps."""
 
     def __init__(self, steps: Sequence[str], window: timedelta | None = None) -> None:
         self._steps = steps
         self._window = window
-        self._positions = {step: [position for position in reversed(range(len(steps))) if steps[position] == step] for step in steps}
-        self._people: defaultdict[str, _Person] = defaultdict(_Person)
+        self._reached = [0] * len(steps)
+        self._times = [array("q") for _ in steps]
+        """By step, the microseconds that each person took from the previous one."""
 
-    def add(self, actions: Iterable[tuple[str, str, datetime]]) -> None:
-        """Adds actions: (person, action, timestamp)."""
-        people, positions, window, length = self._people, self._positions, self._window, len(self._steps)
-        for person, action, at in actions:
-            known = people[person]
-            if len(known.furthest) < length:
-                known.act(positions[action], at, window)
-
-    def count(self) -> list[Step]:
-        """Returns the counted steps.
+    def add(self, people: Iterable[Actions]) -> None:
+        """Adds people, each with all of their actions.
 
         A person's times are those of the first chain that reached the furthest step: of the chains that end there, the one that
         started last, each of its steps being the earliest possible.
         """
-        reached = [0] * len(self._steps)
-        times: list[list[timedelta]] = [[] for _ in self._steps]
-        for person in self._people.values():
-            chain = person.furthest
-            for position, at in enumerate(chain):
-                reached[position] += 1
-                if position:
-                    times[position].append(at - chain[position - 1])
+        for actions in people:
+            steps = [actions.get(step, ()) for step in self._steps]
+            before: datetime | None = None
+            for position, moment in enumerate(_latest(_furthest(steps, self._window), steps)):
+                at = _time(moment)
+                self._reached[position] += 1
+                if before is not None:
+                    self._times[position].append((at - before) // _MICROSECOND)
+                before = at
+
+    def count(self) -> list[Step]:
+        """Returns the counted steps."""
         counted: list[Step] = []
         for position, name in enumerate(self._steps):
-            before = reached[position - 1] if position else reached[0]
-            share = 1.0 if not position else reached[position] / before if before else 0.0
-            counted.append(Step(name, reached[position], before - reached[position], share, _median(times[position])))
+            reached = self._reached[position]
+            before = self._reached[position - 1] if position else reached
+            share = 1.0 if not position else reached / before if before else 0.0
+            counted.append(Step(name, reached, before - reached, share, _median(self._times[position])))
         return counted
 
 
-def _median(times: Sequence[timedelta]) -> timedelta | None:
-    microsecond = timedelta(microseconds=1)
-    return timedelta(microseconds=int(median(time // microsecond for time in times))) if times else None
+def _furthest(steps: Sequence[Sequence[str]], window: timedelta | None) -> Sequence[str]:
+    """Returns the chain that reached the furthest step first; of those that end there, any. Empty without an action that is the first step.
+
+    The later a chain starts, the later it gets to each step. So what one lacks, all later ones lack, and what comes too late for
+    the window of one also comes too late for all that start up to a window before it.
+    """
+    furthest: list[str] = []
+    starts = steps[0]
+    start = 0
+    while start < len(starts):
+        chain = [starts[start]]
+        late = ""
+        for moments in steps[1:]:
+            place = bisect_right(moments, chain[-1])
+            if place == len(moments):
+                break
+            if window is not None and _time(moments[place]) - _time(chain[0]) > window:
+                late = moments[place]
+                break
+            chain.append(moments[place])
+        if len(chain) > len(furthest):
+            furthest = chain
+        if not late or window is None:
+            break
+        start = bisect_left(starts, (_time(late) - window).isoformat(" ", "microseconds"))
+    return furthest
+
+
+def _latest(chain: Sequence[str], steps: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Returns the chain that starts last of those with the same length and end, each of its steps being the earliest possible."""
+    if not chain:
+        return chain
+    start = chain[-1]
+    for moments in reversed(steps[: len(chain) - 1]):
+        start = moments[bisect_left(moments, start) - 1]
+    latest = [start]
+    for moments in steps[1 : len(chain)]:
+        latest.append(moments[bisect_right(moments, latest[-1])])
+    return latest
+
+
+def _time(moment: str) -> datetime:
+    return datetime.fromisoformat(moment[:_TIMESTAMP])
+
+
+def _median(microseconds: Sequence[int]) -> timedelta | None:
+    return timedelta(microseconds=int(median(microseconds))) if microseconds else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -11,6 +11,26 @@ from services.journeys.messages import ORDER, order_touchpoint_id
 from services.journeys.rules import PURCHASE, RETENTION, STAGES
 
 MOST_SESSIONS: Final = 1000
+
+
+class Touchpoint(NamedTuple):
+    """A touchpoint as far as journeys show it; its fields are those of `TouchpointRow`."""
+
+    id: str
+    subject: str
+    session_id: str | None
+    stage: str
+    origin: str
+    touchpoint: str
+    action: str
+    source: str | None
+    medium: str | None
+    campaign: str | None
+    page_url: str | None
+    value: float | str
+    """A number, or in SQLite, which has no decimals, its text."""
+    time_spent: int
+    timestamp: datetime
 
 
 class Part(NamedTuple):
@@ -47,6 +67,14 @@ class PersonSession(NamedTuple):
     touchpoints: int
 
 
+def parts_of(touchpoints: Iterable[Touchpoint]) -> list[Part]:
+    """Returns the parts of touchpoints that are in the order of time."""
+    found: dict[tuple[str | None, str, str], list[Touchpoint]] = {}
+    for each in touchpoints:
+        found.setdefault((each.session_id, each.subject, each.stage), []).append(each)
+    return [Part(*key, len(several), several[0].timestamp, several[-1].timestamp) for key, several in found.items()]
+
+
 def stages(parts: Sequence[Part], purchases: Sequence[Purchase]) -> list[tuple[str, datetime]]:
     """Returns the stages and when each was reached, in that order; ties in the order of `STAGES`.
 
@@ -71,11 +99,12 @@ def sessions(parts: Sequence[Part]) -> list[PersonSession]:
     """Returns the sessions, oldest first; only the newest 1000."""
     found: dict[str, PersonSession] = {}
     for part in parts:
-        if not part.session:
+        session = part.session
+        if not session:
             continue
-        one = found.get(part.session) or PersonSession(part.session, part.first, part.last, 0)
-        found[part.session] = PersonSession(
-            part.session, min(one.started_at, part.first), max(one.ended_at, part.last), one.touchpoints + part.touchpoints
+        one = found.get(session) or PersonSession(session, part.first, part.last, 0)
+        found[session] = PersonSession(
+            session, min(one.started_at, part.first), max(one.ended_at, part.last), one.touchpoints + part.touchpoints
         )
     return sorted(found.values(), key=lambda session: (session.started_at, session.identifier))[-MOST_SESSIONS:]
 

@@ -27,7 +27,7 @@ class TouchpointRow(Base):
         Index("idx_timestamp", "timestamp"),
         Index("idx_touchpoint", "touchpoint"),
         Index("idx_subject", "subject", "timestamp", "id"),
-        Index("idx_action_taken", "action_taken", "timestamp", "id", "subject"),
+        Index("idx_action_taken", "action_taken", "subject", "timestamp", "id"),
     )
 
     id: Mapped[str] = mapped_column(Id(280), primary_key=True)

@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select, tuple_, update
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    Table,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.database.columns import UtcDateTime
 from kit.database.transactions import chunks, upsert
 from kit.people.persons import persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
+from services.journeys.journey import Part, Purchase, Touchpoint
 from services.journeys.models import conversions, orders, pending, sessions, touchpoints
 from services.journeys.rules import SessionFacts, earliest
 
@@ -20,8 +40,15 @@ _AT_ONCE: Final = 500
 _Fields: TypeAlias = Mapping[str, Any]
 _Row: TypeAlias = Row[*tuple[Any, ...]]
 _Select: TypeAlias = Select[*tuple[Any, ...]]
-BY_TIME: Final = (touchpoints.c.timestamp, touchpoints.c.id)
+_BY_TIME: Final = (touchpoints.c.timestamp, touchpoints.c.id)
 """The order of touchpoints."""
+_SHOWN: Final = (
+    *(touchpoints.c.id, touchpoints.c.subject, touchpoints.c.session_id),
+    *(touchpoints.c.stage, touchpoints.c.origin, touchpoints.c.touchpoint, touchpoints.c.action_taken),
+    *(touchpoints.c.source, touchpoints.c.medium, touchpoints.c.campaign, touchpoints.c.page_url),
+    *(touchpoints.c.value_generated, touchpoints.c.time_spent, cast(touchpoints.c.timestamp, String(26))),
+)
+"""The fields of a `Touchpoint`."""
 
 
 class PersonKey(NamedTuple):
@@ -31,12 +58,6 @@ class PersonKey(NamedTuple):
     """Empty for a person that identity does not know."""
     identifier: str
     """The identifier that was asked for."""
-
-    def owns(self, table: Table) -> ColumnElement[bool]:
-        """Selects the rows of a table that belong to the person."""
-        if not self.person_id:
-            return table.c.subject == self.identifier
-        return table.c.subject.in_(select(persons.c.subject).where(persons.c.person_id == self.person_id))
 
 
 class Touchpoints:
@@ -116,35 +137,79 @@ class Journey:
 
     def __init__(self, session: AsyncSession, person: PersonKey) -> None:
         self._session = session
-        self._own = person.owns(touchpoints)
-        self._ordered = person.owns(orders)
+        self._is_known = bool(person.person_id)
+        self._person = {"person": person.person_id or person.identifier}
 
-    async def parts(self) -> Sequence[_Row]:
+    async def parts(self) -> Sequence[Part]:
         """Returns touchpoints by session and stage: their number, the first and the last."""
-        group = (touchpoints.c.session_id, touchpoints.c.subject, touchpoints.c.stage)
-        figures = (
-            func.count().label("touchpoints"),
-            func.min(touchpoints.c.timestamp).label("first"),
-            func.max(touchpoints.c.timestamp).label("last"),
-        )
-        return (await self._session.execute(select(*group, *figures).where(self._own).group_by(*group))).all()
+        return [Part(*row) for row in await self._session.execute(_parts(is_known=self._is_known), self._person)]
 
-    async def page(self, start: tuple[datetime, str] | None, limit: int) -> Sequence[_Row]:
+    async def page(self, start: tuple[datetime, str] | None, limit: int) -> Sequence[Touchpoint]:
         """Returns the touchpoints after a page's last one, oldest first."""
-        query = select(touchpoints).where(self._own)
-        if start is not None:
-            query = query.where(after(*start))
-        return (await self._session.execute(query.order_by(*BY_TIME).limit(limit))).all()
+        at, touchpoint_id = start or (None, None)
+        query = _page(is_known=self._is_known, begins=start is None)
+        return await self._touchpoints(query, {"limit": limit, "at": at, "id": touchpoint_id})
 
-    async def last(self) -> _Row | None:
-        """Returns the newest touchpoint."""
-        query = select(touchpoints).where(self._own).order_by(*(column.desc() for column in BY_TIME)).limit(1)
-        return (await self._session.execute(query)).first()
+    async def last(self) -> Sequence[Touchpoint]:
+        """Returns the newest touchpoint, if there is one."""
+        return await self._touchpoints(_last(is_known=self._is_known), {})
 
-    async def purchases(self, limit: int) -> Sequence[_Row]:
+    async def purchases(self, limit: int) -> Sequence[Purchase]:
         """Returns the first paid orders."""
-        query = select(orders.c.purchase_id, orders.c.paid_at).where(self._ordered, _counts())
-        return (await self._session.execute(query.order_by(orders.c.paid_at, orders.c.purchase_id).limit(limit))).all()
+        rows = await self._session.execute(_purchases(is_known=self._is_known), {**self._person, "limit": limit})
+        return [Purchase(*row) for row in rows]
+
+    async def _touchpoints(self, query: _Select, parameters: _Fields) -> Sequence[Touchpoint]:
+        texts: Iterable[str] = await self._session.scalars(query, {**self._person, **parameters})
+        return [Touchpoint(*shown, timestamp=datetime.fromisoformat(f"{at}+00:00")) for *shown, at in map(orjson.loads, texts)]
+
+
+@cache  # Building a statement costs as much as executing it.
+def _parts(*, is_known: bool) -> _Select:
+    group = (touchpoints.c.session_id, touchpoints.c.subject, touchpoints.c.stage)
+    figures = (func.count(), func.min(touchpoints.c.timestamp), func.max(touchpoints.c.timestamp))
+    return select(*group, *figures).where(_own(touchpoints, is_known=is_known)).group_by(*group)
+
+
+@cache
+def _page(*, is_known: bool, begins: bool) -> _Select:
+    query = _shown(is_known=is_known).order_by(*_BY_TIME).limit(bindparam("limit"))
+    return query if begins else query.where(_after())
+
+
+@cache
+def _last(*, is_known: bool) -> _Select:
+    return _shown(is_known=is_known).order_by(*(column.desc() for column in _BY_TIME)).limit(1)
+
+
+@cache
+def _purchases(*, is_known: bool) -> _Select:
+    own = (_own(orders, is_known=is_known), orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
+    return (
+        select(orders.c.purchase_id, orders.c.paid_at)
+        .where(*own)
+        .order_by(orders.c.paid_at, orders.c.purchase_id)
+        .limit(bindparam("limit"))
+    )
+
+
+def _shown(*, is_known: bool) -> _Select:
+    """Selects touchpoints, each as one JSON text: drivers take longer for columns than databases do."""
+    return select(func.json_array(*_SHOWN)).where(_own(touchpoints, is_known=is_known))
+
+
+def _own(table: Table, *, is_known: bool) -> ColumnElement[bool]:
+    """Selects the rows of a table that belong to the person of the parameter `person`."""
+    if not is_known:
+        return table.c.subject == bindparam("person")
+    return table.c.subject.in_(select(persons.c.subject).where(persons.c.person_id == bindparam("person")))
+
+
+def _after() -> ColumnElement[bool]:
+    """Selects the touchpoints that come after the one of the parameters `at` and `id` in the order."""
+    at = bindparam("at", type_=UtcDateTime)
+    same = and_(touchpoints.c.timestamp == at, touchpoints.c.id > bindparam("id"))
+    return and_(touchpoints.c.timestamp >= at, or_(touchpoints.c.timestamp > at, same))
 
 
 class Orders:
@@ -225,18 +290,11 @@ def _emptied(seen: SessionFacts) -> SessionFacts:
     return seen._replace(source=listed(seen.source, SOURCES) or "", medium=listed(seen.medium, MEDIA) or "", campaign="")
 
 
-def after(timestamp: datetime, touchpoint_id: str) -> ColumnElement[bool]:
-    """Selects the touchpoints that come after this one in the order."""
-    same = and_(touchpoints.c.timestamp == timestamp, touchpoints.c.id > touchpoint_id)
-    return and_(touchpoints.c.timestamp >= timestamp, or_(touchpoints.c.timestamp > timestamp, same))
-
-
-def _counts() -> ColumnElement[bool]:
-    return and_(orders.c.paid_at.is_not(None), orders.c.excluded.is_(False))
+_ROWS_OF: Final = select(sessions).where(sessions.c.session.in_(bindparam("identifiers", expanding=True)))
 
 
 async def _rows_of(session: AsyncSession, identifiers: Collection[str]) -> Sequence[_Row]:
     found: list[_Row] = []
     for some in chunks(identifiers):
-        found.extend((await session.execute(select(sessions).where(sessions.c.session.in_(some)))).all())
+        found.extend((await session.execute(_ROWS_OF, {"identifiers": some})).all())
     return found

@@ -28,7 +28,7 @@ from kit.people.suppression import Suppressions
 from kit.rules import Period, check, page_key, page_token, wrong_struct, wrong_time
 from kit.settings import Settings
 from services.journeys import answers, attribution, journey, messages, models, rules
-from services.journeys.actions import steps
+from services.journeys.actions import people
 from services.journeys.attribution_store import AttributionStore
 from services.journeys.funnel import Funnel, steps_of
 from services.journeys.repository import Journey, PersonKey, Touchpoints, facts_of_sessions
@@ -149,13 +149,14 @@ class JourneysServicer(JourneysServiceServicer):
             identifier = identifier_of(user_id=request.id)
             person = PersonKey(await Persons(session).person(identifier), identifier)
             found = Journey(session, person)
-            parts = [journey.Part(*row) for row in await found.parts()]
+            rows = await found.page(start, size + 1)
+            ends = len(rows) <= size
+            parts = journey.parts_of(rows) if start is None and ends else await found.parts()
             if not (parts or person.person_id):
                 raise NotFound("nothing is known of this user")
-            purchases = [journey.Purchase(*row) for row in await found.purchases(2)]
-            rows = await found.page(start, size + 1)
+            purchases = await found.purchases(2)
             first = rows[:1] if start is None else await found.page(None, 1)
-            last = await found.last()
+            last = rows[-1:] if ends and rows else await found.last()
             browser_sessions = journey.sessions(parts)
             facts = await facts_of_sessions(session, {each.identifier for each in browser_sessions})
         stages = journey.stages(parts, purchases)
@@ -168,7 +169,7 @@ class JourneysServicer(JourneysServiceServicer):
             touchpoint_count=sum(part.touchpoints for part in parts),
             sessions=[answers.browser_session(each, facts.get(each.identifier)) for each in browser_sessions],
             first_touch=answers.touchpoint(first[0], purchases) if first else None,
-            last_touch=answers.touchpoint(last, purchases) if last is not None else None,
+            last_touch=answers.touchpoint(last[0], purchases) if last else None,
             time_to_convert=answers.duration(journey.time_to_convert(parts, purchases)),
         )
 
@@ -198,8 +199,8 @@ class JourneysServicer(JourneysServiceServicer):
         funnel = Funnel(names, answers.window(request))
         since, until = answers.period(request, datetime.now(UTC))
         async with self._sessions.reading() as session:
-            async for actions in steps(session, names, since, until):
-                funnel.add(actions)
+            async for page in people(session, names, since, until):
+                funnel.add(page)
         return answers.funnel(funnel.count())
 
     @override

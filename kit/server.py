@@ -1,4 +1,4 @@
-"""The life of a service process: settings, server, health, background work, and a drain that loses nothing."""
+"""The life of a process: settings, server, health, background work of its roles, and a drain that loses nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from functools import partial
+from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 import structlog
@@ -22,19 +23,12 @@ from pydantic_settings import SettingsError
 
 from kit.boundary.boundary import Boundary
 from kit.outages import is_outage
+from kit.registry import Check, Part, Registry
 from kit.scrubbing.scrubber import Scrubber
 from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout
-
-Registration: TypeAlias = tuple[Callable[[Any, Any], None], object]
-"""The generated function that adds a servicer to a server, and the servicer."""
-Check: TypeAlias = Callable[[], Awaitable[object]]
-"""Returns while what it checks is up, raises while it is not."""
-Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-"""Runs until it is cancelled, and finishes the current step before it ends."""
-
-_Settings = TypeVar("_Settings", bound=Settings)
+from kit.telemetry.roles import acting_as
 
 LIVENESS = "liveness"
 """Name under which grpc.health.v1 reports that the process answers at all, whatever the checks find: no restart repairs a database."""
@@ -48,6 +42,8 @@ _FAILURES = 3
 _YOUNG_OBJECTS = 10_000
 """New objects that make the garbage collector look for cycles: a batch holds some thousands until it is answered, and none is garbage."""
 
+_Main: TypeAlias = Callable[[Sequence[Any]], Coroutine[Any, Any, None]]
+
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second process on the port is a mistake
     ("grpc.max_receive_message_length", 1_048_576 + 65_536),  # above the boundary's limit, which answers with the reason
@@ -59,60 +55,63 @@ _OPTIONS = (
 _log = structlog.get_logger()
 
 
-async def serve(
-    settings: Settings, *, services: Sequence[Registration], checks: Mapping[str, Check], background: Sequence[Background] = ()
-) -> None:
+async def serve(settings: Settings, parts: Sequence[Part]) -> None:
     """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
 
     Args:
         settings: `listen`, `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls`, `slow_call_seconds`, `drain_delay_seconds`
             and `drain_seconds`.
-        services: What is served, inside of the boundary.
-        checks: What must be up for the rpcs to work, by name: grpc.health.v1 says NOT_SERVING while one of them fails.
-        background: Consumers and relays, which run as long as the process serves.
+        parts: The roles of the process. grpc.health.v1 says NOT_SERVING of a role, and of what it serves, while one of its checks fails;
+            of the process, while one of any role fails.
 
     Raises:
         OSError: The address can't be listened on.
-        ExceptionGroup: Background work failed, or ended by itself. The process is drained.
+        ExceptionGroup: Background work of a role failed, or ended by itself. The process is drained.
     """
-    server = Server(settings, services)
+    server = Server(settings, parts)
     with _signals() as stopped:
         server.listen(settings.listen)
         await server.start()
-        works = [asyncio.create_task(work()) for work in background]
-        watch = asyncio.create_task(_watch(server, checks))
+        works = [task for part in parts for task in _start(server, part)]
         try:
-            await asyncio.wait([stopped, watch, *works], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, *works], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ended = [task for task in (watch, *works) if task.done()]
+            ended = [task for task in works if task.done()]
             _log.info("draining", background_ended=len(ended))
             await server.drain(0 if ended else settings.drain_delay_seconds, settings.drain_seconds)
-            errors = await _end([watch, *works])
+            errors = await _end(works)
     _log.info("stopped")
     if ended or errors:
         message = "background work ended"
         raise ExceptionGroup(message, errors or [RuntimeError(message)])
 
 
-def run(kind: type[_Settings], main: Callable[[_Settings], Coroutine[Any, Any, None]]) -> None:
+def _start(server: Server, part: Part) -> list[asyncio.Task[None]]:
+    """Starts the checks and the background work of a role."""
+    with acting_as(part.role):
+        works = [partial(_watch, server, part), *part.background]
+        return [asyncio.create_task(work()) for work in works]
+
+
+def run(kinds: Sequence[type[Settings]], main: _Main) -> None:
     """Runs a process from its settings to its end. Exits with 2 when a setting is missing or wrong, with 1 on an error.
 
     Args:
-        kind: the class of the settings, which are read from the environment.
-        main: runs until the process is stopped.
+        kinds: the classes of the settings, which are read from the one environment.
+        main: runs until the process is stopped; is given the settings in the order of their classes.
     """
     try:
-        settings = kind()  # pyright: ignore[reportCallIssue]  (the environment gives what is required)
+        settings = [kind() for kind in kinds]  # pyright: ignore[reportCallIssue]  (the environment gives what is required)
     except (ValidationError, SettingsError) as error:
         sys.stderr.writelines(f"{line}\n" for line in _complaints(error))
         sys.exit(2)
-    log_to_stdout(settings.log_level)
+    log_to_stdout(settings[0].log_level)
     # Collections that look through all modules again took a tenth of a busy process's time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS)
     try:
-        uvloop.run(_main(main, settings))
+        uvloop.run(_guarded(main, settings))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except WrongSetting as error:
@@ -123,7 +122,7 @@ def run(kind: type[_Settings], main: Callable[[_Settings], Coroutine[Any, Any, N
         sys.exit(1)
 
 
-async def _main(main: Callable[[_Settings], Coroutine[Any, Any, None]], settings: _Settings) -> None:
+async def _guarded(main: _Main, settings: Sequence[Settings]) -> None:
     asyncio.get_running_loop().set_exception_handler(_forgotten)
     await main(settings)
 
@@ -162,45 +161,31 @@ class _Health(Protocol):
     async def enter_graceful_shutdown(self) -> None: ...
 
 
-class _Registry:
-    """What generated code adds servicers to: the server, which also records the names of the services."""
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-        self.names: list[str] = []
-
-    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        self.names.append(service)
-        self._server.add_registered_method_handlers(service, handlers)
-
-
 class Server:
     """The gRPC server of a process: services inside of the boundary, with health and reflection.
 
     Args:
         settings: `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls` and `slow_call_seconds`.
-        services: what is served.
+        parts: the roles of the process.
     """
 
-    def __init__(self, settings: Settings, services: Sequence[Registration]) -> None:
+    def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
+        registry = Registry(parts)
         boundary = Boundary(
             *mesh_tokens(settings.mesh_token),
             timezone=settings.site_timezone,
             scrubber=Scrubber(settings.site_url_parameters),
             most_calls=settings.most_calls,
             slow_seconds=settings.slow_call_seconds,
+            roles=registry.roles,
         )
         self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._health = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-        registry = _Registry(self._server)
-        for add, servicer in services:
-            add(servicer, registry)
-        self._names = ["", *registry.names]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, registry)  # pyright: ignore[reportUnknownMemberType]
-        enable_server_reflection([*registry.names, REFLECTION], self._server)
+        registry.add_to(self._server)
+        self._serving = dict.fromkeys((part.role for part in parts), False)
+        self._roles = {"": list(self._serving), **{role: [role] for role in self._serving}, **registry.roles}
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]
+        enable_server_reflection([*registry.roles, health.SERVICE_NAME, REFLECTION], self._server)
 
     def listen(self, address: str) -> int:
         """Listens on an address; returns the port.
@@ -218,14 +203,18 @@ class Server:
 
     async def start(self) -> None:
         """Starts to take calls. The process is live from now on, and ready once `set_serving` says so."""
-        await self.set_serving(serving=False)
+        for role in self._serving:
+            await self.set_serving(role, serving=False)
         await self._health.set(LIVENESS, HealthCheckResponse.SERVING)
         await self._server.start()
 
-    async def set_serving(self, *, serving: bool) -> None:
-        """Sets what grpc.health.v1 answers for each service."""
-        for name in self._names:
-            await self._health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
+    async def set_serving(self, role: str, *, serving: bool) -> None:
+        """Sets what grpc.health.v1 answers for a role, for the services it serves and for the process."""
+        self._serving[role] = serving
+        for name, roles in self._roles.items():
+            if role in roles:
+                all_serve = all(self._serving[each] for each in roles)
+                await self._health.set(name, HealthCheckResponse.SERVING if all_serve else HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, delay_seconds: float, seconds: float) -> None:
         """Reports that it stops serving, takes calls for `delay_seconds` more, and lets running ones finish for up to `seconds`."""
@@ -249,15 +238,16 @@ def _signals() -> Generator[asyncio.Task[bool]]:
             loop.remove_signal_handler(number)
 
 
-async def _watch(server: Server, checks: Mapping[str, Check]) -> None:
-    """Makes health follow the checks, and logs each change."""
+async def _watch(server: Server, part: Part) -> None:
+    """Makes health follow the checks of a role, and logs each change."""
+    checks = part.checks
     known: Mapping[str, str] | None = None
     failures = dict.fromkeys(checks, _FAILURES)
     while True:
         reasons = await asyncio.gather(*(_reason(check) for check in checks.values()))
         failures = {name: failures[name] + 1 if reason else 0 for name, reason in zip(checks, reasons, strict=True)}
         failing = {name: reason for name, reason in zip(checks, reasons, strict=True) if failures[name] >= _FAILURES}
-        await server.set_serving(serving=not failing)
+        await server.set_serving(part.role, serving=not failing)
         if known is None or known.keys() != failing.keys():
             (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)
             known = failing

@@ -1,4 +1,7 @@
-"""Runs a role of a service: `python -m services ingestion`, or one that has a name of its own, `python -m services ingestion worker`."""
+"""Runs roles of services in one process: `python -m services purchases identity ingestion-worker`.
+
+A role is named like its service, or `SERVICE-worker`; `ingestion worker`, the arguments of a pod, is the worker as well.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,30 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-_USAGE = "usage: python -m services SERVICE [ROLE]"
+_USAGE = "usage: python -m services ROLE..."
 _FOLDER = Path(__file__).parent
+_WORKER = "worker"
 
 
 def main(words: list[str]) -> None:
-    """Runs the role that the words name; exits with what is wrong with them."""
-    match words:
-        case [service]:
-            module = "composition"
-        case [service, module]:
-            pass
-        case _:
-            sys.exit(_USAGE)
-    if not (_FOLDER / service / f"{module}.py").is_file():
-        sys.exit(f"{_USAGE}: there is no {' '.join(words)!r}")
+    """Runs the roles that the words name; exits with what is wrong with them."""
+    names = [f"{words[0]}-{_WORKER}"] if words[1:] == [_WORKER] else words
+    if not names or len(set(names)) < len(names):
+        sys.exit(f"{_USAGE}: at least one, and each once")
+    modules = [_module(name) for name in names]
     # gRPC's own remarks, such as a server's goodbye, are no JSON; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    import_module(f"services.{service}.{module}").ROLE.run()
+    roles = [import_module(module).ROLE for module in modules]
+    import_module("kit.service.role").run_roles(roles)
+
+
+def _module(name: str) -> str:
+    """The module that composes a role."""
+    service = name.removesuffix(f"-{_WORKER}")
+    module = "composition" if name == service else _WORKER
+    if not (_FOLDER / service / f"{module}.py").is_file():
+        sys.exit(f"{_USAGE}: there is no {name!r}")
+    return f"services.{service}.{module}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import grpc
 
 import services
-from kit.server import Background, Server
+from kit.registry import Background, Part
+from kit.server import Server
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
@@ -43,7 +44,7 @@ async def serving(runtime: ServiceRuntime, background: Sequence[Background] = ()
         background: what runs beside.
     """
     await runtime.prepare()
-    server = Server(runtime.settings, runtime.rpcs)
+    server = Server(runtime.settings, [Part(runtime.service, runtime.rpcs)])
     host = runtime.settings.listen.rpartition(":")[0]
     port = server.listen(runtime.settings.listen)
     await server.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from datetime import UTC, datetime, tzinfo
@@ -28,6 +28,7 @@ from kit.scrubbing.scrubber import Scrubber
 from kit.telemetry.deferred import DeferredBatch
 from kit.telemetry.errors import describe
 from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.roles import act_as, current_role
 from kit.telemetry.state import meter
 from kit.telemetry.tracing import span, traceparent
 
@@ -65,6 +66,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         scrubber: removes personal data from requests; not from those whose rules the servicer applies itself.
         most_calls: the maximum of concurrent calls of one rpc.
         slow_seconds: while calls of an rpc take longer, its concurrency is reduced, and further calls are refused.
+        roles: the roles of the process that serve a gRPC service, by its name.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         scrubber: Scrubber | None = None,
         most_calls: int = 1024,
         slow_seconds: float = 5.0,
+        roles: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._scrubber = scrubber or Scrubber()
         self._token = mesh_token.encode()
         self._rotating = self._token if rotating is None else rotating.encode()
         self._timezone = timezone
         self._limits = most_calls, slow_seconds
+        self._roles = roles or {}
         self._faults = meter().create_counter(
             MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
         )
@@ -105,7 +109,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             inner = await continuation(handler_call_details)
             if inner is None or path.startswith(_OPEN):
                 return inner
-            handler = self._handlers[path] = self._guard(Method(path, Limit(*self._limits), self._timezone, self._faults), inner)
+            roles = self._roles.get(path[1:].rpartition("/")[0], ())
+            handler = self._handlers[path] = self._guard(Method(path, Limit(*self._limits), self._timezone, self._faults, roles), inner)
         _metadata.set(handler_call_details.invocation_metadata)
         return handler
 
@@ -116,6 +121,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             metadata: dict[str, Any] = dict(_metadata.get())
             call = Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
             current_call.set(call)
+            act_as(method.role(metadata))
             answer: Message | None = None
             fault: BaseException | None = None
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
@@ -194,7 +200,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return request
 
     def _record(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
-        ended = Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35])
+        ended = Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35], current_role())
         if current.is_recording():
             current.set_attribute(Attribute.RPC_STATUS, code.name)
             current.set_attribute(Attribute.CLIENT, call.caller.client)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import tzinfo
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -22,6 +22,9 @@ from kit.overload import Limit
 from kit.telemetry.names import Attribute
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+ROLE_HEADER: Final = "x-pmp-role"
+"""Names the role that is called, for rpcs that every service serves: several of them may share an address."""
 
 _ENVELOPE_BYTES = 1024
 """What the gateway adds to a JSON body: its content type, and the fields from the path."""
@@ -46,7 +49,8 @@ class Caller:
 class Method:
     """What all calls of one rpc have in common."""
 
-    def __init__(self, path: str, limit: Limit, timezone: tzinfo, faults: metrics.Counter) -> None:
+    def __init__(self, path: str, limit: Limit, timezone: tzinfo, faults: metrics.Counter, roles: Sequence[str] = ()) -> None:
+        self._roles = roles
         self.faults = faults
         self.name = path.removeprefix("/")
         self.limit = limit
@@ -61,6 +65,13 @@ class Method:
         # A query for nobody must not become one for everybody; requests between services were normalised when they entered the mesh.
         self.changes_state = bool(self.scopes) and descriptor.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
         self._labels: dict[grpc.StatusCode, dict[str, str]] = {}
+
+    def role(self, metadata: Mapping[str, Any]) -> str:
+        """Returns the role that answers a call: the one that serves the rpc or, where several do, the one that the caller names."""
+        if len(self._roles) == 1:
+            return self._roles[0]
+        named = metadata.get(ROLE_HEADER, "")
+        return named if named in self._roles else ""
 
     def labels(self, code: grpc.StatusCode) -> dict[str, str]:
         """Returns the metric labels of a call with this status."""

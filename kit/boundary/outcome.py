@@ -54,6 +54,7 @@ class Ended(NamedTuple):
     seconds: float
     time: datetime
     trace: str
+    role: str
 
     def line(self) -> dict[str, Any]:
         """Returns the fields of its log line."""
@@ -68,6 +69,7 @@ class Ended(NamedTuple):
             "trace": self.trace,
             "request_id": call.request_id,
             "time": self.time,
+            **({"role": self.role} if self.role else {}),
         }
 
 

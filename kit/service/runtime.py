@@ -23,7 +23,7 @@ from kit.log.trim import TopicTrimmer
 from kit.people.subjects.personal_tables import PersonalTable
 from kit.people.subjects.retention import Retention
 from kit.people.subjects.servicer import SubjectDataServicer
-from kit.server import Background, Check, Registration, serve
+from kit.registry import Background, Check, Part, Registration
 from kit.service.parts import Intake, Publication, RawLog, Subscription
 from kit.service.resources import Resources
 from kit.settings import Settings, mesh_tokens
@@ -32,7 +32,7 @@ _Part = TypeVar("_Part")
 
 
 class ServiceRuntime:
-    """One role of a service, composed of what it has. Nothing runs before `serve`.
+    """One role of a service, composed of what it has. Nothing runs before `kit.server.serve`.
 
     Args:
         settings: the role's.
@@ -156,10 +156,9 @@ class ServiceRuntime:
             return self._rpcs
         return (*self._rpcs, (add_SubjectDataServiceServicer_to_server, self.subject_data))
 
-    async def serve(self) -> None:
-        """Serves, publishes and consumes until it is stopped."""
-        await self.prepare()
-        await serve(self.settings, services=self.rpcs, checks=self.checks, background=[*self._works(), *self.background])
+    def part(self, role: str) -> Part:
+        """What the role contributes to its process once it is prepared: it serves, publishes and consumes."""
+        return Part(role, self.rpcs, self.checks, [*self._works(), *self.background])
 
     async def prepare(self) -> None:
         """Fixes the number of partitions of its topics, and makes the rows from which their offsets are assigned.

@@ -11,7 +11,7 @@ from kit.people.subjects.data import SubjectData
 from kit.people.subjects.personal_tables import After, PersonalTable
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
-from kit.server import Background, Registration
+from kit.registry import Background, Registration
 from kit.service.parts import Publication, Subscription
 from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime

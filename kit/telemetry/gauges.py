@@ -10,6 +10,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.roles import current_role
 from kit.telemetry.state import meter
 
 _FRESH_SECONDS: Final = 60.0
@@ -25,6 +26,7 @@ class Gauge:
 
     def __init__(self, name: StrEnum, unit: str, description: str, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
+        self._role = _role_attribute()
         self._figures: dict[frozenset[tuple[str, str]], tuple[float, float]] = {}
         meter().create_observable_gauge(name, [self._observe], unit, description)
 
@@ -36,7 +38,7 @@ class Gauge:
         now = self._clock()
         for attributes, (at, figure) in list(self._figures.items()):  # read by another thread
             if now - at <= _FRESH_SECONDS:
-                yield Observation(figure, dict(attributes))
+                yield Observation(figure, {**self._role, **dict(attributes)})
 
 
 class Ages:
@@ -48,6 +50,7 @@ class Ages:
 
     def __init__(self, *sources: str, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
+        self._role = _role_attribute()
         self._read_at = dict.fromkeys(sources, clock())
         description = "Time since what a report is made of was last read."
         meter().create_observable_gauge(MetricName.REPORT_AGE, [self._observe], "s", description)
@@ -59,4 +62,9 @@ class Ages:
     def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
         now = self._clock()
         for source, at in self._read_at.items():
-            yield Observation(now - at, {Attribute.SOURCE: source})
+            yield Observation(now - at, {**self._role, Attribute.SOURCE: source})
+
+
+def _role_attribute() -> dict[str, str]:
+    """Names the role that makes a gauge: its figures stand beside those of the other roles of the process."""
+    return {Attribute.ROLE: role} if (role := current_role()) else {}

@@ -17,6 +17,7 @@ import structlog
 
 from kit.telemetry.deferred import DeferredBatch
 from kit.telemetry.errors import describe
+from kit.telemetry.roles import current_role
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -84,9 +85,11 @@ def _json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
 
 
 def _complete(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Adds the time, unless the line has one, and replaces an exception by its frames."""
+    """Adds the time and the role, unless the line has them, and replaces an exception by its frames."""
     if "time" not in line:
         line["time"] = datetime.now(UTC)
+    if "role" not in line and (role := current_role()):
+        line["role"] = role
     if "exc_info" in line:
         error = _exception(line.pop("exc_info"))
         if error is not None:

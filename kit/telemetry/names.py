@@ -33,6 +33,7 @@ class MetricName(StrEnum):
 class Attribute(StrEnum):
     """Names of attributes of spans and metrics: OpenTelemetry's own where it has one."""
 
+    ROLE = "pmp.role"
     RPC_METHOD = "rpc.method"
     RPC_STATUS = "rpc.response.status_code"
     CLIENT = "pmp.client"

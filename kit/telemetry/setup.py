@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from opentelemetry.trace import Tracer
 
 from kit.telemetry.deferred import flush_all
 from kit.telemetry.log_lines import log_to_stdout
+from kit.telemetry.names import Attribute
 from kit.telemetry.state import SCOPE, state
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def telemetry(
-    settings: Settings, service: str, *, exporters: Sequence[SpanExporter] = (), readers: Sequence[MetricReader] = ()
+    settings: Settings, *roles: str, exporters: Sequence[SpanExporter] = (), readers: Sequence[MetricReader] = ()
 ) -> Generator[None]:
     """Logs, and traces and measures if configured, until the block ends; then everything is flushed.
 
     Args:
         settings: `log_level` and `metrics_port`. `OTEL_*` in the environment is the SDK's.
-        service: `service.name` of the telemetry unless OTEL_SERVICE_NAME names another.
+        roles: The roles of the process. Unless OTEL_SERVICE_NAME names another, a span has the name of its role as `service.name`;
+            metrics, and spans of work that belongs to no role, have the names of all of them, joined by `+`.
         exporters: Receivers of spans besides the OTLP endpoint.
         readers: Readers of metrics besides Prometheus and the OTLP endpoint.
 
@@ -39,39 +41,46 @@ def telemetry(
         OSError: The metrics port is taken.
     """
     flush = log_to_stdout(settings.log_level)
-    resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
-    before = state.tracer, state.meter
+    process = os.environ.get("OTEL_SERVICE_NAME") or "+".join(roles)
+    names = {"": process, **{role: os.environ.get("OTEL_SERVICE_NAME") or role for role in roles}}
+    before = state.tracers, state.meters
     with ExitStack() as stack:
         stack.callback(flush)
         stack.callback(_restore, *before)
-        _measure(stack, settings, resource, readers)
-        _trace(stack, resource, exporters)
+        _measure(stack, settings, names, readers)
+        _trace(stack, names, exporters)
         stack.callback(flush_all)
         yield
 
 
-def _restore(tracer: Tracer | None, meter: Meter) -> None:
-    state.tracer, state.meter = tracer, meter
+def _restore(tracers: Mapping[str, Tracer], meters: Mapping[str, Meter]) -> None:
+    state.tracers, state.meters = tracers, meters
 
 
-def _trace(stack: ExitStack, resource: Resource, exporters: Sequence[SpanExporter]) -> None:
+def _resource(service: str) -> Resource:
+    return Resource.create({SERVICE_NAME: service})
+
+
+def _trace(stack: ExitStack, names: Mapping[str, str], exporters: Sequence[SpanExporter]) -> None:
     exporters = [*exporters, *_otlp_spans()]
     if not exporters:
         return
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for exporter in exporters:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-    stack.callback(provider.shutdown)
-    state.tracer = provider.get_tracer(SCOPE)
+    processors = [BatchSpanProcessor(exporter) for exporter in exporters]
+    providers = {name: TracerProvider(resource=_resource(name), shutdown_on_exit=False) for name in set(names.values())}
+    for provider in providers.values():
+        for processor in processors:
+            provider.add_span_processor(processor)
+        stack.callback(provider.shutdown)
+    state.tracers = {role: providers[name].get_tracer(SCOPE) for role, name in names.items()}
 
 
-def _measure(stack: ExitStack, settings: Settings, resource: Resource, readers: Sequence[MetricReader]) -> None:
+def _measure(stack: ExitStack, settings: Settings, names: Mapping[str, str], readers: Sequence[MetricReader]) -> None:
     readers = [*readers, *_otlp_metrics(), *_prometheus(stack, settings)]
     if not readers:
         return
-    provider = MeterProvider(readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
+    provider = MeterProvider(readers, _resource(names[""]), exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
     stack.callback(provider.shutdown)
-    state.meter = provider.get_meter(SCOPE)
+    state.meters = {role: provider.get_meter(SCOPE, attributes={Attribute.ROLE: role} if role else None) for role in names}
 
 
 def _otlp_spans() -> Iterator[SpanExporter]:

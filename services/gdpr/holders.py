@@ -16,6 +16,7 @@ import orjson
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
+from kit.boundary.caller import ROLE_HEADER
 from kit.errors import Unavailable
 from kit.log.streams import START, Offset, TopicPartition
 from kit.settings import Settings, mesh_tokens
@@ -50,7 +51,7 @@ class Holders:
     def __init__(self, settings: Settings, names: Collection[str]) -> None:
         self.names = sorted(names)
         self._addresses = {name: settings.address(name) for name in names}
-        self._metadata = (("x-pmp-mesh-token", mesh_tokens(settings.mesh_token)[0]),)
+        self._token = mesh_tokens(settings.mesh_token)[0]
 
     async def erase(
         self,
@@ -72,7 +73,7 @@ class Holders:
         async with self._called(holder) as stub:
             for some in _batches(identifiers) or [()]:
                 request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
-                answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata(holder), timeout=_CALL_SECONDS)
                 whole.tables.update({each.table: each.rows for each in answer.tables})
                 # Only what was read before the first batch was erased counts.
                 whole.read = whole.read or _offsets(answer.read)
@@ -129,8 +130,11 @@ class Holders:
     async def _exported(self, holder: str, identifiers: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
         async with self._called(holder) as stub:
             request = pb.ExportRequest(names=identifiers, sections=sections)
-            async for row in stub.Export(request, metadata=self._metadata, timeout=_EXPORT_SECONDS):
+            async for row in stub.Export(request, metadata=self._metadata(holder), timeout=_EXPORT_SECONDS):
                 yield row
+
+    def _metadata(self, holder: str) -> tuple[tuple[str, str], ...]:
+        return ("x-pmp-mesh-token", self._token), (ROLE_HEADER, holder)
 
     @asynccontextmanager
     async def _called(self, holder: str) -> AsyncGenerator[Any]:

@@ -23,6 +23,7 @@ from kit.log.tables import outbox_heads
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.servicer import SubjectDataServicer
+from kit.server import serve
 from kit.service.parts import Subscription
 from kit.service.resources import Resources, open_resources
 from kit.service.runtime import ServiceRuntime
@@ -46,7 +47,8 @@ def settings(settings: Settings) -> Settings:
 @asynccontextmanager
 async def running(runtime: ServiceRuntime) -> AsyncGenerator[grpc.aio.Channel]:
     """The service, from the moment at which it is healthy."""
-    task = asyncio.create_task(runtime.serve())
+    await runtime.prepare()
+    task = asyncio.create_task(serve(runtime.settings, [runtime.part(runtime.service)]))
     async with grpc.aio.insecure_channel(runtime.settings.listen) as channel:
         health: Any = HealthStub(channel)
 

@@ -26,7 +26,8 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import (
 )
 from pydantic import SecretStr
 
-from kit.server import Background, Check, Registration, serve
+from kit.registry import Background, Check, Part, Registration
+from kit.server import serve
 from kit.settings import Settings
 from kit.telemetry.setup import telemetry
 from tests.servers import free_port
@@ -137,7 +138,7 @@ async def running(
     port = free_port()
     chosen = settings_for(port, **settings)
     with telemetry(chosen, "server-test"):
-        task = asyncio.create_task(serve(chosen, services=services, checks=checks or {}, background=background))
+        task = asyncio.create_task(serve(chosen, [Part("server-test", services, checks or {}, background)]))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             try:
                 yield Running(task, port, channel)
@@ -334,7 +335,7 @@ async def test_a_process_without_rpcs_serves_its_health_alone() -> None:
     chosen = settings_for(port)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         process = Running(
-            asyncio.create_task(serve(chosen, services=(), checks={}, background=[partial(asyncio.sleep, 3600)])), port, channel
+            asyncio.create_task(serve(chosen, [Part("server-test", background=[partial(asyncio.sleep, 3600)])])), port, channel
         )
         await process.until(SERVING)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -349,7 +350,7 @@ async def test_a_port_that_is_taken_is_a_clear_error() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"^can't listen on 127.0.0.1:{port}: the port is taken, or the address is not of this machine$"):
-            await serve(settings_for(port), services=(), checks={})
+            await serve(settings_for(port), [Part("server-test")])
 
 
 async def process(code: str, environment: Mapping[str, str]) -> tuple[int | None, str, str]:
@@ -363,7 +364,7 @@ async def process(code: str, environment: Mapping[str, str]) -> tuple[int | None
 
 
 async def test_missing_settings_are_named_and_nothing_runs() -> None:
-    code = "from kit.server import run\nfrom kit.settings import Settings\nasync def main(settings): print('ran')\nrun(Settings, main)"
+    code = "from kit.server import run\nfrom kit.settings import Settings\nasync def main(settings): print('ran')\nrun([Settings], main)"
     given = {key: value for key, value in ENVIRONMENT.items() if key not in {"PMP_VAULT_KEY", "PMP_REDIS_URL"}}
     returned, out, err = await process(code, given)
     assert (returned, out, err) == (2, "", "PMP_VAULT_KEY is missing\nPMP_REDIS_URL is missing\n")
@@ -375,7 +376,7 @@ async def test_missing_settings_are_named_and_nothing_runs() -> None:
 )
 async def test_a_wrong_setting_is_named_and_no_value_is_shown(variable: str, value: str) -> None:
     returned, out, err = await process(
-        "from kit.server import run\nfrom kit.settings import Settings\nrun(Settings, None)", {**ENVIRONMENT, variable: value}
+        "from kit.server import run\nfrom kit.settings import Settings\nrun([Settings], None)", {**ENVIRONMENT, variable: value}
     )
     assert (returned, out) == (2, "")
     assert variable.removeprefix("PMP_").lower() in err.lower()
@@ -387,12 +388,12 @@ from kit.server import run
 from kit.settings import Settings
 async def main(settings):
     raise {error}
-run(Settings, main)
+run([Settings], main)
 """
 
 
 async def test_a_process_that_dies_says_where_and_not_what_it_held() -> None:
-    returned, out, err = await process(DYING.format(error="LookupError(settings.vault_key.get_secret_value())"), ENVIRONMENT)
+    returned, out, err = await process(DYING.format(error="LookupError(settings[0].vault_key.get_secret_value())"), ENVIRONMENT)
     (line,) = lines(out)
     assert (returned, line["event"], line["level"]) == (1, "died", "critical")
     assert "in main" in line["exception"]
@@ -410,13 +411,13 @@ async def test_an_error_that_is_never_awaited_is_logged_without_its_text() -> No
 import asyncio, gc
 from kit.server import run
 from kit.settings import Settings
-async def fail(settings): raise LookupError(settings.vault_key.get_secret_value())
+async def fail(settings): raise LookupError(settings[0].vault_key.get_secret_value())
 async def main(settings):
     task = asyncio.create_task(fail(settings))
     await asyncio.sleep(0)
     del task
     gc.collect()
-run(Settings, main)
+run([Settings], main)
 """
     returned, out, err = await process(code, ENVIRONMENT)
     (line,) = lines(out)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from sqlalchemy import select
 
 from bench.servers import BenchFailed
-from cli.plan import databases
+from cli.layout import databases
 from cli.state import MeshState
 from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log

@@ -22,6 +22,7 @@ from cli.books import Books, fetch_books
 from cli.credentials import Credentials, Scope, Secrets, mint
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.layout import Processes
 from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports, free_ports
 from cli.processes import Command, last_lines, spawn
@@ -84,7 +85,7 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
     url = database_url or data.database_url()
     with Ports() as ports:
         [port] = ports.take(1)
-        plan = make_plan(Options(LOOPBACK, port, url, None), data, secrets, ports, {**environment(), **LIMITS})
+        plan = make_plan(Options(LOOPBACK, port, url, None, Processes.EACH), data, secrets, ports, {**environment(), **LIMITS})
     own = url.replace("{service}", "ingestion")
     for name in ("ingestion", KEYS_DATABASE):
         await migrate(name, url.replace("{service}", name))

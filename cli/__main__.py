@@ -11,6 +11,7 @@ import typer
 
 from cli.commands import Commands
 from cli.credentials import Format, Scope
+from cli.layout import Processes
 from cli.private_urls import private_url
 
 app = typer.Typer(
@@ -60,6 +61,10 @@ def up(
     host: Annotated[str, typer.Option(help="Address the gateway listens on; 0.0.0.0 for all.")] = "127.0.0.1",
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
+    *,
+    processes: Annotated[
+        Processes, typer.Option(help="The intake in one process and all other services in a second, or each in its own.")
+    ] = Processes.SHARED,
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C stops it at once."""
     from cli.folder import DataFolder
@@ -69,7 +74,7 @@ def up(
     folder = DataFolder(data)
     url = checked_database_url(database_url) if database_url else folder.database_url()
     redis = checked_redis_url(redis_url) if redis_url else None
-    asyncio.run(run_mesh(Options(checked_host(host), port, url, redis), folder))
+    asyncio.run(run_mesh(Options(checked_host(host), port, url, redis, processes), folder))
 
 
 @app.command()

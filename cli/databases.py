@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.plan import checked_database_url, databases
+from cli.layout import databases
+from cli.plan import checked_database_url
 from cli.state import running_mesh
 from kit.database.engine import open_database
 from kit.database.transactions import Sessions

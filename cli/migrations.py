@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.databases import checked_service, url_of
 from cli.errors import CommandFailed
-from cli.plan import databases
+from cli.layout import databases
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
 

@@ -15,12 +15,12 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
-import services
 from cli.disk import Disk
 from cli.embedded_redis import executable, max_memory, write_configuration
 from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.layout import Processes, roles_by_process, service_names, worker_names
 from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
@@ -28,8 +28,6 @@ from cli.readiness import gateway_ready, redis_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
 from services.ingestion.settings import IngestionSettings
 
-SERVICES = Path(services.__path__[0])
-"""Each folder in it is a service."""
 REDIS_LONGEST_PAUSE = 5.0
 """Seconds: without Redis intake stops, and a start that finds the disk still full costs little."""
 
@@ -46,6 +44,8 @@ class Options:
     """SQLAlchemy URL with `{service}` for the database's name."""
     redis_url: str | None
     """URL of an existing Redis; None starts the embedded one."""
+    processes: Processes
+    """How roles are distributed over processes."""
 
     @property
     def url(self) -> str:
@@ -64,7 +64,7 @@ class Plan:
     log_partitions: int
     """Partitions of each topic."""
     service_addresses: dict[str, str]
-    """Host and port of each service."""
+    """Host and port of each service; services that share a process have the same."""
     environment: dict[str, str]
     """Environment of services, workers and migrations, without their ports."""
     redis: Command | None
@@ -72,19 +72,9 @@ class Plan:
     disk: Disk | None
     """The disk of the embedded Redis."""
     services: tuple[Command, ...]
-    """Services and workers."""
+    """The processes of services and workers."""
     gateway: Command
     """The gateway."""
-
-
-def service_names() -> list[str]:
-    """The services of the mesh: the packages with a `composition.py`."""
-    return sorted(path.parent.name for path in SERVICES.glob("*/composition.py"))
-
-
-def databases() -> list[str]:
-    """The services that have a database."""
-    return sorted(path.parent.name for path in SERVICES.glob("*/migrations"))
 
 
 def checked_host(host: str) -> str:
@@ -130,11 +120,11 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     Raises:
         CommandFailed: no ports are free, or a setting is invalid.
     """
-    names = service_names()
-    workers = [name for name in names if (SERVICES / name / "worker.py").exists()]
-    parts = [(name, "service") for name in names] + [(name, "worker") for name in workers]
-    redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(parts))
-    addresses = {name: f"{LOOPBACK}:{port}" for name, port in zip(names, own, strict=False)}
+    processes = roles_by_process(options.processes)
+    redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(processes))
+    listens = {process: f"{LOOPBACK}:{port}" for process, port in zip(processes, own, strict=False)}
+    by_role = {role: listens[process] for process, roles in processes.items() for role in roles}
+    addresses = {name: by_role[name] for name in service_names()}
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # Modules are imported from the installed package, never from the working directory of `pmp`.
     base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
@@ -149,16 +139,16 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     if disk is not None:
         environment["PMP_LOG_DISK"] = str(disk.folder)
     commands: list[Command] = []
-    for (name, kind), port, metrics_port in zip(parts, own, own[len(parts) :], strict=False):
-        address = f"{LOOPBACK}:{port}"
-        is_worker = kind == "worker"
+    for (name, roles), metrics_port in zip(processes.items(), own[len(processes) :], strict=True):
+        address = listens[name]
         commands.append(
             Command(
-                name=f"{name}-worker" if is_worker else name,
-                kind="worker" if is_worker else "service",
-                argv=(sys.executable, "-m", "services", name, *(["worker"] if is_worker else [])),
+                name=name,
+                kind="worker" if name in worker_names() else "service",
+                roles=tuple(roles),
+                argv=(sys.executable, "-m", "services", *roles),
                 environment={**environment, "PMP_LISTEN": address, "PMP_METRICS_PORT": str(metrics_port)},
-                log=folder.log(f"{name}-worker" if is_worker else name),
+                log=folder.log(name),
                 address=address,
                 metrics_url=f"http://{LOOPBACK}:{metrics_port}/metrics",
                 ready=partial(service_ready, address),

@@ -41,6 +41,8 @@ class Command:
     """Address of its readiness check."""
     ready: Ready
     """The readiness check."""
+    roles: tuple[str, ...] = ()
+    """The roles of services that it runs."""
     metrics_url: str | None = None
     """URL of its metrics for Prometheus."""
     before_end: Callable[[], Awaitable[None]] | None = None
@@ -59,7 +61,12 @@ class SupervisedProcess:
     def __init__(self, command: Command, changed: Callable[[], None], say: Callable[[str], None]) -> None:
         self.command = command
         self.state = ProcessState(
-            name=command.name, kind=command.kind, address=command.address, metrics_url=command.metrics_url, state="starting"
+            name=command.name,
+            kind=command.kind,
+            roles=list(command.roles),
+            address=command.address,
+            metrics_url=command.metrics_url,
+            state="starting",
         )
         self.was_ready = asyncio.Event()
         """Set when the process was ready for the first time."""

@@ -19,11 +19,12 @@ Ready = Callable[[], Awaitable[bool]]
 """Checks whether a process is ready."""
 
 
-async def service_ready(address: str) -> bool:
-    """Whether the process at `host:port` serves, according to its gRPC health service."""
+async def service_ready(address: str, role: str = "") -> bool:
+    """Whether the process at `host:port`, or one of its roles, serves, according to its gRPC health service."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
-            answer = await cast("Any", HealthStub(channel)).Check(HealthCheckRequest(), timeout=ANSWER_SECONDS)  # its types lack the rpc
+            health = cast("Any", HealthStub(channel))  # its types lack the rpc
+            answer = await health.Check(HealthCheckRequest(service=role), timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == HealthCheckResponse.SERVING)

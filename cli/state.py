@@ -22,6 +22,8 @@ class ProcessState(BaseModel):
     """Its name, which is also that of its log file."""
     kind: Kind
     """Kind of process, which determines its readiness check."""
+    roles: list[str]
+    """The roles of services that it runs."""
     address: str
     """Host and port of its readiness check."""
     metrics_url: str | None

@@ -15,6 +15,15 @@ from cli.readiness import gateway_ready, redis_ready, service_ready
 from cli.state import MeshState, ProcessState
 
 
+class RoleStatus(BaseModel):
+    """The current status of a role of a service."""
+
+    name: str
+    """Its name."""
+    ready: bool
+    """Whether it is ready."""
+
+
 class ProcessStatus(BaseModel):
     """The current status of a process."""
 
@@ -25,7 +34,9 @@ class ProcessStatus(BaseModel):
     address: str
     """Address of its readiness check."""
     ready: bool
-    """Whether it is ready."""
+    """Whether it is ready, with all of its roles."""
+    roles: list[RoleStatus]
+    """The roles of services that it runs."""
     restarts: int
     """Number of restarts after it died."""
 
@@ -58,21 +69,18 @@ class Status(BaseModel):
 
 async def ask(mesh: MeshState) -> Status:
     """Checks every process of the mesh."""
-    answers = await asyncio.gather(*(_ready(mesh, process) for process in mesh.processes))
-    processes = [
-        ProcessStatus(name=process.name, pid=process.pid, address=process.address, ready=ready, restarts=process.restarts)
-        for process, ready in zip(mesh.processes, answers, strict=True)
-    ]
-    ready = all(answers) and not (mesh.disk and mesh.disk.is_low())
-    return Status(url=mesh.url, ready=ready, disk=_disk(mesh.disk) if mesh.disk else None, processes=processes)
+    processes = await asyncio.gather(*(_status(mesh, process) for process in mesh.processes))
+    ready = all(process.ready for process in processes) and not (mesh.disk and mesh.disk.is_low())
+    return Status(url=mesh.url, ready=ready, disk=_disk(mesh.disk) if mesh.disk else None, processes=list(processes))
 
 
 def print_status(console: Console, status: Status) -> None:
-    """Prints a table of the processes."""
-    table = Table("process", "pid", "address", "state", "restarts")
+    """Prints a table of the processes and their roles."""
+    table = Table("process", "roles", "pid", "address", "state", "restarts")
     for process in status.processes:
         state = "[green]ready[/]" if process.ready else "[red]not ready[/]" if process.pid else "[red]down[/]"
-        table.add_row(process.name, str(process.pid or ""), process.address, state, str(process.restarts))
+        roles = ", ".join(role.name if role.ready else f"[red]{role.name}[/]" for role in process.roles)
+        table.add_row(process.name, roles, str(process.pid or ""), process.address, state, str(process.restarts))
     console.print(table)
     if status.disk is not None:
         low = status.disk.free_bytes < status.disk.least_bytes
@@ -83,11 +91,18 @@ def _disk(disk: Disk) -> DiskStatus:
     return DiskStatus(folder=disk.folder, free_bytes=disk.free_bytes(), least_bytes=disk.least_bytes, description=disk.describe())
 
 
+async def _status(mesh: MeshState, process: ProcessState) -> ProcessStatus:
+    answers = await asyncio.gather(*(service_ready(process.address, role) for role in process.roles))
+    return ProcessStatus(
+        name=process.name,
+        pid=process.pid,
+        address=process.address,
+        ready=await _ready(mesh, process) if not process.roles else all(answers),
+        roles=[RoleStatus(name=role, ready=ready) for role, ready in zip(process.roles, answers, strict=True)],
+        restarts=process.restarts,
+    )
+
+
 def _ready(mesh: MeshState, process: ProcessState) -> Awaitable[bool]:
-    match process.kind:
-        case "redis":
-            return redis_ready(mesh.redis_url)
-        case "gateway":
-            return gateway_ready(mesh.url)
-        case "service" | "worker":
-            return service_ready(process.address)
+    """Whether a process without roles is ready."""
+    return redis_ready(mesh.redis_url) if process.kind == "redis" else gateway_ready(mesh.url)

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from cli.layout import Processes
 from tests import logs
 from tests.servers import free_port, until
 
@@ -104,13 +105,21 @@ class Mesh:
 
 
 @contextmanager
-def running(data: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Generator[Mesh]:
-    """Runs a mesh until the block ends, then stops it as Ctrl-C does."""
+def running(
+    data: Path, *arguments: str, environment: Mapping[str, str] | None = None, processes: Processes = Processes.EACH
+) -> Generator[Mesh]:
+    """Runs a mesh until the block ends, then stops it as Ctrl-C does.
+
+    Args:
+        arguments: further ones of `pmp up`.
+        environment: settings.
+        processes: how its roles are distributed; tests of one service kill that service alone.
+    """
     mesh = Mesh(data, environment or {})
     data.mkdir(parents=True, exist_ok=True)
     with (data / "up.log").open("ab") as output:
         before = output.tell()
-        command = [PMP, "up", "--port", str(free_port()), *arguments]
+        command = [PMP, "up", "--port", str(free_port()), "--processes", processes, *arguments]
         process = subprocess.Popen(command, env=mesh.environment, stdout=output, stderr=output)
 
     def said() -> str:

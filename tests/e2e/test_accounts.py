@@ -21,8 +21,9 @@ import pytest
 from bench.servers import Mesh, environment, running
 from cli.credentials import Scope
 from cli.folder import DataFolder
+from cli.layout import Processes, databases
 from cli.local_secrets import Secrets
-from cli.plan import Options, databases, make_plan
+from cli.plan import Options, make_plan
 from cli.ports import LOOPBACK, Ports
 from tests.servers import PrivateMariaDb
 
@@ -79,7 +80,7 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
     own = Secrets.load_or_make(folder)
     with Ports() as ports:
         [port] = ports.take(1)
-        plan = make_plan(Options(LOOPBACK, port, "mysql+aiomysql://", None), folder, own, ports, environment())
+        plan = make_plan(Options(LOOPBACK, port, "mysql+aiomysql://", None, Processes.EACH), folder, own, ports, environment())
     commands = [
         replace(each, environment={**each.environment, "PMP_DATABASE_URL": accounts.url(each.name.removesuffix("-worker"))})
         for each in plan.services

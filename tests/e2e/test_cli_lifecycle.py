@@ -22,7 +22,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
-from cli.plan import service_names
+from cli.layout import service_names
 from tests import logs
 from tests.e2e.mesh import PMP, Mesh, says_ready
 from tests.servers import free_port, until
@@ -41,7 +41,7 @@ class Up:
         logs.follow(self.output)
         logs.follow(data / "logs")
         with self.output.open("wb") as output:
-            command = [PMP, "up", "--port", str(free_port()), *arguments]
+            command = [PMP, "up", "--port", str(free_port()), "--processes", "each", *arguments]
             self.process = subprocess.Popen(command, env=self.mesh.environment, stdout=output, stderr=output)
 
     def said(self) -> str:

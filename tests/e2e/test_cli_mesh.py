@@ -28,7 +28,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cli.__main__ import app
-from cli.plan import service_names
+from cli.layout import service_names
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import grpc
 import pymysql
 import pytest
 import redis
-from google.protobuf.timestamp_pb2 import Timestamp
-from pmp.ingestion.v1 import event_pb2
-from pmp.ingestion.v1 import ingestion_pb2 as pb
-from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
-from pmp.log.v1 import log_pb2
 
-from kit.log.redis_log import key
+from tests.e2e.event_load import RATE, SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
-
-RATE = 500
-SECONDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -34,47 +24,6 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, 
     urls = ["--database-url", mariadb_server.url.replace("{service}", "faults_{service}"), "--redis-url", redis_of_mesh.url]
     with running(tmp_path_factory.mktemp("mesh"), *urls) as mesh:
         yield mesh
-
-
-async def _load(mesh: Mesh, name: str, *, during: Callable[[], object], rate: int = RATE) -> list[str]:
-    """Sends events at a steady rate, retries each with the same id until it is answered, and returns the answered ids."""
-    headers = tuple(mesh.credentials("site", "1").items())
-    answered: list[str] = []
-    async with grpc.aio.insecure_channel(mesh.url.removeprefix("http://"), options=[("grpc.max_reconnect_backoff_ms", 500)]) as channel:
-        stub: Any = IngestionServiceStub(channel)
-
-        async def send(number: int) -> None:
-            event = event_pb2.Event(id=f"{name}-{number}", event_type="page_view", session_id=f"s{number % 50}", page_title="under load")
-            event.timestamp.CopyFrom(Timestamp(seconds=1_795_000_000 + number))
-            while True:
-                try:
-                    await stub.TrackEvent(pb.TrackEventRequest(event=event), metadata=headers, timeout=15)
-                except grpc.aio.AioRpcError as error:
-                    again = {
-                        grpc.StatusCode.UNAVAILABLE,
-                        grpc.StatusCode.DEADLINE_EXCEEDED,
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        grpc.StatusCode.CANCELLED,
-                    }
-                    assert error.code() in again, error  # noqa: PT017 (any other status is a defect)
-                    await asyncio.sleep(0.3)
-                else:
-                    answered.append(event.id)
-                    return
-
-        tasks: list[asyncio.Task[None]] = []
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        trouble: asyncio.Future[object] | None = None
-        for number in range(rate * SECONDS):
-            tasks.append(asyncio.create_task(send(number)))
-            await asyncio.sleep(max(0.0, start + number / rate - loop.time()))
-            if number == rate * SECONDS // 3:
-                trouble = loop.run_in_executor(None, during)
-        assert trouble is not None
-        await trouble
-        await asyncio.wait_for(asyncio.gather(*tasks), 90)
-    return answered
 
 
 def _lose(mesh: Mesh, server: PrivateRedis) -> None:
@@ -107,7 +56,7 @@ def _named(mesh: Mesh) -> list[dict[str, Any]]:
 async def test_a_redis_that_loses_what_it_has_confirmed_can_not_hide_it(
     mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb
 ) -> None:
-    answered = await _load(mesh, "lossy", during=lambda: _lose(mesh, redis_of_mesh), rate=100)
+    answered = await load(mesh, "lossy", during=lambda: _lose(mesh, redis_of_mesh), rate=100)
     assert mesh.drained()["balanced"] is False
     lost = sorted(set(answered) - set(_stored(mariadb_server)))
     assert lost
@@ -141,18 +90,6 @@ def _stored(server: PrivateMariaDb) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def _published(server: PrivateRedis, partitions: int) -> Sequence[str]:
-    """Ids on the topic, in its order; asserts that its positions have no gap."""
-    ids: list[str] = []
-    with redis.Redis.from_url(server.url) as client:
-        for partition in range(partitions):
-            entries: Any = client.xrange(key("events", partition, "log"))
-            assert [int(position.split(b"-")[0]) for position, _ in entries] == list(range(1, len(entries) + 1))
-            records = [record for _, fields in entries for record in log_pb2.Pack.FromString(fields[b"p"]).records]
-            ids.extend(event_pb2.EventStored.FromString(record.payload).event.id for record in records)
-    return ids
-
-
 @pytest.mark.parametrize("victim", ["ingestion", "ingestion-worker", "gateway", "redis", "mariadb"])
 async def test_nothing_answered_is_lost_or_counted_twice(
     mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb, victim: str
@@ -165,13 +102,13 @@ async def test_nothing_answered_is_lost_or_counted_twice(
         else:
             mesh.kill(victim)
 
-    answered = await _load(mesh, victim, during=kill)
+    answered = await load(mesh, victim, during=kill)
     assert len(answered) == RATE * SECONDS
     books = mesh.drained()
     assert books["balanced"], books
     # Events from before earlier kills are still stored, and still once.
     stored = sorted(_stored(mariadb_server))
     assert [name for name in stored if name.rpartition("-")[0] == victim] == sorted(answered)
-    until(lambda: len(_published(redis_of_mesh, 4)) >= len(stored))
-    assert sorted(_published(redis_of_mesh, 4)) == stored
+    until(lambda: len(published(redis_of_mesh.url)) >= len(stored))
+    assert sorted(published(redis_of_mesh.url)) == stored
     assert books["dead_lettered"] == 0

@@ -11,18 +11,27 @@ from cli.disk import Disk
 from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.layout import Processes, roles_by_process, service_names
 from cli.local_secrets import Secrets
-from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan, service_names
+from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan
 from cli.ports import LOOPBACK, Ports
 
 SECRETS = Secrets.generate()
 
 
-def plan(tmp_path: Path, environ: dict[str, str] | None = None, *, host: str = "127.0.0.1", redis_url: str | None = None) -> Plan:
+def plan(
+    tmp_path: Path,
+    environ: dict[str, str] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    redis_url: str | None = None,
+    processes: Processes = Processes.EACH,
+) -> Plan:
     folder = DataFolder(tmp_path)
     folder.create()
     with Ports() as ports:
-        return make_plan(Options(host, 8080, folder.database_url(), redis_url), folder, SECRETS, ports, environ or {"PATH": "/bin"})
+        options = Options(host, 8080, folder.database_url(), redis_url, processes)
+        return make_plan(options, folder, SECRETS, ports, environ or {"PATH": "/bin"})
 
 
 def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
@@ -32,6 +41,16 @@ def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
     ports = [command.environment[name] for command in made.services for name in ("PMP_LISTEN", "PMP_METRICS_PORT")]
     assert len(set(ports)) == len(ports)
     assert {command.name: command.address for command in made.services if command.kind == "service"} == made.service_addresses
+
+
+def test_the_intake_and_all_other_roles_are_two_processes(tmp_path: Path) -> None:
+    made = plan(tmp_path, processes=Processes.SHARED)
+    intake, followers = made.services
+    assert (intake.name, intake.roles, intake.argv[1:]) == ("ingestion", ("ingestion",), ("-m", "services", "ingestion"))
+    assert followers.name == "followers"
+    assert followers.roles == followers.argv[3:] == tuple(role for role in roles_by_process(Processes.EACH) if role != "ingestion")
+    assert "ingestion-worker" in followers.roles
+    assert made.service_addresses == {name: (intake if name == "ingestion" else followers).address for name in service_names()}
 
 
 def test_secrets_go_only_where_they_are_needed(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The roles of the mesh, and which of them share a process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import services
+
+SERVICES = Path(services.__path__[0])
+"""Each folder in it is a service."""
+INTAKE = "ingestion"
+"""The role that takes events in, and its process."""
+FOLLOWERS = "followers"
+"""Name of the process of all roles but the intake: they follow what it took in."""
+
+
+class Processes(StrEnum):
+    """How roles are distributed over processes."""
+
+    SHARED = "shared"
+    """The intake in one process, all other roles in a second."""
+    EACH = "each"
+    """Each role in its own."""
+
+
+def service_names() -> list[str]:
+    """The services of the mesh: the packages with a `composition.py`."""
+    return sorted(path.parent.name for path in SERVICES.glob("*/composition.py"))
+
+
+def worker_names() -> list[str]:
+    """The workers of services: the packages with a `worker.py`."""
+    return sorted(f"{path.parent.name}-worker" for path in SERVICES.glob("*/worker.py"))
+
+
+def databases() -> list[str]:
+    """The services that have a database."""
+    return sorted(path.parent.name for path in SERVICES.glob("*/migrations"))
+
+
+def roles_by_process(processes: Processes) -> Mapping[str, Sequence[str]]:
+    """The roles of each process, by its name."""
+    roles = [*service_names(), *worker_names()]
+    if processes is Processes.EACH:
+        return {role: [role] for role in roles}
+    return {INTAKE: [INTAKE], FOLLOWERS: [role for role in roles if role != INTAKE]}

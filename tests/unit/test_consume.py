@@ -274,3 +274,27 @@ async def test_it_runs_until_it_is_cancelled_and_gives_its_leases_back(ingestion
         await running
     assert sorted(await stored(ingestion_database)) == ["a", "b"]
     assert await log.redis.keys("*lease*") == []
+
+
+async def test_messages_that_arrive_one_by_one_share_transactions(ingestion_database: Database, log: RedisLog) -> None:
+    sizes: list[int] = []
+
+    async def counting(session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        sizes.append(len(deliveries))
+        return await store_events(session, deliveries)
+
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, counting)
+    running = asyncio.create_task(consumer.run(Leases(log.redis, TOPIC, "ingestion", 1)))
+    for number in range(50):
+        await append(log, f"m{number}")
+        await asyncio.sleep(0.01)
+    for _ in range(400):
+        if sum(sizes) == 50:
+            break
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert sum(sizes) == 50
+    assert sizes[0] < 5, "the first ones are applied at once"
+    assert len(sizes) < 25

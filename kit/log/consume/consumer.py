@@ -37,8 +37,9 @@ _BUDGET_SECONDS: Final = 0.5
 _BLOCK_MS: Final = 4000
 """How long a read waits for messages. At rest, a consumer does nothing else."""
 _LONGEST_PACE: Final = 5.0
-# A transaction costs a service more than the messages of a topic in it: those that arrive within this time share one.
+# A transaction costs more than the few messages in it: those that arrive within this time share one.
 _PACE_SECONDS: Final = 0.25
+_RAW_LOG_PACE_SECONDS: Final = 0.1
 _APPLIED: Final = "applied"
 
 AfterCommit: TypeAlias = Callable[[int, Offset], Awaitable[None]]
@@ -51,6 +52,7 @@ class StreamConsumer:
     Args:
         handler: applies messages, and returns their outcomes.
         reader: reads the stream.
+        pace: seconds from one transaction to the next while few messages arrive.
         books: the books of a raw log; None for a topic.
         limit: halts the consumer when more messages fail; None sets any number of them aside.
         after_commit: called after each commit.
@@ -63,6 +65,7 @@ class StreamConsumer:
         handler: RawLogHandler,
         reader: Reader,
         *,
+        pace: float,
         books: Bookkeeping | None,
         limit: DeadLetterLimit | None,
         after_commit: AfterCommit | None,
@@ -71,12 +74,15 @@ class StreamConsumer:
         self._topic = topic
         self._handler = handler
         self._reader = reader
+        self._pace = pace
         self._books = books
         self._limit = limit
         self._after_commit = after_commit
         self._marked: set[int] = set()
         """Partitions with dead letters to retry."""
         self._offsets: dict[int, Offset] = {}
+        self._read_at: dict[int, float] = {}
+        """When the last messages of each partition arrived."""
         self._over_limit: set[int] = set()
         """Partitions in which nothing more is set aside, until a batch is applied without failures or the process restarts."""
         self._room = BATCH_MESSAGES
@@ -89,15 +95,14 @@ class StreamConsumer:
             group.create_task(LeasedRunner(leases).run(self._consume))
 
     async def _consume(self, partition: int, stop: asyncio.Event) -> None:
-        began = asyncio.get_running_loop().time()
         if partition in self._marked:
             await self.retry(partition)
             self._marked.discard(partition)
         applied = await self.step(partition, block_ms=_BLOCK_MS, stop=stop)
-        if self._reader.has_history and 0 < applied < READ_ENTRIES:
+        if 0 < applied < READ_ENTRIES:
             # A step that took long shows that the machine has other work.
-            took = asyncio.get_running_loop().time() - began
-            await wait_until_set(stop, max(_PACE_SECONDS - took, min(took, _LONGEST_PACE)))
+            took = asyncio.get_running_loop().time() - self._read_at[partition]
+            await wait_until_set(stop, max(self._pace - took, min(took, _LONGEST_PACE)))
 
     async def _watch_retries(self, seconds: float) -> None:
         while True:
@@ -134,6 +139,7 @@ class StreamConsumer:
                 if partition in self._offsets and await offsets.load(self._sessions, self._topic, partition) != offset:
                     self._forget(partition)
                 return 0
+            self._read_at[partition] = asyncio.get_running_loop().time()
             deliveries = deliveries_of(self._topic, partition, entries)
             await self._apply_or_isolate(partition, offset, entries, deliveries)
         except offsets.OffsetConflict:
@@ -254,7 +260,7 @@ class Consumer(StreamConsumer):
             return [_APPLIED] * len(deliveries)
 
         reader = Reader(log, topic, history)
-        super().__init__(sessions, topic, apply, reader, books=None, limit=limit, after_commit=after_commit)
+        super().__init__(sessions, topic, apply, reader, pace=_PACE_SECONDS, books=None, limit=limit, after_commit=after_commit)
 
 
 class RawLogConsumer(StreamConsumer):
@@ -276,4 +282,4 @@ class RawLogConsumer(StreamConsumer):
         after_commit: AfterCommit | None = None,
     ) -> None:
         reader, books = Reader(log, topic, None), Bookkeeping(log, topic)
-        super().__init__(sessions, topic, handler, reader, books=books, limit=limit, after_commit=after_commit)
+        super().__init__(sessions, topic, handler, reader, pace=_RAW_LOG_PACE_SECONDS, books=books, limit=limit, after_commit=after_commit)

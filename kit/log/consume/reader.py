@@ -40,11 +40,6 @@ class Reader:
         self._topic = topic
         self._history = history
 
-    @property
-    def has_history(self) -> bool:
-        """True for a topic, whose publisher keeps what the stream has trimmed."""
-        return self._history is not None
-
     async def check(self, partition: int, offset: Offset) -> None:
         """Logs an error when entries after an offset are lost, as after a restore. The books stay out of balance by them."""
         if self._history is None and offset != START and await self._log.trimmed(self._topic, partition) > offset:

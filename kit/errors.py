@@ -52,7 +52,7 @@ class LogFull(MeshError):
 
 
 class Overloaded(MeshError):
-    """There are more calls than can be answered in time; this one was not started: RESOURCE_EXHAUSTED with `retry-after`."""
+    """There are more calls than can be answered in time; this one was not done, or not all of it: RESOURCE_EXHAUSTED with `retry-after`."""
 
 
 class Unavailable(MeshError):

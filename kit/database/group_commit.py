@@ -20,6 +20,7 @@ _Result = TypeVar("_Result")
 
 _BATCH: Final = 128
 """The maximum work in one transaction: more gains little, and makes callers wait for others."""
+_PARTLY: Final = "the service is busy; a part may have been kept, send all of it again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ class GroupCommit(Generic[_Work, _Result]):
             The result of each, or its refusal.
 
         Raises:
+            Overloaded: some could not have been done before the caller's deadline. The others may have been done.
             Exception: an outage, or an error that is no refusal, of any of them. The others may have been done.
         """
         results = await asyncio.gather(*map(self._enqueue, works), return_exceptions=True)
         for result in results:
-            if isinstance(result, BaseException) and (not isinstance(result, MeshError) or isinstance(result, Overloaded | Unavailable)):
+            if isinstance(result, Overloaded):
+                raise Overloaded(_PARTLY)
+            if isinstance(result, BaseException) and (not isinstance(result, MeshError) or isinstance(result, Unavailable)):
                 raise result
         return cast("list[_Result | MeshError]", results)
 

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from kit.database.transactions import Sessions
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
-_LONGEST_TEXT: Final = 2**24
-"""Bytes of the longest text that a query may gather from several rows: MariaDB's default max_allowed_packet, which also bounds it."""
+_LONGEST_TEXT: Final = 2**20
+"""Bytes of the longest text that a query may gather from several rows: MariaDB's default; MySQL's is 1024."""
 
 
 class Database:

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-import orjson
-from sqlalchemy import ColumnElement, String, case, cast, func, select, true
+from sqlalchemy import ColumnElement, String, func, select, true, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.people.persons import persons
@@ -18,11 +17,12 @@ from services.journeys.models import touchpoints
 
 PAGE: Final = 1000
 """Identifiers per page."""
-_LONGEST: Final = 12_000
-"""Characters of one identifier's moments in a page, so that a page is below the 16 MiB at which databases truncate a text."""
+_LONGEST: Final = 1_000_000
+"""Characters from which a text of moments may have been truncated by MySQL (group_concat_max_len)."""
 HELD: Final = 64_000_000
 """Characters of moments that are held at once."""
-_MOMENT: Final = cast(touchpoints.c.timestamp, String(26)) + touchpoints.c.id
+_MOMENT: Final = type_coerce(touchpoints.c.timestamp, String) + touchpoints.c.id
+_PERSON: Final = select(persons.c.person_id).where(persons.c.subject == touchpoints.c.subject).scalar_subquery()
 
 
 class _Group(NamedTuple):
@@ -103,7 +103,7 @@ async def _pages(
 class _Stream:
     """The groups of one action, ordered by identifier, read page by page along its index.
 
-    A page is one JSON text, since drivers take longer for a row than databases do.
+    A group is one row, since drivers take longer for a row than databases do.
     """
 
     def __init__(self, session: AsyncSession, action: str, since: datetime | None, until: datetime, size: int) -> None:
@@ -123,13 +123,18 @@ class _Stream:
         """Reads the next page once all of the last one is taken."""
         if self.groups or not self.more:
             return
-        found = await self._page()
+        query = (
+            select(touchpoints.c.subject, _PERSON, func.aggregate_strings(_MOMENT, ","))
+            .where(*self._own, self._rest)
+            .group_by(touchpoints.c.subject)
+            .order_by(touchpoints.c.subject)
+            .limit(self._size)
+        )
+        found = [_Group(*row) for row in await self._session.execute(query)]
+        self.groups = [group if len(group.moments) < _LONGEST else await self._whole(group) for group in found]
         self.more = len(found) == self._size
-        self.groups = [
-            _Group(identifier, person_id, moments or await self._moments(identifier)) for identifier, person_id, moments in found
-        ]
         if found:
-            self._rest = touchpoints.c.subject > self.groups[-1].identifier
+            self._rest = touchpoints.c.subject > found[-1].identifier
 
     def take(self, end: str | None) -> Sequence[_Group]:
         """Removes and returns the groups of identifiers up to an end, or all of them."""
@@ -137,21 +142,6 @@ class _Stream:
         taken, self.groups = self.groups[:count], self.groups[count:]
         return taken
 
-    async def _page(self) -> Sequence[tuple[str, str | None, str | None]]:
-        """Reads groups; without their moments if these are long."""
-        group = (
-            select(touchpoints.c.subject, func.aggregate_strings(_MOMENT, ",").label("moments"))
-            .where(*self._own, self._rest)
-            .group_by(touchpoints.c.subject)
-            .order_by(touchpoints.c.subject)
-            .limit(self._size)
-            .subquery()
-        )
-        entry = func.json_array(group.c.subject, persons.c.person_id, case((func.length(group.c.moments) <= _LONGEST, group.c.moments)))
-        is_mysql = self._session.get_bind().dialect.name == "mysql"
-        gather = func.json_arrayagg if is_mysql else func.json_group_array
-        query = select(gather(entry)).select_from(group.outerjoin(persons, persons.c.subject == group.c.subject))
-        return sorted(orjson.loads(await self._session.scalar(query) or "[]"), key=lambda found: found[0])
-
-    async def _moments(self, identifier: str) -> str:
-        return ",".join(await self._session.scalars(select(_MOMENT).where(*self._own, touchpoints.c.subject == identifier)))
+    async def _whole(self, group: _Group) -> _Group:
+        moments = await self._session.scalars(select(_MOMENT).where(*self._own, touchpoints.c.subject == group.identifier))
+        return group._replace(moments=",".join(moments))

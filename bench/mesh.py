@@ -51,10 +51,14 @@ class Size:
     """Single events as fast as they are answered."""
     batch_seconds: int
     """The same in batches of 100."""
+    batch_connections: int
+    """Batches under way at any time."""
     rest_seconds: int
     """At rest."""
     single_events: int
     """Events that are sent one by one and traced into the databases."""
+    with_mariadb: bool
+    """On MariaDB as well as on SQLite."""
     demo_events: int | None
     """Rows of the demo in the mesh before it is measured at rest; None for all."""
 
@@ -145,7 +149,7 @@ class _Running:
 
 
 async def measure(folder: Path, size: Size, tick: Callable[[str], None]) -> dict[str, WholeMesh]:
-    """Measures a mesh on SQLite and one on MariaDB.
+    """Measures a mesh by database: on SQLite and, where it is asked for, on MariaDB.
 
     Args:
         folder: an empty folder for the servers' data.
@@ -157,19 +161,19 @@ async def measure(folder: Path, size: Size, tick: Callable[[str], None]) -> dict
     """
     for name in ("sqlite", "mariadb", "server"):
         (folder / name).mkdir()
-    on_sqlite = await _measure(folder / "sqlite", size, (), {}, lambda what: tick(f"SQLite: {what}"))
-    async with running_mariadb(folder / "server") as (url, server):
-        on_mariadb = await _measure(
-            folder / "mariadb", size, ("--database-url", url), {"mariadb": server}, lambda what: tick(f"MariaDB: {what}")
-        )
-    return {"sqlite": on_sqlite, "mariadb": on_mariadb}
+    measured = {"sqlite": await _measure(folder / "sqlite", size, (), {}, lambda what: tick(f"SQLite: {what}"))}
+    if size.with_mariadb:
+        async with running_mariadb(folder / "server") as (url, server):
+            options, database = ("--database-url", url), {"mariadb": server}
+            measured["mariadb"] = await _measure(folder / "mariadb", size, options, database, lambda what: tick(f"MariaDB: {what}"))
+    return measured
 
 
 async def _measure(
     folder: Path, size: Size, options: tuple[str, ...], database: Mapping[str, psutil.Process], tick: Callable[[str], None]
 ) -> WholeMesh:
     data = DataFolder(folder / "mesh")
-    loads = (Load(1, 64, size.single_seconds), Load(100, 16, size.batch_seconds))
+    loads = (Load(1, 64, size.single_seconds), Load(100, size.batch_connections, size.batch_seconds))
     tick("the empty service")
     before = [await empty_rate(folder / f"empty-before-{each.events}", each) for each in loads]
     tick("the demo")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.disk import Disk
 from cli.readiness import gateway_ready, redis_ready, service_ready
@@ -76,10 +76,13 @@ async def ask(mesh: MeshState) -> Status:
 
 def print_status(console: Console, status: Status) -> None:
     """Prints a table of the processes and their roles."""
-    table = Table("process", "roles", "pid", "address", "state", "restarts")
+    names, addresses = (Column(header, no_wrap=True) for header in ("process", "address"))
+    table = Table(names, "roles", "pid", addresses, "state", "restarts")
     for process in status.processes:
         state = "[green]ready[/]" if process.ready else "[red]not ready[/]" if process.pid else "[red]down[/]"
-        roles = ", ".join(role.name if role.ready else f"[red]{role.name}[/]" for role in process.roles)
+        # A role alone has the name of its process.
+        shown = process.roles if len(process.roles) > 1 else ()
+        roles = ", ".join(role.name if role.ready else f"[red]{role.name}[/]" for role in shown)
         table.add_row(process.name, roles, str(process.pid or ""), process.address, state, str(process.restarts))
     console.print(table)
     if status.disk is not None:

@@ -50,6 +50,32 @@ def key(topic: str, partition: int, name: str) -> str:
     return f"pmp:{{{topic}.{partition}}}:{name}"
 
 
+class _Cancellable(AbstractConnection):
+    """A connection whose writes can be cancelled.
+
+    The client bounds a write by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the write
+    ends (https://github.com/python/cpython/issues/86296): the work that was cancelled would go on.
+    """
+
+    @override
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > cancelled:
+            # The answer is still under way: no later call may read it.
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+
+def _pool(url: str, **options: Any) -> ConnectionPool:
+    pool: Any = ConnectionPool.from_url(
+        url, socket_connect_timeout=5, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), health_check_interval=0, **options
+    )
+    pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
+    return pool
+
+
 class _Connections:
     """Counts the connections that were made for appending, so that a new one is noticed."""
 
@@ -244,15 +270,9 @@ async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenera
     is appended. Nothing is retried silently: a broken connection is an error, since what was sent may have taken
     effect.
     """
-    options: dict[str, Any] = {
-        "socket_connect_timeout": 5,
-        "socket_timeout": _ANSWER_SECONDS,
-        "retry": Retry(NoBackoff(), 0),
-        "health_check_interval": 0,
-    }
-    reading = Redis.from_url(url, max_connections=256, **options)
+    reading = Redis.from_pool(_pool(url, max_connections=256))
     connections = _Connections()
-    appending = ConnectionPool.from_url(url, redis_connect_func=connections.connected, **options)
+    appending = _pool(url, redis_connect_func=connections.connected)
     log = RedisLog(reading, appending, connections, floors)
     try:
         yield log

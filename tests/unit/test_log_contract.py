@@ -371,3 +371,19 @@ async def test_another_number_of_partitions_is_refused(log: RedisLog) -> None:
 def test_a_key_always_has_the_same_partition_and_keys_spread() -> None:
     assert partition_of("user-1", 4) == partition_of("user-1", 4)
     assert {partition_of(f"user-{number}", 4) for number in range(100)} == {0, 1, 2, 3}
+
+
+async def test_a_call_can_be_cancelled_at_any_point(log: RedisLog) -> None:
+    async def pings() -> None:
+        while True:
+            await log.redis.ping()
+
+    await log.redis.ping()
+    for steps in range(40):
+        task = asyncio.create_task(pings())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _pending = await asyncio.wait([task], timeout=5)
+        assert done, f"a cancellation after {steps} steps of the loop was swallowed"
+    assert await log.redis.echo("its own answer") == b"its own answer"

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from pathlib import Path
+
+from services import role_modules
 
 _USAGE = "usage: python -m services ROLE..."
-_FOLDER = Path(__file__).parent
 _WORKER = "worker"
 
 
@@ -20,20 +20,14 @@ def main(words: list[str]) -> None:
     names = [f"{words[0]}-{_WORKER}"] if words[1:] == [_WORKER] else words
     if not names or len(set(names)) < len(names):
         sys.exit(f"{_USAGE}: at least one, and each once")
-    modules = [_module(name) for name in names]
+    modules = role_modules()
+    for name in names:
+        if name not in modules:
+            sys.exit(f"{_USAGE}: there is no {name!r}")
     # gRPC's own remarks, such as a server's goodbye, are no JSON; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    roles = [import_module(module).ROLE for module in modules]
+    roles = [import_module(modules[name]).ROLE for name in names]
     import_module("kit.service.role").run_roles(roles)
-
-
-def _module(name: str) -> str:
-    """The module that composes a role."""
-    service = name.removesuffix(f"-{_WORKER}")
-    module = "composition" if name == service else _WORKER
-    if not (_FOLDER / service / f"{module}.py").is_file():
-        sys.exit(f"{_USAGE}: there is no {name!r}")
-    return f"services.{service}.{module}"
 
 
 if __name__ == "__main__":

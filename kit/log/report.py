@@ -13,9 +13,10 @@ from sqlalchemy import select
 from kit.database.transactions import Sessions
 from kit.log import books
 from kit.log.consume import dead_letters
+from kit.log.publish.outbox import assigned
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Offset, TopicPartition
-from kit.log.tables import offsets, outbox_heads
+from kit.log.tables import offsets
 from kit.server import run_every
 from kit.telemetry.gauges import Ages, Gauge
 from kit.telemetry.names import Attribute, MetricName
@@ -85,12 +86,7 @@ class Report:
         """Sets the gauges that need the database, most of them the log as well; logs an error when the books do not balance."""
         async with self._sessions.reading() as session:
             self._dead.set(await dead_letters.count(session))
-            given = {
-                row.partition: row.position
-                for row in await session.execute(
-                    select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic)
-                )
-            }
+            given: Mapping[int, int] = {} if self._topic is None else await assigned(session, self._topic)
             read = {
                 TopicPartition(row.topic, row.partition): Offset.parse(row.position).ms
                 for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))

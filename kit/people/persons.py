@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2 as pb
@@ -45,6 +45,15 @@ persons = Table("persons", _metadata, Column("subject", Id(280), primary_key=Tru
 _PERSON: Final = select(persons.c.person_id).where(persons.c.subject == bindparam("identifier"))
 
 
+class PersonKey(NamedTuple):
+    """One person, by whose identifiers rows are found."""
+
+    identifier: str
+    """The identifier that was asked for."""
+    person_id: str = ""
+    """Empty for a person that identity does not know."""
+
+
 class Persons:
     """Persons and their identifiers, within one transaction."""
 
@@ -54,6 +63,10 @@ class Persons:
     async def person(self, identifier: str) -> str:
         """Returns the person an identifier leads to; empty if none is known."""
         return await self._session.scalar(_PERSON, {"identifier": identifier}) or ""
+
+    async def resolve(self, identifier: str) -> PersonKey:
+        """Returns an identifier with the person it leads to."""
+        return PersonKey(identifier, await self.person(identifier))
 
     async def people(self, identifiers: Collection[str]) -> Mapping[str, str]:
         """Returns persons by identifier, of those identifiers that lead to one."""

@@ -56,7 +56,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
     watermarks: list[Watermarks] = []
 
     async def floors() -> Mapping[TopicPartition, Offset]:
-        return {place: position for read in watermarks for place, position in (await read()).items()}
+        return {partition: offset for read in watermarks for partition, offset in (await read()).items()}
 
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))

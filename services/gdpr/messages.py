@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1 import change_pb2
 from pmp.gdpr.v1 import gdpr_pb2 as pb
 
 from kit.people.privacy import PURPOSES
+from kit.times import timestamp
 from services.gdpr.models import ConsentRow, RequestRow, StepRow
 
 TOPIC: Final = "gdpr"
@@ -24,13 +24,13 @@ _UNKNOWN: Final = "unknown"
 
 def changed_message(identifier: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
     """Returns the change to publish of an identifier's consent."""
-    choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=_timestamp(row.decided_at)) for purpose, row in in_force.items()}
+    choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=timestamp(row.decided_at)) for purpose, row in in_force.items()}
     return change_pb2.ConsentChanged(subject=identifier, **choices)
 
 
 def suppressed_message(digest: bytes, at: datetime) -> change_pb2.SuppressionChanged:
     """Returns the change to publish of a suppressed identifier."""
-    return change_pb2.SuppressionChanged(digest=digest, erased_at=_timestamp(at))
+    return change_pb2.SuppressionChanged(digest=digest, erased_at=timestamp(at))
 
 
 def suppression_key(digest: bytes) -> str:
@@ -45,7 +45,7 @@ def keyed_suppression(change: change_pb2.SuppressionChanged) -> tuple[str, chang
 
 def download_message(request_id: str, token: str, expires_at: datetime) -> pb.Download:
     """Returns a link to an archive."""
-    return pb.Download(path=f"/api/v1/gdpr/requests/{request_id}/archive?token={token}", expires_at=_timestamp(expires_at))
+    return pb.Download(path=f"/api/v1/gdpr/requests/{request_id}/archive?token={token}", expires_at=timestamp(expires_at))
 
 
 def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Download | None = None) -> pb.SubjectRequest:
@@ -55,9 +55,9 @@ def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Down
         kind=row.kind,
         state=row.state,
         client=row.client,
-        requested_at=_timestamp(row.requested_at),
-        due_at=_timestamp(row.due_at),
-        finished_at=_timestamp(row.finished_at) if row.finished_at else None,
+        requested_at=timestamp(row.requested_at),
+        due_at=timestamp(row.due_at),
+        finished_at=timestamp(row.finished_at),
         receipt=pb.Receipt(document=row.receipt, signature=row.signature or "") if row.receipt else None,
         download=download,
         steps=[
@@ -66,7 +66,7 @@ def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Down
                 state=step.state,
                 failures=step.failures,
                 error=step.error,
-                finished_at=_timestamp(step.finished_at) if step.finished_at else None,
+                finished_at=timestamp(step.finished_at),
                 tables=tables_message(step.tables),
             )
             for step in steps
@@ -104,11 +104,11 @@ def entry_message(row: ConsentRow) -> pb.ConsentEntry:
     return pb.ConsentEntry(
         purpose=row.purpose,
         state=_word(row),
-        timestamp=_timestamp(row.decided_at),
+        timestamp=timestamp(row.decided_at),
         source=row.source,
         policy_version=row.policy_version,
         subject=row.subject,
-        recorded_at=_timestamp(row.recorded_at),
+        recorded_at=timestamp(row.recorded_at),
         client=row.client,
     )
 
@@ -116,14 +116,8 @@ def entry_message(row: ConsentRow) -> pb.ConsentEntry:
 def _purpose(row: ConsentRow | None) -> pb.PurposeState:
     if row is None:
         return pb.PurposeState(state=_UNKNOWN)
-    return pb.PurposeState(state=_word(row), since=_timestamp(row.decided_at), source=row.source, policy_version=row.policy_version)
+    return pb.PurposeState(state=_word(row), since=timestamp(row.decided_at), source=row.source, policy_version=row.policy_version)
 
 
 def _word(row: ConsentRow) -> str:
     return "granted" if row.granted else "denied"
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at)
-    return timestamp

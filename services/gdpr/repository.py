@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 
 from kit.database.transactions import rowcount, upsert
 from kit.people.hashing import KeyedHasher
-from kit.people.persons import Persons, persons
+from kit.people.persons import PersonKey, Persons, persons
 from kit.people.suppression import Suppressions, digest
 from kit.rules import PageKey
 from services.gdpr.audit import Link, Receipt, link
@@ -23,15 +23,6 @@ from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow, RequestRo
 from services.gdpr.rules import RUNNING, WAITING, Choice
 
 _SUPPRESSED: Final = cast("Table", SuppressedRow.__table__)
-
-
-class PersonKey(NamedTuple):
-    """One person, by whose identifiers rows are found."""
-
-    identifier: str
-    """The identifier that was asked for."""
-    person_id: str = ""
-    """Empty for a person that identity does not know."""
 
 
 class ConsentHistory:

@@ -25,7 +25,7 @@ from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.people.identifiers import identifier_of
 from kit.people.keys.store import Keys
-from kit.people.persons import Persons
+from kit.people.persons import PersonKey, Persons
 from kit.people.privacy import Consents
 from kit.people.suppression import Suppressions, digest, screen
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
@@ -43,7 +43,7 @@ from services.gdpr.messages import (
     tables_message,
 )
 from services.gdpr.models import ArchiveLinkRow, RequestRow
-from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, PersonKey, Requests
+from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, Requests
 from services.gdpr.rules import DONE, DUE, ERASURE, EXPORT, LINK_LASTS, RUNNING, choices, erasure_steps, identifier_in_path
 from services.gdpr.saga import sealed
 
@@ -98,7 +98,7 @@ class GdprServicer(GdprServiceServicer):
         after = page_key(request.page_token, int)
         limit = request.page_size or _PAGE
         async with self._sessions.reading() as session:
-            person, history = await _person(session, identifier_in_path(request.id)), ConsentHistory(session)
+            person, history = await Persons(session).resolve(identifier_in_path(request.id)), ConsentHistory(session)
             in_force = await history.in_force(person)
             rows = await history.page(person, after, limit + 1)
         return pb.GetConsentResponse(
@@ -121,7 +121,7 @@ class GdprServicer(GdprServiceServicer):
                 return _Done(request.id, state_message({}), 0, {})  # nothing is stored under a suppressed identifier
             await consents.lock([identifier])
             new = await history.add(identifier, made, client, now)
-            person = await _person(session, identifier)
+            person = await Persons(session).resolve(identifier)
             if new:
                 changed = changed_message(identifier, await history.in_force(PersonKey(identifier)))
                 await consents.apply([changed])
@@ -270,7 +270,3 @@ class GdprServicer(GdprServiceServicer):
     async def ListGdprChanges(self, request: pb.ListGdprChangesRequest, context: Context) -> AsyncIterator[pb.ListGdprChangesResponse]:
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             yield pb.ListGdprChangesResponse(position=position, changes=[GdprChanged.FromString(each) for each in payloads])
-
-
-async def _person(session: AsyncSession, identifier: str) -> PersonKey:
-    return PersonKey(identifier, await Persons(session).person(identifier))

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
 from kit.people.keys.seals import Decryptor
+from kit.times import timestamp
 from services.identity.fields import combine_preferences
 from services.identity.links import Link
 from services.identity.models import LinkRow, UserRow
@@ -33,14 +33,14 @@ def change_key(change: change_pb2.IdentityChanged) -> str:
 
 def link_changed(link: Link) -> change_pb2.IdentityChanged:
     """Returns the message of a link, withdrawn or not."""
-    linked_at = _timestamp(link.linked_at)
+    linked_at = timestamp(link.linked_at)
     changed = change_pb2.AliasChanged(subject=link.identifier, user_id=link.user_id, linked_at=linked_at, withdrawn=link.withdrawn)
     return change_pb2.IdentityChanged(alias=changed)
 
 
 def merge_changed(merged_user_id: str, user_id: str, merged_at: datetime, *, undone: bool) -> change_pb2.IdentityChanged:
     """Returns the message of a merge, undone or not."""
-    merge = change_pb2.MergeChanged(user_id=user_id, merged_user_id=merged_user_id, merged_at=_timestamp(merged_at), undone=undone)
+    merge = change_pb2.MergeChanged(user_id=user_id, merged_user_id=merged_user_id, merged_at=timestamp(merged_at), undone=undone)
     return change_pb2.IdentityChanged(merge=merge)
 
 
@@ -52,8 +52,8 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
         user_type=change_pb2.UserType.Value(f"USER_TYPE_{row.user_type.upper()}"),
         lifetime_value=f"{row.lifetime_value.normalize():f}",
         email_hash=row.email_hash or b"",
-        registration_date=_timestamp(row.registration_date),
-        created_at=_timestamp(row.created_at),
+        registration_date=timestamp(row.registration_date),
+        created_at=timestamp(row.created_at),
     )
     return change_pb2.IdentityChanged(user=user)
 
@@ -84,8 +84,8 @@ def person(
         email=decryptor.open(_newest(rows, "email"), context=EMAIL_CONTEXT),
         first_name=decryptor.open(_newest(rows, "first_name"), context=NAME_CONTEXT),
         last_name=decryptor.open(_newest(rows, "last_name"), context=NAME_CONTEXT),
-        registration_date=_timestamp(min((row.registration_date for row in rows if row.registration_date), default=None)),
-        last_login=_timestamp(max((row.last_login for row in rows if row.last_login), default=None)),
+        registration_date=timestamp(min((row.registration_date for row in rows if row.registration_date), default=None)),
+        last_login=timestamp(max((row.last_login for row in rows if row.last_login), default=None)),
         user_type=root.user_type,
         lifetime_value=float(root.lifetime_value),
         currency=currency,
@@ -93,8 +93,8 @@ def person(
         email_subscriptions=_subscriptions(subscriptions),
         links=[_link(link, leads_here=person_ids.get(link.subject) == root.id) for link in links],
         merged_user_ids=[row.id for row in rows[1:]],
-        created_at=_timestamp(min(row.created_at for row in rows)),
-        updated_at=_timestamp(max(row.updated_at for row in rows)),
+        created_at=timestamp(min(row.created_at for row in rows)),
+        updated_at=timestamp(max(row.updated_at for row in rows)),
     )
     user.preferences.update(combine_preferences([(row.preferences, row.field_times) for row in rows]))
     return user
@@ -111,20 +111,12 @@ def _subscriptions(subscriptions: Iterable[Subscription]) -> list[identity_pb2.E
         if each.list not in newest or each.changed_at > newest[each.list].changed_at:
             newest[each.list] = each
     return [
-        identity_pb2.EmailSubscription(list=name, subscribed=each.subscribed, changed_at=_timestamp(each.changed_at))
+        identity_pb2.EmailSubscription(list=name, subscribed=each.subscribed, changed_at=timestamp(each.changed_at))
         for name, each in sorted(newest.items())
     ]
 
 
 def _link(row: LinkRow, *, leads_here: bool) -> identity_pb2.IdentityLink:
     value: Any = row.subject.partition(":")[2]
-    linked_at = _timestamp(row.linked_at)
+    linked_at = timestamp(row.linked_at)
     return identity_pb2.IdentityLink(kind=row.kind, value=value, evidence=row.evidence, linked_at=linked_at, leads_here=leads_here)
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(at)
-    return timestamp

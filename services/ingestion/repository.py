@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, cast
 from sqlalchemy import Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import upsert
+from kit.database.transactions import chunks, upsert
 from kit.log.intake import account
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 
@@ -18,7 +18,6 @@ Delivery: TypeAlias = tuple[str, datetime]
 """The id of an event, and when it was received: sending it again is another delivery."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AT_ONCE: Final = 500
 _RECEIPTS: Final = cast("Table", ReceiptRow.__table__)
 
 _AS_RECEIVED: Final = frozenset({"id", "content_hash", "received_at", "created_at"})
@@ -128,8 +127,8 @@ class Receipts:
         """Returns the deliveries of some events with a known outcome, and how often each was in the log."""
         found: Counter[Delivery] = Counter()
         columns = (ProcessingRow.event_id, ProcessingRow.received_at)
-        for first in range(0, len(ids), _AT_ONCE):
-            of = ProcessingRow.event_id.in_(ids[first : first + _AT_ONCE])
+        for some in chunks(ids):
+            of = ProcessingRow.event_id.in_(some)
             # A dead letter that was retried is recorded again.
             entries = func.count(ProcessingRow.log_position.distinct())
             for event_id, received_at, count in await self._session.execute(select(*columns, entries).where(of).group_by(*columns)):

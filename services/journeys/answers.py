@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,12 +12,11 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 
 from kit.errors import InvalidRequest, Violation
 from kit.idempotency import id_of
+from kit.times import timestamp
 from services.journeys import journey
 from services.journeys.funnel import Step
 from services.journeys.rules import DIRECT, SessionFacts
 from services.journeys.shares import Share
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def period(request: pb.GetAttributionRequest | pb.GetFunnelRequest, now: datetime) -> tuple[datetime | None, datetime]:
@@ -39,11 +37,6 @@ def _time(field: str, timestamp: Timestamp) -> datetime:
         return timestamp.ToDatetime(UTC)
     except (ValueError, OverflowError):
         raise InvalidRequest([Violation(field, f"{field} is out of range")]) from None
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    since = at - _EPOCH
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def duration(time: timedelta | None) -> Duration | None:
@@ -76,7 +69,7 @@ def touchpoint(row: journey.Touchpoint, purchases: Sequence[journey.Purchase]) -
     """Returns a touchpoint as a journey shows it."""
     return pb.JourneyTouchpoint(
         id=id_of(row.id),
-        timestamp=_timestamp(row.timestamp),
+        timestamp=timestamp(row.timestamp),
         stage=journey.stage_shown(row.stage, row.origin, row.id, purchases),
         touchpoint=row.touchpoint,
         action=row.action,
@@ -94,8 +87,8 @@ def browser_session(seen: journey.PersonSession, known: SessionFacts | None) -> 
     """Returns a session as a journey shows it; without a source if only an order is known of it."""
     answer = pb.JourneySession(
         session_id=seen.identifier.partition(":")[2],
-        started_at=_timestamp(seen.started_at),
-        ended_at=_timestamp(seen.ended_at),
+        started_at=timestamp(seen.started_at),
+        ended_at=timestamp(seen.ended_at),
         touchpoints=seen.touchpoints,
     )
     if known is not None:
@@ -107,7 +100,7 @@ def browser_session(seen: journey.PersonSession, known: SessionFacts | None) -> 
 
 def reached(stages: Iterable[tuple[str, datetime]]) -> list[pb.ReachedStage]:
     """Returns the stages with their times."""
-    return [pb.ReachedStage(stage=stage, reached_at=_timestamp(at)) for stage, at in stages]
+    return [pb.ReachedStage(stage=stage, reached_at=timestamp(at)) for stage, at in stages]
 
 
 def shares(found: Mapping[str, Share]) -> list[pb.AttributionShare]:

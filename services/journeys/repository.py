@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 from sqlalchemy import (
@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import UtcDateTime
 from kit.database.transactions import chunks, upsert
-from kit.people.persons import persons
+from kit.people.persons import PersonKey, persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.journey import Part, Purchase, Touchpoint
 from services.journeys.models import conversions, orders, pending, sessions, touchpoints
@@ -49,15 +49,6 @@ _SHOWN: Final = (
     *(touchpoints.c.value_generated, touchpoints.c.time_spent, cast(touchpoints.c.timestamp, String(26))),
 )
 """The fields of a `Touchpoint`."""
-
-
-class PersonKey(NamedTuple):
-    """One person, by whose identifiers rows are found."""
-
-    person_id: str
-    """Empty for a person that identity does not know."""
-    identifier: str
-    """The identifier that was asked for."""
 
 
 class Touchpoints:

@@ -31,7 +31,7 @@ from services.journeys import answers, attribution, journey, messages, models, r
 from services.journeys.actions import people
 from services.journeys.attribution_store import AttributionStore
 from services.journeys.funnel import Funnel, steps_of
-from services.journeys.repository import Journey, PersonKey, Touchpoints, facts_of_sessions
+from services.journeys.repository import Journey, Touchpoints, facts_of_sessions
 
 _PAGE = 100
 _CATCH_UP_SECONDS = 0.1
@@ -64,7 +64,7 @@ class JourneysServicer(JourneysServiceServicer):
         self._topic = topic
         self._hasher = hasher
         self._store = store
-        self._together: GroupCommit[_Record, _Recorded] = GroupCommit(sessions, self._recorded, key=lambda record: record.id)
+        self._commits: GroupCommit[_Record, _Recorded] = GroupCommit(sessions, self._recorded, key=lambda record: record.id)
 
     @override
     async def TrackTouchpoint(self, request: pb.TrackTouchpointRequest, context: Context) -> pb.TrackTouchpointResponse:
@@ -146,8 +146,7 @@ class JourneysServicer(JourneysServiceServicer):
     async def GetUserJourney(self, request: pb.GetUserJourneyRequest, context: Context) -> pb.GetUserJourneyResponse:
         start, size = page_key(request.page_token, str), request.page_size or _PAGE
         async with self._sessions.reading() as session:
-            identifier = identifier_of(user_id=request.id)
-            person = PersonKey(await Persons(session).person(identifier), identifier)
+            person = await Persons(session).resolve(identifier_of(user_id=request.id))
             found = Journey(session, person)
             rows = await found.page(start, size + 1)
             ends = len(rows) <= size
@@ -218,7 +217,7 @@ class JourneysServicer(JourneysServiceServicer):
 
     async def _record(self, record: _Record) -> bool:
         """Records something once and wakes the relay if there are changes to publish; returns whether it was a duplicate."""
-        recorded = await self._together(record)
+        recorded = await self._commits(record)
         if recorded.changes:
             self._topic.wake()
         bind_log_fields(duplicate=recorded.duplicate)

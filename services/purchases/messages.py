@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 import orjson
 from google.protobuf.json_format import ParseDict
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.keys.seals import Decryptor
+from kit.times import timestamp
 from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
 
@@ -33,9 +32,9 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
     message = change_pb2.PurchaseChanged(
         purchase_id=row.id,
         order_id=row.order_id,
-        timestamp=_timestamp(row.timestamp),
-        paid_at=_timestamp(row.paid_at),
-        sold_at=_timestamp(row.sold_at),
+        timestamp=timestamp(row.timestamp),
+        paid_at=timestamp(row.paid_at),
+        sold_at=timestamp(row.sold_at),
         payment_status=change_pb2.PaymentStatus.Value(f"PAYMENT_STATUS_{row.payment_status.upper()}"),
         user_id=row.user_id or "",
         session_id=row.session_id or "",
@@ -65,7 +64,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
                 reference=entry.reference,
                 amount=_text(entry.amount, row.currency),
                 base_amount=_text(entry.base_amount, row.base_currency),
-                timestamp=_timestamp(entry.timestamp),
+                timestamp=timestamp(entry.timestamp),
                 reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
             )
             for entry in entries
@@ -84,9 +83,9 @@ def recorded_message(
     message = pb.RecordedPurchase(
         purchase_id=row.id,
         order_id=row.order_id,
-        timestamp=_timestamp(row.timestamp),
-        paid_at=_timestamp(row.paid_at),
-        sold_at=_timestamp(row.sold_at),
+        timestamp=timestamp(row.timestamp),
+        paid_at=timestamp(row.paid_at),
+        sold_at=timestamp(row.sold_at),
         payment_status=row.payment_status,
         user_id=row.user_id or "",
         person_id=person_id,
@@ -117,8 +116,8 @@ def recorded_message(
                 reference=entry.reference,
                 amount=float(entry.amount),
                 base_amount=_number(entry.base_amount),
-                timestamp=_timestamp(entry.timestamp),
-                booked_at=_timestamp(entry.booked_at),
+                timestamp=timestamp(entry.timestamp),
+                booked_at=timestamp(entry.booked_at),
                 reason=entry.reason,
             )
             for entry in entries
@@ -132,14 +131,6 @@ def recorded_message(
     if decryptor is not None and (billing := decryptor.open(row.billing_data, context=BILLING_CONTEXT)):
         ParseDict(orjson.loads(billing), message.billing_address)
     return message
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
 
 
 def _text(amount: Decimal | None, currency: str) -> str:

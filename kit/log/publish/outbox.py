@@ -115,8 +115,8 @@ class Outbox:
 async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None:
     """Inserts the rows that hold the last offsets, so that no two first messages race for them."""
     async with sessions.reading() as session:
-        known = set(await session.scalars(select(outbox_heads.c.partition).where(outbox_heads.c.topic == topic)))
-    for partition in set(range(partitions)) - known:
+        known = await assigned(session, topic)
+    for partition in set(range(partitions)) - known.keys():
         try:
             async with sessions.begin() as session:
                 await session.execute(insert(outbox_heads).values(topic=topic, partition=partition, position=0))
@@ -126,4 +126,10 @@ async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None
 
 async def count_partitions(session: AsyncSession, topic: str) -> int:
     """The number of partitions that `prepare_heads` made for a topic; 0 when its service has never run."""
-    return await session.scalar(select(func.count()).where(outbox_heads.c.topic == topic)) or 0
+    return len(await assigned(session, topic))
+
+
+async def assigned(session: AsyncSession, topic: str) -> Mapping[int, int]:
+    """Returns the last offset that was assigned in each partition of a topic."""
+    rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == topic))
+    return {row.partition: row.position for row in rows}

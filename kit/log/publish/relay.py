@@ -17,14 +17,13 @@ from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import ExponentialBackoff
 from sqlalchemy import delete, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, rowcount
 from kit.log.leases import Leases
-from kit.log.publish.outbox import Outbox
+from kit.log.publish.outbox import Outbox, assigned
 from kit.log.runner import LeasedRunner, PartitionHalted, unless, wait_until_set
 from kit.log.streams import Offset, StreamLog
-from kit.log.tables import outbox, outbox_heads
+from kit.log.tables import outbox
 from kit.outages import is_outage
 from kit.telemetry.names import Attribute, SpanName
 from kit.telemetry.tracing import span
@@ -108,7 +107,7 @@ class Relay:
         while True:
             try:
                 async with self._sessions.reading() as session:
-                    committed = await self._committed(session)
+                    committed = await assigned(session, self._topic)
             except Exception as error:  # noqa: BLE001 (the partitions themselves report what is wrong)
                 _log.debug("outbox not read", topic=self._topic, error=type(error).__name__)
             else:
@@ -148,7 +147,7 @@ class Relay:
             # The row of the stream's last entry, if it still exists, and those after it.
             query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position >= head.ms).order_by(outbox.c.position)
             rows = (await session.execute(query.limit(_ROWS + 1))).all()
-            known = (await self._committed(session)).get(partition, 0)
+            known = (await assigned(session, self._topic)).get(partition, 0)
         if known < head.ms:
             message = f"the topic is at position {head.ms}, the database at {known}"
             raise TopicAheadOfDatabase(message)
@@ -168,11 +167,6 @@ class Relay:
             return 0
         self._published[partition] = rows[-1].position
         return len(rows)
-
-    async def _committed(self, session: AsyncSession) -> Mapping[int, int]:
-        """The last offset that was assigned in each partition."""
-        rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == self._topic))
-        return {row.partition: row.position for row in rows}
 
     async def _compare(self, partition: int, head: Offset, ours: bytes) -> None:
         """A restored database assigns offsets again that the topic has already, to other messages."""

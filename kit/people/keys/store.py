@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database, open_database
 from kit.database.group_commit import GroupCommit
-from kit.database.transactions import rowcount, transact
+from kit.database.transactions import chunks, rowcount, transact
 from kit.errors import Unavailable
 from kit.people.derivation import configured_key
 from kit.people.hashing import KeyedHasher
@@ -30,7 +30,6 @@ from kit.telemetry.instrumentation import instrument
 _CACHED_FOR: Final = timedelta(seconds=10)
 """How long another process may still use a destroyed key."""
 _CACHED: Final = 10_000
-_AT_ONCE: Final = 500
 _CONNECTIONS: Final = 2
 # Expired intake keys are looked up for this many days before the retention period; a mesh that was down for longer keeps them.
 _LOOKED_BACK: Final = 90
@@ -153,12 +152,11 @@ class Keys:
         Raises:
             Unavailable: The database of keys does not answer.
         """
-        owners = sorted(self._owner(identifier).hex() for identifier in identifiers)
+        owners = {self._owner(identifier).hex() for identifier in identifiers}
 
         async def work(session: AsyncSession) -> int:
             destroyed = 0
-            for start in range(0, len(owners), _AT_ONCE):
-                some = owners[start : start + _AT_ONCE]
+            for some in chunks(owners):
                 rows = (await session.execute(select(keys).where(keys.c.owner.in_(some)).with_for_update())).all()
                 # An owner with a tombstone of this time is done: a newer key belongs to a person who registered again.
                 left = set(some) - {row.owner for row in rows if row.destroyed_at == at}
@@ -193,10 +191,9 @@ class Keys:
     async def _known(self, owners: Collection[bytes]) -> dict[bytes, Sequence[_Key]]:
         """Returns the keys of owners, oldest generation first, from the cache or else the database."""
         known = {owner: found for owner in owners if (found := self._cache.get(owner)) is not None}
-        unread = sorted({owner.hex() for owner in owners if owner not in known})
         rows: list[Any] = []
-        for start in range(0, len(unread), _AT_ONCE):
-            query = select(keys).where(keys.c.owner.in_(unread[start : start + _AT_ONCE])).order_by(keys.c.owner, keys.c.generation)
+        for some in chunks({owner.hex() for owner in owners if owner not in known}):
+            query = select(keys).where(keys.c.owner.in_(some)).order_by(keys.c.owner, keys.c.generation)
             with outages():
                 async with self._database.sessions.reading() as session:
                     rows += (await session.execute(query)).mappings().all()

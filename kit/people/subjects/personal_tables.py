@@ -127,39 +127,27 @@ class PersonalTable:
         return _table(self.entity)
 
 
-_WHO: Final = "resolves identifiers, so that sessions and orders find their person"
 LONG: Final = "until the person is erased"
 """The retention period of most tables."""
 SET: Final = f"{LONG}, or as long as `PMP_SITE_RETENTION_TABLES` says"
 """The retention period of tables whose rows expire."""
 
 SHARED: Final = (
-    PersonalTable(
-        persons,
-        "",
-        _WHO,
-        LONG,
-        {"subject": IdentifierKind.SUBJECT, "person_id": IdentifierKind.USER_ID},
-        deletes_rows=True,
-        any_identifier=True,
-    ),
-    PersonalTable(
-        person_links,
-        "",
-        _WHO,
-        LONG,
-        {"subject": IdentifierKind.SUBJECT, "user_id": IdentifierKind.USER_ID},
-        deletes_rows=True,
-        any_identifier=True,
-    ),
-    PersonalTable(
-        users,
-        "",
-        _WHO,
-        LONG,
-        {"user_id": IdentifierKind.USER_ID, "merged_into": IdentifierKind.USER_ID},
-        deletes_rows=True,
-        any_identifier=True,
+    *(
+        PersonalTable(
+            table,
+            "",
+            "resolves identifiers, so that sessions and orders find their person",
+            LONG,
+            identifiers,
+            deletes_rows=True,
+            any_identifier=True,
+        )
+        for table, identifiers in (
+            (persons, {"subject": IdentifierKind.SUBJECT, "person_id": IdentifierKind.USER_ID}),
+            (person_links, {"subject": IdentifierKind.SUBJECT, "user_id": IdentifierKind.USER_ID}),
+            (users, {"user_id": IdentifierKind.USER_ID, "merged_into": IdentifierKind.USER_ID}),
+        )
     ),
     PersonalTable(
         person_consents,

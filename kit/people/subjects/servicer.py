@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields
 from kit.database.engine import Database
-from kit.log.publish.outbox import Outbox
+from kit.log.publish.outbox import Outbox, assigned
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Offset
-from kit.log.tables import books, offsets, outbox_heads
+from kit.log.tables import books, offsets
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.personal_tables import PersonalTable
 
@@ -35,7 +35,6 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         self._database = database
         self._log = log
         self._outbox = outbox
-        self._topic = None if outbox is None else outbox.topic
 
     @property
     def tables(self) -> Sequence[PersonalTable]:
@@ -70,10 +69,8 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     async def _written(self) -> list[pb.Place]:
         async with self._database.sessions.reading() as session:
-            heads = select(outbox_heads).where(outbox_heads.c.topic == self._topic, outbox_heads.c.position > 0)
-            rows = (await session.execute(heads)).all()
+            own = [] if self._outbox is None else _ends(self._outbox.topic, await assigned(session, self._outbox.topic))
             raw = (await session.execute(select(offsets.c.topic, offsets.c.partition).where(offsets.c.topic.in_(_RAW)))).all()
-        own = [pb.Place(topic=row.topic, partition=row.partition, position=str(Offset(row.position, 0))) for row in rows]
         received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
         return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
 
@@ -90,7 +87,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         asked = False
         for place in places:
             asked, through = True, Offset.parse(place.position)
-            if self._outbox is not None and place.topic == self._topic:
+            if self._outbox is not None and place.topic == self._outbox.topic:
                 left += await self._outbox.purge(sessions, self._log, place.partition, through.ms)
             elif place.topic in raw:
                 consumed = read.get((place.topic, place.partition), Offset(0, 0))
@@ -101,3 +98,8 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
 def _counts(counts: Mapping[str, int]) -> list[pb.TableCount]:
     return [pb.TableCount(table=name, rows=count) for name, count in counts.items() if count]
+
+
+def _ends(topic: str, last: Mapping[int, int]) -> list[pb.Place]:
+    """Returns the last offset of each partition of a topic that has any."""
+    return [pb.Place(topic=topic, partition=partition, position=str(Offset(offset, 0))) for partition, offset in last.items() if offset]

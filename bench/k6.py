@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from bench.events import template
-from bench.load import ended_children_seconds
-from bench.servers import BenchFailed, environment, program
+from bench.load import run_load
+from bench.servers import BenchFailed, program
 from cli.credentials import Credentials
 
 SCRIPT = Path(__file__).with_name("scenarios.js")
@@ -77,23 +76,13 @@ async def send(target: Credentials, scenario: Scenario, run: str) -> Answers:
         "BENCH_RATE": str(scenario.per_second),
         "BENCH_SECONDS": str(scenario.seconds),
     }
-    before, started = ended_children_seconds(), time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        program("k6", "the Python package k6"),
-        "run",
-        "--quiet",
-        "--no-usage-report",
-        str(SCRIPT),
-        env={**environment(), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise BenchFailed(f"k6 failed: {output.decode(errors='replace').strip()}")
+    started = time.monotonic()
+    argv = (program("k6", "the Python package k6"), "run", "--quiet", "--no-usage-report", str(SCRIPT))
+    output, cpu = await run_load(argv, variables)
     seconds = time.monotonic() - started
-    share = 100 * (ended_children_seconds() - before) / seconds
-    answers = Answers.model_validate_json(output.splitlines()[-1]).model_copy(update={"seconds": seconds, "load_cpu_percent": share})
+    answers = Answers.model_validate_json(output.splitlines()[-1]).model_copy(
+        update={"seconds": seconds, "load_cpu_percent": 100 * cpu / seconds}
+    )
     if not answers.requests:
         raise BenchFailed(f"{scenario.name}: no response")
     return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,31 +67,46 @@ async def send(target: Credentials, load: Load, run: str) -> Answered:
         "BENCH_API_KEY": target.api_key,
         "BENCH_TOKEN": target.token,
     }
-    before = ended_children_seconds()
-    process = await asyncio.create_subprocess_exec(
-        program("wrk", "Debian's package wrk"),
-        "--threads=1",
-        f"--connections={load.connections}",
-        f"--duration={load.seconds}s",
-        "--timeout=10s",
-        f"--script={SCRIPT}",
-        target.url,
-        env={**environment(), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    output, cpu = await run_load(
+        (
+            program("wrk", "Debian's package wrk"),
+            "--threads=1",
+            f"--connections={load.connections}",
+            f"--duration={load.seconds}s",
+            "--timeout=10s",
+            f"--script={SCRIPT}",
+            target.url,
+        ),
+        variables,
     )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise BenchFailed(f"wrk failed: {output.decode(errors='replace').strip()}")
-    answered = Answered.model_validate_json(output.splitlines()[-1]).model_copy(
-        update={"load_cpu_seconds": ended_children_seconds() - before}
-    )
+    answered = Answered.model_validate_json(output.splitlines()[-1]).model_copy(update={"load_cpu_seconds": cpu})
     if answered.failed or not answered.requests:
-        raise BenchFailed(f"{answered.failed} of {answered.requests} requests failed: {output.decode(errors='replace').strip()}")
+        raise BenchFailed(f"{answered.failed} of {answered.requests} requests failed: {output}")
     return answered
 
 
-def ended_children_seconds() -> float:
+async def run_load(argv: Sequence[str], variables: Mapping[str, str]) -> tuple[str, float]:
+    """Runs a program that makes a load; returns its output, whose last line is its result, and its processor seconds.
+
+    Args:
+        argv: its path and arguments.
+        variables: what its script reads from the environment.
+
+    Raises:
+        BenchFailed: it failed.
+    """
+    before = _ended_children_seconds()
+    process = await asyncio.create_subprocess_exec(
+        *argv, env={**environment(), **variables}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    written, _ = await process.communicate()
+    output = written.decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise BenchFailed(f"{Path(argv[0]).name} failed: {output}")
+    return output, _ended_children_seconds() - before
+
+
+def _ended_children_seconds() -> float:
     """Processor time of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

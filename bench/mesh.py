@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import psutil
 
 from bench import followed, k6, load
 from bench.backlog import Backlog, open_backlog
+from bench.cost import Cost, Usage
 from bench.followed import Followed
 from bench.k6 import Answers, Scenario
-from bench.load import Load
-from bench.servers import BenchFailed, cpu_seconds, environment, pmp_up, running_mariadb
+from bench.load import Answered, Load
+from bench.servers import BenchFailed, environment, pmp_up, running_mariadb
 from bench.yardstick import empty_rate
 from cli.books import fetch_books
 from cli.credentials import Credentials, Scope, credentials
@@ -61,24 +61,6 @@ class Size:
     """On MariaDB as well as on SQLite."""
     demo_events: int | None
     """Rows of the demo in the mesh before it is measured at rest; None for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """Resources that a process has used since it started."""
-
-    cpu_seconds: float
-    written_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Cost of a load, from its start until everything was applied, less the mesh's usage at rest."""
-
-    cpu_us_per_event: dict[str, float]
-    """Processor time by process, in microseconds."""
-    written_bytes_per_event: float
-    """Bytes written to disk, by all processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +116,15 @@ class WholeMesh:
     """Time until an event is stored and in its journey, at rest."""
     sustained: list[Sustained]
     offered: list[Offered]
+
+
+class _Run(NamedTuple):
+    """A load that was sent as fast as it was answered."""
+
+    load: Load
+    answered: Answered
+    catch_up_seconds: float
+    cost: Cost
 
 
 @dataclass
@@ -194,10 +185,10 @@ async def _measure(
         for scenario in _scenarios(size, rate):
             tick(scenario.name)
             offered.append(await _offer(mesh, scenario))
-        sustained: list[tuple[Sustained, float]] = []
+        runs: list[_Run] = []
         for each in loads:
             tick(f"as fast as answered, {each.events} in a request")
-            sustained.append(await _sustain(mesh, each))
+            runs.append(await _sustain(mesh, each))
     tick("the empty service again")
     after = [await empty_rate(folder / f"empty-after-{each.events}", each) for each in loads]
     return WholeMesh(
@@ -206,7 +197,7 @@ async def _measure(
         pss_mib=pss,
         rest_cpu_percent={name: 100 * share for name, share in mesh.rest.items()},
         followed=soon,
-        sustained=[_beside(mine, spent, *empty) for (mine, spent), *empty in zip(sustained, before, after, strict=True)],
+        sustained=[_sustained(*measured) for measured in zip(runs, before, after, strict=True)],
         offered=offered,
     )
 
@@ -219,9 +210,23 @@ def _scenarios(size: Size, empty_per_second: float) -> tuple[Scenario, ...]:
     )
 
 
-def _beside(mine: Sustained, cpu: float, before: tuple[float, float], after: tuple[float, float]) -> Sustained:
-    empty = statistics.mean([before[0], after[0]])
-    return replace(mine, empty_per_second=empty, ratio=mine.per_second / empty, cpu_ratio=cpu / statistics.mean([before[1], after[1]]))
+def _sustained(run: _Run, before: tuple[float, float], after: tuple[float, float]) -> Sustained:
+    """What the mesh sustained, beside the rate and the processor seconds of the empty service."""
+    answered, events = run.answered, run.load.events
+    per_second = answered.requests * events / (answered.duration_us / 1e6 + run.catch_up_seconds)
+    empty_per_second, empty_cpu_seconds = (statistics.mean(pair) for pair in zip(before, after, strict=True))
+    return Sustained(
+        events_per_request=events,
+        answered_per_second=answered.per_second * events,
+        catch_up_seconds=run.catch_up_seconds,
+        per_second=per_second,
+        p50_ms=answered.p50_us / 1000,
+        p99_ms=answered.p99_us / 1000,
+        empty_per_second=empty_per_second,
+        ratio=per_second / empty_per_second,
+        cost=run.cost,
+        cpu_ratio=sum(run.cost.cpu_us_per_event.values()) / 1e6 / empty_cpu_seconds,
+    )
 
 
 async def _demo(data: DataFolder, events: int | None) -> None:
@@ -233,10 +238,9 @@ async def _demo(data: DataFolder, events: int | None) -> None:
 
 
 async def _rest(processes: Mapping[str, psutil.Process], seconds: int) -> dict[str, float]:
-    before, started = _used(processes), time.monotonic()
+    usage = Usage(processes)
     await asyncio.sleep(seconds)
-    after, taken = _used(processes), time.monotonic() - started
-    return {name: (after[name].cpu_seconds - before[name].cpu_seconds) / taken for name in processes}
+    return usage.shares()
 
 
 async def _offer(mesh: _Running, scenario: Scenario) -> Offered:
@@ -246,50 +250,25 @@ async def _offer(mesh: _Running, scenario: Scenario) -> Offered:
     return Offered(scenario.name, scenario.per_second, answers, left, seconds, cost)
 
 
-async def _sustain(mesh: _Running, each: Load) -> tuple[Sustained, float]:
-    """Its sustained rate, without the empty service, and the processor seconds of an event."""
+async def _sustain(mesh: _Running, each: Load) -> _Run:
     held = await _stored(mesh)
     answered, _, seconds, cost = await _costed(
         mesh, lambda: load.send(mesh.target, each, f"sustained-{each.events}-"), lambda it: it.requests * each.events
     )
-    events = answered.requests * each.events
     # wrk drops its connections at the end, and with them responses to events that are in the log.
-    await _check(mesh, held, events, each.connections * each.events)
-    sustained = Sustained(
-        events_per_request=each.events,
-        answered_per_second=answered.per_second * each.events,
-        catch_up_seconds=seconds,
-        per_second=events / (answered.duration_us / 1e6 + seconds),
-        p50_ms=answered.p50_us / 1000,
-        p99_ms=answered.p99_us / 1000,
-        empty_per_second=0,
-        ratio=0,
-        cost=cost,
-        cpu_ratio=0,
-    )
-    return sustained, sum(cost.cpu_us_per_event.values()) / 1e6
+    await _check(mesh, held, answered.requests * each.events, each.connections * each.events)
+    return _Run(each, answered, seconds, cost)
 
 
 async def _costed(
     mesh: _Running, send: Callable[[], Awaitable[_Answer]], count: Callable[[_Answer], int]
 ) -> tuple[_Answer, int, float, Cost]:
     """Sends a load; returns its responses, the backlog at its end, the seconds to clear it, and the cost until then."""
-    before, started = _used(mesh.processes), time.monotonic()
+    usage = Usage(mesh.processes)
     answer = await send()
     left = await mesh.backlog.count()
     seconds = await mesh.backlog.drained()
-    after, taken = _used(mesh.processes), time.monotonic() - started
-    events = count(answer)
-    cpu = {
-        name: max(0.0, after[name].cpu_seconds - before[name].cpu_seconds - taken * mesh.rest[name]) * 1e6 / events
-        for name in mesh.processes
-    }
-    written = sum(after[name].written_bytes - before[name].written_bytes for name in mesh.processes)
-    return answer, left, seconds, Cost(cpu, written / events)
-
-
-def _used(processes: Mapping[str, psutil.Process]) -> dict[str, Used]:
-    return {name: Used(cpu_seconds(process), process.io_counters().write_bytes) for name, process in processes.items()}
+    return answer, left, seconds, usage.cost(count(answer), mesh.rest)
 
 
 async def _stored(mesh: _Running) -> int:

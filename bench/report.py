@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.attribution import Attribution
+from bench.cost import Cost
 from bench.drain import Drained
 from bench.intake import Compared, Intake, Side
 from bench.machine import commit, facts, mariadb_version
-from bench.mesh import Cost, Offered, Sustained, WholeMesh
+from bench.mesh import Offered, Sustained, WholeMesh
 from bench.shop import BATCH, Shop, Timed
 from bench.wordpress import Plugin
 

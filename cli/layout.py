@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import services
+from services import role_modules
 
 SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
@@ -31,8 +32,8 @@ def service_names() -> list[str]:
 
 
 def worker_names() -> list[str]:
-    """The workers of services: the packages with a `worker.py`."""
-    return sorted(f"{path.parent.name}-worker" for path in SERVICES.glob("*/worker.py"))
+    """The workers of services: the roles that are no service's own."""
+    return [role for role in role_modules() if role not in service_names()]
 
 
 def databases() -> list[str]:
@@ -42,7 +43,7 @@ def databases() -> list[str]:
 
 def roles_by_process(processes: Processes) -> Mapping[str, Sequence[str]]:
     """The roles of each process, by its name."""
-    roles = [*service_names(), *worker_names()]
+    roles = list(role_modules())
     if processes is Processes.EACH:
         return {role: [role] for role in roles}
     return {INTAKE: [INTAKE], FOLLOWERS: [role for role in roles if role != INTAKE]}

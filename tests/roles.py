@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
-import services
 from kit.registry import Background, Part
 from kit.server import Server
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
+from services import role_modules
 
 _Settings = TypeVar("_Settings", bound=Settings)
 
 
-def _roles() -> list[Role[Any]]:
-    folder = Path(services.__path__[0])
-    modules = sorted([*folder.glob("*/composition.py"), *folder.glob("*/worker.py")])
-    return [import_module(f"services.{path.parent.name}.{path.stem}").ROLE for path in modules]
-
-
-ROLES = {role.name: role for role in _roles()}
+ROLES: Mapping[str, Role[Any]] = {name: import_module(module).ROLE for name, module in role_modules().items()}
 
 
 def settings_for(role: Role[_Settings], settings: Settings, **changes: Any) -> _Settings:

@@ -32,6 +32,7 @@ from services.ingestion.composition import ROLE as INGESTION
 from services.ingestion.worker import ROLE as WORKER
 from services.purchases.composition import ROLE as PURCHASES
 from services.purchases.personal import personal_tables
+from tests.background import running as working
 from tests.conftest import newest_database
 from tests.roles import settings_for
 from tests.servers import free_port
@@ -48,8 +49,10 @@ def settings(settings: Settings) -> Settings:
 async def running(runtime: ServiceRuntime) -> AsyncGenerator[grpc.aio.Channel]:
     """The service, from the moment at which it is healthy."""
     await runtime.prepare()
-    task = asyncio.create_task(serve(runtime.settings, [runtime.part(runtime.service)]))
-    async with grpc.aio.insecure_channel(runtime.settings.listen) as channel:
+    async with (
+        grpc.aio.insecure_channel(runtime.settings.listen) as channel,
+        working(serve(runtime.settings, [runtime.part(runtime.service)])) as task,
+    ):
         health: Any = HealthStub(channel)
 
         async def is_serving() -> bool:
@@ -58,13 +61,8 @@ async def running(runtime: ServiceRuntime) -> AsyncGenerator[grpc.aio.Channel]:
                 return (await health.Check(HealthCheckRequest())).status == HealthCheckResponse.SERVING
             return False
 
-        try:
-            await eventually(is_serving)
-            yield channel
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await eventually(is_serving)
+        yield channel
 
 
 async def eventually(holds: Callable[[], Awaitable[object]]) -> None:

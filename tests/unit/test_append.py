@@ -22,6 +22,7 @@ from kit.log.packs import PACK_BYTES, packs
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.streams import START, StreamLog, partition_of
 from kit.log.tables import log_counters
+from tests.background import running
 from tests.servers import PrivateRedis
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 
@@ -72,14 +73,9 @@ def appender(sessions: Sessions) -> Make:
 
 
 @asynccontextmanager
-async def running(appender: Appender) -> AsyncGenerator[Appender]:
-    task = asyncio.create_task(appender.run())
-    try:
+async def appending(appender: Appender) -> AsyncGenerator[Appender]:
+    async with running(appender.run()):
         yield appender
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def payloads(log: StreamLog) -> list[str]:
@@ -106,7 +102,7 @@ def memory(pause: Callable[[str], Any] | None = None) -> MemoryLog:
 
 
 async def test_many_appends_at_once_share_few_round_trips(log: RedisLog, appender: Make) -> None:
-    async with running(appender(log)) as intake:
+    async with appending(appender(log)) as intake:
         await asyncio.gather(*(intake.append([(f"user-{n}", record(f"event-{n}"))]) for n in range(500)))
     assert sorted(await payloads(log)) == sorted(f"event-{n}" for n in range(500))
     assert await counted(log) == {"received": 500}
@@ -115,14 +111,14 @@ async def test_many_appends_at_once_share_few_round_trips(log: RedisLog, appende
 
 
 async def test_events_of_one_key_keep_their_order(log: RedisLog, appender: Make) -> None:
-    async with running(appender(log)) as intake:
+    async with appending(appender(log)) as intake:
         for n in range(0, 30, 3):
             await intake.append([("user", record(f"{n + place:02}")) for place in range(3)])
     assert await payloads(log) == [f"{n:02}" for n in range(30)]
 
 
 async def test_a_caller_that_goes_away_does_not_end_its_group(log: RedisLog, appender: Make) -> None:
-    async with running(appender(log)) as intake:
+    async with appending(appender(log)) as intake:
         calls = [asyncio.create_task(intake.append([(f"user-{n}", record(f"event-{n}"))])) for n in range(10)]
         await asyncio.sleep(0)
         calls[3].cancel()
@@ -133,7 +129,7 @@ async def test_a_caller_that_goes_away_does_not_end_its_group(log: RedisLog, app
 
 
 async def test_rejected_events_are_counted_and_not_kept(log: RedisLog, appender: Make) -> None:
-    async with running(appender(log)) as intake:
+    async with appending(appender(log)) as intake:
         await intake.append([], rejected=2)
         await intake.append([("user", record("good"))], rejected=3)
     assert await counted(log) == {"received": 6, "rejected": 5}
@@ -142,7 +138,7 @@ async def test_rejected_events_are_counted_and_not_kept(log: RedisLog, appender:
 
 async def test_traces_and_types_ride_along(log: RedisLog, appender: Make) -> None:
     sent = pb.Record(type="pmp.Test", payload=b"x", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
-    async with running(appender(log)) as intake:
+    async with appending(appender(log)) as intake:
         await intake.append([("user", sent.SerializeToString())])
     [entry] = [e for p in range(PARTITIONS) for e in await log.read(TOPIC, p, START, limit=9, block_ms=0)]
     assert list(pb.Pack.FromString(entry.pack).records) == [sent]
@@ -184,7 +180,7 @@ async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog, a
         return used
 
     intake = appender(log, used_bytes)
-    async with running(intake):
+    async with appending(intake):
         await asyncio.sleep(0.05)
         with pytest.raises(LogFull, match="the log is full; try again later"):
             await intake.append([("user", record("refused"))])
@@ -201,9 +197,9 @@ async def test_a_full_log_is_said_at_once_and_takes_again_later(log: RedisLog, a
 
 async def test_a_log_whose_disk_is_nearly_full_takes_nothing_and_can_be_read(appender: Make, log: RedisLog, tmp_path: Path) -> None:
     """Redis ends on a full disk: what it holds has to be processed before."""
-    async with running(appender(log, disk=LogDisk(tmp_path, 0))) as intake:
+    async with appending(appender(log, disk=LogDisk(tmp_path, 0))) as intake:
         await intake.append([("user", record("first"))])
-    async with running(appender(log, disk=LogDisk(tmp_path, 2**62))) as intake:
+    async with appending(appender(log, disk=LogDisk(tmp_path, 2**62))) as intake:
         await asyncio.sleep(0.1)
         with pytest.raises(LogFull, match="the disk of the log is nearly full; try again later"):
             await intake.append([("user", record("second"))])
@@ -226,7 +222,7 @@ async def test_without_redis_the_caller_is_asked_to_try_again(tmp_path: Path, ap
     server = PrivateRedis(tmp_path)
     server.start()
     try:
-        async with open_log(server.url) as log, running(appender(log)) as intake:
+        async with open_log(server.url) as log, appending(appender(log)) as intake:
             await intake.append([("user", record("before"))])
             server.kill()
             with pytest.raises(Unavailable, match="try again with the same id"):
@@ -243,7 +239,7 @@ async def test_a_redis_that_hangs_is_waited_for_ten_seconds(tmp_path: Path, appe
     server = PrivateRedis(tmp_path)
     server.start()
     try:
-        async with open_log(server.url) as log, running(appender(log)) as intake:
+        async with open_log(server.url) as log, appending(appender(log)) as intake:
             await intake.append([("user", record("before"))])
             server.hang()
             async with asyncio.timeout(30):
@@ -283,7 +279,7 @@ async def test_a_request_of_which_one_partition_failed_failed(appender: Make) ->
 
 async def test_callers_that_wait_at_the_end_get_an_error(log: RedisLog, appender: Make) -> None:
     intake = appender(log, linger=30)
-    async with running(intake):
+    async with appending(intake):
         call = asyncio.create_task(intake.append([("user", record("late"))]))
         await asyncio.sleep(0.01)
     with pytest.raises(Unavailable, match="the service is shutting down"):

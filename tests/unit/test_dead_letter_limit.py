@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,6 +26,7 @@ from kit.log.streams import START, Delivery, StreamLog
 from kit.log.tables import dead_letters as table
 from kit.settings import Settings
 from kit.telemetry.setup import telemetry
+from tests.background import running
 from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, store, store_events, stored
 from tests.unit.test_report import figures
 
@@ -231,15 +232,8 @@ async def test_an_operators_retry_is_not_limited(ingestion_database: Database) -
     assert await reasons(ingestion_database) == ["unexpected ValueError"]
 
 
-@asynccontextmanager
-async def running(consumer: StreamConsumer, log: RedisLog) -> AsyncGenerator[None]:
-    task = asyncio.create_task(consumer.run(Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+def consuming(consumer: StreamConsumer, log: RedisLog) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return running(consumer.run(Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)))
 
 
 async def until_stored(database: Database, *texts: str) -> None:
@@ -265,12 +259,12 @@ async def test_an_operator_sees_that_a_partition_is_halted_while_others_go_on(
     await append(log, "a", BAD)
     await append(log, "b", partition=1)
     with telemetry(settings, "limit-test", readers=[reader]):
-        async with running(consumer(ingestion_database, log, 0), log):
+        async with consuming(consumer(ingestion_database, log, 0), log):
             await until_stored(ingestion_database, "b")
             await until_shown(reader, 1)
         assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == START
         assert await reasons(ingestion_database) == []
-        async with running(consumer(ingestion_database, log, 1), log):
+        async with consuming(consumer(ingestion_database, log, 1), log):
             await until_stored(ingestion_database, "a", "b")
             await until_shown(reader, 0)
     assert await reasons(ingestion_database) == ["unexpected ValueError"]

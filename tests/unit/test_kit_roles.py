@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -32,6 +32,7 @@ from kit.telemetry.roles import acting_as
 from kit.telemetry.setup import telemetry
 from kit.telemetry.tracing import span
 from services.__main__ import main
+from tests.background import running as working
 from tests.servers import free_port
 
 SERVICE = "pmp.privacy.v1.SubjectDataService"
@@ -83,14 +84,8 @@ async def running(parts: Sequence[Part], exporter: InMemorySpanExporter) -> Asyn
         redis_url="redis://127.0.0.1",
     )
     with telemetry(settings, *(part.role for part in parts), exporters=[exporter]):
-        task = asyncio.create_task(serve(settings, parts))
-        async with grpc.aio.insecure_channel(settings.listen) as channel:
-            try:
-                yield channel
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        async with grpc.aio.insecure_channel(settings.listen) as channel, working(serve(settings, parts)):
+            yield channel
 
 
 async def health(channel: grpc.aio.Channel, name: str) -> HealthCheckResponse.ServingStatus:

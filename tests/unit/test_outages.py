@@ -28,7 +28,7 @@ from kit.log.tables import log_counters
 from kit.outages import is_outage
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 from tests.unit.mesh_log import TOPIC, append, memory_log, record, store, stored
-from tests.unit.test_append import payloads, running
+from tests.unit.test_append import appending, payloads
 from tests.unit.test_kit_boundary import INTERNAL, raising, refusal, served, trailers
 
 REDIS = {
@@ -86,7 +86,7 @@ async def test_an_append_is_refused_and_nothing_of_it_is_kept_but_the_next_one_i
         async with database.engine.begin() as connection:
             await connection.run_sync(log_counters.metadata.create_all)
         account = Account(database.sessions, TOPIC)
-        async with running(Appender(log, TOPIC, 4, account, max_bytes=1000, used_bytes=used_bytes)) as intake:
+        async with appending(Appender(log, TOPIC, 4, account, max_bytes=1000, used_bytes=used_bytes)) as intake:
             with pytest.raises(LogFull if "maxmemory" in str(outage) else Unavailable):
                 await intake.append([("user", record("first").SerializeToString())])
             await intake.append([("user", record("second").SerializeToString())])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import structlog
@@ -13,17 +12,11 @@ import structlog
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
 from kit.log.runner import LeasedRunner, PartitionHalted, Step, unless, wait_until_set
+from tests.background import running
 
 
-@asynccontextmanager
-async def running(log: RedisLog, step: Step, partitions: int = 2) -> AsyncGenerator[None]:
-    task = asyncio.create_task(LeasedRunner(Leases(log.redis, "intake", "tests", partitions, seconds=0.4)).run(step))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+def stepping(log: RedisLog, step: Step, partitions: int = 2) -> AbstractAsyncContextManager[asyncio.Task[None]]:
+    return running(LeasedRunner(Leases(log.redis, "intake", "tests", partitions, seconds=0.4)).run(step))
 
 
 async def test_a_partition_that_fails_waits_longer_each_time_and_others_go_on(log: RedisLog) -> None:
@@ -36,7 +29,7 @@ async def test_a_partition_that_fails_waits_longer_each_time_and_others_go_on(lo
         await wait_until_set(stop, 0.01)
 
     with structlog.testing.capture_logs() as lines:
-        async with running(log, step):
+        async with stepping(log, step):
             await asyncio.sleep(1)
     assert steps[0] < 8 < steps[1]
     waits = [line for line in lines if line["event"] == "partition waits"]
@@ -57,7 +50,7 @@ async def test_a_partition_that_was_halted_is_tried_again(log: RedisLog) -> None
         await stop.wait()
 
     with structlog.testing.capture_logs() as lines:
-        async with running(log, step, partitions=1):
+        async with stepping(log, step, partitions=1):
             await asyncio.wait_for(resumed.wait(), 20)
     assert [(line["log_level"], line["reason"]) for line in lines if line["event"] == "partition halted"] == [
         ("error", "an operator has to act")
@@ -75,7 +68,7 @@ async def test_a_step_under_way_is_finished_before_its_leases_are_given_back(log
         assert await log.redis.keys("*lease*")
         finished = True
 
-    async with running(log, step, partitions=1):
+    async with stepping(log, step, partitions=1):
         await begun.wait()
     assert finished
     assert await log.redis.keys("*lease*") == []

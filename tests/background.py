@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,3 +18,10 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.Tas
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+    """Waits until something holds; raises TimeoutError if it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 (what is waited for sets no event)
+            await asyncio.sleep(0.01)

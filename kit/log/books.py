@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import Insert, delete, func, insert, select, update
+from sqlalchemy import Insert, delete, func, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import Sessions, rowcount
+from kit.database.transactions import Sessions
 from kit.log import offsets
 from kit.log.redis_log import RedisLog
 from kit.log.streams import APPENDS, Backlog, Count, Counters, Offset, StreamLog
@@ -73,20 +73,39 @@ class Account:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-async def move(session: AsyncSession, topic: str, partition: int, counts: Mapping[tuple[int, str], int]) -> None:
-    """Moves counts (hour, outcome) of a partition. The caller holds the partition's offset locked."""
-    for (hour, outcome), count in sorted(counts.items()):
-        where = (books.c.topic == topic, books.c.partition == partition, books.c.hour == hour, books.c.outcome == outcome)
-        moved = await rowcount(session, update(books).where(*where).values(count=books.c["count"] + count))
-        if moved == 0:
-            await session.execute(insert(books).values(topic=topic, partition=partition, hour=hour, outcome=outcome, count=count))
+class Line(NamedTuple):
+    """What is counted of a topic in one figure."""
+
+    partition: int
+    hour: int
+    outcome: str
 
 
-async def raise_counters(session: AsyncSession, topic: str, partition: int, counts: Mapping[Count, int]) -> None:
-    """Records counters. Never lowers one: a lower count is an older one."""
+async def move(session: AsyncSession, topic: str, counts: Mapping[Line, int]) -> None:
+    """Moves counts. The caller holds the offsets of their partitions locked."""
+    rows = [{"topic": topic, **line._asdict(), "count": count} for line, count in sorted(counts.items())]
+    if rows:
+        await session.execute(_add(session.get_bind().dialect.name), rows)
+
+
+@cache
+def _add(dialect: str) -> Insert:
+    """The statement that inserts counts, and adds to existing ones."""
+    if dialect == "mysql":
+        theirs = mysql.insert(books)
+        return theirs.on_duplicate_key_update(count=books.c["count"] + theirs.inserted["count"])
+    ours = sqlite.insert(books)
+    return ours.on_conflict_do_update(
+        index_elements=[column.name for column in books.primary_key], set_={"count": books.c["count"] + ours.excluded["count"]}
+    )
+
+
+async def raise_counters(session: AsyncSession, topic: str, counts: Mapping[int, Mapping[Count, int]]) -> None:
+    """Records counters of partitions. Never lowers one: a lower count is an older one."""
     rows = [
         {"topic": topic, "partition": partition, "epoch": counter.writer, "hour": counter.hour, "name": counter.name, "count": count}
-        for counter, count in sorted(counts.items())
+        for partition, counted in sorted(counts.items())
+        for counter, count in sorted(counted.items())
         if counter.name in _COUNTED and count
     ]
     if rows:
@@ -106,10 +125,13 @@ def _raise(dialect: str) -> Insert:
     )
 
 
-async def copy_counters(session: AsyncSession, topic: str, partition: int, live: Counters, copied: Counters | None) -> None:
-    """Copies the log's counters that changed since `copied`. The caller holds the partition's offset locked."""
-    known: Mapping[Count, int] = copied.of_writers if copied else {}
-    await raise_counters(session, topic, partition, {c: count for c, count in live.of_writers.items() if known.get(c) != count})
+async def copy_counters(session: AsyncSession, topic: str, live: Mapping[int, Counters], copied: Mapping[int, Counters]) -> None:
+    """Copies the log's counters that changed since `copied`. The caller holds the offsets of their partitions locked."""
+    changed: dict[int, Mapping[Count, int]] = {}
+    for partition, counters in live.items():
+        known: Mapping[Count, int] = copied[partition].of_writers if partition in copied else {}
+        changed[partition] = {counter: count for counter, count in counters.of_writers.items() if known.get(counter) != count}
+    await raise_counters(session, topic, changed)
 
 
 async def accounts(sessions: Sessions, log: StreamLog, topic: str, partitions: int) -> dict[int, Account]:
@@ -177,7 +199,7 @@ async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition
     live = await log.counters(topic, partition)
     async with sessions.begin() as session:
         await offsets.locked(session, topic, partition)
-        await copy_counters(session, topic, partition, live, None)
+        await copy_counters(session, topic, {partition: live}, {})
     # Counters that the log still held would be counted in addition to the sum.
     await prune_counters(log, topic, partition)
     old = (
@@ -192,4 +214,4 @@ async def fold_counters(sessions: Sessions, log: RedisLog, topic: str, partition
         for name, hour, count in await session.execute(select(*columns).where(*old)):
             sums[Count(ALL, name, hour)] += count
         await session.execute(delete(log_counters).where(*old, log_counters.c.epoch != ALL))
-        await raise_counters(session, topic, partition, sums)
+        await raise_counters(session, topic, {partition: sums})

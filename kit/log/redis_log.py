@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
@@ -189,15 +189,22 @@ class RedisLog(StreamLog):
         await self._connection.disconnect()
 
     @override
-    async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
-        name = key(topic, partition, "log")
-        found: Any = await self._redis.xread({name: str(after)}, count=limit, block=block_ms or None)
-        if not found:
-            return []
-        # RESP2 answers with pairs of a stream and its entries, RESP3 with a map of lists of entries.
-        listed = isinstance(found, list)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = cast("Any", found[0][1] if listed else next(iter(found.values()))[0])
-        return [Entry(Offset.parse(_text(at)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"])) for at, fields in entries]
+    async def read_several(self, topic: str, after: Mapping[int, Offset], *, limit: int, block_ms: int) -> Mapping[int, Sequence[Entry]]:
+        names = {key(topic, partition, "log").encode(): partition for partition in after}
+        offsets = {name: str(after[partition]) for name, partition in names.items()}
+        found: Any = await self._redis.xread(offsets, count=limit, block=block_ms or None)
+        return {names[name]: entries for name, entries in _streams(found)}
+
+    @override
+    async def read_counted(self, topic: str, after: Mapping[int, Offset], *, limit: int) -> Mapping[int, tuple[Sequence[Entry], Counters]]:
+        names = {key(topic, partition, "log").encode(): partition for partition in after}
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xread({name: str(after[partition]) for name, partition in names.items()}, count=limit)
+            for partition in after:
+                pipe.hgetall(key(topic, partition, "books"))
+            found, *fields = await pipe.execute()
+        counters = dict(zip(after, fields, strict=True))
+        return {names[name]: (entries, _counters(counters[names[name]])) for name, entries in _streams(found)}
 
     @override
     async def head(self, topic: str, partition: int) -> Offset:
@@ -309,6 +316,18 @@ def _counters(fields: Mapping[bytes, bytes]) -> Counters:
         if name:
             counts[Count(writer or unnamed, name, int(hour))] = int(value)
     return Counters(counts)
+
+
+def _streams(found: Any) -> Iterator[tuple[bytes, Sequence[Entry]]]:
+    """The entries of each stream that XREAD found."""
+    # RESP2 answers with pairs of a stream and its entries, RESP3 with a map of lists of entries.
+    listed = isinstance(found, list)
+    for name, entries in cast("Any", found if listed else (found or {}).items()):
+        yield name, [_entry(*entry) for entry in (entries if listed else entries[0])]
+
+
+def _entry(offset: bytes | str, fields: Mapping[bytes, bytes]) -> Entry:
+    return Entry(Offset.parse(_text(offset)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"]))
 
 
 def _text(value: bytes | str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -21,73 +21,107 @@ _log = structlog.get_logger(__name__)
 _BACKOFF: Final = EqualJitterBackoff(cap=5.0, base=0.05)
 _MOST_DOUBLINGS: Final = 7
 
-Step: TypeAlias = Callable[[int, asyncio.Event], Awaitable[None]]
-"""Does some work on a partition and waits until there may be more; returns soon once the event is set."""
+Step: TypeAlias = Callable[[Collection[int], asyncio.Event], Awaitable[Mapping[int, Exception]]]
+"""Does some work on partitions and waits until there may be more; returns soon once the event is set.
+
+Returns the errors of the partitions that failed. An error that it raises is one of all of them.
+"""
 
 
 class PartitionHalted(Exception):
     """Work on a partition can't go on until an operator acts. The text is for the operator, and holds nothing personal."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    task: asyncio.Task[None]
-    stop: asyncio.Event
+@dataclass(slots=True)
+class _Wait:
+    """A partition that failed."""
 
-    async def end(self) -> None:
-        """Lets the step under way finish."""
-        self.stop.set()
-        await self.task
+    failures: int = 0
+    until: float = 0.0
 
 
 class LeasedRunner:
-    """Repeats a step on each partition that this process holds a lease for.
+    """Repeats a step on the partitions that this process holds leases for, on all of them at once.
 
-    A step that fails is repeated after a pause that doubles up to five seconds; other partitions go on meanwhile. A halted
+    A partition that fails waits alone, for a pause that doubles up to five seconds; the others go on meanwhile. A halted
     partition is tried every few seconds as well, so that it resumes once the cause is gone.
     """
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
+        self._held: set[int] = set()
+        self._waits: dict[int, _Wait] = {}
         self._halted: set[int] = set()
+        self._changed = asyncio.Event()
+        """Set when the step has to return: other partitions are to be worked on, or none any more."""
+        self._ending = False
         self._gauge = meter().create_gauge(MetricName.PARTITIONS_HALTED, "{partition}", "Partitions that wait for an operator.")
 
     async def run(self, step: Step) -> None:
-        """Runs until cancelled; steps under way are finished first."""
-        workers: dict[int, _Worker] = {}
+        """Runs until cancelled; a step under way is finished first."""
+        work = asyncio.create_task(self._repeat(step))
         try:
-            while True:
-                held = await self._leases.tick()
-                for partition in [p for p, worker in workers.items() if p not in held or worker.task.done()]:
-                    await workers.pop(partition).end()
-                    self._note(partition, halted=False)
-                for partition in held - workers.keys():
-                    stop = asyncio.Event()
-                    workers[partition] = _Worker(asyncio.create_task(self._repeat(step, partition, stop)), stop)
-                await asyncio.sleep(self._leases.interval)
+            while not work.done():
+                self._hold(await self._leases.tick())
+                await asyncio.wait([work], timeout=self._leases.interval)
+            await work
         finally:
-            await asyncio.gather(*(worker.end() for worker in workers.values()), return_exceptions=True)
+            self._ending = True
+            self._changed.set()
+            await asyncio.gather(work, return_exceptions=True)
             await self._leases.release()
 
-    async def _repeat(self, step: Step, partition: int, stop: asyncio.Event) -> None:
-        facts = {"topic": self._leases.topic, "group": self._leases.group, "partition": partition}
-        failures = 0
-        while not stop.is_set():
-            pause = 0.0
+    def _hold(self, held: set[int]) -> None:
+        if held == self._held:
+            return
+        for partition in self._held - held:
+            self._waits.pop(partition, None)
+            self._note(partition, halted=False)
+        self._held = held
+        self._changed.set()
+
+    async def _repeat(self, step: Step) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._ending:
+            self._changed.clear()
+            now = loop.time()
+            waiting = {partition: wait.until for partition, wait in self._waits.items() if wait.until > now}
+            alarm = loop.call_at(min(waiting.values()), self._changed.set) if waiting else None
             try:
-                await step(partition, stop)
-                failures = 0
+                await self._take(step, self._held - waiting.keys())
+            finally:
+                if alarm:
+                    alarm.cancel()
+
+    async def _take(self, step: Step, partitions: Collection[int]) -> None:
+        if not partitions:
+            await self._changed.wait()
+            return
+        failed: Mapping[int, Exception]
+        try:
+            failed = await step(partitions, self._changed)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the partitions wait)
+            failed = dict.fromkeys(partitions, error)
+        for partition in self._held.intersection(partitions):
+            if partition in failed:
+                self._let_wait(partition, failed[partition])
+            else:
+                self._waits.pop(partition, None)
                 self._note(partition, halted=False)
-            except PartitionHalted as error:
-                pause = _BACKOFF.compute(_MOST_DOUBLINGS)
-                self._note(partition, halted=True)
-                _log.error("partition halted", **facts, reason=str(error))
-            except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits)
-                pause = _BACKOFF.compute(min(failures, _MOST_DOUBLINGS))
-                failures += 1
-                name, expected = type(error).__name__, is_outage(error)
-                _log.warning("partition waits", **facts, error=name, seconds=round(pause, 3), exc_info=not expected)
-            await wait_until_set(stop, pause)
+
+    def _let_wait(self, partition: int, error: Exception) -> None:
+        facts = {"topic": self._leases.topic, "group": self._leases.group, "partition": partition}
+        wait = self._waits.setdefault(partition, _Wait())
+        if isinstance(error, PartitionHalted):
+            pause = _BACKOFF.compute(_MOST_DOUBLINGS)
+            self._note(partition, halted=True)
+            _log.error("partition halted", **facts, reason=str(error))
+        else:
+            pause = _BACKOFF.compute(min(wait.failures, _MOST_DOUBLINGS))
+            wait.failures += 1
+            shown = None if is_outage(error) else error
+            _log.warning("partition waits", **facts, error=type(error).__name__, seconds=round(pause, 3), exc_info=shown)
+        wait.until = asyncio.get_running_loop().time() + pause
 
     def _note(self, partition: int, *, halted: bool) -> None:
         (self._halted.add if halted else self._halted.discard)(partition)

@@ -159,6 +159,24 @@ class StreamLog(Protocol):
 
     async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
         """Returns entries after an offset, waiting up to `block_ms` for the first."""
+        return (await self.read_several(topic, {partition: after}, limit=limit, block_ms=block_ms)).get(partition, ())
+
+    async def read_several(self, topic: str, after: Mapping[int, Offset], *, limit: int, block_ms: int) -> Mapping[int, Sequence[Entry]]:
+        """Returns entries of partitions after an offset of each, of those that have some, waiting up to `block_ms` for the first.
+
+        Args:
+            topic: where to read.
+            after: the offsets, by partition.
+            limit: the most entries of a partition.
+            block_ms: how long to wait; 0 for not at all.
+        """
+        ...
+
+    async def read_counted(self, topic: str, after: Mapping[int, Offset], *, limit: int) -> Mapping[int, tuple[Sequence[Entry], Counters]]:
+        """Does `read_several` without waiting, and returns the partitions' counters as of the same moment.
+
+        Entries can be lost after they were read; what counts them then can't be.
+        """
         ...
 
     async def head(self, topic: str, partition: int) -> Offset:

@@ -99,9 +99,10 @@ class Saga:
         """Works until cancelled, in the process that holds the lease. What is under way then is cancelled: it is repeated."""
         await LeasedRunner(leases).run(self._work)
 
-    async def _work(self, _partition: int, stop: asyncio.Event) -> None:
+    async def _work(self, _partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
         busy = await unless(stop, self.work())
         await unless(stop, self._rest(_SOON.total_seconds() if busy else _IDLE_SECONDS))
+        return {}
 
     async def work(self) -> bool:
         """Tries the next step of every request that is not done.

@@ -39,6 +39,9 @@ Identifiers: TypeAlias = tuple[str, ...]
 Consent: TypeAlias = Callable[[AsyncSession, Sequence[pb.ReceivedEvent], Sequence[Identifiers]], Awaitable[Sequence[Treatment]]]
 """Returns the treatment of each event, given with its identifiers, by its person's consent in the storing transaction."""
 
+_Written: TypeAlias = tuple[dict[str, Any], log_pb2.Record]
+"""The row of an event, and the record that is published of it."""
+
 _RECEIPTS_KEPT = timedelta(days=30)
 _RECIPE = 1
 """Version of how a content hash is made: hashes of different versions can't be compared."""
@@ -99,27 +102,33 @@ class StoreEvents:
         await self._reseal([message for _, message, treatment in new if treatment is Treatment.STORE])
         now = datetime.now(UTC)
         rows: list[dict[str, Any]] = []
-        records: list[log_pb2.Record] = []
+        written: dict[int, list[_Written]] = defaultdict(list)
         for delivery, message, treatment in new:
             enrichment = self._enricher.enrich(message.event)
             kept, found = anonymous(message, enrichment) if treatment is Treatment.ANONYMOUS else (message, enrichment)
             rows.append(row(kept, found, now))
             payload = published_message(kept, found).SerializeToString()
-            records.append(log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent))
+            record = log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent)
+            written[delivery.partition].append((rows[-1], record))
+        repeated_in = {id_: each.partition for each, message in zip(deliveries, received, strict=True) for id_ in _ids(message)}
         changed = [self._filled_in(message) for message in filled]
-        records += [record for _, record in changed]
-        if records:
-            partition = deliveries[0].partition
-            positions = await self._outbox.add(session, partition, records)
-            ordinals: dict[int, int] = defaultdict(int)
-            for fields, position in zip([*rows, *(fields for fields, _ in changed)], positions, strict=True):
-                fields |= {"topic_partition": partition, "topic_position": position, "topic_ordinal": ordinals[position]}
-                ordinals[position] += 1
+        for fields, record in changed:
+            written[repeated_in[fields["id"]]].append((fields, record))
+        await self._publish(session, written)
         events = Events(session)
         await events.add(rows)
         await events.change([fields for fields, _ in changed])
         await events.log([_logged(*each, now) for each in zip(deliveries, received, outcomes, strict=True)])
         return outcomes
+
+    async def _publish(self, session: AsyncSession, written: Mapping[int, Sequence[_Written]]) -> None:
+        """Writes records into the outbox, and their offsets into the rows."""
+        records = {partition: [record for _, record in several] for partition, several in written.items()}
+        for partition, offsets in (await self._outbox.add_to_partitions(session, records)).items() if records else ():
+            ordinals: dict[int, int] = defaultdict(int)
+            for (fields, _), offset in zip(written[partition], offsets, strict=True):
+                fields |= {"topic_partition": partition, "topic_position": offset, "topic_ordinal": ordinals[offset]}
+                ordinals[offset] += 1
 
     def _received(self, delivery: Delivery) -> pb.ReceivedEvent:
         message = pb.ReceivedEvent.FromString(delivery.record.payload)
@@ -149,7 +158,6 @@ class StoreEvents:
         self, session: AsyncSession, received: Sequence[pb.ReceivedEvent], treatments: Sequence[Treatment]
     ) -> tuple[list[Outcome], Sequence[pb.ReceivedEvent]]:
         """Returns the outcome of each event, and the stored events to which repetitions add something; new ones are completed in place."""
-        # A browser's id may be stored without the prefix of its key space, from before there was one.
         keys = [key(message) for message in received]
         older = {message.event.id for message, own in zip(received, keys, strict=True) if is_browsers(own)}
         known = dict(await Events(session).known({*keys, *older}))
@@ -193,6 +201,11 @@ class StoreEvents:
         found = self._enricher.enrich(message.event)
         payload = published_message(message, found, is_update=True).SerializeToString()
         return row(message, found, datetime.now(UTC)), log_pb2.Record(type=_STORED, payload=payload, traceparent=traceparent())
+
+
+def _ids(message: pb.ReceivedEvent) -> tuple[str, str]:
+    """The ids under which an event may be stored: a browser's without the prefix of its key space, from before there was one."""
+    return key(message), message.event.id
 
 
 def _fill_in(known: pb.ReceivedEvent, repetition: pb.ReceivedEvent) -> bool:

@@ -85,7 +85,8 @@ class Losses:
             self._due = await self._next()
 
     async def _passed(self, ends: Mapping[int, Offset]) -> bool:
-        return all([await offsets.load(self._sessions, self._topic, partition) >= end for partition, end in ends.items()])
+        read = await offsets.load(self._sessions, self._topic, ends)
+        return all(read[partition] >= end for partition, end in ends.items())
 
     async def _next(self) -> _Due | None:
         async with self._sessions.reading() as session:
@@ -126,8 +127,8 @@ class Losses:
             if len(left) == len(lost):
                 return
             await offsets.locked(session, self._topic, row.partition)
-            counts = {(row.hour, books.RECOVERED): len(lost) - len(left)}
-            await books.move(session, self._topic, row.partition, counts)
+            counts = {books.Line(row.partition, row.hour, books.RECOVERED): len(lost) - len(left)}
+            await books.move(session, self._topic, counts)
             if left:
                 row.events = as_events(left)
                 row.first_at, row.last_at = left[0][1], left[-1][1]

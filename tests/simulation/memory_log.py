@@ -7,7 +7,7 @@ one, after it (`pause`): there a scheduler may suspend it, end its process, or r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
@@ -179,9 +179,22 @@ class MemoryLog(StreamLog):
         return None
 
     @override
-    async def read(self, topic: str, partition: int, after: Offset, *, limit: int, block_ms: int) -> Sequence[Entry]:
-        await self._pause(f"read {topic} {partition}")
-        return [entry for entry in self._server.stream(topic, partition).entries if entry.offset > after][:limit]
+    async def read_several(self, topic: str, after: Mapping[int, Offset], *, limit: int, block_ms: int) -> Mapping[int, Sequence[Entry]]:
+        await self._pause(f"read {topic} {' '.join(map(str, after))}")
+        return self._later(topic, after, limit)
+
+    @override
+    async def read_counted(self, topic: str, after: Mapping[int, Offset], *, limit: int) -> Mapping[int, tuple[Sequence[Entry], Counters]]:
+        await self._pause(f"read {topic} {' '.join(map(str, after))}")
+        later = self._later(topic, after, limit)
+        return {partition: (entries, self._counters(topic, partition)) for partition, entries in later.items()}
+
+    def _later(self, topic: str, after: Mapping[int, Offset], limit: int) -> Mapping[int, Sequence[Entry]]:
+        later = {
+            partition: [entry for entry in self._server.stream(topic, partition).entries if entry.offset > offset][:limit]
+            for partition, offset in after.items()
+        }
+        return {partition: entries for partition, entries in later.items() if entries}
 
     @override
     async def head(self, topic: str, partition: int) -> Offset:

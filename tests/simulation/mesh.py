@@ -26,6 +26,7 @@ from kit.log import books, offsets
 from kit.log.consume import dead_letters
 from kit.log.consume.consumer import Consumer, RawLogConsumer
 from kit.log.consume.reader import GapError
+from kit.log.consume.stream_consumer import StreamConsumer
 from kit.log.intake.account import Sender
 from kit.log.intake.appender import Appender
 from kit.log.packs import packs
@@ -196,12 +197,11 @@ class Mesh:
         consumer = RawLogConsumer(self.sessions, log, RAW_TOPIC, store, after_commit=trimmer.after_commit)
         while True:
             await self._rest(self.truth.unread)
-            partition = self.random.randrange(self.partitions)
             try:
                 if self.random.random() < 0.1:
-                    await consumer.retry(partition)
+                    await consumer.retry(self.random.randrange(self.partitions))
                 else:
-                    await consumer.step(partition)
+                    await self._step(consumer)
             except Exception as error:  # noqa: BLE001
                 self._expect(error)
 
@@ -231,9 +231,15 @@ class Mesh:
         while True:
             await self._rest(self.truth.unseen)
             try:
-                await consumer.step(self.random.randrange(self.partitions))
+                await self._step(consumer)
             except Exception as error:  # noqa: BLE001
                 self._expect(error)
+
+    async def _step(self, consumer: StreamConsumer) -> None:
+        """Lets a consumer read on in some partitions, as it does in those that it holds leases for."""
+        partitions = self.random.sample(range(self.partitions), self.random.randint(1, self.partitions))
+        for error in (await consumer.step_all(partitions)).failed.values():
+            self._expect(error)
 
     async def _bookkeeper(self, _host: Host) -> None:
         """Looks at the books at any time, and now and then gives a dead letter another try."""

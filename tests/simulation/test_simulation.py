@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -122,9 +122,11 @@ class InHandLog(MemoryLog):
         return True
 
 
-async def _advance_whoever_came_first(session: AsyncSession, topic: str, partition: int, _old: Offset, new: Offset) -> None:
-    own = (table.c.topic == topic, table.c.partition == partition)
-    await session.execute(update(table).where(*own).values(position=str(new)))
+async def _advance_whoever_came_first(session: AsyncSession, topic: str, steps: Mapping[int, tuple[Offset, Offset]]) -> set[int]:
+    for partition, (_, new) in steps.items():
+        own = (table.c.topic == topic, table.c.partition == partition)
+        await session.execute(update(table).where(*own).values(position=str(new)))
+    return set(steps)
 
 
 async def _write_nothing(*_arguments: object) -> None:

@@ -39,7 +39,7 @@ def counters(writer: str, received: int, hour: int = HOUR) -> Counters:
 
 async def copy(database: Database, live: Counters, copied: Counters | None = None) -> None:
     async with database.sessions.begin() as session:
-        await books.copy_counters(session, TOPIC, 0, live, copied)
+        await books.copy_counters(session, TOPIC, {0: live}, {0: copied} if copied else {})
 
 
 def wiped(database: Database, log: MemoryLog) -> MemoryLog:

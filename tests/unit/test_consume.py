@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -12,13 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.engine import Database
 from kit.log import offsets
-from kit.log.consume import dead_letters
+from kit.log.consume import dead_letters, stream_consumer
 from kit.log.consume.consumer import Consumer, RawLogConsumer
 from kit.log.consume.handler import Outcome, Poison
+from kit.log.consume.isolation import DeadLetterLimit, DeadLetterLimitReached
 from kit.log.consume.reader import GapError
+from kit.log.consume.stream_consumer import Done
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Delivery, Entry, Offset
+from tests.background import until
 from tests.simulation.memory_log import MemoryLog
 from tests.unit.mesh_log import BAD, TOPIC, append, memory_log, packed, store, store_events, stored
 
@@ -156,7 +160,7 @@ async def test_an_outage_sets_nothing_aside_and_the_partition_waits(ingestion_da
         await consumer.step(0)
     assert await stored(ingestion_database) == []
     assert await letters(ingestion_database) == []
-    assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == START
+    assert await offsets.load(ingestion_database.sessions, TOPIC, [0]) == {0: START}
     assert await consumer.step(0) == 2
     assert await stored(ingestion_database) == ["a", "b"]
 
@@ -236,13 +240,13 @@ async def test_a_consumer_that_has_nothing_to_do_notices_that_it_was_sent_back(i
 
 
 async def test_a_late_consumer_can_not_commit_over_a_newer_offset(ingestion_database: Database) -> None:
-    await offsets.load(ingestion_database.sessions, TOPIC, 0)
+    await offsets.load(ingestion_database.sessions, TOPIC, [0, 1])
     async with ingestion_database.sessions.begin() as session:
-        await offsets.advance(session, TOPIC, 0, START, Offset(10, 0))
-    with pytest.raises(offsets.OffsetConflict):
-        async with ingestion_database.sessions.begin() as session:
-            await offsets.advance(session, TOPIC, 0, Offset(9, 0), Offset(11, 0))
-    assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == Offset(10, 0)
+        assert await offsets.advance(session, TOPIC, {0: (START, Offset(10, 0))}) == {0}
+    async with ingestion_database.sessions.begin() as session:
+        late = {0: (Offset(9, 0), Offset(11, 0)), 1: (START, Offset(4, 0))}
+        assert await offsets.advance(session, TOPIC, late) == {1}
+    assert await offsets.load(ingestion_database.sessions, TOPIC, [0, 1]) == {0: Offset(10, 0), 1: Offset(4, 0)}
 
 
 async def test_after_commit_is_called_with_the_offset_committed(ingestion_database: Database) -> None:
@@ -285,16 +289,98 @@ async def test_messages_that_arrive_one_by_one_share_transactions(ingestion_data
 
     consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, counting)
     running = asyncio.create_task(consumer.run(Leases(log.redis, TOPIC, "ingestion", 1)))
-    for number in range(50):
+    await append(log, "the first one is applied at once")
+    await until(lambda: sizes == [1])
+    for number in range(49):
         await append(log, f"m{number}")
         await asyncio.sleep(0.01)
-    for _ in range(400):
-        if sum(sizes) == 50:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: sum(sizes) == 50)
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
-    assert sum(sizes) == 50
-    assert sizes[0] < 5, "the first ones are applied at once"
     assert len(sizes) < 25
+
+
+class Recorder:
+    """Handler that remembers the messages of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        self.calls.append([delivery.record.payload.decode() for delivery in deliveries])
+        return await store_events(session, deliveries)
+
+
+async def test_partitions_are_applied_in_one_transaction(ingestion_database: Database) -> None:
+    log, handler = memory_log(), Recorder()
+    for partition, texts in enumerate((["a", "b"], [], ["c"])):
+        if texts:
+            await append(log, *texts, partition=partition)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, handler)
+    assert await consumer.step_all([0, 1, 2]) == Done(3, {})
+    assert handler.calls == [["a", "b", "c"]]
+    heads = {partition: await log.head(TOPIC, partition) for partition in range(3)}
+    assert await offsets.load(ingestion_database.sessions, TOPIC, range(3)) == heads
+
+
+async def test_a_partition_that_was_overtaken_falls_out_alone(ingestion_database: Database) -> None:
+    log, handler = memory_log(), Recorder()
+    slow = RawLogConsumer(ingestion_database.sessions, log, TOPIC, handler)
+    await slow.step_all([0, 1])
+    await append(log, "a")
+    await append(log, "b", partition=1)
+    await RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events).step(0)
+    assert await slow.step_all([0, 1]) == Done(1, {})
+    assert handler.calls == [["b"]]
+    await append(log, "c")
+    assert await slow.step_all([0, 1]) == Done(1, {})
+    assert await stored(ingestion_database) == ["a", "b", "c"]
+
+
+async def test_a_partition_with_a_gap_is_halted_alone(ingestion_database: Database) -> None:
+    log = memory_log()
+    await published(log, 2)
+    [(pack, messages)] = packed("other")
+    log.server.stream(TOPIC, 1).add(Offset(1, 0), pack, messages, 0)
+    done = await Consumer(ingestion_database.sessions, log, TOPIC, store, history=History(9)).step_all([0, 1])
+    assert done.applied == 1
+    assert [(partition, type(error)) for partition, error in done.failed.items()] == [(0, GapError)]
+    assert await stored(ingestion_database) == ["other"]
+
+
+async def test_messages_of_one_partition_that_fail_too_often_do_not_keep_back_the_others(ingestion_database: Database) -> None:
+    log = memory_log()
+    await append(log, "a", BAD)
+    await append(log, "b", partition=1)
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events, limit=DeadLetterLimit(0, timedelta(hours=1)))
+    done = await consumer.step_all([0, 1])
+    assert done.applied == 1
+    assert [(partition, type(error)) for partition, error in done.failed.items()] == [(0, DeadLetterLimitReached)]
+    assert await stored(ingestion_database) == ["b"]
+    assert (await offsets.load(ingestion_database.sessions, TOPIC, [0]))[0] == START
+
+
+async def test_a_bad_message_is_set_aside_and_both_partitions_go_on(ingestion_database: Database) -> None:
+    log = memory_log()
+    await append(log, "a", BAD)
+    await append(log, "b", partition=1)
+    assert await RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events).step_all([0, 1]) == Done(3, {})
+    assert sorted(await stored(ingestion_database)) == ["a", "b"]
+    assert [(letter.partition, letter.ordinal) for letter in await letters(ingestion_database)] == [(0, 1)]
+
+
+async def test_a_quiet_partition_that_was_sent_back_is_noticed_while_others_are_busy(
+    ingestion_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_consumer, "_CHECK_SECONDS", 0.0)
+    log = memory_log()
+    await append(log, "quiet")
+    consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
+    await consumer.step_all([0, 1])
+    async with ingestion_database.sessions.begin() as session:
+        await offsets.rewind(session, TOPIC)
+    for number in range(2):
+        await append(log, f"busy-{number}", partition=1)
+        await consumer.step_all([0, 1])
+    assert (await stored(ingestion_database)).count("quiet") == 2

@@ -17,9 +17,10 @@ from kit.database.engine import Database
 from kit.log import books, offsets
 from kit.log.books import Account
 from kit.log.consume import dead_letters
-from kit.log.consume.consumer import Consumer, RawLogConsumer, StreamConsumer
+from kit.log.consume.consumer import Consumer, RawLogConsumer
 from kit.log.consume.handler import Handler, Outcome, Poison
 from kit.log.consume.isolation import DeadLetterLimit, DeadLetterLimitReached
+from kit.log.consume.stream_consumer import StreamConsumer
 from kit.log.leases import Leases
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Delivery, StreamLog
@@ -70,7 +71,7 @@ async def test_more_failures_halt_the_consumer_and_nothing_of_the_batch_takes_ef
         await halted.step(0)
     assert await stored(ingestion_database) == []
     assert await reasons(ingestion_database) == []
-    assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == START
+    assert await offsets.load(ingestion_database.sessions, TOPIC, [0]) == {0: START}
     [account] = (await books.accounts(ingestion_database.sessions, log, TOPIC, 1)).values()
     assert account == Account(received=5, pending=5)
 
@@ -262,7 +263,7 @@ async def test_an_operator_sees_that_a_partition_is_halted_while_others_go_on(
         async with consuming(consumer(ingestion_database, log, 0), log):
             await until_stored(ingestion_database, "b")
             await until_shown(reader, 1)
-        assert await offsets.load(ingestion_database.sessions, TOPIC, 0) == START
+        assert await offsets.load(ingestion_database.sessions, TOPIC, [0]) == {0: START}
         assert await reasons(ingestion_database) == []
         async with consuming(consumer(ingestion_database, log, 1), log):
             await until_stored(ingestion_database, "a", "b")

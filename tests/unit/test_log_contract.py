@@ -270,6 +270,28 @@ async def test_the_backlog_is_of_one_instant_while_others_append(any_log: Stream
     await appending
 
 
+async def test_entries_and_counters_are_read_of_one_instant_while_others_append(any_log: StreamLog) -> None:
+    async def append() -> None:
+        for _ in range(60):
+            await any_log.append(TOPIC, [one(b"a"), one(b"b", 1)])
+
+    appending = asyncio.create_task(append())
+    after, counted = {0: START, 1: START}, {0: 0, 1: 0}
+    while not appending.done() or any(count < 60 for count in counted.values()):
+        for partition, (entries, counters) in (await any_log.read_counted(TOPIC, after, limit=500)).items():
+            after[partition] = entries[-1].offset
+            counted[partition] += sum(entry.messages for entry in entries)
+            assert counters.counts == {("received", 7): counted[partition]}
+        await asyncio.sleep(0)
+    assert await any_log.read_counted(TOPIC, after, limit=500) == {}
+
+
+async def test_several_partitions_are_waited_for_at_once(any_log: StreamLog) -> None:
+    await appended(any_log, b"a", b"b", b"c", partition=2)
+    found = await any_log.read_several(TOPIC, {0: START, 1: START, 2: START}, limit=2, block_ms=1000)
+    assert {partition: [entry.pack for entry in entries] for partition, entries in found.items()} == {2: [b"a", b"b"]}
+
+
 async def test_a_full_log_takes_nothing_of_an_append(small_log: StreamLog) -> None:
     await fill_up(small_log)
     before, entries = await small_log.counters(TOPIC, 0), await small_log.read(TOPIC, 0, START, limit=500, block_ms=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -22,11 +23,11 @@ def stepping(log: RedisLog, step: Step, partitions: int = 2) -> AbstractAsyncCon
 async def test_a_partition_that_fails_waits_longer_each_time_and_others_go_on(log: RedisLog) -> None:
     steps: dict[int, int] = defaultdict(int)
 
-    async def step(partition: int, stop: asyncio.Event) -> None:
-        steps[partition] += 1
-        if partition == 0:
-            raise ValueError
+    async def step(partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
+        for partition in partitions:
+            steps[partition] += 1
         await wait_until_set(stop, 0.01)
+        return {0: ValueError()} if 0 in partitions else {}
 
     with structlog.testing.capture_logs() as lines:
         async with stepping(log, step):
@@ -41,13 +42,14 @@ async def test_a_partition_that_fails_waits_longer_each_time_and_others_go_on(lo
 async def test_a_partition_that_was_halted_is_tried_again(log: RedisLog) -> None:
     halted, resumed = False, asyncio.Event()
 
-    async def step(_partition: int, stop: asyncio.Event) -> None:
+    async def step(partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
         nonlocal halted
         if not halted:
             halted = True
-            raise PartitionHalted("an operator has to act")
+            return dict.fromkeys(partitions, PartitionHalted("an operator has to act"))
         resumed.set()
         await stop.wait()
+        return {}
 
     with structlog.testing.capture_logs() as lines:
         async with stepping(log, step, partitions=1):
@@ -60,13 +62,14 @@ async def test_a_partition_that_was_halted_is_tried_again(log: RedisLog) -> None
 async def test_a_step_under_way_is_finished_before_its_leases_are_given_back(log: RedisLog) -> None:
     begun, finished = asyncio.Event(), False
 
-    async def step(_partition: int, stop: asyncio.Event) -> None:
+    async def step(_partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
         nonlocal finished
         begun.set()
         await stop.wait()
         await asyncio.sleep(0.1)
         assert await log.redis.keys("*lease*")
         finished = True
+        return {}
 
     async with stepping(log, step, partitions=1):
         await begun.wait()

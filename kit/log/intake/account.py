@@ -230,13 +230,9 @@ class Account:
             del self._counts[key]
 
     async def _write(self, session: AsyncSession, changed: Iterable[tuple[int, int]], receipts: Sequence[Receipts]) -> None:
-        for partition in sorted({partition for partition, _ in changed}):
-            counts = {
-                Count(self.writer, name, hour): count
-                for changed_partition, hour in changed
-                if changed_partition == partition
-                for name, count in self._counts[partition, hour].items()
-            }
-            await books.raise_counters(session, self._topic, partition, counts)
+        counts: dict[int, dict[Count, int]] = defaultdict(dict)
+        for partition, hour in changed:
+            counts[partition] |= {Count(self.writer, name, hour): count for name, count in self._counts[partition, hour].items()}
+        await books.raise_counters(session, self._topic, counts)
         if receipts:
             await self._keep(session, receipts)

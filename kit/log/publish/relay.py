@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -56,8 +56,9 @@ class Relay:
         self._published: dict[int, int] = {}
         """The offset up to which all that was committed is in the stream, as far as this relay knows."""
         self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._pending: dict[int, asyncio.Event] = defaultdict(asyncio.Event)
-        """Set where something was committed that is not published."""
+        self._pending: set[int] = set()
+        """Where something was committed that is not published."""
+        self._awake = asyncio.Event()
         self._prune_at: dict[int, float] = {}
 
     async def flush(self, offsets: Mapping[int, int], seconds: float) -> bool:
@@ -111,26 +112,41 @@ class Relay:
             except Exception as error:  # noqa: BLE001 (the partitions themselves report what is wrong)
                 _log.debug("outbox not read", topic=self._topic, error=type(error).__name__)
             else:
-                for partition, offset in committed.items():
-                    if offset != self._published.get(partition):
-                        self._pending[partition].set()
+                pending = {partition for partition, offset in committed.items() if offset != self._published.get(partition)}
+                self._pending |= pending
+                if pending:
+                    self._awake.set()
             await asyncio.sleep(_LINGER_SECONDS)
             await outbox.woken(_POLL_SECONDS)
 
-    async def _publish(self, partition: int, stop: asyncio.Event) -> None:
+    async def _publish(self, partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
         """Publishes what is pending. Now and then it looks where nothing is, as the stream may have been restored, and prunes."""
-        pending, clock = self._pending[partition], asyncio.get_running_loop().time
-        await unless(stop, wait_until_set(pending, self._prune_at.get(partition, 0.0) - clock()))
-        pending.clear()
+        clock = asyncio.get_running_loop().time
+        if self._pending.isdisjoint(partitions):
+            due = min(self._prune_at.get(partition, 0.0) for partition in partitions)
+            await unless(stop, wait_until_set(self._awake, due - clock()))
+        self._awake.clear()
+        failed: dict[int, Exception] = {}
+        for partition in sorted(partitions):
+            due = clock() >= self._prune_at.get(partition, 0.0)
+            if not stop.is_set() and (due or partition in self._pending):
+                try:
+                    await self._drain(partition, stop)
+                    if due:
+                        await self.prune(partition)
+                        self._prune_at[partition] = clock() + _PRUNE_SECONDS
+                except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits and the others go on)
+                    failed[partition] = error
+        return failed
+
+    async def _drain(self, partition: int, stop: asyncio.Event) -> None:
+        self._pending.discard(partition)
         try:
-            while not stop.is_set() and await self.step(partition) == _ROWS:
+            while await self.step(partition) == _ROWS and not stop.is_set():
                 pass
         except BaseException:
-            pending.set()
+            self._pending.add(partition)
             raise
-        if clock() >= self._prune_at.get(partition, 0.0):
-            await self.prune(partition)
-            self._prune_at[partition] = clock() + _PRUNE_SECONDS
 
     async def step(self, partition: int) -> int:
         """Publishes some of what is committed and not yet in the stream.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 from pmp.gdpr.v1 import change_pb2 as pb
-from sqlalchemy import Boolean, Column, CompoundSelect, MetaData, RowMapping, Table, literal, select, union_all
+from sqlalchemy import Boolean, Column, CompoundSelect, MetaData, RowMapping, Table, bindparam, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
@@ -39,6 +39,24 @@ person_consents = Table(
     Column("third_party_sharing_at", UtcDateTime),
 )
 """Identifiers, and the choices in force that were made under each; NULL for none."""
+
+_LEADS: Final = select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(bindparam("identifiers", expanding=True)))
+
+
+def _made_by() -> CompoundSelect[int, str]:
+    """Selects the choices of persons under any of their identifiers, and those under identifiers that lead to no person."""
+    choices = [column for column in person_consents.c if column.name != "subject"]
+    of_people = select(literal(1).label("is_person"), persons.c.person_id.label("made_by"), *choices).join_from(
+        persons, person_consents, person_consents.c.subject == persons.c.subject
+    )
+    of_others = select(literal(0), person_consents.c.subject, *choices)
+    return union_all(
+        of_people.where(persons.c.person_id.in_(bindparam("people", expanding=True))),
+        of_others.where(person_consents.c.subject.in_(bindparam("unresolved", expanding=True))),
+    )
+
+
+_MADE_BY: Final = _made_by()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +121,12 @@ class Consents:
 
     async def of(self, identifiers: Collection[str]) -> Mapping[str, Consent]:
         """Returns consents by identifier: all choices of the person that it leads to. Two queries for any number of identifiers."""
-        leads = select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(sorted(identifiers)))
-        people = {row.subject: row.person_id for row in await self._session.execute(leads) if row.person_id}
+        leads = await self._session.execute(_LEADS, {"identifiers": sorted(identifiers)})
+        people = {row.subject: row.person_id for row in leads if row.person_id}
         unresolved = set(identifiers) - people.keys()
         made: dict[tuple[bool, str], list[Consent]] = defaultdict(list)
-        for row in (await self._session.execute(_made_by(set(people.values()), unresolved))).mappings():
+        asked = {"people": sorted(set(people.values())), "unresolved": sorted(unresolved)}
+        for row in (await self._session.execute(_MADE_BY, asked)).mappings():
             made[bool(row["is_person"]), row["made_by"]].append(_stored(row))
         of_people = {person: of_one(made.get((True, person), ()), person) for person in set(people.values())}
         # Hardly any of the many visitors has made a choice.
@@ -135,18 +154,6 @@ async def project_consent(session: AsyncSession, deliveries: Sequence[Delivery])
     changes = [pb.GdprChanged.FromString(delivery.record.payload) for delivery in deliveries]
     await Consents(session).apply(change.consent for change in changes if change.HasField("consent"))
     await Suppressions(session).apply(change.suppression for change in changes if change.HasField("suppression"))
-
-
-def _made_by(people: Collection[str], unresolved: Collection[str]) -> CompoundSelect[int, str]:
-    """Selects the choices of persons under any of their identifiers, and those under identifiers that lead to no person."""
-    choices = [column for column in person_consents.c if column.name != "subject"]
-    of_people = select(literal(1).label("is_person"), persons.c.person_id.label("made_by"), *choices).join_from(
-        persons, person_consents, person_consents.c.subject == persons.c.subject
-    )
-    of_others = select(literal(0), person_consents.c.subject, *choices)
-    return union_all(
-        of_people.where(persons.c.person_id.in_(sorted(people))), of_others.where(person_consents.c.subject.in_(sorted(unresolved)))
-    )
 
 
 def _changed(change: pb.ConsentChanged) -> Consent:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
 from pmp.gdpr.v1 import change_pb2 as pb
-from sqlalchemy import Column, MetaData, Table, func, select
+from sqlalchemy import Column, MetaData, Table, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
@@ -23,6 +23,9 @@ from kit.people.persons import person_links
 suppressions = Table("suppressions", MetaData(), Column("digest", Id(32), primary_key=True), Column("erased_at", UtcDateTime))
 """Digests of identifiers, in hex, and when their person was last erased."""
 
+_ERASED: Final = select(suppressions.c.digest, suppressions.c.erased_at).where(
+    suppressions.c.digest.in_(bindparam("digests", expanding=True))
+)
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 _RETURNING: Final = "email:"
 
@@ -96,8 +99,8 @@ class Suppressions:
         digests = {digest(hasher, each).hex(): each for each in identifiers if each}
         if not digests:
             return {}
-        query = select(suppressions.c.digest, suppressions.c.erased_at).where(suppressions.c.digest.in_(sorted(digests)))
-        erased = {digests[row.digest]: row.erased_at for row in await self._session.execute(query)}
+        found = await self._session.execute(_ERASED, {"digests": sorted(digests)})
+        erased = {digests[row.digest]: row.erased_at for row in found}
         returned = await self._returned({each: at for each, at in erased.items() if each.startswith(_RETURNING)})
         return {each: Suppression(at, returned.get(each, _FOREVER)) for each, at in erased.items()}
 

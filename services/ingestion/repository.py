@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, cast
 
-from sqlalchemy import Table, delete, func, insert, select, tuple_, update
+from sqlalchemy import Table, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
@@ -20,6 +20,11 @@ Delivery: TypeAlias = tuple[str, datetime]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RECEIPTS: Final = cast("Table", ReceiptRow.__table__)
 
+# Building a statement takes longer than executing it.
+_KNOWN: Final = select(EventRow.key, EventRow.content_hash).where(EventRow.key.in_(bindparam("keys", expanding=True)))
+_ADD: Final = insert(cast("Table", EventRow.__table__))
+_LOG: Final = insert(cast("Table", ProcessingRow.__table__))
+
 _AS_RECEIVED: Final = frozenset({"id", "content_hash", "received_at", "created_at"})
 
 
@@ -31,7 +36,7 @@ class Events:
 
     async def known(self, keys: Collection[str]) -> Mapping[str, bytes]:
         """Returns the content hashes of those keys that are stored."""
-        rows = await self._session.execute(select(EventRow.key, EventRow.content_hash).where(EventRow.key.in_(sorted(keys))))
+        rows = await self._session.execute(_KNOWN, {"keys": sorted(keys)})
         return {row.key: row.content_hash for row in rows}
 
     async def get(self, keys: Collection[str]) -> Sequence[EventRow]:
@@ -46,7 +51,7 @@ class Events:
             IntegrityError: another transaction has stored one of them.
         """
         if rows:
-            await self._session.execute(insert(EventRow.__table__), sorted(rows, key=lambda row: row["id"]))  # pyright: ignore[reportArgumentType]
+            await self._session.execute(_ADD, sorted(rows, key=lambda row: row["id"]))
 
     async def change(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Updates stored events, except what was received, and when."""
@@ -56,7 +61,7 @@ class Events:
 
     async def log(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Records the outcomes of deliveries."""
-        await self._session.execute(insert(ProcessingRow.__table__), rows)  # pyright: ignore[reportArgumentType]
+        await self._session.execute(_LOG, rows)
 
     async def published(self, partition: int, after: int, limit: int) -> Sequence[EventRow]:
         """Returns events of a partition of the topic after an offset: those of at least one offset, and all of each."""

@@ -35,9 +35,10 @@ _LEAST_MESSAGES: Final = 128
 """What a transaction may hold however slow the last ones were: beginning and ending one costs as much as these."""
 _BUDGET_SECONDS: Final = 0.5
 """How long a transaction may hold its locks: calls wait for them."""
-_BLOCK_MS: Final = 4000
+_BLOCK_MS: Final = 8000
 """How long a read waits for messages. At rest, a consumer does nothing else."""
 _CHECK_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 5.0
 _LONGEST_PACE: Final = 5.0
 
 AfterCommit: TypeAlias = Callable[[int, Offset], Awaitable[None]]
@@ -100,7 +101,7 @@ class StreamConsumer:
     async def run(self, leases: Leases) -> None:
         """Consumes the partitions it holds leases for, until cancelled; a step under way is finished first."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_retries(leases.interval))
+            group.create_task(self._watch_retries())
             group.create_task(LeasedRunner(leases).run(self._consume))
 
     async def _consume(self, partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
@@ -114,14 +115,14 @@ class StreamConsumer:
             await wait_until_set(stop, max(self._pace - took, min(took, _LONGEST_PACE)))
         return done.failed
 
-    async def _watch_retries(self, seconds: float) -> None:
+    async def _watch_retries(self) -> None:
         while True:
             try:
                 async with self._sessions.reading() as session:
                     self._marked |= await dead_letters.marked_partitions(session, self._topic)
             except Exception as error:  # noqa: BLE001 (the partitions themselves report what is wrong)
                 _log.debug("dead letters not read", topic=self._topic, error=type(error).__name__)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def step(self, partition: int, *, block_ms: int = 0) -> int:
         """Does `step_all` in one partition.

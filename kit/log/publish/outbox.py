@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from pmp.log.v1 import log_pb2 as pb
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,6 +24,14 @@ from kit.log.tables import outbox, outbox_heads
 
 _log = structlog.get_logger(__name__)
 
+_ASSIGNED: Final = select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == bindparam("own_topic"))
+_INSERT: Final = insert(outbox)
+_HEADS: Final = (
+    select(outbox_heads.c.partition, outbox_heads.c.position)
+    .where(outbox_heads.c.topic == bindparam("own_topic"), outbox_heads.c.partition.in_(bindparam("own_partitions", expanding=True)))
+    .order_by(outbox_heads.c.partition)
+    .with_for_update()
+)
 _PACK_MESSAGES: Final = 128
 """An entry is the least that a consumer applies in one transaction."""
 
@@ -100,16 +108,15 @@ class Outbox:
             for offset, pack in enumerate(several, first[partition])
         ]
         if rows:
-            await session.execute(insert(outbox), rows)
+            await session.execute(_INSERT, rows)
         ends = {partition: first[partition] + len(several) - 1 for partition, several in packs_of.items() if several}
         await upsert(session, outbox_heads, [{"topic": self.topic, "partition": p, "position": end} for p, end in ends.items()])
         return first
 
     async def _heads(self, session: AsyncSession, partitions: Collection[int]) -> Mapping[int, int]:
         """The last offsets that were assigned, locked. Two first messages of a partition are kept apart by the outbox's own key."""
-        own = (outbox_heads.c.topic == self.topic, outbox_heads.c.partition.in_(sorted(partitions)))
-        query = select(outbox_heads.c.partition, outbox_heads.c.position).where(*own).order_by(outbox_heads.c.partition)
-        return {row.partition: row.position for row in await session.execute(query.with_for_update())}
+        found = await session.execute(_HEADS, {"own_topic": self.topic, "own_partitions": sorted(partitions)})
+        return {row.partition: row.position for row in found}
 
 
 async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None:
@@ -131,5 +138,5 @@ async def count_partitions(session: AsyncSession, topic: str) -> int:
 
 async def assigned(session: AsyncSession, topic: str) -> Mapping[int, int]:
     """Returns the last offset that was assigned in each partition of a topic."""
-    rows = await session.execute(select(outbox_heads.c.partition, outbox_heads.c.position).where(outbox_heads.c.topic == topic))
+    rows = await session.execute(_ASSIGNED, {"own_topic": topic})
     return {row.partition: row.position for row in rows}

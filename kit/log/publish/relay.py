@@ -1,22 +1,24 @@
 """Publishes the outbox of a topic to its streams.
 
-A relay never publishes from memory: it reads the stream's last offset and appends, in order, every committed row after it, on
-the condition that the last offset is still the same. After any error it starts again from there.
+A relay never publishes from memory: it reads the committed rows after the stream's last offset and appends them, in order, on
+the condition that the last offset is still the same. That of its own last append is taken for the stream's as long as the
+database holds what it appended there; on any doubt, and after any error, the stream is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import ExponentialBackoff
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, rowcount
 from kit.log.leases import Leases
@@ -40,6 +42,22 @@ _PRUNE_SECONDS: Final = 10.0
 _FLUSH_BACKOFF: Final = ExponentialBackoff(cap=0.5, base=0.01)
 _MOST_DOUBLINGS: Final = 6
 
+_ROWS_FROM: Final = (
+    select(outbox.c.position, outbox.c.pack)
+    .where(
+        outbox.c.topic == bindparam("own_topic"),
+        outbox.c.partition == bindparam("own_partition"),
+        outbox.c.position >= bindparam("head"),
+    )
+    .order_by(outbox.c.position)
+    .limit(_ROWS + 1)
+)
+
+
+class _Row(NamedTuple):
+    position: int
+    pack: bytes
+
 
 class TopicAheadOfDatabase(PartitionHalted):
     """The topic has offsets that the database does not know: the database was restored. Publishing halts."""
@@ -55,6 +73,8 @@ class Relay:
         self._keep = keep
         self._published: dict[int, int] = {}
         """The offset up to which all that was committed is in the stream, as far as this relay knows."""
+        self._last: dict[int, _Row] = {}
+        """The last row that this relay published in each partition."""
         self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pending: set[int] = set()
         """Where something was committed that is not published."""
@@ -157,12 +177,18 @@ class Relay:
         Raises:
             TopicAheadOfDatabase: the stream is ahead of the database.
         """
+        last = self._last.pop(partition, None)
+        if last is not None:
+            async with self._sessions.reading() as session:
+                rows = await self._rows(session, partition, last.position)
+            if len(rows) > 1 and rows[0] == last and await self._append(partition, Offset(last.position, 0), rows[1:]):
+                return len(rows) - 1
+        return await self._step_from_stream(partition)
+
+    async def _step_from_stream(self, partition: int) -> int:
         head = await self._log.head(self._topic, partition)
-        own = (outbox.c.topic == self._topic, outbox.c.partition == partition)
         async with self._sessions.reading() as session:
-            # The row of the stream's last entry, if it still exists, and those after it.
-            query = select(outbox.c.position, outbox.c.pack).where(*own, outbox.c.position >= head.ms).order_by(outbox.c.position)
-            rows = (await session.execute(query.limit(_ROWS + 1))).all()
+            rows = await self._rows(session, partition, head.ms)
             known = (await assigned(session, self._topic)).get(partition, 0)
         if known < head.ms:
             message = f"the topic is at position {head.ms}, the database at {known}"
@@ -173,16 +199,24 @@ class Relay:
         if not rows:
             self._published[partition] = head.ms
             return 0
+        return len(rows) if await self._append(partition, head, rows) else 0
+
+    async def _rows(self, session: AsyncSession, partition: int, head: int) -> Sequence[_Row]:
+        """The row of the stream's last entry, if it still exists, and some of those after it."""
+        own = {"own_topic": self._topic, "own_partition": partition, "head": head}
+        return [_Row(row.position, row.pack) for row in await session.execute(_ROWS_FROM, own)]
+
+    async def _append(self, partition: int, head: Offset, rows: Sequence[_Row]) -> bool:
+        """Appends rows if the stream's head is still `head`; returns whether it was."""
         unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
         parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
         attributes: Mapping[str, str | int] = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
         with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
             entries = [(offset, pack, len(message.records)) for offset, pack, message in unpacked]
             published = await self._log.publish(self._topic, partition, head=head, packs=entries)
-        if not published:
-            return 0
-        self._published[partition] = rows[-1].position
-        return len(rows)
+        if published:
+            self._published[partition], self._last[partition] = rows[-1].position, rows[-1]
+        return published
 
     async def _compare(self, partition: int, head: Offset, ours: bytes) -> None:
         """A restored database assigns offsets again that the topic has already, to other messages."""

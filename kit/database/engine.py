@@ -12,6 +12,7 @@ from pymysql.converters import escape_item
 from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from kit.database.sqlite_driver import connect
 from kit.database.transactions import Sessions
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
@@ -129,7 +130,9 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
 
 
 def _sqlite(url: str, pool: int) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=pool, max_overflow=0, json_serializer=_json, connect_args={"timeout": 10})
+    engine = create_async_engine(
+        url, pool_size=pool, max_overflow=0, json_serializer=_json, connect_args={"timeout": 10, "async_creator_fn": connect}
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _record: object) -> None:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from typing_extensions import override
 
@@ -39,41 +37,12 @@ from kit.log.streams import (
     reconcile,
 )
 from kit.outages import in_terms_of_the_log
-
-_ANSWER_SECONDS: Final = 10.0
-_REWRITE_LOOKS: Final = 200
-_REWRITE_SECONDS: Final = 0.05
+from kit.redis_client import ANSWER_SECONDS, connection_pool, rewrite_append_only_file
 
 
 def key(topic: str, partition: int, name: str) -> str:
     """A key of a partition."""
     return f"pmp:{{{topic}.{partition}}}:{name}"
-
-
-class _Cancellable(AbstractConnection):
-    """A connection whose writes can be cancelled.
-
-    The client bounds a write by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the write
-    ends (https://github.com/python/cpython/issues/86296): the work that was cancelled would go on.
-    """
-
-    @override
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task else 0
-        await super().send_packed_command(command, check_health)
-        if task and task.cancelling() > cancelled:
-            # The answer is still under way: no later call may read it.
-            await self.disconnect(nowait=True)
-            raise asyncio.CancelledError
-
-
-def _pool(url: str, **options: Any) -> ConnectionPool:
-    pool: Any = ConnectionPool.from_url(
-        url, socket_connect_timeout=5, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), health_check_interval=0, **options
-    )
-    pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
-    return pool
 
 
 class _Connections:
@@ -99,7 +68,6 @@ class RedisLog(StreamLog):
         self._floors = floors
         self._connections = connections
         self._reconciled = 0
-        self._publish: Any = redis.register_script(redis_scripts.PUBLISH)
         self._raise: Any = redis.register_script(redis_scripts.RAISE)
         self._trim: Any = redis.register_script(redis_scripts.TRIM)
         self._backlog: Any = redis.register_script(redis_scripts.BACKLOG)
@@ -119,23 +87,8 @@ class RedisLog(StreamLog):
         return int(info["used_memory"])
 
     async def rewrite(self) -> None:
-        """Writes the append-only file anew, so that nothing stays in it that was trimmed: `aof-use-rdb-preamble` has to be `no`.
-
-        Raises:
-            ConnectionError: Redis can't do it now.
-        """
-        before: dict[str, Any] = await self._redis.info("persistence")
-        if not before.get("aof_enabled"):
-            return
-        await self._redis.bgrewriteaof()
-        for _ in range(_REWRITE_LOOKS):
-            await asyncio.sleep(_REWRITE_SECONDS)
-            now: dict[str, Any] = await self._redis.info("persistence")
-            if not now["aof_rewrite_in_progress"] and not now["aof_rewrite_scheduled"]:
-                if now["aof_last_bgrewrite_status"] == "ok":
-                    return
-                break
-        raise ConnectionError("the append-only file was not rewritten")
+        """Writes the append-only file anew, so that nothing stays in it that was trimmed."""
+        await rewrite_append_only_file(self._redis)
 
     async def fix_partitions(self, topic: str, partitions: int) -> None:
         """Writes the number of partitions down at the first start.
@@ -172,7 +125,7 @@ class RedisLog(StreamLog):
             await connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
             # One timer for all answers: the client's own would be set anew for each.
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 for _ in commands:
                     try:
                         answers.append(await connection.read_response(timeout=math.inf))
@@ -223,11 +176,21 @@ class RedisLog(StreamLog):
 
     @override
     async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
-        first = packs[0][0]
-        trimmed = "" if first == head.ms + 1 else f"{first - 1}-0"
-        arguments = [argument for offset, pack, count in packs for argument in (offset, pack, count)]
-        keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
-        return bool(await self._publish(keys=keys, args=[str(head), trimmed, *arguments]))
+        return partition in await self.publish_to_several(topic, {partition: (head, packs)})
+
+    @override
+    async def publish_to_several(
+        self, topic: str, batches: Mapping[int, tuple[Offset, Sequence[tuple[int, bytes, int]]]]
+    ) -> Collection[int]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for partition, (head, packs) in batches.items():
+                first = packs[0][0]
+                trimmed = "" if first == head.ms + 1 else f"{first - 1}-0"
+                arguments = [argument for offset, pack, count in packs for argument in (offset, pack, count)]
+                keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
+                pipe.eval(redis_scripts.PUBLISH, len(keys), *keys, str(head), trimmed, *arguments)
+            verdicts = await pipe.execute()
+        return [partition for partition, verdict in zip(batches, verdicts, strict=True) if verdict]
 
     @override
     async def raise_head(self, topic: str, partition: int, offset: Offset) -> None:
@@ -277,9 +240,9 @@ async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenera
     is appended. Nothing is retried silently: a broken connection is an error, since what was sent may have taken
     effect.
     """
-    reading = Redis.from_pool(_pool(url, max_connections=256))
+    reading = Redis.from_pool(connection_pool(url, max_connections=256))
     connections = _Connections()
-    appending = _pool(url, redis_connect_func=connections.connected)
+    appending = connection_pool(url, redis_connect_func=connections.connected)
     log = RedisLog(reading, appending, connections, floors)
     try:
         yield log

@@ -6,7 +6,7 @@ A topic has a fixed number of partitions, each one stream of entries in the orde
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
@@ -192,6 +192,16 @@ class StreamLog(Protocol):
             Whether the head was `head`.
         """
         ...
+
+    async def publish_to_several(
+        self, topic: str, batches: Mapping[int, tuple[Offset, Sequence[tuple[int, bytes, int]]]]
+    ) -> Collection[int]:
+        """Does `publish` in several partitions, given the head and the entries of each.
+
+        Returns:
+            The partitions whose head was the given one.
+        """
+        return [each for each, (head, packs) in batches.items() if await self.publish(topic, each, head=head, packs=packs)]
 
     async def raise_head(self, topic: str, partition: int, offset: Offset) -> None:
         """Makes sure that every later entry has an offset after this one."""

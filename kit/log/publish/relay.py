@@ -11,14 +11,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final, NamedTuple
 
 import structlog
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import ExponentialBackoff
-from sqlalchemy import bindparam, delete, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import CompoundSelect, bindparam, delete, func, select, union_all
 
 from kit.database.transactions import Sessions, rowcount
 from kit.log.leases import Leases
@@ -36,22 +36,29 @@ _ROWS: Final = 16
 _PRUNE_ROWS: Final = 1000
 # A commit wakes the relay of its own process; what a dead process left unpublished waits this long at most.
 _POLL_SECONDS: Final = 2.0
-_LINGER_SECONDS: Final = 0.02
+_LINGER_SECONDS: Final = 0.05
 """Commits that follow each other within this time share one look at the outbox."""
 _PRUNE_SECONDS: Final = 10.0
 _FLUSH_BACKOFF: Final = ExponentialBackoff(cap=0.5, base=0.01)
 _MOST_DOUBLINGS: Final = 6
 
-_ROWS_FROM: Final = (
-    select(outbox.c.position, outbox.c.pack)
-    .where(
-        outbox.c.topic == bindparam("own_topic"),
-        outbox.c.partition == bindparam("own_partition"),
-        outbox.c.position >= bindparam("head"),
+
+@cache
+def _rows_after(partitions: int) -> CompoundSelect[int, int, bytes]:
+    """Selects, of so many partitions, the row at an offset and some of those after it."""
+    of_each = (
+        select(outbox.c.partition, outbox.c.position, outbox.c.pack)
+        .where(
+            outbox.c.topic == bindparam("own_topic"),
+            outbox.c.partition == bindparam(f"partition_{number}"),
+            outbox.c.position >= bindparam(f"offset_{number}"),
+        )
+        .order_by(outbox.c.position)
+        .limit(_ROWS + 1)
+        .subquery()
+        for number in range(partitions)
     )
-    .order_by(outbox.c.position)
-    .limit(_ROWS + 1)
-)
+    return union_all(*(select(rows) for rows in of_each))
 
 
 class _Row(NamedTuple):
@@ -76,9 +83,6 @@ class Relay:
         self._last: dict[int, _Row] = {}
         """The last row that this relay published in each partition."""
         self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._pending: set[int] = set()
-        """Where something was committed that is not published."""
-        self._awake = asyncio.Event()
         self._prune_at: dict[int, float] = {}
 
     async def flush(self, offsets: Mapping[int, int], seconds: float) -> bool:
@@ -107,6 +111,7 @@ class Relay:
             while True:
                 # After a restore of the database, an offset known before it says nothing of those assigned since.
                 self._published.pop(partition, None)
+                self._last.pop(partition, None)
                 try:
                     await self.step(partition)
                 except Exception as error:
@@ -119,54 +124,40 @@ class Relay:
 
     async def run(self, leases: Leases, outbox: Outbox) -> None:
         """Publishes the partitions it holds leases for, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(outbox))
-            group.create_task(LeasedRunner(leases).run(self._publish))
 
-    async def _watch(self, outbox: Outbox) -> None:
-        """Wakes the partitions in which something was committed that is not published: one query for all of them."""
-        while True:
-            try:
-                async with self._sessions.reading() as session:
-                    committed = await assigned(session, self._topic)
-            except Exception as error:  # noqa: BLE001 (the partitions themselves report what is wrong)
-                _log.debug("outbox not read", topic=self._topic, error=type(error).__name__)
-            else:
-                pending = {partition for partition, offset in committed.items() if offset != self._published.get(partition)}
-                self._pending |= pending
-                if pending:
-                    self._awake.set()
-            await asyncio.sleep(_LINGER_SECONDS)
-            await outbox.woken(_POLL_SECONDS)
+        async def publish(partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
+            failed = await self.step_all(partitions, stop)
+            await wait_until_set(stop, _LINGER_SECONDS)
+            await unless(stop, outbox.woken(_POLL_SECONDS))
+            return failed
 
-    async def _publish(self, partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
-        """Publishes what is pending. Now and then it looks where nothing is, as the stream may have been restored, and prunes."""
-        clock = asyncio.get_running_loop().time
-        if self._pending.isdisjoint(partitions):
-            due = min(self._prune_at.get(partition, 0.0) for partition in partitions)
-            await unless(stop, wait_until_set(self._awake, due - clock()))
-        self._awake.clear()
+        await LeasedRunner(leases).run(publish)
+
+    async def step_all(self, partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
+        """Publishes all that is committed in partitions. Now and then it asks their streams, which may have been restored, and prunes.
+
+        Returns:
+            Why partitions failed.
+        """
+        now = asyncio.get_running_loop().time()
+        due = {partition for partition in partitions if now >= self._prune_at.get(partition, 0.0)}
+        for partition in due:
+            self._last.pop(partition, None)
         failed: dict[int, Exception] = {}
-        for partition in sorted(partitions):
-            due = clock() >= self._prune_at.get(partition, 0.0)
-            if not stop.is_set() and (due or partition in self._pending):
+        left = set(partitions)
+        while left and not stop.is_set():
+            counts = await self._append_after_last(left)
+            for partition in sorted(left - counts.keys()):
                 try:
-                    await self._drain(partition, stop)
-                    if due:
+                    counts[partition] = await self._append_after_head(partition)
+                    if partition in due:
                         await self.prune(partition)
-                        self._prune_at[partition] = clock() + _PRUNE_SECONDS
+                        self._prune_at[partition] = now + _PRUNE_SECONDS
+                        due.discard(partition)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits and the others go on)
                     failed[partition] = error
+            left = {partition for partition, count in counts.items() if count == _ROWS}
         return failed
-
-    async def _drain(self, partition: int, stop: asyncio.Event) -> None:
-        self._pending.discard(partition)
-        try:
-            while await self.step(partition) == _ROWS and not stop.is_set():
-                pass
-        except BaseException:
-            self._pending.add(partition)
-            raise
 
     async def step(self, partition: int) -> int:
         """Publishes some of what is committed and not yet in the stream.
@@ -177,46 +168,84 @@ class Relay:
         Raises:
             TopicAheadOfDatabase: the stream is ahead of the database.
         """
-        last = self._last.pop(partition, None)
-        if last is not None:
-            async with self._sessions.reading() as session:
-                rows = await self._rows(session, partition, last.position)
-            if len(rows) > 1 and rows[0] == last and await self._append(partition, Offset(last.position, 0), rows[1:]):
-                return len(rows) - 1
-        return await self._step_from_stream(partition)
+        counts = await self._append_after_last([partition])
+        return counts.get(partition) or await self._append_after_head(partition)
 
-    async def _step_from_stream(self, partition: int) -> int:
+    async def _append_after_last(self, partitions: Collection[int]) -> dict[int, int]:
+        """Publishes what follows the last append of this relay in each partition, in one query and one round trip.
+
+        Returns:
+            The number of entries published, of those partitions that this relay is certain of.
+        """
+        last = {partition: self._last.pop(partition) for partition in partitions if partition in self._last}
+        rows = await self._rows({partition: row.position for partition, row in last.items()})
+        # A restored database has assigned the offset again, or has not assigned it yet.
+        certain = {partition: found[1:] for partition, found in rows.items() if found[0] == last[partition]}
+        self._last |= {partition: last[partition] for partition, found in certain.items() if not found}
+        following = {partition: found for partition, found in certain.items() if found}
+        appended = await self._append({partition: (Offset(last[partition].position, 0), found) for partition, found in following.items()})
+        return {partition: len(found) for partition, found in certain.items() if not found or partition in appended}
+
+    async def _append_after_head(self, partition: int) -> int:
+        """Publishes what follows the stream's last offset; returns the number of entries."""
         head = await self._log.head(self._topic, partition)
+        rows = (await self._rows({partition: head.ms})).get(partition, [])
         async with self._sessions.reading() as session:
-            rows = await self._rows(session, partition, head.ms)
             known = (await assigned(session, self._topic)).get(partition, 0)
         if known < head.ms:
             message = f"the topic is at position {head.ms}, the database at {known}"
             raise TopicAheadOfDatabase(message)
-        if rows and rows[0].position == head.ms:
-            await self._compare(partition, head, rows[0].pack)
+        at_head = rows[0] if rows and rows[0].position == head.ms else None
+        if at_head:
+            await self._compare(partition, head, at_head.pack)
         rows = [row for row in rows if row.position > head.ms][:_ROWS]
         if not rows:
             self._published[partition] = head.ms
+            if at_head:
+                self._last[partition] = at_head
             return 0
-        return len(rows) if await self._append(partition, head, rows) else 0
+        return len(rows) if await self._append({partition: (head, rows)}) else 0
 
-    async def _rows(self, session: AsyncSession, partition: int, head: int) -> Sequence[_Row]:
-        """The row of the stream's last entry, if it still exists, and some of those after it."""
-        own = {"own_topic": self._topic, "own_partition": partition, "head": head}
-        return [_Row(row.position, row.pack) for row in await session.execute(_ROWS_FROM, own)]
+    async def _rows(self, offsets: Mapping[int, int]) -> Mapping[int, Sequence[_Row]]:
+        """Returns, by partition, the row at an offset, if it still exists, and some of those after it."""
+        if not offsets:
+            return {}
+        asked: dict[str, str | int] = {"own_topic": self._topic}
+        for number, (partition, offset) in enumerate(sorted(offsets.items())):
+            asked |= {f"partition_{number}": partition, f"offset_{number}": offset}
+        rows: dict[int, list[_Row]] = defaultdict(list)
+        async with self._sessions.reading() as session:
+            for partition, offset, pack in await session.execute(_rows_after(len(offsets)), asked):
+                rows[partition].append(_Row(offset, pack))
+        return {partition: sorted(found) for partition, found in rows.items()}
 
-    async def _append(self, partition: int, head: Offset, rows: Sequence[_Row]) -> bool:
-        """Appends rows if the stream's head is still `head`; returns whether it was."""
-        unpacked = [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows]
-        parents = list(dict.fromkeys(record.traceparent for _, _, pack in unpacked for record in pack.records if record.traceparent))
-        attributes: Mapping[str, str | int] = {Attribute.TOPIC: self._topic, Attribute.PARTITION: partition, Attribute.MESSAGES: len(rows)}
+    async def _append(self, batches: Mapping[int, tuple[Offset, Sequence[_Row]]]) -> Collection[int]:
+        """Appends rows to each stream whose head is still the given one; returns the partitions of these."""
+        if not batches:
+            return ()
+        entries = {
+            partition: (head, [(row.position, row.pack, pb.Pack.FromString(row.pack)) for row in rows])
+            for partition, (head, rows) in batches.items()
+        }
+        records = [record for _, unpacked in entries.values() for _, _, pack in unpacked for record in pack.records]
+        parents = list(dict.fromkeys(record.traceparent for record in records if record.traceparent))
+        attributes: Mapping[str, str | int] = {
+            Attribute.TOPIC: self._topic,
+            Attribute.PARTITION: ",".join(map(str, entries)),
+            Attribute.MESSAGES: len(records),
+        }
         with span(SpanName.PUBLISH, parent=parents[0] if parents else "", links=parents[1:], kind=SpanKind.PRODUCER, attributes=attributes):
-            entries = [(offset, pack, len(message.records)) for offset, pack, message in unpacked]
-            published = await self._log.publish(self._topic, partition, head=head, packs=entries)
-        if published:
-            self._published[partition], self._last[partition] = rows[-1].position, rows[-1]
-        return published
+            appended = await self._log.publish_to_several(
+                self._topic,
+                {
+                    partition: (head, [(offset, pack, len(message.records)) for offset, pack, message in unpacked])
+                    for partition, (head, unpacked) in entries.items()
+                },
+            )
+        for partition in appended:
+            self._last[partition] = batches[partition][1][-1]
+            self._published[partition] = self._last[partition].position
+        return appended
 
     async def _compare(self, partition: int, head: Offset, ours: bytes) -> None:
         """A restored database assigns offsets again that the topic has already, to other messages."""

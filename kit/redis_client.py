@@ -1,0 +1,71 @@
+"""Connections to Redis, and its append-only file."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from typing_extensions import override
+
+ANSWER_SECONDS: Final = 10.0
+"""How long an answer is waited for."""
+_REWRITE_LOOKS: Final = 200
+_REWRITE_SECONDS: Final = 0.05
+
+
+class _Cancellable(AbstractConnection):
+    """A connection whose writes can be cancelled.
+
+    The client bounds a write by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the write
+    ends (https://github.com/python/cpython/issues/86296): the work that was cancelled would go on.
+    """
+
+    @override
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)
+        if task and task.cancelling() > cancelled:
+            # The answer is still under way: no later call may read it.
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
+
+
+def connection_pool(url: str, **options: Any) -> ConnectionPool:
+    """Makes a pool of connections, lazily. Nothing is sent twice: what was sent on a connection that broke may have taken effect.
+
+    Args:
+        url: as in redis-py.
+        options: of redis-py's connections.
+    """
+    pool: Any = ConnectionPool.from_url(
+        url, socket_connect_timeout=5, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), health_check_interval=0, **options
+    )
+    pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
+    return pool
+
+
+async def rewrite_append_only_file(redis: Redis) -> None:
+    """Writes the append-only file anew, so that nothing stays in it that was deleted: `aof-use-rdb-preamble` has to be `no`.
+
+    Raises:
+        ConnectionError: Redis can't do it now.
+    """
+    # redis-py's types don't cover what its commands return.
+    client: Any = redis
+    before: dict[str, Any] = await client.info("persistence")
+    if not before.get("aof_enabled"):
+        return
+    await client.bgrewriteaof()
+    for _ in range(_REWRITE_LOOKS):
+        await asyncio.sleep(_REWRITE_SECONDS)
+        now: dict[str, Any] = await client.info("persistence")
+        if not now["aof_rewrite_in_progress"] and not now["aof_rewrite_scheduled"]:
+            if now["aof_last_bgrewrite_status"] == "ok":
+                return
+            break
+    raise ConnectionError("the append-only file was not rewritten")

@@ -34,7 +34,9 @@ LIVENESS = "liveness"
 """Name under which grpc.health.v1 reports that the process answers at all, whatever the checks find: no restart repairs a database."""
 
 _CHECK_SECONDS = 1.0
-"""Between two rounds of checks; also the most a check may take."""
+"""Between two rounds of checks while one fails; also the most a check may take."""
+_PASSING_SECONDS = 5.0
+"""Between two rounds of checks while all pass: each costs a query."""
 
 _FAILURES = 3
 """Consecutive failures of a check that make a serving process unready: one slow answer under load is no outage."""
@@ -251,7 +253,7 @@ async def _watch(server: Server, part: Part) -> None:
         if known is None or known.keys() != failing.keys():
             (_log.warning if failing else _log.info)("health", serving=not failing, failing=failing)
             known = failing
-        await asyncio.sleep(_CHECK_SECONDS)
+        await asyncio.sleep(_CHECK_SECONDS if any(reasons) else _PASSING_SECONDS)
 
 
 async def _reason(check: Check) -> str:

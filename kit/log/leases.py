@@ -27,7 +27,7 @@ class Leases:
     ) -> None:
         self.topic = topic
         self.group = group
-        self.interval = seconds / 4
+        self.interval = seconds / 2.5
         """How often to call `tick`, in seconds."""
         self._redis = redis
         self._partitions = partitions

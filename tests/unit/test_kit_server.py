@@ -184,6 +184,7 @@ async def test_a_check_that_does_not_answer_counts_as_failed() -> None:
 
 async def test_a_check_has_to_fail_three_times_in_a_row(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("kit.server._CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("kit.server._PASSING_SECONDS", 0.01)
     outcomes = iter([True, False, False, True, False, False, False])
     asked_all = asyncio.Event()
 

@@ -24,7 +24,7 @@ from kit.database.transactions import Sessions, rowcount
 from kit.log.leases import Leases
 from kit.log.publish.outbox import Outbox, assigned
 from kit.log.runner import LeasedRunner, PartitionHalted, unless, wait_until_set
-from kit.log.streams import Offset, StreamLog
+from kit.log.streams import START, Offset, StreamLog
 from kit.log.tables import outbox
 from kit.outages import is_outage
 from kit.telemetry.names import Attribute, SpanName
@@ -38,7 +38,9 @@ _PRUNE_ROWS: Final = 1000
 _POLL_SECONDS: Final = 2.0
 _LINGER_SECONDS: Final = 0.05
 """Commits that follow each other within this time share one look at the outbox."""
-_PRUNE_SECONDS: Final = 10.0
+_COMPARE_SECONDS: Final = 10.0
+"""Time between two comparisons of a stream's head with the last append: the stream may have been restored."""
+_PRUNE_SECONDS: Final = 60.0
 _FLUSH_BACKOFF: Final = ExponentialBackoff(cap=0.5, base=0.01)
 _MOST_DOUBLINGS: Final = 6
 
@@ -66,6 +68,24 @@ class _Row(NamedTuple):
     pack: bytes
 
 
+_NOTHING: Final = _Row(0, b"")
+"""Stands for the last row of a stream in which nothing was published yet."""
+
+
+def _rows_after_last(last: _Row, rows: Sequence[_Row]) -> Sequence[_Row] | None:
+    """Returns the rows after the last one published; None if the database does not hold that one."""
+    if last == _NOTHING:
+        return rows if not rows or rows[0].position == 1 else None
+    return rows[1:] if rows and rows[0] == last else None
+
+
+def _due(at: dict[int, float], partitions: Collection[int], now: float, seconds: float) -> Collection[int]:
+    """Returns the partitions whose time has come, and gives them their next."""
+    due = [partition for partition in sorted(partitions) if now >= at.get(partition, 0.0)]
+    at.update(dict.fromkeys(due, now + seconds))
+    return due
+
+
 class TopicAheadOfDatabase(PartitionHalted):
     """The topic has offsets that the database does not know: the database was restored. Publishing halts."""
 
@@ -83,6 +103,7 @@ class Relay:
         self._last: dict[int, _Row] = {}
         """The last row that this relay published in each partition."""
         self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._compare_at: dict[int, float] = {}
         self._prune_at: dict[int, float] = {}
 
     async def flush(self, offsets: Mapping[int, int], seconds: float) -> bool:
@@ -140,9 +161,10 @@ class Relay:
             Why partitions failed.
         """
         now = asyncio.get_running_loop().time()
-        due = {partition for partition in partitions if now >= self._prune_at.get(partition, 0.0)}
-        for partition in due:
-            self._last.pop(partition, None)
+        for partition in _due(self._compare_at, partitions, now, _COMPARE_SECONDS):
+            last = self._last.get(partition)
+            if last and (await self._log.head(self._topic, partition)).ms != last.position:
+                del self._last[partition]
         failed: dict[int, Exception] = {}
         left = set(partitions)
         while left and not stop.is_set():
@@ -150,13 +172,12 @@ class Relay:
             for partition in sorted(left - counts.keys()):
                 try:
                     counts[partition] = await self._append_after_head(partition)
-                    if partition in due:
-                        await self.prune(partition)
-                        self._prune_at[partition] = now + _PRUNE_SECONDS
-                        due.discard(partition)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits and the others go on)
                     failed[partition] = error
             left = {partition for partition, count in counts.items() if count == _ROWS}
+        for partition in _due(self._prune_at, set(partitions) - failed.keys(), now, _PRUNE_SECONDS):
+            while await self.prune(partition) == _PRUNE_ROWS:
+                pass
         return failed
 
     async def step(self, partition: int) -> int:
@@ -179,12 +200,13 @@ class Relay:
         """
         last = {partition: self._last.pop(partition) for partition in partitions if partition in self._last}
         rows = await self._rows({partition: row.position for partition, row in last.items()})
+        found = {partition: _rows_after_last(row, rows.get(partition, ())) for partition, row in last.items()}
         # A restored database has assigned the offset again, or has not assigned it yet.
-        certain = {partition: found[1:] for partition, found in rows.items() if found[0] == last[partition]}
-        self._last |= {partition: last[partition] for partition, found in certain.items() if not found}
-        following = {partition: found for partition, found in certain.items() if found}
-        appended = await self._append({partition: (Offset(last[partition].position, 0), found) for partition, found in following.items()})
-        return {partition: len(found) for partition, found in certain.items() if not found or partition in appended}
+        certain = {partition: following for partition, following in found.items() if following is not None}
+        self._last |= {partition: last[partition] for partition, following in certain.items() if not following}
+        heads = {partition: Offset(row.position, 0) for partition, row in last.items()}
+        appended = await self._append({partition: (heads[partition], following) for partition, following in certain.items() if following})
+        return {partition: len(following) for partition, following in certain.items() if not following or partition in appended}
 
     async def _append_after_head(self, partition: int) -> int:
         """Publishes what follows the stream's last offset; returns the number of entries."""
@@ -201,8 +223,8 @@ class Relay:
         rows = [row for row in rows if row.position > head.ms][:_ROWS]
         if not rows:
             self._published[partition] = head.ms
-            if at_head:
-                self._last[partition] = at_head
+            if at_head or head == START:
+                self._last[partition] = at_head or _NOTHING
             return 0
         return len(rows) if await self._append({partition: (head, rows)}) else 0
 

@@ -57,6 +57,15 @@ def chunks(keys: Collection[_Key]) -> Iterator[Sequence[_Key]]:
     return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
 
 
+async def lock_rows(session: AsyncSession, table: Table, keys: Sequence[Mapping[str, Any]]) -> None:
+    """Locks rows by their primary keys until the transaction ends; inserts those that do not exist.
+
+    In SQLite a write transaction has locked the whole database: nothing is done, and a row may not exist.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        await upsert(session, table, keys)
+
+
 async def upsert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]], changing: Sequence[str] = ()) -> None:
     """Inserts rows; of existing primary keys updates the columns in `changing`, or all. The rows stay locked."""
     if not rows:

@@ -17,7 +17,7 @@ from sqlalchemy import Column, MetaData, Table, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import Id, UtcDateTime
-from kit.database.transactions import chunks, upsert
+from kit.database.transactions import chunks, lock_rows, upsert
 from kit.log.streams import Delivery
 
 SHARED: Final = 5
@@ -104,7 +104,7 @@ class Persons:
         if moved:
             identifiers |= set(await self._session.scalars(select(person_links.c.subject).where(person_links.c.user_id.in_(sorted(moved)))))
         for some in chunks(identifiers):
-            await upsert(self._session, persons, [{"subject": identifier} for identifier in some])
+            await lock_rows(self._session, persons, [{"subject": identifier} for identifier in some])
         await self._write_links(newest.links)
         return await self._resolve(identifiers)
 
@@ -127,7 +127,7 @@ class Persons:
         return locked
 
     async def _lock_users(self, user_ids: Collection[str]) -> None:
-        await upsert(self._session, users, [{"user_id": user} for user in sorted(user_ids)])
+        await lock_rows(self._session, users, [{"user_id": user} for user in sorted(user_ids)])
 
     async def _resolve(self, identifiers: Collection[str]) -> Mapping[str, tuple[str | None, str | None]]:
         """Stores the persons that identifiers lead to; returns those that changed, as `apply` does."""
@@ -157,7 +157,7 @@ class Persons:
         newest = user_ids
         while newest:
             rows = await self._session.execute(select(users.c.user_id, users.c.merged_into).where(users.c.user_id.in_(sorted(newest))))
-            above |= {row.user_id: row.merged_into for row in rows}
+            above |= dict.fromkeys(newest) | {row.user_id: row.merged_into for row in rows}
             newest = {into for into in above.values() if into and into not in above}
         roots: dict[str, str] = {}
         for user in user_ids:

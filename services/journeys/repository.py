@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.columns import UtcDateTime
-from kit.database.transactions import chunks, upsert
+from kit.database.transactions import chunks, lock_rows, upsert
 from kit.people.persons import PersonKey, persons
 from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.journeys.journey import Part, Purchase, Touchpoint
@@ -95,7 +95,7 @@ class Touchpoints:
         for session_facts in several_session_facts:
             seen[session_facts.session, session_facts.subject].append(session_facts)
         keys = sorted(seen)
-        await upsert(self._session, sessions, [{"session": session, "subject": subject} for session, subject in keys])
+        await lock_rows(self._session, sessions, [{"session": session, "subject": subject} for session, subject in keys])
         known = {
             (row.session, row.subject): SessionFacts(*row)
             for row in await _rows_of(self._session, {session for session, _ in keys})

@@ -21,11 +21,12 @@ setup: .venv/.ready ## Install everything from PyPI into .venv and generate the 
 	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.*'
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
 .venv/.ready: .venv/.packages pyproject.toml README.md $(PROTOS)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
+	@$(BIN)/python -m compileall -q cli gateway gen kit services
 	@touch $@
 
 up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)

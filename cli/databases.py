@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from cli.plan import checked_database_url
 from cli.state import running_mesh
 from kit.database.engine import open_database
 from kit.database.transactions import Sessions
-from kit.settings import KEYS_DATABASE
 
 
 def find_database_url(folder: DataFolder, chosen: str | None) -> str:
@@ -29,11 +27,6 @@ def find_database_url(folder: DataFolder, chosen: str | None) -> str:
     if chosen:
         return checked_database_url(chosen)
     return running_mesh(folder).database_url if folder.is_locked() else folder.database_url()
-
-
-def url_of(name: str, url: str, environ: Mapping[str, str] = os.environ) -> str:
-    """URL of a service's database, or of that of persons' keys, which may be elsewhere."""
-    return (environ.get("PMP_SUBJECT_KEYS_URL") if name == KEYS_DATABASE else None) or url.replace("{service}", name)
 
 
 def checked_service(service: str) -> str:

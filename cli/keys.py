@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cli.databases import must_exist, url_of
+from cli.databases import must_exist
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import add_key, key_encryption_keys
+from cli.revisions import url_of
 from kit.database.engine import open_database
 from kit.errors import Unavailable
 from kit.people.derivation import InvalidKey

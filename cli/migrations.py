@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from cli.databases import checked_service, url_of
+from cli.databases import checked_service
 from cli.errors import CommandFailed
 from cli.layout import databases
+from cli.revisions import url_of
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
 

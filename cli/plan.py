@@ -24,7 +24,7 @@ from cli.layout import Processes, roles_by_process, service_names, worker_names
 from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
-from cli.readiness import gateway_ready, redis_ready, service_ready
+from cli.readiness import embedded_redis_ready, gateway_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
 from services.ingestion.settings import IngestionSettings
 
@@ -160,14 +160,14 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         log_partitions=_whole_number(environ, "log_partitions"),
         service_addresses=addresses,
         environment=environment,
-        redis=None if disk is None else _redis(folder, secrets, redis_port, redis_url, environ, disk=disk),
+        redis=None if disk is None else _redis(folder, secrets, redis_port, environ, disk=disk),
         disk=disk,
         services=tuple(commands),
         gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
     )
 
 
-def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: Mapping[str, str], *, disk: Disk) -> Command:
+def _redis(folder: DataFolder, secrets: Secrets, port: int, environ: Mapping[str, str], *, disk: Disk) -> Command:
     configuration = folder.redis / "redis.conf"
     write_configuration(
         configuration,
@@ -183,7 +183,7 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, url: str, environ: M
         environment={"PATH": environ.get("PATH", os.defpath)},
         log=folder.log("redis"),
         address=f"{LOOPBACK}:{port}",
-        ready=partial(redis_ready, url),
+        ready=partial(embedded_redis_ready, port, secrets.redis_password),
         longest_pause=REDIS_LONGEST_PAUSE,
         why=lambda: disk.describe() if disk.is_low() else "",
     )

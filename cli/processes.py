@@ -19,7 +19,7 @@ LONGEST_PAUSE = 30.0
 """Longest pause in seconds, unless the command sets another."""
 STEADY_SECONDS = 20.0
 """After a process ran this long, the pauses start over."""
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 """Interval between two checks of a process that is starting."""
 
 

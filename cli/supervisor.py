@@ -22,6 +22,7 @@ from cli.plan import Options, Plan, make_plan, remove_socket
 from cli.ports import Ports
 from cli.processes import Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
+from cli.revisions import are_newest
 from cli.state import MeshState
 from cli.welcome import welcome
 
@@ -132,7 +133,12 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _migrate(self) -> None:
-        """Migrates every database, in a separate process: the memory that migrations take is freed afterwards."""
+        """Migrates every database, in a separate process: the memory that migrations take is freed afterwards.
+
+        Most starts find nothing to migrate, and are spared a second of processor time.
+        """
+        if are_newest(self._options.database_url, self._plan.environment):
+            return
         log = self._folder.log("migrate")
         if await run_to_end((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log) != 0:
             raise CommandFailed("\n".join(("the databases could not be migrated:", *last_lines(log))))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
@@ -18,12 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
+from kit.database.revisions import branches
 from kit.settings import KEYS_DATABASE, Settings
 
-_ROOT = Path(__file__).resolve().parent.parent
-_ENVIRONMENT = _ROOT / "kit" / "database" / "alembic"
-_KIT = _ROOT / "kit" / "migrations"
-_KEYS = _ROOT / "kit" / "people" / "keys" / "migrations"
+_ENVIRONMENT = Path(__file__).resolve().parent / "database" / "alembic"
 _LOCK_SECONDS = 120
 _RETRY_SECONDS = 1
 # Access denied to the database or to a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
@@ -39,14 +37,11 @@ async def migrate(service: str, url: str) -> None:
         FileNotFoundError: the service doesn't exist.
         TimeoutError: another process held the migration lock for two minutes.
     """
-    own = _ROOT / "services" / service / "migrations"
-    if service != KEYS_DATABASE and not own.is_dir():
-        message = f"there is no service {service!r} with migrations"
-        raise FileNotFoundError(message)
+    folders = branches(service).values()
     if make_url(url).get_backend_name() == "mysql":
         await _create(url)
     async with open_database(url) as database, database.engine.connect() as connection:
-        await connection.run_sync(_upgrade, [_KEYS] if service == KEYS_DATABASE else [_KIT, own])
+        await connection.run_sync(_upgrade, folders)
         await connection.commit()
 
 
@@ -65,7 +60,7 @@ async def _create(url: str) -> None:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection, folders: Sequence[Path]) -> None:
+def _upgrade(connection: Connection, folders: Iterable[Path]) -> None:
     locked = connection.dialect.name == "mysql"
     # DDL commits by itself on MySQL, so the lock has to outlive the transaction; SQLite holds its write lock from BEGIN on.
     if locked and connection.scalar(text("SELECT GET_LOCK(CONCAT('pmp.', DATABASE()), :wait)"), {"wait": _LOCK_SECONDS}) != 1:

@@ -1,0 +1,63 @@
+"""Whether a database has its newest revisions is known without Alembic."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from cli.layout import databases
+from cli.revisions import are_newest
+from kit.database.revisions import branches, is_newest, newest
+from kit.migrate import migrate
+from kit.settings import KEYS_DATABASE
+
+NAMES = [*databases(), KEYS_DATABASE]
+
+
+def url_in(folder: Path) -> str:
+    return f"sqlite+aiosqlite:///{folder}/{{service}}.db"
+
+
+def execute(file: Path, statement: str) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_newest_revisions_are_alembics_heads(name: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", ".")
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", "\n".join(map(str, branches(name).values())))
+    assert sorted(newest(name)) == sorted(ScriptDirectory.from_config(config).get_heads())
+
+
+async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_back(tmp_path: Path) -> None:
+    url = url_in(tmp_path).replace("{service}", "ingestion")
+    assert not is_newest("ingestion", url)
+    await migrate("ingestion", url)
+    assert is_newest("ingestion", url)
+    execute(tmp_path / "ingestion.db", "UPDATE alembic_version SET version_num = 'kit_0001' WHERE version_num LIKE 'kit%'")
+    assert not is_newest("ingestion", url)
+
+
+async def test_one_database_that_is_missing_makes_a_migration_due(tmp_path: Path) -> None:
+    url = url_in(tmp_path)
+    for name in NAMES:
+        assert not are_newest(url, {})
+        await migrate(name, url.replace("{service}", name))
+    assert are_newest(url, {})
+    assert not are_newest(url, {"PMP_SUBJECT_KEYS_URL": f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db"})
+
+
+def test_of_a_server_or_of_what_is_no_database_nothing_is_known(tmp_path: Path) -> None:
+    (tmp_path / "gdpr.db").write_text("no database")
+    execute(tmp_path / "identity.db", "CREATE TABLE something (id)")
+    assert not is_newest("gdpr", url_in(tmp_path).replace("{service}", "gdpr"))
+    assert not is_newest("identity", url_in(tmp_path).replace("{service}", "identity"))
+    assert not is_newest("gdpr", "mysql+aiomysql://root@127.0.0.1:3306/gdpr")

@@ -94,35 +94,36 @@ class Supervisor:
             await self._drain()
 
     async def _start(self, started: float) -> None:
-        """Starts the processes that need no database alongside the migrations, then the others.
+        """Starts the processes that need no database alongside the migrations, then the others, which end without Redis.
 
         Raises:
             CommandFailed: Redis, a migration or a process fails.
         """
-        if self._plan.redis is not None:
-            self._supervise(self._plan.redis)
-        elif not await redis_ready(self._plan.redis_url):
+        redis = [self._supervise(self._plan.redis)] if self._plan.redis is not None else []
+        if not redis and not await redis_ready(self._plan.redis_url):
             message = "the Redis of --redis-url (or PMP_REDIS_URL) does not answer: check its address and password"
             raise CommandFailed(message)
         self._supervise(self._plan.gateway)
         await self._migrate()
+        await self._until_ready(redis, started)
         for command in self._plan.services:
             self._supervise(command)
-        await self._all_ready(started)
+        await self._until_ready(self._processes, started)
 
-    def _supervise(self, command: Command) -> None:
+    def _supervise(self, command: Command) -> SupervisedProcess:
         process = SupervisedProcess(command, self._write_state, self._say)
         self._processes.append(process)
         self._runs[process] = asyncio.create_task(process.run(), name=command.name)
+        return process
 
-    async def _all_ready(self, started: float) -> None:
-        """Waits until every process was ready.
+    async def _until_ready(self, processes: Sequence[SupervisedProcess], started: float) -> None:
+        """Waits until each of the processes was ready.
 
         Raises:
             CommandFailed: one of them dies again and again.
         """
         late = False
-        while waiting := [process for process in self._processes if not process.was_ready.is_set()]:
+        while waiting := [process for process in processes if not process.was_ready.is_set()]:
             for process in waiting:
                 if process.deaths >= FATAL_DEATHS:
                     raise CommandFailed(_with_log(f"{process.command.name} does not start", process.command))

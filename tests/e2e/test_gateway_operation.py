@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +100,28 @@ def test_gateway_is_ready_when_its_services_are(tmp_path: Path) -> None:
             assert gateway.track().status_code == 200
         eventually(lambda: gateway.client.get("/readyz").status_code == 503)
         assert gateway.client.get("/healthz").status_code == 200
+
+
+def test_a_service_that_is_down_is_looked_at_several_times_a_second(tmp_path: Path) -> None:
+    """So that it serves soon after it is back, whether or not it was called before."""
+
+    def looks() -> int:
+        with admin(gateway) as client:
+            stats = dict(line.split(": ", 1) for line in client.get("/stats").text.splitlines())
+        return int(stats["cluster.ingestion.health_check.failure"])
+
+    def seconds_of_eight_looks() -> float:
+        eventually(lambda: gateway.client.get("/readyz").status_code == 503)
+        began, before = time.monotonic(), looks()
+        eventually(lambda: looks() >= before + 8)
+        return time.monotonic() - began
+
+    with running_gateway(tmp_path, port := free_port()) as gateway:
+        assert seconds_of_eight_looks() < 6
+        with running_probe(tmp_path, port):
+            eventually(lambda: gateway.client.get("/readyz").status_code == 200)
+            assert gateway.track().status_code == 200
+        assert seconds_of_eight_looks() < 6
 
 
 def test_call_without_side_effects_is_retried(gateway: Gateway) -> None:

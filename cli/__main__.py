@@ -67,8 +67,9 @@ def up(
     ] = Processes.SHARED,
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C stops it at once."""
+    from cli.addresses import checked_database_url, checked_host, checked_redis_url
     from cli.folder import DataFolder
-    from cli.plan import Options, checked_database_url, checked_host, checked_redis_url
+    from cli.plan import Options
     from cli.supervisor import run_mesh
 
     folder = DataFolder(data)

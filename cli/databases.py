@@ -9,10 +9,10 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.addresses import checked_database_url
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import databases
-from cli.plan import checked_database_url
 from cli.state import running_mesh
 from kit.database.engine import open_database
 from kit.database.transactions import Sessions

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from cli.addresses import checked_database_url, checked_redis_url
 from cli.disk import Disk
 from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import Processes, roles_by_process, service_names
 from cli.local_secrets import Secrets
-from cli.plan import Options, Plan, checked_database_url, checked_redis_url, make_plan
+from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports
 
 SECRETS = Secrets.generate()

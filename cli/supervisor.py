@@ -138,7 +138,7 @@ class Supervisor:
 
         Most starts find nothing to migrate, and are spared a second of processor time.
         """
-        if are_newest(self._options.database_url, self._plan.environment):
+        if await asyncio.to_thread(are_newest, self._options.database_url, self._plan.environment):
             return
         log = self._folder.log("migrate")
         if await run_to_end((sys.executable, "-m", "cli", "migrate"), self._plan.environment, log) != 0:

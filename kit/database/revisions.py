@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from kit.settings import KEYS_DATABASE
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _SQLITE: Final = "sqlite+aiosqlite:///"
+_REVISIONS: Final = "SELECT version_num FROM alembic_version"
+_CONNECT_SECONDS: Final = 2
 
 
 def branches(database: str) -> dict[str, Path]:
@@ -38,18 +41,46 @@ def newest(database: str) -> Sequence[str]:
 
 
 def is_newest(database: str, url: str) -> bool:
-    """True if a database has its newest revisions. Only SQLite's files are looked into: False says nothing.
+    """True if a database has its newest revisions. False says nothing: it may be out of reach, or its URL have options.
 
     Args:
         database: the service's name, or that of keys.
         url: its SQLAlchemy URL.
     """
+    read = _of_sqlite if url.startswith(_SQLITE) else _of_mysql
+    return sorted(read(url)) == sorted(newest(database))
+
+
+def _of_sqlite(url: str) -> Sequence[str]:
     path = Path(url.removeprefix(_SQLITE))
-    if not url.startswith(_SQLITE) or not path.is_file():
-        return False
+    if not path.is_file():
+        return ()
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = [revision for (revision,) in connection.execute("SELECT version_num FROM alembic_version")]
+            return [revision for (revision,) in connection.execute(_REVISIONS)]
     except sqlite3.Error:
-        return False
-    return sorted(found) == sorted(newest(database))
+        return ()
+
+
+def _of_mysql(url: str) -> Sequence[str]:
+    import pymysql  # noqa: PLC0415  (most meshes have no MySQL)
+
+    at = urlsplit(url)
+    if at.query:
+        return ()
+    try:
+        with (
+            pymysql.connect(
+                host=at.hostname,
+                port=at.port or 0,  # the driver's own
+                user=unquote(at.username or ""),
+                password=unquote(at.password or ""),
+                database=at.path.removeprefix("/"),
+                connect_timeout=_CONNECT_SECONDS,
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(_REVISIONS)
+            return [revision for (revision,) in cursor.fetchall()]
+    except (pymysql.Error, ValueError):
+        return ()

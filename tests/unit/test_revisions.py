@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from cli.layout import databases
 from cli.revisions import are_newest
+from kit.database.engine import open_database
 from kit.database.revisions import branches, is_newest, newest
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
+from tests.servers import free_port
 
 NAMES = [*databases(), KEYS_DATABASE]
 
@@ -37,12 +40,14 @@ def test_the_newest_revisions_are_alembics_heads(name: str) -> None:
     assert sorted(newest(name)) == sorted(ScriptDirectory.from_config(config).get_heads())
 
 
-async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_back(tmp_path: Path) -> None:
-    url = url_in(tmp_path).replace("{service}", "ingestion")
+async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_back(database_url: str) -> None:
+    url = database_url.replace("{service}", "ingestion")
     assert not is_newest("ingestion", url)
     await migrate("ingestion", url)
     assert is_newest("ingestion", url)
-    execute(tmp_path / "ingestion.db", "UPDATE alembic_version SET version_num = 'kit_0001' WHERE version_num LIKE 'kit%'")
+    assert not is_newest("gdpr", url)
+    async with open_database(url) as database, database.sessions.begin() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = 'kit_0001' WHERE version_num LIKE 'kit%'"))
     assert not is_newest("ingestion", url)
 
 
@@ -55,9 +60,11 @@ async def test_one_database_that_is_missing_makes_a_migration_due(tmp_path: Path
     assert not are_newest(url, {"PMP_SUBJECT_KEYS_URL": f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db"})
 
 
-def test_of_a_server_or_of_what_is_no_database_nothing_is_known(tmp_path: Path) -> None:
+def test_of_what_is_no_database_or_has_no_known_address_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "gdpr.db").write_text("no database")
     execute(tmp_path / "identity.db", "CREATE TABLE something (id)")
     assert not is_newest("gdpr", url_in(tmp_path).replace("{service}", "gdpr"))
     assert not is_newest("identity", url_in(tmp_path).replace("{service}", "identity"))
-    assert not is_newest("gdpr", "mysql+aiomysql://root@127.0.0.1:3306/gdpr")
+    assert not is_newest("gdpr", f"mysql+aiomysql://root@127.0.0.1:{free_port()}/gdpr")
+    assert not is_newest("gdpr", "mysql+aiomysql://root@/gdpr?unix_socket=/nowhere")
+    assert not is_newest("gdpr", "mysql+aiomysql://root@127.0.0.1:port/gdpr")

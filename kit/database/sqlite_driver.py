@@ -14,39 +14,66 @@ from typing import Any, Final, Self
 import aiosqlite
 from typing_extensions import override
 
-_CHUNK_ROWS: Final = 64
+_ROWS: Final = 1000
+"""Rows that are fetched at once."""
 
 
 class _Cursor(aiosqlite.Cursor):
-    """A cursor that has fetched all rows when its statement is executed."""
+    """A cursor that fetches the first rows when it executes its statement: all of them, as a rule."""
 
     _rows: Sequence[Any] = ()
+    """Rows that were fetched and not yet returned."""
+    _ended = True
+    """Whether there are no other rows."""
 
     async def __aenter__(self) -> Self:
         return self
 
     @override
     async def execute(self, sql: str, parameters: Any = None) -> Self:
-        self._rows = await self._execute(self._run, sql, parameters or ())
+        await self._execute(self._run, sql, parameters or ())
         return self
 
     @override
     async def fetchall(self) -> Sequence[Any]:
         rows, self._rows = self._rows, ()
+        if self._ended:
+            return rows
+        others = await self._execute(self._cursor.fetchall)
+        self._ended = True
+        return [*rows, *others]
+
+    @override
+    async def fetchmany(self, size: int | None = None) -> Sequence[Any]:
+        if not self._rows and not self._ended:
+            await self._execute(self._fetch)
+        size = size or self._cursor.arraysize
+        rows, self._rows = self._rows[:size], self._rows[size:]
         return rows
 
     @override
-    async def close(self) -> None:
-        """Does nothing: with its last row fetched the statement has ended."""
+    async def fetchone(self) -> Any:
+        return next(iter(await self.fetchmany(1)), None)
 
-    def _run(self, sql: str, parameters: Any) -> Sequence[Any]:
+    @override
+    async def close(self) -> None:
+        """Ends the statement; with its last row fetched it has ended."""
+        if not self._ended:
+            await super().close()
+
+    def _run(self, sql: str, parameters: Any) -> None:
         self._cursor.execute(sql, parameters)
-        return self._cursor.fetchall() if self._cursor.description else ()
+        if self._cursor.description:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        self._rows = self._cursor.fetchmany(_ROWS)
+        self._ended = len(self._rows) < _ROWS
 
 
 class _Connection(aiosqlite.Connection):
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, _CHUNK_ROWS)
+        super().__init__(connector, _ROWS)
         # As SQLAlchemy does: a connection that was not closed must not keep the process alive.
         self._thread.daemon = True
 

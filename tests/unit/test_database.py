@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from sqlalchemy import insert, select, text
+from sqlalchemy import delete, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,7 +19,7 @@ from kit.database.engine import Database, open_database
 from kit.database.group_commit import GroupCommit
 from kit.database.transactions import transact, upsert
 from kit.errors import NotFound, Overloaded, Unavailable
-from kit.log.tables import outbox, outbox_heads
+from kit.log.tables import offsets, outbox, outbox_heads
 from kit.outages import is_outage
 from kit.overload import expect
 
@@ -55,6 +55,25 @@ async def test_bytes_and_times_come_back_as_they_were(ingestion_database: Databa
     assert (first.topic, first.position, first.pack, first.created_at) == ("t'", 2**53, bytes(range(256)), when)
     assert first.created_at.tzinfo is UTC
     assert second.pack == b""
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
+async def test_all_rows_are_read_at_once_or_as_a_stream(ingestion_database: Database, count: int) -> None:
+    sessions = ingestion_database.sessions
+    async with sessions.begin() as session:
+        rows = [{"topic": "t", "partition": number, "position": str(number)} for number in range(count)]
+        if rows:
+            await session.execute(insert(offsets), rows)
+    query = select(offsets.c.partition).where(offsets.c.topic == "t").order_by(offsets.c.partition)
+    async with sessions.reading() as session:
+        assert list(await session.scalars(query)) == list(range(count))
+        assert await session.scalar(query) == (0 if count else None)
+        assert [number async for number in await session.stream_scalars(query)] == list(range(count))
+        streamed = await session.stream_scalars(query)
+        assert await anext(aiter(streamed), None) == (0 if count else None)
+        await streamed.close()
+    async with sessions.begin() as session:
+        await session.execute(delete(offsets))
 
 
 async def test_only_what_may_pass_is_outage(ingestion_database: Database, database_url: str) -> None:

@@ -16,6 +16,8 @@ from kit.database.sqlite_driver import connect
 from kit.database.transactions import Sessions
 
 _SQL_MODE: Final = "STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO"
+_WAL_PAGES: Final = 4000
+"""Pages in SQLite's write-ahead log, 16 MB, from which they are copied into the database: a page that changed often is copied once."""
 _LONGEST_TEXT: Final = 2**20
 """Bytes of the longest text that a query may gather from several rows: MariaDB's default; MySQL's is 1024."""
 
@@ -139,7 +141,7 @@ def _sqlite(url: str, pool: int) -> AsyncEngine:
         # The driver itself only begins a transaction before writes, so that two readers of one row would overwrite each other.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", f"wal_autocheckpoint={_WAL_PAGES}"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -14,8 +14,8 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.keys.seals import Decryptor
 from kit.times import timestamp
-from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import exact
+from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 
 TOPIC: Final = "purchases"
 """The topic that the service publishes, and the name of the service."""
@@ -27,7 +27,7 @@ BILLING_CONTEXT: Final = "billing"
 """Context in which a billing address is sealed."""
 
 
-def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow]) -> change_pb2.PurchaseChanged:
+def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: Sequence[EntryRecord]) -> change_pb2.PurchaseChanged:
     """The order as it is published: its whole state."""
     message = change_pb2.PurchaseChanged(
         purchase_id=row.id,
@@ -77,7 +77,7 @@ def changed_message(row: PurchaseRow, lines: Sequence[LineRow], entries: Sequenc
 
 
 def recorded_message(
-    row: PurchaseRow, lines: Sequence[LineRow], entries: Sequence[EntryRow], person_id: str, decryptor: Decryptor | None = None
+    row: PurchaseRecord, lines: Sequence[LineRecord], entries: Sequence[EntryRecord], person_id: str, decryptor: Decryptor | None = None
 ) -> pb.RecordedPurchase:
     """The order as the rpcs return it; with the billing address only where a key opens it."""
     message = pb.RecordedPurchase(

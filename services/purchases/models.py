@@ -10,7 +10,6 @@ from sqlalchemy import JSON, BigInteger, Boolean, Date, Index, Integer, LargeBin
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from kit.database.columns import Exact, Id, Serial, UtcDateTime
-from services.purchases.money import Rate
 
 Money = Exact(23, 8)
 """An amount: twelve digits, and the minor unit of any currency."""
@@ -81,25 +80,6 @@ class PurchaseRow(Base):
     disputed: Mapped[bool] = mapped_column(Boolean)
     lines_fixed: Mapped[bool] = mapped_column(Boolean)
     """A paid report had the amount, and the lines are known: no undated report changes them."""
-
-    @property
-    def is_known(self) -> bool:
-        """True once the order itself was reported; until then, reports are held for it."""
-        return bool(self.currency)
-
-    @property
-    def rate_day(self) -> date:
-        """The day whose rate the order gets."""
-        return self.ordered_on or self.timestamp.date()
-
-    @property
-    def rate(self) -> Rate | None:
-        """The pinned rate; None while there is none."""
-        return None if self.rate_units is None or self.rate_base_units is None else Rate(self.rate_units, self.rate_base_units)
-
-    @rate.setter
-    def rate(self, rate: Rate | None) -> None:
-        self.rate_units, self.rate_base_units = rate or (None, None)
 
 
 class LineRow(Base):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final, NamedTuple
 
 from kit.rules import DECIMALS, minor_unit
 
-_DIGITS: Final = 60  # those of an amount times those of a rate, and room
+_EXACT: Final = Context(prec=60)  # the digits of an amount times those of a rate, and room
 NOTHING: Final = Decimal(0)
 
 
@@ -42,8 +42,7 @@ def exact(amount: float | Decimal, currency: str) -> Decimal:
 
 def in_base(amount: Decimal, rate: Rate, base: str) -> Decimal:
     """The amount in whole minor units of the base currency; halves go up."""
-    with localcontext(prec=_DIGITS):
-        return _rounded(amount * rate.base_units / rate.units, base)
+    return _rounded(_EXACT.divide(_EXACT.multiply(amount, rate.base_units), rate.units), base)
 
 
 def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[Decimal]:
@@ -63,5 +62,4 @@ def entries_in_base(amounts: Iterable[Decimal], rate: Rate, base: str) -> list[D
 
 
 def _rounded(amount: Decimal, currency: str) -> Decimal:
-    with localcontext(prec=_DIGITS):
-        return amount.quantize(minor_unit(currency), ROUND_HALF_UP)
+    return amount.quantize(minor_unit(currency), ROUND_HALF_UP, _EXACT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid5
 
@@ -11,6 +12,7 @@ _NAME_BASED: Final = 5
 _LARGEST_ID: Final = 2**63 - 1
 
 
+@lru_cache(1024)
 def purchase_id_of(site: str, order_id: str) -> str:
     """The purchase id of a shop's order, which is the same for every report. A site's name has no slash."""
     return str(uuid5(_NAMESPACE, f"{site}/{order_id}"))

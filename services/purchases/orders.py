@@ -12,10 +12,10 @@ from services.purchases.claims import Claim, ReportKind, in_order_currency
 from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
 from services.purchases.facts import State, facts_of
 from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
-from services.purchases.models import EntryRow, LineRow, PurchaseRow
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.order_ids import purchase_id_of, wordpress_order_id
 from services.purchases.reconciliation import reconcile
+from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 from services.purchases.statuses import PAID, Reason, Status
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
@@ -31,20 +31,17 @@ HELD_IDENTIFIER: Final = "waiting:"
 """Kind of the identifier of such an order."""
 
 
-def new_row(site: str, order_id: str, base_currency: str) -> PurchaseRow:
-    """The row of an order before its first report."""
-    return PurchaseRow(
+def new_row(site: str, order_id: str, base_currency: str, now: datetime) -> PurchaseRecord:
+    """The row of an order before its first report, which arrives now."""
+    return PurchaseRecord(
         id=purchase_id_of(site, order_id),
         site=site,
         order_id=order_id,
         wordpress_order_id=wordpress_order_id(order_id),
         base_currency=base_currency,
-        paid_amount=NOTHING,
-        refunded_amount=NOTHING,
-        currency="",
-        is_test=False,
-        is_staff=False,
-        lines_fixed=False,
+        timestamp=now,
+        created_at=now,
+        updated_at=now,
     )
 
 
@@ -59,7 +56,7 @@ class Order:
     """
 
     def __init__(
-        self, row: PurchaseRow, claims: Iterable[Claim] = (), lines: Sequence[LineRow] = (), entries: Sequence[EntryRow] = ()
+        self, row: PurchaseRecord, claims: Iterable[Claim] = (), lines: Sequence[LineRecord] = (), entries: Sequence[EntryRecord] = ()
     ) -> None:
         self.row = row
         self.lines = lines
@@ -88,13 +85,13 @@ class Order:
         """The number of reports that are held for the order; 0 once it is known."""
         return 0 if self.row.is_known else len(self._claims)
 
-    def hold(self, claim: Claim, now: datetime) -> None:
+    def hold(self, claim: Claim) -> None:
         """Holds the report of a refund or status until the order is known."""
         row, known = self.row, self._claims
         self._claims = [*known, claim]
         self.adds_facts = _adds_facts(claim, known, self._claims)
         row.subject, row.currency, row.payment_status, row.amount = f"{HELD_IDENTIFIER}{row.id}", "", HELD, NOTHING
-        row.timestamp, row.disputed, row.base_net_amount = row.timestamp or now, False, NOTHING
+        row.disputed, row.base_net_amount = False, NOTHING
 
     def apply(self, claim: Claim, details: OrderDetails | None = None) -> None:
         """Applies a report to everything but the ledger, which `book` brings up to date."""
@@ -114,7 +111,7 @@ class Order:
         self._set({"lines_fixed": paid and bool(self.lines)})
         self._changes_refunds = state.returned != returned_before
 
-    def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRow]:
+    def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRecord]:
         """Books what the report changes, at the order's rate.
 
         Returns:
@@ -147,8 +144,8 @@ class Order:
         for entry, base in zip(ordered, bases, strict=True):
             entry.base_amount = base
 
-    def report_fields(self, claim: Claim, note: str, now: datetime) -> Mapping[str, Any]:
-        """The fields of the report's row, with what it changed.
+    def report_columns(self, claim: Claim, note: str, now: datetime) -> Mapping[str, Any]:
+        """The columns of the report's row, with what it changed.
 
         Args:
             claim: its claim.
@@ -166,7 +163,7 @@ class Order:
             "timestamp": claim.at or now,
             "source": claim.source,
             "reason": claim.reason or note,
-            "adds_facts": self.adds_facts,
+            "is_news": self.adds_facts,
             "changed": ",".join(sorted(self.changed)),
             "received_at": now,
             "reported_at": claim.reported_at,
@@ -186,7 +183,7 @@ class Order:
         buyer = identifier_of(
             user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or ""
         )
-        own = "" if (row.subject or "").startswith((HELD_IDENTIFIER, ANONYMOUS)) else row.subject
+        own = "" if row.subject.startswith((HELD_IDENTIFIER, ANONYMOUS)) else row.subject
         values["subject"] = buyer or own or identifier_without_buyer(row.id, erased=details.erased)
         # The day of the order decides the rate that is pinned with the sale: from then on it stays.
         if not row.is_known:
@@ -208,7 +205,7 @@ class Order:
     def _replace_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if [{name: getattr(line, name) for name in _LINE} for line in self.lines] == list(lines):
             return
-        self.lines = [LineRow(purchase_id=self.row.id, number=number, **line) for number, line in enumerate(lines, start=1)]
+        self.lines = [LineRecord(purchase_id=self.row.id, number=number, **line) for number, line in enumerate(lines, start=1)]
         self.changed.add("lines")
         first: Mapping[str, Any] = lines[0] if lines else {}
         self._set({name: first.get(name) for name in ("product_id", "product_name", "product_type")})
@@ -228,13 +225,13 @@ def _adds_facts(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -
     return before != after
 
 
-def _ledger_entry(row: EntryRow) -> LedgerEntry:
+def _ledger_entry(row: EntryRecord) -> LedgerEntry:
     reason = Reason(row.reason) if row.reason else None
     return LedgerEntry(row.timestamp, EntryKind(row.kind), row.amount, row.reference, reason, row.base_amount)
 
 
-def _entry_row(row: PurchaseRow, entry: LedgerEntry, now: datetime) -> EntryRow:
-    return EntryRow(
+def _entry_row(row: PurchaseRecord, entry: LedgerEntry, now: datetime) -> EntryRecord:
+    return EntryRecord(
         purchase_id=row.id,
         site=row.site,
         order_id=row.order_id,
@@ -248,7 +245,7 @@ def _entry_row(row: PurchaseRow, entry: LedgerEntry, now: datetime) -> EntryRow:
     )
 
 
-def _balance(row: PurchaseRow) -> Balance:
+def _balance(row: PurchaseRecord) -> Balance:
     return Balance(row.paid_at is not None, row.paid_amount, row.refunded_amount, row.payment_status == Status.CHARGED_BACK)
 
 
@@ -265,7 +262,7 @@ def _money_columns(state: State, ordered_at: datetime) -> dict[str, Any]:
     }
 
 
-def _base_net_amount(row: PurchaseRow, rate: Rate | None) -> Decimal | None:
+def _base_net_amount(row: PurchaseRecord, rate: Rate | None) -> Decimal | None:
     """Paid less refunded in the base currency; None while a sold order has no rate."""
     if row.sold_at is None:
         return NOTHING

@@ -70,15 +70,16 @@ async def price_orders(sessions: Sessions) -> AsyncIterator[PricedBatch]:
     while after is not None:
 
         async def price(session: AsyncSession, after: str = after) -> tuple[PricedBatch, str | None]:
-            orders = await Purchases(session).unpriced(after, _ORDERS)
-            batch = await _price(session, topic, orders)
+            purchases = Purchases(session)
+            orders = await purchases.unpriced(after, _ORDERS)
+            batch = await _price(session, topic, purchases, orders)
             return batch, orders[-1].row.id if orders else None
 
         batch, after = await transact(sessions, price)
         yield batch
 
 
-async def _price(session: AsyncSession, topic: StateTopic, orders: Sequence[Order]) -> PricedBatch:
+async def _price(session: AsyncSession, topic: StateTopic, purchases: Purchases, orders: Sequence[Order]) -> PricedBatch:
     now = datetime.now(UTC)
     rates = await Rates(session).rates([(order.row.rate_day, order.row.currency, order.row.base_currency) for order in orders])
     priced: list[Order] = []
@@ -90,6 +91,6 @@ async def _price(session: AsyncSession, topic: StateTopic, orders: Sequence[Orde
             order.price(rate)
             order.row.updated_at = now
             priced.append(order)
-    await session.flush()
+    await purchases.flush()
     await publish_orders(session, topic, priced)
     return PricedBatch(len(priced), unpriced)

@@ -98,33 +98,33 @@ class OrderRecorder:
             _SameOrderError: two of them are about the same order; each of them can be recorded by itself.
         """
         purchases, now = Purchases(session), datetime.now(UTC)
-        orders = await self._orders(purchases, reports)
+        orders = await self._orders(purchases, reports, now)
         suppressed = await self._suppressed(session, reports)
         refunded_before = [order.row.refunded_amount for order in orders]
         stored = [
             without_erased(report, order.row.subject, suppressed, self._hasher) for order, report in zip(orders, reports, strict=True)
         ]
-        claims = [_apply(order, report, now) for order, report in zip(orders, stored, strict=True)]
+        claims = [_apply(order, report) for order, report in zip(orders, stored, strict=True)]
         rates = await self._rates(session, orders)
         for order, report, claim, rate in zip(orders, stored, claims, rates, strict=True):
             entries = order.book(claim, rate, now) if order.row.is_known else ()
-            await purchases.add(order, entries, order.report_fields(claim, report.note, now), now)
+            await purchases.add(order, entries, order.report_columns(claim, report.note, now), now)
         await purchases.flush()
         await publish_orders(session, self._topic, [order for order in orders if order.changed])
         return [_result(order, order.row.refunded_amount - before) for order, before in zip(orders, refunded_before, strict=True)]
 
-    async def _orders(self, purchases: Purchases, reports: Sequence[OrderReport]) -> Sequence[Order]:
+    async def _orders(self, purchases: Purchases, reports: Sequence[OrderReport], now: datetime) -> Sequence[Order]:
         """The orders that reports are about, locked; new ones where there are none yet."""
         stored = await purchases.orders([(report.site, report.order) for report in reports])
-        orders = [order or self._new_order(report) for order, report in zip(stored, reports, strict=True)]
+        orders = [order or self._new_order(report, now) for order, report in zip(stored, reports, strict=True)]
         if len({order.row.id for order in orders}) < len(orders):
             raise _SameOrderError
         return orders
 
-    def _new_order(self, report: OrderReport) -> Order:
+    def _new_order(self, report: OrderReport, now: datetime) -> Order:
         if report.details is None and is_purchase_id(report.order):
             raise NotFound(UNKNOWN_PURCHASE)
-        return Order(new_row(report.site, report.order, self._currency))
+        return Order(new_row(report.site, report.order, self._currency, now))
 
     async def _suppressed(self, session: AsyncSession, reports: Sequence[OrderReport]) -> Suppressed:
         identifiers = {identifier for report in reports if report.details for identifier in report.details.identifiers}
@@ -140,7 +140,7 @@ class OrderRecorder:
         return [found.get(order.row.id, order.row.rate) for order in orders]
 
 
-def _apply(order: Order, report: OrderReport, now: datetime) -> Claim:
+def _apply(order: Order, report: OrderReport) -> Claim:
     """Applies a report to its order, or holds it for an unknown one, which has no ledger. Returns what it claims of this order.
 
     Raises:
@@ -152,7 +152,7 @@ def _apply(order: Order, report: OrderReport, now: datetime) -> Claim:
     elif order.held_reports >= MAX_HELD_REPORTS:
         raise NotFound(f"{UNKNOWN_PURCHASE}, and {MAX_HELD_REPORTS} notices wait for it")
     else:
-        order.hold(claim, now)
+        order.hold(claim)
     return claim
 
 

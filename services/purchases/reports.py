@@ -15,9 +15,9 @@ from kit.errors import InvalidRequest, Violation
 from kit.rules import Period, check, wrong_struct, wrong_time
 from services.purchases.claims import Claim, ReportKind
 from services.purchases.details import OrderDetails
-from services.purchases.models import PurchaseRow
 from services.purchases.money import exact, is_currency
 from services.purchases.order_ids import purchase_id_of
+from services.purchases.records import PurchaseRecord
 from services.purchases.statuses import Status, effective_status, parse_reason, parse_status
 
 _TIMES: Final = ("timestamp", "paid_at", "reported_at")
@@ -45,7 +45,7 @@ class OrderReport:
         """The purchase id, if the order is given by the shop's number."""
         return purchase_id_of(self.site, self.order)
 
-    def claim_about(self, row: PurchaseRow) -> Claim:
+    def claim_about(self, row: PurchaseRecord) -> Claim:
         """The claim in the currency of the order, whose payment method says whether an order in processing is paid."""
         claim = self.claim.in_currency(row.currency)
         if claim.kind is not ReportKind.STATUS or claim.status is None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cache
-from typing import Any, cast
+from itertools import chain
+from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, inspect, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute
 
+from kit.database.records import RecordTable, RecordWriter
 from kit.database.transactions import upsert
 from kit.rules import PageKey
 from services.purchases.claims import Claim, ReportKind
@@ -21,10 +22,30 @@ from services.purchases.models import EntryRow, LineRow, PurchaseRow, RateRow, R
 from services.purchases.money import PAR, Rate
 from services.purchases.order_ids import purchase_id_of
 from services.purchases.orders import HELD, Order
+from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 from services.purchases.statuses import Reason, Status
 
 _EXPIRY_BATCH = 500
-_RATES: Table = cast("Table", RateRow.__table__)
+_ORDERS: Final = RecordTable(PurchaseRow, PurchaseRecord)
+_LINES: Final = RecordTable(LineRow, LineRecord)
+_ENTRIES: Final = RecordTable(EntryRow, EntryRecord)
+_REPORTS: Final = cast("Table", ReportRow.__table__)
+_RATES: Final = cast("Table", RateRow.__table__)
+_CLAIMS: Final = select(
+    ReportRow.purchase_id,
+    ReportRow.kind,
+    ReportRow.reference,
+    ReportRow.status,
+    ReportRow.amount,
+    ReportRow.currency,
+    ReportRow.refunded_total,
+    ReportRow.timestamp,
+    ReportRow.source,
+    ReportRow.reason,
+    ReportRow.reported_at,
+    ReportRow.paid_at,
+    ReportRow.deleted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +68,17 @@ class Purchases:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-        self._new: dict[Table, list[Mapping[str, Any]]] = defaultdict(list)
-        """Rows to insert. Several hundred objects would cost the database session more than all else about an order."""
+        self._writer = RecordWriter(session)
 
-    async def find(self, site: str, order: str) -> PurchaseRow | None:
+    async def find(self, site: str, order: str) -> PurchaseRecord | None:
         """The order with this purchase id, or else with this number of the shop."""
         ids = (order, purchase_id_of(site, order))
-        rows = (await self._session.scalars(select(PurchaseRow).where(PurchaseRow.id.in_(ids)))).all()
+        rows = await _ORDERS.read(self._session, _ORDERS.query.where(PurchaseRow.id.in_(ids)))
         return min(rows, key=lambda row: ids.index(row.id), default=None)
 
     async def by_id(self, ids: Collection[str]) -> Sequence[Order]:
-        """The orders with these ids, read anew from the database; without their claims."""
-        query = select(PurchaseRow).where(PurchaseRow.id.in_(ids)).order_by(PurchaseRow.id)
-        return await self._without_claims((await self._session.scalars(query.execution_options(populate_existing=True))).all())
+        """The orders with these ids; without their claims."""
+        return await self._without_claims(_ORDERS.query.where(PurchaseRow.id.in_(ids)).order_by(PurchaseRow.id))
 
     async def orders(self, references: Sequence[tuple[str, str]]) -> Sequence[Order | None]:
         """The orders of sites, each referred to as in `find`, with all that is known of them.
@@ -67,66 +86,59 @@ class Purchases:
         They are locked until the end of the transaction.
         """
         ids = [(order, purchase_id_of(site, order)) for site, order in references]
-        query = select(PurchaseRow).where(PurchaseRow.id.in_({each for pair in ids for each in pair})).order_by(PurchaseRow.id)
-        rows = {row.id: row for row in await self._session.scalars(query.with_for_update())}
+        query = _ORDERS.query.where(PurchaseRow.id.in_({each for pair in ids for each in pair})).order_by(PurchaseRow.id)
+        rows = {row.id: row for row in await _ORDERS.read(self._session, query.with_for_update())}
         if not rows:
             return [None] * len(references)
-        lines, entries, claims = await self.lines(rows), await self.entries(rows), await self._claims(rows)
-        found = (rows.get(first) or rows.get(second) for first, second in ids)
-        return [row and Order(row, claims.get(row.id, ()), lines.get(row.id, ()), entries.get(row.id, ())) for row in found]
+        claims = await self._claims(rows)
+        orders = {order.row.id: order for order in await self._read(list(rows.values()), claims)}
+        return [orders.get(first) or orders.get(second) for first, second in ids]
 
-    async def add(self, order: Order, entries: Sequence[EntryRow], report: Mapping[str, Any], now: datetime) -> None:
-        """Adds a report, by its fields, and what it changed of an order, to be written by the next `flush`."""
-        row, is_new = order.row, not order.row.created_at
-        row.created_at = row.created_at or now
-        if order.changed or is_new:
+    async def add(self, order: Order, entries: Sequence[EntryRecord], report: Mapping[str, Any], now: datetime) -> None:
+        """Adds a report, by its columns, and what it changed of an order, to be written by the next `flush`."""
+        row, is_new = order.row, not self._writer.knows(order.row.id)
+        if order.changed:
             row.updated_at = now
         if "lines" in order.changed:
             if not is_new:
                 await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
-            self._insert(LineRow, map(vars, order.lines))
-        self._insert(PurchaseRow, [vars(row)] if is_new else ())
-        self._insert(EntryRow, map(vars, entries))
-        self._insert(ReportRow, [report])
+            self._writer.insert(_LINES.table, map(_LINES.values, order.lines))
+        self._writer.insert(_ORDERS.table, [_ORDERS.values(row)] if is_new else ())
+        self._writer.insert(_ENTRIES.table, map(_ENTRIES.values, entries))
+        self._writer.insert(_REPORTS, [report])
 
     async def flush(self) -> None:
-        """Writes what was added: new rows in one statement for each table.
+        """Writes what was added, and what changed of the orders that were read.
 
         Raises:
             IntegrityError: another transaction created one of the orders meanwhile.
         """
-        await self._session.flush()
-        for table, rows in self._new.items():
-            if rows:
-                await self._session.execute(insert(table), rows)
-        self._new.clear()
+        await self._writer.flush()
 
-    async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRow]]:
+    async def lines(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[LineRecord]]:
         """The lines of orders."""
-        found: dict[str, list[LineRow]] = defaultdict(list)
-        query = select(LineRow).where(LineRow.purchase_id.in_(purchase_ids)).order_by(LineRow.purchase_id, LineRow.number)
-        for row in await self._session.scalars(query):
+        found: dict[str, list[LineRecord]] = defaultdict(list)
+        query = _LINES.query.where(LineRow.purchase_id.in_(purchase_ids)).order_by(LineRow.purchase_id, LineRow.number)
+        for row in await _LINES.read(self._session, query):
             found[row.purchase_id].append(row)
         return found
 
-    async def entries(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[EntryRow]]:
+    async def entries(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[EntryRecord]]:
         """The ledgers of orders, in the order of booking."""
-        found: dict[str, list[EntryRow]] = defaultdict(list)
-        query = select(EntryRow).where(EntryRow.purchase_id.in_(purchase_ids)).order_by(EntryRow.purchase_id, EntryRow.id)
-        for row in await self._session.scalars(query):
+        found: dict[str, list[EntryRecord]] = defaultdict(list)
+        query = _ENTRIES.query.where(EntryRow.purchase_id.in_(purchase_ids)).order_by(EntryRow.purchase_id, EntryRow.id)
+        for row in await _ENTRIES.read(self._session, query):
             found[row.purchase_id].append(row)
         return found
 
-    async def page(self, chosen: Filter, after: PageKey[str] | None, limit: int) -> Sequence[PurchaseRow]:
+    async def page(self, chosen: Filter, after: PageKey[str] | None, limit: int) -> Sequence[PurchaseRecord]:
         """A page of orders, newest first."""
-        return (await self._session.scalars(list_query(chosen, after, limit))).all()
+        return await _ORDERS.read(self._session, list_query(chosen, after, limit))
 
     async def unpriced(self, after: str, limit: int) -> Sequence[Order]:
         """Paid orders without a rate, in the order of their ids, after one of them; locked, and without their claims."""
-        query = select(PurchaseRow).where(PurchaseRow.base_net_amount.is_(None), PurchaseRow.id > after)
-        return await self._without_claims(
-            (await self._session.scalars(query.order_by(PurchaseRow.id).limit(limit).with_for_update())).all()
-        )
+        query = _ORDERS.query.where(PurchaseRow.base_net_amount.is_(None), PurchaseRow.id > after)
+        return await self._without_claims(query.order_by(PurchaseRow.id).limit(limit).with_for_update())
 
     async def count_unpriced(self) -> int:
         """The number of paid orders without a rate."""
@@ -152,21 +164,23 @@ class Purchases:
         """The number of reports about an order."""
         return await self._session.scalar(select(func.count()).where(ReportRow.purchase_id == purchase_id)) or 0
 
-    def _insert(self, entity: type[DeclarativeBase], rows: Iterable[Mapping[str, Any]]) -> None:
-        table, columns = _columns(entity)
-        self._new[table] += [{column: row.get(name) for name, column in columns} for row in rows]
-
-    async def _without_claims(self, rows: Sequence[PurchaseRow]) -> Sequence[Order]:
+    async def _without_claims(self, query: Select[Any]) -> Sequence[Order]:
         """Orders that can be priced and published."""
+        return await self._read(await _ORDERS.read(self._session, query), {})
+
+    async def _read(self, rows: Sequence[PurchaseRecord], claims: Mapping[str, Sequence[Claim]]) -> Sequence[Order]:
+        """Orders with their lines and ledgers; `flush` writes what changes of them."""
         ids = [row.id for row in rows]
         lines, entries = await self.lines(ids), await self.entries(ids)
-        return [Order(row, lines=lines.get(row.id, ()), entries=entries.get(row.id, ())) for row in rows]
+        self._writer.watch(_ORDERS, rows)
+        self._writer.watch(_ENTRIES, chain.from_iterable(entries.values()))
+        return [Order(row, claims.get(row.id, ()), lines.get(row.id, ()), entries.get(row.id, ())) for row in rows]
 
     async def _claims(self, purchase_ids: Collection[str]) -> Mapping[str, Sequence[Claim]]:
         """The claims of the reports that added facts, by order, in the order of their arrival."""
         found: dict[str, list[Claim]] = defaultdict(list)
-        query = select(ReportRow).where(ReportRow.purchase_id.in_(purchase_ids), ReportRow.adds_facts).order_by(ReportRow.id)
-        for row in await self._session.scalars(query):
+        query = _CLAIMS.where(ReportRow.purchase_id.in_(purchase_ids), ReportRow.adds_facts).order_by(ReportRow.id)
+        for row in await self._session.execute(query):
             found[row.purchase_id].append(_claim(row))
         return found
 
@@ -198,21 +212,13 @@ class Rates:
         await upsert(self._session, _RATES, rows)
 
 
-def list_query(chosen: Filter, after: PageKey[str] | None, limit: int) -> Select[PurchaseRow]:
+def list_query(chosen: Filter, after: PageKey[str] | None, limit: int) -> Select[Any]:
     """The query of a page of orders, newest first."""
     time, id_ = PurchaseRow.timestamp, PurchaseRow.id
-    query = select(PurchaseRow).where(*_conditions(chosen))
+    query = _ORDERS.query.where(*_conditions(chosen))
     if after is not None:
         query = query.where(time <= after.at, or_(time < after.at, and_(time == after.at, id_ < after.id)))
     return query.order_by(time.desc(), id_.desc()).limit(limit)
-
-
-@cache
-def _columns(entity: type[DeclarativeBase]) -> tuple[Table, Sequence[tuple[str, str]]]:
-    """The table of an entity, and its attributes with their columns, without a key that the database assigns."""
-    table = cast("Table", entity.__table__)
-    columns = [(each.key, each.columns[0].name) for each in inspect(entity).column_attrs]
-    return table, [(name, column) for name, column in columns if table.columns[column].autoincrement is not True]
 
 
 def _conditions(chosen: Filter) -> list[ColumnElement[bool]]:
@@ -238,7 +244,7 @@ def _period(time: InstrumentedAttribute[Any], chosen: Filter) -> list[ColumnElem
     return since if chosen.until is None else [*since, time < chosen.until]
 
 
-def _claim(row: ReportRow) -> Claim:
+def _claim(row: Any) -> Claim:
     return Claim(
         kind=ReportKind(row.kind),
         status=None if row.status is None else Status(row.status),

@@ -27,8 +27,8 @@ from kit.rules import Period, page_key, page_token
 from kit.settings import Settings
 from services.purchases.details import read_details, sealing_identifiers
 from services.purchases.messages import recorded_message
-from services.purchases.models import PurchaseRow
 from services.purchases.recorder import UNKNOWN_PURCHASE, OrderRecorder
+from services.purchases.records import PurchaseRecord
 from services.purchases.reports import CheckedPurchase, OrderReport, check_purchase, refund_report, status_report
 from services.purchases.repository import Filter, Purchases
 
@@ -149,7 +149,7 @@ class PurchasesServicer(PurchasesServiceServicer):
         return Period.kept(self._settings, "purchases.purchases")
 
 
-async def _messages(session: AsyncSession, rows: Sequence[PurchaseRow], decryptor: Decryptor | None = None) -> list[pb.RecordedPurchase]:
+async def _messages(session: AsyncSession, rows: Sequence[PurchaseRecord], decryptor: Decryptor | None = None) -> list[pb.RecordedPurchase]:
     """The messages of orders, with their lines, ledgers and persons."""
     ids, purchases = [row.id for row in rows], Purchases(session)
     lines, entries = await purchases.lines(ids), await purchases.entries(ids)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -798,11 +799,11 @@ async def test_listings_use_indexes(shop: Shop) -> None:
     line = {"number": 1, "product_name": "", "product_type": "other", "quantity": 1, "amount": Decimal(1)}
     async with shop.sessions.begin() as session:
         for number in range(3000):
-            row = new_row("shop", str(number), "USD")
+            row = new_row("shop", str(number), "USD", NOW)
             row.timestamp = row.created_at = row.updated_at = NOW - timedelta(minutes=number)
             row.subject, row.payment_status = f"wordpress:{number // 3}", "completed" if number % 50 else "failed"
             row.amount, row.currency, row.disputed = Decimal(1), "USD", False
-            session.add_all([row, LineRow(purchase_id=row.id, product_id=f"p{number % 300}", **line)])
+            session.add_all([PurchaseRow(**asdict(row)), LineRow(purchase_id=row.id, product_id=f"p{number % 300}", **line)])
     async with shop.sessions.begin() as session:
         await session.execute(text("ANALYZE TABLE purchases, purchase_lines"))
         connection = await session.connection()

@@ -10,9 +10,9 @@ from decimal import Decimal
 
 from services.purchases.claims import Claim, ReportKind
 from services.purchases.details import OrderDetails
-from services.purchases.models import EntryRow, PurchaseRow
 from services.purchases.money import Rate
 from services.purchases.orders import Order, new_row
+from services.purchases.records import EntryRecord, PurchaseRecord
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 RATE = Rate(Decimal("161.37"), Decimal("1.0852"))
@@ -23,8 +23,8 @@ class Book:
     """An order whose reports arrive in this order."""
 
     def __init__(self, claims: Sequence[Claim], rate: Rate | None = RATE) -> None:
-        self.row: PurchaseRow = new_row("shop", "1", "EUR")
-        self.entries: Sequence[EntryRow] = ()
+        self.row: PurchaseRecord = new_row("shop", "1", "EUR", START)
+        self.entries: Sequence[EntryRecord] = ()
         self.duplicates: list[bool] = []
         self._rate = rate
         self._known: list[Claim] = []
@@ -35,7 +35,7 @@ class Book:
         order = Order(self.row, self._known, entries=self.entries)
         if claim.kind is not ReportKind.PURCHASE and not self.row.is_known:
             claim = replace(claim, currency="")
-            order.hold(claim, START)
+            order.hold(claim)
         else:
             order.apply(claim, DETAILS if claim.kind is ReportKind.PURCHASE else None)
             order.book(claim, self._rate if order.needs_rate else self.row.rate, START)
@@ -66,7 +66,7 @@ class Book:
     def by_day_in_base(self) -> dict[float, Decimal]:
         return self._by_day(lambda entry: entry.base_amount or Decimal(0))
 
-    def _by_day(self, amount: Callable[[EntryRow], Decimal]) -> dict[float, Decimal]:
+    def _by_day(self, amount: Callable[[EntryRecord], Decimal]) -> dict[float, Decimal]:
         days: dict[float, Decimal] = defaultdict(Decimal)
         for entry in self.entries:
             days[(entry.timestamp - START) / timedelta(days=1)] += amount(entry)

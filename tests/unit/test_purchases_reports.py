@@ -45,7 +45,7 @@ def suppressing(*identifiers: str) -> Suppressed:
 
 
 def test_a_refund_is_in_the_currency_of_its_order_whichever_that_is() -> None:
-    report, row = refund_report("shop", refund(amount=10.005, refunded_total=10.5), ALLOWED, NOW), new_row("shop", "1016", "USD")
+    report, row = refund_report("shop", refund(amount=10.005, refunded_total=10.5), ALLOWED, NOW), new_row("shop", "1016", "USD", NOW)
     held = report.claim_about(row)
     assert (held.currency, held.amount, held.refunded_total) == ("", Decimal("10.005"), Decimal("10.5"))
     row.currency = "JPY"
@@ -67,7 +67,7 @@ def test_a_refund_happened_when_reported_else_when_read_else_now() -> None:
 def test_the_payment_method_of_the_order_decides_whether_processing_is_paid() -> None:
     report, row = (
         status_report("shop", pb.UpdatePaymentStatusRequest(id="1016", payment_status="processing"), ALLOWED, NOW),
-        new_row("shop", "1016", "USD"),
+        new_row("shop", "1016", "USD", NOW),
     )
     assert report.claim_about(row).status is Status.COMPLETED
     row.payment_method = "cod"

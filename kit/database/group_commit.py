@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, cast
@@ -20,6 +21,10 @@ _Result = TypeVar("_Result")
 
 _BATCH: Final = 128
 """The maximum work in one transaction: more gains little, and makes callers wait for others."""
+_PAUSE: Final = 0.25
+"""The longest pause after a transaction of several callers, as a share of what it took."""
+_LONGEST_PAUSE: Final = 0.01
+"""Seconds."""
 _PARTLY: Final = "the service is busy; a part may have been kept, send all of it again later"
 
 
@@ -57,6 +62,9 @@ class GroupCommit(Generic[_Work, _Result]):
         self._doing: asyncio.Task[None] | None = None
         self._lasted = 0.0
         """Seconds that the last transaction took."""
+        self._enough = 0
+        """The number of waiting requests that ends a pause."""
+        self._are_enough = asyncio.Event()
 
     async def __call__(self, work: _Work) -> _Result:
         """Does the work; if the caller is cancelled before it is started, it is dropped.
@@ -88,6 +96,8 @@ class GroupCommit(Generic[_Work, _Result]):
     def _enqueue(self, work: _Work) -> asyncio.Future[_Result]:
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Request(work, result, copy_context(), leaves_at()))
+        if len(self._waiting) >= self._enough:
+            self._are_enough.set()
         if self._doing is None:
             self._doing = asyncio.create_task(self._run())
         return result
@@ -105,8 +115,23 @@ class GroupCommit(Generic[_Work, _Result]):
                     # The transaction's span belongs to the trace of the call that waited longest.
                     await asyncio.create_task(self._settle(batch), context=batch[0].context)
                     self._lasted = loop.time() - began
+                    if len(batch) > 1:
+                        await self._pause(len(batch))
         finally:
             self._doing = None
+
+    async def _pause(self, answered: int) -> None:
+        """Waits a moment for the callers who have just been answered.
+
+        Those who ask again at once would miss the next transaction, so that each did the work of only half of them.
+        """
+        self._enough = min(_BATCH, len(self._waiting) + answered)
+        if len(self._waiting) >= self._enough:
+            return
+        self._are_enough.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(self._lasted * _PAUSE, _LONGEST_PAUSE)):
+                await self._are_enough.wait()
 
     def _next(self, ends_at: float) -> Sequence[_Request[_Work, _Result]]:
         """Returns the next batch: the oldest requests, one of each key, whose deadline is after the transaction's expected end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.change_pb2 import IdentityChanged
@@ -27,6 +27,9 @@ from services.identity.repository import Identities
 from services.identity.requests import RequestReader, check_registration, identify_user
 from services.identity.unit_of_work import change_graph
 
+_Work: TypeAlias = Command | pb.Registration
+"""A command, or a registration whose personal values have yet to be sealed."""
+
 
 class _Committed(NamedTuple):
     """The result of a command, once its transaction is committed."""
@@ -48,12 +51,11 @@ class IdentityServicer(IdentityServiceServicer):
         self._requests = RequestReader(keys)
         self._batches = BatchReader(settings, pb.RegisterUsersRequest.DESCRIPTOR, "users", "user")
         # The graph has one writer at a time anyway.
-        self._commit: GroupCommit[Command, _Committed] = GroupCommit(sessions, self._apply)
+        self._commit: GroupCommit[_Work, _Committed] = GroupCommit(sessions, self._apply)
 
     @override
     async def RegisterUser(self, request: pb.RegisterUserRequest, context: Context) -> pb.RegisterUserResponse:
-        [command] = await self._requests.register_users([check_registration(request.user)])
-        committed = await self._execute(command)
+        committed = await self._execute(check_registration(request.user))
         created = committed.effect is Effect.CREATED
         bind_log_fields(created=created)
         return pb.RegisterUserResponse(success=True, user_id=committed.person_id, created=created)
@@ -61,9 +63,8 @@ class IdentityServicer(IdentityServiceServicer):
     @override
     async def RegisterUsers(self, request: pb.RegisterUsersRequest, context: Context) -> pb.RegisterUsersResponse:
         batch = self._batches.read(request)
-        commands = await self._requests.register_users(batch.admit(check_registration))
         try:
-            done = await self._commit.each(commands)
+            done = await self._commit.each(batch.admit(check_registration))
         finally:
             self._topic.wake()
         response = pb.RegisterUsersResponse()
@@ -106,20 +107,26 @@ class IdentityServicer(IdentityServiceServicer):
         async for position, payloads in self._topic.history(self._sessions, request.partition, request.after_position):
             yield pb.ListIdentityChangesResponse(position=position, changes=[IdentityChanged.FromString(each) for each in payloads])
 
-    async def _execute(self, command: Command) -> _Committed:
+    async def _execute(self, work: _Work) -> _Committed:
         """Commits a command, and has the relay publish what it changed."""
-        committed = await self._commit(command)
+        committed = await self._commit(work)
         self._topic.wake()
         return committed
 
-    async def _apply(self, session: AsyncSession, commands: Sequence[Command]) -> Sequence[_Committed]:
+    async def _apply(self, session: AsyncSession, works: Sequence[_Work]) -> Sequence[_Committed]:
         """Applies commands in one transaction."""
+        commands = await self._commands(works)
         identifiers = {identifier for command in commands for identifier in command.identifiers}
         async with change_graph(session, self._topic) as graph:
             await graph.load(identifiers)
             suppressed = await graph.identities.suppressed(self._hasher, identifiers)
             applied = [await command.apply(graph, suppressed) for command in commands]
         return [_Committed(each.user_id, await graph.person_of(each.user_id), each.effect) for each in applied]
+
+    async def _commands(self, works: Sequence[_Work]) -> Sequence[Command]:
+        """Makes commands of registrations. Their keys are made together, and committed before the first statement of the graph."""
+        registrations = iter(await self._requests.register_users([each for each in works if isinstance(each, pb.Registration)]))
+        return [next(registrations) if isinstance(each, pb.Registration) else each for each in works]
 
     async def _user(self, identifier: str) -> pb.User:
         async with self._sessions.reading() as session:

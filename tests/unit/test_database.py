@@ -175,6 +175,27 @@ async def test_what_is_asked_for_at_once_shares_a_transaction(ingestion_database
     assert ledger.companies == [["a", "b", "c"], ["d"]]
 
 
+async def test_callers_who_ask_again_at_once_share_the_next_transaction(ingestion_database: Database) -> None:
+    companies: list[int] = []
+
+    async def do(_: AsyncSession, names: Sequence[str]) -> Sequence[str]:
+        companies.append(len(names))
+        await asyncio.sleep(0.1)
+        return names
+
+    async def caller(name: str) -> None:
+        for _ in range(5):
+            await together(name)
+            await asyncio.sleep(0.001)
+
+    together = GroupCommit(ingestion_database.sessions, do)
+    early = asyncio.gather(*map(caller, "abcd"))
+    await asyncio.sleep(0.05)
+    await asyncio.gather(early, *map(caller, "efgh"))
+    assert sum(companies) == 40
+    assert len(companies) <= 8, "both halves take turns"
+
+
 async def test_who_fails_in_company_fails_alone(ingestion_database: Database) -> None:
     ledger = _Ledger()
     together = GroupCommit(ingestion_database.sessions, ledger)

@@ -137,14 +137,17 @@ class GroupCommit(Generic[_Work, _Result]):
         """Returns the next batch: the oldest requests, one of each key, whose deadline is after the transaction's expected end."""
         batch: dict[object, _Request[_Work, _Result]] = {}
         rest: list[_Request[_Work, _Result]] = []
-        for request in self._waiting:
+        for number, request in enumerate(self._waiting):
+            if len(batch) == _BATCH:
+                rest += self._waiting[number:]
+                break
             if request.result.done():
                 continue
             if request.leaves_at < ends_at:
                 request.result.set_exception(Overloaded(BUSY))
                 continue
             key = self._key(request.work)
-            if len(batch) < _BATCH and key not in batch:
+            if key not in batch:
                 batch[key] = request
             else:
                 rest.append(request)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +15,7 @@ from kit.database.group_commit import GroupCommit
 from kit.database.transactions import Sessions
 from kit.errors import MeshError, NotFound
 from kit.log.publish.state_topic import StateTopic
-from kit.people.hashing import KeyedHasher
+from kit.people.keys.store import Keys
 from kit.people.suppression import Suppressed, Suppressions
 from kit.settings import Settings
 from services.purchases.claims import Claim
@@ -24,7 +24,7 @@ from services.purchases.money import NOTHING, Rate
 from services.purchases.order_ids import is_purchase_id
 from services.purchases.orders import Order, new_row
 from services.purchases.publishing import publish_orders
-from services.purchases.reports import OrderReport
+from services.purchases.reports import CheckedPurchase, OrderReport
 from services.purchases.repository import Purchases, Rates
 
 MAX_HELD_REPORTS: Final = 100
@@ -32,6 +32,9 @@ MAX_HELD_REPORTS: Final = 100
 
 UNKNOWN_PURCHASE: Final = "there is no such purchase"
 """What a caller reads of an order that does not exist."""
+
+Report: TypeAlias = CheckedPurchase | OrderReport
+"""A report as it is recorded: a purchase is sealed in its turn, with the others of its transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +61,18 @@ class _SameOrderError(Exception):
 class OrderRecorder:
     """Records reports; those that arrive at the same time share a transaction."""
 
-    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, hasher: KeyedHasher) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, topic: StateTopic, keys: Keys) -> None:
         self._currency = settings.site_currency
         self._timezone = settings.site_timezone
         self._topic = topic
-        self._hasher = hasher
+        self._keys = keys
+        self._hasher = keys.hasher
         # A storm of reports about one order queues here, rather than with all connections in hand.
-        self._commits: GroupCommit[OrderReport, RecordingResult] = GroupCommit(
+        self._commits: GroupCommit[Report, RecordingResult] = GroupCommit(
             sessions, self._record_batch, key=lambda report: report.purchase_id
         )
 
-    async def record(self, report: OrderReport) -> RecordingResult:
+    async def record(self, report: Report) -> RecordingResult:
         """Records a report, and publishes the order if it changed.
 
         Raises:
@@ -84,19 +88,20 @@ class OrderRecorder:
         )
         return result
 
-    async def record_each(self, reports: Sequence[OrderReport]) -> Sequence[RecordingResult | MeshError]:
+    async def record_each(self, reports: Sequence[Report]) -> Sequence[RecordingResult | MeshError]:
         """Records reports in their order, and returns the result of each, or why it is refused."""
         try:
             return await self._commits.each(reports)
         finally:
             self._topic.wake()
 
-    async def _record_batch(self, session: AsyncSession, reports: Sequence[OrderReport]) -> Sequence[RecordingResult]:
+    async def _record_batch(self, session: AsyncSession, several: Sequence[Report]) -> Sequence[RecordingResult]:
         """Records reports about different orders in one transaction.
 
         Raises:
             _SameOrderError: two of them are about the same order; each of them can be recorded by itself.
         """
+        reports = await self._sealed(several)
         purchases, now = Purchases(session), datetime.now(UTC)
         orders = await self._orders(purchases, reports, now)
         suppressed = await self._suppressed(session, reports)
@@ -112,6 +117,11 @@ class OrderRecorder:
         await purchases.flush()
         await publish_orders(session, self._topic, [order for order in orders if order.changed])
         return [_result(order, order.row.refunded_amount - before) for order, before in zip(orders, refunded_before, strict=True)]
+
+    async def _sealed(self, reports: Sequence[Report]) -> Sequence[OrderReport]:
+        """The reports with personal values sealed. Keys are made together, and committed before the first statement about orders."""
+        seals = await self._keys.seals({owner for each in reports if isinstance(each, CheckedPurchase) for owner in each.owners})
+        return [each.sealed(seals) if isinstance(each, CheckedPurchase) else each for each in reports]
 
     async def _orders(self, purchases: Purchases, reports: Sequence[OrderReport], now: datetime) -> Sequence[Order]:
         """The orders that reports are about, locked; new ones where there are none yet."""

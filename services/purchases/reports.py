@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,9 +13,10 @@ from google.protobuf.message import Message
 from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.errors import InvalidRequest, Violation
+from kit.people.keys.seals import Seal
 from kit.rules import Period, check, wrong_struct, wrong_time
 from services.purchases.claims import Claim, ReportKind
-from services.purchases.details import OrderDetails
+from services.purchases.details import OrderDetails, read_details, sealing_identifiers
 from services.purchases.money import exact, is_currency
 from services.purchases.order_ids import purchase_id_of
 from services.purchases.records import PurchaseRecord
@@ -54,18 +56,38 @@ class OrderReport:
 
 
 class CheckedPurchase(NamedTuple):
-    """A purchase that keeps all rules."""
+    """A purchase that keeps all rules. Its personal values have yet to be sealed."""
 
+    site: str
     purchase: pb.Purchase
     claim: Claim
     """What it claims of its money."""
+    email_hash: bytes
+    """Empty for no e-mail address."""
+
+    @property
+    def purchase_id(self) -> str:
+        """The purchase id."""
+        return purchase_id_of(self.site, self.purchase.order_id)
+
+    @property
+    def owners(self) -> set[str]:
+        """The identifiers under whose keys it is sealed."""
+        return sealing_identifiers(self.purchase, self.email_hash)
+
+    def sealed(self, seals: Mapping[str, Seal]) -> OrderReport:
+        """The report with its personal values sealed under the keys of its owners."""
+        details = read_details(self.purchase, self.claim.currency, self.email_hash, seals)
+        return OrderReport(self.site, self.purchase.order_id, self.claim, details=details)
 
 
-def check_purchase(purchase: pb.Purchase, site_currency: str, allowed: Period) -> CheckedPurchase:
+def check_purchase(site: str, purchase: pb.Purchase, email_hash: bytes, site_currency: str, allowed: Period) -> CheckedPurchase:
     """Checks what the rules of the contract can't express.
 
     Args:
+        site: the shop.
         purchase: the purchase as reported.
+        email_hash: the hash of its e-mail address; empty for none.
         site_currency: the currency of a purchase without one.
         allowed: the period of its times.
 
@@ -79,7 +101,7 @@ def check_purchase(purchase: pb.Purchase, site_currency: str, allowed: Period) -
         wrong_struct("purchase.metadata", purchase.metadata),
         None if is_currency(currency) else Violation("purchase.currency", _NO_CURRENCY),
     )
-    return CheckedPurchase(purchase, purchase_claim(purchase, currency))
+    return CheckedPurchase(site, purchase, purchase_claim(purchase, currency), email_hash)
 
 
 def purchase_claim(purchase: pb.Purchase, currency: str) -> Claim:

@@ -25,11 +25,10 @@ from kit.people.keys.store import Keys
 from kit.people.persons import Persons
 from kit.rules import Period, page_key, page_token
 from kit.settings import Settings
-from services.purchases.details import read_details, sealing_identifiers
 from services.purchases.messages import recorded_message
 from services.purchases.recorder import UNKNOWN_PURCHASE, OrderRecorder
 from services.purchases.records import PurchaseRecord
-from services.purchases.reports import CheckedPurchase, OrderReport, check_purchase, refund_report, status_report
+from services.purchases.reports import CheckedPurchase, check_purchase, refund_report, status_report
 from services.purchases.repository import Filter, Purchases
 
 _PAGE: Final = 50
@@ -43,20 +42,18 @@ class PurchasesServicer(PurchasesServiceServicer):
         self._sessions = sessions
         self._topic = topic
         self._keys = keys
-        self._recorder = OrderRecorder(settings, sessions, topic, keys.hasher)
+        self._recorder = OrderRecorder(settings, sessions, topic, keys)
         self._batches = BatchReader(settings, pb.TrackPurchasesRequest.DESCRIPTOR, "purchases", "purchase")
 
     @override
     async def TrackPurchase(self, request: pb.TrackPurchaseRequest, context: Context) -> pb.TrackPurchaseResponse:
-        [report] = await self._reports([self._checked(request.purchase)])
-        result = await self._recorder.record(report)
+        result = await self._recorder.record(self._checked(request.purchase))
         return pb.TrackPurchaseResponse(success=True, purchase_id=result.purchase_id, duplicate=result.is_duplicate)
 
     @override
     async def TrackPurchases(self, request: pb.TrackPurchasesRequest, context: Context) -> pb.TrackPurchasesResponse:
         batch = self._batches.read(request)
-        reports = await self._reports(batch.admit(self._checked))
-        results = await self._recorder.record_each(reports)
+        results = await self._recorder.record_each(batch.admit(self._checked))
         response = pb.TrackPurchasesResponse()
         batch.answer(response, results, lambda result: {"purchase_id": result.purchase_id, "duplicate": result.is_duplicate})
         return response
@@ -128,18 +125,8 @@ class PurchasesServicer(PurchasesServiceServicer):
             yield pb.ListPurchaseChangesResponse(position=position, changes=changes)
 
     def _checked(self, purchase: pb.Purchase) -> CheckedPurchase:
-        return check_purchase(purchase, self._settings.site_currency, self._allowed_times())
-
-    async def _reports(self, checked: Sequence[CheckedPurchase]) -> list[OrderReport]:
-        """The reports of purchases, with personal values sealed."""
-        hasher, site = self._keys.hasher, self._site()
-        hashes = [hasher.fingerprint(each.purchase.email) if each.purchase.email else b"" for each in checked]
-        pairs = list(zip(checked, hashes, strict=True))
-        seals = await self._keys.seals({owner for each, email in pairs for owner in sealing_identifiers(each.purchase, email)})
-        return [
-            OrderReport(site, each.purchase.order_id, each.claim, details=read_details(each.purchase, each.claim.currency, email, seals))
-            for each, email in pairs
-        ]
+        email_hash = self._keys.hasher.fingerprint(purchase.email) if purchase.email else b""
+        return check_purchase(self._site(), purchase, email_hash, self._settings.site_currency, self._allowed_times())
 
     def _site(self) -> str:
         """The calling shop, which owns the API key; for calls from inside the mesh, the mesh's own shop."""

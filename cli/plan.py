@@ -19,7 +19,7 @@ from cli.embedded_redis import executable, max_memory, write_configuration
 from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.layout import Processes, roles_by_process, service_names, worker_names
+from cli.layout import INTAKE, Processes, roles_by_process, service_names, worker_names
 from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
@@ -27,6 +27,8 @@ from cli.readiness import embedded_redis_ready, gateway_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
 from services.ingestion.settings import IngestionSettings
 
+_NICENESS = 5
+"""Of the processes that follow the intake: where processors are short, no answer waits for what follows from others."""
 REDIS_LONGEST_PAUSE = 5.0
 """Seconds: without Redis intake stops, and a start that finds the disk still full costs little."""
 
@@ -108,6 +110,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
                 name=name,
                 kind="worker" if name in worker_names() else "service",
                 roles=tuple(roles),
+                niceness=0 if name == INTAKE else _NICENESS,
                 argv=(sys.executable, "-m", "services", *roles),
                 environment={**environment, "PMP_LISTEN": address, "PMP_METRICS_PORT": str(metrics_port)},
                 log=folder.log(name),

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Command:
     """The readiness check."""
     roles: tuple[str, ...] = ()
     """The roles of services that it runs."""
+    niceness: int = 0
+    """How far it yields to other processes, as in setpriority(2)."""
     metrics_url: str | None = None
     """URL of its metrics for Prometheus."""
     before_end: Callable[[], Awaitable[None]] | None = None
@@ -113,6 +116,7 @@ class SupervisedProcess:
     async def _run_once(self) -> int:
         """Runs the process until it dies or is ended; returns its exit status."""
         process = self._process = await spawn(self.command.argv, self.command.environment, self.command.log)
+        yield_processors(process.pid, self.command.niceness)
         self._update("starting", process.pid)
         death = asyncio.create_task(process.wait())
         watch = asyncio.create_task(self._watch_readiness())
@@ -186,6 +190,16 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
         )
     finally:
         os.close(descriptor)
+
+
+def yield_processors(pid: int, niceness: int) -> None:
+    """Lets a process that was just started, and those that it starts, yield to others.
+
+    Where the kernel groups the processes of a session, niceness counts within the group, which has a niceness of its own: sched(7).
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> int:

@@ -51,6 +51,7 @@ def test_the_intake_and_all_other_roles_are_two_processes(tmp_path: Path) -> Non
     assert followers.name == "followers"
     assert followers.roles == followers.argv[3:] == tuple(role for role in roles_by_process(Processes.EACH) if role != "ingestion")
     assert "ingestion-worker" in followers.roles
+    assert intake.niceness == made.gateway.niceness == 0 < followers.niceness
     assert made.service_addresses == {name: (intake if name == "ingestion" else followers).address for name in service_names()}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli.processes import Command, SupervisedProcess, describe_exit, last_lines
@@ -132,6 +133,28 @@ async def test_a_failure_of_its_supervision_is_reported_and_the_process_restarte
     await run
     assert said[1] == "part can't be asked whether it is ready (ValueError: half an answer)"
     assert len(said) == 3, said  # each is reported once
+
+
+def niceness_of_group(pid: int) -> int | None:
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
+async def test_a_process_that_yields_does_so_with_all_it_starts(tmp_path: Path) -> None:
+    command = Command(
+        "part", "service", ("sh", "-c", "sleep 60; true"), dict(os.environ), tmp_path / "log", "127.0.0.1:1", is_never_ready, niceness=7
+    )
+    part = SupervisedProcess(command, lambda: None, print)
+    run = asyncio.create_task(part.run())
+    try:
+        while not (part.state.pid and psutil.Process(part.state.pid).children()):  # noqa: ASYNC110 (nobody sets an event)
+            await asyncio.sleep(0.01)
+        shell = psutil.Process(part.state.pid)
+        assert [each.nice() for each in (shell, *shell.children())] == [7, 7]
+        assert niceness_of_group(shell.pid) in {7, None}
+    finally:
+        part.kill()
+        await run
 
 
 async def test_a_missing_program_is_reported(tmp_path: Path) -> None:

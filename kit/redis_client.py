@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool, Redis
@@ -13,6 +14,8 @@ from typing_extensions import override
 
 ANSWER_SECONDS: Final = 10.0
 """How long an answer is waited for."""
+_SHARED_SECONDS: Final = 0.02
+"""How long the first of several callers waits for others."""
 _REWRITE_LOOKS: Final = 200
 _REWRITE_SECONDS: Final = 0.05
 
@@ -47,6 +50,34 @@ def connection_pool(url: str, **options: Any) -> ConnectionPool:
     )
     pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
     return pool
+
+
+class SharedPipeline:
+    """Sends the commands that several callers have at about the same time in one round trip."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._commands: list[tuple[Any, ...]] = []
+        self._answers: asyncio.Task[list[Any]] | None = None
+
+    async def execute(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        """Returns the answers to a caller's commands, in order.
+
+        Raises:
+            RedisError: a command of any of the callers failed.
+        """
+        answers = self._answers = self._answers or asyncio.create_task(self._execute_all())
+        first = len(self._commands)
+        self._commands += commands
+        return (await asyncio.shield(answers))[first : first + len(commands)]
+
+    async def _execute_all(self) -> list[Any]:
+        await asyncio.sleep(_SHARED_SECONDS)
+        commands, self._commands, self._answers = self._commands, [], None
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute()
 
 
 async def rewrite_append_only_file(redis: Redis) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from redis.asyncio import Redis
 
-from kit.log.redis_log import key
+from kit.log.redis_log import RedisLog, key
 
 _log = structlog.get_logger(__name__)
 
@@ -23,20 +22,21 @@ class Leases:
     """The partitions of a topic that this process may work on, shared evenly among the live processes of a group."""
 
     def __init__(
-        self, redis: Redis, topic: str, group: str, partitions: int, *, seconds: float = 5.0, clock: Callable[[], float] = time.time
+        self, log: RedisLog, topic: str, group: str, partitions: int, *, seconds: float = 5.0, clock: Callable[[], float] = time.time
     ) -> None:
         self.topic = topic
         self.group = group
         self.interval = seconds / 2.5
         """How often to call `tick`, in seconds."""
-        self._redis = redis
+        self._redis = log.redis
+        self._shared = log.shared_pipeline
         self._partitions = partitions
         self._seconds = seconds
         self._clock = clock
         self._me = secrets.token_hex(8)
         self._members = f"pmp:{topic}:{group}:members"
         self._held: set[int] = set()
-        self._release: Any = redis.register_script(_RELEASE)
+        self._release: Any = log.redis.register_script(_RELEASE)
 
     async def tick(self) -> set[int]:
         """Renews the leases held, takes free ones up to a fair share and gives back those above it.
@@ -70,19 +70,20 @@ class Leases:
             _log.warning("leases not released", topic=self.topic, error=type(error).__name__)
 
     async def _renewed(self) -> int:
-        """Renews the leases held, in one round trip.
+        """Renews the leases held, in one round trip for all topics of this process.
 
         Returns:
             The number of partitions that is a fair share.
         """
         now, held = self._clock(), sorted(self._held)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zadd(self._members, {self._me: now})
-            pipe.zremrangebyscore(self._members, "-inf", now - 2 * self._seconds)
-            pipe.zrange(self._members, 0, -1)
-            for partition in held:
-                pipe.eval(_RENEW, 1, self._key(partition), self._me, int(self._seconds * 1000))
-            _, _, members, *renewed = await pipe.execute()
+        _, _, members, *renewed = await self._shared.execute(
+            [
+                ("ZADD", self._members, now, self._me),
+                ("ZREMRANGEBYSCORE", self._members, "-inf", now - 2 * self._seconds),
+                ("ZRANGE", self._members, 0, -1),
+                *(("EVAL", _RENEW, 1, self._key(partition), self._me, int(self._seconds * 1000)) for partition in held),
+            ]
+        )
         self._held -= {partition for partition, kept in zip(held, renewed, strict=True) if not kept}
         # The remainder goes to the members that sort first; every member computes the same.
         before_me = sum(1 for member in members if member < self._me.encode())

@@ -37,7 +37,7 @@ from kit.log.streams import (
     reconcile,
 )
 from kit.outages import in_terms_of_the_log
-from kit.redis_client import ANSWER_SECONDS, connection_pool, rewrite_append_only_file
+from kit.redis_client import ANSWER_SECONDS, SharedPipeline, connection_pool, rewrite_append_only_file
 
 
 def key(topic: str, partition: int, name: str) -> str:
@@ -65,6 +65,8 @@ class RedisLog(StreamLog):
         self._appending: Any = appending
         self._connection: Any = appending.make_connection()
         self._free = asyncio.Lock()
+        self.shared_pipeline = SharedPipeline(redis)
+        """For what many parts of a process ask now and then, such as leases."""
         self._floors = floors
         self._connections = connections
         self._reconciled = 0

@@ -194,7 +194,7 @@ class ServiceRuntime:
             yield self._retention.run
 
     def _leases(self, topic: str, group: str) -> Leases:
-        return Leases(self.log.redis, topic, group, self.settings.log_partitions)
+        return Leases(self.log, topic, group, self.settings.log_partitions)
 
     def consumer(self, subscription: Subscription) -> Consumer:
         """Applies a topic to its database."""

@@ -44,7 +44,7 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
         subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
         background=[
             Deadlines(state.sessions, keys.hasher).run,
-            lambda: saga.run(Leases(log.redis, TOPIC, "saga", 1)),
+            lambda: saga.run(Leases(log, TOPIC, "saga", 1)),
             archives.sweep,
         ],
     )

@@ -264,7 +264,7 @@ async def test_after_commit_is_called_with_the_offset_committed(ingestion_databa
 
 
 async def test_it_runs_until_it_is_cancelled_and_gives_its_leases_back(ingestion_database: Database, log: RedisLog) -> None:
-    leases = Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)
+    leases = Leases(log, TOPIC, "ingestion", 2, seconds=1)
     consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, store_events)
     running = asyncio.create_task(consumer.run(leases))
     await append(log, "a")
@@ -288,7 +288,7 @@ async def test_messages_that_arrive_one_by_one_share_transactions(ingestion_data
         return await store_events(session, deliveries)
 
     consumer = RawLogConsumer(ingestion_database.sessions, log, TOPIC, counting)
-    running = asyncio.create_task(consumer.run(Leases(log.redis, TOPIC, "ingestion", 1)))
+    running = asyncio.create_task(consumer.run(Leases(log, TOPIC, "ingestion", 1)))
     await append(log, "the first one is applied at once")
     await until(lambda: sizes == [1])
     for number in range(49):

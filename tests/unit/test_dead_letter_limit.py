@@ -234,7 +234,7 @@ async def test_an_operators_retry_is_not_limited(ingestion_database: Database) -
 
 
 def consuming(consumer: StreamConsumer, log: RedisLog) -> AbstractAsyncContextManager[asyncio.Task[None]]:
-    return running(consumer.run(Leases(log.redis, TOPIC, "ingestion", 2, seconds=1)))
+    return running(consumer.run(Leases(log, TOPIC, "ingestion", 2, seconds=1)))
 
 
 async def until_stored(database: Database, *texts: str) -> None:

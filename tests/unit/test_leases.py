@@ -11,7 +11,7 @@ from tests.servers import PrivateRedis
 
 
 def member(log: RedisLog, partitions: int = 6, *, seconds: float = 5.0) -> Leases:
-    return Leases(log.redis, "intake", "ingestion", partitions, seconds=seconds)
+    return Leases(log, "intake", "ingestion", partitions, seconds=seconds)
 
 
 async def settled(*members: Leases) -> list[set[int]]:
@@ -52,7 +52,7 @@ async def test_more_members_than_partitions_leave_some_waiting(log: RedisLog) ->
 
 
 async def test_groups_and_topics_do_not_take_from_each_other(log: RedisLog) -> None:
-    other = Leases(log.redis, "intake", "another", 6)
+    other = Leases(log, "intake", "another", 6)
     assert await member(log).tick() == await other.tick() == set(range(6))
 
 

@@ -251,7 +251,7 @@ async def test_heads_are_prepared_by_several_processes_at_once(ingestion_databas
 
 async def test_a_running_relay_publishes_soon_after_it_was_woken(ingestion_database: Database, log: RedisLog) -> None:
     outbox = Outbox(TOPIC)
-    running = asyncio.create_task(relay(ingestion_database, log).run(Leases(log.redis, TOPIC, "relay", 2), outbox))
+    running = asyncio.create_task(relay(ingestion_database, log).run(Leases(log, TOPIC, "relay", 2), outbox))
     await asyncio.sleep(0.3)
     await commit(ingestion_database, "a", partition=1)
     outbox.wake()

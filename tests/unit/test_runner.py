@@ -17,7 +17,7 @@ from tests.background import running
 
 
 def stepping(log: RedisLog, step: Step, partitions: int = 2) -> AbstractAsyncContextManager[asyncio.Task[None]]:
-    return running(LeasedRunner(Leases(log.redis, "intake", "tests", partitions, seconds=0.4)).run(step))
+    return running(LeasedRunner(Leases(log, "intake", "tests", partitions, seconds=0.4)).run(step))
 
 
 async def test_a_partition_that_fails_waits_longer_each_time_and_others_go_on(log: RedisLog) -> None:

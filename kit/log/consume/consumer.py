@@ -16,8 +16,8 @@ from kit.log.consume.stream_consumer import AfterCommit, StreamConsumer
 from kit.log.streams import Delivery, StreamLog
 
 # A transaction costs more than the few messages in it: those that arrive within this time share one.
-_PACE_SECONDS: Final = 0.25
-_RAW_LOG_PACE_SECONDS: Final = 0.1
+_PACE_SECONDS: Final = 0.5
+_RAW_LOG_PACE_SECONDS: Final = 0.2
 _APPLIED: Final = "applied"
 
 

@@ -38,7 +38,7 @@ _BUDGET_SECONDS: Final = 0.5
 _BLOCK_MS: Final = 8000
 """How long a read waits for messages. At rest, a consumer does nothing else."""
 _CHECK_SECONDS: Final = 5.0
-_RETRY_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 10.0
 _LONGEST_PACE: Final = 5.0
 
 AfterCommit: TypeAlias = Callable[[int, Offset], Awaitable[None]]

@@ -11,18 +11,18 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from opentelemetry.trace import SpanKind
 from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import ExponentialBackoff
-from sqlalchemy import CompoundSelect, bindparam, delete, func, select, union_all
+from sqlalchemy import delete, func, select
 
 from kit.database.transactions import Sessions, rowcount
 from kit.log.leases import Leases
 from kit.log.publish.outbox import Outbox, assigned
+from kit.log.publish.rows import NOTHING, ROWS, Row, rows_after, rows_after_last
 from kit.log.runner import LeasedRunner, PartitionHalted, unless, wait_until_set
 from kit.log.streams import START, Offset, StreamLog
 from kit.log.tables import outbox
@@ -32,7 +32,8 @@ from kit.telemetry.tracing import span
 
 _log = structlog.get_logger(__name__)
 
-_ROWS: Final = 16
+_AT_ONCE: Final = 8
+"""Most partitions in one query."""
 _PRUNE_ROWS: Final = 1000
 # A commit wakes the relay of its own process; what a dead process left unpublished waits this long at most.
 _POLL_SECONDS: Final = 2.0
@@ -43,40 +44,6 @@ _COMPARE_SECONDS: Final = 10.0
 _PRUNE_SECONDS: Final = 60.0
 _FLUSH_BACKOFF: Final = ExponentialBackoff(cap=0.5, base=0.01)
 _MOST_DOUBLINGS: Final = 6
-
-
-@cache
-def _rows_after(partitions: int) -> CompoundSelect[int, int, bytes]:
-    """Selects, of so many partitions, the row at an offset and some of those after it."""
-    of_each = (
-        select(outbox.c.partition, outbox.c.position, outbox.c.pack)
-        .where(
-            outbox.c.topic == bindparam("own_topic"),
-            outbox.c.partition == bindparam(f"partition_{number}"),
-            outbox.c.position >= bindparam(f"offset_{number}"),
-        )
-        .order_by(outbox.c.position)
-        .limit(_ROWS + 1)
-        .subquery()
-        for number in range(partitions)
-    )
-    return union_all(*(select(rows) for rows in of_each))
-
-
-class _Row(NamedTuple):
-    position: int
-    pack: bytes
-
-
-_NOTHING: Final = _Row(0, b"")
-"""Stands for the last row of a stream in which nothing was published yet."""
-
-
-def _rows_after_last(last: _Row, rows: Sequence[_Row]) -> Sequence[_Row] | None:
-    """Returns the rows after the last one published; None if the database does not hold that one."""
-    if last == _NOTHING:
-        return rows if not rows or rows[0].position == 1 else None
-    return rows[1:] if rows and rows[0] == last else None
 
 
 def _due(at: dict[int, float], partitions: Collection[int], now: float, seconds: float) -> Collection[int]:
@@ -100,7 +67,7 @@ class Relay:
         self._keep = keep
         self._published: dict[int, int] = {}
         """The offset up to which all that was committed is in the stream, as far as this relay knows."""
-        self._last: dict[int, _Row] = {}
+        self._last: dict[int, Row] = {}
         """The last row that this relay published in each partition."""
         self._flushing: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._compare_at: dict[int, float] = {}
@@ -164,17 +131,20 @@ class Relay:
         for partition in _due(self._compare_at, partitions, now, _COMPARE_SECONDS):
             last = self._last.get(partition)
             if last and (await self._log.head(self._topic, partition)).ms != last.position:
-                del self._last[partition]
+                self._last.pop(partition, None)
         failed: dict[int, Exception] = {}
         left = set(partitions)
         while left and not stop.is_set():
-            counts = await self._append_after_last(left)
+            counts: dict[int, int] = {}
+            ordered = sorted(left)
+            for some in (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE)):
+                counts |= await self._append_after_last(some)
             for partition in sorted(left - counts.keys()):
                 try:
                     counts[partition] = await self._append_after_head(partition)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits and the others go on)
                     failed[partition] = error
-            left = {partition for partition, count in counts.items() if count == _ROWS}
+            left = {partition for partition, count in counts.items() if count == ROWS}
         for partition in _due(self._prune_at, set(partitions) - failed.keys(), now, _PRUNE_SECONDS):
             while await self.prune(partition) == _PRUNE_ROWS:
                 pass
@@ -199,8 +169,8 @@ class Relay:
             The number of entries published, of those partitions that this relay is certain of.
         """
         last = {partition: self._last.pop(partition) for partition in partitions if partition in self._last}
-        rows = await self._rows({partition: row.position for partition, row in last.items()})
-        found = {partition: _rows_after_last(row, rows.get(partition, ())) for partition, row in last.items()}
+        rows = await rows_after(self._sessions, self._topic, {partition: row.position for partition, row in last.items()})
+        found = {partition: rows_after_last(row, rows.get(partition, ())) for partition, row in last.items()}
         # A restored database has assigned the offset again, or has not assigned it yet.
         certain = {partition: following for partition, following in found.items() if following is not None}
         self._last |= {partition: last[partition] for partition, following in certain.items() if not following}
@@ -211,7 +181,7 @@ class Relay:
     async def _append_after_head(self, partition: int) -> int:
         """Publishes what follows the stream's last offset; returns the number of entries."""
         head = await self._log.head(self._topic, partition)
-        rows = (await self._rows({partition: head.ms})).get(partition, [])
+        rows = (await rows_after(self._sessions, self._topic, {partition: head.ms})).get(partition, [])
         async with self._sessions.reading() as session:
             known = (await assigned(session, self._topic)).get(partition, 0)
         if known < head.ms:
@@ -220,28 +190,15 @@ class Relay:
         at_head = rows[0] if rows and rows[0].position == head.ms else None
         if at_head:
             await self._compare(partition, head, at_head.pack)
-        rows = [row for row in rows if row.position > head.ms][:_ROWS]
+        rows = [row for row in rows if row.position > head.ms][:ROWS]
         if not rows:
             self._published[partition] = head.ms
             if at_head or head == START:
-                self._last[partition] = at_head or _NOTHING
+                self._last[partition] = at_head or NOTHING
             return 0
         return len(rows) if await self._append({partition: (head, rows)}) else 0
 
-    async def _rows(self, offsets: Mapping[int, int]) -> Mapping[int, Sequence[_Row]]:
-        """Returns, by partition, the row at an offset, if it still exists, and some of those after it."""
-        if not offsets:
-            return {}
-        asked: dict[str, str | int] = {"own_topic": self._topic}
-        for number, (partition, offset) in enumerate(sorted(offsets.items())):
-            asked |= {f"partition_{number}": partition, f"offset_{number}": offset}
-        rows: dict[int, list[_Row]] = defaultdict(list)
-        async with self._sessions.reading() as session:
-            for partition, offset, pack in await session.execute(_rows_after(len(offsets)), asked):
-                rows[partition].append(_Row(offset, pack))
-        return {partition: sorted(found) for partition, found in rows.items()}
-
-    async def _append(self, batches: Mapping[int, tuple[Offset, Sequence[_Row]]]) -> Collection[int]:
+    async def _append(self, batches: Mapping[int, tuple[Offset, Sequence[Row]]]) -> Collection[int]:
         """Appends rows to each stream whose head is still the given one; returns the partitions of these."""
         if not batches:
             return ()

@@ -47,12 +47,15 @@ class Batch:
     """Those of the log when it was read; a topic has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
-    """What was read, by partition, and why some could not be."""
+    """What was read."""
 
     batches: dict[int, Batch]
     failed: dict[int, Exception]
+    """Why partitions could not be read."""
+    has_more: bool = False
+    """Whether there is more to read."""
 
 
 class Reader(ABC):
@@ -77,6 +80,7 @@ class Reader(ABC):
                 whole = _bounded(
                     await self._continued(partition, after[partition], entries), most // len(found), _BATCH_BYTES // len(found)
                 )
+                reading.has_more |= len(entries) == READ_ENTRIES or whole[-1].offset != entries[-1].offset
                 deliveries = _deliveries(self._topic, partition, whole)
                 reading.batches[partition] = Batch(after[partition], whole[-1].offset, deliveries, counters)
             except Exception as error:  # noqa: BLE001 (whatever it is, the partition waits and the others go on)

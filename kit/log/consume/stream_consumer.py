@@ -21,7 +21,7 @@ from kit.log.consume import dead_letters
 from kit.log.consume.bookkeeping import Bookkeeping
 from kit.log.consume.handler import Outcome, Poison, RawLogHandler
 from kit.log.consume.isolation import DeadLetterLimit, DeadLetterLimitReached, Isolation
-from kit.log.consume.reader import BATCH_MESSAGES, READ_ENTRIES, Batch, Reader
+from kit.log.consume.reader import BATCH_MESSAGES, Batch, Reader
 from kit.log.leases import Leases
 from kit.log.runner import LeasedRunner, unless, wait_until_set
 from kit.log.streams import Delivery, Offset
@@ -53,6 +53,8 @@ class Done:
     """The number of messages applied."""
     failed: Mapping[int, Exception]
     """Why partitions failed: a `PartitionHalted` where messages are missing or too many fail."""
+    has_more: bool = False
+    """Whether there is more to read."""
 
 
 class StreamConsumer:
@@ -109,7 +111,7 @@ class StreamConsumer:
             await self.retry(partition)
             self._marked.discard(partition)
         done = await self.step_all(partitions, block_ms=_BLOCK_MS, stop=stop)
-        if 0 < done.applied < READ_ENTRIES:
+        if done.applied and not done.has_more:
             # A step that took long shows that the machine has other work.
             took = asyncio.get_running_loop().time() - self._read_at
             await wait_until_set(stop, max(self._pace - took, min(took, _LONGEST_PACE)))
@@ -165,7 +167,7 @@ class StreamConsumer:
             self._forget(partitions)
             raise
         self._forget(reading.failed)
-        return Done(applied, reading.failed)
+        return Done(applied, reading.failed, reading.has_more)
 
     async def _load_offsets(self, partitions: Collection[int]) -> Mapping[int, Offset]:
         unknown = set(partitions) - self._offsets.keys()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: 
         **asdict(figures),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{now:%Y-%m-%d}-{short}.json"
+    name = f"{now:%Y-%m-%d}-{short}"
+    # Parts can be measured by several runs of one commit.
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    path = next(path for path in (folder / f"{each}.json" for each in names) if not path.exists())
     path.write_text(json.dumps(document, indent=2, default=_plain) + "\n", encoding="utf-8")
     return path
 

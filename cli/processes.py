@@ -45,7 +45,7 @@ class Command:
     roles: tuple[str, ...] = ()
     """The roles of services that it runs."""
     niceness: int = 0
-    """How far it yields to other processes, as in setpriority(2)."""
+    """How far it yields to other processes, as in nice(1)."""
     metrics_url: str | None = None
     """URL of its metrics for Prometheus."""
     before_end: Callable[[], Awaitable[None]] | None = None
@@ -115,8 +115,9 @@ class SupervisedProcess:
 
     async def _run_once(self) -> int:
         """Runs the process until it dies or is ended; returns its exit status."""
-        process = self._process = await spawn(self.command.argv, self.command.environment, self.command.log)
-        yield_processors(process.pid, self.command.niceness)
+        yielding = ("nice", "-n", str(self.command.niceness)) if self.command.niceness else ()
+        process = self._process = await spawn((*yielding, *self.command.argv), self.command.environment, self.command.log)
+        set_niceness_of_session(process.pid, self.command.niceness)
         self._update("starting", process.pid)
         death = asyncio.create_task(process.wait())
         watch = asyncio.create_task(self._watch_readiness())
@@ -192,13 +193,9 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
         os.close(descriptor)
 
 
-def yield_processors(pid: int, niceness: int) -> None:
-    """Lets a process that was just started, and those that it starts, yield to others.
-
-    Where the kernel groups the processes of a session, niceness counts within the group, which has a niceness of its own: sched(7).
-    """
+def set_niceness_of_session(pid: int, niceness: int) -> None:
+    """Sets the niceness of a session, where the kernel schedules sessions: that of processes counts within theirs, see sched(7)."""
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, niceness)
         Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 

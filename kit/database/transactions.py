@@ -16,7 +16,7 @@ from kit.database.turns import Turns
 from kit.outages import code_of
 
 _Result = TypeVar("_Result")
-_Key = TypeVar("_Key", str, tuple[str, str])
+_Key = TypeVar("_Key", str, int, tuple[str, str])
 
 _READING: Final[dict[str, Any]] = {"pmp_reading": True}
 """Execution options of a read-only transaction."""
@@ -51,10 +51,10 @@ async def rowcount(session: AsyncSession, statement: Update | Delete) -> int:
     return cast("CursorResult[Any]", result).rowcount
 
 
-def chunks(keys: Collection[_Key]) -> Iterator[Sequence[_Key]]:
+def chunks(keys: Collection[_Key], size: int = _AT_ONCE) -> Iterator[Sequence[_Key]]:
     """Yields keys in order, in chunks of as many as one statement takes."""
     ordered = sorted(keys)
-    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
 
 
 async def lock_rows(session: AsyncSession, table: Table, keys: Sequence[Mapping[str, Any]]) -> None:

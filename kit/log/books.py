@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import Insert, delete, func, select
+from sqlalchemy import Insert, Table, delete, func, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -85,19 +85,7 @@ async def move(session: AsyncSession, topic: str, counts: Mapping[Line, int]) ->
     """Moves counts. The caller holds the offsets of their partitions locked."""
     rows = [{"topic": topic, **line._asdict(), "count": count} for line, count in sorted(counts.items())]
     if rows:
-        await session.execute(_add(session.get_bind().dialect.name), rows)
-
-
-@cache
-def _add(dialect: str) -> Insert:
-    """The statement that inserts counts, and adds to existing ones."""
-    if dialect == "mysql":
-        theirs = mysql.insert(books)
-        return theirs.on_duplicate_key_update(count=books.c["count"] + theirs.inserted["count"])
-    ours = sqlite.insert(books)
-    return ours.on_conflict_do_update(
-        index_elements=[column.name for column in books.primary_key], set_={"count": books.c["count"] + ours.excluded["count"]}
-    )
+        await session.execute(_combine(books, session.get_bind().dialect.name), rows)
 
 
 async def raise_counters(session: AsyncSession, topic: str, counts: Mapping[int, Mapping[Count, int]]) -> None:
@@ -109,20 +97,21 @@ async def raise_counters(session: AsyncSession, topic: str, counts: Mapping[int,
         if counter.name in _COUNTED and count
     ]
     if rows:
-        await session.execute(_raise(session.get_bind().dialect.name), rows)
+        await session.execute(_combine(log_counters, session.get_bind().dialect.name), rows)
 
 
 @cache
-def _raise(dialect: str) -> Insert:
-    """The statement that inserts counters and raises existing ones."""
+def _combine(table: Table, dialect: str) -> Insert:
+    """The statement that inserts rows, and combines the counts of existing ones: those of the books are added, counters are raised."""
+    count = table.c["count"]
     if dialect == "mysql":
-        theirs = mysql.insert(log_counters)
-        return theirs.on_duplicate_key_update(count=func.greatest(log_counters.c["count"], theirs.inserted["count"]))
-    ours = sqlite.insert(log_counters)
-    return ours.on_conflict_do_update(
-        index_elements=[column.name for column in log_counters.primary_key],
-        set_={"count": func.max(log_counters.c["count"], ours.excluded["count"])},
-    )
+        theirs = mysql.insert(table)
+        new = theirs.inserted["count"]
+        return theirs.on_duplicate_key_update(count=count + new if table is books else func.greatest(count, new))
+    ours = sqlite.insert(table)
+    new = ours.excluded["count"]
+    combined = count + new if table is books else func.max(count, new)
+    return ours.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_={"count": combined})
 
 
 async def copy_counters(session: AsyncSession, topic: str, live: Mapping[int, Counters], copied: Mapping[int, Counters]) -> None:

@@ -110,10 +110,11 @@ class StoreEvents:
             payload = published_message(kept, found).SerializeToString()
             record = log_pb2.Record(type=_STORED, payload=payload, traceparent=delivery.record.traceparent)
             written[delivery.partition].append((rows[-1], record))
-        repeated_in = {id_: each.partition for each, message in zip(deliveries, received, strict=True) for id_ in _ids(message)}
         changed = [self._filled_in(message) for message in filled]
-        for fields, record in changed:
-            written[repeated_in[fields["id"]]].append((fields, record))
+        if changed:
+            repeated_in = {id_: each.partition for each, message in zip(deliveries, received, strict=True) for id_ in _ids(message)}
+            for fields, record in changed:
+                written[repeated_in[fields["id"]]].append((fields, record))
         await self._publish(session, written)
         events = Events(session)
         await events.add(rows)

@@ -19,7 +19,7 @@ from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import ExponentialBackoff
 from sqlalchemy import delete, func, select
 
-from kit.database.transactions import Sessions, rowcount
+from kit.database.transactions import Sessions, chunks, rowcount
 from kit.log.leases import Leases
 from kit.log.publish.outbox import Outbox, assigned
 from kit.log.publish.rows import NOTHING, ROWS, Row, rows_after, rows_after_last
@@ -136,8 +136,7 @@ class Relay:
         left = set(partitions)
         while left and not stop.is_set():
             counts: dict[int, int] = {}
-            ordered = sorted(left)
-            for some in (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE)):
+            for some in chunks(left, _AT_ONCE):
                 counts |= await self._append_after_last(some)
             for partition in sorted(left - counts.keys()):
                 try:
@@ -169,7 +168,10 @@ class Relay:
             The number of entries published, of those partitions that this relay is certain of.
         """
         last = {partition: self._last.pop(partition) for partition in partitions if partition in self._last}
-        rows = await rows_after(self._sessions, self._topic, {partition: row.position for partition, row in last.items()})
+        if not last:
+            return {}
+        async with self._sessions.reading() as session:
+            rows = await rows_after(session, self._topic, {partition: row.position for partition, row in last.items()})
         found = {partition: rows_after_last(row, rows.get(partition, ())) for partition, row in last.items()}
         # A restored database has assigned the offset again, or has not assigned it yet.
         certain = {partition: following for partition, following in found.items() if following is not None}
@@ -181,8 +183,8 @@ class Relay:
     async def _append_after_head(self, partition: int) -> int:
         """Publishes what follows the stream's last offset; returns the number of entries."""
         head = await self._log.head(self._topic, partition)
-        rows = (await rows_after(self._sessions, self._topic, {partition: head.ms})).get(partition, [])
         async with self._sessions.reading() as session:
+            rows = (await rows_after(session, self._topic, {partition: head.ms})).get(partition, [])
             known = (await assigned(session, self._topic)).get(partition, 0)
         if known < head.ms:
             message = f"the topic is at position {head.ms}, the database at {known}"

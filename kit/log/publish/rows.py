@@ -8,8 +8,8 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from sqlalchemy import CompoundSelect, bindparam, select, union_all
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import Sessions
 from kit.log.tables import outbox
 
 ROWS: Final = 16
@@ -52,15 +52,12 @@ def rows_after_last(last: Row, rows: Sequence[Row]) -> Sequence[Row] | None:
     return rows[1:] if rows and rows[0] == last else None
 
 
-async def rows_after(sessions: Sessions, topic: str, offsets: Mapping[int, int]) -> Mapping[int, Sequence[Row]]:
+async def rows_after(session: AsyncSession, topic: str, offsets: Mapping[int, int]) -> Mapping[int, Sequence[Row]]:
     """Returns, by partition, the row at an offset, if it still exists, and some of those after it."""
-    if not offsets:
-        return {}
     asked: dict[str, str | int] = {"own_topic": topic}
     for number, (partition, offset) in enumerate(sorted(offsets.items())):
         asked |= {f"partition_{number}": partition, f"offset_{number}": offset}
     rows: dict[int, list[Row]] = defaultdict(list)
-    async with sessions.reading() as session:
-        for partition, offset, pack in await session.execute(_query(len(offsets)), asked):
-            rows[partition].append(Row(offset, pack))
+    for partition, offset, pack in await session.execute(_query(len(offsets)), asked):
+        rows[partition].append(Row(offset, pack))
     return {partition: sorted(found) for partition, found in rows.items()}

@@ -47,6 +47,8 @@ class Enricher:
         self._site_hosts = SiteHosts(site_hosts)
         self._timezone = timezone
         self._digest = digest
+        # The first user agent loads the parser's expressions, which takes longer than an event may wait.
+        _agent("Mozilla/5.0")
 
     def enrich(self, event: pb.Event) -> pb.Enrichment:
         """Returns the enrichment of an event."""

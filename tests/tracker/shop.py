@@ -22,10 +22,10 @@ CHOICES = "/wp-json/pmp/v1/choices"
 ASK = {
     "script": ASK_SCRIPT,
     "route": CHOICES,
-    "title": "May we count?",
+    "title": "Your privacy choices",
     "text": "We <b>count</b> visits.",
-    "yes": "Yes, you may, and thank you",
-    "no": "No",
+    "yes": "Accept, and thank you",
+    "no": "Decline",
     "policy": {"url": "/privacy", "text": "Privacy policy"},
 }
 """What asks for consent."""

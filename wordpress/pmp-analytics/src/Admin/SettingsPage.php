@@ -54,9 +54,9 @@ final class SettingsPage implements Registerable
     public function add_settings(): void
     {
         register_setting(self::SLUG, PMP_Config::OPTION, ['type' => 'array', 'sanitize_callback' => [$this, 'sanitize']]);
-        add_settings_section('gateway', __('The mesh', 'pmp-analytics'), '__return_null', self::SLUG);
+        add_settings_section('gateway', __('Connection', 'pmp-analytics'), '__return_null', self::SLUG);
         $fields = [
-            'gateway_url' => __('Address of the gateway', 'pmp-analytics'),
+            'gateway_url' => __('Gateway URL', 'pmp-analytics'),
             'api_key' => __('API key', 'pmp-analytics'),
             'jwt_secret' => __('Shared secret', 'pmp-analytics'),
             'erasure_secret' => __('Erasure secret', 'pmp-analytics'),
@@ -113,7 +113,7 @@ final class SettingsPage implements Registerable
             '<label><input id="pmp-erases-with-the-mesh" type="checkbox" name="%s" value="1"%s> %s</label>',
             esc_attr($name),
             checked($this->config->erases_with_the_mesh(), true, false),
-            esc_html__('also run the erasers of WordPress and WooCommerce', 'pmp-analytics'),
+            esc_html__('Also run the erasers of WordPress and WooCommerce', 'pmp-analytics'),
         );
         echo '<p class="description">';
         esc_html_e('The data of this plugin is erased in any case, if the erasure secret is set.', 'pmp-analytics');
@@ -123,8 +123,8 @@ final class SettingsPage implements Registerable
     public function show_consent(): void
     {
         $choices = [
-            'required' => __('Record visitors only after they have agreed', 'pmp-analytics'),
-            'assumed' => __('Record visitors until they object, where the law permits it', 'pmp-analytics'),
+            'required' => __('Consent required: record visitors once they accept', 'pmp-analytics'),
+            'assumed' => __('Consent assumed: record visitors until they decline, where the law permits it', 'pmp-analytics'),
         ];
         echo '<select id="pmp-consent" name="' . esc_attr(PMP_Config::OPTION) . '[consent]">';
         foreach ($choices as $choice => $label) {
@@ -231,7 +231,7 @@ final class SettingsPage implements Registerable
         }
         $texts = [
             'connected' => __('The mesh answers and accepts the keys.', 'pmp-analytics'),
-            'backfill' => __('Earlier orders are being reported, some of them every minute.', 'pmp-analytics'),
+            'backfill' => __('Existing orders are being imported in the background.', 'pmp-analytics'),
             'requeued' => __('Rejected messages will be sent again.', 'pmp-analytics'),
         ];
         printf(
@@ -253,10 +253,10 @@ final class SettingsPage implements Registerable
             __('Last delivery', 'pmp-analytics') => $delivery['delivered_at'] > 0
                 ? wp_date(get_option('date_format') . ' ' . get_option('time_format'), (int) $delivery['delivered_at'])
                 : '–',
-            __('Earlier orders', 'pmp-analytics') => $this->backfill_state(),
+            __('Existing orders', 'pmp-analytics') => $this->backfill_state(),
             __('Last error', 'pmp-analytics') => $delivery['reason'] !== '' ? $delivery['reason'] : '–',
         ];
-        echo '<h2>' . esc_html__('The outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
+        echo '<h2>' . esc_html__('Outbox', 'pmp-analytics') . '</h2><table class="widefat striped"><tbody>';
         foreach ($rows as $label => $value) {
             echo '<tr><th scope="row">' . esc_html($label) . '</th><td>' . esc_html((string) $value) . '</td></tr>';
         }
@@ -266,8 +266,8 @@ final class SettingsPage implements Registerable
         }
         echo '</tbody></table>';
         $this->show_button('test', __('Test the connection', 'pmp-analytics'));
-        $this->show_button('backfill', __('Report earlier orders', 'pmp-analytics'));
-        $this->show_button('requeue', __('Send rejected messages again', 'pmp-analytics'));
+        $this->show_button('backfill', __('Import existing orders', 'pmp-analytics'));
+        $this->show_button('requeue', __('Retry rejected messages', 'pmp-analytics'));
     }
 
     private function backfill_state(): string
@@ -276,10 +276,10 @@ final class SettingsPage implements Registerable
         $reported = number_format_i18n($state['told']);
         return match (true) {
             /* translators: %s: number of orders. */
-            $state['is_running'] => sprintf(__('%s reported so far', 'pmp-analytics'), $reported),
+            $state['is_running'] => sprintf(__('%s imported so far', 'pmp-analytics'), $reported),
             /* translators: %s: number of orders. */
-            $state['finished_at'] > 0 => sprintf(__('all reported: %s', 'pmp-analytics'), $reported),
-            default => __('not reported', 'pmp-analytics'),
+            $state['finished_at'] > 0 => sprintf(__('all imported: %s', 'pmp-analytics'), $reported),
+            default => __('not imported', 'pmp-analytics'),
         };
     }
 

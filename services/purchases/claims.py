@@ -68,7 +68,10 @@ class Claim:
         """Sorts claims by the time at which they were made; the order of claims of the same time does not depend on their arrival."""
         total = NOTHING if self.refunded_total is None else self.refunded_total
         status = -1 if self.status is None else _STATUSES.index(self.status)
-        return (self.read_at, self.deleted, status, self.amount or NOTHING, total, self.source, self.reference)
+        first = (self.read_at, self.deleted, status, self.amount or NOTHING, total, self.source, self.reference)
+        # Whatever else two claims differ in decides; a claim that states less comes first.
+        others = (self.kind, self.reason or "", self.currency, *map(_known, (self.paid_at, self.at, self.amount, self.refunded_total)))
+        return (*first, *others)
 
     @property
     def returns_everything(self) -> bool:
@@ -81,6 +84,10 @@ class Claim:
             return self
         amount, total = (None if each is None else exact(each, currency) for each in (self.amount, self.refunded_total))
         return replace(self, currency=currency, amount=amount, refunded_total=total)
+
+
+def _known(value: datetime | Decimal | None) -> tuple[Any, ...]:
+    return () if value is None else (value,)
 
 
 def in_order_currency(currency: str, claims: Sequence[Claim]) -> list[Claim]:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -227,6 +228,20 @@ def test_any_order_and_repetition_of_reports_ends_the_same(data: st.DataObject, 
         assert sum(entry.amount for entry in book.entries) == net
         assert sum((entry.base_amount or 0) for entry in book.entries) == row.base_net_amount == in_base(net, RATE, "EUR")
         assert max(Counter((entry.kind, entry.reference) for entry in book.entries).values(), default=1) == 1
+
+
+@pytest.mark.parametrize("paid", range(1, 20))
+def test_the_dates_of_payment_in_reports_of_the_same_time_do_not_depend_on_their_order(paid: int) -> None:
+    several = [report(20, Status.PENDING, paid=paid), report(20, Status.PENDING, paid=0), report(20, Status.PENDING, paid=None)]
+    assert {Book(each).row.sold_at for each in permutations(several)} == {at(paid)}
+
+
+@given(one=reports | refunds | statuses, other=reports | refunds | statuses)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_claims_that_differ_are_ordered(one: Claim, other: Claim) -> None:
+    for changed in (other, replace(one, paid_at=at(30)), replace(one, reason=Reason.TRASHED), replace(one, amount=None)):
+        assert (one == changed) == (one.version == changed.version)
+        assert (one.version < changed.version) != (one.version >= changed.version)
 
 
 @given(first=reports, others=further)

@@ -1,0 +1,185 @@
+"""SQL of analytics: writes facts, reads totals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
+
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database.transactions import chunks, upsert
+from kit.people.persons import persons
+from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic
+from services.analytics.days import MICROSECONDS, Period
+from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
+from services.analytics.sessions import IDLE, Session, dumps, loads, user_of
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_DAY: Final = 26 * 3600 * MICROSECONDS
+"""No day of a visitor is longer, also where clocks are set back."""
+
+
+class Stored(NamedTuple):
+    """A session as it is stored."""
+
+    id: int
+    session: Session
+
+
+class Sessions:
+    """Facts of sessions, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def since(self, carriers: Collection[str], at: int) -> Mapping[str, Sequence[Stored]]:
+        """Returns the sessions of carriers that a later event may belong to, or change, oldest first.
+
+        Args:
+            carriers: their ids.
+            at: the time of the first of these events, in microseconds since 1970.
+        """
+        found: dict[str, list[Stored]] = defaultdict(list)
+        for some in chunks(carriers):
+            for row in await self._session.execute(_SINCE, {"carriers": some, "since": moment(at - IDLE)}):
+                found[row.carrier].append(Stored(row.id, loads(row.payload)))
+        for several in found.values():
+            several.sort(key=lambda stored: stored.session[0])
+        return found
+
+    async def with_event(self, key: str, single: str, at: int) -> Collection[str]:
+        """Returns the carriers, sessions of clients aside, under which an event is stored.
+
+        Args:
+            key: of the event.
+            single: its carrier as a single event.
+            at: its time, in microseconds since 1970.
+        """
+        visitors = and_(
+            sessions.c.carrier.startswith("visitor:"),
+            sessions.c.started_at.between(moment(at - _LONGEST_DAY), moment(at)),
+            sessions.c.ended_at >= moment(at),
+        )
+        rows = await self._session.execute(
+            select(sessions.c.carrier, sessions.c.payload).where(or_(sessions.c.carrier == single, visitors))
+        )
+        return {row.carrier for row in rows if any(event.key == key for event in loads(row.payload))}
+
+    async def write(self, carrier_sessions: Sequence[tuple[str, int | None, Session]]) -> None:
+        """Stores sessions: new ones, and with an id those that replace it."""
+        rows = [(id_, _row(carrier, session)) for carrier, id_, session in carrier_sessions]
+        if added := [row for id_, row in rows if id_ is None]:
+            await self._session.execute(insert(sessions), added)
+        await upsert(self._session, sessions, [{"id": id_, **row} for id_, row in rows if id_ is not None])
+
+    async def remove(self, ids: Collection[int]) -> None:
+        """Deletes sessions."""
+        for some in chunks(ids):
+            await self._session.execute(delete(sessions).where(sessions.c.id.in_(some)))
+
+
+_SINCE: Final = select(sessions.c.id, sessions.c.carrier, sessions.c.payload).where(
+    sessions.c.carrier.in_(bindparam("carriers", expanding=True)), sessions.c.ended_at >= bindparam("since")
+)
+
+
+def _row(carrier: str, session: Session) -> dict[str, Any]:
+    return {
+        "carrier": carrier,
+        "subject": user_of(session) or None,
+        "started_at": moment(session[0].at),
+        "ended_at": moment(session[-1].at),
+        "payload": dumps(session),
+    }
+
+
+class Orders:
+    """Facts of orders, their products, and registrations, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def known(self, ids: Collection[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
+        """Returns those orders that are stored."""
+        rows = await self._session.execute(select(orders).where(orders.c.purchase_id.in_(sorted(ids))))
+        return {row.purchase_id: row for row in rows}
+
+    async def put(self, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> None:
+        """Stores orders, and the titles of products."""
+        await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
+        await upsert(self._session, products, [{"product_id": product, "title": title} for product, title in sorted(titles.items())])
+
+    async def registered(self, days: Mapping[str, int]) -> Mapping[str, int]:
+        """Stores on which days users registered; returns the days that were stored before."""
+        known: dict[str, int] = {}
+        for some in chunks(days):
+            rows = await self._session.execute(select(registrations).where(registrations.c.user_id.in_(some)))
+            known |= {row.user_id: row.day for row in rows}
+        await upsert(self._session, registrations, [{"user_id": user, "day": day} for user, day in sorted(days.items())])
+        return known
+
+
+def moment(at: int) -> datetime:
+    """Converts microseconds since 1970 to a time."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+class Reading:
+    """Reads totals, within one transaction: of one snapshot of the database where it has them."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def traffic(self, dimension: str, period: Period, *, by_day: bool = False) -> Mapping[Any, Traffic]:
+        """Returns figures of the site by the values of a dimension, or by day."""
+        group = traffic.c.day if by_day else traffic.c.value
+        query = select(group, *(func.sum(traffic.c[name]) for name in TRAFFIC)).group_by(group)
+        query = query.where(traffic.c.dimension == dimension, traffic.c.day.between(*period))
+        found = {key: Traffic(*map(int, figures)) for key, *figures in await self._session.execute(query)}
+        return {key: figures for key, figures in found.items() if any(asdict(figures).values())}
+
+    async def revenue(self, dimension: str, period: Period, by: Literal["value", "day", "currency"] = "value") -> Mapping[Any, Revenue]:
+        """Returns figures of orders by the values of a dimension, by day, or by currency."""
+        group = revenue.c[by]
+        query = select(group, *(func.sum(revenue.c[name]) for name in REVENUE)).group_by(group)
+        query = query.where(revenue.c.dimension == dimension, revenue.c.day.between(*period))
+        found = {key: Revenue(*map(int, figures)) for key, *figures in await self._session.execute(query)}
+        return {key: figures for key, figures in found.items() if any(asdict(figures).values())}
+
+    async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
+        """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""
+        found: dict[str, int] = {}
+        for some in chunks(names):
+            query = select(audiences.c.audience, func.sum(audiences.c.members)).group_by(audiences.c.audience)
+            before = audiences.c.previous_day == NEVER if new else audiences.c.previous_day < period.first
+            query = query.where(audiences.c.audience.in_(some), audiences.c.day.between(*period), before)
+            found |= {audience: int(count) for audience, count in await self._session.execute(query)}
+        return found
+
+    async def members_by_day(self, period: Period, name: str) -> Mapping[int, int]:
+        """Returns how many members an audience has on each day."""
+        query = select(audiences.c.day, func.sum(audiences.c.members)).group_by(audiences.c.day)
+        query = query.where(audiences.c.audience == name, audiences.c.day.between(*period))
+        return {day: int(count) for day, count in await self._session.execute(query)}
+
+    async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
+        """Returns the titles of products."""
+        found: dict[str, str] = {}
+        for some in chunks(ids):
+            found |= {
+                row.product_id: row.title for row in await self._session.execute(select(products).where(products.c.product_id.in_(some)))
+            }
+        return found
+
+    async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
+        """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period."""
+        customer = func.coalesce(literal("user:").concat(persons.c.person_id), orders.c.subject)
+        joined = orders.outerjoin(persons, persons.c.subject == orders.c.subject)
+        bought = select(customer).select_from(joined).where(orders.c.sold_at >= since, orders.c.sold_at < until)
+        query = select(customer, orders.c.sold_at, orders.c.net, orders.c.payload).select_from(joined)
+        query = query.where(orders.c.sold_at.is_not(None), customer.in_(bought)).order_by(orders.c.sold_at, orders.c.purchase_id)
+        return [(name, at, net, payload) for name, at, net, payload in await self._session.execute(query)]

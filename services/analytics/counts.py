@@ -65,6 +65,11 @@ class Revenue:
     unrated: int = 0
 
 
+def named(figures: Traffic | Revenue) -> dict[str, int]:
+    """Returns figures by name."""
+    return {name: getattr(figures, name) for name in (TRAFFIC if isinstance(figures, Traffic) else REVENUE)}
+
+
 TRAFFIC: Final = tuple(each.name for each in fields(Traffic))
 REVENUE: Final = tuple(each.name for each in fields(Revenue))
 

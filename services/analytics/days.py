@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -47,9 +46,9 @@ class Period(NamedTuple):
     first: int
     last: int
 
-    def __iter__(self) -> Iterator[int]:
-        """Yields its days."""
-        return iter(range(self.first, self.last + 1))
+    def days(self) -> range:
+        """Returns its days."""
+        return range(self.first, self.last + 1)
 
     def previous(self) -> Period:
         """Returns as many days directly before it."""

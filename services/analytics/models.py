@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, cast
 
-from sqlalchemy import BigInteger, Index, Integer, String, Table
+from sqlalchemy import BigInteger, Index, Integer, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from kit.database.columns import Id, LongText, Serial, UtcDateTime
+from kit.database.columns import FROM_TOPICS, Id, LongText, Serial, UtcDateTime
 
 
 class Base(DeclarativeBase):
-    """Tables of this service."""
+    """Tables of this service: all of them follow from topics."""
+
+    metadata = MetaData(info=FROM_TOPICS)
 
 
 class SessionRow(Base):

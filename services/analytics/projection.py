@@ -8,8 +8,7 @@ without subtracting them: totals stay.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import delete, select, tuple_
@@ -18,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
-from services.analytics.counts import Counts, Presence, cells
+from services.analytics.counts import Counts, Presence, Revenue, Traffic, cells, named
 from services.analytics.days import Calendar
 from services.analytics.messages import is_session
 from services.analytics.models import audiences, presences, revenue, traffic
@@ -67,17 +66,8 @@ class Totals:
             moved: identifiers that lead to another person than before.
         """
         counts = self.counts
-        changed = [(key, asdict(figures)) for key, figures in sorted(counts.traffic.items())]
-        names = ("dimension", "day", "value", "currency")
-        await increase(
-            self._session,
-            traffic,
-            [{**dict(zip(names, key, strict=False)), **figures} for key, figures in changed if any(figures.values())],
-        )
-        sold = [(key, asdict(figures)) for key, figures in sorted(counts.revenue.items())]
-        await increase(
-            self._session, revenue, [{**dict(zip(names, key, strict=True)), **figures} for key, figures in sold if any(figures.values())]
-        )
+        await increase(self._session, traffic, _rows(("dimension", "day", "value"), counts.traffic))
+        await increase(self._session, revenue, _rows(("dimension", "day", "value", "currency"), counts.revenue))
         changes = {presence: count for presence, count in counts.presences.items() if count}
         if changes or moved:
             await self._change_presences(changes, moved)
@@ -145,6 +135,12 @@ def chunks_of(keys: Collection[tuple[str, str, int]]) -> Iterable[list[tuple[str
 
 
 _AT_ONCE: Final = 300
+
+
+def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
+    """Returns the rows of figures that are not all 0, by primary key."""
+    rows = [(key, named(each)) for key, each in sorted(figures.items(), key=lambda item: item[0])]
+    return [{**dict(zip(keys, key, strict=True)), **each} for key, each in rows if any(each.values())]
 
 
 def _days_of(rows: Iterable[Mapping[str, Any]]) -> _Days:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
 from kit.people.persons import persons
-from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic
+from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic, named
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
 from services.analytics.sessions import IDLE, Session, dumps, loads, user_of
@@ -140,7 +139,7 @@ class Reading:
         query = select(group, *(func.sum(traffic.c[name]) for name in TRAFFIC)).group_by(group)
         query = query.where(traffic.c.dimension == dimension, traffic.c.day.between(*period))
         found = {key: Traffic(*map(int, figures)) for key, *figures in await self._session.execute(query)}
-        return {key: figures for key, figures in found.items() if any(asdict(figures).values())}
+        return {key: figures for key, figures in found.items() if any(named(figures).values())}
 
     async def revenue(self, dimension: str, period: Period, by: Literal["value", "day", "currency"] = "value") -> Mapping[Any, Revenue]:
         """Returns figures of orders by the values of a dimension, by day, or by currency."""
@@ -148,7 +147,7 @@ class Reading:
         query = select(group, *(func.sum(revenue.c[name]) for name in REVENUE)).group_by(group)
         query = query.where(revenue.c.dimension == dimension, revenue.c.day.between(*period))
         found = {key: Revenue(*map(int, figures)) for key, *figures in await self._session.execute(query)}
-        return {key: figures for key, figures in found.items() if any(asdict(figures).values())}
+        return {key: figures for key, figures in found.items() if any(named(figures).values())}
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
         """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""

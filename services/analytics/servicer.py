@@ -185,7 +185,7 @@ async def _series(reading: Reading, period: Period) -> Sequence[pb.DayFigures]:
             orders=of.revenue.orders,
             net_revenue=float(money(of.net)),
         )
-        for day in period
+        for day in period.days()
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from kit.settings import Settings
 from services.analytics.composition import ROLE
 from tests.conftest import newest_database
 from tests.roles import serving
+from tests.services.shop_oracle import Oracle, generated
 from tests.topics import Topics
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -87,6 +89,12 @@ class Analytics(Topics):
 
 
 @pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """With what a test sets beside."""
+    return settings.model_copy(update=getattr(request, "param", {}))
+
+
+@pytest.fixture
 async def analytics(settings: Settings, resources: Resources) -> AsyncIterator[Analytics]:
     async with newest_database(settings, "analytics"):
         runtime = ROLE.compose(settings, resources)
@@ -102,3 +110,18 @@ async def test_a_session_ends_after_thirty_idle_minutes_whatever_the_order_of_ev
     assert await analytics.figures("sessions", "visitors", "page_views", "bounce_rate", "session_seconds") == [1, 1, 3, 0, 3000]
     await analytics.happen(event("d", at[3], session="s"))
     assert await analytics.figures("sessions", "page_views") == [2, 4]
+
+
+PERIODS = [("2026-03-01", "2026-04-30"), ("2026-03-28", "2026-03-30"), ("2026-03-29", "2026-03-29"), ("2026-03-22", "2026-04-02")]
+
+
+@pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo(zone)} for zone in ("Europe/Berlin", "Asia/Kathmandu")], indirect=True)
+async def test_every_figure_is_that_of_what_was_sent(analytics: Analytics, settings: Settings) -> None:
+    shop = generated(seed=16)
+    for batch in shop.batches:
+        await analytics.happen(*batch)
+    oracle = Oracle(shop, settings.site_timezone.key)
+    for period in PERIODS:
+        answer = await analytics.dashboard(*period)
+        found = {each.key: each.value if each.HasField("value") else None for each in answer.figures}
+        assert found == pytest.approx(oracle.figures(*period)), period

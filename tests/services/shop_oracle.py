@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
@@ -242,16 +242,30 @@ class Oracle:
         self._database.execute(f"CREATE TABLE {table} ({typed})")
         self._database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", rows)  # noqa: S608 (the test's own names)
 
-    def rows(self, query: str, since: str, until: str) -> list[tuple[Any, ...]]:
-        """The rows of a query whose `$since` and `$until` are the days of a period."""
-        return self._database.execute(query, {"since": since, "until": until}).fetchall()
-
     def figures(self, since: str, until: str) -> Mapping[str, float | None]:
         """The figures of a period."""
-        found = self._database.execute(_FIGURES, {"since": since, "until": until})
+        (row,) = self._rows(_FIGURES, since, until)
+        return row
+
+    def series(self, since: str, until: str) -> Sequence[Mapping[str, Any]]:
+        """The figures of each day of a period."""
+        return self._rows(_SERIES, since, until)
+
+    def report(self, report: str, group: str, since: str, until: str) -> Mapping[str, Mapping[str, Any]]:
+        """The rows of a report, by group."""
+        return {row.pop(group): row for row in self._rows(REPORTS[report, group].replace("$group", group), since, until)}
+
+    def _rows(self, query: str, since: str, until: str) -> list[dict[str, Any]]:
+        found = self._database.execute(query, {"since": since, "until": until})
         names = [column[0] for column in found.description or ()]
-        (row,) = found.fetchall()
-        return {name: None if value is None else float(value) for name, value in zip(names, row, strict=True)}
+        return [{name: _plain(value) for name, value in zip(names, row, strict=True)} for row in found.fetchall()]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON has them, days as text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return float(value) if isinstance(value, int | Decimal) else value
 
 
 _SESSIONS = """
@@ -326,3 +340,77 @@ SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, regi
     customers, new_customers, customers - new_customers AS returning_customers
 FROM of_events, of_sessions, of_visitors, of_registrations, of_entries, of_orders
 """
+_SERIES = """
+SELECT day, COALESCE(visitors, 0) AS visitors, COALESCE(sessions, 0) AS sessions, COALESCE(page_views, 0) AS page_views,
+    COALESCE(orders, 0) AS orders, COALESCE(net_revenue, 0) AS net_revenue
+FROM (SELECT CAST(UNNEST(generate_series(CAST($since AS DATE), CAST($until AS DATE), INTERVAL 1 DAY)) AS DATE) AS day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(DISTINCT visitor) AS visitors FROM visited GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(began) AS day, COUNT(*) AS sessions FROM sessions GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(*) AS page_views FROM events WHERE type = 'page_view' GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(*) AS orders FROM orders GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, SUM(base) AS net_revenue FROM entries GROUP BY 1) USING (day)
+ORDER BY day
+"""
+_ACQUISITION = """
+WITH v AS (
+    SELECT $group, COUNT(DISTINCT visitor) AS visitors, COUNT(*) FILTER (type = 'page_view') AS page_views,
+        COUNT(*) FILTER (type = 'lead_capture') AS leads, COUNT(*) FILTER (type = 'course_enrolled') AS enrolments
+    FROM visited WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+), s AS (
+    SELECT $group, COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
+    FROM sessions WHERE day(began) BETWEEN $since AND $until GROUP BY 1
+), o AS (
+    SELECT $group, COUNT(*) AS orders FROM orders WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+), e AS (
+    SELECT $group, SUM(base) AS net FROM entries JOIN orders USING (id) WHERE day(entries.ts) BETWEEN $since AND $until GROUP BY 1
+)
+SELECT $group, COALESCE(visitors, 0) AS visitors, COALESCE(sessions, 0) AS sessions, COALESCE(page_views, 0) AS page_views, bounce_rate,
+    session_seconds, COALESCE(leads, 0) AS leads, COALESCE(enrolments, 0) AS enrolments, COALESCE(orders, 0) AS orders,
+    COALESCE(net, 0) AS net_revenue, CAST(COALESCE(orders, 0) AS DOUBLE) / sessions AS conversion_rate
+FROM v FULL JOIN s USING ($group) FULL JOIN o USING ($group) FULL JOIN e USING ($group) WHERE $group <> ''
+"""
+_REVENUE = """
+WITH o AS (
+    SELECT $group, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity
+    FROM (SELECT *, day(ts) AS day, strftime(day(ts), '%Y-%m') AS month FROM orders) JOIN lines USING (id)
+    WHERE day BETWEEN $since AND $until GROUP BY 1
+), e AS (
+    SELECT $group, SUM(value) FILTER (kind = 'SALE') AS gross, -SUM(value) FILTER (kind = 'PARTIAL_REFUND') AS refunds,
+        SUM(value) FILTER (kind = 'CORRECTION') AS corrections, SUM(value) AS net
+    FROM (
+        SELECT kind, entries.$amount AS value, currency, day(entries.ts) AS day, strftime(day(entries.ts), '%Y-%m') AS month
+        FROM entries JOIN orders USING (id)
+    ) WHERE day BETWEEN $since AND $until GROUP BY 1
+)
+SELECT $group, COALESCE(orders, 0) AS orders, COALESCE(gross, 0) AS gross_revenue, COALESCE(refunds, 0) AS refunds,
+    COALESCE(corrections, 0) AS corrections, COALESCE(net, 0) AS net_revenue, COALESCE(quantity, 0) AS quantity
+FROM o FULL JOIN e USING ($group)
+"""
+REPORTS = {
+    ("acquisition", "source"): _ACQUISITION,
+    ("acquisition", "campaign"): _ACQUISITION,
+    ("revenue", "day"): _REVENUE.replace("$amount", "base"),
+    ("revenue", "month"): _REVENUE.replace("$amount", "base"),
+    ("revenue", "currency"): _REVENUE.replace("$amount", "amount"),
+    ("content", "page"): """
+        SELECT page, COUNT(*) AS page_views FROM events WHERE type = 'page_view' AND day(ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("content", "course"): """
+        SELECT events.course, COUNT(*) FILTER (events.type = 'page_view') AS page_views, COUNT(DISTINCT visitor) AS visitors,
+            COUNT(*) FILTER (events.type = 'lead_capture') AS leads, COUNT(*) FILTER (events.type = 'course_enrolled') AS enrolments
+        FROM events LEFT JOIN visited USING (key) WHERE events.course <> '' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("products", "product"): """
+        WITH sales AS (SELECT id, amount AS paid, base FROM entries WHERE kind = 'SALE')
+        SELECT product, upper(product) AS title, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity,
+            COALESCE(SUM(CAST(amount AS DOUBLE) * base / paid), 0) AS revenue
+        FROM lines JOIN orders USING (id) LEFT JOIN sales USING (id) WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("customers", "customer"): """
+        SELECT customer, COUNT(*) AS orders, SUM(net) AS lifetime_value, MIN(day(ts)) AS first_order, MAX(day(ts)) AS last_order,
+            FIRST(source ORDER BY ts) AS first_source
+        FROM sold JOIN (SELECT id, COALESCE(SUM(base), 0) AS net FROM entries GROUP BY 1) USING (id)
+        GROUP BY 1 HAVING COUNT(*) FILTER (day(ts) BETWEEN $since AND $until) > 0
+    """,
+}
+"""The rows of reports, by report and group."""

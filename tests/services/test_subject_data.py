@@ -34,6 +34,8 @@ from kit.people.persons import person_links, persons, users
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.personal_tables import IdentifierKind, PersonalTable
 from kit.settings import Settings
+from services.analytics.orders import Order
+from services.analytics.personal import PERSONAL_TABLES as ANALYTICS
 from services.gdpr.personal import PERSONAL_TABLES as GDPR
 from services.identity.personal import PERSONAL_TABLES as IDENTITY
 from services.ingestion.personal import PERSONAL_TABLES as INGESTION
@@ -53,6 +55,7 @@ PSEUDONYM = "erased:" + "0" * 32
 SPLITTER = Splitter(Decimal("0.01"), lambda order, name: HASHER.digest(f"{order} {name}".encode(), purpose="test"))
 JOURNEYS = journeys_tables(HASHER, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, HASHER)), partial(erase_paths, SPLITTER))
 DECLARED: dict[str, Sequence[PersonalTable]] = {
+    "analytics": ANALYTICS,
     "gdpr": GDPR,
     "identity": IDENTITY,
     "ingestion": INGESTION,
@@ -72,6 +75,7 @@ FIXED: dict[str, Any] = {
     "user_type": "lead",
     "origin": "client",
     "position": 1,
+    "analytics_orders.payload": Order("EUR", None, "newsletter", "email", "spring", (), ()).dumps(),
     "utm_attribution": {"source": "newsletter"},
 }
 

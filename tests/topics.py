@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from google.protobuf.message import Message
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.log.v1 import log_pb2
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log import offsets
@@ -40,16 +40,22 @@ class Topics:
         """Publishes a topic."""
         return Relay(self._runtime.sessions, self._runtime.log, topic, keep=timedelta(hours=1))
 
-    async def publish_events(self, session: AsyncSession, events: Iterable[EventStored]) -> None:
-        """Publishes events as ingestion's worker does."""
-        for message in events:
+    async def happen(self, *messages: Message) -> None:
+        """Publishes messages on their topics in one transaction, and lets the service follow."""
+        async with self._runtime.sessions.begin() as session:
+            for message in messages:
+                await self._publish(session, message)
+        await self.follow()
+
+    async def _publish(self, session: AsyncSession, message: Message) -> None:
+        if isinstance(message, EventStored):
             record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
             key = message.event.user_id or message.event.session_id or message.event.id
             await Outbox("events").add(session, partition_of(key, self.partitions), [record])
-
-    async def publish_states(self, session: AsyncSession, topic: str, states: Sequence[tuple[str, Message]]) -> None:
-        """Publishes states by their keys."""
-        await StateTopic(topic, self.partitions).publish(session, states)
+        elif isinstance(message, PurchaseChanged):
+            await StateTopic("purchases", self.partitions).publish(session, [(message.purchase_id, message)])
+        else:
+            await StateTopic("identity", self.partitions).publish(session, [(str(message), message)])
 
     async def follow(self) -> None:
         """Lets the service apply all that was published."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
@@ -63,6 +63,7 @@ class FollowEvents:
                 totals.count(carrier, [event], 1)
         if added or removed:
             await self._change(facts, totals, added, removed, min(event.at for _, event in kept))
+            await self._follow_sources(session, totals, {each for each in added.keys() | removed.keys() if not may_move(each)})
         await totals.write()
 
     async def _screened(self, session: AsyncSession, stored: Sequence[EventStored]) -> list[Seen]:
@@ -104,6 +105,21 @@ class FollowEvents:
         await facts.remove(outdated)
 
     @staticmethod
+    async def _follow_sources(session: AsyncSession, totals: Totals, carriers: Collection[str]) -> None:
+        """Counts orders for the sources that the sessions in which they were bought have now."""
+        facts = Orders(session)
+        bought = await facts.bought_in(carriers)
+        sessions = await Sessions(session).all({row["carrier"] for row in bought})
+        changed: list[dict[str, Any]] = []
+        for row in bought:
+            payload = Order.loads(row["payload"]).bought_in(sessions.get(row["carrier"], ())).dumps()
+            if payload != row["payload"]:
+                totals.count_order(row["subject"], row["payload"], -1)
+                totals.count_order(row["subject"], payload, 1)
+                changed.append({**row, "payload": payload})
+        await facts.put(changed, {})
+
+    @staticmethod
     def _replace(totals: Totals, carrier: str, before: Stored | None, after: Sequence[Event]) -> None:
         if before is not None:
             totals.count(carrier, before.session, -1)
@@ -132,17 +148,24 @@ class FollowPurchases:
             change = PurchaseChanged.FromString(delivery.record.payload)
             latest[change.purchase_id] = (seen_order(change), change, delivery)
         known = await facts.known(latest)
-        suppressed = await Suppressions(session).of(self._hasher, {each.subject for each, _, _ in latest.values()})
+        identifiers = {identifier for each, _, _ in latest.values() for identifier in (each.subject, each.carrier)}
+        suppressed = await Suppressions(session).of(self._hasher, identifiers)
+        sessions = await Sessions(session).all({each.carrier for each, _, _ in latest.values()} - {""})
         rows: list[dict[str, Any]] = []
         titles: dict[str, str] = {}
         for each, change, delivery in latest.values():
             before, read_at = known.get(each.purchase_id), (delivery.offset.ms, delivery.ordinal)
             is_older = before is not None and read_at < (before.position, before.ordinal)
-            if is_older or screen((each.subject,), change.timestamp.ToDatetime(UTC), suppressed).is_dropped:
+            screening = screen((each.subject, each.carrier), change.timestamp.ToDatetime(UTC), suppressed)
+            if is_older or screening.is_dropped:
                 continue
+            kept = each._replace(carrier="") if screening.stripped else each
+            if kept.order is not None:
+                kept = kept._replace(order=kept.order.bought_in(sessions.get(kept.carrier, ())))
             if before is not None:
                 totals.count_order(before.subject, before.payload, -1)
-            row = _row(each if before is None else _recognised(each, before.subject, before.payload), *read_at)
+                kept = _recognised(kept, before.subject, before.payload)
+            row = _row(kept, *read_at)
             totals.count_order(row["subject"], row["payload"], 1)
             rows.append(row)
             titles |= {line.product: line.title for line in (each.order.lines if each.order else ()) if line.title}
@@ -190,12 +213,16 @@ def _is_erased(screening: Any) -> bool:
 
 
 def _recognised(each: SeenOrder, subject: str, payload: str) -> SeenOrder:
-    """Returns an order that was published under a pseudonym as that of the person it had: whom it counts for stays."""
-    if not each.subject.startswith(_PSEUDONYM):
-        return each
-    known = Order.loads(payload) if payload else None
-    order = each.order and known and each.order._replace(source=known.source, medium=known.medium, campaign=known.campaign)
-    return each._replace(subject=subject, order=order or each.order)
+    """Returns an order with what is known of it already.
+
+    One that was published under a pseudonym counts for whom and for what source it counted before; one whose session is not stored, or
+    no longer, keeps its source.
+    """
+    known, order = Order.loads(payload) if payload else None, each.order
+    is_erased = each.subject.startswith(_PSEUDONYM)
+    if known is not None and order is not None and (is_erased or not (order.is_stated or order.source)):
+        order = order._replace(is_stated=known.is_stated, source=known.source, medium=known.medium, campaign=known.campaign)
+    return each._replace(subject=subject if is_erased else each.subject, order=order)
 
 
 def _row(each: SeenOrder, position: int, ordinal: int) -> dict[str, Any]:
@@ -203,6 +230,7 @@ def _row(each: SeenOrder, position: int, ordinal: int) -> dict[str, Any]:
     return {
         "purchase_id": each.purchase_id,
         "subject": each.subject,
+        "carrier": each.carrier or None,
         "sold_at": moment(order.sold_at) if order and order.sold_at is not None else None,
         "net": order.net if order else 0,
         "payload": order.dumps() if order else "",

@@ -108,6 +108,8 @@ class SeenOrder(NamedTuple):
 
     purchase_id: str
     subject: str
+    carrier: str
+    """`session:` and the client's session id; empty if it is not known."""
     order: Order | None
     """None for a test order and one of the shop's staff."""
 
@@ -115,20 +117,22 @@ class SeenOrder(NamedTuple):
 def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
     """Returns what analytics keeps of an order."""
     utm = change.utm_attribution
-    subject = change.subject or f"purchase:{change.purchase_id}"
+    subject, carrier = change.subject or f"purchase:{change.purchase_id}", identifier_of(session_id=change.session_id)
     if change.excluded:
-        return SeenOrder(change.purchase_id, subject, None)
+        return SeenOrder(change.purchase_id, subject, carrier, None)
+    source, medium, campaign = source_name(utm.source), campaign_name(utm.medium).lower(), campaign_name(utm.campaign)
     sold_at = micros(change.sold_at) if change.HasField("sold_at") else None
     order = Order(
         currency=change.currency,
         sold_at=sold_at,
-        source=source_name(utm.source)[:_LONGEST],
-        medium=campaign_name(utm.medium).lower()[:_LONGEST],
-        campaign=campaign_name(utm.campaign)[:_LONGEST],
+        is_stated=bool(source or medium or campaign),
+        source=source[:_LONGEST],
+        medium=medium[:_LONGEST],
+        campaign=campaign[:_LONGEST],
         lines=tuple(Line(line.product_id, line.product_name, line.quantity, minor(line.amount)) for line in change.lines),
         entries=tuple(_entry(entry, sold_at) for entry in change.entries),
     )
-    return SeenOrder(change.purchase_id, subject, order)
+    return SeenOrder(change.purchase_id, subject, carrier, order)
 
 
 def minor(amount: str) -> int:

@@ -42,10 +42,16 @@ class OrderRow(Base):
     """A fact: an order as the last applied change of the topic `purchases` states it."""
 
     __tablename__ = "analytics_orders"
-    __table_args__ = (Index("idx_analytics_orders_subject", "subject"), Index("idx_analytics_orders_sold_at", "sold_at"))
+    __table_args__ = (
+        Index("idx_analytics_orders_subject", "subject"),
+        Index("idx_analytics_orders_carrier", "carrier"),
+        Index("idx_analytics_orders_sold_at", "sold_at"),
+    )
 
     purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
     subject: Mapped[str] = mapped_column(Id(280))
+    carrier: Mapped[str | None] = mapped_column(Id(280))
+    """The carrier of the session in which it was bought; NULL if that is unknown."""
     sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """NULL for an order that does not count: never paid, a test, or one of the shop's staff."""
     net: Mapped[int] = mapped_column(BigInteger)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 
 from services.analytics.counts import CAMPAIGN, CUSTOMERS, MEDIUM, PRODUCT, SITE, SOURCE, Counts, Revenue
-from services.analytics.sessions import NO_MEDIUM
+from services.analytics.sessions import NO_MEDIUM, Session, origin_of
 
 UNIT: Final = 10_000
 """Amounts are integers of this fraction of a currency's unit: no currency has more than four decimals."""
@@ -16,7 +16,7 @@ SALE: Final = "sale"
 REFUND: Final = "refund"
 CORRECTION: Final = "correction"
 UNKNOWN: Final = "(unknown)"
-"""Source of an order that was reported without a campaign."""
+"""Source of an order that was reported without a campaign, and whose session is unknown."""
 
 
 class Line(NamedTuple):
@@ -45,6 +45,8 @@ class Order(NamedTuple):
     currency: str
     sold_at: int | None
     """Microseconds since 1970; None for an order that was never paid."""
+    is_stated: bool
+    """Whether it was reported with a campaign; otherwise its source is that of its session."""
     source: str
     medium: str
     campaign: str
@@ -53,14 +55,22 @@ class Order(NamedTuple):
 
     def dumps(self) -> str:
         """Serialises it."""
-        return orjson.dumps([*self[:5], [[*line] for line in self.lines], [[*entry] for entry in self.entries]]).decode()
+        return orjson.dumps([*self[:6], [[*line] for line in self.lines], [[*entry] for entry in self.entries]]).decode()
 
     @classmethod
     def loads(cls, text: str) -> Order:
         """Parses what `dumps` returned."""
-        currency, sold_at, source, medium, campaign, lines, entries = orjson.loads(text)
+        currency, sold_at, is_stated, source, medium, campaign, lines, entries = orjson.loads(text)
         own = tuple(Line(*each) for each in lines), tuple(Entry(*each) for each in entries)
-        return cls(currency, sold_at, source, medium, campaign, *own)
+        return cls(currency, sold_at, is_stated, source, medium, campaign, *own)
+
+    def bought_in(self, sessions: Sequence[Session]) -> Order:
+        """Returns it with the source of the session in which it was bought, out of those under its session id, oldest first."""
+        if self.is_stated or self.sold_at is None or not sessions:
+            return self
+        begun = [session for session in sessions if session[0].at <= self.sold_at]
+        source, medium, campaign = origin_of(begun[-1] if begun else sessions[0])
+        return self._replace(source=source, medium=medium, campaign=campaign)
 
     @property
     def net(self) -> int:

@@ -48,7 +48,7 @@ PERSONAL_TABLES: Final = (
         section="",
         why="revenue by day and customers; the orders themselves are shown by purchases",
         kept=LONG,
-        identifiers={"subject": IdentifierKind.SUBJECT},
+        identifiers={"subject": IdentifierKind.SUBJECT, "carrier": IdentifierKind.SUBJECT},
         personal={"payload": _without_campaign},
         stays={"purchase_id": Stays.ID},
     ),

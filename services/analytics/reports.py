@@ -71,8 +71,8 @@ def _in_own_currency(column: Column) -> Column:
 _QUANTITY: Final = Column("quantity", "pieces", "Pieces in orders sold in the period.")
 _AMOUNTS: Final = [_figure(key) for key in ("orders", "gross_revenue", "refunds", "corrections", "net_revenue")]
 _GROUPS: Final = {
-    SOURCE: "Where sessions and orders came from: `(direct)` for sessions without a source, `(unknown)` for orders reported"
-    " without one. Events without a session are in no row.",
+    SOURCE: "Where sessions and orders came from: `(direct)` for sessions without a source, the campaign reported with"
+    " an order, else the source of the session in which it was bought, else `(unknown)`. Events without a session are in no row.",
     MEDIUM: "Kind of the traffic: cpc, email, organic; `(none)` for none.",
     CAMPAIGN: "Campaign of sessions and orders; those without one are in no row.",
     DEVICE: "desktop, mobile or tablet; empty when unknown.",

@@ -15,7 +15,7 @@ from kit.people.persons import persons
 from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic, named
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
-from services.analytics.sessions import IDLE, Session, dumps, loads, user_of
+from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_DAY: Final = 26 * 3600 * MICROSECONDS
@@ -47,8 +47,16 @@ class Sessions:
             for row in await self._session.execute(_SINCE, {"carriers": some, "since": moment(at - IDLE)}):
                 found[row.carrier].append(Stored(row.id, loads(row.payload)))
         for several in found.values():
-            several.sort(key=lambda stored: stored.session[0])
+            several.sort(key=lambda stored: _began(stored.session))
         return found
+
+    async def all(self, carriers: Collection[str]) -> Mapping[str, Sequence[Session]]:
+        """Returns all sessions of carriers, oldest first."""
+        found: dict[str, list[Session]] = defaultdict(list)
+        for some in chunks(carriers):
+            for row in await self._session.execute(select(sessions.c.carrier, sessions.c.payload).where(sessions.c.carrier.in_(some))):
+                found[row.carrier].append(loads(row.payload))
+        return {carrier: sorted(several, key=_began) for carrier, several in found.items()}
 
     async def with_event(self, key: str, single: str, at: int) -> Collection[str]:
         """Returns the carriers, sessions of clients aside, under which an event is stored.
@@ -86,6 +94,10 @@ _SINCE: Final = select(sessions.c.id, sessions.c.carrier, sessions.c.payload).wh
 )
 
 
+def _began(session: Session) -> Event:
+    return session[0]
+
+
 def _row(carrier: str, session: Session) -> dict[str, Any]:
     return {
         "carrier": carrier,
@@ -107,6 +119,14 @@ class Orders:
         rows = await self._session.execute(select(orders).where(orders.c.purchase_id.in_(sorted(ids))))
         return {row.purchase_id: row for row in rows}
 
+    async def bought_in(self, carriers: Collection[str]) -> Sequence[Mapping[str, Any]]:
+        """Returns the orders that were bought in sessions of these carriers."""
+        found: list[Mapping[str, Any]] = []
+        for some in chunks(carriers):
+            rows = await self._session.execute(_BOUGHT_IN, {"carriers": some})
+            found += [{str(name): value for name, value in row.items()} for row in rows.mappings()]
+        return found
+
     async def put(self, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> None:
         """Stores orders, and the titles of products."""
         await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
@@ -120,6 +140,9 @@ class Orders:
             known |= {row.user_id: row.day for row in rows}
         await upsert(self._session, registrations, [{"user_id": user, "day": day} for user, day in sorted(days.items())])
         return known
+
+
+_BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carriers", expanding=True)), orders.c.payload != "")
 
 
 def moment(at: int) -> datetime:

@@ -258,4 +258,7 @@ def _shown(period: Period) -> pb.Period:
 
 
 def _number(value: Number) -> float | None:
-    return None if value is None else float(value)
+    """Converts a number to what JSON has, a whole one to an integer."""
+    if value is None:
+        return None
+    return int(value) if value == int(value) else float(value)

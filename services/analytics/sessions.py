@@ -106,26 +106,32 @@ def count_session(counts: Counts, carrier: str, session: Session, times: int = 1
     whole = Traffic(visits=1, bounces=int(len(views) <= 1), seconds=(session[-1].at - session[0].at) // MICROSECONDS)
     if landing := next((event.page for event in views if event.page), ""):
         counts.add_traffic(LANDING, landing, days[0], whole, times)
-    origin = _origin(session)
-    for dimension, value in origin:
+    dimensions = _dimensions(session)
+    for dimension, value in dimensions:
         counts.add_traffic(dimension, value, days[0], whole, times)
         for day, figures in of_days.items():
             counts.add_traffic(dimension, value, day, figures, times)
-    joined = [VISITORS, *(audience(*each) for each in origin if each[0] in _AUDIENCES)]
+    joined = [VISITORS, *(audience(*each) for each in dimensions if each[0] in _AUDIENCES)]
     visitor = user_of(session) or carrier
-    for day, course in {(day, event.course) for event, day in zip(session, days, strict=True)}:
+    for day, course in {(day, event.course if event.kind else "") for event, day in zip(session, days, strict=True)}:
         for name in (*joined, audience(COURSE, course)) if course else joined:
             counts.add_presence((name, visitor, day), times)
 
 
-def _origin(session: Session) -> list[tuple[str, str]]:
+def origin_of(session: Session) -> tuple[str, str, str]:
+    """Returns source, medium and campaign of a session."""
+    for event in session:
+        if event.source:
+            return event.source, event.medium or NO_MEDIUM, event.campaign
+    return DIRECT, NO_MEDIUM, ""
+
+
+def _dimensions(session: Session) -> list[tuple[str, str]]:
     """Returns the values of the dimensions of a whole session."""
-    origin = next((event for event in session if event.source), None)
+    source, medium, campaign = origin_of(session)
     device = next((event.device for event in session if event.device), "")
-    if origin is None:
-        return [(SITE, ""), (SOURCE, DIRECT), (MEDIUM, NO_MEDIUM), (DEVICE, device)]
-    found = [(SITE, ""), (SOURCE, origin.source), (MEDIUM, origin.medium or NO_MEDIUM), (DEVICE, device)]
-    return [*found, (CAMPAIGN, origin.campaign)] if origin.campaign else found
+    found = [(SITE, ""), (SOURCE, source), (MEDIUM, medium), (DEVICE, device)]
+    return [*found, (CAMPAIGN, campaign)] if campaign else found
 
 
 def count_single(counts: Counts, event: Event, times: int = 1) -> None:

@@ -149,7 +149,14 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
         currency = rng.choice([*CURRENCIES])
         subject = f"user:{rng.choice(users)}" if rng.random() < 0.7 else f"email:{number % 9:064x}"
         sold = FIRST + timedelta(hours=rng.uniform(-48, DAYS * 24))
-        change = change_pb2.PurchaseChanged(purchase_id=f"p{number}", currency=currency, base_currency="USD", subject=subject)
+        session_id = ""
+        if number % 2:
+            _, carrier, _, at, *_ = rng.choice([row for row in shop.events if row[1] and row[1].startswith("session:")])
+            session_id = carrier.removeprefix("session:") if number % 9 else "unknown"
+            sold = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at, minutes=rng.uniform(-200, 200))
+        change = change_pb2.PurchaseChanged(
+            purchase_id=f"p{number}", currency=currency, base_currency="USD", subject=subject, session_id=session_id
+        )
         change.timestamp.FromDatetime(sold)
         source = rng.choice(SOURCES)
         change.utm_attribution.source, change.utm_attribution.medium, change.utm_attribution.campaign = source
@@ -185,8 +192,8 @@ def _book(change: change_pb2.PurchaseChanged, kind: change_pb2.EntryKind.ValueTy
 
 def _order_rows(shop: Shop, change: change_pb2.PurchaseChanged, source: tuple[str, str, str]) -> None:
     sold = change.sold_at.ToMicroseconds()
-    stated = (source[0] or "(unknown)", source[1] or "(none)", source[2])
-    shop.orders.append((change.purchase_id, change.subject, sold, change.currency, *stated))
+    stated = (source[0], source[1] or "(none)", source[2]) if source[0] else (None, None, None)
+    shop.orders.append((change.purchase_id, change.subject, f"session:{change.session_id}", sold, change.currency, *stated))
     for entry in change.entries:
         name = change_pb2.EntryKind.Name(entry.kind).removeprefix("ENTRY_KIND_")
         base = Decimal(entry.base_amount) if entry.base_amount else None
@@ -227,7 +234,7 @@ class Oracle:
     def __init__(self, shop: Shop, zone: str) -> None:
         self._database = duckdb.connect()
         self._load("events", "key, carrier, user_, ts, type, page, course, source, medium, campaign, device", shop.events)
-        self._load("orders", "id, subject, ts, currency, source, medium, campaign", shop.orders)
+        self._load("reported", "id, subject, carrier, ts, currency, source, medium, campaign", shop.orders)
         self._load("entries", "id, kind, ts, amount, base", shop.entries)
         self._load("lines", "id, product, quantity, amount", shop.lines)
         self._load("persons", "subject, person", [*shop.persons.items()])
@@ -307,6 +314,17 @@ FROM grouped LEFT JOIN persons ON persons.subject = COALESCE(user_, carrier);
 
 CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device), sessions.* EXCLUDE (visit, carrier, user_)
 FROM visits JOIN sessions USING (visit);
+
+CREATE TABLE orders AS
+WITH found AS (
+    SELECT id, arg_max(ROW(sessions.source, sessions.medium, sessions.campaign), began) FILTER (began <= ts) AS last,
+        arg_min(ROW(sessions.source, sessions.medium, sessions.campaign), began) AS first
+    FROM reported JOIN sessions USING (carrier) GROUP BY id
+), chosen AS (SELECT id, COALESCE(last, first) AS origin FROM found)
+SELECT reported.* EXCLUDE (source, medium, campaign),
+    COALESCE(source, origin[1], '(unknown)') AS source, COALESCE(medium, origin[2], '(none)') AS medium,
+    COALESCE(campaign, origin[3], '') AS campaign
+FROM reported LEFT JOIN chosen USING (id);
 
 CREATE TABLE sold AS SELECT orders.*, COALESCE(person, orders.subject) AS customer FROM orders LEFT JOIN persons USING (subject);
 """
@@ -389,6 +407,7 @@ FROM o FULL JOIN e USING ($group)
 REPORTS = {
     ("acquisition", "source"): _ACQUISITION,
     ("acquisition", "campaign"): _ACQUISITION,
+    ("acquisition", "medium"): _ACQUISITION.replace("COALESCE(visitors, 0) AS visitors, ", ""),
     ("revenue", "day"): _REVENUE.replace("$amount", "base"),
     ("revenue", "month"): _REVENUE.replace("$amount", "base"),
     ("revenue", "currency"): _REVENUE.replace("$amount", "amount"),
@@ -398,7 +417,7 @@ REPORTS = {
     ("content", "course"): """
         SELECT events.course, COUNT(*) FILTER (events.type = 'page_view') AS page_views, COUNT(DISTINCT visitor) AS visitors,
             COUNT(*) FILTER (events.type = 'lead_capture') AS leads, COUNT(*) FILTER (events.type = 'course_enrolled') AS enrolments
-        FROM events LEFT JOIN visited USING (key) WHERE events.course <> '' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
+        FROM events LEFT JOIN visited USING (key) WHERE events.course <> '' AND events.type <> 'scroll' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
     """,
     ("products", "product"): """
         WITH sales AS (SELECT id, amount AS paid, base FROM entries WHERE kind = 'SALE')

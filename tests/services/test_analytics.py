@@ -93,17 +93,6 @@ class Analytics(Topics):
         metadata = (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
         return await getattr(self._stub, method)(request, metadata=metadata)
 
-    async def happen(self, *messages: Message) -> None:
-        async with self.sessions.begin() as session:
-            for message in messages:
-                if isinstance(message, event_pb2.EventStored):
-                    await self.publish_events(session, [message])
-                elif isinstance(message, PurchaseChanged):
-                    await self.publish_states(session, "purchases", [(message.purchase_id, message)])
-                else:
-                    await self.publish_states(session, "identity", [(str(message), message)])
-        await self.follow()
-
     async def dashboard(self, since: str = "2026-03-01", until: str = "2026-03-31", **fields: Any) -> pb.GetDashboardResponse:
         return await self.call("GetDashboard", pb.GetDashboardRequest(**{"from": since, "to": until}, **fields))
 

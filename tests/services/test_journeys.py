@@ -199,18 +199,6 @@ class Journeys(Topics):
             found.extend([change async for answer in stream for change in answer.changes])
         return found
 
-    async def happen(self, *messages: event_pb2.EventStored | PurchaseChanged | IdentityChanged) -> None:
-        """Publishes messages on their topics, and lets the service follow."""
-        async with self.database.sessions.begin() as session:
-            for message in messages:
-                if isinstance(message, event_pb2.EventStored):
-                    await self.publish_events(session, [message])
-                elif isinstance(message, PurchaseChanged):
-                    await self.publish_states(session, "purchases", [(message.purchase_id, message)])
-                else:
-                    await self.publish_states(session, "identity", [(str(message), message)])
-        await self.follow()
-
     async def published(self) -> list[change_pb2.JourneyChanged]:
         relay = self.relay(TOPIC)
         for partition in range(self.partitions):

@@ -41,10 +41,10 @@ class FollowEvents:
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Counts events, except those of bots. An event of an erased person counts without its person."""
-        totals, facts = Totals(session, self._calendar), Sessions(session)
-        await totals.lock()
         stored = [EventStored.FromString(delivery.record.payload) for delivery in deliveries]
         kept = await self._screened(session, stored)
+        totals, facts = Totals(session, self._calendar), Sessions(session)
+        await totals.lock()
         added: dict[str, dict[str, Event]] = defaultdict(dict)
         removed: dict[str, set[str]] = defaultdict(set)
         for message, each in zip(stored, kept, strict=True):

@@ -13,6 +13,9 @@ _QUARTER: Final = 900 * MICROSECONDS
 """All offsets of time zones in use since 1972 are multiples of a quarter of an hour, so that no day begins within one."""
 _MOST_QUARTERS: Final = 100_000
 _DEFAULT_DAYS: Final = 30
+_MONTHS: Final = 12
+_FIRST_YEAR: Final = 1990
+_LAST_YEAR: Final = 2200
 MOST_DAYS: Final = 3660
 """Days of the longest period: ten years."""
 
@@ -50,6 +53,15 @@ class Period(NamedTuple):
         """Returns its days."""
         return range(self.first, self.last + 1)
 
+    def parts(self) -> list[tuple[int, int]]:
+        """Returns the keys of its totals, as ranges with both ends included: those of its whole months, and of the days beside them."""
+        first, end = date.fromordinal(self.first), date.fromordinal(self.last + 1)
+        since, until = _month(first) + (first.day > 1), _month(end) - 1
+        if since > until:
+            return [(self.first, self.last)]
+        beside = [(self.first, _began(since) - 1), (_began(until + 1), self.last)]
+        return [(-until, -since), *((low, high) for low, high in beside if low <= high)]
+
     def previous(self) -> Period:
         """Returns as many days directly before it."""
         length = self.last - self.first + 1
@@ -58,6 +70,19 @@ class Period(NamedTuple):
     def year_before(self) -> Period:
         """Returns the same days of the year before; 28 February stands for 29 February."""
         return Period(_year_before(self.first), _year_before(self.last))
+
+
+def month_of(day: int) -> int:
+    """Returns the key of the totals of a day's month: negative, so that it is no day."""
+    return -_month(date.fromordinal(day))
+
+
+def _month(day: date) -> int:
+    return day.year * _MONTHS + day.month - 1
+
+
+def _began(month: int) -> int:
+    return date(month // _MONTHS, month % _MONTHS + 1, 1).toordinal()
 
 
 def iso(day: int) -> str:
@@ -88,10 +113,6 @@ def _day(field: str, text: str) -> int:
     if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
         raise InvalidRequest([Violation(field, f"{field} is not between {_FIRST_YEAR} and {_LAST_YEAR}")])
     return day.toordinal()
-
-
-_FIRST_YEAR: Final = 1990
-_LAST_YEAR: Final = 2200
 
 
 def _year_before(day: int) -> int:

@@ -79,7 +79,7 @@ def seen(stored: event_pb2.EventStored) -> Seen:
             kind=_kind(event.event_type),
             subject=subject,
             page=page_of(event.page_url),
-            course=found.course[:_LONGEST],
+            course=found.course[:_LONGEST].strip(),
             source=(found.traffic_source[:_LONGEST] or _UNNAMED) if is_outside else "",
             medium=found.traffic_medium[:_LONGEST] if is_outside else "",
             campaign=found.campaign[:_LONGEST] if is_outside else "",
@@ -154,7 +154,7 @@ def page_of(url: str) -> str:
         return ""
     if not (parts.netloc or parts.path):
         return ""
-    return (parts.path.rstrip("/") or "/")[:_LONGEST]
+    return (parts.path.rstrip("/") or "/")[:_LONGEST].strip()
 
 
 @lru_cache(1024)

@@ -111,12 +111,13 @@ class AudienceRow(Base):
 
 
 class TrafficRow(Base):
-    """A total: figures of the site by day and by the value of a dimension, `counts.Traffic`."""
+    """A total: figures of the site by day or month, and by the value of a dimension, `counts.Traffic`."""
 
     __tablename__ = "analytics_traffic"
 
     dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
     day: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """The day, or the month as `days.month_of` has it."""
     value: Mapped[str] = mapped_column(Id, primary_key=True)
     visits: Mapped[int] = mapped_column(BigInteger)
     """Sessions that began."""
@@ -130,12 +131,13 @@ class TrafficRow(Base):
 
 
 class RevenueRow(Base):
-    """A total: figures of orders by day, value of a dimension and currency, `counts.Revenue`."""
+    """A total: figures of orders by day or month, value of a dimension and currency, `counts.Revenue`."""
 
     __tablename__ = "analytics_revenue"
 
     dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
     day: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """The day, or the month as `days.month_of` has it."""
     value: Mapped[str] = mapped_column(Id, primary_key=True)
     currency: Mapped[str] = mapped_column(Id(3), primary_key=True)
     orders: Mapped[int] = mapped_column(BigInteger)

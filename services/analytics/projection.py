@@ -18,7 +18,7 @@ from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
 from services.analytics.counts import Counts, Presence, Revenue, Traffic, cells, named
-from services.analytics.days import Calendar
+from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
 from services.analytics.models import audiences, presences, revenue, traffic
 from services.analytics.sessions import Event, Session
@@ -138,9 +138,11 @@ _AT_ONCE: Final = 300
 
 
 def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
-    """Returns the rows of figures that are not all 0, by primary key."""
-    rows = [(key, named(each)) for key, each in sorted(figures.items(), key=lambda item: item[0])]
-    return [{**dict(zip(keys, key, strict=True)), **each} for key, each in rows if any(each.values())]
+    """Returns the rows of figures that are not all 0, by primary key: those of days and of their months."""
+    rows = [(key, named(each)) for key, each in figures.items()]
+    of_days = [dict(zip(keys, key, strict=True)) | each for key, each in rows if any(each.values())]
+    of_months = [{**row, "day": month_of(row["day"])} for row in of_days]
+    return sorted([*of_days, *of_months], key=lambda row: [row[name] for name in keys])
 
 
 def _days_of(rows: Iterable[Mapping[str, Any]]) -> _Days:

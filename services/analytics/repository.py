@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, delete, func, insert, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
@@ -145,13 +145,19 @@ class Orders:
 _BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carriers", expanding=True)), orders.c.payload != "")
 
 
+def _within(table: Table, period: Period, *, by_day: bool) -> ColumnElement[bool]:
+    """Selects the totals of a period: those of its days, or as far as it has whole months of these."""
+    parts = [(period.first, period.last)] if by_day else period.parts()
+    return or_(*(table.c.day.between(low, high) for low, high in parts))
+
+
 def moment(at: int) -> datetime:
     """Converts microseconds since 1970 to a time."""
     return _EPOCH + timedelta(microseconds=at)
 
 
 class Reading:
-    """Reads totals, within one transaction: of one snapshot of the database where it has them."""
+    """Reads totals, within one transaction."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -160,7 +166,7 @@ class Reading:
         """Returns figures of the site by the values of a dimension, or by day."""
         group = traffic.c.day if by_day else traffic.c.value
         query = select(group, *(func.sum(traffic.c[name]) for name in TRAFFIC)).group_by(group)
-        query = query.where(traffic.c.dimension == dimension, traffic.c.day.between(*period))
+        query = query.where(traffic.c.dimension == dimension, _within(traffic, period, by_day=by_day))
         found = {key: Traffic(*map(int, figures)) for key, *figures in await self._session.execute(query)}
         return {key: figures for key, figures in found.items() if any(named(figures).values())}
 
@@ -168,7 +174,7 @@ class Reading:
         """Returns figures of orders by the values of a dimension, by day, or by currency."""
         group = revenue.c[by]
         query = select(group, *(func.sum(revenue.c[name]) for name in REVENUE)).group_by(group)
-        query = query.where(revenue.c.dimension == dimension, revenue.c.day.between(*period))
+        query = query.where(revenue.c.dimension == dimension, _within(revenue, period, by_day=by == "day"))
         found = {key: Revenue(*map(int, figures)) for key, *figures in await self._session.execute(query)}
         return {key: figures for key, figures in found.items() if any(named(figures).values())}
 

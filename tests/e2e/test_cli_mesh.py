@@ -257,7 +257,7 @@ def test_the_figures_follow_what_happens_and_are_read_with_a_reading_token_alone
     assert track(mesh, event(session_id=session, page_url="https://shop.example/pricing?utm_source=press")) == 200
 
     def visits() -> list[str]:
-        listed = httpx.get(url, params={"report": "acquisition", "filter": "press"}, headers=mesh.credentials("read"))
+        listed = mesh.client.get(url, params={"report": "acquisition", "filter": "press"}, headers=mesh.credentials("read"))
         assert (listed.status_code, listed.headers["content-type"]) == (200, "text/csv; charset=utf-8")
         return [line for line in listed.text.splitlines() if line.startswith("press,1,1,1,")]
 
@@ -269,8 +269,8 @@ def test_the_figures_follow_what_happens_and_are_read_with_a_reading_token_alone
     assert re.search(r"visitors +\d+ +0 +visitors", mesh.pmp("report", "dashboard").stdout)
     refused = mesh.pmp("report", "dashboard", "--from", "2026-02-30", check=False)
     assert "from is no day; write YYYY-MM-DD" in refused.stderr
-    assert httpx.get(url, params={"report": "content"}, headers=mesh.credentials("site")).status_code == 403
-    wrong = httpx.get(url, params={"report": "gossip"}, headers=mesh.credentials("read"))
+    assert mesh.client.get(url, params={"report": "content"}, headers=mesh.credentials("site")).status_code == 403
+    wrong = mesh.client.get(url, params={"report": "gossip"}, headers=mesh.credentials("read"))
     assert (wrong.status_code, wrong.json()["code"]) == (400, 3)
     assert "there are revenue, acquisition" in wrong.json()["message"]
 

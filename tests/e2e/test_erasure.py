@@ -58,8 +58,8 @@ def followed(mesh: Mesh) -> bool:
 
 def counted(mesh: Mesh) -> tuple[int, int]:
     """The events and orders in the totals of analytics."""
-    ((events,),) = rows(mesh, "analytics", "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site'")
-    ((orders,),) = rows(mesh, "analytics", "SELECT sum(orders) FROM analytics_revenue WHERE dimension = 'site'")
+    ((events,),) = rows(mesh, "analytics", "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site' AND day > 0")
+    ((orders,),) = rows(mesh, "analytics", "SELECT sum(orders) FROM analytics_revenue WHERE dimension = 'site' AND day > 0")
     return events, orders
 
 

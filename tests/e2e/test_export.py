@@ -112,7 +112,7 @@ def events(mesh: Mesh) -> list[dict[str, Any]]:
     mesh.drained()
     until(lambda: len(rows(mesh, "gdpr", "SELECT 1 FROM persons WHERE person_id = ?", user)) == 7)
     until(lambda: rows(mesh, "journeys", "SELECT count(*) FROM user_journeys") == [(2 * EVENTS + 3 + 1,)])
-    of_events = "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site'"
+    of_events = "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site' AND day > 0"
     until(lambda: rows(mesh, "analytics", of_events) == [(2 * EVENTS,)])
     return sent
 

@@ -417,7 +417,8 @@ REPORTS = {
     ("content", "course"): """
         SELECT events.course, COUNT(*) FILTER (events.type = 'page_view') AS page_views, COUNT(DISTINCT visitor) AS visitors,
             COUNT(*) FILTER (events.type = 'lead_capture') AS leads, COUNT(*) FILTER (events.type = 'course_enrolled') AS enrolments
-        FROM events LEFT JOIN visited USING (key) WHERE events.course <> '' AND events.type <> 'scroll' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
+        FROM events LEFT JOIN visited USING (key)
+        WHERE events.course <> '' AND events.type <> 'scroll' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
     """,
     ("products", "product"): """
         WITH sales AS (SELECT id, amount AS paid, base FROM entries WHERE kind = 'SALE')

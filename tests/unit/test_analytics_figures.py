@@ -11,7 +11,7 @@ from pmp.analytics.v1 import analytics_pb2 as pb
 
 from kit.errors import InvalidRequest
 from services.analytics.counts import cells
-from services.analytics.days import period_of
+from services.analytics.days import month_of, period_of
 from services.analytics.figures import FIGURES, MONEY, Summary
 from services.analytics.orders import converted
 from services.analytics.reports import OWN_CURRENCY, REPORTS, Column, as_csv, page_of, report_of
@@ -66,6 +66,25 @@ def test_a_period_is_thirty_days_unless_a_request_says_otherwise() -> None:
     leap = period_of("2028-02-29", "2028-02-29", TODAY)
     assert leap.year_before() == period_of("2027-02-28", "2027-02-28", TODAY)
     assert period_of("2026-03-08", "2026-03-14", TODAY).previous() == period_of("2026-03-01", "2026-03-07", TODAY)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "months", "days"),
+    [
+        ("2026-01-01", "2026-12-31", 12, 0),
+        ("2026-01-02", "2026-12-30", 10, 30 + 30),
+        ("2025-12-31", "2026-02-01", 1, 2),
+        ("2026-02-01", "2026-02-28", 1, 0),
+        ("2026-02-02", "2026-03-30", 0, 57),
+    ],
+)
+def test_a_period_is_read_from_whole_months_and_the_days_beside_them(since: str, until: str, months: int, days: int) -> None:
+    period = period_of(since, until, TODAY)
+    parts = period.parts()
+    covered = [day for day in period.days() if any(low <= month_of(day) <= high for low, high in parts)]
+    beside = [day for low, high in parts if low > 0 for day in range(low, high + 1)]
+    assert (len({month_of(day) for day in covered}), len(beside)) == (months, days)
+    assert sorted([*covered, *beside]) == [*period.days()], "each day counts once"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, delete, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
-from kit.people.persons import persons
+from kit.people.persons import Persons, persons
 from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic, named
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
@@ -204,10 +204,16 @@ class Reading:
         return found
 
     async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
-        """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period."""
-        customer = func.coalesce(literal("user:").concat(persons.c.person_id), orders.c.subject)
-        joined = orders.outerjoin(persons, persons.c.subject == orders.c.subject)
-        bought = select(customer).select_from(joined).where(orders.c.sold_at >= since, orders.c.sold_at < until)
-        query = select(customer, orders.c.sold_at, orders.c.net, orders.c.payload).select_from(joined)
-        query = query.where(orders.c.sold_at.is_not(None), customer.in_(bought)).order_by(orders.c.sold_at, orders.c.purchase_id)
-        return [(name, at, net, payload) for name, at, net, payload in await self._session.execute(query)]
+        """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period, oldest first."""
+        bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
+        customers = {subject: subject for subject in await self._session.scalars(bought)}
+        people = set((await Persons(self._session).people(customers)).values())
+        for some in chunks(people):
+            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
+            customers |= {row.subject: f"user:{row.person_id}" for row in rows}
+        found: list[tuple[datetime, str, str, int, str]] = []
+        for some in chunks(customers):
+            query = select(orders).where(orders.c.subject.in_(some), orders.c.sold_at.is_not(None))
+            rows = await self._session.execute(query)
+            found += [(row.sold_at, row.purchase_id, customers[row.subject], row.net, row.payload) for row in rows]
+        return [(customer, at, net, payload) for at, _, customer, net, payload in sorted(found)]

@@ -24,6 +24,7 @@ from pmp.privacy.v1 import privacy_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 from pmp.purchases.v1.change_pb2 import EntryKind, PurchaseChanged
 from sqlalchemy import select
+from sqlalchemy.event import listen, remove
 
 from cli.errors import CommandFailed
 from cli.replay import replay
@@ -85,6 +86,8 @@ class Analytics(Topics):
     def __init__(self, runtime: ServiceRuntime, channel: grpc.aio.Channel) -> None:
         super().__init__(runtime)
         self.sessions = runtime.sessions
+        self.engine = runtime.database.engine
+        self.explain = "EXPLAIN" if self.engine.dialect.name == "mysql" else "EXPLAIN QUERY PLAN"
         self._stub: Any = AnalyticsServiceStub(channel)
         self._channel = channel
         self._token = runtime.settings.mesh_token.get_secret_value()
@@ -303,6 +306,26 @@ async def test_a_figure_explains_itself(analytics: Analytics) -> None:
     alone = await analytics.dashboard(compare="none")
     assert not alone.HasField("compared")
     assert not any(each.HasField("compared") or each.definition for each in alone.figures)
+
+
+async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> None:
+    await analytics.happen(event("e1", NOON, session="s", source="google"), _order("p1", "user:ada", ("sale", 100)))
+    statements: list[tuple[str, Any]] = []
+
+    def executed(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    listen(analytics.engine.sync_engine, "before_cursor_execute", executed)
+    await analytics.dashboard()
+    for report, group in REPORTS:
+        await analytics.report(report, "2026-02-02", "2026-04-02", group_by=group)
+    remove(analytics.engine.sync_engine, "before_cursor_execute", executed)
+    read = [(statement, parameters) for statement, parameters in statements if statement.startswith("SELECT")]
+    assert len(read) > 40
+    async with analytics.engine.connect() as connection:
+        for statement, parameters in read:
+            plan = [dict(row) for row in (await connection.exec_driver_sql(f"{analytics.explain} {statement}", parameters)).mappings()]
+            assert not [step for step in plan if step.get("type") == "ALL" or step.get("detail", "").startswith("SCAN")], (statement, plan)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC
-from typing import Any
+from typing import Any, Final
 
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.log.streams import Delivery
 from kit.people.hashing import KeyedHasher
 from kit.people.persons import Persons
-from kit.people.suppression import Suppressions, screen
+from kit.people.suppression import Screening, Suppressions, screen
 from services.analytics.counts import SITE, Traffic
 from services.analytics.days import Calendar
 from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen, seen_order, single
@@ -24,7 +24,8 @@ from services.analytics.projection import Totals, merged
 from services.analytics.repository import Orders, Sessions, Stored, moment
 from services.analytics.sessions import Event, split
 
-_PSEUDONYM = "erased:"
+_PSEUDONYM: Final = "erased:"
+"""How pseudonyms of erased persons begin."""
 
 
 class FollowEvents:
@@ -47,8 +48,7 @@ class FollowEvents:
         await totals.lock()
         added: dict[str, dict[str, Event]] = defaultdict(dict)
         removed: dict[str, set[str]] = defaultdict(set)
-        for message, each in zip(stored, kept, strict=True):
-            carrier, event = each
+        for message, (carrier, event) in zip(stored, kept, strict=True):
             if message.is_update and may_move(carrier):
                 for known in await self._carriers(facts, event, added):
                     removed[known].add(event.key)
@@ -208,7 +208,8 @@ class FollowIdentity:
             totals.counts.add_traffic(SITE, "", day, Traffic(registrations=1), 1)
 
 
-def _is_erased(screening: Any) -> bool:
+def _is_erased(screening: Screening) -> bool:
+    """True for an event of an erased person, and for one in the session of an erased person."""
     return screening.is_dropped or bool(screening.stripped)
 
 

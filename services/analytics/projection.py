@@ -87,7 +87,7 @@ class Totals:
                 after[key] = {**row, "visitor": visitor_of[row["subject"]]}
         left = {key: row for key, row in after.items() if row["count"] > 0}
         await self._change_audiences(before, _days_of(left.values()))
-        for some in chunks_of(known.keys() - left.keys()):
+        for some in chunks(known.keys() - left.keys()):
             key = tuple_(presences.c.subject, presences.c.audience, presences.c.day)
             await self._session.execute(delete(presences).where(key.in_(some)))
         await upsert(self._session, presences, [row for key, row in sorted(left.items()) if row != known.get(key)])
@@ -126,15 +126,6 @@ def merged(stored: Iterable[Session], added: Mapping[str, Event], removed: Colle
     """Returns the events of sessions by their keys, with these added and without those removed."""
     events = {event.key: event for session in stored for event in session if event.key not in removed}
     return [*{**events, **added}.values()]
-
-
-def chunks_of(keys: Collection[tuple[str, str, int]]) -> Iterable[list[tuple[str, str, int]]]:
-    """Yields primary keys of presences, in chunks of as many as one statement takes."""
-    ordered = sorted(keys)
-    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
-
-
-_AT_ONCE: Final = 300
 
 
 def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:

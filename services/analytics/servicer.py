@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from fractions import Fraction
 from typing import Final
 
 from google.api.httpbody_pb2 import HttpBody
@@ -109,7 +108,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         async with self._sessions.reading() as session:
             rows = await self._rows(Reading(session), report, group, period)
         page, total = reports.page_of(query, report, group, rows)
-        return [{key: _number(value) if isinstance(value, int | Fraction) else value for key, value in row.items()} for row in page], total
+        return [{each.key: _plain(row[each.key]) for each in report.of(group)} for row in page], total
 
     async def _rows(self, reading: Reading, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
         if report.name == "customers":
@@ -255,6 +254,10 @@ def _currency_revenue(currency: str, figures: Revenue) -> pb.CurrencyRevenue:
 
 def _shown(period: Period) -> pb.Period:
     return pb.Period(**{"from": iso(period.first), "to": iso(period.last)})
+
+
+def _plain(value: reports.Value) -> str | float | None:
+    return value if isinstance(value, str) else _number(value)
 
 
 def _number(value: Number) -> float | None:

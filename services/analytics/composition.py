@@ -21,7 +21,7 @@ from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.analytics.consumers import FollowEvents, FollowIdentity, FollowPurchases
 from services.analytics.days import Calendar
-from services.analytics.personal import PERSONAL_TABLES
+from services.analytics.personal import personal_tables
 from services.analytics.servicer import AnalyticsServicer
 
 SERVICE: Final = "analytics"
@@ -34,7 +34,8 @@ _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].metho
 def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
     """Composes analytics."""
     database, keys, calendar = resources.database(SERVICE, one_writer=True), resources.keys, Calendar(settings.site_timezone)
-    data = SubjectData(database, keys, None, PERSONAL_TABLES)
+    tables = personal_tables(calendar)
+    data = SubjectData(database, keys, None, tables)
     return ServiceRuntime(
         settings,
         resources,
@@ -43,7 +44,7 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
         database=database,
         rpcs=[(add_AnalyticsServiceServicer_to_server, AnalyticsServicer(settings, database.sessions))],
         subject_data=SubjectDataServicer(data, database, resources.log, None),
-        retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES)),
+        retention=Retention(settings, SERVICE, database.sessions, expiries(tables)),
         subscriptions=[
             Subscription("events", _EVENTS, FollowEvents(keys.hasher, calendar)),
             Subscription("gdpr", _GDPR, project_consent),

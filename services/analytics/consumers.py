@@ -22,7 +22,7 @@ from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen,
 from services.analytics.orders import Order
 from services.analytics.projection import Totals, merged
 from services.analytics.repository import Orders, Sessions, Stored, moment
-from services.analytics.sessions import Event, split
+from services.analytics.sessions import Event, anonymous, split
 
 _PSEUDONYM: Final = "erased:"
 """How pseudonyms of erased persons begin."""
@@ -73,8 +73,10 @@ class FollowEvents:
         if not suppressed:
             return found
         return [
-            each._replace(carrier="") if _is_erased(screen((each.event.subject, each.carrier), moment(each.event.at), suppressed)) else each
-            for each in found
+            Seen("", anonymous(event))
+            if _is_erased(screen((event.subject, carrier), moment(event.at), suppressed))
+            else Seen(carrier, event)
+            for carrier, event in found
         ]
 
     async def _carriers(self, facts: Sessions, event: Event, added: Mapping[str, Mapping[str, Event]]) -> set[str]:

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.analytics.counts import CAMPAIGN, CUSTOMERS, MEDIUM, PRODUCT, SITE, SOURCE, Counts, Revenue
-from services.analytics.sessions import NO_MEDIUM, Session, origin_of
+from services.analytics.sessions import DIRECT, NO_MEDIUM, OTHER, Session, origin_of
 
 UNIT: Final = 10_000
 """Amounts are integers of this fraction of a currency's unit: no currency has more than four decimals."""
@@ -17,6 +18,10 @@ REFUND: Final = "refund"
 CORRECTION: Final = "correction"
 UNKNOWN: Final = "(unknown)"
 """Source of an order that was reported without a campaign, and whose session is unknown."""
+
+
+_SOURCES: Final = SOURCES | {DIRECT}
+_MEDIA: Final = MEDIA | {NO_MEDIUM}
 
 
 class Line(NamedTuple):
@@ -71,6 +76,14 @@ class Order(NamedTuple):
         begun = [session for session in sessions if session[0].at <= self.sold_at]
         source, medium, campaign = origin_of(begun[-1] if begun else sessions[0])
         return self._replace(source=source, medium=medium, campaign=campaign)
+
+    def anonymous(self) -> Order:
+        """Returns it as it counts after the erasure of its buyer: of its campaign, only common words are left."""
+        return self._replace(
+            source=self.source and (listed(self.source, _SOURCES) or OTHER),
+            medium=self.medium and (listed(self.medium, _MEDIA) or OTHER),
+            campaign=self.campaign and OTHER,
+        )
 
     @property
     def net(self) -> int:

@@ -1,8 +1,8 @@
 """Derives totals by day from facts, in the transaction that changes a fact.
 
 What the fact counted as before is subtracted, and what it counts as now is added. So totals are always the sum of their facts, whatever
-the order of messages, and nothing has to be derived later. The facts of an erased person, and those that are too old, are deleted
-without subtracting them: totals stay.
+the order of messages, and nothing has to be derived later. Facts that are too old, and those of an erased person, are deleted without
+subtracting them: totals stay. But what the erased person saw and came from may identify her, and counts as other before.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
-from services.analytics.counts import Counts, Presence, Revenue, Traffic, cells, named
+from services.analytics.counts import REVENUE, TRAFFIC, Counts, Presence, Revenue, Traffic, cells, named
 from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
 from services.analytics.models import audiences, presences, revenue, traffic
+from services.analytics.models import orders as bought
+from services.analytics.models import sessions as stored
 from services.analytics.sessions import Event, Session
 
 _LOCK: Final = {"audience": "", "day": 0, "previous_day": 0, "members": 0}
 """The row that a transaction locks before it reads facts: of two at once, each would miss the changes of the other."""
+_AT_ONCE: Final = 500
 _Days: TypeAlias = dict[tuple[str, str], set[int]]
 """The days on which visitors were in audiences."""
 
@@ -71,6 +74,19 @@ class Totals:
         changes = {presence: count for presence, count in counts.presences.items() if count}
         if changes or moved:
             await self._change_presences(changes, moved)
+
+    async def remove_zeros(self) -> None:
+        """Deletes totals to which was counted and that are 0 now, with the texts in them."""
+        counts = self.counts
+        for table, keys in ((traffic, counts.traffic), (revenue, counts.revenue)):
+            names = [column.name for column in table.primary_key]
+            zeros = [table.c[name] == 0 for name in (TRAFFIC if table is traffic else REVENUE)]
+            for key in keys:
+                of_key = [table.c[name] == value for name, value in zip(names, key, strict=True) if name != "day"]
+                days = table.c.day.in_([key[1], month_of(key[1])])
+                await self._session.execute(delete(table).where(*of_key, days, *zeros))
+        for some in chunks({audience for audience, _, _ in counts.presences}):
+            await self._session.execute(delete(audiences).where(audiences.c.audience.in_(some), audiences.c.members == 0))
 
     async def _change_presences(self, changes: Mapping[Presence, int], moved: Collection[str]) -> None:
         subjects = {subject for _, subject, _ in changes} | set(moved)
@@ -122,9 +138,44 @@ class Totals:
         await increase(self._session, audiences, rows)
 
 
-def merged(stored: Iterable[Session], added: Mapping[str, Event], removed: Collection[str]) -> list[Event]:
+async def erase_sessions(calendar: Calendar, session: AsyncSession, identifiers: Sequence[str], _pseudonym: str) -> int:
+    """Deletes up to 500 sessions of a person, whose pages and campaigns count as others from then on; returns their number."""
+    totals = Totals(session, calendar)
+    await totals.lock()
+    own = or_(stored.c.carrier.in_(identifiers), stored.c.subject.in_(identifiers))
+    rows = (await session.execute(select(stored.c.id, stored.c.carrier, stored.c.payload).where(own).limit(_AT_ONCE))).all()
+    for row in rows:
+        events = sessions.loads(row.payload)
+        totals.count(row.carrier, events, -1)
+        totals.count(row.carrier, [sessions.anonymous(event) for event in events], 1)
+    await totals.write()
+    await totals.remove_zeros()
+    await session.execute(delete(stored).where(stored.c.id.in_([row.id for row in rows])))
+    return len(rows)
+
+
+async def erase_orders(calendar: Calendar, session: AsyncSession, identifiers: Sequence[str], pseudonym: str) -> int:
+    """Takes a person from up to 500 orders; returns their number. Their campaigns count as others from then on."""
+    totals = Totals(session, calendar)
+    await totals.lock()
+    own = or_(bought.c.subject.in_(identifiers), bought.c.carrier.in_(identifiers))
+    rows = [dict(row) for row in (await session.execute(select(bought).where(own).limit(_AT_ONCE))).mappings()]
+    for row in rows:
+        row["carrier"] = None
+        if row["subject"] in identifiers:
+            payload = row["payload"] and orders.Order.loads(row["payload"]).anonymous().dumps()
+            totals.count_order(row["subject"], row["payload"], -1)
+            totals.count_order(row["subject"], payload, 1)
+            row |= {"subject": pseudonym, "payload": payload}
+    await totals.write()
+    await totals.remove_zeros()
+    await upsert(session, bought, rows)
+    return len(rows)
+
+
+def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collection[str]) -> list[Event]:
     """Returns the events of sessions by their keys, with these added and without those removed."""
-    events = {event.key: event for session in stored for event in session if event.key not in removed}
+    events = {event.key: event for session in known for event in session if event.key not in removed}
     return [*{**events, **added}.values()]
 
 

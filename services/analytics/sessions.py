@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import orjson
 
+from kit.people.subjects.words import MEDIA, SOURCES, listed
 from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, SITE, SOURCE, VISITORS, Counts, Traffic, audience
 from services.analytics.days import MICROSECONDS
 
@@ -18,6 +19,8 @@ ENROLMENT: Final = "enrolment"
 DIRECT: Final = "(direct)"
 """Source of a session that no page, campaign or partner led to."""
 NO_MEDIUM: Final = "(none)"
+OTHER: Final = "(other)"
+"""Stands for what an erased person saw and came from, which may identify her."""
 
 
 class Event(NamedTuple):
@@ -132,6 +135,17 @@ def _dimensions(session: Session) -> list[tuple[str, str]]:
     device = next((event.device for event in session if event.device), "")
     found = [(SITE, ""), (SOURCE, source), (MEDIUM, medium), (DEVICE, device)]
     return [*found, (CAMPAIGN, campaign)] if campaign else found
+
+
+def anonymous(event: Event) -> Event:
+    """Returns an event as it counts after the erasure of its person: of its texts, only common words are left."""
+    return event._replace(
+        page=event.page and OTHER,
+        course=event.course and OTHER,
+        source=event.source and (listed(event.source, SOURCES) or OTHER),
+        medium=event.medium and (listed(event.medium, MEDIA) or OTHER),
+        campaign=event.campaign and OTHER,
+    )
 
 
 def count_single(counts: Counts, event: Event, times: int = 1) -> None:

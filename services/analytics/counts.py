@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from services.analytics.days import Calendar
 
@@ -65,9 +65,18 @@ class Revenue:
     unrated: int = 0
 
 
+_Figures = TypeVar("_Figures", Traffic, Revenue)
+
+
 def named(figures: Traffic | Revenue) -> dict[str, int]:
     """Returns figures by name."""
     return {name: getattr(figures, name) for name in (TRAFFIC if isinstance(figures, Traffic) else REVENUE)}
+
+
+def added(figures: _Figures, others: _Figures) -> _Figures:
+    """Returns the sum of figures."""
+    ours, theirs = named(figures), named(others)
+    return type(figures)(**{name: count + theirs[name] for name, count in ours.items()})
 
 
 TRAFFIC: Final = tuple(each.name for each in fields(Traffic))

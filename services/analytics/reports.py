@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, Final, Protocol, TypeAlias
 
 from kit.errors import InvalidRequest, Violation
-from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, REVENUE, SOURCE, Revenue
+from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
 from services.analytics.figures import DEFINITIONS, MONEY, Definition, Number, Summary, money
 
 TEXT: Final = "text"
@@ -183,11 +183,6 @@ def own_amounts(figures: Revenue) -> Revenue:
         base_refunds=figures.refunds,
         base_corrections=figures.corrections,
     )
-
-
-def added(figures: Revenue, others: Revenue) -> Revenue:
-    """Returns the sum of figures of orders."""
-    return Revenue(*(getattr(figures, name) + getattr(others, name) for name in REVENUE))
 
 
 def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Table, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import Column, Row, Table, and_, bindparam, delete, func, insert, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
 from kit.people.persons import Persons, persons
-from services.analytics.counts import NEVER, REVENUE, TRAFFIC, Revenue, Traffic, named
+from services.analytics.counts import NEVER, SITE, Revenue, Traffic, added
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
 from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
 
+_Figures = TypeVar("_Figures", Traffic, Revenue)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_DAY: Final = 26 * 3600 * MICROSECONDS
 """No day of a visitor is longer, also where clocks are set back."""
@@ -145,10 +146,8 @@ class Orders:
 _BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carriers", expanding=True)), orders.c.payload != "")
 
 
-def _within(table: Table, period: Period, *, by_day: bool) -> ColumnElement[bool]:
-    """Selects the totals of a period: those of its days, or as far as it has whole months of these."""
-    parts = [(period.first, period.last)] if by_day else period.parts()
-    return or_(*(table.c.day.between(low, high) for low, high in parts))
+def _figures(table: Table) -> list[Column[Any]]:
+    return [column for column in table.columns if not column.primary_key]
 
 
 def moment(at: int) -> datetime:
@@ -162,21 +161,52 @@ class Reading:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def traffic(self, dimension: str, period: Period, *, by_day: bool = False) -> Mapping[Any, Traffic]:
-        """Returns figures of the site by the values of a dimension, or by day."""
-        group = traffic.c.day if by_day else traffic.c.value
-        query = select(group, *(func.sum(traffic.c[name]) for name in TRAFFIC)).group_by(group)
-        query = query.where(traffic.c.dimension == dimension, _within(traffic, period, by_day=by_day))
-        found = {key: Traffic(*map(int, figures)) for key, *figures in await self._session.execute(query)}
-        return {key: figures for key, figures in found.items() if any(named(figures).values())}
+    async def traffic(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
+        """Returns figures of the site by dimension and value."""
+        return await self._by_value(traffic, Traffic, period, dimensions)
 
-    async def revenue(self, dimension: str, period: Period, by: Literal["value", "day", "currency"] = "value") -> Mapping[Any, Revenue]:
-        """Returns figures of orders by the values of a dimension, by day, or by currency."""
-        group = revenue.c[by]
-        query = select(group, *(func.sum(revenue.c[name]) for name in REVENUE)).group_by(group)
-        query = query.where(revenue.c.dimension == dimension, _within(revenue, period, by_day=by == "day"))
-        found = {key: Revenue(*map(int, figures)) for key, *figures in await self._session.execute(query)}
-        return {key: figures for key, figures in found.items() if any(named(figures).values())}
+    async def revenue(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Revenue]]:
+        """Returns figures of orders by dimension and value."""
+        return await self._by_value(revenue, Revenue, period, dimensions)
+
+    async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
+        """Returns figures of the whole site by day."""
+        return await self._by(traffic, Traffic, period, "day")
+
+    async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
+        """Returns figures of all orders by day."""
+        return await self._by(revenue, Revenue, period, "day")
+
+    async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
+        """Returns figures of all orders by their currency."""
+        return await self._by(revenue, Revenue, period, "currency")
+
+    async def _by_value(
+        self, table: Table, kind: type[_Figures], period: Period, dimensions: Collection[str]
+    ) -> Mapping[str, Mapping[str, _Figures]]:
+        """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
+        sums = [func.sum(column).label(column.name) for column in _figures(table)]
+        parts = [
+            select(literal(dimension).label("dimension"), table.c.value, *sums)
+            .where(table.c.dimension == dimension, table.c.day.between(*part))
+            .group_by(table.c.value)
+            for dimension in dimensions
+            for part in period.parts()
+        ]
+        found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
+        rows: Any = await self._session.execute(union_all(*parts))
+        for dimension, value, *figures in rows:
+            if any(figures):
+                one = kind(*map(int, figures))
+                known = found[dimension].get(value)
+                found[dimension][value] = one if known is None else added(known, one)
+        return found
+
+    async def _by(self, table: Table, kind: type[_Figures], period: Period, column: str) -> Mapping[Any, _Figures]:
+        query = select(table.c[column], *(func.sum(each) for each in _figures(table))).group_by(table.c[column])
+        query = query.where(table.c.dimension == SITE, table.c.day.between(*period))
+        rows: Any = await self._session.execute(query)
+        return {key: kind(*map(int, figures)) for key, *figures in rows if any(figures)}
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
         """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""

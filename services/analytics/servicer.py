@@ -28,6 +28,7 @@ from services.analytics.counts import (
     VISITORS,
     Revenue,
     Traffic,
+    added,
     audience,
 )
 from services.analytics.days import Period, iso, period_of
@@ -62,9 +63,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
             reading = Reading(session)
             now = await _summary(reading, period)
             before = await _summary(reading, compared) if compared else None
-            by_currency = await reading.revenue(SITE, period, "currency")
+            by_currency = await reading.revenue_by_currency(period)
             series = await _series(reading, period)
-            rankings = [await _ranking(reading, dimension, period, request.top or _TOP) for dimension in _RANKED]
+            rankings = await _rankings(reading, period, request.top or _TOP)
         return pb.GetDashboardResponse(
             period=_shown(period),
             compared=_shown(compared) if compared else None,
@@ -115,7 +116,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
             return reports.customers(await self._bought(reading, period))
         if report.name == "revenue":
             return await _revenue_rows(reading, report, group, period)
-        traffic, revenue = await reading.traffic(group, period), await reading.revenue(group, period)
+        traffic, revenue = (await reading.traffic(period, group))[group], (await reading.revenue(period, group))[group]
         titles = await reading.titles([*revenue] if group == PRODUCT else [])
         of = {each: audience(group, each) for each in traffic} if group in _OF_AUDIENCES else {}
         members = await reading.members(period, of.values())
@@ -164,7 +165,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
 
 
 async def _summary(reading: Reading, period: Period) -> Summary:
-    traffic, revenue = await reading.traffic(SITE, period), await reading.revenue(SITE, period)
+    traffic, revenue = (await reading.traffic(period, SITE))[SITE], (await reading.revenue(period, SITE))[SITE]
     members = await reading.members(period, [VISITORS, CUSTOMERS])
     new = await reading.members(period, [CUSTOMERS], new=True)
     return Summary(
@@ -174,7 +175,7 @@ async def _summary(reading: Reading, period: Period) -> Summary:
 
 async def _series(reading: Reading, period: Period) -> Sequence[pb.DayFigures]:
     visitors = await reading.members_by_day(period, VISITORS)
-    traffic, revenue = await reading.traffic(SITE, period, by_day=True), await reading.revenue(SITE, period, "day")
+    traffic, revenue = await reading.traffic_by_day(period), await reading.revenue_by_day(period)
     return [
         pb.DayFigures(
             day=iso(day),
@@ -188,39 +189,45 @@ async def _series(reading: Reading, period: Period) -> Sequence[pb.DayFigures]:
     ]
 
 
-async def _ranking(reading: Reading, dimension: str, period: Period, top: int) -> pb.Ranking:
-    traffic, revenue = await reading.traffic(dimension, period), await reading.revenue(dimension, period)
+async def _rankings(reading: Reading, period: Period, top: int) -> Sequence[pb.Ranking]:
+    traffic, revenue = await reading.traffic(period, *_RANKED), await reading.revenue(period, *_RANKED)
+    shown = {dimension: _largest(traffic[dimension], revenue[dimension], top) for dimension in _RANKED}
+    names = [audience(dimension, value) for dimension in _OF_AUDIENCES for value, _ in shown[dimension]]
+    members, titles = await reading.members(period, names), await reading.titles([value for value, _ in shown[PRODUCT]])
+    return [
+        pb.Ranking(
+            dimension=dimension,
+            rows=[
+                pb.Ranked(
+                    value=value,
+                    title=titles.get(value, "") if dimension == PRODUCT else "",
+                    visitors=members.get(audience(dimension, value), 0),
+                    sessions=of.traffic.visits,
+                    page_views=of.traffic.page_views,
+                    orders=of.revenue.orders,
+                    revenue=float(money(of.net)),
+                )
+                for value, of in rows
+            ],
+        )
+        for dimension, rows in shown.items()
+    ]
+
+
+def _largest(traffic: Mapping[str, Traffic], revenue: Mapping[str, Revenue], top: int) -> Sequence[tuple[str, Summary]]:
+    """Returns the values with the most sessions, page views and revenue, in this order."""
     rows = [(value, Summary(traffic.get(value, Traffic()), revenue.get(value, Revenue()))) for value in traffic.keys() | revenue.keys()]
-    rows.sort(key=lambda row: (-row[1].traffic.visits, -row[1].traffic.page_views, -row[1].net, row[0]))
-    shown = rows[:top]
-    members = await reading.members(period, [audience(dimension, value) for value, _ in shown if dimension in _OF_AUDIENCES])
-    titles = await reading.titles([value for value, _ in shown if dimension == PRODUCT])
-    return pb.Ranking(
-        dimension=dimension,
-        rows=[
-            pb.Ranked(
-                value=value,
-                title=titles.get(value, ""),
-                visitors=members.get(audience(dimension, value), 0),
-                sessions=of.traffic.visits,
-                page_views=of.traffic.page_views,
-                orders=of.revenue.orders,
-                revenue=float(money(of.net)),
-            )
-            for value, of in shown
-        ],
-    )
+    return sorted(rows, key=lambda row: (-row[1].traffic.visits, -row[1].traffic.page_views, -row[1].net, row[0]))[:top]
 
 
 async def _revenue_rows(reading: Reading, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
-    found = await reading.revenue(SITE, period, "currency" if group == "currency" else "day")
     sums: dict[str, Revenue] = {}
-    for key, figures in found.items():
-        if group == "currency":
-            sums[key] = reports.own_amounts(figures)
-        else:
-            name = iso(key)[: len("YYYY-MM")] if group == "month" else iso(key)
-            sums[name] = reports.added(sums.get(name, Revenue()), figures)
+    if group == "currency":
+        sums = {currency: reports.own_amounts(figures) for currency, figures in (await reading.revenue_by_currency(period)).items()}
+    else:
+        for day, figures in (await reading.revenue_by_day(period)).items():
+            name = iso(day)[: len("YYYY-MM")] if group == "month" else iso(day)
+            sums[name] = added(sums.get(name, Revenue()), figures)
     return [
         {group: name, **reports.figures_of(report.of(group), Summary(revenue=figures)), "quantity": figures.quantity}
         for name, figures in sums.items()

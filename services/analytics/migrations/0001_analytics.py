@@ -1,4 +1,4 @@
-"""Facts of sessions, orders and registrations, and totals by day."""
+"""Facts of sessions, orders and registrations, and totals by day. Tables that are read by ranges of their keys are ordered by them."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def upgrade() -> None:
         sa.Column("visitor", Id(280), nullable=False),
         sa.Column("count", sa.Integer, nullable=False),
         sa.Index("idx_analytics_presences_visitor", "visitor"),
+        sqlite_with_rowid=False,
         **MYSQL,
     )
     op.create_table(
@@ -75,6 +76,7 @@ def upgrade() -> None:
         sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("previous_day", sa.Integer, primary_key=True, autoincrement=False),
         *_counts("members"),
+        sqlite_with_rowid=False,
         **MYSQL,
     )
     op.create_table(
@@ -83,6 +85,7 @@ def upgrade() -> None:
         sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("value", Id(), primary_key=True),
         *_counts("visits", "bounces", "seconds", "page_views", "events", "leads", "registrations", "enrolments"),
+        sqlite_with_rowid=False,
         **MYSQL,
     )
     op.create_table(
@@ -93,5 +96,6 @@ def upgrade() -> None:
         sa.Column("currency", Id(3), primary_key=True),
         *_counts("orders", "quantity", "gross", "refunds", "corrections", "base_gross", "base_refunds", "base_corrections"),
         *_counts("entries", "unrated"),
+        sqlite_with_rowid=False,
         **MYSQL,
     )

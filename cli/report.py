@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -36,17 +36,15 @@ class Figure(BaseModel):
 
 
 class Dashboard(BaseModel):
-    """The figures, and as received all else that the answer holds."""
-
-    model_config = ConfigDict(extra="allow")
+    """The figures."""
 
     period: Period
     compared: Period
     figures: list[Figure]
 
 
-async def fetch_dashboard(credentials: Credentials, since: str, until: str) -> Dashboard:
-    """Requests the figures of a period from the gateway, compared with the one before it.
+async def fetch_dashboard(credentials: Credentials, since: str, until: str) -> str:
+    """Requests the figures of a period from the gateway, compared with the one before it; returns them as JSON.
 
     Raises:
         CommandFailed: there is no answer, it refuses the period, or it does not contain figures.
@@ -57,13 +55,15 @@ async def fetch_dashboard(credentials: Credentials, since: str, until: str) -> D
     if answer.response.is_error:
         raise CommandFailed(f"the gateway refused to show the figures: {answer.response.status_code} {answer.response.text.strip()}")
     try:
-        return Dashboard.model_validate_json(answer.response.content)
+        Dashboard.model_validate_json(answer.response.content)
     except ValidationError as error:
         raise CommandFailed(f"{credentials.url} answered, but not with figures: is it the gateway of a mesh?") from error
+    return answer.response.text
 
 
-def print_dashboard(console: Console, dashboard: Dashboard) -> None:
+def print_dashboard(console: Console, answer: str) -> None:
     """Prints the figures beside those of the period before."""
+    dashboard = Dashboard.model_validate_json(answer)
     table = Table(box=SIMPLE, padding=0, pad_edge=False, show_edge=False)
     table.add_column("figure")
     for period in (dashboard.period, dashboard.compared):

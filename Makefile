@@ -43,11 +43,13 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
 	$(BIN)/python -m gateway.render --check
+	$(BIN)/python -m gateway.openapi --check
 
 format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/python -m gateway.render
+	$(BIN)/python -m gateway.openapi
 
 lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade

@@ -95,7 +95,12 @@ class GenerateHook(BuildHookInterface):  # type: ignore[type-arg]
         generate(Path(self.root))
         if version == "standard":
             # An editable install reads gen/ itself.
-            build_data["force_include"] |= {"gen/buf": "buf", "gen/mesh.binpb": "gateway/mesh.binpb", "gen/pmp": "pmp"}
+            build_data["force_include"] |= {
+                "docs/openapi.json": "gateway/openapi.json",
+                "gen/buf": "buf",
+                "gen/mesh.binpb": "gateway/mesh.binpb",
+                "gen/pmp": "pmp",
+            }
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pmp_mesh_client.tokens import Scope
 
 from cli.commands import Commands
-from cli.credentials import Format, Scope
+from cli.credentials import Format
 from cli.layout import Processes
 from cli.private_urls import private_url
 

@@ -58,6 +58,8 @@ def generate(root: Path = ROOT) -> None:
             "buf/validate/validate.proto",
             *protos,
         )
+        for package in (*out.glob("pmp/*"), *out.glob("buf/*")):
+            (package / "py.typed").touch()
         shutil.rmtree(root / "gen", ignore_errors=True)
         shutil.move(out, root / "gen")
 

@@ -39,7 +39,7 @@ class Binding:
     """Template of the path."""
     body: str
     """The field of the request that the body holds, `*` for the request itself; empty without a body."""
-    bytes: str
+    raw: str
     """The field of the request that the gateway fills with the body as received; empty where it parses the body itself."""
 
 
@@ -89,17 +89,11 @@ class Operations:
             yield {"name": variable, "in": "path", "required": True, **parameter}
 
     def _query(self, request: Descriptor, binding: Binding) -> Iterator[Schema]:
-        taken = {binding.body, binding.bytes, *_VARIABLE.findall(binding.path)}
         for path, field in _leaves(request):
-            if path.partition(".")[0] in taken or (binding.body == "*" and path != _STRICT):
-                continue
-            if (path == _STRICT) == bool(binding.bytes) and not _is_personal(field):
-                yield {
-                    "name": path,
-                    "in": "query",
-                    "required": constraints(field).is_required or _is_never_empty(field),
-                    **self._parameter(field),
-                }
+            # Addresses end up in logs.
+            if _is_in_query(path, binding) and not _is_personal(field):
+                is_required = constraints(field).is_required or _is_never_empty(field)
+                yield {"name": path, "in": "query", "required": is_required, **self._parameter(field)}
 
     def _parameter(self, field: FieldDescriptor) -> Schema:
         schema = self._schemas.field(field, Location.URL)
@@ -108,8 +102,8 @@ class Operations:
 
     def _body(self, rpc: Rpc, request: Descriptor, binding: Binding) -> Schema:
         if binding.body == "*":
-            beside = {_STRICT} if binding.bytes else set[str]()
-            schema = self._schemas.message(request, Location.BODY, {binding.bytes, *beside, *_VARIABLE.findall(binding.path)})
+            beside = {_STRICT} if binding.raw else set[str]()
+            schema = self._schemas.message(request, Location.BODY, {binding.raw, *beside, *_VARIABLE.findall(binding.path)})
         else:
             schema = self._schemas.field(_field(request, binding.body), Location.BODY)
             schema.pop("description", None)
@@ -162,8 +156,15 @@ def _leaves(of: Descriptor, before: str = "") -> Iterator[tuple[str, FieldDescri
             yield from _leaves(inner, f"{before}{field.name}.")
 
 
+def _is_in_query(path: str, binding: Binding) -> bool:
+    """Whether a field of the request is a query parameter: it is neither in the path nor in the body."""
+    if binding.raw:
+        return path == _STRICT
+    elsewhere = {binding.body, *_VARIABLE.findall(binding.path)}
+    return binding.body != "*" and path != _STRICT and path.partition(".")[0] not in elsewhere
+
+
 def _is_personal(field: FieldDescriptor) -> bool:
-    """Addresses end up in logs."""
     return field.GetOptions().Extensions[options_pb2.text] == options_pb2.TEXT_PERSONAL
 
 

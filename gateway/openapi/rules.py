@@ -58,7 +58,7 @@ class Constraints:
     def __init__(self, rules: validate_pb2.FieldRules, enum: EnumDescriptor | None = None) -> None:
         self.keywords: Schema = {}
         """Keywords of JSON Schema."""
-        self.sentences: list[str] = [each.message for each in rules.cel if each.message]
+        self.sentences: list[str] = [each.message or each.expression for each in rules.cel]
         """Rules without a keyword."""
         self.is_required = rules.required
         """Whether the field has to be set."""
@@ -107,7 +107,7 @@ def item_constraints(field: FieldDescriptor) -> Constraints:
 def sentences(message: Descriptor) -> list[str]:
     """The rules of a message as a whole."""
     rules = message.GetOptions().Extensions[validate_pb2.message]
-    return [each.message for each in rules.cel if each.message]
+    return [each.message or each.expression for each in rules.cel]
 
 
 def _json(value: Any, enum: EnumDescriptor | None) -> Any:

@@ -101,15 +101,16 @@ class Operations:
         return {"description": described, "schema": schema}
 
     def _body(self, rpc: Rpc, request: Descriptor, binding: Binding) -> Schema:
+        example = self._examples.get(f"{rpc.cluster}.{rpc.name}")
         if binding.body == "*":
-            beside = {_STRICT} if binding.raw else set[str]()
-            schema = self._schemas.message(request, Location.BODY, {binding.raw, *beside, *_VARIABLE.findall(binding.path)})
+            elsewhere = {binding.raw, *_VARIABLE.findall(binding.path), *({_STRICT} if binding.raw else ())}
+            schema = self._schemas.message(request, Location.BODY, elsewhere)
+            example = example and {field: value for field, value in example.items() if field not in elsewhere}
         else:
             schema = self._schemas.field(_field(request, binding.body), Location.BODY)
             schema.pop("description", None)
-        content: Schema = {"schema": schema}
-        example = self._examples.get(f"{rpc.cluster}.{rpc.name}")
-        return {"required": True, "content": {"application/json": content | ({"example": example} if example is not None else {})}}
+        content: Schema = {"schema": schema, **({"example": example} if example else {})}
+        return {"required": True, "content": {"application/json": content}}
 
     def _responses(self, rpc: Rpc, method: MethodDescriptor, binding: Binding) -> Schema:
         answer = method.output_type

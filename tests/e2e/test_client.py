@@ -78,6 +78,10 @@ def test_the_documented_example_works(mesh: Mesh, python: Path) -> None:
 
 
 def test_the_client_brings_its_types(python: Path) -> None:
+    [installed] = python.parents[1].glob("lib/python*/site-packages")
+    packages = {*(stub.parents[1] for stub in installed.glob("pmp/*/*/*.pyi")), installed / "pmp_mesh_client"}
+    assert len(packages) > 5
+    assert [package.name for package in packages if not (package / "py.typed").exists()] == []
     wrong = python.parent / "wrong.py"
     wrong.write_text(PROGRAM.read_text().replace('event_type="invoice_paid"', "event_type=7").replace('"4711"))', '"4711"), 3, 4, 5)'))
     checked = {

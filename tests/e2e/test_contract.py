@@ -78,13 +78,18 @@ def calls(label: str, known: dict[str, str]) -> SearchStrategy[Any]:
     return one_of(*kinds, operation.as_strategy(GenerationMode.NEGATIVE))
 
 
+def fits(case: Any) -> bool:
+    """Whether its address is short enough: a longer one is refused, and the connection closed, while it is being sent."""
+    return len(json.dumps([case.path_parameters, case.query], default=str)) < 2000
+
+
 @pytest.mark.parametrize("label", sorted(OPERATIONS, key=ERASURES.__contains__))
 def test_no_answer_differs_from_the_document(mesh: Mesh, known: dict[str, str], label: str) -> None:
     headers = mesh.credentials("admin")
     with requests.Session() as session:
 
         @settings(max_examples=EXAMPLES or 12, derandomize=not EXAMPLES, database=None, deadline=None, suppress_health_check=SLOW)
-        @given(calls(label, known))
+        @given(calls(label, known).filter(fits))
         def call(case: Any) -> None:
             case.call_and_validate(base_url=mesh.url, session=session, headers=headers, checks=CHECKED)
 

@@ -132,6 +132,8 @@ class Operations:
 
 def _bindings(method: MethodDescriptor) -> Iterator[Binding]:
     options = method.GetOptions()
+    if not options.HasExtension(_HTTP):
+        return
     first: HttpRule = options.Extensions[_HTTP]
     named: str = options.Extensions[options_pb2.body]
     for rule in (first, *first.additional_bindings):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from buf.validate import validate_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from jsonschema import Draft202012Validator
@@ -18,10 +19,11 @@ from pmp.options.v1 import options_pb2
 from gateway.committed import keep_fresh
 from gateway.contracts import read_descriptors, rpcs
 from gateway.openapi.comments import comments
-from gateway.openapi.document import COMMITTED, committed
+from gateway.openapi.document import COMMITTED, committed, document
 from gateway.openapi.rules import constraints
 from gateway.openapi.schemas import Location, Schemas
 
+HTTP: Any = annotations_pb2.http  # Its stub does not say what it extends.
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOADS = sorted((ROOT / "tests" / "payloads").glob("*.json"))
 DOCUMENT: dict[str, Any] = json.loads(COMMITTED.read_text())
@@ -69,6 +71,21 @@ def test_the_document_says_what_each_call_is_and_who_may_make_it() -> None:
 
 def _described(schema: dict[str, Any]) -> str:
     return schema.get("description", "")
+
+
+def test_an_rpc_without_a_rest_path_has_no_operation() -> None:
+    described = FileDescriptorSet()
+    file = described.file.add(name="pmp/shop/v1/shop.proto", package="pmp.shop.v1", syntax="proto3")
+    file.message_type.add(name="Nothing")
+    service = file.service.add(name="ShopService")
+    for name, path in (("Sell", "/api/v1/sell"), ("Watch", "")):
+        method = service.method.add(name=name, input_type=".pmp.shop.v1.Nothing", output_type=".pmp.shop.v1.Nothing")
+        method.options.Extensions[options_pb2.access] = options_pb2.ACCESS_READ
+        if path:
+            method.options.Extensions[HTTP].get = path
+    made = document(described, {})
+    assert {path: list(verbs) for path, verbs in made["paths"].items()} == {"/api/v1/sell": ["get"]}
+    assert OpenAPIV31SpecValidator(made).is_valid()
 
 
 def test_a_query_holds_no_personal_text() -> None:

@@ -5,11 +5,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv
+DIST ?= $(CURDIR)/dist
 # A mesh is a dozen starts of Python: compiled modules are kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 
-.PHONY: help setup up test check format lock bench referrers plugin wordpress clean
+.PHONY: help setup up test check format lock bench referrers client plugin wordpress clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,7 +27,7 @@ setup: .venv/.ready ## Install everything from PyPI into .venv and generate the 
 
 .venv/.ready: .venv/.packages pyproject.toml README.md $(PROTOS)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
-	@$(BIN)/python -m compileall -q cli gateway gen kit services
+	@$(BIN)/python -m compileall -q cli client gateway gen kit services
 	@touch $@
 
 up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
@@ -43,11 +44,13 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
 	$(BIN)/python -m gateway.render --check
+	$(BIN)/python -m gateway.openapi --check
 
 format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/python -m gateway.render
+	$(BIN)/python -m gateway.openapi
 
 lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade
@@ -59,6 +62,9 @@ bench: setup ## Measure performance, and write bench/results
 
 referrers: setup ## Update the list of referring sites
 	$(BIN)/python -m tests.referrers
+
+client: setup ## Build the Python client, dist/pmp_mesh_client-*.whl
+	@cd client && $(CURDIR)/$(BIN)/python -m hatchling build --target wheel --directory $(DIST)
 
 plugin: setup ## Build the WordPress plugin, dist/pmp-analytics.zip
 	@PYTHON=$(CURDIR)/$(BIN)/python wordpress/build dist

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 import grpc
 from pmp.journeys.v1 import journeys_pb2
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
+from pmp_mesh_client.tokens import Scope
 from sqlalchemy import Table, func, insert, select
 
 from bench.servers import BenchFailed, cpu_seconds, plan_mesh, running, running_mariadb
-from cli.credentials import Scope
 from cli.folder import DataFolder
 from kit.database.engine import Database, open_database
 from kit.migrate import migrate

@@ -14,11 +14,11 @@ from types import MappingProxyType
 import grpc
 import psutil
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from pmp_mesh_client.tokens import Scope
 from sqlalchemy import func, select
 
 from bench.events import batch
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
-from cli.credentials import Scope
 from kit.database.engine import Database, open_database
 from kit.log.redis_log import RedisLog, open_log
 from kit.log.tables import books, outbox_heads

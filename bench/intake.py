@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+from pmp_mesh_client.tokens import Scope
 
 from bench.drain import Drained, Progress, drain
 from bench.load import Answered, Load, send
 from bench.servers import BenchFailed, cpu_seconds, plan_mesh, running
 from bench.yardstick import plan_yardstick
-from cli.credentials import Credentials, Scope
+from cli.credentials import Credentials
 
 WARM_UP_SECONDS = 1
 """Duration of the warm-up on each side."""

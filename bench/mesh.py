@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import psutil
+from pmp_mesh_client.tokens import Scope
 
 from bench import followed, k6, load
 from bench.backlog import Backlog, open_backlog
@@ -25,7 +26,7 @@ from bench.load import Answered, Load
 from bench.servers import BenchFailed, environment, pmp_up, running_mariadb
 from bench.yardstick import empty_rate
 from cli.books import fetch_books
-from cli.credentials import Credentials, Scope, credentials
+from cli.credentials import Credentials, credentials
 from cli.folder import DataFolder
 from cli.processes import last_lines, spawn
 from cli.state import running_mesh

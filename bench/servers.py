@@ -17,9 +17,10 @@ from typing import Any, cast
 
 import aiomysql
 import psutil
+from pmp_mesh_client.tokens import Scope, mint
 
 from cli.books import Books, fetch_books
-from cli.credentials import Credentials, Scope, Secrets, mint
+from cli.credentials import Credentials, Secrets
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import Processes

@@ -19,10 +19,10 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
 from pmp.purchases.v1 import purchases_pb2
 from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
+from pmp_mesh_client.tokens import Scope
 from sqlalchemy import text
 
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
-from cli.credentials import Scope
 from kit.database.engine import Database, open_database
 from kit.migrate import migrate
 

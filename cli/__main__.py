@@ -7,10 +7,11 @@ import asyncio
 from typing import Annotated
 
 import typer
+from pmp_mesh_client.tokens import Scope
 
 from cli.arguments import DATA, AsJson, Data, DatabaseUrl, Every, Letters, RedisUrl, Service
 from cli.commands import Commands
-from cli.credentials import Format, Scope
+from cli.credentials import Format
 from cli.layout import Processes
 
 app = typer.Typer(

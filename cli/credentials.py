@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import jwt
+from pmp_mesh_client.tokens import Scope, mint
 from pydantic import TypeAdapter, ValidationError
 
 from cli.errors import CommandFailed
@@ -19,20 +19,7 @@ from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.state import running_mesh
 
-ISSUER = "pmp-wordpress-integration"
-"""The issuer that the gateway requires of a token."""
-TOKEN_SECONDS = 3600
-"""Lifetime of a token: the longest the gateway accepts."""
 _USER = re.compile(r"[A-Za-z0-9._:-]{1,255}")
-
-
-class Scope(StrEnum):
-    """What a token allows: `site` includes `track`; `admin` includes `site` and `read`."""
-
-    TRACK = "track"
-    SITE = "site"
-    READ = "read"
-    ADMIN = "admin"
 
 
 class Format(StrEnum):
@@ -73,14 +60,6 @@ def checked_user(user: str | None) -> str | None:
         message = "a user is 1 to 255 letters, digits or any of . _ : -"
         raise CommandFailed(message)
     return user
-
-
-def mint(secret: str, scope: Scope, user: str | None, now: int) -> str:
-    """A signed token, valid for an hour from `now` (seconds since 1970). Without `user` it has no `id` claim."""
-    claims: dict[str, str | int] = {"iss": ISSUER, "scope": scope.value, "iat": now, "exp": now + TOKEN_SECONDS}
-    if user is not None:
-        claims["id"] = user
-    return jwt.encode(claims, secret, algorithm="HS256")
 
 
 def credentials(folder: DataFolder, scope: Scope, user: str | None = None, environ: Mapping[str, str] = os.environ) -> Credentials:

@@ -11,6 +11,7 @@ import grpc.aio
 import httpx
 from pmp.ingestion.v1.ingestion_pb2 import ListEventsRequest
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from pmp_mesh_client.tokens import Scope
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ from rich.table import Table
 from cli.books import Account, Books, account_table, read_books
 from cli.calls import call, connect
 from cli.clickstream import Outcome, Request, count_types, event_id, outcome, read_rows, requests
-from cli.credentials import Credentials, Scope, credentials
+from cli.credentials import Credentials, credentials
 from cli.demo_shop import Shop
 from cli.errors import CommandFailed
 from cli.folder import DataFolder

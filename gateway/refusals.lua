@@ -39,5 +39,6 @@ function envoy_on_response(handle)
   local body = handle:body(true)
   local message = body:getBytes(0, body:length()):match('"message":"(.*)"}') or ""
   local size = body:setBytes('{"code":3,"message":"' .. message_for_callers(message) .. '","details":[]}')
-  headers:replace("content-length", size)
+  -- Waiting for the body has ended the life of `headers`.
+  handle:headers():replace("content-length", size)
 end

@@ -6,13 +6,13 @@ rpc needs no change here. `python -m gateway.render` rewrites the committed `env
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
@@ -23,14 +23,15 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
+from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
+from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, GatewaySettings
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"
-
 
 WATCHERS = 1000
 """Connections reserved for monitoring."""
@@ -47,13 +48,16 @@ MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
 Node = dict[str, Any]
 
 
-def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptors_path: str) -> Node:
+def render(
+    settings: GatewaySettings, descriptors: FileDescriptorSet, descriptors_path: str, public: Sequence[PublicFile] | None = None
+) -> Node:
     """Envoy's whole configuration.
 
     Args:
         settings: the settings of the gateway.
         descriptors: the mesh's contracts.
         descriptors_path: path of a file with `for_envoy(descriptors)`.
+        public: files that are served without a key or a token; by default `public_files()`.
 
     Raises:
         RenderError: the descriptor set declares something that the gateway does not support.
@@ -107,6 +111,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "routes": [
                 patterns["connect"],
                 patterns["encoded"],
+                *(_public_route(patterns["public"], each) for each in (public_files() if public is None else public)),
                 *(_rest_route(patterns, rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
                 patterns["unknown"],
@@ -227,6 +232,10 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
     )
 
 
+def _public_route(pattern: Node, public: PublicFile) -> Node:
+    return _fill(pattern, {"path": public.path, "file": str(public.file), "type": public.type})
+
+
 def _regex(template: str) -> str:
     """The regular expression of a path template of google.api.http, with variables of one segment each.
 
@@ -250,7 +259,8 @@ def committed(descriptors: FileDescriptorSet) -> str:
     )
     head = "# Rendered by `python -m gateway.render` from envoy.base.yaml and the contracts, with default settings and\n"
     head += "# placeholders for secrets. Do not edit; `python -m gateway` renders it with the real ones at each start.\n"
-    return head + as_yaml(render(settings, descriptors, "gen/mesh.binpb"))
+    public = [replace(each, file=each.file.relative_to(HERE.parent)) for each in public_files()]
+    return head + as_yaml(render(settings, descriptors, "gen/mesh.binpb", public))
 
 
 def as_yaml(config: Node) -> str:
@@ -260,15 +270,7 @@ def as_yaml(config: Node) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrites the committed `envoy.yaml`, or with `--check` verifies that it is up to date. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.render", description=main.__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when envoy.yaml is stale")
-    text = committed(read_descriptors())
-    if parser.parse_args(arguments).check:
-        fresh = COMMITTED.exists() and COMMITTED.read_text() == text
-        sys.stdout.write(f"gateway/envoy.yaml is {'fresh' if fresh else 'stale: run `python -m gateway.render`'}\n")
-        return 0 if fresh else 1
-    COMMITTED.write_text(text)
-    return 0
+    return keep_fresh("gateway.render", COMMITTED, committed(read_descriptors()), arguments)
 
 
 if __name__ == "__main__":

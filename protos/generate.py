@@ -58,6 +58,8 @@ def generate(root: Path = ROOT) -> None:
             "buf/validate/validate.proto",
             *protos,
         )
+        for package in (*out.glob("pmp/*"), *out.glob("buf/*")):
+            (package / "py.typed").touch()
         shutil.rmtree(root / "gen", ignore_errors=True)
         shutil.move(out, root / "gen")
 
@@ -95,7 +97,12 @@ class GenerateHook(BuildHookInterface):  # type: ignore[type-arg]
         generate(Path(self.root))
         if version == "standard":
             # An editable install reads gen/ itself.
-            build_data["force_include"] |= {"gen/buf": "buf", "gen/mesh.binpb": "gateway/mesh.binpb", "gen/pmp": "pmp"}
+            build_data["force_include"] |= {
+                "docs/openapi.json": "gateway/openapi.json",
+                "gen/buf": "buf",
+                "gen/mesh.binpb": "gateway/mesh.binpb",
+                "gen/pmp": "pmp",
+            }
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from kit.errors import (
 )
 from kit.outages import refusal_of
 
-_STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
+STATUSES: Mapping[type[BaseException], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
@@ -35,6 +35,7 @@ _STATUS: Mapping[type[BaseException], grpc.StatusCode] = {
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
+"""The status of each error of the domain."""
 _RETRY_AFTER: Mapping[grpc.StatusCode, str] = {grpc.StatusCode.RESOURCE_EXHAUSTED: "5", grpc.StatusCode.UNAVAILABLE: "1"}
 """Seconds after which a caller may try again."""
 
@@ -90,7 +91,7 @@ def outcome_of(error: Exception) -> Outcome:
     """Maps an error to the outcome for the caller. The text of an error that is neither of the domain nor an outage is not returned."""
     if not isinstance(error, MeshError):
         error = refusal_of(error, "something this call needs is down; try again") or error
-    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    code = next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), None)
     if code is None:
         return Outcome(grpc.StatusCode.INTERNAL, "internal error")
     message = str(error)

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pymysql
 import pytest
+from pmp_mesh_client.tokens import Scope
 
 from bench.servers import Mesh, environment, running
-from cli.credentials import Scope
 from cli.folder import DataFolder
 from cli.layout import Processes, databases
 from cli.local_secrets import Secrets

@@ -122,6 +122,20 @@ def test_unknown_query_parameter_is_named(gateway: Gateway) -> None:
     assert "form" in assert_error(response, 400, 3)
 
 
+def test_a_refusal_is_worded_without_an_error_of_the_script(gateway: Gateway) -> None:
+    answer = gateway.client.post(f"{TRACK}?strict=perhaps", json=EVENT, headers=headers())
+    assert (answer.status_code, answer.json()["message"]) == (400, "strict: expected true or false")
+    assert len(answer.content) == int(answer.headers["content-length"])
+    assert "[lua]" not in gateway.log.read_text()
+
+
+def test_a_header_whose_name_grpc_does_not_allow_is_left_out(gateway: Gateway) -> None:
+    for name in ("a!b", "x#", "$&'*+^`|~%"):
+        answer = gateway.client.post(TRACK, json=EVENT, headers={**headers(), name: "x"})
+        assert answer.status_code == 200, answer.text
+        assert name not in json.loads(answer.json()["event_id"])
+
+
 def test_body_up_to_the_bound_of_its_rpc_passes(gateway: Gateway) -> None:
     assert gateway.client.post(TRACK, content=event_of(32_768), headers=headers()).status_code == 200
 

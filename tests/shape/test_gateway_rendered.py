@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 
 from gateway import render as rendering
 from gateway.contracts import RenderError, for_envoy, read_descriptors
+from gateway.public import public_files
 from gateway.render import committed, main, render, secrets
 from gateway.settings import GatewaySettings
 from kit.settings import split_address
@@ -170,7 +171,8 @@ def test_method_without_access_is_refused() -> None:
 
 def test_internal_method_is_nowhere() -> None:
     rendered = config(contracts(shop=[method("Sell"), method("Count", options_pb2.ACCESS_INTERNAL)]))
-    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "connect", "encoded", "unknown"}
+    public = {each.path for each in public_files()}
+    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "connect", "encoded", "unknown", *public}
     assert "Count" not in str(rendered)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import jwt
 import pytest
+from pmp_mesh_client.tokens import ISSUER, Scope, mint
 
-from cli.credentials import ISSUER, Credentials, Format, Scope, checked_user, credentials, mint
+from cli.credentials import Credentials, Format, checked_user, credentials
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from pmp_mesh_client.tokens import Scope
 
+from cli.arguments import DATA, AsJson, Data, DatabaseUrl, Every, Letters, RedisUrl, Service
 from cli.commands import Commands
 from cli.credentials import Format
 from cli.layout import Processes
-from cli.private_urls import private_url
 
 app = typer.Typer(
     cls=Commands,
@@ -28,31 +27,10 @@ rates = typer.Typer(no_args_is_help=True, help="Manage the exchange rates.")
 app.add_typer(rates, name="rates")
 audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done with people's data.")
 app.add_typer(audit, name="audit")
+reports = typer.Typer(no_args_is_help=True, help="Show the shop's figures.")
+app.add_typer(reports, name="report")
 keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")
 app.add_typer(keys, name="keys")
-
-Data = Annotated[Path, typer.Option(envvar="PMP_DATA", help="Folder of the mesh: its secrets, databases and logs.")]
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        envvar="PMP_DATABASE_URL",
-        callback=private_url,
-        help="SQLAlchemy URL with {service} for the database's name, or @FILE that contains it. Default: SQLite in the folder.",
-    ),
-]
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        envvar="PMP_REDIS_URL",
-        callback=private_url,
-        help="URL of an existing Redis, or @FILE that contains it. Default: a Redis is started.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Service = Annotated[str, typer.Argument(help="Name of a service.")]
-Letters = Annotated[list[int] | None, typer.Argument(help="Ids of the messages.")]
-Every = Annotated[bool, typer.Option("--all", help="All of them.")]
-DATA = Path(".data")
 
 
 @app.command()
@@ -131,6 +109,28 @@ def books(
     else:
         (print_lost if lost else print_books)(Console(), answer)
     raise typer.Exit(0 if answer.balanced else 1)
+
+
+@reports.command("dashboard")
+def show_dashboard(
+    since: Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD. Default: 29 days before the last.")] = "",
+    until: Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD. Default: today.")] = "",
+    data: Data = DATA,
+    *,
+    json: AsJson = False,
+) -> None:
+    """Show the figures of a period beside those of the one before it."""
+    from rich.console import Console
+
+    from cli.credentials import credentials as make
+    from cli.folder import DataFolder
+    from cli.report import fetch_dashboard, print_dashboard
+
+    answer = asyncio.run(fetch_dashboard(make(DataFolder(data), Scope.READ), since, until))
+    if json:
+        typer.echo(answer)
+    else:
+        print_dashboard(Console(), answer)
 
 
 @app.command()

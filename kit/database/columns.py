@@ -12,6 +12,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
+FROM_TOPICS: Final = {"from_topics": True}
+"""Marks the metadata of a service whose tables follow from the topics it reads, and nothing else: a replay empties them first."""
 MYSQL: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 """Options of every table in MySQL."""
 

@@ -16,7 +16,7 @@ from kit.database.turns import Turns
 from kit.outages import code_of
 
 _Result = TypeVar("_Result")
-_Key = TypeVar("_Key", str, int, tuple[str, str])
+_Key = TypeVar("_Key", str, int, tuple[str, str], tuple[str, str, int])
 
 _READING: Final[dict[str, Any]] = {"pmp_reading": True}
 """Execution options of a read-only transaction."""
@@ -84,6 +84,25 @@ def _upsert(table: Table, columns: tuple[str, ...], dialect: str) -> Insert:
         return theirs.on_duplicate_key_update({name: theirs.inserted[name] for name in names})
     ours = sqlite.insert(table)
     return ours.on_conflict_do_update(index_elements=sorted(keys), set_={name: ours.excluded[name] for name in names})
+
+
+async def increase(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts rows; where the primary key exists, adds the other columns to those of the row. The rows stay locked."""
+    if rows:
+        await session.execute(_increase(table, session.get_bind().dialect.name), rows)
+
+
+@cache
+def _increase(table: Table, dialect: str) -> Insert:
+    """Builds the statement of `increase`."""
+    keys = [column.name for column in table.primary_key]
+    counts = [column for column in table.c if column.name not in keys]
+    if dialect == "mysql":
+        theirs = mysql.insert(table)
+        return theirs.on_duplicate_key_update({column.name: column + theirs.inserted[column.name] for column in counts})
+    ours = sqlite.insert(table)
+    added = {column.name: column + ours.excluded[column.name] for column in counts}
+    return ours.on_conflict_do_update(index_elements=keys, set_=added)
 
 
 async def transact(sessions: Sessions, work: Callable[[AsyncSession], Awaitable[_Result]], *, follows: bool = False) -> _Result:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, NamedTuple
 
-from sqlalchemy import Insert, Table, delete, func, select
+from sqlalchemy import Insert, delete, func, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from kit.database.transactions import Sessions
+from kit.database.transactions import Sessions, increase
 from kit.log import offsets
 from kit.log.redis_log import RedisLog
 from kit.log.streams import APPENDS, Backlog, Count, Counters, Offset, StreamLog
@@ -83,9 +83,7 @@ class Line(NamedTuple):
 
 async def move(session: AsyncSession, topic: str, counts: Mapping[Line, int]) -> None:
     """Moves counts. The caller holds the offsets of their partitions locked."""
-    rows = [{"topic": topic, **line._asdict(), "count": count} for line, count in sorted(counts.items())]
-    if rows:
-        await session.execute(_combine(books, session.get_bind().dialect.name), rows)
+    await increase(session, books, [{"topic": topic, **line._asdict(), "count": count} for line, count in sorted(counts.items())])
 
 
 async def raise_counters(session: AsyncSession, topic: str, counts: Mapping[int, Mapping[Count, int]]) -> None:
@@ -97,21 +95,19 @@ async def raise_counters(session: AsyncSession, topic: str, counts: Mapping[int,
         if counter.name in _COUNTED and count
     ]
     if rows:
-        await session.execute(_combine(log_counters, session.get_bind().dialect.name), rows)
+        await session.execute(_raise(session.get_bind().dialect.name), rows)
 
 
 @cache
-def _combine(table: Table, dialect: str) -> Insert:
-    """The statement that inserts rows, and combines the counts of existing ones: those of the books are added, counters are raised."""
-    count = table.c["count"]
+def _raise(dialect: str) -> Insert:
+    """The statement that inserts counters, and raises existing ones."""
+    count = log_counters.c["count"]
     if dialect == "mysql":
-        theirs = mysql.insert(table)
-        new = theirs.inserted["count"]
-        return theirs.on_duplicate_key_update(count=count + new if table is books else func.greatest(count, new))
-    ours = sqlite.insert(table)
-    new = ours.excluded["count"]
-    combined = count + new if table is books else func.max(count, new)
-    return ours.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_={"count": combined})
+        theirs = mysql.insert(log_counters)
+        return theirs.on_duplicate_key_update(count=func.greatest(count, theirs.inserted["count"]))
+    ours = sqlite.insert(log_counters)
+    keys = [column.name for column in log_counters.primary_key]
+    return ours.on_conflict_do_update(index_elements=keys, set_={"count": func.max(count, ours.excluded["count"])})
 
 
 async def copy_counters(session: AsyncSession, topic: str, live: Mapping[int, Counters], copied: Mapping[int, Counters]) -> None:

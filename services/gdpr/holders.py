@@ -72,7 +72,9 @@ class Holders:
         whole = Answer()
         async with self._called(holder) as stub:
             for some in _batches(identifiers) or [()]:
-                request = pb.EraseRequest(names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge)
+                request = pb.EraseRequest(
+                    names=some, pseudonym=pseudonym, task=task, dry_run=dry_run, purge_through=purge, purge=through is not None
+                )
                 answer: pb.EraseResponse = await stub.Erase(request, metadata=self._metadata(holder), timeout=_CALL_SECONDS)
                 whole.tables.update({each.table: each.rows for each in answer.tables})
                 # Only what was read before the first batch was erased counts.

@@ -135,6 +135,7 @@ async def test_no_account_reads_the_database_of_another_service(mesh: Mesh, acco
 @pytest.mark.parametrize(
     ("service", "allowed"),
     [
+        ("analytics", set[str]()),
         ("identity", set[str]()),
         ("purchases", set[str]()),
         ("journeys", set[str]()),

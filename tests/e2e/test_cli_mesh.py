@@ -252,6 +252,29 @@ def test_a_process_that_is_killed_is_started_again_and_works(mesh: Mesh, name: s
     assert f"{name} is ready again" in printed(mesh)
 
 
+def test_the_figures_follow_what_happens_and_are_read_with_a_reading_token_alone(mesh: Mesh) -> None:
+    session = f"visit-{uuid4()}"
+    assert track(mesh, event(session_id=session, page_url="https://shop.example/pricing?utm_source=press")) == 200
+
+    def visits() -> list[str]:
+        listed = mesh.client.get(url, params={"report": "acquisition", "filter": "press"}, headers=mesh.credentials("read"))
+        assert (listed.status_code, listed.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+        return [line for line in listed.text.splitlines() if line.startswith("press,1,1,1,")]
+
+    url = f"{mesh.url}/api/v1/analytics/reports.csv"
+    until(visits)
+    figures = {each["key"]: each.get("value") for each in json.loads(mesh.pmp("report", "dashboard", "--json").stdout)["figures"]}
+    assert figures["sessions"] >= 1
+    assert figures["page_views"] >= 1
+    assert re.search(r"visitors +\d+ +0 +visitors", mesh.pmp("report", "dashboard").stdout)
+    refused = mesh.pmp("report", "dashboard", "--from", "2026-02-30", check=False)
+    assert "from is no day; write YYYY-MM-DD" in refused.stderr
+    assert mesh.client.get(url, params={"report": "content"}, headers=mesh.credentials("site")).status_code == 403
+    wrong = mesh.client.get(url, params={"report": "gossip"}, headers=mesh.credentials("read"))
+    assert (wrong.status_code, wrong.json()["code"]) == (400, 3)
+    assert "there are revenue, acquisition" in wrong.json()["message"]
+
+
 def test_services_that_lost_their_neighbours_log_json_and_nothing_else(mesh: Mesh) -> None:
     """After all processes were killed once, including those they were connected to."""
     logs = [mesh.data / "logs" / f"{name}.log" for name in (*service_names(), "ingestion-worker")]

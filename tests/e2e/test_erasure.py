@@ -53,7 +53,14 @@ def rows(mesh: Mesh, service: str, query: str) -> list[tuple[Any, ...]]:
 def followed(mesh: Mesh) -> bool:
     (journeys,) = rows(mesh, "journeys", "SELECT (SELECT count(*) FROM user_journeys), (SELECT count(*) FROM journey_orders)")
     (orders,) = rows(mesh, "identity", "SELECT count(*) FROM user_orders")
-    return journeys[0] >= EVENTS + ORDERS and journeys[1] == ORDERS and orders[0] == ORDERS
+    return journeys[0] >= EVENTS + ORDERS and journeys[1] == ORDERS and orders[0] == ORDERS and counted(mesh) == (EVENTS, ORDERS)
+
+
+def counted(mesh: Mesh) -> tuple[int, int]:
+    """The events and orders in the totals of analytics."""
+    ((events,),) = rows(mesh, "analytics", "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site' AND day > 0")
+    ((orders,),) = rows(mesh, "analytics", "SELECT sum(orders) FROM analytics_revenue WHERE dimension = 'site' AND day > 0")
+    return events, orders
 
 
 def places(mesh: Mesh, values: list[str]) -> list[str]:
@@ -72,7 +79,14 @@ def erased(mesh: Mesh) -> list[str]:
     until(lambda: followed(mesh), 60)
     with another_visitor(mesh) as sent:
         would_go = call(mesh, "DELETE", f"users/{WORDPRESS}/data?dry_run=true")["would_go"]
-        assert {holder["service"] for holder in would_go if holder["tables"]} == {"gdpr", "identity", "ingestion", "journeys", "purchases"}
+        assert {holder["service"] for holder in would_go if holder["tables"]} == {
+            "analytics",
+            "gdpr",
+            "identity",
+            "ingestion",
+            "journeys",
+            "purchases",
+        }
         request = call(mesh, "DELETE", f"users/{WORDPRESS}/data")["request"]
         mesh.kill("gdpr")
         until(lambda: again(mesh)["id"] == request["id"])
@@ -111,6 +125,8 @@ def test_figures_stay(mesh: Mesh, erased: list[str]) -> None:
     assert erased
     assert rows(mesh, "ingestion", "SELECT count(*) FROM events WHERE id LIKE 'ada-%'") == [(EVENTS + 1,)]
     assert rows(mesh, "purchases", "SELECT count(*), count(DISTINCT subject) FROM purchases") == [(ORDERS, 1)]
+    of_others = rows(mesh, "ingestion", "SELECT count(*) FROM events WHERE id NOT LIKE 'ada-%'")[0][0]
+    until(lambda: counted(mesh) == (EVENTS + 1 + of_others, ORDERS))
     assert mesh.books()["balanced"]
 
 
@@ -126,9 +142,10 @@ def test_what_comes_late_or_again_is_suppressed_and_accounted_for(mesh: Mesh, er
     assert rows(
         mesh, "purchases", "SELECT count(*) FROM purchases WHERE user_id IS NOT NULL OR email_hash IS NOT NULL OR billing_data IS NOT NULL"
     ) == [(0,)]
-    for service in ("identity", "journeys"):
+    for service in ("analytics", "identity", "journeys"):
         mesh.pmp("replay", service)
     until(lambda: rows(mesh, "journeys", "SELECT count(*) FROM journey_orders") == [(ORDERS + 1,)])
+    until(lambda: rows(mesh, "analytics", "SELECT count(*) FROM analytics_orders") == [(ORDERS + 1,)])
     assert (int(WORDPRESS),) not in rows(mesh, "identity", "SELECT wordpress_id FROM users")
     assert erased
 

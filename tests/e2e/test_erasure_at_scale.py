@@ -51,7 +51,7 @@ EVENTS, ORDERS = int(os.environ.get("PMP_ERASED_EVENTS", "2000")), 20
 SUPPRESSED, ERASED = timedelta(seconds=5), timedelta(seconds=60)
 Sealed: TypeAlias = tuple[str, bytes]
 """A context, and the values sealed in it."""
-SERVICES = ("gdpr", "identity", "ingestion", "journeys", "purchases")
+SERVICES = ("analytics", "gdpr", "identity", "ingestion", "journeys", "purchases")
 
 
 @dataclass(frozen=True)

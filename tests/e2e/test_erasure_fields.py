@@ -188,7 +188,7 @@ def test_every_rpc_that_reports_something_of_a_person_is_covered() -> None:
 
 def test_a_person_is_gone_from_every_field(mesh: Mesh, marks: Marks) -> None:
     before = found(mesh)
-    databases = {f"{name}.db" for name in ("gdpr", "identity", "ingestion", "journeys", "purchases")}
+    databases = {f"{name}.db" for name in ("analytics", "gdpr", "identity", "ingestion", "journeys", "purchases")}
     assert all(any(place.startswith(database) for place in before) for database in databases), before.keys()
     assert any("aof" in place for place in before), "Redis"
     stored = {marks.fields[mark].partition(".")[0] for several in before.values() for mark in several if mark in marks.fields}

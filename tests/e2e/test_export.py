@@ -112,6 +112,8 @@ def events(mesh: Mesh) -> list[dict[str, Any]]:
     mesh.drained()
     until(lambda: len(rows(mesh, "gdpr", "SELECT 1 FROM persons WHERE person_id = ?", user)) == 7)
     until(lambda: rows(mesh, "journeys", "SELECT count(*) FROM user_journeys") == [(2 * EVENTS + 3 + 1,)])
+    of_events = "SELECT sum(events) FROM analytics_traffic WHERE dimension = 'site' AND day > 0"
+    until(lambda: rows(mesh, "analytics", of_events) == [(2 * EVENTS,)])
     return sent
 
 
@@ -141,6 +143,9 @@ def test_an_archive_is_what_was_sent(mesh: Mesh, events: list[dict[str, Any]]) -
         assert shown == {name: each[name] for name in shown}
         assert (row["user_id"] or "", row["event_data"]["page_title"]) == (each.get("user_id", ""), each["page_title"])
         assert datetime.fromisoformat(row["timestamp"]) == datetime.fromisoformat(each["timestamp"])
+    visits = archive["analytics_data"]["analytics_sessions"]
+    assert {key for row in visits for _, key, *_ in json.loads(row["payload"])} <= stored.keys()
+    assert {row["carrier"] for row in visits} >= {f"session:{each}" for each in {row["session_id"] for row in stored.values()} - {None}}
     first, second = sorted(archive["wordpress_data"]["users"], key=lambda user: user["wordpress_id"] or 9999)
     assert {name: first[name] for name in REGISTERED} == REGISTERED
     assert (first["wordpress_id"], second["email"]) == (WORDPRESS, SECOND_EMAIL)

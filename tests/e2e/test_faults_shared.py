@@ -52,5 +52,5 @@ async def test_nothing_answered_is_lost_or_counted_twice(mesh: Mesh, victim: str
     redis_url = mesh.state["redis_url"]
     until(lambda: len(published(redis_url)) >= len(stored))
     assert sorted(published(redis_url)) == stored
-    for service in ("identity", "journeys", "purchases", "gdpr"):
+    for service in ("analytics", "identity", "journeys", "purchases", "gdpr"):
         assert _column(mesh, service, "SELECT id FROM dead_letters") == []

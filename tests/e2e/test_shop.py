@@ -200,7 +200,7 @@ def test_a_merge_joins_what_two_users_paid_and_an_unmerge_gives_it_back(shop: Sh
     until(lambda: len(shop.get(f"users/{first}/journey")["touchpoints"]) == 1)
 
 
-@pytest.mark.parametrize("service", ["identity", "journeys", "purchases"])
+@pytest.mark.parametrize("service", ["analytics", "identity", "journeys", "purchases"])
 def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
     wordpress_id, email, session = person()
     user = shop.post("users/register", {"wordpress_id": str(wordpress_id), "email": email, "session_id": session})["user_id"]

@@ -46,7 +46,7 @@ def test_one_event_is_one_trace_from_the_gateway_to_the_topic(tmp_path_factory: 
             return {span[4] for span in own} - known == {bytes.fromhex("00f067aa0ba902b7")}
 
         # Consumers of the topic continue the same trace.
-        until(lambda: services() == {"gateway", "ingestion", "ingestion-worker", "identity", "journeys"}, 30)
+        until(lambda: services() == {"gateway", "ingestion", "ingestion-worker", "identity", "journeys", "analytics"}, 30)
         # Every span has a parent in the trace, and the first one the caller's.
         until(whole, 30)
         assert any("TrackEvent" in name for name in found()), found()

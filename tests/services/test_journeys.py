@@ -32,12 +32,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.database.engine import Database
 from kit.database.transactions import Sessions, upsert
 from kit.idempotency import id_of, key_of
-from kit.log import offsets
 from kit.log.consume import dead_letters
-from kit.log.publish.outbox import Outbox
-from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
-from kit.log.streams import START, partition_of
+from kit.log.streams import START
 from kit.people.hashing import KeyedHasher
 from kit.people.identifiers import identifier_of
 from kit.people.persons import persons
@@ -54,6 +51,7 @@ from services.journeys.projection import mark_expired
 from services.journeys.repository import Orders, Touchpoints, mark_pending
 from tests.conftest import newest_database
 from tests.roles import serving
+from tests.topics import Topics
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOW = datetime.now(UTC).replace(microsecond=123456)
@@ -130,26 +128,18 @@ def merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
     return IdentityChanged(merge=MergeChanged(user_id=into, merged_user_id=merged, undone=undone))
 
 
-class Journeys:
+class Journeys(Topics):
     """The service, and the topics it follows, step by step."""
 
     def __init__(self, runtime: ServiceRuntime, channel: grpc.aio.Channel) -> None:
+        super().__init__(runtime)
         settings = runtime.settings
         self.database = runtime.database
         self.store = AttributionStore(runtime.sessions, splitter_of(settings, runtime.keys.hasher))
         self.log = runtime.log
         self.hasher = runtime.keys.hasher
-        self.partitions = settings.log_partitions
         self._token = settings.mesh_token.get_secret_value()
         self._stub: Any = JourneysServiceStub(channel)
-        self._runtime = runtime
-        self._start_consumers()
-
-    def _start_consumers(self) -> None:
-        self.consumers = {each.topic: self._runtime.consumer(each) for each in self._runtime.subscriptions}
-
-    def relay(self, topic: str) -> Relay:
-        return Relay(self.database.sessions, self.log, topic, keep=timedelta(hours=1))
 
     async def call(self, method: str, request: Message, *, scope: str = "admin", user: str = "") -> Any:
         metadata = (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope), ("x-pmp-user", user))
@@ -208,37 +198,6 @@ class Journeys:
             stream = self._stub.ListJourneyChanges(pb.ListJourneyChangesRequest(partition=partition), metadata=metadata)
             found.extend([change async for answer in stream for change in answer.changes])
         return found
-
-    async def happen(self, *messages: event_pb2.EventStored | PurchaseChanged | IdentityChanged) -> None:
-        """Publishes messages on their topics, and lets the service follow."""
-        async with self.database.sessions.begin() as session:
-            for message in messages:
-                if isinstance(message, event_pb2.EventStored):
-                    record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
-                    key = message.event.user_id or message.event.session_id or message.event.id
-                    await Outbox("events").add(session, partition_of(key, self.partitions), [record])
-                elif isinstance(message, PurchaseChanged):
-                    await StateTopic("purchases", self.partitions).publish(session, [(message.purchase_id, message)])
-                else:
-                    await StateTopic("identity", self.partitions).publish(session, [(str(message), message)])
-        await self.follow()
-
-    async def follow(self) -> None:
-        for topic, consumer in self.consumers.items():
-            relay = self.relay(topic)
-            for partition in range(self.partitions):
-                while await relay.step(partition):
-                    pass
-                while await consumer.step(partition):
-                    pass
-
-    async def replay(self) -> None:
-        """Reads all topics again from their beginning."""
-        async with self.database.sessions.begin() as session:
-            for topic in self.consumers:
-                await offsets.rewind(session, topic)
-        self._start_consumers()
-        await self.follow()
 
     async def published(self) -> list[change_pb2.JourneyChanged]:
         relay = self.relay(TOPIC)

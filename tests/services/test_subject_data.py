@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from google.protobuf.message import Message
@@ -34,6 +35,10 @@ from kit.people.persons import person_links, persons, users
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.personal_tables import IdentifierKind, PersonalTable
 from kit.settings import Settings
+from services.analytics.days import Calendar
+from services.analytics.orders import Order
+from services.analytics.personal import personal_tables as analytics_tables
+from services.analytics.sessions import Event, dumps
 from services.gdpr.personal import PERSONAL_TABLES as GDPR
 from services.identity.personal import PERSONAL_TABLES as IDENTITY
 from services.ingestion.personal import PERSONAL_TABLES as INGESTION
@@ -53,6 +58,7 @@ PSEUDONYM = "erased:" + "0" * 32
 SPLITTER = Splitter(Decimal("0.01"), lambda order, name: HASHER.digest(f"{order} {name}".encode(), purpose="test"))
 JOURNEYS = journeys_tables(HASHER, partial(erase_sessions, pseudonym_of=partial(session_pseudonym, HASHER)), partial(erase_paths, SPLITTER))
 DECLARED: dict[str, Sequence[PersonalTable]] = {
+    "analytics": analytics_tables(Calendar(ZoneInfo("UTC"))),
     "gdpr": GDPR,
     "identity": IDENTITY,
     "ingestion": INGESTION,
@@ -72,6 +78,8 @@ FIXED: dict[str, Any] = {
     "user_type": "lead",
     "origin": "client",
     "position": 1,
+    "analytics_orders.payload": Order("EUR", None, True, "newsletter", "email", "spring", (), ()).dumps(),
+    "analytics_sessions.payload": dumps([Event(0, "e1", "view", "", "/", "", "", "", "", "")]),
     "utm_attribution": {"source": "newsletter"},
 }
 

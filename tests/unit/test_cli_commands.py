@@ -9,7 +9,16 @@ from cli.__main__ import app
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["books"], ["credentials"], ["demo"], ["replay", "ingestion"], ["dead-letters", "list", "ingestion"]]
+    "command",
+    [
+        ["status"],
+        ["books"],
+        ["report", "dashboard"],
+        ["credentials"],
+        ["demo"],
+        ["replay", "ingestion"],
+        ["dead-letters", "list", "ingestion"],
+    ],
 )
 def test_without_a_mesh_the_way_to_one_is_explained(tmp_path: Path, command: list[str]) -> None:
     refusal = CliRunner().invoke(app, [*command, "--data", str(tmp_path / "nothing")])

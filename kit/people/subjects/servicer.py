@@ -56,7 +56,7 @@ class SubjectDataServicer(SubjectDataServiceServicer):
             counts = await self._data.erase(request.names, request.pseudonym, request.task)
             if self._outbox is not None:
                 self._outbox.wake()
-            left = await self._purge(request.purge_through)
+            left = await self._purge(request.purge_through, asked=request.purge)
         written = await self._written()
         bind_log_fields(rows=sum(counts.values()), entries_left=left)
         total = await self._data.erased(request.task)
@@ -74,8 +74,10 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         received = [(row.topic, row.partition, await self._log.newest(row.topic, row.partition)) for row in raw]
         return own + [pb.Place(topic=topic, partition=partition, position=str(head)) for topic, partition, head in received]
 
-    async def _purge(self, places: Iterable[pb.Place]) -> int:
+    async def _purge(self, places: Iterable[pb.Place], *, asked: bool) -> int:
         """Removes entries up to these positions from the service's topic and from the raw log, as far as it has consumed that.
+
+        If it is asked to, or there are positions, it also removes what remains of deleted rows in the files of the database.
 
         Returns:
             The number of entries or partitions that still have to be purged.
@@ -84,7 +86,6 @@ class SubjectDataServicer(SubjectDataServiceServicer):
         async with sessions.reading() as session:
             raw = set(await session.scalars(_RAW))
             read = {(row.topic, row.partition): Offset.parse(row.position) for row in await session.execute(select(offsets))}
-        asked = False
         for place in places:
             asked, through = True, Offset.parse(place.position)
             if self._outbox is not None and place.topic == self._outbox.topic:

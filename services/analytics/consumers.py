@@ -1,0 +1,242 @@
+"""Follows other topics: their messages become facts and totals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC
+from typing import Any, Final
+
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.ingestion.v1.event_pb2 import EventStored
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.log.streams import Delivery
+from kit.people.hashing import KeyedHasher
+from kit.people.persons import Persons
+from kit.people.suppression import Screening, Suppressions, screen
+from services.analytics.counts import SITE, Traffic
+from services.analytics.days import Calendar
+from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen, seen_order, single
+from services.analytics.orders import Order
+from services.analytics.projection import Totals, merged
+from services.analytics.repository import Orders, Sessions, Stored, moment
+from services.analytics.sessions import Event, anonymous, split
+
+_PSEUDONYM: Final = "erased:"
+"""How pseudonyms of erased persons begin."""
+
+
+class FollowEvents:
+    """Handler of the topic `events`: each event becomes part of a session, or counts by itself.
+
+    Args:
+        hasher: recognises the identifiers of erased persons.
+        calendar: assigns times to days.
+    """
+
+    def __init__(self, hasher: KeyedHasher, calendar: Calendar) -> None:
+        self._hasher = hasher
+        self._calendar = calendar
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+        """Counts events, except those of bots. An event of an erased person counts without its person."""
+        stored = [EventStored.FromString(delivery.record.payload) for delivery in deliveries]
+        kept = await self._screened(session, stored)
+        totals, facts = Totals(session, self._calendar), Sessions(session)
+        await totals.lock()
+        added: dict[str, dict[str, Event]] = defaultdict(dict)
+        removed: dict[str, set[str]] = defaultdict(set)
+        for message, (carrier, event) in zip(stored, kept, strict=True):
+            if message.is_update and may_move(carrier):
+                for known in await self._carriers(facts, event, added):
+                    removed[known].add(event.key)
+                    added[known].pop(event.key, None)
+            if message.enrichment.is_bot:
+                if message.is_update:
+                    removed[carrier].add(event.key)
+                    added[carrier].pop(event.key, None)
+            elif carrier:
+                added[carrier][event.key] = event
+            else:
+                totals.count(carrier, [event], 1)
+        if added or removed:
+            await self._change(facts, totals, added, removed, min(event.at for _, event in kept))
+            await self._follow_sources(session, totals, {each for each in added.keys() | removed.keys() if not may_move(each)})
+        await totals.write()
+
+    async def _screened(self, session: AsyncSession, stored: Sequence[EventStored]) -> list[Seen]:
+        """Returns events as they may be kept: those of erased persons, and in their sessions, without their carrier."""
+        found = [seen(message) for message in stored]
+        suppressed = await Suppressions(session).of(self._hasher, {each for carrier, event in found for each in (event.subject, carrier)})
+        if not suppressed:
+            return found
+        return [
+            Seen("", anonymous(event))
+            if _is_erased(screen((event.subject, carrier), moment(event.at), suppressed))
+            else Seen(carrier, event)
+            for carrier, event in found
+        ]
+
+    async def _carriers(self, facts: Sessions, event: Event, added: Mapping[str, Mapping[str, Event]]) -> set[str]:
+        """Returns the carriers under which an event that may have moved was stored, or is about to be."""
+        about_to_be = {carrier for carrier, events in added.items() if event.key in events}
+        return about_to_be | set(await facts.with_event(event.key, single(event.key), event.at))
+
+    async def _change(
+        self, facts: Sessions, totals: Totals, added: Mapping[str, Mapping[str, Event]], removed: Mapping[str, set[str]], first: int
+    ) -> None:
+        carriers = added.keys() | removed.keys()
+        stored = await facts.since(carriers, first)
+        writes: list[tuple[str, int | None, Sequence[Event]]] = []
+        outdated: list[int] = []
+        for carrier in carriers:
+            known = stored.get(carrier, ())
+            events = merged((each.session for each in known), added.get(carrier, {}), removed.get(carrier, ()))
+            now = list(split(events))
+            for position, after in enumerate(now):
+                before = known[position] if position < len(known) else None
+                if before is None or before.session != after:
+                    writes.append((carrier, before.id if before else None, after))
+                    self._replace(totals, carrier, before, after)
+            for before in known[len(now) :]:
+                outdated.append(before.id)
+                self._replace(totals, carrier, before, ())
+        await facts.write(writes)
+        await facts.remove(outdated)
+
+    @staticmethod
+    async def _follow_sources(session: AsyncSession, totals: Totals, carriers: Collection[str]) -> None:
+        """Counts orders for the sources that the sessions in which they were bought have now."""
+        facts = Orders(session)
+        bought = await facts.bought_in(carriers)
+        sessions = await Sessions(session).all({row["carrier"] for row in bought})
+        changed: list[dict[str, Any]] = []
+        for row in bought:
+            payload = Order.loads(row["payload"]).bought_in(sessions.get(row["carrier"], ())).dumps()
+            if payload != row["payload"]:
+                totals.count_order(row["subject"], row["payload"], -1)
+                totals.count_order(row["subject"], payload, 1)
+                changed.append({**row, "payload": payload})
+        await facts.put(changed, {})
+
+    @staticmethod
+    def _replace(totals: Totals, carrier: str, before: Stored | None, after: Sequence[Event]) -> None:
+        if before is not None:
+            totals.count(carrier, before.session, -1)
+        if after:
+            totals.count(carrier, after, 1)
+
+
+class FollowPurchases:
+    """Handler of the topic `purchases`: keeps the newest state of each order.
+
+    Args:
+        hasher: recognises the identifiers of erased persons.
+        calendar: assigns times to days.
+    """
+
+    def __init__(self, hasher: KeyedHasher, calendar: Calendar) -> None:
+        self._hasher = hasher
+        self._calendar = calendar
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+        """Counts orders. One of an erased person is not stored until it is published under a pseudonym."""
+        totals, facts = Totals(session, self._calendar), Orders(session)
+        await totals.lock()
+        latest: dict[str, tuple[SeenOrder, PurchaseChanged, Delivery]] = {}
+        for delivery in deliveries:
+            change = PurchaseChanged.FromString(delivery.record.payload)
+            latest[change.purchase_id] = (seen_order(change), change, delivery)
+        known = await facts.known(latest)
+        identifiers = {identifier for each, _, _ in latest.values() for identifier in (each.subject, each.carrier)}
+        suppressed = await Suppressions(session).of(self._hasher, identifiers)
+        sessions = await Sessions(session).all({each.carrier for each, _, _ in latest.values()} - {""})
+        rows: list[dict[str, Any]] = []
+        titles: dict[str, str] = {}
+        for each, change, delivery in latest.values():
+            before, read_at = known.get(each.purchase_id), (delivery.offset.ms, delivery.ordinal)
+            is_older = before is not None and read_at < (before.position, before.ordinal)
+            screening = screen((each.subject, each.carrier), change.timestamp.ToDatetime(UTC), suppressed)
+            if is_older or screening.is_dropped:
+                continue
+            kept = each._replace(carrier="") if screening.stripped else each
+            if kept.order is not None:
+                kept = kept._replace(order=kept.order.bought_in(sessions.get(kept.carrier, ())))
+            if before is not None:
+                totals.count_order(before.subject, before.payload, -1)
+                kept = _recognised(kept, before.subject, before.payload)
+            row = _row(kept, *read_at)
+            totals.count_order(row["subject"], row["payload"], 1)
+            rows.append(row)
+            titles |= {line.product: line.title for line in (each.order.lines if each.order else ()) if line.title}
+        await facts.put(rows, titles)
+        await totals.write()
+
+
+class FollowIdentity:
+    """Handler of the topic `identity`: projects persons, with whom the members of audiences change, and registrations.
+
+    Args:
+        calendar: assigns times to days.
+    """
+
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+        """Applies changes of persons."""
+        totals = Totals(session, self._calendar)
+        await totals.lock()
+        changes = [IdentityChanged.FromString(delivery.record.payload) for delivery in deliveries]
+        moved = await Persons(session).apply(changes)
+        await self._register(totals, Orders(session), changes)
+        await totals.write(moved)
+
+    async def _register(self, totals: Totals, facts: Orders, changes: Iterable[IdentityChanged]) -> None:
+        days = {
+            change.user.user_id: self._calendar.day(micros(change.user.registration_date))
+            for change in changes
+            if change.HasField("user") and change.user.HasField("registration_date")
+        }
+        known = await facts.registered(days)
+        for user, day in days.items():
+            before = known.get(user)
+            if before == day:
+                continue
+            if before is not None:
+                totals.counts.add_traffic(SITE, "", before, Traffic(registrations=1), -1)
+            totals.counts.add_traffic(SITE, "", day, Traffic(registrations=1), 1)
+
+
+def _is_erased(screening: Screening) -> bool:
+    """True for an event of an erased person, and for one in the session of an erased person."""
+    return screening.is_dropped or bool(screening.stripped)
+
+
+def _recognised(each: SeenOrder, subject: str, payload: str) -> SeenOrder:
+    """Returns an order with what is known of it already.
+
+    One that was published under a pseudonym counts for whom and for what source it counted before; one whose session is not stored, or
+    no longer, keeps its source.
+    """
+    known, order = Order.loads(payload) if payload else None, each.order
+    is_erased = each.subject.startswith(_PSEUDONYM)
+    if known is not None and order is not None and (is_erased or not (order.is_stated or order.source)):
+        order = order._replace(is_stated=known.is_stated, source=known.source, medium=known.medium, campaign=known.campaign)
+    return each._replace(subject=subject if is_erased else each.subject, order=order)
+
+
+def _row(each: SeenOrder, position: int, ordinal: int) -> dict[str, Any]:
+    order = each.order
+    return {
+        "purchase_id": each.purchase_id,
+        "subject": each.subject,
+        "carrier": each.carrier or None,
+        "sold_at": moment(order.sold_at) if order and order.sold_at is not None else None,
+        "net": order.net if order else 0,
+        "payload": order.dumps() if order else "",
+        "position": position,
+        "ordinal": ordinal,
+    }

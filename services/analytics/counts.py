@@ -1,0 +1,135 @@
+"""What facts add to the totals by day: every total is the sum of what its facts count as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Final, TypeAlias, TypeVar
+
+from services.analytics.days import Calendar
+
+SITE: Final = "site"
+SOURCE: Final = "source"
+MEDIUM: Final = "medium"
+CAMPAIGN: Final = "campaign"
+LANDING: Final = "landing_page"
+PAGE: Final = "page"
+COURSE: Final = "course"
+DEVICE: Final = "device"
+PRODUCT: Final = "product"
+
+VISITORS: Final = "visitors"
+"""The audience of all visitors."""
+CUSTOMERS: Final = "customers"
+"""The audience of all buyers, on the days of their sales."""
+NEVER: Final = 0
+"""The previous day of a member of an audience who was not in it before."""
+
+TrafficKey: TypeAlias = tuple[str, int, str]
+"""Dimension, day, value."""
+RevenueKey: TypeAlias = tuple[str, int, str, str]
+"""Dimension, day, value, currency."""
+Presence: TypeAlias = tuple[str, str, int]
+"""An audience, an identifier that was in it, and the day."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Figures of the site."""
+
+    visits: int = 0
+    """Sessions that began."""
+    bounces: int = 0
+    seconds: int = 0
+    page_views: int = 0
+    events: int = 0
+    leads: int = 0
+    registrations: int = 0
+    enrolments: int = 0
+
+
+@dataclass(slots=True)
+class Revenue:
+    """Figures of orders. Amounts are in ten-thousandths of the currency, so that sums of them are exact."""
+
+    orders: int = 0
+    quantity: int = 0
+    gross: int = 0
+    refunds: int = 0
+    corrections: int = 0
+    base_gross: int = 0
+    base_refunds: int = 0
+    base_corrections: int = 0
+    entries: int = 0
+    unrated: int = 0
+
+
+_Figures = TypeVar("_Figures", Traffic, Revenue)
+
+
+def named(figures: Traffic | Revenue) -> dict[str, int]:
+    """Returns figures by name."""
+    return {name: getattr(figures, name) for name in (TRAFFIC if isinstance(figures, Traffic) else REVENUE)}
+
+
+def added(figures: _Figures, others: _Figures) -> _Figures:
+    """Returns the sum of figures."""
+    ours, theirs = named(figures), named(others)
+    return type(figures)(**{name: count + theirs[name] for name, count in ours.items()})
+
+
+TRAFFIC: Final = tuple(each.name for each in fields(Traffic))
+REVENUE: Final = tuple(each.name for each in fields(Revenue))
+
+
+class Counts:
+    """Additions to totals and audiences.
+
+    Args:
+        calendar: assigns times to days.
+    """
+
+    def __init__(self, calendar: Calendar) -> None:
+        self.calendar = calendar
+        self.traffic: dict[TrafficKey, Traffic] = {}
+        self.revenue: dict[RevenueKey, Revenue] = {}
+        self.presences: dict[Presence, int] = {}
+        """How many facts show an identifier in an audience on a day."""
+
+    def add_traffic(self, dimension: str, value: str, day: int, figures: Traffic, times: int) -> None:
+        """Adds figures so many times."""
+        key = (dimension, day, value)
+        total = self.traffic.get(key)
+        if total is None:
+            total = self.traffic[key] = Traffic()
+        total.visits += figures.visits * times
+        total.bounces += figures.bounces * times
+        total.seconds += figures.seconds * times
+        total.page_views += figures.page_views * times
+        total.events += figures.events * times
+        total.leads += figures.leads * times
+        total.registrations += figures.registrations * times
+        total.enrolments += figures.enrolments * times
+
+    def revenue_of(self, dimension: str, value: str, day: int, currency: str) -> Revenue:
+        """Returns the figures to add to."""
+        return self.revenue.setdefault((dimension, day, value, currency), Revenue())
+
+    def add_presence(self, presence: Presence, times: int) -> None:
+        """Adds a fact that shows an identifier in an audience."""
+        self.presences[presence] = self.presences.get(presence, 0) + times
+
+
+def audience(dimension: str, value: str) -> str:
+    """Returns the name of the audience of one source, campaign or course."""
+    return f"{dimension} {value}"
+
+
+def cells(days: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yields the days on which a member was in an audience, each with the day before on which it was, or NEVER.
+
+    The members of [a, b] are those with a cell whose day is in [a, b] and whose previous day is before a: each counts once, at its
+    first day in the period. So counts of cells give exact numbers for any period.
+    """
+    yield from ((day, previous) for previous, day in pairwise([NEVER, *sorted(days)]))

@@ -1,0 +1,123 @@
+"""Days of the site's time zone, as numbers (`date.toordinal`), and periods of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from kit.errors import InvalidRequest, Violation
+
+MICROSECONDS: Final = 1_000_000
+_QUARTER: Final = 900 * MICROSECONDS
+"""All offsets of time zones in use since 1972 are multiples of a quarter of an hour, so that no day begins within one."""
+_MOST_QUARTERS: Final = 100_000
+_DEFAULT_DAYS: Final = 30
+_MONTHS: Final = 12
+_FIRST_YEAR: Final = 1990
+_LAST_YEAR: Final = 2200
+MOST_DAYS: Final = 3660
+"""Days of the longest period: ten years."""
+
+
+class Calendar:
+    """Assigns times to days.
+
+    Args:
+        zone: the time zone of the site.
+    """
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self.zone = zone
+        self._days: dict[int, int] = {}
+
+    def day(self, at: int) -> int:
+        """Returns the day of a time in microseconds since 1970."""
+        quarter = at // _QUARTER
+        day = self._days.get(quarter)
+        if day is None:
+            if len(self._days) >= _MOST_QUARTERS:
+                self._days.clear()
+            began = datetime.fromtimestamp(quarter * _QUARTER // MICROSECONDS, UTC)
+            day = self._days[quarter] = began.astimezone(self.zone).date().toordinal()
+        return day
+
+
+class Period(NamedTuple):
+    """Whole days, both ends included."""
+
+    first: int
+    last: int
+
+    def days(self) -> range:
+        """Returns its days."""
+        return range(self.first, self.last + 1)
+
+    def parts(self) -> list[tuple[int, int]]:
+        """Returns the keys of its totals, as ranges with both ends included: those of its whole months, and of the days beside them."""
+        first, end = date.fromordinal(self.first), date.fromordinal(self.last + 1)
+        since, until = _month(first) + (first.day > 1), _month(end) - 1
+        if since > until:
+            return [(self.first, self.last)]
+        beside = [(self.first, _began(since) - 1), (_began(until + 1), self.last)]
+        return [(-until, -since), *((low, high) for low, high in beside if low <= high)]
+
+    def previous(self) -> Period:
+        """Returns as many days directly before it."""
+        length = self.last - self.first + 1
+        return Period(self.first - length, self.first - 1)
+
+    def year_before(self) -> Period:
+        """Returns the same days of the year before; 28 February stands for 29 February."""
+        return Period(_year_before(self.first), _year_before(self.last))
+
+
+def month_of(day: int) -> int:
+    """Returns the key of the totals of a day's month: negative, so that it is no day."""
+    return -_month(date.fromordinal(day))
+
+
+def _month(day: date) -> int:
+    return day.year * _MONTHS + day.month - 1
+
+
+def _began(month: int) -> int:
+    return date(month // _MONTHS, month % _MONTHS + 1, 1).toordinal()
+
+
+def iso(day: int) -> str:
+    """Returns a day as YYYY-MM-DD."""
+    return date.fromordinal(day).isoformat()
+
+
+def period_of(since: str, until: str, today: int) -> Period:
+    """Parses the period of a request: empty means until today, and 30 days in all.
+
+    Raises:
+        InvalidRequest: a day is none, the period ends before it begins, or it is longer than ten years.
+    """
+    last = _day("to", until) if until else today
+    first = _day("from", since) if since else last - _DEFAULT_DAYS + 1
+    if first > last:
+        raise InvalidRequest([Violation("to", f"to ({iso(last)}) is before from ({iso(first)})")])
+    if last - first >= MOST_DAYS:
+        raise InvalidRequest([Violation("from", f"the period is longer than {MOST_DAYS} days")])
+    return Period(first, last)
+
+
+def _day(field: str, text: str) -> int:
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise InvalidRequest([Violation(field, f"{field} is no day; write YYYY-MM-DD, such as 2026-01-31")]) from None
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise InvalidRequest([Violation(field, f"{field} is not between {_FIRST_YEAR} and {_LAST_YEAR}")])
+    return day.toordinal()
+
+
+def _year_before(day: int) -> int:
+    then = date.fromordinal(day)
+    try:
+        return then.replace(year=then.year - 1).toordinal()
+    except ValueError:
+        return (then - timedelta(days=1)).replace(year=then.year - 1).toordinal()

@@ -1,0 +1,157 @@
+"""What an order counts as, by the dates of its sale, its refunds and its corrections: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import orjson
+
+from kit.people.subjects.words import MEDIA, SOURCES, listed
+from services.analytics.counts import CAMPAIGN, CUSTOMERS, MEDIUM, PRODUCT, SITE, SOURCE, Counts, Revenue
+from services.analytics.sessions import DIRECT, NO_MEDIUM, OTHER, Session, origin_of
+
+UNIT: Final = 10_000
+"""Amounts are integers of this fraction of a currency's unit: no currency has more than four decimals."""
+SALE: Final = "sale"
+REFUND: Final = "refund"
+CORRECTION: Final = "correction"
+UNKNOWN: Final = "(unknown)"
+"""Source of an order that was reported without a campaign, and whose session is unknown."""
+
+
+_SOURCES: Final = SOURCES | {DIRECT}
+_MEDIA: Final = MEDIA | {NO_MEDIUM}
+
+
+class Line(NamedTuple):
+    """A line of an order."""
+
+    product: str
+    title: str
+    quantity: int
+    amount: int
+
+
+class Entry(NamedTuple):
+    """A ledger entry; its amounts are signed."""
+
+    kind: str
+    at: int
+    """Microseconds since 1970."""
+    amount: int
+    base: int | None
+    """In the base currency; None without an exchange rate."""
+
+
+class Order(NamedTuple):
+    """What analytics keeps of an order."""
+
+    currency: str
+    sold_at: int | None
+    """Microseconds since 1970; None for an order that was never paid."""
+    is_stated: bool
+    """Whether it was reported with a campaign; otherwise its source is that of its session."""
+    source: str
+    medium: str
+    campaign: str
+    lines: tuple[Line, ...]
+    entries: tuple[Entry, ...]
+
+    def dumps(self) -> str:
+        """Serialises it."""
+        return orjson.dumps([*self[:6], [[*line] for line in self.lines], [[*entry] for entry in self.entries]]).decode()
+
+    @classmethod
+    def loads(cls, text: str) -> Order:
+        """Parses what `dumps` returned."""
+        currency, sold_at, is_stated, source, medium, campaign, lines, entries = orjson.loads(text)
+        own = tuple(Line(*each) for each in lines), tuple(Entry(*each) for each in entries)
+        return cls(currency, sold_at, is_stated, source, medium, campaign, *own)
+
+    def bought_in(self, sessions: Sequence[Session]) -> Order:
+        """Returns it with the source of the session in which it was bought, out of those under its session id, oldest first."""
+        if self.is_stated or self.sold_at is None or not sessions:
+            return self
+        begun = [session for session in sessions if session[0].at <= self.sold_at]
+        source, medium, campaign = origin_of(begun[-1] if begun else sessions[0])
+        return self._replace(source=source, medium=medium, campaign=campaign)
+
+    def anonymous(self) -> Order:
+        """Returns it as it counts after the erasure of its buyer: of its campaign, only common words are left."""
+        return self._replace(
+            source=self.source and (listed(self.source, _SOURCES) or OTHER),
+            medium=self.medium and (listed(self.medium, _MEDIA) or OTHER),
+            campaign=self.campaign and OTHER,
+        )
+
+    @property
+    def net(self) -> int:
+        """Sales less refunds, with corrections, in the base currency; entries without a rate are left out."""
+        return sum(entry.base or 0 for entry in self.entries)
+
+
+def count_order(counts: Counts, order: Order, subject: str, times: int = 1) -> None:
+    """Adds an order to counts, or with -1 subtracts it: its sale on its day, each refund and correction on its own."""
+    dimensions = [(SITE, ""), (SOURCE, order.source or UNKNOWN), (MEDIUM, order.medium or NO_MEDIUM)]
+    if order.campaign:
+        dimensions.append((CAMPAIGN, order.campaign))
+    for dimension, value in dimensions:
+        for entry in order.entries:
+            _count_entry(counts.revenue_of(dimension, value, counts.calendar.day(entry.at), order.currency), entry, times)
+    if order.sold_at is None:
+        return
+    day = counts.calendar.day(order.sold_at)
+    pieces = sum(line.quantity for line in order.lines)
+    for dimension, value in dimensions:
+        sold = counts.revenue_of(dimension, value, day, order.currency)
+        sold.orders += times
+        sold.quantity += pieces * times
+    _count_lines(counts, order, day, times)
+    counts.add_presence((CUSTOMERS, subject, day), times)
+
+
+def _count_entry(figures: Revenue, entry: Entry, times: int) -> None:
+    base = entry.base or 0
+    figures.entries += times
+    figures.unrated += times * (entry.base is None)
+    if entry.kind == SALE:
+        figures.gross += entry.amount * times
+        figures.base_gross += base * times
+    elif entry.kind == REFUND:
+        figures.refunds -= entry.amount * times
+        figures.base_refunds -= base * times
+    else:
+        figures.corrections += entry.amount * times
+        figures.base_corrections += base * times
+
+
+def _count_lines(counts: Counts, order: Order, day: int, times: int) -> None:
+    sales = [entry for entry in order.entries if entry.kind == SALE]
+    paid = sum(entry.amount for entry in sales)
+    rated = paid and all(entry.base is not None for entry in sales)
+    base = sum(entry.base or 0 for entry in sales)
+    for product, lines in _by_product(order.lines):
+        figures = counts.revenue_of(PRODUCT, product, day, order.currency)
+        amount = sum(line.amount for line in lines)
+        figures.orders += times
+        figures.quantity += sum(line.quantity for line in lines) * times
+        figures.gross += amount * times
+        if rated:
+            figures.base_gross += converted(amount, base, paid) * times
+        else:
+            figures.unrated += times
+
+
+def converted(amount: int, base: int, paid: int) -> int:
+    """Converts an amount at the rate at which `paid` is `base`; halves are rounded away from zero."""
+    product = abs(amount * base)
+    rounded = (2 * product + abs(paid)) // (2 * abs(paid))
+    return rounded if (amount < 0) == ((base < 0) != (paid < 0)) else -rounded
+
+
+def _by_product(lines: Iterable[Line]) -> Iterable[tuple[str, list[Line]]]:
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.product, []).append(line)
+    return found.items()

@@ -1,0 +1,198 @@
+"""Derives totals by day from facts, in the transaction that changes a fact.
+
+What the fact counted as before is subtracted, and what it counts as now is added. So totals are always the sum of their facts, whatever
+the order of messages, and nothing has to be derived later. Facts that are too old, and those of an erased person, are deleted without
+subtracting them: totals stay. But what the erased person saw and came from may identify her, and counts as other before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import delete, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database.transactions import chunks, increase, lock_rows, upsert
+from kit.people.persons import Persons
+from services.analytics import orders, sessions
+from services.analytics.counts import REVENUE, TRAFFIC, Counts, Presence, Revenue, Traffic, cells, named
+from services.analytics.days import Calendar, month_of
+from services.analytics.messages import is_session
+from services.analytics.models import audiences, presences, revenue, traffic
+from services.analytics.models import orders as bought
+from services.analytics.models import sessions as stored
+from services.analytics.sessions import Event, Session
+
+_LOCK: Final = {"audience": "", "day": 0, "previous_day": 0, "members": 0}
+"""The row that a transaction locks before it reads facts: of two at once, each would miss the changes of the other."""
+_AT_ONCE: Final = 500
+_Days: TypeAlias = dict[tuple[str, str], set[int]]
+"""The days on which visitors were in audiences."""
+
+
+class Totals:
+    """Totals by day, within one transaction.
+
+    Args:
+        session: the transaction.
+        calendar: assigns times to days.
+    """
+
+    def __init__(self, session: AsyncSession, calendar: Calendar) -> None:
+        self._session = session
+        self.counts = Counts(calendar)
+        """What changed facts add, until it is written."""
+
+    async def lock(self) -> None:
+        """Waits until no other transaction changes facts and totals."""
+        await lock_rows(self._session, audiences, [_LOCK])
+
+    def count(self, carrier: str, events: Session, times: int) -> None:
+        """Adds a session, or an event without one, or with -1 subtracts it."""
+        if is_session(carrier):
+            sessions.count_session(self.counts, carrier, events, times)
+            return
+        for event in events:
+            sessions.count_single(self.counts, event, times)
+
+    def count_order(self, subject: str, payload: str, times: int) -> None:
+        """Adds an order as it is stored, or with -1 subtracts it."""
+        if payload:
+            orders.count_order(self.counts, orders.Order.loads(payload), subject, times)
+
+    async def write(self, moved: Collection[str] = ()) -> None:
+        """Writes what was counted.
+
+        Args:
+            moved: identifiers that lead to another person than before.
+        """
+        counts = self.counts
+        await increase(self._session, traffic, _rows(("dimension", "day", "value"), counts.traffic))
+        await increase(self._session, revenue, _rows(("dimension", "day", "value", "currency"), counts.revenue))
+        changes = {presence: count for presence, count in counts.presences.items() if count}
+        if changes or moved:
+            await self._change_presences(changes, moved)
+
+    async def remove_zeros(self) -> None:
+        """Deletes totals to which was counted and that are 0 now, with the texts in them."""
+        counts = self.counts
+        for table, keys in ((traffic, counts.traffic), (revenue, counts.revenue)):
+            names = [column.name for column in table.primary_key]
+            zeros = [table.c[name] == 0 for name in (TRAFFIC if table is traffic else REVENUE)]
+            for key in keys:
+                of_key = [table.c[name] == value for name, value in zip(names, key, strict=True) if name != "day"]
+                days = table.c.day.in_([key[1], month_of(key[1])])
+                await self._session.execute(delete(table).where(*of_key, days, *zeros))
+        for some in chunks({audience for audience, _, _ in counts.presences}):
+            await self._session.execute(delete(audiences).where(audiences.c.audience.in_(some), audiences.c.members == 0))
+
+    async def _change_presences(self, changes: Mapping[Presence, int], moved: Collection[str]) -> None:
+        subjects = {subject for _, subject, _ in changes} | set(moved)
+        people = await Persons(self._session).people(subjects)
+        visitor_of = {subject: f"user:{people[subject]}" if subject in people else subject for subject in subjects}
+        affected = set(visitor_of.values()) | await self._visitors(moved)
+        known = await self._presences(affected)
+        before, after = _days_of(known.values()), dict(known)
+        for (audience, subject, day), change in changes.items():
+            row = after.get((subject, audience, day))
+            after[subject, audience, day] = _presence(audience, subject, day, visitor_of[subject], (row["count"] if row else 0) + change)
+        for key, row in after.items():
+            if row["subject"] in visitor_of:
+                after[key] = {**row, "visitor": visitor_of[row["subject"]]}
+        left = {key: row for key, row in after.items() if row["count"] > 0}
+        await self._change_audiences(before, _days_of(left.values()))
+        for some in chunks(known.keys() - left.keys()):
+            key = tuple_(presences.c.subject, presences.c.audience, presences.c.day)
+            await self._session.execute(delete(presences).where(key.in_(some)))
+        await upsert(self._session, presences, [row for key, row in sorted(left.items()) if row != known.get(key)])
+
+    async def _visitors(self, subjects: Collection[str]) -> set[str]:
+        """Returns the visitors that identifiers stood for so far."""
+        found: set[str] = set()
+        for some in chunks(subjects):
+            found |= set(await self._session.scalars(select(presences.c.visitor).where(presences.c.subject.in_(some)).distinct()))
+        return found
+
+    async def _presences(self, visitors: Collection[str]) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """Returns all presences of visitors, by primary key."""
+        found: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for some in chunks(visitors):
+            rows = await self._session.execute(select(presences).where(presences.c.visitor.in_(some)))
+            for row in rows.mappings():
+                found[row["subject"], row["audience"], row["day"]] = {str(name): value for name, value in row.items()}
+        return found
+
+    async def _change_audiences(self, before: _Days, after: _Days) -> None:
+        changes: dict[tuple[str, int, int], int] = defaultdict(int)
+        for days, times in ((before, -1), (after, 1)):
+            for (audience, _), of_visitor in days.items():
+                for day, previous in cells(of_visitor):
+                    changes[audience, day, previous] += times
+        rows = [
+            {"audience": audience, "day": day, "previous_day": previous, "members": change}
+            for (audience, day, previous), change in sorted(changes.items())
+            if change
+        ]
+        await increase(self._session, audiences, rows)
+
+
+async def erase_sessions(calendar: Calendar, session: AsyncSession, identifiers: Sequence[str], _pseudonym: str) -> int:
+    """Deletes up to 500 sessions of a person, whose pages and campaigns count as others from then on; returns their number."""
+    totals = Totals(session, calendar)
+    await totals.lock()
+    own = or_(stored.c.carrier.in_(identifiers), stored.c.subject.in_(identifiers))
+    rows = (await session.execute(select(stored.c.id, stored.c.carrier, stored.c.payload).where(own).limit(_AT_ONCE))).all()
+    for row in rows:
+        events = sessions.loads(row.payload)
+        totals.count(row.carrier, events, -1)
+        totals.count(row.carrier, [sessions.anonymous(event) for event in events], 1)
+    await totals.write()
+    await totals.remove_zeros()
+    await session.execute(delete(stored).where(stored.c.id.in_([row.id for row in rows])))
+    return len(rows)
+
+
+async def erase_orders(calendar: Calendar, session: AsyncSession, identifiers: Sequence[str], pseudonym: str) -> int:
+    """Takes a person from up to 500 orders; returns their number. Their campaigns count as others from then on."""
+    totals = Totals(session, calendar)
+    await totals.lock()
+    own = or_(bought.c.subject.in_(identifiers), bought.c.carrier.in_(identifiers))
+    rows = [dict(row) for row in (await session.execute(select(bought).where(own).limit(_AT_ONCE))).mappings()]
+    for row in rows:
+        row["carrier"] = None
+        if row["subject"] in identifiers:
+            payload = row["payload"] and orders.Order.loads(row["payload"]).anonymous().dumps()
+            totals.count_order(row["subject"], row["payload"], -1)
+            totals.count_order(row["subject"], payload, 1)
+            row |= {"subject": pseudonym, "payload": payload}
+    await totals.write()
+    await totals.remove_zeros()
+    await upsert(session, bought, rows)
+    return len(rows)
+
+
+def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collection[str]) -> list[Event]:
+    """Returns the events of sessions by their keys, with these added and without those removed."""
+    events = {event.key: event for session in known for event in session if event.key not in removed}
+    return [*{**events, **added}.values()]
+
+
+def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
+    """Returns the rows of figures that are not all 0, by primary key: those of days and of their months."""
+    rows = [(key, named(each)) for key, each in figures.items()]
+    of_days = [dict(zip(keys, key, strict=True)) | each for key, each in rows if any(each.values())]
+    of_months = [{**row, "day": month_of(row["day"])} for row in of_days]
+    return sorted([*of_days, *of_months], key=lambda row: [row[name] for name in keys])
+
+
+def _days_of(rows: Iterable[Mapping[str, Any]]) -> _Days:
+    days: _Days = defaultdict(set)
+    for row in rows:
+        days[row["audience"], row["visitor"]].add(row["day"])
+    return days
+
+
+def _presence(audience: str, subject: str, day: int, visitor: str, count: int) -> dict[str, Any]:
+    return {"subject": subject, "audience": audience, "day": day, "visitor": visitor, "count": count}

@@ -1,0 +1,231 @@
+"""The reports: their groups, their columns, and what of them a request asks for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final, Protocol, TypeAlias
+
+from kit.errors import InvalidRequest, Violation
+from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
+from services.analytics.figures import DEFINITIONS, MONEY, Definition, Number, Summary, money
+
+TEXT: Final = "text"
+OWN_CURRENCY: Final = ""
+"""Unit of amounts in the currency of their row."""
+_DEFAULT_ROWS: Final = 100
+Value: TypeAlias = str | Number
+Row: TypeAlias = dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a report."""
+
+    key: str
+    unit: str
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report, grouped."""
+
+    name: str
+    groups: Mapping[str, str]
+    """The columns it can be grouped by, with their definitions; the first is the default."""
+    columns: Sequence[Column]
+    """The other columns."""
+    order: str
+    """How it is sorted unless a request says otherwise; empty: by the group."""
+
+    def of(self, group: str) -> Sequence[Column]:
+        """Returns all columns when it is grouped so."""
+        others = [_in_own_currency(each) for each in self.columns] if group == "currency" else self.columns
+        return [Column(group, TEXT, self.groups[group]), *(each for each in others if (self.name, group, each.key) not in _WITHOUT)]
+
+
+class Query(Protocol):
+    """What requests of reports have in common."""
+
+    report: str
+    group_by: str
+    filter: str
+    sort: str
+    page_size: int
+    offset: int
+
+
+def _figure(key: str) -> Column:
+    each: Definition = DEFINITIONS[key]
+    return Column(key, each.unit, each.text)
+
+
+def _in_own_currency(column: Column) -> Column:
+    return Column(column.key, OWN_CURRENCY, column.definition) if column.unit == MONEY else column
+
+
+_QUANTITY: Final = Column("quantity", "pieces", "Pieces in orders sold in the period.")
+_AMOUNTS: Final = [_figure(key) for key in ("orders", "gross_revenue", "refunds", "corrections", "net_revenue")]
+_GROUPS: Final = {
+    SOURCE: "Where sessions and orders came from: `(direct)` for sessions without a source, the campaign reported with"
+    " an order, else the source of the session in which it was bought, else `(unknown)`. Events without a session are in no row.",
+    MEDIUM: "Kind of the traffic: cpc, email, organic; `(none)` for none.",
+    CAMPAIGN: "Campaign of sessions and orders; those without one are in no row.",
+    DEVICE: "desktop, mobile or tablet; empty when unknown.",
+    LANDING: "Path of the first page of a session.",
+}
+REPORTS: Final = {
+    each.name: each
+    for each in (
+        Report(
+            "revenue",
+            {"day": "Day, in the site's time zone.", "month": "Month, YYYY-MM.", "currency": "ISO 4217 code of the orders' currency."},
+            [*_AMOUNTS, _QUANTITY],
+            "",
+        ),
+        Report(
+            "acquisition",
+            _GROUPS,
+            [
+                _figure(key)
+                for key in (
+                    *("visitors", "sessions", "page_views", "bounce_rate", "session_seconds", "leads"),
+                    *("enrolments", "orders", "net_revenue", "conversion_rate"),
+                )
+            ],
+            "-sessions",
+        ),
+        Report(
+            "content",
+            {PAGE: "Path of the page.", COURSE: "The course that an event is about."},
+            [_figure(key) for key in ("page_views", "visitors", "leads", "enrolments")],
+            "-page_views",
+        ),
+        Report(
+            "products",
+            {PRODUCT: "The shop's id of the product."},
+            [
+                Column("title", TEXT, "Its title in the last order with it."),
+                _figure("orders"),
+                _QUANTITY,
+                Column("revenue", MONEY, "Amount of its lines in orders sold in the period, at the rates of these orders."),
+            ],
+            "-revenue",
+        ),
+        Report(
+            "customers",
+            {"customer": "The person with an order sold in the period; `email:` and a keyed hash for a guest."},
+            [
+                Column("orders", "orders", "All orders sold to the customer."),
+                Column("lifetime_value", MONEY, "Net revenue of all orders sold to the customer."),
+                Column("first_order", "day", "Day of the first of them."),
+                Column("last_order", "day", "Day of the last of them."),
+                Column("first_source", TEXT, "Source of the first of them."),
+            ],
+            "-lifetime_value",
+        ),
+    )
+}
+_WITHOUT: Final = {
+    *(("acquisition", group, "visitors") for group in (MEDIUM, DEVICE, LANDING)),
+    *(("acquisition", group, key) for group in (DEVICE, LANDING) for key in ("orders", "net_revenue", "conversion_rate")),
+    *(("acquisition", LANDING, key) for key in ("page_views", "leads", "enrolments")),
+    *(("content", PAGE, key) for key in ("visitors", "leads", "enrolments")),
+}
+"""Columns that a report lacks when it is grouped so."""
+
+
+def report_of(query: Query) -> tuple[Report, str]:
+    """Returns the report of a request and its group.
+
+    Raises:
+        InvalidRequest: there is no such report, or it has no such group or column; the message names those that exist.
+    """
+    report = REPORTS.get(query.report)
+    if report is None:
+        raise InvalidRequest([Violation("report", f"there is no such report; there are {_listed(REPORTS)}")])
+    group = query.group_by or next(iter(report.groups))
+    if group not in report.groups:
+        raise InvalidRequest([Violation("group_by", f"{report.name} can be grouped by {_listed(report.groups)}")])
+    keys = [column.key for column in report.of(group)]
+    if query.sort and query.sort.removeprefix("-") not in keys:
+        raise InvalidRequest(
+            [Violation("sort", f"{report.name} by {group} can be sorted by {_listed(keys)}, with a - from the largest down")]
+        )
+    return report, group
+
+
+def page_of(query: Query, report: Report, group: str, rows: Iterable[Row]) -> tuple[Sequence[Row], int]:
+    """Returns the rows that a request asks for, filtered, sorted and cut, and the number of rows on all pages."""
+    wanted = query.filter.casefold()
+    found = sorted((row for row in rows if wanted in str(row[group]).casefold()), key=lambda row: str(row[group]))
+    order = query.sort or report.order
+    if key := order.removeprefix("-"):
+        found.sort(key=lambda row: _rank(row[key]), reverse=order.startswith("-"))
+    return found[query.offset :][: query.page_size or _DEFAULT_ROWS], len(found)
+
+
+def figures_of(columns: Iterable[Column], summary: Summary) -> Row:
+    """Returns the values of those columns that are figures."""
+    return {column.key: DEFINITIONS[column.key].value(summary) for column in columns if column.key in DEFINITIONS}
+
+
+def own_amounts(figures: Revenue) -> Revenue:
+    """Returns figures of orders with the amounts of their own currency in the place of the base currency's."""
+    return Revenue(
+        orders=figures.orders,
+        quantity=figures.quantity,
+        base_gross=figures.gross,
+        base_refunds=figures.refunds,
+        base_corrections=figures.corrections,
+    )
+
+
+def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:
+    """Returns the rows of customers.
+
+    Args:
+        bought: customer, day, net revenue and source of each order, oldest first.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for customer, day, net, source in bought:
+        row = rows.setdefault(
+            customer, {"customer": customer, "orders": 0, "lifetime_value": Fraction(0), "first_order": day, "first_source": source}
+        )
+        row["orders"] += 1
+        row["lifetime_value"] += money(net)
+        row["last_order"] = day
+    return [*rows.values()]
+
+
+def as_csv(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Renders a report as CSV, with a header. A text that a spreadsheet would take for a formula is preceded by an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([column.key for column in columns])
+    writer.writerows([[_cell(row[column.key]) for column in columns] for row in rows])
+    return text.getvalue().encode()
+
+
+def _cell(value: str | float | None) -> str | float:
+    if value is None:
+        return ""
+    if isinstance(value, str) and value[:1] in _FORMULAS:
+        return f"'{value}"
+    return value
+
+
+_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _rank(value: Value) -> tuple[bool, Any]:
+    """Orders values; None comes before all others."""
+    return value is not None, 0 if value is None else value

@@ -1,0 +1,249 @@
+"""SQL of analytics: writes facts, reads totals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import Column, Row, Table, and_, bindparam, delete, func, insert, literal, or_, select, union_all
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.database.transactions import chunks, upsert
+from kit.people.persons import Persons, persons
+from services.analytics.counts import NEVER, SITE, Revenue, Traffic, added
+from services.analytics.days import MICROSECONDS, Period
+from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
+from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
+
+_Figures = TypeVar("_Figures", Traffic, Revenue)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_DAY: Final = 26 * 3600 * MICROSECONDS
+"""No day of a visitor is longer, also where clocks are set back."""
+
+
+class Stored(NamedTuple):
+    """A session as it is stored."""
+
+    id: int
+    session: Session
+
+
+class Sessions:
+    """Facts of sessions, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def since(self, carriers: Collection[str], at: int) -> Mapping[str, Sequence[Stored]]:
+        """Returns the sessions of carriers that a later event may belong to, or change, oldest first.
+
+        Args:
+            carriers: their ids.
+            at: the time of the first of these events, in microseconds since 1970.
+        """
+        found: dict[str, list[Stored]] = defaultdict(list)
+        for some in chunks(carriers):
+            for row in await self._session.execute(_SINCE, {"carriers": some, "since": moment(at - IDLE)}):
+                found[row.carrier].append(Stored(row.id, loads(row.payload)))
+        for several in found.values():
+            several.sort(key=lambda stored: _began(stored.session))
+        return found
+
+    async def all(self, carriers: Collection[str]) -> Mapping[str, Sequence[Session]]:
+        """Returns all sessions of carriers, oldest first."""
+        found: dict[str, list[Session]] = defaultdict(list)
+        for some in chunks(carriers):
+            for row in await self._session.execute(select(sessions.c.carrier, sessions.c.payload).where(sessions.c.carrier.in_(some))):
+                found[row.carrier].append(loads(row.payload))
+        return {carrier: sorted(several, key=_began) for carrier, several in found.items()}
+
+    async def with_event(self, key: str, single: str, at: int) -> Collection[str]:
+        """Returns the carriers, sessions of clients aside, under which an event is stored.
+
+        Args:
+            key: of the event.
+            single: its carrier as a single event.
+            at: its time, in microseconds since 1970.
+        """
+        visitors = and_(
+            sessions.c.carrier.startswith("visitor:"),
+            sessions.c.started_at.between(moment(at - _LONGEST_DAY), moment(at)),
+            sessions.c.ended_at >= moment(at),
+        )
+        rows = await self._session.execute(
+            select(sessions.c.carrier, sessions.c.payload).where(or_(sessions.c.carrier == single, visitors))
+        )
+        return {row.carrier for row in rows if any(event.key == key for event in loads(row.payload))}
+
+    async def write(self, carrier_sessions: Sequence[tuple[str, int | None, Session]]) -> None:
+        """Stores sessions: new ones, and with an id those that replace it."""
+        rows = [(id_, _row(carrier, session)) for carrier, id_, session in carrier_sessions]
+        if added := [row for id_, row in rows if id_ is None]:
+            await self._session.execute(insert(sessions), added)
+        await upsert(self._session, sessions, [{"id": id_, **row} for id_, row in rows if id_ is not None])
+
+    async def remove(self, ids: Collection[int]) -> None:
+        """Deletes sessions."""
+        for some in chunks(ids):
+            await self._session.execute(delete(sessions).where(sessions.c.id.in_(some)))
+
+
+_SINCE: Final = select(sessions.c.id, sessions.c.carrier, sessions.c.payload).where(
+    sessions.c.carrier.in_(bindparam("carriers", expanding=True)), sessions.c.ended_at >= bindparam("since")
+)
+
+
+def _began(session: Session) -> Event:
+    return session[0]
+
+
+def _row(carrier: str, session: Session) -> dict[str, Any]:
+    return {
+        "carrier": carrier,
+        "subject": user_of(session) or None,
+        "started_at": moment(session[0].at),
+        "ended_at": moment(session[-1].at),
+        "payload": dumps(session),
+    }
+
+
+class Orders:
+    """Facts of orders, their products, and registrations, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def known(self, ids: Collection[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
+        """Returns those orders that are stored."""
+        rows = await self._session.execute(select(orders).where(orders.c.purchase_id.in_(sorted(ids))))
+        return {row.purchase_id: row for row in rows}
+
+    async def bought_in(self, carriers: Collection[str]) -> Sequence[Mapping[str, Any]]:
+        """Returns the orders that were bought in sessions of these carriers."""
+        found: list[Mapping[str, Any]] = []
+        for some in chunks(carriers):
+            rows = await self._session.execute(_BOUGHT_IN, {"carriers": some})
+            found += [{str(name): value for name, value in row.items()} for row in rows.mappings()]
+        return found
+
+    async def put(self, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> None:
+        """Stores orders, and the titles of products."""
+        await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
+        await upsert(self._session, products, [{"product_id": product, "title": title} for product, title in sorted(titles.items())])
+
+    async def registered(self, days: Mapping[str, int]) -> Mapping[str, int]:
+        """Stores on which days users registered; returns the days that were stored before."""
+        known: dict[str, int] = {}
+        for some in chunks(days):
+            rows = await self._session.execute(select(registrations).where(registrations.c.user_id.in_(some)))
+            known |= {row.user_id: row.day for row in rows}
+        await upsert(self._session, registrations, [{"user_id": user, "day": day} for user, day in sorted(days.items())])
+        return known
+
+
+_BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carriers", expanding=True)), orders.c.payload != "")
+
+
+def _figures(table: Table) -> list[Column[Any]]:
+    return [column for column in table.columns if not column.primary_key]
+
+
+def moment(at: int) -> datetime:
+    """Converts microseconds since 1970 to a time."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+class Reading:
+    """Reads totals, within one transaction."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def traffic(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
+        """Returns figures of the site by dimension and value."""
+        return await self._by_value(traffic, Traffic, period, dimensions)
+
+    async def revenue(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Revenue]]:
+        """Returns figures of orders by dimension and value."""
+        return await self._by_value(revenue, Revenue, period, dimensions)
+
+    async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
+        """Returns figures of the whole site by day."""
+        return await self._by(traffic, Traffic, period, "day")
+
+    async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
+        """Returns figures of all orders by day."""
+        return await self._by(revenue, Revenue, period, "day")
+
+    async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
+        """Returns figures of all orders by their currency."""
+        return await self._by(revenue, Revenue, period, "currency")
+
+    async def _by_value(
+        self, table: Table, kind: type[_Figures], period: Period, dimensions: Collection[str]
+    ) -> Mapping[str, Mapping[str, _Figures]]:
+        """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
+        sums = [func.sum(column).label(column.name) for column in _figures(table)]
+        parts = [
+            select(literal(dimension).label("dimension"), table.c.value, *sums)
+            .where(table.c.dimension == dimension, table.c.day.between(*part))
+            .group_by(table.c.value)
+            for dimension in dimensions
+            for part in period.parts()
+        ]
+        found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
+        rows: Any = await self._session.execute(union_all(*parts))
+        for dimension, value, *figures in rows:
+            if any(figures):
+                one = kind(*map(int, figures))
+                known = found[dimension].get(value)
+                found[dimension][value] = one if known is None else added(known, one)
+        return found
+
+    async def _by(self, table: Table, kind: type[_Figures], period: Period, column: str) -> Mapping[Any, _Figures]:
+        query = select(table.c[column], *(func.sum(each) for each in _figures(table))).group_by(table.c[column])
+        query = query.where(table.c.dimension == SITE, table.c.day.between(*period))
+        rows: Any = await self._session.execute(query)
+        return {key: kind(*map(int, figures)) for key, *figures in rows if any(figures)}
+
+    async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
+        """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""
+        found: dict[str, int] = {}
+        for some in chunks(names):
+            query = select(audiences.c.audience, func.sum(audiences.c.members)).group_by(audiences.c.audience)
+            before = audiences.c.previous_day == NEVER if new else audiences.c.previous_day < period.first
+            query = query.where(audiences.c.audience.in_(some), audiences.c.day.between(*period), before)
+            found |= {audience: int(count) for audience, count in await self._session.execute(query)}
+        return found
+
+    async def members_by_day(self, period: Period, name: str) -> Mapping[int, int]:
+        """Returns how many members an audience has on each day."""
+        query = select(audiences.c.day, func.sum(audiences.c.members)).group_by(audiences.c.day)
+        query = query.where(audiences.c.audience == name, audiences.c.day.between(*period))
+        return {day: int(count) for day, count in await self._session.execute(query)}
+
+    async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
+        """Returns the titles of products."""
+        found: dict[str, str] = {}
+        for some in chunks(ids):
+            found |= {
+                row.product_id: row.title for row in await self._session.execute(select(products).where(products.c.product_id.in_(some)))
+            }
+        return found
+
+    async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
+        """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period, oldest first."""
+        bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
+        customers = {subject: subject for subject in await self._session.scalars(bought)}
+        people = set((await Persons(self._session).people(customers)).values())
+        for some in chunks(people):
+            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
+            customers |= {row.subject: f"user:{row.person_id}" for row in rows}
+        found: list[tuple[datetime, str, str, int, str]] = []
+        for some in chunks(customers):
+            query = select(orders).where(orders.c.subject.in_(some), orders.c.sold_at.is_not(None))
+            rows = await self._session.execute(query)
+            found += [(row.sold_at, row.purchase_id, customers[row.subject], row.net, row.payload) for row in rows]
+        return [(customer, at, net, payload) for at, _, customer, net, payload in sorted(found)]

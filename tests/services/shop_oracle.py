@@ -1,0 +1,436 @@
+"""A generated shop, and its figures computed by DuckDB from what was sent: independent of the service's own code."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+from uuid import UUID
+
+import duckdb
+from google.protobuf.message import Message
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
+from pmp.ingestion.v1 import event_pb2
+from pmp.purchases.v1 import change_pb2
+
+from kit.rules import DECIMALS
+
+FIRST = datetime(2026, 3, 20, tzinfo=UTC)
+"""Europe/Berlin sets its clocks on 29 March."""
+DAYS = 18
+SOURCES = [("", "", ""), ("google", "cpc", "spring"), ("google", "organic", ""), ("newsletter", "email", "Frühling"), ("partner", "", "")]
+CURRENCIES = {"EUR": Decimal("0.92"), "JPY": Decimal("149.3"), "KWD": Decimal("0.307"), "USD": Decimal(1), "XOF": None}
+"""Units of each for one of the base currency, USD; None where no rate is known."""
+TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled"]
+
+
+@dataclass
+class Shop:
+    """What was sent."""
+
+    batches: list[list[Message]] = field(default_factory=list[list[Message]])
+    """Messages of topics, in the order in which they are published."""
+    events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    orders: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    entries: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    lines: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    persons: dict[str, str] = field(default_factory=dict[str, str])
+    """The person that each identifier leads to in the end."""
+    registrations: list[int] = field(default_factory=list[int])
+
+
+def generated(seed: int, visitors: int = 60) -> Shop:
+    """A shop with late, repeated and anonymous events, bots, orders in several currencies, refunds, a merge and an unmerge."""
+    shop, rng = Shop(), random.Random(seed)  # noqa: S311 (a test is to be repeatable)
+    users = [f"u{number}" for number in range(visitors // 3)]
+    timely: list[Message] = []
+    late: list[list[Message]] = []
+    for number in range(visitors):
+        user = users[number % len(users)] if number < visitors // 2 else ""
+        for session in _sessions(rng, number):
+            is_known = bool(user) and rng.random() < 0.5
+            for messages in _events(shop, rng, session, user if is_known else ""):
+                if rng.random() < 0.15:
+                    late.append(messages)
+                else:
+                    timely += messages
+            if is_known:
+                shop.persons[f"session:{session[0]}"] = f"user:{user}"
+    rng.shuffle(late)
+    links = [_link(each, person.removeprefix("user:")) for each, person in shop.persons.items()]
+    shop.persons |= {f"user:{user}": f"user:{user}" for user in users}
+    registered = [_user(shop, rng, user) for user in users]
+    early, changed = _orders(shop, rng, users, visitors)
+    merges = [_merge("u1", "u0"), _merge("u3", "u2")]
+    shop.batches = [
+        [*timely[: len(timely) // 2], *registered, *early],
+        [*links, *timely[len(timely) // 2 :], *merges],
+        [*changed, *(message for messages in late for message in messages)],
+    ]
+    shop.batches.append([_merge("u3", "u2", undone=True)])
+    shop.persons = {each: "user:u0" if person == "user:u1" else person for each, person in shop.persons.items()}
+    return shop
+
+
+def _sessions(rng: random.Random, number: int) -> list[tuple[str, float]]:
+    """Ids of a visitor's sessions, each with the hours from FIRST to its start, some of them around midnight."""
+    starts = [
+        rng.uniform(0, DAYS * 24) if rng.random() < 0.7 else rng.randrange(DAYS) * 24 + rng.uniform(22, 23.9) for _ in range(1 + number % 4)
+    ]
+    return [(f"s{number}-{index}", start) for index, start in enumerate(starts)]
+
+
+def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: str) -> list[list[Message]]:
+    """The events of a session, each with its repetition, if it has one."""
+    session_id, hours = session
+    published: list[list[Message]] = []
+    at = FIRST + timedelta(hours=hours)
+    is_bot, is_anonymous, is_daily, is_of_server = (rng.random() < share for share in (0.08, 0.08, 0.1, 0.05))
+    source = rng.choice(SOURCES)
+    logged_in = user if rng.random() < 0.7 else ""
+    for number in range(rng.randint(1, 9)):
+        at += timedelta(seconds=rng.choice([rng.randint(1, 400), 1799, 1801, 2400, 7200]))
+        stated = source if number == 0 else rng.choice([("", "", "")] * 5 + SOURCES)
+        page = f"/page-{int(rng.paretovariate(1)) % 12}" if rng.random() < 0.8 else "/courses/python/"
+        stored = event_pb2.EventStored(
+            event=event_pb2.Event(
+                id=str(UUID(int=rng.getrandbits(128))),
+                event_type=rng.choice(TYPES),
+                session_id="" if is_anonymous or is_daily or is_of_server else session_id,
+                user_id="u5" if is_of_server else "" if is_anonymous or is_daily or number < 1 else logged_in,
+                page_url=f"https://shop.example{page}?fbclid=1",
+            ),
+            enrichment=event_pb2.Enrichment(
+                is_bot=is_bot,
+                channel=event_pb2.CHANNEL_CAMPAIGN if stated[0] else event_pb2.CHANNEL_INTERNAL,
+                traffic_source=stated[0],
+                traffic_medium=stated[1],
+                campaign=stated[2],
+                visitor="" if is_anonymous else f"v-{session_id}",
+                course="python" if page.startswith("/courses") else "",
+                device=rng.choice(["mobile", "desktop"]),
+            ),
+            scope="site",
+        )
+        stored.key = stored.event.id
+        stored.event.timestamp.FromDatetime(at)
+        published.append([stored])
+        if not is_anonymous and rng.random() < 0.1:
+            repeated = event_pb2.EventStored()
+            repeated.CopyFrom(stored)
+            repeated.is_update, repeated.enrichment.device = True, "tablet"
+            repeated.event.user_id = "u5" if is_daily else stored.event.user_id
+            published[-1].append(repeated)
+            stored = repeated
+        if not is_bot:
+            shop.events.append(_event_row(stored))
+    return published
+
+
+def _event_row(stored: event_pb2.EventStored) -> tuple[Any, ...]:
+    event, found = stored.event, stored.enrichment
+    user = f"user:{event.user_id}" if event.user_id else None
+    carrier = f"session:{event.session_id}" if event.session_id else None
+    if not carrier and found.visitor and not event.user_id:
+        carrier = f"visitor:{found.visitor}"
+    path = event.page_url.removeprefix("https://shop.example").partition("?")[0].rstrip("/")
+    stated = (found.traffic_source or None, found.traffic_medium or "(none)", found.campaign)
+    return (stored.key, carrier, user, event.timestamp.ToMicroseconds(), event.event_type, path, found.course, *stated, found.device)
+
+
+def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int) -> tuple[list[Message], list[Message]]:
+    """Orders as they are published first, and again after refunds and corrections."""
+    first: list[Message] = []
+    again: list[Message] = []
+    for number in range(visitors):
+        currency = rng.choice([*CURRENCIES])
+        subject = f"user:{rng.choice(users)}" if rng.random() < 0.7 else f"email:{number % 9:064x}"
+        sold = FIRST + timedelta(hours=rng.uniform(-48, DAYS * 24))
+        session_id = ""
+        if number % 2:
+            _, carrier, _, at, *_ = rng.choice([row for row in shop.events if row[1] and row[1].startswith("session:")])
+            session_id = carrier.removeprefix("session:") if number % 9 else "unknown"
+            sold = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at, minutes=rng.uniform(-200, 200))
+        change = change_pb2.PurchaseChanged(
+            purchase_id=f"p{number}", currency=currency, base_currency="USD", subject=subject, session_id=session_id
+        )
+        change.timestamp.FromDatetime(sold)
+        source = rng.choice(SOURCES)
+        change.utm_attribution.source, change.utm_attribution.medium, change.utm_attribution.campaign = source
+        prices = [_rounded(Decimal(rng.randint(1, 30000)) / 7, currency) for _ in range(rng.randint(1, 3))]
+        for index, price in enumerate(prices):
+            product = f"product-{(number + index) % 5}"
+            change.lines.add(product_id=product, product_name=product.upper(), quantity=1 + index, amount=f"{price}")
+        if number % 10 == 3:
+            first.append(change)  # never paid
+            continue
+        change.sold_at.FromDatetime(sold)
+        change.excluded = number % 10 == 7
+        kinds = [(change_pb2.ENTRY_KIND_SALE, sum(prices, Decimal(0)), sold)]
+        if number % 3 == 0:
+            kinds.append((change_pb2.ENTRY_KIND_PARTIAL_REFUND, -prices[0], sold + timedelta(days=rng.uniform(0, 6))))
+        if number % 7 == 0:
+            kinds.append((change_pb2.ENTRY_KIND_CORRECTION, -_rounded(prices[-1] / 2, currency), sold + timedelta(days=3)))
+        for kind, amount, at in kinds:
+            _book(change, kind, amount, at)
+            copy = change_pb2.PurchaseChanged()
+            copy.CopyFrom(change)
+            (again if len(change.entries) > 1 else first).append(copy)
+        if not change.excluded:
+            _order_rows(shop, change, source)
+    return first, again
+
+
+def _book(change: change_pb2.PurchaseChanged, kind: change_pb2.EntryKind.ValueType, amount: Decimal, at: datetime) -> None:
+    rate = CURRENCIES[change.currency]
+    base = "" if rate is None else f"{(amount / rate).quantize(Decimal('0.01'), ROUND_HALF_UP)}"
+    change.entries.add(kind=kind, amount=f"{amount}", base_amount=base).timestamp.FromDatetime(at)
+
+
+def _order_rows(shop: Shop, change: change_pb2.PurchaseChanged, source: tuple[str, str, str]) -> None:
+    sold = change.sold_at.ToMicroseconds()
+    stated = (source[0], source[1] or "(none)", source[2]) if source[0] else (None, None, None)
+    shop.orders.append((change.purchase_id, change.subject, f"session:{change.session_id}", sold, change.currency, *stated))
+    for entry in change.entries:
+        name = change_pb2.EntryKind.Name(entry.kind).removeprefix("ENTRY_KIND_")
+        base = Decimal(entry.base_amount) if entry.base_amount else None
+        shop.entries.append((change.purchase_id, name, entry.timestamp.ToMicroseconds(), Decimal(entry.amount), base))
+    shop.lines += [(change.purchase_id, line.product_id, line.quantity, Decimal(line.amount)) for line in change.lines]
+
+
+def _rounded(amount: Decimal, currency: str) -> Decimal:
+    return amount.quantize(Decimal(1).scaleb(-DECIMALS.get(currency, 2)), ROUND_HALF_UP)
+
+
+def _link(identifier: str, user: str) -> IdentityChanged:
+    changed = IdentityChanged(alias=AliasChanged(subject=identifier, user_id=user))
+    changed.alias.linked_at.FromDatetime(FIRST)
+    return changed
+
+
+def _merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
+    return IdentityChanged(merge=MergeChanged(user_id=into, merged_user_id=merged, undone=undone))
+
+
+def _user(shop: Shop, rng: random.Random, user: str) -> IdentityChanged:
+    at = FIRST + timedelta(hours=rng.uniform(0, DAYS * 24))
+    changed = IdentityChanged(user=UserChanged(user_id=user))
+    changed.user.registration_date.FromDatetime(at)
+    shop.registrations.append(changed.user.registration_date.ToMicroseconds())
+    return changed
+
+
+class Oracle:
+    """Computes figures from all that was sent.
+
+    Args:
+        shop: what was sent.
+        zone: IANA name of the time zone in which days are cut.
+    """
+
+    def __init__(self, shop: Shop, zone: str) -> None:
+        self._database = duckdb.connect()
+        self._load("events", "key, carrier, user_, ts, type, page, course, source, medium, campaign, device", shop.events)
+        self._load("reported", "id, subject, carrier, ts, currency, source, medium, campaign", shop.orders)
+        self._load("entries", "id, kind, ts, amount, base", shop.entries)
+        self._load("lines", "id, product, quantity, amount", shop.lines)
+        self._load("persons", "subject, person", [*shop.persons.items()])
+        self._load("registrations", "ts", [(ts,) for ts in shop.registrations])
+        self._database.execute(f"CREATE MACRO day(ts) AS CAST(timezone('{zone}', to_timestamp(ts / 1000000)) AS DATE)")
+        self._database.execute(_SESSIONS)
+
+    def _load(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        names = columns.split(", ")
+        types = {"ts": "BIGINT", "quantity": "BIGINT", "amount": "DECIMAL(19,4)", "base": "DECIMAL(19,4)"}
+        typed = ", ".join(f"{name} {types.get(name, 'VARCHAR')}" for name in names)
+        self._database.execute(f"CREATE TABLE {table} ({typed})")
+        self._database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", rows)  # noqa: S608 (the test's own names)
+
+    def figures(self, since: str, until: str) -> Mapping[str, float | None]:
+        """The figures of a period."""
+        (row,) = self._rows(_FIGURES, since, until)
+        return row
+
+    def series(self, since: str, until: str) -> Sequence[Mapping[str, Any]]:
+        """The figures of each day of a period."""
+        return self._rows(_SERIES, since, until)
+
+    def report(self, report: str, group: str, since: str, until: str) -> Mapping[str, Mapping[str, Any]]:
+        """The rows of a report, by group."""
+        return {row.pop(group): row for row in self._rows(REPORTS[report, group].replace("$group", group), since, until)}
+
+    def _rows(self, query: str, since: str, until: str) -> list[dict[str, Any]]:
+        found = self._database.execute(query, {"since": since, "until": until})
+        names = [column[0] for column in found.description or ()]
+        return [{name: _plain(value) for name, value in zip(names, row, strict=True)} for row in found.fetchall()]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON has them, days as text."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return float(value) if isinstance(value, int | Decimal) else value
+
+
+_SESSIONS = """
+CREATE TABLE visits AS
+WITH runs AS (
+    SELECT *, SUM(begins) OVER (PARTITION BY carrier ORDER BY ts, key) AS run FROM (
+        SELECT *, CAST(COALESCE(ts - LAG(ts) OVER (PARTITION BY carrier ORDER BY ts, key) > 1800000000, TRUE) AS INT) AS begins
+        FROM events WHERE carrier IS NOT NULL
+    )
+), stated AS (
+    SELECT *,
+        CASE WHEN source IS NOT NULL THEN concat(source, '|', medium, '|', campaign) END AS said,
+        LAST_VALUE(CASE WHEN source IS NOT NULL THEN concat(source, '|', medium, '|', campaign) END IGNORE NULLS)
+            OVER before AS said_before,
+        COUNT(*) FILTER (type = 'page_view') OVER before AS views_before
+    FROM runs
+    WINDOW before AS (PARTITION BY carrier, run ORDER BY ts, key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+), parts AS (
+    SELECT *, SUM(CAST(said IS NOT NULL AND (said <> said_before OR said_before IS NULL AND views_before > 0) AS INT))
+        OVER (PARTITION BY carrier, run ORDER BY ts, key) AS part
+    FROM stated
+)
+SELECT *, carrier || '/' || run || '/' || COALESCE(part, 0) AS visit FROM parts;
+
+CREATE TABLE sessions AS
+WITH grouped AS (
+    SELECT visit, MIN(carrier) AS carrier, MIN(ts) AS began, MAX(ts) AS ended, COUNT(*) FILTER (type = 'page_view') AS views,
+        FIRST(source ORDER BY ts, key) FILTER (source IS NOT NULL) AS source,
+        FIRST(medium ORDER BY ts, key) FILTER (source IS NOT NULL) AS medium,
+        FIRST(campaign ORDER BY ts, key) FILTER (source IS NOT NULL) AS campaign,
+        FIRST(user_ ORDER BY ts, key) FILTER (user_ IS NOT NULL) AS user_,
+        FIRST(device ORDER BY ts, key) AS device
+    FROM visits GROUP BY visit
+)
+SELECT grouped.* EXCLUDE (source, medium, campaign),
+    COALESCE(source, '(direct)') AS source, COALESCE(medium, '(none)') AS medium, COALESCE(campaign, '') AS campaign,
+    COALESCE(person, user_, carrier) AS visitor
+FROM grouped LEFT JOIN persons ON persons.subject = COALESCE(user_, carrier);
+
+CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device), sessions.* EXCLUDE (visit, carrier, user_)
+FROM visits JOIN sessions USING (visit);
+
+CREATE TABLE orders AS
+WITH found AS (
+    SELECT id, arg_max(ROW(sessions.source, sessions.medium, sessions.campaign), began) FILTER (began <= ts) AS last,
+        arg_min(ROW(sessions.source, sessions.medium, sessions.campaign), began) AS first
+    FROM reported JOIN sessions USING (carrier) GROUP BY id
+), chosen AS (SELECT id, COALESCE(last, first) AS origin FROM found)
+SELECT reported.* EXCLUDE (source, medium, campaign),
+    COALESCE(source, origin[1], '(unknown)') AS source, COALESCE(medium, origin[2], '(none)') AS medium,
+    COALESCE(campaign, origin[3], '') AS campaign
+FROM reported LEFT JOIN chosen USING (id);
+
+CREATE TABLE sold AS SELECT orders.*, COALESCE(person, orders.subject) AS customer FROM orders LEFT JOIN persons USING (subject);
+"""
+_FIGURES = """
+WITH of_events AS (
+    SELECT COUNT(*) FILTER (type = 'page_view') AS page_views, COUNT(*) FILTER (type = 'lead_capture') AS leads,
+        COUNT(*) FILTER (type = 'course_enrolled') AS enrolments
+    FROM events WHERE day(ts) BETWEEN $since AND $until
+), of_sessions AS (
+    SELECT COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
+    FROM sessions WHERE day(began) BETWEEN $since AND $until
+), of_visitors AS (
+    SELECT COUNT(DISTINCT visitor) AS visitors FROM visited WHERE day(ts) BETWEEN $since AND $until
+), of_registrations AS (
+    SELECT COUNT(*) AS registrations FROM registrations WHERE day(ts) BETWEEN $since AND $until
+), of_entries AS (
+    SELECT COALESCE(SUM(base) FILTER (kind = 'SALE'), 0) AS gross_revenue,
+        COALESCE(-SUM(base) FILTER (kind = 'PARTIAL_REFUND'), 0) AS refunds,
+        COALESCE(SUM(base) FILTER (kind = 'CORRECTION'), 0) AS corrections,
+        COALESCE(SUM(base), 0) AS net_revenue
+    FROM entries WHERE day(ts) BETWEEN $since AND $until
+), of_orders AS (
+    SELECT COUNT(*) AS orders, COUNT(DISTINCT customer) AS customers,
+        COUNT(DISTINCT customer) FILTER (first >= CAST($since AS DATE)) AS new_customers
+    FROM sold JOIN (SELECT customer, MIN(day(ts)) AS first FROM sold GROUP BY customer) USING (customer)
+    WHERE day(ts) BETWEEN $since AND $until
+)
+SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, registrations, enrolments, orders, gross_revenue, refunds,
+    corrections, net_revenue, CAST(gross_revenue AS DOUBLE) / NULLIF(orders, 0) AS average_order_value,
+    orders / NULLIF(sessions, 0) AS conversion_rate, CAST(net_revenue AS DOUBLE) / NULLIF(visitors, 0) AS revenue_per_visitor,
+    customers, new_customers, customers - new_customers AS returning_customers
+FROM of_events, of_sessions, of_visitors, of_registrations, of_entries, of_orders
+"""
+_SERIES = """
+SELECT day, COALESCE(visitors, 0) AS visitors, COALESCE(sessions, 0) AS sessions, COALESCE(page_views, 0) AS page_views,
+    COALESCE(orders, 0) AS orders, COALESCE(net_revenue, 0) AS net_revenue
+FROM (SELECT CAST(UNNEST(generate_series(CAST($since AS DATE), CAST($until AS DATE), INTERVAL 1 DAY)) AS DATE) AS day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(DISTINCT visitor) AS visitors FROM visited GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(began) AS day, COUNT(*) AS sessions FROM sessions GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(*) AS page_views FROM events WHERE type = 'page_view' GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, COUNT(*) AS orders FROM orders GROUP BY 1) USING (day)
+LEFT JOIN (SELECT day(ts) AS day, SUM(base) AS net_revenue FROM entries GROUP BY 1) USING (day)
+ORDER BY day
+"""
+_ACQUISITION = """
+WITH v AS (
+    SELECT $group, COUNT(DISTINCT visitor) AS visitors, COUNT(*) FILTER (type = 'page_view') AS page_views,
+        COUNT(*) FILTER (type = 'lead_capture') AS leads, COUNT(*) FILTER (type = 'course_enrolled') AS enrolments
+    FROM visited WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+), s AS (
+    SELECT $group, COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
+    FROM sessions WHERE day(began) BETWEEN $since AND $until GROUP BY 1
+), o AS (
+    SELECT $group, COUNT(*) AS orders FROM orders WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+), e AS (
+    SELECT $group, SUM(base) AS net FROM entries JOIN orders USING (id) WHERE day(entries.ts) BETWEEN $since AND $until GROUP BY 1
+)
+SELECT $group, COALESCE(visitors, 0) AS visitors, COALESCE(sessions, 0) AS sessions, COALESCE(page_views, 0) AS page_views, bounce_rate,
+    session_seconds, COALESCE(leads, 0) AS leads, COALESCE(enrolments, 0) AS enrolments, COALESCE(orders, 0) AS orders,
+    COALESCE(net, 0) AS net_revenue, CAST(COALESCE(orders, 0) AS DOUBLE) / sessions AS conversion_rate
+FROM v FULL JOIN s USING ($group) FULL JOIN o USING ($group) FULL JOIN e USING ($group) WHERE $group <> ''
+"""
+_REVENUE = """
+WITH o AS (
+    SELECT $group, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity
+    FROM (SELECT *, day(ts) AS day, strftime(day(ts), '%Y-%m') AS month FROM orders) JOIN lines USING (id)
+    WHERE day BETWEEN $since AND $until GROUP BY 1
+), e AS (
+    SELECT $group, SUM(value) FILTER (kind = 'SALE') AS gross, -SUM(value) FILTER (kind = 'PARTIAL_REFUND') AS refunds,
+        SUM(value) FILTER (kind = 'CORRECTION') AS corrections, SUM(value) AS net
+    FROM (
+        SELECT kind, entries.$amount AS value, currency, day(entries.ts) AS day, strftime(day(entries.ts), '%Y-%m') AS month
+        FROM entries JOIN orders USING (id)
+    ) WHERE day BETWEEN $since AND $until GROUP BY 1
+)
+SELECT $group, COALESCE(orders, 0) AS orders, COALESCE(gross, 0) AS gross_revenue, COALESCE(refunds, 0) AS refunds,
+    COALESCE(corrections, 0) AS corrections, COALESCE(net, 0) AS net_revenue, COALESCE(quantity, 0) AS quantity
+FROM o FULL JOIN e USING ($group)
+"""
+REPORTS = {
+    ("acquisition", "source"): _ACQUISITION,
+    ("acquisition", "campaign"): _ACQUISITION,
+    ("acquisition", "medium"): _ACQUISITION.replace("COALESCE(visitors, 0) AS visitors, ", ""),
+    ("revenue", "day"): _REVENUE.replace("$amount", "base"),
+    ("revenue", "month"): _REVENUE.replace("$amount", "base"),
+    ("revenue", "currency"): _REVENUE.replace("$amount", "amount"),
+    ("content", "page"): """
+        SELECT page, COUNT(*) AS page_views FROM events WHERE type = 'page_view' AND day(ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("content", "course"): """
+        SELECT events.course, COUNT(*) FILTER (events.type = 'page_view') AS page_views, COUNT(DISTINCT visitor) AS visitors,
+            COUNT(*) FILTER (events.type = 'lead_capture') AS leads, COUNT(*) FILTER (events.type = 'course_enrolled') AS enrolments
+        FROM events LEFT JOIN visited USING (key)
+        WHERE events.course <> '' AND events.type <> 'scroll' AND day(events.ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("products", "product"): """
+        WITH sales AS (SELECT id, amount AS paid, base FROM entries WHERE kind = 'SALE')
+        SELECT product, upper(product) AS title, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity,
+            COALESCE(SUM(CAST(amount AS DOUBLE) * base / paid), 0) AS revenue
+        FROM lines JOIN orders USING (id) LEFT JOIN sales USING (id) WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+    """,
+    ("customers", "customer"): """
+        SELECT customer, COUNT(*) AS orders, SUM(net) AS lifetime_value, MIN(day(ts)) AS first_order, MAX(day(ts)) AS last_order,
+            FIRST(source ORDER BY ts) AS first_source
+        FROM sold JOIN (SELECT id, COALESCE(SUM(base), 0) AS net FROM entries GROUP BY 1) USING (id)
+        GROUP BY 1 HAVING COUNT(*) FILTER (day(ts) BETWEEN $since AND $until) > 0
+    """,
+}
+"""The rows of reports, by report and group."""

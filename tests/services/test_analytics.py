@@ -1,0 +1,361 @@
+"""Analytics through a real channel, a real log and each kind of database."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from csv import DictReader
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+from pmp.analytics.v1 import analytics_pb2 as pb
+from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
+from pmp.ingestion.v1 import event_pb2
+from pmp.log.v1 import log_pb2
+from pmp.privacy.v1 import privacy_pb2
+from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
+from pmp.purchases.v1.change_pb2 import EntryKind, PurchaseChanged
+from sqlalchemy import select
+from sqlalchemy.event import listen, remove
+
+from cli.errors import CommandFailed
+from cli.replay import replay
+from kit.database.engine import Database, open_database
+from kit.database.transactions import transact
+from kit.log.streams import START, Delivery
+from kit.people.hashing import KeyedHasher
+from kit.people.subjects.retention import Retention, expiries
+from kit.service.resources import Resources
+from kit.service.runtime import ServiceRuntime
+from kit.settings import Settings
+from services.analytics import models
+from services.analytics.composition import ROLE
+from services.analytics.consumers import FollowEvents
+from services.analytics.days import Calendar
+from services.analytics.figures import DEFINITIONS
+from services.analytics.personal import personal_tables
+from tests.conftest import newest_database
+from tests.roles import serving
+from tests.services.shop_oracle import REPORTS, Oracle, generated
+from tests.topics import Topics
+
+PSEUDONYM = "erased:" + "0" * 32
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+def event(
+    key: str,
+    at: datetime,
+    *,
+    kind: str = "page_view",
+    session: str = "",
+    user: str = "",
+    source: str = "",
+    url: str = "",
+    bot: bool = False,
+) -> event_pb2.EventStored:
+    """An event as ingestion publishes it; without a session and a user that of someone who denied analytics."""
+    stored = event_pb2.EventStored(
+        event=event_pb2.Event(id=key, event_type=kind, session_id=session, user_id=user, page_url=url),
+        enrichment=event_pb2.Enrichment(
+            is_bot=bot,
+            channel=event_pb2.CHANNEL_CAMPAIGN if source else event_pb2.CHANNEL_DIRECT,
+            traffic_source=source,
+            visitor=user or session,
+            session=session,
+            device="mobile",
+        ),
+        scope="site",
+        key=key,
+    )
+    stored.event.timestamp.FromDatetime(at)
+    return stored
+
+
+class Analytics(Topics):
+    """The service, and the topics it follows, step by step."""
+
+    def __init__(self, runtime: ServiceRuntime, channel: grpc.aio.Channel) -> None:
+        super().__init__(runtime)
+        self.sessions = runtime.sessions
+        self.engine = runtime.database.engine
+        self.explain = "EXPLAIN" if self.engine.dialect.name == "mysql" else "EXPLAIN QUERY PLAN"
+        self._stub: Any = AnalyticsServiceStub(channel)
+        self._channel = channel
+        self._token = runtime.settings.mesh_token.get_secret_value()
+
+    async def call(self, method: str, request: Message, *, scope: str = "read") -> Any:
+        metadata = (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
+        return await getattr(self._stub, method)(request, metadata=metadata)
+
+    async def dashboard(self, since: str = "2026-03-01", until: str = "2026-03-31", **fields: Any) -> pb.GetDashboardResponse:
+        return await self.call("GetDashboard", pb.GetDashboardRequest(**{"from": since, "to": until}, **fields))
+
+    async def report(self, report: str, since: str, until: str, **fields: Any) -> list[dict[str, Any]]:
+        answer = await self.call("GetReport", pb.GetReportRequest(**{"report": report, "from": since, "to": until}, **fields))
+        assert answer.total_rows == len(answer.rows)
+        return [MessageToDict(row) for row in answer.rows]
+
+    async def totals(self) -> set[tuple[Any, ...]]:
+        """All totals that are not 0."""
+        found: set[tuple[Any, ...]] = set()
+        async with self.sessions() as session:
+            for table in (models.audiences, models.traffic, models.revenue):
+                keys = len(table.primary_key)
+                found |= {(table.name, *row) for row in (await session.execute(select(table))).all() if any(row[keys:])}
+        return found
+
+    async def everything(self) -> str:
+        """All that is stored, as text."""
+        async with self.sessions() as session:
+            tables = models.Base.metadata.sorted_tables
+            return "\n".join([repr(row) for table in tables for row in await session.execute(select(table))])
+
+    async def erase(self, identifiers: Sequence[str]) -> privacy_pb2.EraseResponse:
+        stub: Any = SubjectDataServiceStub(self._channel)
+        request = privacy_pb2.EraseRequest(names=identifiers, pseudonym=PSEUDONYM, task="task")
+        return await stub.Erase(request, metadata=(("x-pmp-mesh-token", self._token),))
+
+    async def figures(self, *keys: str, **period: Any) -> Sequence[float]:
+        found = {each.key: each.value for each in (await self.dashboard(**period)).figures}
+        return [found[key] for key in keys]
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """With what a test sets beside."""
+    return settings.model_copy(update=getattr(request, "param", {}))
+
+
+@pytest.fixture
+async def analytics(settings: Settings, resources: Resources) -> AsyncIterator[Analytics]:
+    async with newest_database(settings, "analytics"):
+        runtime = ROLE.compose(settings, resources)
+        async with serving(runtime) as channel:
+            yield Analytics(runtime, channel)
+
+
+async def test_a_session_ends_after_thirty_idle_minutes_whatever_the_order_of_events(analytics: Analytics) -> None:
+    at = [NOON, NOON + timedelta(minutes=25), NOON + timedelta(minutes=50), NOON + timedelta(minutes=81)]
+    await analytics.happen(event("c", at[2], session="s"), event("a", at[0], session="s"))
+    assert await analytics.figures("sessions", "visitors", "page_views", "bounce_rate") == [2, 1, 2, 1]
+    await analytics.happen(event("b", at[1], session="s"))
+    assert await analytics.figures("sessions", "visitors", "page_views", "bounce_rate", "session_seconds") == [1, 1, 3, 0, 3000]
+    await analytics.happen(event("d", at[3], session="s"))
+    assert await analytics.figures("sessions", "page_views") == [2, 4]
+
+
+PERIODS = [("2026-03-01", "2026-04-30"), ("2026-03-28", "2026-03-30"), ("2026-03-29", "2026-03-29"), ("2026-03-22", "2026-04-02")]
+ZONES = pytest.mark.parametrize(
+    "settings", [{"site_timezone": ZoneInfo(zone)} for zone in ("Europe/Berlin", "Asia/Kathmandu")], indirect=True
+)
+
+
+@ZONES
+async def test_every_figure_is_that_of_what_was_sent(analytics: Analytics, settings: Settings) -> None:
+    shop = generated(seed=16)
+    for batch in shop.batches:
+        await analytics.happen(*batch)
+    oracle = Oracle(shop, settings.site_timezone.key)
+    for period in PERIODS:
+        answer = await analytics.dashboard(*period)
+        found = {each.key: each.value if each.HasField("value") else None for each in answer.figures}
+        assert found == pytest.approx(oracle.figures(*period)), period
+        series = [
+            MessageToDict(each, preserving_proto_field_name=True, always_print_fields_with_no_presence=True) for each in answer.series
+        ]
+        assert [{name: value if name == "day" else float(value) for name, value in each.items()} for each in series] == [
+            pytest.approx(each) for each in oracle.series(*period)
+        ]
+        for report, group in REPORTS:
+            rows = {row.pop(group): row for row in await analytics.report(report, *period, group_by=group, page_size=10_000)}
+            expected = oracle.report(report, group, *period)
+            assert rows.keys() == expected.keys(), (report, group, period)
+            assert rows == {name: pytest.approx(row, abs=1e-3) for name, row in expected.items()}, (report, group, period)
+
+
+@pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Europe/Berlin")}], indirect=True)
+async def test_a_replay_gives_identical_reports_also_in_another_time_zone(analytics: Analytics, settings: Settings) -> None:
+    shop = generated(seed=17, visitors=24)
+    for batch in shop.batches:
+        await analytics.happen(*batch)
+    before = await analytics.totals()
+    assert len(before) > 100
+    await replay("analytics", settings.database_url, None)
+    assert await analytics.totals() == set(), "the tables follow from topics alone"
+    analytics.start_consumers()
+    await analytics.follow()
+    assert await analytics.totals() == before
+    with pytest.raises(CommandFailed, match="replay it without --topic"):
+        await replay("analytics", settings.database_url, "events")
+
+
+async def test_persons_who_are_linked_merged_and_separated_count_as_many_as_they_are(analytics: Analytics) -> None:
+    await analytics.happen(*(event(f"e{number}", NOON + timedelta(days=number % 2), session=f"s{number}") for number in range(4)))
+    assert await analytics.figures("visitors", "sessions") == [4, 4]
+    await analytics.happen(*(_linked(f"session:s{number}", f"u{number // 2}") for number in range(4)))
+    assert await analytics.figures("visitors", "sessions") == [2, 4]
+    await analytics.happen(IdentityChanged(merge=MergeChanged(user_id="u0", merged_user_id="u1")))
+    assert await analytics.figures("visitors") == [1]
+    assert [await analytics.figures("visitors", since=day, until=day) for day in ("2026-03-10", "2026-03-11")] == [[1], [1]]
+    await analytics.happen(IdentityChanged(merge=MergeChanged(user_id="u0", merged_user_id="u1", undone=True)))
+    assert await analytics.figures("visitors") == [2]
+
+
+async def test_what_a_repetition_adds_replaces_the_event(analytics: Analytics) -> None:
+    first = event("e1", NOON, session="s")
+    await analytics.happen(first, event("e2", NOON, session="s"))
+    first.is_update, first.enrichment.is_bot = True, True
+    await analytics.happen(first)
+    assert await analytics.figures("sessions", "page_views") == [1, 1]
+    of_day = event("e3", NOON)
+    of_day.enrichment.visitor = "v-1"
+    await analytics.happen(of_day)
+    assert await analytics.figures("sessions", "visitors", "page_views") == [2, 2, 2]
+    of_day.is_update, of_day.event.user_id, of_day.enrichment.visitor = True, "u1", "u1"
+    await analytics.happen(of_day)
+    assert await analytics.figures("sessions", "visitors", "page_views") == [1, 1, 2], "an event of a user without a session is no visit"
+
+
+async def test_an_erasure_deletes_facts_and_leaves_totals(analytics: Analytics) -> None:
+    await analytics.happen(
+        *(event(f"e{number}", NOON, session="s", user="ada" if number else "", url="https://shop.example/diary") for number in range(3)),
+        event("server", NOON, user="ada", kind="lead_capture"),
+        _linked("session:s", "ada"),
+        order := _order("p1", "user:ada", ("sale", 100)),
+    )
+    whole = {"site", "visitors", "customers"}
+    before = {row for row in await analytics.totals() if row[1] in whole}
+    facts = await analytics.everything()
+    assert all(text in facts for text in ("user:ada", "/diary", "spring"))
+    erased = await analytics.erase(["user:ada", "session:s"])
+    counts = {each.table: each.rows for each in erased.total if each.table.startswith("analytics")}
+    assert counts == {"analytics_sessions": 2, "analytics_presences": 3, "analytics_orders": 1}
+    assert {row for row in await analytics.totals() if row[1] in whole} == before
+    assert re.findall(r"ada|session:s\b|spring|diary", await analytics.everything()) == []
+    assert await analytics.report("content", "2026-03-01", "2026-03-31") == [{"page": "(other)", "page_views": 3}]
+    order.subject = PSEUDONYM
+    order.utm_attribution.Clear()
+    _book(order, "partial_refund", -30)
+    await analytics.happen(order)
+    assert await analytics.figures("orders", "customers", "net_revenue", "refunds") == [1, 1, 70, 30]
+    (source,) = (each.rows for each in (await analytics.dashboard()).rankings if each.dimension == "source")
+    assert {row.value: (row.orders, row.revenue) for row in source} == {"google": (1, 70.0), "(direct)": (0, 0.0)}
+
+
+async def test_retention_deletes_facts_and_leaves_totals(analytics: Analytics, settings: Settings) -> None:
+    await analytics.happen(event("e1", NOON, session="s"))
+    before = await analytics.totals()
+    kept = settings.model_copy(update={"site_retention_tables": {"analytics.analytics_sessions": timedelta(days=30)}})
+    retention = Retention(kept, "analytics", analytics.sessions, expiries(personal_tables(Calendar(settings.site_timezone))))
+    assert await retention.look(NOON + timedelta(days=29)) == {"analytics_sessions": 0}
+    assert await retention.look(NOON + timedelta(days=31)) == {"analytics_sessions": 1}
+    assert await analytics.totals() == before
+
+
+async def test_two_processes_that_change_the_same_facts_lose_nothing(analytics: Analytics, settings: Settings) -> None:
+    events = [event(f"e{number}", NOON + timedelta(minutes=number), session=f"s{number % 3}") for number in range(60)]
+    follow = FollowEvents(KeyedHasher(bytes(32)), Calendar(settings.site_timezone))
+
+    async def apply(database: Database, some: Sequence[event_pb2.EventStored]) -> None:
+        for message in some:
+            record = log_pb2.Record(payload=message.SerializeToString())
+            await transact(database.sessions, lambda session, record=record: follow(session, [Delivery("events", 0, START, 0, 0, record)]))
+
+    async with open_database(settings.database("analytics")) as first, open_database(settings.database("analytics")) as second:
+        await asyncio.gather(apply(first, events[::2]), apply(second, events[1::2]))
+    assert await analytics.figures("sessions", "visitors", "page_views", "session_seconds") == [3, 3, 60, 57 * 60]
+
+
+async def test_csv_is_the_report(analytics: Analytics) -> None:
+    await analytics.happen(
+        *(event(f"e{number}", NOON, session=f"s{number}", url=f"https://shop.example/{number % 3}") for number in range(9))
+    )
+    rows = await analytics.report("content", "2026-03-01", "2026-03-31")
+    query = ParseDict({"report": "content", "from": "2026-03-01", "to": "2026-03-31"}, pb.ExportReportRequest())
+    body = await analytics.call("ExportReport", query)
+    assert body.content_type == "text/csv; charset=utf-8"
+    shown = [
+        {name: value if name == "page" else float(value) for name, value in row.items()} for row in DictReader(StringIO(body.data.decode()))
+    ]
+    assert shown == rows
+    assert len(rows) == 3
+
+
+async def test_a_figure_explains_itself(analytics: Analytics) -> None:
+    await analytics.happen(event("e1", NOON, session="s", source="google"), event("e0", NOON - timedelta(days=31), session="s0"))
+    answer = await analytics.dashboard(explain=True)
+    views = next(each for each in answer.figures if each.key == "page_views")
+    assert (views.value, views.compared, views.facts, views.unit) == (1, 1, 1, "page views")
+    assert views.definition == DEFINITIONS["page_views"].text
+    assert (answer.compared.to, answer.timezone, answer.currency) == ("2026-02-28", "UTC", "USD")
+    year = await analytics.dashboard(compare="year")
+    assert getattr(year.compared, "from") == "2025-03-01"
+    alone = await analytics.dashboard(compare="none")
+    assert not alone.HasField("compared")
+    assert not any(each.HasField("compared") or each.definition for each in alone.figures)
+
+
+async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> None:
+    await analytics.happen(event("e1", NOON, session="s", source="google"), _order("p1", "user:ada", ("sale", 100)))
+    statements: list[tuple[str, Any]] = []
+
+    def executed(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    listen(analytics.engine.sync_engine, "before_cursor_execute", executed)
+    await analytics.dashboard()
+    for report, group in REPORTS:
+        await analytics.report(report, "2026-02-02", "2026-04-02", group_by=group)
+    remove(analytics.engine.sync_engine, "before_cursor_execute", executed)
+    read = [(statement, parameters) for statement, parameters in statements if statement.startswith("SELECT")]
+    assert len(read) > 30
+    async with analytics.engine.connect() as connection:
+        for statement, parameters in read:
+            plan = [dict(row) for row in (await connection.exec_driver_sql(f"{analytics.explain} {statement}", parameters)).mappings()]
+            assert not [step for step in plan if step.get("type") == "ALL" or step.get("detail", "").startswith("SCAN")], (statement, plan)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("GetDashboard", pb.GetDashboardRequest(compare="tomorrow")),
+        ("GetDashboard", ParseDict({"from": "2026-02-02", "to": "2026-02-01"}, pb.GetDashboardRequest())),
+        ("GetReport", pb.GetReportRequest(report="gossip")),
+        ("ExportReport", pb.ExportReportRequest(report="content", group_by="mood")),
+    ],
+)
+async def test_what_there_is_not_is_refused(analytics: Analytics, method: str, request_: Message) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await analytics.call(method, request_)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await analytics.call(method, request_, scope="site")
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def _linked(identifier: str, user: str) -> IdentityChanged:
+    changed = IdentityChanged(alias=AliasChanged(subject=identifier, user_id=user))
+    changed.alias.linked_at.FromDatetime(NOON)
+    return changed
+
+
+def _order(purchase_id: str, subject: str, sale: tuple[str, int]) -> PurchaseChanged:
+    order = PurchaseChanged(purchase_id=purchase_id, subject=subject, currency="USD", base_currency="USD")
+    order.utm_attribution.source, order.utm_attribution.campaign = "google", "spring"
+    order.sold_at.FromDatetime(NOON)
+    _book(order, *sale)
+    return order
+
+
+def _book(order: PurchaseChanged, kind: str, amount: int) -> None:
+    entry = order.entries.add(kind=EntryKind.Value(f"ENTRY_KIND_{kind.upper()}"), amount=f"{amount}", base_amount=f"{amount}")
+    entry.timestamp.FromDatetime(NOON)

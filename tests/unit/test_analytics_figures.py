@@ -1,0 +1,136 @@
+"""Figures and reports of analytics: their definitions, and what of a report a request asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from pmp.analytics.v1 import analytics_pb2 as pb
+
+from kit.errors import InvalidRequest
+from services.analytics.counts import cells
+from services.analytics.days import month_of, period_of
+from services.analytics.figures import FIGURES, MONEY, Summary
+from services.analytics.orders import converted
+from services.analytics.reports import OWN_CURRENCY, REPORTS, Column, as_csv, page_of, report_of
+
+METRICS = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
+TODAY = period_of("", "2026-03-31", 0).last
+
+
+def _tables() -> Iterator[str]:
+    """What the documentation has to say of figures and reports."""
+    yield "## Figures\n\n| figure | unit | meaning |\n|---|---|---|"
+    yield from (f"| `{each.key}` | {_unit(each.unit)} | {each.text} |" for each in FIGURES)
+    for report in REPORTS.values():
+        yield f"\n## Report `{report.name}`\n\nGrouped by:\n"
+        yield from (f"* `{group}`: {definition}" for group, definition in report.groups.items())
+        yield "\n| column | unit | meaning |\n|---|---|---|"
+        yield from (f"| `{each.key}` | {_unit(each.unit)} | {each.definition} |" for each in report.columns)
+        for group in report.groups:
+            if missing := [each.key for each in report.columns if each.key not in {shown.key for shown in report.of(group)}]:
+                yield f"\nBy `{group}` without {', '.join(f'`{key}`' for key in missing)}."
+
+
+def _unit(unit: str) -> str:
+    return "the shop's currency" if unit == MONEY else unit
+
+
+def test_the_documentation_defines_each_figure_and_each_column_as_the_code_does() -> None:
+    assert METRICS.partition("## Figures")[2].strip() == "\n".join(_tables()).removeprefix("## Figures").strip()
+
+
+def test_a_figure_without_a_base_has_no_value() -> None:
+    none = [each.key for each in FIGURES if each.value(Summary()) is None]
+    assert none == ["bounce_rate", "session_seconds", "average_order_value", "conversion_rate", "revenue_per_visitor"]
+
+
+@pytest.mark.parametrize("a", range(1, 7))
+def test_cells_count_a_member_once_in_any_period_with_one_of_its_days(a: int) -> None:
+    days = {2, 3, 5}
+    for b in range(a, 7):
+        counted = sum(a <= day <= b and previous < a for day, previous in cells(days))
+        assert counted == any(a <= day <= b for day in days)
+
+
+def test_amounts_are_converted_exactly_and_halves_away_from_zero() -> None:
+    assert [converted(amount, 1, 2) for amount in (3, -3, 1, 4)] == [2, -2, 1, 2]
+    assert converted(10**17, 3 * 10**17, 10**17) == 3 * 10**17
+
+
+def test_a_period_is_thirty_days_unless_a_request_says_otherwise() -> None:
+    assert (len(period_of("", "", TODAY).days()), period_of("", "", TODAY).last) == (30, TODAY)
+    assert len(period_of("2026-03-31", "2026-03-31", TODAY).days()) == 1
+    leap = period_of("2028-02-29", "2028-02-29", TODAY)
+    assert leap.year_before() == period_of("2027-02-28", "2027-02-28", TODAY)
+    assert period_of("2026-03-08", "2026-03-14", TODAY).previous() == period_of("2026-03-01", "2026-03-07", TODAY)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "months", "days"),
+    [
+        ("2026-01-01", "2026-12-31", 12, 0),
+        ("2026-01-02", "2026-12-30", 10, 30 + 30),
+        ("2025-12-31", "2026-02-01", 1, 2),
+        ("2026-02-01", "2026-02-28", 1, 0),
+        ("2026-02-02", "2026-03-30", 0, 57),
+    ],
+)
+def test_a_period_is_read_from_whole_months_and_the_days_beside_them(since: str, until: str, months: int, days: int) -> None:
+    period = period_of(since, until, TODAY)
+    parts = period.parts()
+    covered = [day for day in period.days() if any(low <= month_of(day) <= high for low, high in parts)]
+    beside = [day for low, high in parts if low > 0 for day in range(low, high + 1)]
+    assert (len({month_of(day) for day in covered}), len(beside)) == (months, days)
+    assert sorted([*covered, *beside]) == [*period.days()], "each day counts once"
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "message"),
+    [
+        ("2026-03-02", "2026-03-01", "to (2026-03-01) is before from (2026-03-02)"),
+        ("yesterday", "", "from is no day; write YYYY-MM-DD"),
+        ("", "2026-02-30", "to is no day"),
+        ("1066-10-14", "", "from is not between 1990 and 2200"),
+        ("2000-01-01", "2026-01-01", "the period is longer than 3660 days"),
+    ],
+)
+def test_a_period_that_can_not_be_is_refused(since: str, until: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        period_of(since, until, TODAY)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"report": "everything"}, "report: there is no such report; there are revenue, acquisition, content, products, customers"),
+        ({"report": "content", "group_by": "currency"}, "group_by: content can be grouped by page, course"),
+        ({"report": "content", "sort": "-visitors"}, "sort: content by page can be sorted by page, page_views"),
+    ],
+)
+def test_a_refused_request_names_what_there_is(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        report_of(ParseDict(fields, pb.GetReportRequest()))
+    assert message in str(refused.value)
+
+
+def test_a_report_is_filtered_sorted_and_cut() -> None:
+    rows = [{"page": page, "page_views": views} for page, views in (("/a", 2), ("/Blog", 7), ("/blog/b", 2), ("/blog/c", None))]
+    report, group = report_of(pb.GetReportRequest(report="content"))
+
+    def found(**fields: object) -> tuple[list[object], int]:
+        page, total = page_of(ParseDict({"report": "content", **fields}, pb.GetReportRequest()), report, group, [dict(row) for row in rows])
+        return [row["page"] for row in page], total
+
+    assert found() == (["/Blog", "/a", "/blog/b", "/blog/c"], 4)
+    assert found(filter="BLOG", sort="page_views") == (["/blog/c", "/blog/b", "/Blog"], 3)
+    assert found(page_size=1, offset=1) == (["/a"], 4)
+
+
+def test_csv_has_the_columns_and_disarms_formulas() -> None:
+    columns = [Column("page", "text", ""), Column("amount", OWN_CURRENCY, "")]
+    rows = [{"page": '=1+1,"x"', "amount": -1.5}, {"page": "/a", "amount": None}]
+    assert as_csv(columns, rows).decode() == 'page,amount\r\n"\'=1+1,""x""",-1.5\r\n/a,\r\n'

@@ -89,6 +89,23 @@ def credentials(
     typer.echo(make(DataFolder(data), scope, checked_user(user)).render(form))
 
 
+@app.command("open")
+def open_dashboard(
+    data: Data = DATA,
+    *,
+    browser: Annotated[bool, typer.Option(help="Open the link in this machine's browser, if it has a desktop.")] = True,
+) -> None:
+    """Print a link to the dashboard that signs one browser in, once, within 5 minutes; a session lasts a day."""
+    from cli.browser import open_in_browser
+    from cli.folder import DataFolder
+    from cli.sign_in import sign_in_link
+
+    link = asyncio.run(sign_in_link(DataFolder(data)))
+    typer.echo(link)
+    if browser:
+        open_in_browser(link)
+
+
 @app.command()
 def books(
     data: Data = DATA,

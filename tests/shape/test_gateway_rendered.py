@@ -157,7 +157,7 @@ def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
+        *("healthz", "readyz", "cors", "compressor", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
         *("grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
@@ -172,7 +172,15 @@ def test_method_without_access_is_refused() -> None:
 def test_internal_method_is_nowhere() -> None:
     rendered = config(contracts(shop=[method("Sell"), method("Count", options_pb2.ACCESS_INTERNAL)]))
     public = {each.path for each in public_files()}
-    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "connect", "encoded", "unknown", *public}
+    assert set(routes(rendered)) == {
+        "/pmp.shop.v1.ShopService/Sell",
+        "connect",
+        "encoded",
+        "unknown",
+        "sign_out",
+        "session_refused",
+        *public,
+    }
     assert "Count" not in str(rendered)
 
 

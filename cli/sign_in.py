@@ -7,9 +7,10 @@ import time
 from typing import Final
 
 import jwt
+from pmp_mesh_client.tokens import ISSUER, Scope
 
 from cli.calls import call, connect
-from cli.credentials import ISSUER, Scope, credentials, signing_secret
+from cli.credentials import credentials, signing_secret
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 

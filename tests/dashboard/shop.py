@@ -49,7 +49,9 @@ def _purchases() -> list[dict[str, Any]]:
             "currency": "USD" if day % 4 else "EUR",
             "payment_status": "completed",
             "payment_method": "card",
-            "lines": [{"product_id": "201", "product_name": "PMP exam preparation", "product_type": "course", "quantity": 1, "amount": 199}],
+            "lines": [
+                {"product_id": "201", "product_name": "PMP exam preparation", "product_type": "course", "quantity": 1, "amount": 199}
+            ],
         }
         for day in range(DAYS)
     ]
@@ -63,7 +65,11 @@ def fill(mesh: Mesh) -> None:
         assert answer.json()["accepted"] == len(records), answer.text
     refund = {"amount": 199, "reference": "r-1", "reason": "asked", "timestamp": _at(0)}
     assert mesh.client.post(f"{mesh.url}/api/v1/purchases/1001/refunds", headers=site, json=refund).is_success
-    until(lambda: figures(mesh)["page_views"] == 2 * len(_events()) / 3 and figures(mesh)["refunds"] == 199 and figures(mesh)["orders"] == DAYS)
+    until(
+        lambda: (
+            figures(mesh)["page_views"] == 2 * len(_events()) / 3 and figures(mesh)["refunds"] == 199 and figures(mesh)["orders"] == DAYS
+        )
+    )
 
 
 def figures(mesh: Mesh) -> dict[str, float]:

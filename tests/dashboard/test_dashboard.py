@@ -12,8 +12,8 @@ import httpx
 import jwt
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
+from pmp_mesh_client.tokens import ISSUER
 
-from cli.credentials import ISSUER
 from cli.layout import Processes
 from cli.sign_in import LINK_SECONDS, SESSION_ISSUER, SESSION_SECONDS
 from tests.dashboard import shop
@@ -243,7 +243,7 @@ async def test_without_the_mesh_the_last_figures_are_shown_with_their_age(reader
     await reader.show()
     shown = await page.locator("[data-figure=net_revenue] .value").inner_text()
     await page.evaluate(
-        "(key) => localStorage.setItem(key, localStorage.getItem(key).replace(/\"at\":(\\d+)/g, (_, at) => `\"at\":${at - 7200000}`))", KEPT
+        '(key) => localStorage.setItem(key, localStorage.getItem(key).replace(/"at":(\\d+)/g, (_, at) => `"at":${at - 7200000}`))', KEPT
     )
     with mesh.unattended():
         mesh.kill("gateway")

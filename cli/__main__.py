@@ -100,8 +100,7 @@ def open_dashboard(
     from cli.folder import DataFolder
     from cli.sign_in import sign_in_link
 
-    link = asyncio.run(sign_in_link(DataFolder(data)))
-    typer.echo(link)
+    typer.echo(link := asyncio.run(sign_in_link(DataFolder(data))))
     if browser:
         open_in_browser(link)
 

@@ -12,7 +12,6 @@ from typing_extensions import override
 
 from kit.boundary.caller import Context, caller
 from kit.errors import Unauthenticated
-from kit.one_time import OneTimeValues
 
 COOKIE: Final = "pmp_dashboard"
 """The cookie that the gateway accepts for reading."""
@@ -30,21 +29,26 @@ class DashboardServicer(DashboardServiceServicer):
     """
 
     def __init__(self, redis: Redis) -> None:
-        self._links = OneTimeValues(redis, "dashboard-link", LINK)
+        self._redis: Any = redis  # redis-py's types don't cover what its commands return
 
     @override
     async def AddSignInLink(self, request: pb.AddSignInLinkRequest, context: Context) -> pb.AddSignInLinkResponse:
-        await self._links.put(request.link_id, request.session)
+        await self._redis.set(_key(request.link_id), request.session, px=LINK)
         return pb.AddSignInLinkResponse()
 
     @override
     async def SignIn(self, request: pb.SignInRequest, context: Context) -> pb.SignInResponse:
-        session = await self._links.take(caller().user)
+        # Removed as it is read: by one of several concurrent callers.
+        session: bytes | None = await self._redis.getdel(_key(caller().user))
         if session is None:
             raise Unauthenticated("the link was opened before, or is older than 5 minutes: `pmp open` prints a new one")
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        cookie = f"{COOKIE}={session}; Path=/; Max-Age={SESSION // timedelta(seconds=1)}; HttpOnly; SameSite=Strict"
+        cookie = f"{COOKIE}={session.decode()}; Path=/; Max-Age={SESSION // timedelta(seconds=1)}; HttpOnly; SameSite=Strict"
         if metadata.get("x-forwarded-proto") == "https":
             cookie += "; Secure"
         await context.send_initial_metadata((("set-cookie", cookie), ("cache-control", "no-store")))
         return pb.SignInResponse()
+
+
+def _key(link_id: str) -> str:
+    return f"pmp:sign-in:{link_id}"

@@ -67,6 +67,14 @@ async def test_a_link_is_opened_by_one_of_many(dashboard: Dashboard) -> None:
     }
 
 
+async def test_a_link_is_forgotten_after_five_minutes_or_when_it_was_opened(dashboard: Dashboard, resources: Resources) -> None:
+    await dashboard.add()
+    (key,) = await resources.log.redis.keys("pmp:sign-in:*")
+    assert 299_000 < await resources.log.redis.pttl(key) <= 300_000
+    await dashboard.open()
+    assert not await resources.log.redis.dbsize()
+
+
 @pytest.mark.parametrize("scope", ["read", "track", "site", "admin", ""])
 async def test_no_other_token_opens_a_link(dashboard: Dashboard, scope: str) -> None:
     await dashboard.add()

@@ -9,7 +9,7 @@ DIST ?= $(CURDIR)/dist
 # A mesh is a dozen starts of Python: compiled modules are kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
-DASHBOARD := $(shell git ls-files dashboard 2> /dev/null || find dashboard -type f -not -path '*/node_modules/*' -not -path '*/dist/*')
+DASHBOARD := $(shell find dashboard \( -name node_modules -o -name dist \) -prune -o -type f ! -name schema.d.ts -print)
 
 .PHONY: help setup up test check format lock bench referrers client plugin wordpress clean
 

@@ -16,7 +16,7 @@ EVENT = """'{"event_type":"page_view","page_url":"https://shop.example/","timest
 
 
 def welcome(url: str, folder: DataFolder) -> str:
-    """The address, a working call and the next commands."""
+    """The address, a working call, where the calls are described, and the next commands."""
     pmp = command_line(folder)
     return f"""
 The mesh is ready at {url}. Send an event:
@@ -24,7 +24,8 @@ The mesh is ready at {url}. Send an event:
   eval "$({pmp} credentials --scope site --user 1)"
   curl -sS "$PMP_URL/api/v1/events/track" {HEADERS} -d {EVENT}
 
-See the shop's figures with `{pmp} open`, the books with `{pmp} books`, the processes with `{pmp} status`; logs are in {folder.logs}.
+See the shop's figures with `{pmp} open`, the books with `{pmp} books`, the processes with `{pmp} status`; all calls are
+described at {url}/docs, and logs are in {folder.logs}.
 A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
 """
 

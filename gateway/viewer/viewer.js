@@ -128,8 +128,9 @@ function openNamed() {
   const named = document.getElementById(location.hash.slice(1));
   if (named instanceof HTMLDetailsElement) {
     named.hidden = named.parentElement.hidden = false;
+    // It is as long as its parts only once they are made.
+    named.addEventListener('toggle', () => named.scrollIntoView(), { once: true });
     named.open = true;
-    named.scrollIntoView();
   }
 }
 window.addEventListener('hashchange', openNamed);

@@ -86,6 +86,7 @@ async def test_a_call_is_found_by_its_words_and_by_its_address(page: Page) -> No
     await expect(page.locator("[data-words]:visible")).to_have_count(1)
     await expect(page.locator("#purchases_RefundPurchase")).to_be_visible()
     await page.goto(f"{page.url}#gdpr_GetConsent")
+    await expect(page.locator("#gdpr_GetConsent")).to_be_in_viewport()
     await expect(page.locator("#gdpr_GetConsent").get_by_text("page_size (query)")).to_be_visible()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.layout import Processes
+from services.analytics.figures import FIGURES
 from tests.e2e.mesh import Mesh, running
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +39,7 @@ def _run(mesh: Mesh, script: str) -> str:
 
 
 def test_the_first_event_is_stored_and_in_the_books(mesh: Mesh) -> None:
-    [script] = [block for block in blocks("sh") if "curl" in block]
+    [script] = [block for block in blocks("sh") if "events/track" in block]
     before = mesh.drained()
     assert '"event_id":"hello-1"' in _run(mesh, script)
     assert mesh.drained()["stored"] == before["stored"] + 1
@@ -47,6 +48,13 @@ def test_the_first_event_is_stored_and_in_the_books(mesh: Mesh) -> None:
     assert after["stored"] == before["stored"] + 1
     assert after["duplicate"] + after["dead_lettered"] == before["duplicate"] + before["dead_lettered"] + 1
     assert after["balanced"]
+
+
+def test_the_figures_are_read_with_a_token_for_reports(mesh: Mesh) -> None:
+    [script] = [block for block in blocks("sh") if "analytics/dashboard" in block]
+    figures = json.loads(_run(mesh, script))["figures"]
+    assert [figure["key"] for figure in figures] == [each.key for each in FIGURES]
+    assert all(figure["definition"] for figure in figures)
 
 
 def test_the_python_snippet_tracks_an_event_over_grpc(mesh: Mesh) -> None:

@@ -215,6 +215,35 @@ def test_a_replay_changes_nothing(mesh: Mesh, shop: Shop, service: str) -> None:
     assert f"None of {service}'s messages waits" in mesh.pmp("dead-letters", "list", service).stdout
 
 
+def test_a_replay_of_analytics_gives_the_same_figures_from_the_history(mesh: Mesh, shop: Shop) -> None:
+    for number in range(3):
+        wordpress_id, email, session = person()
+        page = {"session_id": session, "page_url": "https://shop.example/replay", "utm_parameters": {"source": "press"}}
+        shop.post("events/track", {"id": f"replay-{wordpress_id}", "event_type": "page_view", "timestamp": now(number), **page})
+        shop.post("users/register", {"wordpress_id": str(wordpress_id), "email": email, "session_id": session})
+        shop.post("purchases/track", order(wordpress_id, f"figures-{wordpress_id}", session_id=session))
+    until(lambda: [row["page_views"] for row in _report(shop, "content", filter="/replay")] == [3])
+    until(lambda: [row["orders"] for row in _report(shop, "acquisition", filter="press")] == [3])
+    until(lambda: _heads(mesh).items() <= _read_to(mesh, "analytics").items())
+    before = shop.get("analytics/dashboard", scope="read")
+    assert "analytics reads events from its beginning" in mesh.pmp("replay", "analytics").stdout
+    until(lambda: shop.get("analytics/dashboard", scope="read") == before)
+
+
+def _report(shop: Shop, report: str, **query: str) -> list[Json]:
+    return shop.get("analytics/reports", scope="read", report=report, **query).get("rows", [])
+
+
+def _heads(mesh: Mesh) -> dict[tuple[str, int], int]:
+    """The newest positions of the topics that analytics reads, of partitions that have any."""
+    heads: dict[tuple[str, int], int] = {}
+    for service in ("gdpr", "identity", "ingestion", "purchases"):
+        with closing(sqlite3.connect(f"file:{mesh.data}/{service}.db?mode=ro", uri=True)) as database:
+            for topic, partition, position in database.execute("SELECT topic, partition, position FROM outbox_heads WHERE position > 0"):
+                heads[topic, partition] = position
+    return heads
+
+
 def _read_to(mesh: Mesh, service: str) -> dict[tuple[str, int], int]:
     """The offsets of a service, by topic and partition."""
     with closing(sqlite3.connect(f"file:{mesh.data}/{service}.db?mode=ro", uri=True)) as database:

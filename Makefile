@@ -9,13 +9,14 @@ DIST ?= $(CURDIR)/dist
 # A mesh is a dozen starts of Python: compiled modules are kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
+DASHBOARD := $(shell find dashboard \( -name node_modules -o -name dist \) -prune -o -type f ! -name schema.d.ts -print)
 
 .PHONY: help setup up test check format lock bench referrers client plugin wordpress clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-setup: .venv/.ready ## Install everything from PyPI into .venv and generate the stubs
+setup: .venv/.ready dashboard/dist/index.html ## Install everything from PyPI and npm, generate the stubs and build the dashboard
 
 .venv/.packages: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "pmp-mesh needs Python 3.11 to 3.14")'
@@ -29,6 +30,9 @@ setup: .venv/.ready ## Install everything from PyPI into .venv and generate the 
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --reinstall -e .
 	@$(BIN)/python -m compileall -q cli client gateway gen kit services
 	@touch $@
+
+dashboard/dist/index.html: .venv/.packages docs/openapi.json $(DASHBOARD)
+	@PYTHON=$(CURDIR)/$(BIN)/python dashboard/build
 
 up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 	@$(BIN)/pmp up $(UP)
@@ -45,6 +49,7 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/pyright
 	$(BIN)/python -m gateway.render --check
 	$(BIN)/python -m gateway.openapi --check
+	@PYTHON=$(CURDIR)/$(BIN)/python dashboard/build check
 
 format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff format --quiet .
@@ -75,4 +80,4 @@ wordpress: setup ## Open a WordPress shop with its own mesh on this machine (Ctr
 	@$(BIN)/python -m tests.wordpress
 
 clean: ## Remove everything that was generated, except data
-	rm -rf .venv gen dist
+	rm -rf .venv gen dist dashboard/dist dashboard/node_modules

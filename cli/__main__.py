@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from pmp_mesh_client.tokens import Scope
 
-from cli.arguments import DATA, AsJson, Data, DatabaseUrl, Every, Letters, RedisUrl, Service
+from cli.arguments import DATA, AsJson, Data, DatabaseUrl, RedisUrl, Service
 from cli.commands import Commands
 from cli.credentials import Format
+from cli.dead_letter_commands import letters
 from cli.layout import Processes
 
 app = typer.Typer(
@@ -21,7 +22,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they hold secrets
     help="Runs the whole mesh on this machine and manages a running one.",
 )
-letters = typer.Typer(no_args_is_help=True, help="Manage the messages that a service set aside.")
 app.add_typer(letters, name="dead-letters")
 rates = typer.Typer(no_args_is_help=True, help="Manage the exchange rates.")
 app.add_typer(rates, name="rates")
@@ -87,6 +87,22 @@ def credentials(
     from cli.folder import DataFolder
 
     typer.echo(make(DataFolder(data), scope, checked_user(user)).render(form))
+
+
+@app.command("open")
+def open_dashboard(
+    data: Data = DATA,
+    *,
+    browser: Annotated[bool, typer.Option(help="Open the link in this machine's browser, if it has a desktop.")] = True,
+) -> None:
+    """Print a link to the dashboard that signs one browser in, once, within 5 minutes; a session lasts a day."""
+    from cli.browser import open_in_browser
+    from cli.folder import DataFolder
+    from cli.sign_in import sign_in_link
+
+    typer.echo(link := asyncio.run(sign_in_link(DataFolder(data))))
+    if browser:
+        open_in_browser(link)
 
 
 @app.command()
@@ -179,56 +195,6 @@ def replay(
 
     for name in asyncio.run(rewind(service, find_database_url(DataFolder(data), database_url), topic)):
         typer.echo(f"{service} reads {name} from its beginning")
-
-
-@letters.command("list")
-def list_letters(service: Service, data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """List the messages that a service set aside."""
-    from rich.console import Console
-
-    from cli.databases import find_database_url
-    from cli.dead_letters import list_letters as print_letters
-    from cli.folder import DataFolder
-
-    asyncio.run(print_letters(service, find_database_url(DataFolder(data), database_url), Console()))
-
-
-@letters.command("show")
-def show_letter(
-    service: Service, letter: Annotated[int, typer.Argument(help="Its id.")], data: Data = DATA, database_url: DatabaseUrl = None
-) -> None:
-    """Show one message, the reason why it was set aside, and its origin."""
-    from cli.databases import find_database_url
-    from cli.dead_letters import show_letter as print_letter
-    from cli.folder import DataFolder
-
-    asyncio.run(print_letter(service, find_database_url(DataFolder(data), database_url), letter))
-
-
-@letters.command("retry")
-def retry_letters(
-    service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
-) -> None:
-    """Retry messages; the service does so within moments."""
-    from cli.databases import find_database_url
-    from cli.dead_letters import chosen, retry
-    from cli.folder import DataFolder
-
-    count = asyncio.run(retry(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
-    typer.echo(f"{count} of {service}'s messages get another try")
-
-
-@letters.command("drop")
-def drop_letters(
-    service: Service, ids: Letters = None, *, every: Every = False, data: Data = DATA, database_url: DatabaseUrl = None
-) -> None:
-    """Drop messages for good; the books keep counting them as dead letters."""
-    from cli.databases import find_database_url
-    from cli.dead_letters import chosen, drop
-    from cli.folder import DataFolder
-
-    count = asyncio.run(drop(service, find_database_url(DataFolder(data), database_url), chosen(ids, every=every)))
-    typer.echo(f"{count} of {service}'s messages are given up")
 
 
 @audit.command("verify")

@@ -82,6 +82,15 @@ def credentials(folder: DataFolder, scope: Scope, user: str | None = None, envir
     return Credentials(url.rstrip("/"), keys[0], mint(signing[0], scope, user, int(time.time())))
 
 
+def signing_secret(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
+    """The secret that signs tokens of the mesh that `credentials` names.
+
+    Raises:
+        CommandFailed: there is none.
+    """
+    return _json_list(environ, "PMP_JWT_SECRETS")[0] if "PMP_JWT_SECRETS" in environ else Secrets.load(folder).jwt_secrets[0]
+
+
 def _json_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
     try:
         values = TypeAdapter(tuple[str, ...]).validate_json(environ.get(variable, ""))

@@ -24,8 +24,8 @@ The mesh is ready at {url}. Send an event:
   eval "$({pmp} credentials --scope site --user 1)"
   curl -sS "$PMP_URL/api/v1/events/track" {HEADERS} -d {EVENT}
 
-All calls are described at {url}/docs.
-See the books with `{pmp} books`, the processes with `{pmp} status`; logs are in {folder.logs}.
+See the shop's figures with `{pmp} open`, the books with `{pmp} books`, the processes with `{pmp} status`; all calls are
+described at {url}/docs, and logs are in {folder.logs}.
 A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
 """
 

@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorPr
 from google.rpc import error_details_pb2
 from pmp.options.v1 import options_pb2
 
+from gateway.settings import LINK
 from kit.boundary.access import MAX_REQUEST_BYTES
 
 HERE = Path(__file__).resolve().parent
@@ -51,6 +52,15 @@ class Rpc:
     def cluster(self) -> str:
         """Name of the service in the mesh: `ingestion` of `pmp.ingestion.v1`."""
         return self.service.split(".")[1]
+
+    @property
+    def keyless_client(self) -> str:
+        """The client that calls it without an API key; empty if there is none."""
+        return LINK if self.access == options_pb2.ACCESS_LINK else ""
+
+    def is_for_sessions(self, verb: str) -> bool:
+        """Whether a session of the dashboard opens it by this HTTP method: it reads reports, and nothing else."""
+        return verb == "GET" and self.access == options_pb2.ACCESS_READ
 
 
 def read_descriptors(path: Path | None = None) -> FileDescriptorSet:

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
 from gateway.public import PublicFile, public_files
-from gateway.settings import BROWSER, GatewaySettings
+from gateway.settings import BROWSER, DASHBOARD, GatewaySettings
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -112,7 +112,15 @@ def render(
                 patterns["connect"],
                 patterns["encoded"],
                 *(_public_route(patterns["public"], each) for each in (public_files() if public is None else public)),
-                *(_rest_route(patterns, rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
+                patterns["sign_out"],
+                *(
+                    _rest_route(patterns, rpc, verb, path, DASHBOARD)
+                    for rpc in methods
+                    for verb, path in rpc.rest
+                    if rpc.is_for_sessions(verb)
+                ),
+                patterns["session_refused"],
+                *(_rest_route(patterns, rpc, verb, path, rpc.keyless_client) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
                 patterns["unknown"],
             ],
@@ -177,7 +185,7 @@ def secrets(settings: GatewaySettings) -> dict[str, str]:
 
 
 def _policies(methods: Sequence[Rpc]) -> Node:
-    """One policy for each access: its rpcs and the scopes that may call them; a browser's key only with `track`."""
+    """One policy for each access: its rpcs and the scopes that may call them. A browser's key opens `track` only, a session `read` only."""
     policies: Node = {}
     for access, scopes in SCOPES.items():
         paths = [rpc.path for rpc in methods if rpc.access == access]
@@ -191,8 +199,9 @@ def _policies(methods: Sequence[Rpc]) -> Node:
 
 def _principal(scope: str) -> Node:
     has_scope = {"header": {"name": "x-pmp-scope", "string_match": {"exact": scope}}}
-    is_browser = {"header": {"name": "x-pmp-client", "string_match": {"exact": BROWSER}}}
-    return has_scope if scope == "track" else {"and_ids": {"ids": [has_scope, {"not_id": is_browser}]}}
+    kept_out = BROWSER if scope == "read" else f"{BROWSER}|{DASHBOARD}"
+    is_kept_out = {"header": {"name": "x-pmp-client", "string_match": {"safe_regex": {"regex": kept_out}}}}
+    return has_scope if scope == "track" else {"and_ids": {"ids": [has_scope, {"not_id": is_kept_out}]}}
 
 
 def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
@@ -218,14 +227,20 @@ def _header(key: str, value: str) -> Node:
     return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
+def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str = "") -> Node:
+    """The route of a REST path: for callers with an API key, or for those of a client that has none."""
+    is_session = keyless == DASHBOARD
+    of_session = [*patterns["session"], patterns["own_page"]] if is_session else []
+    named = [_fill(patterns["named"], {"client": keyless})] if keyless else []
     return _fill(
         patterns["rest"],
         {
-            "name": f"{verb} {template}",
+            "name": f"{f'{DASHBOARD} ' if is_session else ''}{verb} {template}",
             "rpc": rpc.path,
             "path": _regex(template),
-            "method": verb,
+            "headers": [_fill(patterns["method"], {"method": verb}), *of_session],
+            "mutations": [*patterns["mutations"], *named],
+            "api_key": patterns["keyless"] if keyless else None,
             "max_request_bytes": rpc.max_request_bytes,
             "queries": patterns["queries"] if verb == "GET" else None,
         },
@@ -233,7 +248,7 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
 
 
 def _public_route(pattern: Node, public: PublicFile) -> Node:
-    return _fill(pattern, {"path": public.path, "file": str(public.file), "type": public.type})
+    return _fill(pattern, {"path": public.path, "file": str(public.file), "type": public.type, "cache": public.cache})
 
 
 def _regex(template: str) -> str:

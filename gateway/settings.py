@@ -13,6 +13,10 @@ SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux."""
 BROWSER = "browser"
 """Owner of every browser key, as services see it in `x-pmp-client`."""
+DASHBOARD = "dashboard"
+"""The client of every session of the dashboard."""
+LINK = "link"
+"""The client that opens a one-time link."""
 
 
 def _socket_path(value: str) -> str:
@@ -83,9 +87,9 @@ class GatewaySettings(MeshSettings):
 
     @field_validator("site_name")
     @classmethod
-    def _not_browser(cls, value: str) -> str:
-        if value == BROWSER:
-            raise ValueError(f"{BROWSER!r} is the name of the browser keys' owner")
+    def _is_no_other_client(cls, value: str) -> str:
+        if value in {BROWSER, DASHBOARD, LINK}:
+            raise ValueError(f"{value!r} is the name of another client")
         return value
 
     @model_validator(mode="after")

@@ -98,6 +98,7 @@ class GenerateHook(BuildHookInterface):  # type: ignore[type-arg]
         if version == "standard":
             # An editable install reads gen/ itself.
             build_data["force_include"] |= {
+                "dashboard/dist": "gateway/dashboard",
                 "docs/openapi.json": "gateway/openapi.json",
                 "gen/buf": "buf",
                 "gen/mesh.binpb": "gateway/mesh.binpb",

@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from gateway.contracts import HERE, rpcs
 from gateway.openapi.comments import comments
-from gateway.openapi.operations import API_KEY, BEARER, Operations
+from gateway.openapi.operations import API_KEY, BEARER, SESSION, Operations
 from gateway.openapi.rules import Schema
 from gateway.openapi.schemas import Schemas
 from gateway.openapi.statuses import ERROR, failures
@@ -38,9 +38,10 @@ _SECURITY: Final[Schema] = {
         "bearerFormat": "JWT",
         "description": (
             "HS256, issuer `pmp-wordpress-integration`, valid for an hour at most. The claim `scope` is `track`, `site`, `read` or "
-            "`admin`; `id` is the user for whom the token was issued."
+            "`admin`; `id` is the user for whom the token was issued. A sign-in link has the scope `link` and its own `id`."
         ),
     },
+    SESSION: {"type": "apiKey", "in": "cookie", "name": "pmp_dashboard", "description": "A session of the dashboard, for its own page."},
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ API_KEY: Final = "api_key"
 """Name of the security scheme of the API key."""
 BEARER: Final = "bearer"
 """Name of the security scheme of the token."""
+SESSION: Final = "session"
+"""Name of the security scheme of the dashboard's cookie."""
 _HTTP: Any = annotations_pb2.http  # Its stub does not declare what it extends.
 _STRICT: Final = "strict"
 """The field of requests with a JSON body that comes with the query."""
@@ -74,7 +76,7 @@ class Operations:
             "tags": [rpc.cluster],
             "summary": _first_sentence(described),
             "description": "\n\n".join([described, " ".join(limits)]),
-            "security": [{API_KEY: [], BEARER: [scope]} for scope in scopes],
+            "security": _security(rpc, binding, scopes),
             "parameters": [*self._path(method.input_type, binding), *self._query(method.input_type, binding)],
         }
         if binding.body:
@@ -128,6 +130,13 @@ class Operations:
             return {"*/*": {}}
         schema = self._schemas.message(answer, Location.ANSWER)
         return {"application/json": {"schema": {"type": "array", "items": schema} if rpc.streams else schema}}
+
+
+def _security(rpc: Rpc, binding: Binding, scopes: Sequence[str]) -> list[Schema]:
+    """What opens a call, each alone."""
+    key: Schema = {} if rpc.keyless_client else {API_KEY: []}
+    session: list[Schema] = [{SESSION: []}] if rpc.is_for_sessions(binding.verb.upper()) else []
+    return [*(key | {BEARER: [scope]} for scope in scopes), *session]
 
 
 def _bindings(method: MethodDescriptor) -> Iterator[Binding]:

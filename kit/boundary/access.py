@@ -12,6 +12,7 @@ SCOPES: Final[Mapping[options.Access.ValueType, tuple[str, ...]]] = {
     options.ACCESS_SITE: ("site", "admin"),
     options.ACCESS_READ: ("read", "admin"),
     options.ACCESS_ADMIN: ("admin",),
+    options.ACCESS_LINK: ("link",),
 }
 """Token scopes that allow an rpc, by its access option; none allows an INTERNAL one. An internal caller needs none."""
 MAX_REQUEST_BYTES: Final = 1_048_576

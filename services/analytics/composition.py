@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pmp.analytics.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
+from pmp.analytics.v1.dashboard_pb2_grpc import add_DashboardServiceServicer_to_server
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 from pmp.ingestion.v1 import ingestion_pb2
@@ -23,6 +24,7 @@ from services.analytics.consumers import FollowEvents, FollowIdentity, FollowPur
 from services.analytics.days import Calendar
 from services.analytics.personal import personal_tables
 from services.analytics.servicer import AnalyticsServicer
+from services.analytics.sign_in import DashboardServicer
 
 SERVICE: Final = "analytics"
 _GDPR = gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"]
@@ -42,7 +44,10 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
         SERVICE,
         checks={"database": database.check},
         database=database,
-        rpcs=[(add_AnalyticsServiceServicer_to_server, AnalyticsServicer(settings, database.sessions))],
+        rpcs=[
+            (add_AnalyticsServiceServicer_to_server, AnalyticsServicer(settings, database.sessions)),
+            (add_DashboardServiceServicer_to_server, DashboardServicer(resources.log.redis)),
+        ],
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, expiries(tables)),
         subscriptions=[

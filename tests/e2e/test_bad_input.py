@@ -261,7 +261,14 @@ def test_ten_thousand_header_bytes_are_a_431(mesh: Mesh, site: dict[str, str]) -
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/v1/nothing"), ("GET", "/"), ("GET", TRACK), ("DELETE", BATCH), ("POST", "/api/v1/events/accounting")],
+    [
+        ("POST", "/api/v1/nothing"),
+        ("GET", "/nothing"),
+        ("POST", "/"),
+        ("GET", TRACK),
+        ("DELETE", BATCH),
+        ("POST", "/api/v1/events/accounting"),
+    ],
 )
 def test_an_unknown_path_or_method_is_a_404(mesh: Mesh, site: dict[str, str], method: str, path: str) -> None:
     assert refused(mesh, method, path, site)[0] == 404

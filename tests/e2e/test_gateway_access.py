@@ -26,6 +26,7 @@ OPENED = {
     "site": {ACCESS.ACCESS_TRACK, ACCESS.ACCESS_SITE},
     "read": {ACCESS.ACCESS_READ},
     "admin": {ACCESS.ACCESS_TRACK, ACCESS.ACCESS_SITE, ACCESS.ACCESS_READ, ACCESS.ACCESS_ADMIN},
+    "link": {ACCESS.ACCESS_LINK},
 }
 """The access that each scope includes, according to options.proto."""
 NOW = int(time.time())
@@ -68,6 +69,24 @@ class Credential:
         allowed = rpc.access in OPENED.get(self.scope, set()) and (self.key != BROWSER_KEY or self.scope == "track")
         return grpc.StatusCode.OK if allowed else grpc.StatusCode.PERMISSION_DENIED
 
+    def rest_status(self, rpc: Rpc) -> grpc.StatusCode:
+        """The expected status of a call over REST, where a link needs no key."""
+        if rpc.access != ACCESS.ACCESS_LINK:
+            return self.status(rpc)
+        scopes = [found for secret in JWT_SECRETS if (found := _scope(self.token, secret)) is not None]
+        if not scopes:
+            return grpc.StatusCode.UNAUTHENTICATED
+        return grpc.StatusCode.OK if scopes == ["link"] else grpc.StatusCode.PERMISSION_DENIED
+
+
+def _scope(token: str | None, secret: str) -> str | None:
+    """The scope of a token; None if it is invalid."""
+    try:
+        claims = jwt.decode(token or "", secret, algorithms=["HS256"], issuer="pmp-wordpress-integration", options={"require": ["exp"]})
+    except jwt.InvalidTokenError:
+        return None
+    return str(claims.get("scope", ""))
+
 
 def _unsigned(scope: str) -> str:
     return jwt.encode({"iss": "pmp-wordpress-integration", "scope": scope, "id": "42", "exp": NOW + 600}, "", algorithm="none")
@@ -76,6 +95,7 @@ def _unsigned(scope: str) -> str:
 CREDENTIALS = {
     "none": Credential(None, None, None),
     "token alone": Credential(None, token("admin"), None),
+    "link alone": Credential(None, token("link"), None),
     "wrong key": Credential("a-key-that-nobody-has", token("admin"), None),
     "key alone": Credential(API_KEYS[0], None, None),
     "browser key alone": Credential(BROWSER_KEY, None, None),
@@ -163,6 +183,16 @@ async def test_every_rest_path_is_open_to_its_callers_alone(gateway: Gateway) ->
     wrong = [
         (verb, path, name, status)
         for (rpc, verb, path, name), status in zip(asked, statuses, strict=True)
-        if status != HTTP_STATUS[CREDENTIALS[name].status(rpc)]
+        if status != HTTP_STATUS[CREDENTIALS[name].rest_status(rpc)]
     ]
     assert wrong == []
+
+
+def test_a_session_of_the_dashboard_opens_what_reads_reports_and_nothing_else(gateway: Gateway) -> None:
+    cookie = f"pmp_dashboard={token('read', None, iss='pmp-dashboard', exp=NOW + 86_000)}"
+    opened = {
+        (verb, path): gateway.client.request(verb, path, headers={"cookie": cookie}).status_code for rpc in RPCS for verb, path in rpc.rest
+    }
+    expected = {(verb, path): 200 if rpc.access == ACCESS.ACCESS_READ and verb == "GET" else 403 for rpc in RPCS for verb, path in rpc.rest}
+    assert opened == expected
+    assert 200 in expected.values()

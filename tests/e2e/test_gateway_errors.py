@@ -80,7 +80,7 @@ def event_of(size: int) -> bytes:
     return json.dumps({**EVENT, "page_title": "x" * (size - len(empty))}).encode()
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1/nothing", "/api/v2/events/track", "/api/v1/events/track/more", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/v1/nothing", "/api/v2/events/track", "/api/v1/events/track/more", "/favicon.ico"])
 def test_unknown_path_is_not_found(gateway: Gateway, path: str) -> None:
     assert_error(gateway.client.get(path, headers=headers()), 404, 5)
 

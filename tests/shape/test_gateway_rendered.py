@@ -157,7 +157,7 @@ def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
+        *("healthz", "readyz", "cors", "compressor", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
         *("grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
@@ -172,7 +172,15 @@ def test_method_without_access_is_refused() -> None:
 def test_internal_method_is_nowhere() -> None:
     rendered = config(contracts(shop=[method("Sell"), method("Count", options_pb2.ACCESS_INTERNAL)]))
     public = {each.path for each in public_files()}
-    assert set(routes(rendered)) == {"/pmp.shop.v1.ShopService/Sell", "connect", "encoded", "unknown", *public}
+    assert set(routes(rendered)) == {
+        "/pmp.shop.v1.ShopService/Sell",
+        "connect",
+        "encoded",
+        "unknown",
+        "sign_out",
+        "session_refused",
+        *public,
+    }
     assert "Count" not in str(rendered)
 
 
@@ -217,6 +225,7 @@ def _endpoint(cluster: dict[str, Any]) -> tuple[str, int]:
         (options_pb2.ACCESS_SITE, ["site", "admin"]),
         (options_pb2.ACCESS_READ, ["read", "admin"]),
         (options_pb2.ACCESS_ADMIN, ["admin"]),
+        (options_pb2.ACCESS_LINK, ["link"]),
     ],
 )
 def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueType, scopes: list[str]) -> None:
@@ -228,6 +237,25 @@ def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueTy
     assert [ids[0]["header"]["string_match"]["exact"] for ids in allowed] == scopes
     browsers_refused = {ids[0]["header"]["string_match"]["exact"] for ids in allowed if len(ids) == 2 and "not_id" in ids[1]}
     assert browsers_refused == set(scopes) - {"track"}
+
+
+def test_a_session_has_a_route_to_what_reads_reports_alone() -> None:
+    methods = [method("Look", options_pb2.ACCESS_READ), method("Find", options_pb2.ACCESS_SITE), method("Drop", options_pb2.ACCESS_READ)]
+    for each, verb in zip(methods, ("get", "get", "delete"), strict=True):
+        setattr(each.options.Extensions[HTTP], verb, f"/api/v1/{each.name}")
+    found = list(routes(config(contracts(shop=methods))))
+    assert [name for name in found if name.startswith("dashboard ")] == ["dashboard GET /api/v1/Look"]
+    assert found.index("dashboard GET /api/v1/Look") < found.index("session_refused") < found.index("GET /api/v1/Look")
+
+
+def test_only_a_link_is_opened_without_a_key() -> None:
+    rendered = config(contracts(shop=[method("Open", options_pb2.ACCESS_LINK, "/api/v1/open"), method("Sell", post="/api/v1/sell")]))
+    without = {
+        name: "envoy.filters.http.api_key_auth" in route["typed_per_filter_config"]
+        for name, route in routes(rendered).items()
+        if "/v1/" in name and "POST" in name
+    }
+    assert without == {"POST /api/v1/open": True, "POST /api/v1/sell": False}
 
 
 def test_what_was_not_sent_is_sent_again_and_what_may_repeat_is_repeated() -> None:
@@ -316,6 +344,7 @@ def test_missing_descriptor_set_is_named(tmp_path: Path) -> None:
         {"browser_api_keys": ["a-server-key-of-tests"]},
         {"jwt_secrets": ["shorter than 32 bytes"]},
         {"site_name": "browser"},
+        {"site_name": "dashboard"},
         {"rate_user_per_hour": 0},
         {"service_addresses": {"shop": "no-port"}},
         {"otlp_endpoint": "https://collector:4317"},

@@ -1,0 +1,76 @@
+/** What the page shows, as its address says: every view can be shared and is found again by the browser's history. */
+import { isDay, PRESETS, type Preset } from "./days";
+
+export const VIEWS = ["overview", "acquisition", "products", "customers", "health"] as const;
+export type View = (typeof VIEWS)[number];
+export const METRICS = ["net_revenue", "orders", "visitors", "sessions", "page_views"] as const;
+export type Metric = (typeof METRICS)[number];
+
+export interface Shown {
+  view: View;
+  range: Preset | "custom";
+  /** First and last day of a custom range. */
+  from: string;
+  to: string;
+  metric: Metric;
+  /** Group of the view's report; empty for its first one. */
+  by: string;
+  sort: string;
+  filter: string;
+}
+
+const FIRST: Shown = { view: "overview", range: "30d", from: "", to: "", metric: "net_revenue", by: "", sort: "", filter: "" };
+
+function one<T extends string>(known: readonly T[], found: string | null, otherwise: T): T {
+  return known.find((each) => each === found) ?? otherwise;
+}
+
+export function read(search: string): Shown {
+  const given = new URLSearchParams(search);
+  const [from, to] = [given.get("from") ?? "", given.get("to") ?? ""];
+  const custom = isDay(from) && isDay(to);
+  return {
+    view: one(VIEWS, given.get("view"), FIRST.view),
+    range: custom ? "custom" : one(PRESETS, given.get("range"), "30d"),
+    from: custom ? from : "",
+    to: custom ? to : "",
+    metric: one(METRICS, given.get("metric"), FIRST.metric),
+    by: given.get("by") ?? "",
+    sort: given.get("sort") ?? "",
+    filter: given.get("filter") ?? "",
+  };
+}
+
+/** The address of what is shown, relative to the page. */
+export function write(shown: Shown): string {
+  const entries = Object.entries(shown).filter(([key, value]) => value !== FIRST[key as keyof Shown] && value !== "custom");
+  return entries.length ? `?${new URLSearchParams(entries).toString()}` : location.pathname;
+}
+
+let current = $state.raw(read(location.search));
+window.addEventListener("popstate", () => (current = read(location.search)));
+
+export const shown = {
+  get now(): Shown {
+    return current;
+  },
+};
+
+/** Another view has its own groups, and keeps the range. */
+export function changed(change: Partial<Shown>): Shown {
+  const fresh = change.view && change.view !== current.view ? { by: "", sort: "", filter: "" } : change.by ? { sort: "", filter: "" } : {};
+  const range = change.range && change.range !== "custom" ? { from: "", to: "" } : {};
+  return { ...current, ...fresh, ...range, ...change };
+}
+
+export function go(change: Partial<Shown>, replace = false): void {
+  current = changed(change);
+  history[replace ? "replaceState" : "pushState"](null, "", write(current));
+}
+
+/** Follows a link within the page, unless the reader opens it elsewhere. */
+export function follow(event: MouseEvent, change: Partial<Shown>): void {
+  if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(change);
+}

@@ -1,0 +1,59 @@
+/** The calls of the page. Their types are generated from the mesh's OpenAPI document. */
+import type { components, paths } from "./schema";
+import { keepAnswer, keptAnswer } from "./kept";
+
+export type Dashboard = components["schemas"]["analytics.GetDashboardResponse"];
+export type Figure = components["schemas"]["analytics.Figure"];
+export type Ranking = components["schemas"]["analytics.Ranking"];
+export type Report = components["schemas"]["analytics.GetReportResponse"];
+export type Column = components["schemas"]["analytics.Column"];
+export type Books = components["schemas"]["ingestion.GetAccountingResponse"];
+
+export type Path = keyof paths & `/api/v1/${"analytics" | "events"}/${string}`;
+
+export interface Query {
+  path: Path;
+  parameters: Record<string, string>;
+  /** Name under which the answer is kept for the time when the mesh does not answer; by default it is not kept. */
+  keep?: string;
+}
+
+/** Why there is no answer. */
+export type Failure =
+  | { kind: "signed-out" | "away" }
+  | { kind: "busy" | "refused"; message: string };
+
+export type Outcome<T> = { answer: T; at: number; failure?: Failure } | { answer?: undefined; at: 0; failure: Failure };
+
+/** Address of a call, relative to the page, so that the mesh may be served below a path. */
+export function address(path: Path, parameters: Record<string, string>): string {
+  const set = Object.entries(parameters).filter(([, value]) => value !== "");
+  return `${path.slice(1)}?${new URLSearchParams(set).toString()}`;
+}
+
+/** Calls the mesh. When it does not answer, the outcome has the last answer, if one was kept. */
+export async function ask<T>(query: Query, signal: AbortSignal): Promise<Outcome<T>> {
+  const url = address(query.path, query.parameters);
+  let failure: Failure;
+  try {
+    const response = await fetch(url, { signal, headers: { accept: "application/json" } });
+    if (response.ok) {
+      const answer = (await response.json()) as T;
+      if (query.keep) keepAnswer(query.keep, answer);
+      return { answer, at: Date.now() };
+    }
+    failure = await refusal(response);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    failure = { kind: "away" };
+  }
+  const kept = failure.kind === "away" && query.keep ? keptAnswer<T>(query.keep) : undefined;
+  return kept ? { ...kept, failure } : { at: 0, failure };
+}
+
+async function refusal(response: Response): Promise<Failure> {
+  if (response.status === 401) return { kind: "signed-out" };
+  if (response.status >= 500) return { kind: "away" };
+  const body = (await response.json().catch(() => ({}))) as { message?: string };
+  return { kind: response.status === 429 ? "busy" : "refused", message: body.message ?? String(response.status) };
+}

@@ -1,0 +1,78 @@
+"""A small shop whose figures the dashboard shows: three weeks of visits, orders in two currencies and a refund."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.e2e.mesh import Mesh
+from tests.servers import until
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAYS = 21
+SOURCES = ("newsletter", "google", "youtube")
+COURSES = ("pmp", "agile")
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Version/17.5 Mobile/15E148 Safari/604.1"
+
+
+def _at(day: int, minutes: int = 0) -> str:
+    return (NOW - timedelta(days=day, minutes=10 - minutes)).isoformat()
+
+
+def _events() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"view-{day}-{visit}-{step}",
+            "timestamp": _at(day, step),
+            "event_type": kind,
+            "session_id": f"s-{day}-{visit}",
+            "page_url": f"https://shop.example/courses/{COURSES[visit % 2]}?utm_source={SOURCES[visit % 3]}&utm_campaign=spring",
+            "user_agent": PHONE,
+            "metadata": {"course_id": COURSES[visit % 2]},
+        }
+        for day in range(DAYS)
+        for visit in range(1 + day % 4)
+        for step, kind in enumerate(("page_view", "page_view", "lead_capture"))
+    ]
+
+
+def _purchases() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"order-{day}",
+            "order_id": str(1000 + day),
+            "timestamp": _at(day),
+            "paid_at": _at(day),
+            "user_id": str(1 + day % 5),
+            "session_id": f"s-{day}-0",
+            "amount": 199,
+            "currency": "USD" if day % 4 else "EUR",
+            "payment_status": "completed",
+            "payment_method": "card",
+            "lines": [
+                {"product_id": "201", "product_name": "PMP exam preparation", "product_type": "course", "quantity": 1, "amount": 199}
+            ],
+        }
+        for day in range(DAYS)
+    ]
+
+
+def fill(mesh: Mesh) -> None:
+    """Sends the shop's events and orders, and waits until its figures have them."""
+    site = mesh.credentials("site")
+    for path, name, records in (("events", "events", _events()), ("purchases", "purchases", _purchases())):
+        answer = mesh.client.post(f"{mesh.url}/api/v1/{path}/batch", headers=site, json={name: records})
+        assert answer.json()["accepted"] == len(records), answer.text
+    refund = {"amount": 199, "reference": "r-1", "reason": "asked", "timestamp": _at(0)}
+    assert mesh.client.post(f"{mesh.url}/api/v1/purchases/1001/refunds", headers=site, json=refund).is_success
+    until(
+        lambda: (
+            figures(mesh)["page_views"] == 2 * len(_events()) / 3 and figures(mesh)["refunds"] == 199 and figures(mesh)["orders"] == DAYS
+        )
+    )
+
+
+def figures(mesh: Mesh) -> dict[str, float]:
+    """The figures of the last 30 days."""
+    answer = mesh.client.get(f"{mesh.url}/api/v1/analytics/dashboard", headers=mesh.credentials("read")).json()
+    return {each["key"]: each["value"] for each in answer["figures"] if each["value"] is not None}

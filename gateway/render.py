@@ -11,11 +11,9 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from ipaddress import ip_address
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -24,7 +22,9 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr
 
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
+from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.settings import BROWSER, GatewaySettings
+from gateway.streams import stream_clusters, stream_routes
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -44,8 +44,6 @@ NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
 """Failures that are retried when the rpc is declared idempotent."""
 
-Node = dict[str, Any]
-
 
 def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptors_path: str) -> Node:
     """Envoy's whole configuration.
@@ -64,22 +62,23 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
     services = sorted({rpc.cluster for rpc in methods})
     host, port = split_address(settings.gateway_listen)
     ready = {service: {"value": 1} for service in services}
-    probes = {"healthz": patterns["healthz"], "readyz": _fill(patterns["readyz"], {"ready": ready})}
+    probes = {"healthz": patterns["healthz"], "readyz": fill(patterns["readyz"], {"ready": ready})}
     clusters = [
-        _fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **_endpoint(settings.address(service))})
+        fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **endpoint(settings.address(service))})
         for service in services
     ]
+    clusters += stream_clusters(patterns, methods, settings)
     tracing = None
     if settings.otlp_endpoint:
-        clusters.append(_fill(patterns["collector"], _endpoint(urlsplit(settings.otlp_endpoint).netloc)))
-        tracing = _fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
+        clusters.append(fill(patterns["collector"], endpoint(urlsplit(settings.otlp_endpoint).netloc)))
+        tracing = fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
     operations = None
     if settings.metrics_port:
-        clusters.append(_fill(patterns["admin"], {"admin": settings.gateway_admin}))
-        operations = _fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
+        clusters.append(fill(patterns["admin"], {"admin": settings.gateway_admin}))
+        operations = fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
     origins = settings.origins()
-    cors = _fill(patterns["cors"], {"origins": list(map(_origin, origins))})
-    return _fill(
+    cors = fill(patterns["cors"], {"origins": list(map(origin_matcher, origins))})
+    return fill(
         base["config"],
         {
             "host": host,
@@ -100,6 +99,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "services": sorted({rpc.service for rpc in methods}),
             "refusals": (HERE / "refusals.lua").read_text(),
             "queries": (HERE / "queries.lua").read_text(),
+            "protocols": (HERE / "protocols.lua").read_text(),
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
@@ -107,6 +107,7 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
             "routes": [
                 patterns["connect"],
                 patterns["encoded"],
+                *(route for rpc in methods if rpc.stream for route in stream_routes(patterns, rpc, origins)),
                 *(_rest_route(patterns, rpc, verb, path) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
                 patterns["unknown"],
@@ -116,37 +117,12 @@ def render(settings: GatewaySettings, descriptors: FileDescriptorSet, descriptor
     )
 
 
-def _fill(node: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of the tree with each `$name` replaced by its value; entries that are None are left out."""
-    if isinstance(node, dict):
-        filled = {key: _fill(child, values) for key, child in cast("Node", node).items()}
-        return {key: child for key, child in filled.items() if child is not None}
-    if isinstance(node, list):
-        return [child for entry in cast("list[Any]", node) if (child := _fill(entry, values)) is not None]
-    return deepcopy(values[node[1:]]) if isinstance(node, str) and node.startswith("$") else node
-
-
-def _endpoint(address: str) -> Node:
-    host, port = split_address(address)
-    try:
-        ip_address(host)
-    except ValueError:
-        return {"host": host, "port": port, "discovery": "STRICT_DNS"}
-    return {"host": host, "port": port, "discovery": "STATIC"}
-
-
-def _origin(origin: str) -> Node:
-    """Matcher of an origin; `https://*.shop.example` matches every host of the domain."""
-    scheme, star, domain = origin.partition("://*.")
-    return {"safe_regex": {"regex": rf"{scheme}://([a-z0-9-]+\.)+{re.escape(domain)}"}} if star else {"exact": origin}
-
-
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
     """The answers to native and REST callers for a row of the table `replies`."""
     op, status, reason, answered, code, message = row
-    when = [_fill(patterns["status"], {"op": op, "status": status})]
+    when = [fill(patterns["status"], {"op": op, "status": status})]
     if reason:
-        when.append(_fill(patterns["because"], {"expression": f"response.code_details.startsWith({json.dumps(reason)})"}))
+        when.append(fill(patterns["because"], {"expression": f"response.code_details.startsWith({json.dumps(reason)})"}))
     values = {
         "answered": None if answered == status else answered,
         "code": code,
@@ -154,8 +130,8 @@ def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
         "marks": patterns["marks"] if "json_transcode" in reason else None,
     }
     return [
-        _fill(patterns["grpc_reply"], {**values, "when": {"and_filter": {"filters": [*when, *patterns["native"]]}}}),
-        _fill(patterns["rest_reply"], {**values, "when": {"and_filter": {"filters": when}} if reason else when[0]}),
+        fill(patterns["grpc_reply"], {**values, "when": {"and_filter": {"filters": [*when, *patterns["native"]]}}}),
+        fill(patterns["rest_reply"], {**values, "when": {"and_filter": {"filters": when}} if reason else when[0]}),
     ]
 
 
@@ -175,7 +151,7 @@ def _policies(methods: Sequence[Rpc]) -> Node:
     """One policy for each access: its rpcs and the scopes that may call them; a browser's key only with `track`."""
     policies: Node = {}
     for access, scopes in SCOPES.items():
-        paths = [rpc.path for rpc in methods if rpc.access == access]
+        paths = [path for rpc in methods if rpc.access == access for path in rpc.paths]
         if paths:
             policies[options_pb2.Access.Name(access)] = {
                 "permissions": [{"url_path": {"path": {"exact": path}}} for path in paths],
@@ -193,7 +169,7 @@ def _principal(scope: str) -> Node:
 def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
     seconds = settings.gateway_timeout_seconds
     waits = {"grpc-timeout": f"{seconds * 1000:.0f}m", "x-pmp-timeout": f"{seconds:g}"}
-    return _fill(
+    return fill(
         pattern,
         {
             "name": rpc.path,
@@ -214,7 +190,7 @@ def _header(key: str, value: str) -> Node:
 
 
 def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str) -> Node:
-    return _fill(
+    return fill(
         patterns["rest"],
         {
             "name": f"{verb} {template}",

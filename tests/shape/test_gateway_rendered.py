@@ -156,7 +156,7 @@ def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
+        *("healthz", "readyz", "cors", "protocols", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
         *("grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]

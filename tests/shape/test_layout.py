@@ -23,13 +23,14 @@ TOP_LEVEL = {
 SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
-    *("recorder", "pricing", "publishing"),
+    *("recorder", "pricing", "publishing", "topics", "live"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
 after the service had answered; a projection is derived from other tables of the service and kept ready to be read; a store reads it and
 keeps it current; actions are read page by page; a unit of work collects the changes of one transaction, writes and publishes
-them; a recorder writes what calls report, pricing is what a command does to stored rows, and publishing is the last step of both."""
+them; a recorder writes what calls report, pricing is what a command does to stored rows, and publishing is the last step of both; topics
+are read without a database, and live streams show what is read."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "gateway", "kit", "services")
 MOST_MODULES = 12

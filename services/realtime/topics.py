@@ -1,0 +1,212 @@
+"""Reads the topics while somebody listens: without a database, from their heads on, and as far back as a listener asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from redis.backoff import EqualJitterBackoff
+
+from kit.log.consume.reader import Batch, TopicReader
+from kit.log.streams import Delivery, Offset, StreamLog
+from kit.outages import is_outage
+from services.realtime.cursor import Partition, Positions, cursor_of
+from services.realtime.messages import LIVE, Live
+
+_log = structlog.get_logger(__name__)
+
+TOPICS: Final = ("events", "purchases")
+"""The topics that are streamed."""
+_BLOCK_MS: Final = 8000
+"""How long a read waits for messages."""
+_MESSAGES: Final = 500
+"""Most messages of one read: they are made live at once, and everything else waits meanwhile."""
+_PACE_SECONDS: Final = 0.1
+"""From one publication to the next: thousands of listeners may have to be woken for each."""
+_BACKOFF: Final = EqualJitterBackoff(cap=5.0, base=0.05)
+_MOST_DOUBLINGS: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What the topics hold after some positions."""
+
+    messages: Sequence[Live]
+    positions: Positions
+    """Up to where it reaches."""
+    is_trimmed: bool
+    """Whether the topics no longer have all of it."""
+
+
+class Topics:
+    """Reads the topics once for all listeners, and not at all while there are none.
+
+    Args:
+        log: holds the topics.
+        partitions: of each topic.
+        publish: called with messages, in order, about ten times a second at most; `published` includes them then.
+        lost: called when the topics were trimmed before they were read.
+    """
+
+    def __init__(self, log: StreamLog, partitions: int, publish: Callable[[Sequence[Live]], None], lost: Callable[[], None]) -> None:
+        self.partitions = [Partition(topic, number) for topic in TOPICS for number in range(partitions)]
+        self.published: Positions = {}
+        """Up to where messages have been published."""
+        self.cursor = ""
+        """The same for clients."""
+        self._log = log
+        self._publish = publish
+        self._lost = lost
+        self._advanced = asyncio.Event()
+        """Set, and replaced, when `published` changes."""
+        self._read: dict[Partition, int] = {}
+        self._pending: list[Live] = []
+        self._published_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._readers: list[asyncio.Task[None]] = []
+        self._listeners = 0
+        self._starting = asyncio.Lock()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[None]:
+        """Reads while the block lasts, from the heads on unless it is read already.
+
+        Raises:
+            ConnectionError: the log is down.
+        """
+        async with self._starting:
+            if not self._listeners:
+                await self._start()
+            self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if not self._listeners:
+                self._stop()
+
+    async def reach(self, positions: Positions) -> bool:
+        """Waits until positions that another process may have read faster are published; returns whether the topics have them.
+
+        Raises:
+            ConnectionError: the log is down.
+        """
+        if _beyond(positions, self.published) and _beyond(positions, await self._heads()):
+            return False
+        while _beyond(positions, self.published):
+            await self._advanced.wait()
+        return True
+
+    async def _heads(self) -> Positions:
+        return {each: (await self._log.head(each.topic, each.number)).ms for each in self.partitions}
+
+    async def passage(self, after: Positions, until: Positions) -> Passage:
+        """Reads some of the messages between two positions.
+
+        Raises:
+            ConnectionError: the log is down.
+        """
+        positions = dict(after)
+        messages: list[Live] = []
+        is_trimmed = False
+        for topic in TOPICS:
+            asked = {each: after[each] for each in self.partitions if each.topic == topic and after[each] < until[each]}
+            found: Mapping[Partition, Batch] = await self._batches(topic, asked, block_ms=0) if asked else {}
+            for each, position in asked.items():
+                batch = found.get(each)
+                # Where nothing is found at all, the log was restored: what it had is published again, if it was published.
+                positions[each] = until[each] if batch is None else min(batch.last.ms, until[each])
+                if batch is not None:
+                    messages += _live(delivery for delivery in batch.deliveries if delivery.offset.ms <= until[each])
+                    is_trimmed |= await self._is_trimmed(each, position, batch)
+        return Passage(messages, positions, is_trimmed)
+
+    async def _start(self) -> None:
+        self._read = dict(await self._heads())
+        self._advance()
+        self._readers = [asyncio.create_task(self._follow(topic)) for topic in TOPICS]
+
+    def _stop(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        self._readers = []
+        self._pending = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _follow(self, topic: str) -> None:
+        failures = 0
+        while True:
+            asked = {each: self._read[each] for each in self.partitions if each.topic == topic}
+            try:
+                found = await self._batches(topic, asked, block_ms=_BLOCK_MS)
+                trimmed = [await self._is_trimmed(each, asked[each], batch) for each, batch in found.items()]
+                messages = [message for batch in found.values() for message in _live(batch.deliveries)]
+            except Exception as error:  # noqa: BLE001 (whatever it is, reading goes on once it has passed)
+                pause = _BACKOFF.compute(min(failures, _MOST_DOUBLINGS))
+                failures += 1
+                shown = None if is_outage(error) else error
+                _log.warning("topic not read", topic=topic, error=type(error).__name__, seconds=round(pause, 3), exc_info=shown)
+                await asyncio.sleep(pause)
+                continue
+            failures = 0
+            self._read |= {each: batch.last.ms for each, batch in found.items()}
+            self._arrived(messages)
+            if any(trimmed):
+                _log.warning("messages were trimmed before they were read", topic=topic)
+                self._lost()
+            await asyncio.sleep(0)  # a backlog must not keep everything else from running
+
+    async def _batches(self, topic: str, after: Mapping[Partition, int], *, block_ms: int) -> Mapping[Partition, Batch]:
+        """Reads on in the partitions of a topic; returns those in which there was something.
+
+        Raises:
+            Exception: a partition can't be read.
+        """
+        offsets = {each.number: Offset(position, 0) for each, position in after.items()}
+        reading = await TopicReader(self._log, topic, None).read(offsets, _MESSAGES, block_ms)
+        for error in reading.failed.values():
+            raise error
+        return {Partition(topic, number): batch for number, batch in reading.batches.items()}
+
+    async def _is_trimmed(self, partition: Partition, after: int, batch: Batch) -> bool:
+        """Whether entries between an offset and the batch that was found after it were trimmed."""
+        first = batch.deliveries[0].offset.ms if batch.deliveries else batch.last.ms
+        return first != after + 1 and (await self._log.trimmed(partition.topic, partition.number)).ms > after
+
+    def _arrived(self, messages: Sequence[Live]) -> None:
+        self._pending += messages
+        if self._timer is not None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._published_at + _PACE_SECONDS
+        if due <= loop.time():
+            self._publish_pending()
+        else:
+            self._timer = loop.call_at(due, self._publish_pending)
+
+    def _publish_pending(self) -> None:
+        self._timer = None
+        self._published_at = asyncio.get_running_loop().time()
+        messages, self._pending = self._pending, []
+        self._advance()
+        self._publish(messages)
+
+    def _advance(self) -> None:
+        self.published = dict(self._read)
+        self.cursor = cursor_of(self.published)
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+
+def _beyond(positions: Positions, others: Positions) -> bool:
+    return any(positions[each] > others[each] for each in positions)
+
+
+def _live(deliveries: Iterable[Delivery]) -> list[Live]:
+    return [LIVE[each.record.type](each.record.payload) for each in deliveries if each.record.type in LIVE]

@@ -241,9 +241,8 @@ class Server:
         await asyncio.sleep(delay_seconds)
         for _, stream in self._streams:
             stream.end()
-        if self._stream_listener is not None:
-            await self._stream_listener.close(seconds)
-        await self._server.stop(seconds)
+        closing = [self._stream_listener.close(seconds)] if self._stream_listener is not None else []
+        await asyncio.gather(self._server.stop(seconds), *closing)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Opcode
 from websockets.frames import Frame as WebSocketFrame
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -105,6 +106,8 @@ class WebSocketExchange(Exchange):
 
     @override
     async def end(self, come_back_after: float | None) -> None:
+        if self._protocol.state is not State.OPEN:
+            return  # the client has ended it
         if come_back_after is None:
             self._protocol.send_close(CloseCode.INTERNAL_ERROR, "the stream failed; come back in 5 s")
         else:

@@ -6,11 +6,11 @@ Each connection carries one stream. A call passes the same boundary as one over 
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import grpc
 import structlog
@@ -70,6 +70,8 @@ class StreamListener:
         Raises:
             OSError: the port is taken, or the address is not of this machine.
         """
+        _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a stream takes one
         host, port = split_address(address)
         self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
         _log.info("listening", address=address, streams=sorted(self._served))
@@ -104,8 +106,8 @@ class StreamListener:
             writer.close()
 
     async def _answer(self, exchange: Exchange, writer: asyncio.StreamWriter, request: Request) -> None:
-        address = urlsplit(request.path)
-        served = self._served.get(address.path.removesuffix("/"))
+        path, _, query = request.path.partition("?")
+        served = self._served.get(path)
         if served is None:
             writer.write(refusal(outcome_of(NotFound("there is no such path"))))
             return
@@ -119,7 +121,7 @@ class StreamListener:
             outcome, fault = Outcome(grpc.StatusCode.CANCELLED), None
             try:
                 admit(call)
-                asked = request_of(served.stream.method.input_type, address.query, metadata.get("last-event-id", ""))
+                asked = request_of(served.stream.method.input_type, query, metadata.get("last-event-id", ""))
                 async with aclosing(served.stream.open(asked)) as frames:
                     outcome = await answer.stream(frames)
             except ConnectionError:

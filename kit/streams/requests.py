@@ -44,7 +44,7 @@ def request_of(kind: Descriptor, query: str, last_event_id: str) -> Any:
         last_event_id: the header `Last-Event-ID`; empty without one.
 
     Raises:
-        InvalidRequest: a parameter is unknown or can't be read, or the request breaks its rules.
+        InvalidRequest: a parameter is unknown, is given twice or can't be read, or the request breaks its rules.
     """
     request: Any = GetMessageClass(kind)()
     try:
@@ -54,6 +54,9 @@ def request_of(kind: Descriptor, query: str, last_event_id: str) -> Any:
     unknown = [name for name, _ in parameters if name not in kind.fields_by_name]
     if unknown:
         raise InvalidRequest(list(_unknown(unknown)))
+    single = [name for name, _ in parameters if not kind.fields_by_name[name].is_repeated]
+    if twice := {name for name in single if single.count(name) > 1}:
+        raise InvalidRequest([Violation(name, f"{name} may be given once") for name in sorted(twice)])
     for name, value in parameters:
         if kind.fields_by_name[name].is_repeated:
             getattr(request, name).append(value)

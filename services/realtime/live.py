@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 from pmp.realtime.v1 import realtime_pb2 as pb
 
-from kit.boundary.caller import Caller, bind_log_fields, caller
-from kit.errors import InvalidRequest, Overloaded, Violation
-from kit.log.streams import StreamLog
+from kit.boundary.caller import bind_log_fields, caller
+from kit.errors import InvalidRequest, Violation
 from services.realtime.cursor import Positions, cursor_of, positions_of
+from services.realtime.lifetime import Lifetime, Lifetimes, come_back_seconds
 from services.realtime.messages import Live
 from services.realtime.selection import EventsFrame, Selection, last, position
-from services.realtime.settings import RealtimeSettings
 from services.realtime.topics import Topics
 from services.realtime.window import Window
 
-_HEARTBEAT_SECONDS: Final = 15.0
-_LONGEST_SECONDS: Final = 3600.0
-"""Longest time of a stream: as long as a token is valid."""
-_COME_BACK_SECONDS: Final = (1.0, 5.0)
-"""When clients of a process that ends should come back: not all at once."""
-_WINDOW_BYTES: Final = 16_777_216
-"""Memory of all windows together."""
 _CATCHING_UP: Final = 4
 """Streams that read the topics on their own at once: after a restart all of them do."""
 _ADMIN: Final = "admin"
@@ -35,29 +26,27 @@ _ADMIN: Final = "admin"
 
 
 class LiveStreams:
-    """The streams of a process.
+    """The streams of events and orders of a process.
 
     Args:
-        settings: how many streams there may be.
-        log: holds the topics.
+        topics: what is streamed.
+        lifetimes: of all streams of the process.
+        window_bytes: memory of the responses that are kept for slow readers.
     """
 
-    def __init__(self, settings: RealtimeSettings, log: StreamLog) -> None:
-        self._most = settings.realtime_streams
-        self._most_per_caller = settings.realtime_streams_per_caller
-        self._topics = Topics(log, settings.log_partitions, self._publish, self._end_all)
-        self._open: Counter[tuple[str, str, str]] = Counter()
+    def __init__(self, topics: Topics, lifetimes: Lifetimes, window_bytes: int) -> None:
+        self._topics = topics
+        self._lifetimes = lifetimes
+        self._window_bytes = window_bytes
         self._windows: dict[Selection, Window] = {}
         self._readers: Counter[Selection] = Counter()
         self._catching_up = asyncio.Semaphore(_CATCHING_UP)
-        self._endings = 0
-        """How often all streams were ended."""
-        self._is_draining = False
+        topics.listen(self._publish, self._lost)
 
     def end(self) -> None:
         """Ends all streams, also those that are opened from now on."""
-        self._is_draining = True
-        self._end_all()
+        self._lifetimes.end_all(for_good=True)
+        self._wake()
 
     async def open(self, request: pb.StreamEventsRequest) -> AsyncGenerator[EventsFrame]:
         """Streams what is selected.
@@ -69,20 +58,20 @@ class LiveStreams:
         """
         who = caller()
         selection = Selection(frozenset(request.type), frozenset(request.course), personal=who.internal or who.scope == _ADMIN)
-        with self._counted(who):
+        with self._lifetimes.stream((who.client, who.scope, who.user)) as lifetime:
             async with self._topics.reading():
-                since = await self._positions(request.since) if request.since else None
-                cursor = request.since or self._topics.cursor
+                since = await self._positions(request.since) if request.since else self._topics.published
+                cursor = cursor_of(since)
                 yield position(cursor)
                 sent = missed = 0
-                async with aclosing(self._frames(selection, since)) as frames:
+                async with aclosing(self._frames(selection, since, lifetime)) as frames:
                     async for frame in frames:
                         yield frame
                         cursor = frame.cursor
                         sent += len(frame.message.messages)
                         missed += frame.message.missed
                         bind_log_fields(messages=sent, missed=missed)
-                yield last(cursor, random.uniform(*_COME_BACK_SECONDS))  # noqa: S311 (it spreads load)
+                yield last(cursor, come_back_seconds())
 
     async def _positions(self, since: str) -> Positions:
         """Returns the positions of a cursor once all of them have been published.
@@ -96,13 +85,11 @@ class LiveStreams:
             raise InvalidRequest([Violation("since", message)])
         return positions
 
-    async def _frames(self, selection: Selection, since: Positions | None) -> AsyncGenerator[EventsFrame]:
-        """Yields the responses after the first one, until the stream is ended."""
-        loop, endings = asyncio.get_running_loop(), self._endings
-        ends_at = loop.time() + _LONGEST_SECONDS
+    async def _frames(self, selection: Selection, since: Positions, lifetime: Lifetime) -> AsyncGenerator[EventsFrame]:
+        """Yields the responses after the first one, until the stream is over."""
         with self._window_of(selection) as window:
             number, until = window.end, self._topics.published
-            while since is not None and not self._is_over(endings, ends_at):
+            while not lifetime.is_over:
                 if since == until and number >= window.first:
                     break
                 if since == until:  # the window has moved on meanwhile: what it had is in the topics
@@ -111,18 +98,15 @@ class LiveStreams:
                     passage = await self._topics.passage(since, until)
                 since = passage.positions
                 yield selection.response(passage.messages, cursor_of(since), trimmed=passage.is_trimmed)
-            while not self._is_over(endings, ends_at):
+            while not lifetime.is_over:
                 if number < window.first:
                     missed, number = window.first - number, window.first
                     yield position(window.left, missed=missed)
                 elif (found := window.at(number)) is not None:
                     number = found.end
                     yield found.frame
-                elif not await _within(window.changed, min(_HEARTBEAT_SECONDS, ends_at - loop.time())):
+                elif not await lifetime.wait(window.changed) and not lifetime.is_over:
                     yield position(self._topics.cursor)
-
-    def _is_over(self, endings: int, ends_at: float) -> bool:
-        return self._is_draining or self._endings != endings or asyncio.get_running_loop().time() >= ends_at
 
     def _publish(self, messages: Sequence[Live]) -> None:
         now = asyncio.get_running_loop().time()
@@ -130,10 +114,14 @@ class LiveStreams:
             window.expire(now)
             response = selection.response(messages, self._topics.cursor)
             if count := len(response.message.messages):
-                window.add(response, count, now, _WINDOW_BYTES // len(self._windows))
+                window.add(response, count, now, self._window_bytes // len(self._windows))
 
-    def _end_all(self) -> None:
-        self._endings += 1
+    def _lost(self) -> None:
+        """Ends the streams: their readers come back with their cursors, and find out what is left of the topics."""
+        self._lifetimes.end_all(for_good=False)
+        self._wake()
+
+    def _wake(self) -> None:
         for window in self._windows.values():
             window.wake()
 
@@ -148,31 +136,3 @@ class LiveStreams:
             self._readers[selection] -= 1
             if not self._readers[selection]:
                 del self._readers[selection], self._windows[selection]
-
-    @contextmanager
-    def _counted(self, who: Caller) -> Generator[None]:
-        """Counts a stream.
-
-        Raises:
-            Overloaded: there are too many.
-        """
-        key = (who.client, who.scope, who.user)
-        if not who.internal and self._open[key] >= self._most_per_caller:
-            raise Overloaded(f"this caller has {self._most_per_caller} streams open: close one first")
-        if self._open.total() >= self._most:
-            raise Overloaded("there are too many streams; try again later")
-        self._open[key] += 1
-        try:
-            yield
-        finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for an event, at most so long; returns whether it is set."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()

@@ -20,3 +20,6 @@ class RealtimeSettings(Settings):
 
     realtime_streams_per_caller: int = Field(default=20, ge=1)
     """Most streams of one caller at once: of one API key's owner, scope and user."""
+
+    realtime_window_bytes: int = Field(default=16_777_216, ge=262_144)
+    """Memory of the newest responses, which are kept for readers that are slow; of what they miss beyond it they are given the number."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from pmp.log.v1 import log_pb2 as pb
 from redis.backoff import EqualJitterBackoff
 
 from kit.log.consume.reader import Batch, TopicReader
@@ -48,19 +49,17 @@ class Topics:
     Args:
         log: holds the topics.
         partitions: of each topic.
-        publish: called with messages, in order, about ten times a second at most; `published` includes them then.
-        lost: called when the topics were trimmed before they were read.
     """
 
-    def __init__(self, log: StreamLog, partitions: int, publish: Callable[[Sequence[Live]], None], lost: Callable[[], None]) -> None:
+    def __init__(self, log: StreamLog, partitions: int) -> None:
         self.partitions = [Partition(topic, number) for topic in TOPICS for number in range(partitions)]
         self.published: Positions = {}
         """Up to where messages have been published."""
         self.cursor = ""
         """The same for clients."""
         self._log = log
-        self._publish = publish
-        self._lost = lost
+        self._publish: list[Callable[[Sequence[Live]], None]] = []
+        self._lost: list[Callable[[], None]] = []
         self._advanced = asyncio.Event()
         """Set, and replaced, when `published` changes."""
         self._read: dict[Partition, int] = {}
@@ -70,6 +69,16 @@ class Topics:
         self._readers: list[asyncio.Task[None]] = []
         self._listeners = 0
         self._starting = asyncio.Lock()
+
+    def listen(self, publish: Callable[[Sequence[Live]], None], lost: Callable[[], None]) -> None:
+        """Adds a listener.
+
+        Args:
+            publish: called with messages, in order, about ten times a second at most; `published` includes them then.
+            lost: called when the topics were trimmed before they were read.
+        """
+        self._publish.append(publish)
+        self._lost.append(lost)
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[None]:
@@ -88,6 +97,30 @@ class Topics:
             self._listeners -= 1
             if not self._listeners:
                 self._stop()
+
+    async def positions_at(self, topic: str, is_before: Callable[[bytes], bool]) -> Positions:
+        """Returns the positions after the messages of a topic that are before a point in it; those of other topics are the newest.
+
+        Args:
+            topic: the topic.
+            is_before: whether a payload is before that point: all are that were published before one that is.
+
+        Raises:
+            ConnectionError: the log is down.
+        """
+        found = dict(self.published)
+        for each in (one for one in self.partitions if one.topic == topic):
+            low, high = (await self._log.trimmed(topic, each.number)).ms, self.published[each]
+            while low < high:
+                middle = (low + high) // 2
+                entries = await self._log.read(topic, each.number, Offset(middle, 0), limit=1, block_ms=0)
+                records = pb.Pack.FromString(entries[0].pack).records if entries else ()
+                if records and is_before(records[0].payload):
+                    low = middle + 1
+                else:
+                    high = middle
+            found[each] = low
+        return found
 
     async def reach(self, positions: Positions) -> bool:
         """Waits until positions that another process may have read faster are published; returns whether the topics have them.
@@ -159,7 +192,8 @@ class Topics:
             self._arrived(messages)
             if any(trimmed):
                 _log.warning("messages were trimmed before they were read", topic=topic)
-                self._lost()
+                for lost in self._lost:
+                    lost()
             await asyncio.sleep(0)  # a backlog must not keep everything else from running
 
     async def _batches(self, topic: str, after: Mapping[Partition, int], *, block_ms: int) -> Mapping[Partition, Batch]:
@@ -195,7 +229,8 @@ class Topics:
         self._published_at = asyncio.get_running_loop().time()
         messages, self._pending = self._pending, []
         self._advance()
-        self._publish(messages)
+        for publish in self._publish:
+            publish(messages)
 
     def _advance(self) -> None:
         self.published = dict(self._read)

@@ -10,6 +10,8 @@ from typing import Final
 from services.realtime.selection import EventsFrame
 
 _MOST_FRAMES: Final = 512
+_ENCODED: Final = 4
+"""Memory of a response by its size on the wire: as a message, and as the JSON of each kind of stream."""
 _SECONDS: Final = 60.0
 """How long a response is kept for slow readers; what was erased since must not be."""
 
@@ -26,7 +28,7 @@ class Numbered:
     at: float
     """When it was added, in seconds of the loop's clock."""
     size: int
-    """Its size in bytes."""
+    """About its memory in bytes."""
 
 
 class Window:
@@ -58,9 +60,9 @@ class Window:
             frame: the response.
             messages: number of its messages.
             now: the time on the loop's clock, in seconds.
-            most_bytes: size of the responses that are kept; of the newest one, whatever its size.
+            most_bytes: memory of the responses that are kept; the newest one is kept whatever its size.
         """
-        added = Numbered(frame, self.end, self.end + messages, now, frame.message.ByteSize())
+        added = Numbered(frame, self.end, self.end + messages, now, _ENCODED * frame.message.ByteSize())
         self.end = added.end
         self._kept.append(added)
         self._bytes += added.size

@@ -19,7 +19,7 @@ from bench.servers import BenchFailed
 from cli.credentials import Credentials
 
 _PATH: Final = "/api/v1/realtime/events"
-_MARK: Final = b'"event": {"id": '
+_MARK: Final = b'"event":{"id":'
 """What each message of an event has once."""
 
 

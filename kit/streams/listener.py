@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 _REQUEST_SECONDS: Final = 10.0
 """How long a request may take to arrive."""
-_BUFFER_BYTES: Final = 65_536
+_BUFFER_BYTES: Final = 32_768
 """What is buffered for a client that does not read before its stream waits."""
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted, such as after a restart, when all clients come back."""

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import orjson
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 _Response = TypeVar("_Response", bound=Message)
@@ -44,7 +45,7 @@ class Frame(Generic[_Response]):
 
 def as_json(frame: Frame[Any]) -> bytes:
     """Encodes a response as JSON on one line, with the names of its fields as in the proto; what is empty is left out."""
-    return MessageToJson(frame.message, preserving_proto_field_name=True, indent=None, ensure_ascii=False).encode()
+    return orjson.dumps(MessageToDict(frame.message, preserving_proto_field_name=True))
 
 
 @dataclass(frozen=True, slots=True)

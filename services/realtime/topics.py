@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Final, NamedTuple
 
 import structlog
 from pmp.log.v1 import log_pb2 as pb
@@ -28,8 +29,18 @@ _MESSAGES: Final = 500
 """Most messages of one read: they are made live at once, and everything else waits meanwhile."""
 _PACE_SECONDS: Final = 0.1
 """From one publication to the next: thousands of listeners may have to be woken for each."""
+_TOGETHER: Final = 100
+"""About how many messages are published together: what is buffered for a client that does not read must be small."""
 _BACKOFF: Final = EqualJitterBackoff(cap=5.0, base=0.05)
 _MOST_DOUBLINGS: Final = 7
+
+
+class _Entry(NamedTuple):
+    """What an entry of a topic holds. It is published as a whole: a cursor names entries."""
+
+    partition: Partition
+    offset: int
+    messages: Sequence[Live]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +74,10 @@ class Topics:
         self._advanced = asyncio.Event()
         """Set, and replaced, when `published` changes."""
         self._read: dict[Partition, int] = {}
-        self._pending: list[Live] = []
-        self._published_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._readers: list[asyncio.Task[None]] = []
+        self._pending: list[_Entry] = []
+        self._arrived = asyncio.Event()
+        """Set when something is pending."""
+        self._tasks: list[asyncio.Task[None]] = []
         self._listeners = 0
         self._starting = asyncio.Lock()
 
@@ -160,17 +171,15 @@ class Topics:
 
     async def _start(self) -> None:
         self._read = dict(await self._heads())
-        self._advance()
-        self._readers = [asyncio.create_task(self._follow(topic)) for topic in TOPICS]
+        self._advance(self._read)
+        works = [self._publish_pending(), *(self._follow(topic) for topic in TOPICS)]
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     def _stop(self) -> None:
-        for reader in self._readers:
-            reader.cancel()
-        self._readers = []
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
         self._pending = []
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     async def _follow(self, topic: str) -> None:
         failures = 0
@@ -179,7 +188,7 @@ class Topics:
             try:
                 found = await self._batches(topic, asked, block_ms=_BLOCK_MS)
                 trimmed = [await self._is_trimmed(each, asked[each], batch) for each, batch in found.items()]
-                messages = [message for batch in found.values() for message in _live(batch.deliveries)]
+                entries = [entry for each, batch in found.items() for entry in _entries(each, batch)]
             except Exception as error:  # noqa: BLE001 (whatever it is, reading goes on once it has passed)
                 pause = _BACKOFF.compute(min(failures, _MOST_DOUBLINGS))
                 failures += 1
@@ -189,7 +198,8 @@ class Topics:
                 continue
             failures = 0
             self._read |= {each: batch.last.ms for each, batch in found.items()}
-            self._arrived(messages)
+            self._pending += entries
+            self._arrived.set()
             if any(trimmed):
                 _log.warning("messages were trimmed before they were read", topic=topic)
                 for lost in self._lost:
@@ -213,27 +223,30 @@ class Topics:
         first = batch.deliveries[0].offset.ms if batch.deliveries else batch.last.ms
         return first != after + 1 and (await self._log.trimmed(partition.topic, partition.number)).ms > after
 
-    def _arrived(self, messages: Sequence[Live]) -> None:
-        self._pending += messages
-        if self._timer is not None:
-            return
-        loop = asyncio.get_running_loop()
-        due = self._published_at + _PACE_SECONDS
-        if due <= loop.time():
-            self._publish_pending()
-        else:
-            self._timer = loop.call_at(due, self._publish_pending)
+    async def _publish_pending(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            entries, self._pending = self._pending, []
+            positions = dict(self.published)
+            messages: list[Live] = []
+            for entry in entries:
+                positions[entry.partition] = entry.offset
+                messages += entry.messages
+                if len(messages) >= _TOGETHER:
+                    self._publish_all(messages, positions)
+                    messages = []
+                    await asyncio.sleep(0)  # listeners take what was published before it is overtaken
+            self._publish_all(messages, positions)
+            await asyncio.sleep(_PACE_SECONDS)
 
-    def _publish_pending(self) -> None:
-        self._timer = None
-        self._published_at = asyncio.get_running_loop().time()
-        messages, self._pending = self._pending, []
-        self._advance()
+    def _publish_all(self, messages: Sequence[Live], positions: Positions) -> None:
+        self._advance(positions)
         for publish in self._publish:
             publish(messages)
 
-    def _advance(self) -> None:
-        self.published = dict(self._read)
+    def _advance(self, positions: Positions) -> None:
+        self.published = dict(positions)
         self.cursor = cursor_of(self.published)
         self._advanced.set()
         self._advanced = asyncio.Event()
@@ -245,3 +258,10 @@ def _beyond(positions: Positions, others: Positions) -> bool:
 
 def _live(deliveries: Iterable[Delivery]) -> list[Live]:
     return [LIVE[each.record.type](each.record.payload) for each in deliveries if each.record.type in LIVE]
+
+
+def _entries(partition: Partition, batch: Batch) -> Iterator[_Entry]:
+    """The entries of a batch; one that has no messages any more counts by the offset of the next one, or by that of the batch."""
+    for offset, deliveries in groupby(batch.deliveries, key=lambda delivery: delivery.offset.ms):
+        yield _Entry(partition, offset, _live(deliveries))
+    yield _Entry(partition, batch.last.ms, ())

@@ -35,7 +35,8 @@ async def web_socket(
             yield json.loads(message)
 
     address = f"{url.replace('http', 'ws', 1)}{path}{query}"
-    async with connect(address, additional_headers=headers, max_size=None, **options) as connection:
+    # The gateway takes a second to close a connection that has ended.
+    async with connect(address, additional_headers=headers, max_size=None, close_timeout=0.1, **options) as connection:
         yield responses()
 
 

@@ -40,7 +40,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     settings = {
         "PMP_SITE_HOSTS": '["shop.example"]',
         "PMP_REALTIME_STREAMS_PER_CALLER": str(PER_CALLER),
-        "PMP_REALTIME_WINDOW_BYTES": "1048576",
+        "PMP_REALTIME_WINDOW_BYTES": "4194304",
         "PMP_RATE_USER_PER_HOUR": "100000",
     }
     with running(tmp_path_factory.mktemp("mesh") / "data", environment=settings) as mesh:
@@ -320,7 +320,7 @@ def test_the_port_for_streams_takes_calls_from_inside_of_the_mesh_alone(mesh: Me
 
 
 async def test_a_client_that_sends_much_is_cut_off(mesh: Mesh, reader: dict[str, str]) -> None:
-    async with connect(f"{mesh.url.replace('http', 'ws', 1)}{EVENTS}", additional_headers=reader) as connection:
+    async with connect(f"{mesh.url.replace('http', 'ws', 1)}{EVENTS}", additional_headers=reader, close_timeout=0.1) as connection:
         await connection.send("ignored")
         assert "cursor" in str(await connection.recv())
         await connection.send("x" * 100_000)
@@ -334,7 +334,7 @@ async def test_a_page_sends_its_credentials_as_sub_protocols(mesh: Mesh, reader:
     key, token = reader["x-api-key"], reader["authorization"].split()[1]
     address = f"{mesh.url.replace('http', 'ws', 1)}{EVENTS}"
     protocols: list[Any] = ["pmp.v1", f"pmp.key.{key}", f"pmp.bearer.{token}"]
-    async with connect(address, subprotocols=protocols, additional_headers={"origin": ORIGIN}) as connection:
+    async with connect(address, subprotocols=protocols, additional_headers={"origin": ORIGIN}, close_timeout=0.1) as connection:
         assert connection.subprotocol == "pmp.v1"
         await connection.recv()
         [sent] = await track(shop, page_view(next(_numbers)))

@@ -167,21 +167,22 @@ async def test_streams_that_are_opened_again_and_again_meanwhile_miss_and_repeat
 ) -> None:
     async def publish() -> None:
         for number in range(400):
-            await events.publish(number % PARTITIONS, *(f"{number}-{each}" for each in range(3)))
-            await asyncio.sleep(0.004)
+            await events.publish(number % PARTITIONS, *(f"{number}-{each}" for each in range(10)))
+            await asyncio.sleep(0.005)
 
     async def follow(portion: int) -> list[str]:
         ids: list[str] = []
         cursor = at({})
-        while len(ids) < 1200:
+        while len(ids) < 4000:
             async with opened(channel, settings, cursor) as responses:
-                some, cursor, trimmed = await read(responses, min(portion, 1200 - len(ids)))
+                some, cursor, trimmed = await read(responses, min(portion, 4000 - len(ids)))
                 assert not trimmed
                 ids += some
+            await asyncio.sleep(0.13)  # what was published meanwhile is in the topic alone
         return ids
 
     publishing = asyncio.create_task(publish())
-    read_by = await asyncio.gather(*(follow(portion) for portion in (1, 7, 40, 300, 1200)))
+    read_by = await asyncio.gather(*(follow(portion) for portion in (1, 7, 300, 900, 4000)))
     await publishing
     for ids in read_by:
         assert sorted(ids) == sorted(events.ids)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, contextmanager
-from typing import Final
+from contextlib import aclosing, contextmanager, suppress
+from time import monotonic
+from typing import Final, NamedTuple
 
+from cachetools import TTLCache
 from pmp.realtime.v1 import realtime_pb2 as pb
 
 from kit.boundary.caller import bind_log_fields, caller
@@ -15,14 +17,25 @@ from kit.errors import InvalidRequest, Violation
 from services.realtime.cursor import Positions, cursor_of, positions_of
 from services.realtime.lifetime import Lifetime, Lifetimes, come_back_seconds
 from services.realtime.messages import Live
-from services.realtime.selection import EventsFrame, Selection, last, position
+from services.realtime.selection import EventsFrame, Selection, last, memory_of, position
 from services.realtime.topics import Topics
 from services.realtime.window import Window
 
-_CATCHING_UP: Final = 4
-"""Streams that read the topics on their own at once: after a restart all of them do."""
+_SHARED_SECONDS: Final = 5.0
+"""How long a response for streams that catch up is kept: after a restart all of them come back with the same cursor."""
 _ADMIN: Final = "admin"
 """The scope that is shown personal data."""
+
+
+class _Passage(NamedTuple):
+    """A response for streams that catch up, and the positions after it."""
+
+    frame: EventsFrame
+    positions: Positions
+
+
+def _memory(passage: _Passage) -> int:
+    return memory_of(passage.frame)
 
 
 class LiveStreams:
@@ -31,7 +44,7 @@ class LiveStreams:
     Args:
         topics: what is streamed.
         lifetimes: of all streams of the process.
-        window_bytes: memory of the responses that are kept for slow readers.
+        window_bytes: memory of the responses that are kept for slow readers; as much again for those that catch up.
     """
 
     def __init__(self, topics: Topics, lifetimes: Lifetimes, window_bytes: int) -> None:
@@ -40,7 +53,8 @@ class LiveStreams:
         self._window_bytes = window_bytes
         self._windows: dict[Selection, Window] = {}
         self._readers: Counter[Selection] = Counter()
-        self._catching_up = asyncio.Semaphore(_CATCHING_UP)
+        self._catching_up = asyncio.Lock()
+        self._passages: TTLCache[tuple[Selection, str], _Passage] = TTLCache(window_bytes, _SHARED_SECONDS, monotonic, _memory)
         topics.listen(self._publish, self._lost)
 
     def end(self) -> None:
@@ -94,10 +108,8 @@ class LiveStreams:
                     break
                 if since == until:  # the window has moved on meanwhile: what it had is in the topics
                     number, until = window.end, self._topics.published
-                async with self._catching_up:
-                    passage = await self._topics.passage(since, until)
-                since = passage.positions
-                yield selection.response(passage.messages, cursor_of(since), trimmed=passage.is_trimmed)
+                frame, since = await self._passage(selection, since, until)
+                yield frame
             while not lifetime.is_over:
                 if number < window.first:
                     missed, number = window.first - number, window.first
@@ -108,7 +120,21 @@ class LiveStreams:
                 elif not await lifetime.wait(window.changed) and not lifetime.is_over:
                     yield position(self._topics.cursor)
 
+    async def _passage(self, selection: Selection, since: Positions, until: Positions) -> _Passage:
+        """Reads on from a position; streams that come from the same one share what is read."""
+        key = (selection, cursor_of(since))
+        async with self._catching_up:
+            if (known := self._passages.get(key)) is not None:
+                return known
+            passage = await self._topics.passage(since, until)
+            frame = selection.response(passage.messages, cursor_of(passage.positions), trimmed=passage.is_trimmed)
+            read = _Passage(frame, passage.positions)
+            with suppress(ValueError):  # it is larger than all that is kept
+                self._passages[key] = read
+            return read
+
     def _publish(self, messages: Sequence[Live]) -> None:
+        self._passages.expire()
         now = asyncio.get_running_loop().time()
         for selection, window in self._windows.items():
             window.expire(now)

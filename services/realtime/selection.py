@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pmp.realtime.v1 import realtime_pb2 as pb
 
 from kit.streams.stream import Frame
 from services.realtime.messages import Live
+
+_ENCODED: Final = 4
+"""Memory of a response by its size on the wire."""
 
 EventsFrame: TypeAlias = Frame[pb.StreamEventsResponse]
 
@@ -40,6 +43,11 @@ class Selection:
         if self.types and message.full.type not in self.types:
             return False
         return not self.courses or not self.courses.isdisjoint(message.courses)
+
+
+def memory_of(frame: EventsFrame) -> int:
+    """Returns about how many bytes of memory a response takes: as a message, and as the JSON of each kind of stream."""
+    return _ENCODED * frame.message.ByteSize()
 
 
 def position(cursor: str, *, missed: int = 0) -> EventsFrame:

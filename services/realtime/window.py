@@ -7,11 +7,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from services.realtime.selection import EventsFrame
+from services.realtime.selection import EventsFrame, memory_of
 
 _MOST_FRAMES: Final = 512
-_ENCODED: Final = 4
-"""Memory of a response by its size on the wire: as a message, and as the JSON of each kind of stream."""
 _SECONDS: Final = 60.0
 """How long a response is kept for slow readers; what was erased since must not be."""
 
@@ -62,7 +60,7 @@ class Window:
             now: the time on the loop's clock, in seconds.
             most_bytes: memory of the responses that are kept; the newest one is kept whatever its size.
         """
-        added = Numbered(frame, self.end, self.end + messages, now, _ENCODED * frame.message.ByteSize())
+        added = Numbered(frame, self.end, self.end + messages, now, memory_of(frame))
         self.end = added.end
         self._kept.append(added)
         self._bytes += added.size

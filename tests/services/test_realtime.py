@@ -188,6 +188,28 @@ async def test_streams_that_are_opened_again_and_again_meanwhile_miss_and_repeat
         assert sorted(ids) == sorted(events.ids)
 
 
+async def reads(log: RedisLog) -> int:
+    """How often the log was read."""
+    redis: Any = log.redis
+    return (await redis.info("commandstats")).get("cmdstat_xread", {}).get("calls", 0)
+
+
+async def test_readers_that_come_back_together_share_what_is_read(
+    channel: grpc.aio.Channel, settings: Settings, events: Events, log: RedisLog
+) -> None:
+    for number in range(60):
+        await events.publish(number % PARTITIONS, *(f"{number}-{each}" for each in range(50)))
+    before = await reads(log)
+
+    async def follow() -> list[str]:
+        async with opened(channel, settings, at({0: 1})) as responses:
+            return (await read(responses, 2950))[0]
+
+    for ids in await asyncio.gather(*(follow() for _ in range(40))):
+        assert sorted(ids) == sorted(events.ids[50:])
+    assert await reads(log) - before < 40
+
+
 async def are_reading(log: RedisLog, connections: int) -> bool:
     """Whether so many connections of the log wait for messages."""
     redis: Any = log.redis

@@ -38,7 +38,7 @@ _BATCH = 10
 """Events in a request."""
 _NOTING = 20
 """Clients that note when each event arrives."""
-_LOOKS, _LOOK_SECONDS = 300, 0.2
+_LOOKS, _LOOK_SECONDS = 600, 0.2
 """How often and how long the last events are waited for."""
 _OPENING = 50
 """Clients that connect at once."""

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import attribution, drain, intake, mesh, report, shop, wordpress
+from bench import attribution, drain, intake, mesh, realtime, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
 from services.journeys.attribution import EVERY_MODEL
@@ -31,6 +31,7 @@ class Part(StrEnum):
     SHOP = "shop"
     ATTRIBUTION = "attribution"
     WORDPRESS = "wordpress"
+    REALTIME = "realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Size:
     """Reports of each model, from each database."""
     requests: int
     """Pages and checkouts with and without the plugin."""
+    realtime: realtime.Size
+    """Live streams."""
 
 
 FULL = Size(
@@ -77,6 +80,7 @@ FULL = Size(
     orders=100_000,
     reports=40,
     requests=200,
+    realtime=realtime.Size(clients=1000, unread=50, per_second=500, seconds=30),
 )
 QUICK = Size(
     (Load(1, 16, 1), Load(100, 4, 1)),
@@ -98,6 +102,7 @@ QUICK = Size(
     orders=1000,
     reports=1,
     requests=10,
+    realtime=realtime.Size(clients=60, unread=5, per_second=100, seconds=2),
 )
 
 
@@ -132,7 +137,7 @@ def bench(
 
 
 async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Console) -> report.Figures:
-    taken = stored = whole = sold = reported = plugin = None
+    taken = stored = whole = sold = reported = plugin = live = None
     with Progress(console=console) as bar:
         if Part.INTAKE in parts:
             rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
@@ -169,7 +174,11 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
             plugin = await asyncio.to_thread(
                 wordpress.measure, folder / Part.WORDPRESS, size.requests, lambda done: bar.advance(visiting, done)
             )
-    return report.Figures(taken, stored, whole, sold, reported, plugin)
+        if Part.REALTIME in parts:
+            streaming = bar.add_task("live streams", total=size.realtime.seconds)
+            live = await realtime.measure(folder / Part.REALTIME, size.realtime, lambda: bar.advance(streaming))
+            bar.update(streaming, completed=size.realtime.seconds)
+    return report.Figures(taken, stored, whole, sold, reported, plugin, live)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from bench.drain import Drained
 from bench.intake import Compared, Intake, Side
 from bench.machine import commit, facts, mariadb_version
 from bench.mesh import Offered, Sustained, WholeMesh
+from bench.realtime import Realtime
 from bench.shop import BATCH, Shop, Timed
 from bench.wordpress import Plugin
 
@@ -45,6 +46,8 @@ class Figures:
     """Reports on a year of orders."""
     wordpress: Plugin | None
     """Pages and checkouts with and without the plugin."""
+    realtime: Realtime | None
+    """Live streams."""
 
 
 def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
@@ -102,6 +105,23 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
             cpu = f"CPU {added.off_cpu_ms:.1f} and {added.on_cpu_ms:.1f} ms"
             beside = f"{added.off_p50_ms:.1f} ms without, {added.on_p50_ms:.1f} with, x {added.ratio:.2f}; {cpu}; {added.pairs} pairs"
             yield f"the plugin adds to {what}", f"{added.added_p50_ms:.1f} ms", "<= 5 ms", beside
+    if figures.realtime:
+        yield from _realtime(figures.realtime)
+
+
+def _realtime(live: Realtime) -> Iterator[tuple[str, str, str, str]]:
+    what = f"{live.clients:,} WebSockets at {live.per_second}/s: stored, then received, p99"
+    yield (
+        what,
+        f"{live.p99_ms:.0f} ms",
+        "<= 250 ms",
+        f"p50 {live.p50_ms:.0f}, max {live.max_ms:.0f} ms; CPU %: {_percents(live.cpu_percent)}",
+    )
+    yield "  a client that does not read misses", f"{live.missed_per_unread:,.0f}", "", f"of {live.events:,}, {live.unread} such clients"
+    for name in ("followers", "gateway"):
+        beside = f"{live.idle_mib[name]:.0f} without clients, {live.open_mib[name]:.0f} with all of them, at rest"
+        yield f"  memory of {name}, peak", f"{live.peak_mib[name]:.0f} MiB", "", beside
+    yield "  streams opened", f"{live.opened_per_second:,.0f}/s", "", ""
 
 
 def _mesh(database: str, mesh: WholeMesh) -> Iterator[tuple[str, str, str, str]]:

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -85,13 +85,22 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         CommandFailed: no ports are free, or a setting is invalid.
     """
     processes = roles_by_process(options.processes)
-    redis_port, gateway_metrics_port, *own = ports.take(2 + 2 * len(processes))
-    listens = {process: f"{LOOPBACK}:{port}" for process, port in zip(processes, own, strict=False)}
-    by_role = {role: listens[process] for process, roles in processes.items() for role in roles}
-    addresses = {name: by_role[name] for name in service_names()}
+    redis_port, gateway_metrics_port, *own = ports.take(2 + 3 * len(processes))
+    metrics_ports = own[: len(processes)]
+    listens, streams = (
+        {process: f"{LOOPBACK}:{port}" for process, port in zip(processes, some, strict=True)}
+        for some in (own[len(processes) : -len(processes)], own[-len(processes) :])
+    )
+    addresses, stream_addresses = (_by_service(processes, each) for each in (listens, streams))
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # Modules are imported from the installed package, never from the working directory of `pmp`.
-    base = {**environ, "PYTHONSAFEPATH": "1", "PMP_MESH_TOKEN": secrets.mesh_token, "PMP_SERVICE_ADDRESSES": json.dumps(addresses)}
+    base = {
+        **environ,
+        "PYTHONSAFEPATH": "1",
+        "PMP_MESH_TOKEN": secrets.mesh_token,
+        "PMP_SERVICE_ADDRESSES": json.dumps(addresses),
+        "PMP_STREAM_ADDRESSES": json.dumps(stream_addresses),
+    }
     environment = {
         **base,
         "PMP_VAULT_KEY": secrets.vault_key,
@@ -103,8 +112,9 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     if disk is not None:
         environment["PMP_LOG_DISK"] = str(disk.folder)
     commands: list[Command] = []
-    for (name, roles), metrics_port in zip(processes.items(), own[len(processes) :], strict=True):
+    for (name, roles), metrics_port in zip(processes.items(), metrics_ports, strict=True):
         address = listens[name]
+        own_ports = {"PMP_LISTEN": address, "PMP_STREAM_LISTEN": streams[name], "PMP_METRICS_PORT": str(metrics_port)}
         commands.append(
             Command(
                 name=name,
@@ -112,7 +122,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
                 roles=tuple(roles),
                 niceness=0 if name == INTAKE else _NICENESS,
                 argv=(sys.executable, "-m", "services", *roles),
-                environment={**environment, "PMP_LISTEN": address, "PMP_METRICS_PORT": str(metrics_port)},
+                environment={**environment, **own_ports},
                 log=folder.log(name),
                 address=address,
                 metrics_url=f"http://{LOOPBACK}:{metrics_port}/metrics",
@@ -130,6 +140,12 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         services=tuple(commands),
         gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
     )
+
+
+def _by_service(processes: Mapping[str, Sequence[str]], addresses: Mapping[str, str]) -> dict[str, str]:
+    """The addresses of services, given those of processes."""
+    by_role = {role: addresses[process] for process, roles in processes.items() for role in roles}
+    return {name: by_role[name] for name in service_names()}
 
 
 def _redis(folder: DataFolder, secrets: Secrets, port: int, environ: Mapping[str, str], *, disk: Disk) -> Command:

@@ -42,11 +42,18 @@ class Rpc:
     """Whether it answers with a stream."""
     rest: tuple[tuple[str, str], ...]
     """HTTP methods and path templates."""
+    stream: str
+    """Path under which it is served as a WebSocket and as server-sent events; empty for none."""
 
     @property
     def path(self) -> str:
         """The gRPC path."""
         return f"/{self.service}/{self.name}"
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths by which rules name it."""
+        return (self.path, self.stream) if self.stream else (self.path,)
 
     @property
     def cluster(self) -> str:
@@ -92,7 +99,7 @@ def rpcs(descriptors: FileDescriptorSet) -> list[Rpc]:
     """The mesh's methods that are not INTERNAL, in the order of their paths.
 
     Raises:
-        RenderError: a method has no access option, or is INTERNAL and has a REST path.
+        RenderError: a method has no access option, is INTERNAL and has a path, or has the path of a stream and another or no stream.
     """
     found = [
         rpc
@@ -109,12 +116,15 @@ def _rpc(service: str, method: MethodDescriptorProto) -> Rpc | None:
     options = method.options
     access = options.Extensions[options_pb2.access]
     rest = tuple(_bindings(options.Extensions[_HTTP])) if options.HasExtension(_HTTP) else ()
+    stream = options.Extensions[options_pb2.stream]
     if access == options_pb2.ACCESS_UNSPECIFIED:
         raise RenderError(f"{service}.{method.name} has no `option (pmp.options.v1.access)`")
     if access == options_pb2.ACCESS_INTERNAL:
-        if rest:
+        if rest or stream:
             raise RenderError(f"{service}.{method.name} is INTERNAL and has a REST path")
         return None
+    if stream and (rest or not method.server_streaming):
+        raise RenderError(f"{service}.{method.name} has the path of a stream: it has no other path, and answers with a stream")
     return Rpc(
         service=service,
         name=method.name,
@@ -123,6 +133,7 @@ def _rpc(service: str, method: MethodDescriptorProto) -> Rpc | None:
         may_repeat=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         streams=method.server_streaming,
         rest=rest,
+        stream=stream,
     )
 
 

@@ -10,12 +10,10 @@ import base64
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -25,8 +23,10 @@ from pydantic import SecretStr
 
 from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
+from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, DASHBOARD, GatewaySettings
+from gateway.streams import stream_clusters, stream_routes
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -44,8 +44,6 @@ NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 """Failures before the service has seen the request: always retried."""
 MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
 """Failures that are retried when the rpc is declared idempotent."""
-
-Node = dict[str, Any]
 
 
 def render(
@@ -68,22 +66,23 @@ def render(
     services = sorted({rpc.cluster for rpc in methods})
     host, port = split_address(settings.gateway_listen)
     ready = {service: {"value": 1} for service in services}
-    probes = {"healthz": patterns["healthz"], "readyz": _fill(patterns["readyz"], {"ready": ready})}
+    probes = {"healthz": patterns["healthz"], "readyz": fill(patterns["readyz"], {"ready": ready})}
     clusters = [
-        _fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **_endpoint(settings.address(service))})
+        fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **endpoint(settings.address(service))})
         for service in services
     ]
+    clusters += stream_clusters(patterns, methods, settings)
     tracing = None
     if settings.otlp_endpoint:
-        clusters.append(_fill(patterns["collector"], _endpoint(urlsplit(settings.otlp_endpoint).netloc)))
-        tracing = _fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
+        clusters.append(fill(patterns["collector"], endpoint(urlsplit(settings.otlp_endpoint).netloc)))
+        tracing = fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
     operations = None
     if settings.metrics_port:
-        clusters.append(_fill(patterns["admin"], {"admin": settings.gateway_admin}))
-        operations = _fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
+        clusters.append(fill(patterns["admin"], {"admin": settings.gateway_admin}))
+        operations = fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
     origins = settings.origins()
-    cors = _fill(patterns["cors"], {"origins": list(map(_origin, origins))})
-    return _fill(
+    cors = fill(patterns["cors"], {"origins": list(map(origin_matcher, origins))})
+    return fill(
         base["config"],
         {
             "host": host,
@@ -104,6 +103,7 @@ def render(
             "services": sorted({rpc.service for rpc in methods}),
             "refusals": (HERE / "refusals.lua").read_text(),
             "queries": (HERE / "queries.lua").read_text(),
+            "protocols": (HERE / "protocols.lua").read_text(),
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
@@ -120,6 +120,7 @@ def render(
                     if rpc.is_for_sessions(verb)
                 ),
                 patterns["session_refused"],
+                *(route for rpc in methods if rpc.stream for route in stream_routes(patterns, rpc, origins)),
                 *(_rest_route(patterns, rpc, verb, path, rpc.keyless_client) for rpc in methods for verb, path in rpc.rest),
                 *(_rpc_route(patterns["rpc"], rpc, settings) for rpc in methods),
                 patterns["unknown"],
@@ -129,37 +130,12 @@ def render(
     )
 
 
-def _fill(node: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of the tree with each `$name` replaced by its value; entries that are None are left out."""
-    if isinstance(node, dict):
-        filled = {key: _fill(child, values) for key, child in cast("Node", node).items()}
-        return {key: child for key, child in filled.items() if child is not None}
-    if isinstance(node, list):
-        return [child for entry in cast("list[Any]", node) if (child := _fill(entry, values)) is not None]
-    return deepcopy(values[node[1:]]) if isinstance(node, str) and node.startswith("$") else node
-
-
-def _endpoint(address: str) -> Node:
-    host, port = split_address(address)
-    try:
-        ip_address(host)
-    except ValueError:
-        return {"host": host, "port": port, "discovery": "STRICT_DNS"}
-    return {"host": host, "port": port, "discovery": "STATIC"}
-
-
-def _origin(origin: str) -> Node:
-    """Matcher of an origin; `https://*.shop.example` matches every host of the domain."""
-    scheme, star, domain = origin.partition("://*.")
-    return {"safe_regex": {"regex": rf"{scheme}://([a-z0-9-]+\.)+{re.escape(domain)}"}} if star else {"exact": origin}
-
-
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
     """The answers to native and REST callers for a row of the table `replies`."""
     op, status, reason, answered, code, message = row
-    when = [_fill(patterns["status"], {"op": op, "status": status})]
+    when = [fill(patterns["status"], {"op": op, "status": status})]
     if reason:
-        when.append(_fill(patterns["because"], {"expression": f"response.code_details.startsWith({json.dumps(reason)})"}))
+        when.append(fill(patterns["because"], {"expression": f"response.code_details.startsWith({json.dumps(reason)})"}))
     values = {
         "answered": None if answered == status else answered,
         "code": code,
@@ -167,8 +143,8 @@ def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
         "marks": patterns["marks"] if "json_transcode" in reason else None,
     }
     return [
-        _fill(patterns["grpc_reply"], {**values, "when": {"and_filter": {"filters": [*when, *patterns["native"]]}}}),
-        _fill(patterns["rest_reply"], {**values, "when": {"and_filter": {"filters": when}} if reason else when[0]}),
+        fill(patterns["grpc_reply"], {**values, "when": {"and_filter": {"filters": [*when, *patterns["native"]]}}}),
+        fill(patterns["rest_reply"], {**values, "when": {"and_filter": {"filters": when}} if reason else when[0]}),
     ]
 
 
@@ -188,7 +164,7 @@ def _policies(methods: Sequence[Rpc]) -> Node:
     """One policy for each access: its rpcs and the scopes that may call them. A browser's key opens `track` only, a session `read` only."""
     policies: Node = {}
     for access, scopes in SCOPES.items():
-        paths = [rpc.path for rpc in methods if rpc.access == access]
+        paths = [path for rpc in methods if rpc.access == access for path in rpc.paths]
         if paths:
             policies[options_pb2.Access.Name(access)] = {
                 "permissions": [{"url_path": {"path": {"exact": path}}} for path in paths],
@@ -207,7 +183,7 @@ def _principal(scope: str) -> Node:
 def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
     seconds = settings.gateway_timeout_seconds
     waits = {"grpc-timeout": f"{seconds * 1000:.0f}m", "x-pmp-timeout": f"{seconds:g}"}
-    return _fill(
+    return fill(
         pattern,
         {
             "name": rpc.path,
@@ -231,14 +207,14 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str
     """The route of a REST path: for callers with an API key, or for those of a client that has none."""
     is_session = keyless == DASHBOARD
     of_session = [*patterns["session"], patterns["own_page"]] if is_session else []
-    named = [_fill(patterns["named"], {"client": keyless})] if keyless else []
-    return _fill(
+    named = [fill(patterns["named"], {"client": keyless})] if keyless else []
+    return fill(
         patterns["rest"],
         {
             "name": f"{f'{DASHBOARD} ' if is_session else ''}{verb} {template}",
             "rpc": rpc.path,
             "path": _regex(template),
-            "headers": [_fill(patterns["method"], {"method": verb}), *of_session],
+            "headers": [fill(patterns["method"], {"method": verb}), *of_session],
             "mutations": [*patterns["mutations"], *named],
             "api_key": patterns["keyless"] if keyless else None,
             "max_request_bytes": rpc.max_request_bytes,
@@ -248,7 +224,7 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str
 
 
 def _public_route(pattern: Node, public: PublicFile) -> Node:
-    return _fill(pattern, {"path": public.path, "file": str(public.file), "type": public.type, "cache": public.cache})
+    return fill(pattern, {"path": public.path, "file": str(public.file), "type": public.type, "cache": public.cache})
 
 
 def _regex(template: str) -> str:

@@ -61,6 +61,9 @@ class GatewaySettings(MeshSettings):
     gateway_most_calls: int = Field(default=256, ge=1)
     """Unanswered calls per service, counted separately for browsers' calls and all others; further calls are refused with 429."""
 
+    gateway_most_streams: int = Field(default=4096, ge=1)
+    """Streams over HTTP (WebSockets and server-sent events) per service; further ones are refused with 429."""
+
     api_keys: list[ApiKey] = Field(min_length=1, max_length=2)
     """Keys of the shop's servers; two are valid at once while they rotate."""
 

@@ -1,5 +1,7 @@
 """Upgrades a service's database and the database of persons' keys to the newest revision: `python -m kit.migrate ingestion`.
 
+For a service without a database there is nothing to do.
+
 The kit's own tables are one branch of the migrations and the service's another; both are upgraded to their heads.
 """
 
@@ -18,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
-from kit.database.revisions import branches
+from kit.database.revisions import branches, has_database
 from kit.settings import KEYS_DATABASE, Settings
 
 _ENVIRONMENT = Path(__file__).resolve().parent / "database" / "alembic"
@@ -94,6 +96,8 @@ async def _migrate_keys(url: str) -> None:
 
 
 async def _main(service: str) -> None:
+    if not has_database(service):
+        return
     settings = Settings()  # pyright: ignore[reportCallIssue]
     await migrate(service, settings.database(service))
     await _migrate_keys(settings.keys_database_url)

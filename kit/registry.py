@@ -11,6 +11,7 @@ import grpc.aio
 
 from kit.boundary.caller import ROLE_HEADER
 from kit.errors import NotFound
+from kit.streams.stream import Stream
 from kit.telemetry.roles import current_role
 
 Registration: TypeAlias = tuple[Callable[[Any, Any], None], object]
@@ -34,6 +35,8 @@ class Part:
     """What must be up for it to work, by name."""
     background: Sequence[Background] = ()
     """What runs as long as it serves."""
+    streams: Sequence[Stream] = ()
+    """Which of its rpcs it serves over HTTP as well."""
 
 
 class Registry:

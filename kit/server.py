@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import grpc
 import structlog
@@ -29,6 +29,9 @@ from kit.settings import Settings, WrongSetting, mesh_tokens
 from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout
 from kit.telemetry.roles import acting_as
+
+if TYPE_CHECKING:
+    from kit.streams.listener import StreamListener
 
 LIVENESS = "liveness"
 """Name under which grpc.health.v1 reports that the process answers at all, whatever the checks find: no restart repairs a database."""
@@ -73,6 +76,7 @@ async def serve(settings: Settings, parts: Sequence[Part]) -> None:
     server = Server(settings, parts)
     with _signals() as stopped:
         server.listen(settings.listen)
+        await server.listen_for_streams(settings.stream_listen)
         await server.start()
         works = [task for part in parts for task in _start(server, part)]
         try:
@@ -181,6 +185,9 @@ class Server:
             slow_seconds=settings.slow_call_seconds,
             roles=registry.roles,
         )
+        self._streams = [(part.role, stream) for part in parts for stream in part.streams]
+        self._boundary = boundary
+        self._stream_listener: StreamListener | None = None
         self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._health = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
         registry.add_to(self._server)
@@ -203,6 +210,16 @@ class Server:
         _log.info("listening", address=address)
         return port
 
+    async def listen_for_streams(self, address: str) -> int:
+        """Listens for streams over HTTP if a role has some, as `listen` does; returns the port, else 0."""
+        if not self._streams:
+            return 0
+        # Only where it is needed: its library takes memory.
+        from kit.streams.listener import StreamListener  # noqa: PLC0415
+
+        self._stream_listener = StreamListener(self._boundary, self._streams)
+        return await self._stream_listener.listen(address)
+
     async def start(self) -> None:
         """Starts to take calls. The process is live from now on, and ready once `set_serving` says so."""
         for role in self._serving:
@@ -219,10 +236,13 @@ class Server:
                 await self._health.set(name, HealthCheckResponse.SERVING if all_serve else HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, delay_seconds: float, seconds: float) -> None:
-        """Reports that it stops serving, takes calls for `delay_seconds` more, and lets running ones finish for up to `seconds`."""
+        """Reports that it stops, takes calls for `delay_seconds` more, then ends streams and lets other calls take up to `seconds`."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(delay_seconds)
-        await self._server.stop(seconds)
+        for _, stream in self._streams:
+            stream.end()
+        closing = [self._stream_listener.close(seconds)] if self._stream_listener is not None else []
+        await asyncio.gather(self._server.stop(seconds), *closing)
 
 
 @contextmanager

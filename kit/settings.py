@@ -79,9 +79,19 @@ class MeshSettings(BaseSettings):
     service_addresses: dict[str, Address] = {}
     """Addresses that differ from `service_address`, by service, as JSON."""
 
+    stream_address: str = "{service}-service:50052"
+    """Address at which a service serves streams over HTTP, `{service}` being its name."""
+
+    stream_addresses: dict[str, Address] = {}
+    """Addresses that differ from `stream_address`, by service, as JSON."""
+
     def address(self, service: str) -> str:
         """Address of a service, `host:port`."""
         return self.service_addresses.get(service) or self.service_address.replace("{service}", service)
+
+    def address_of_streams(self, service: str) -> str:
+        """Address of a service's streams, `host:port`."""
+        return self.stream_addresses.get(service) or self.stream_address.replace("{service}", service)
 
 
 class Settings(MeshSettings):
@@ -89,6 +99,9 @@ class Settings(MeshSettings):
 
     listen: str = "0.0.0.0:50051"
     """Address and port of the gRPC server."""
+
+    stream_listen: Address = "0.0.0.0:50052"
+    """Address and port for streams over HTTP, of processes that serve some."""
 
     metrics_port: int = 0
     """Port of the Prometheus endpoint, on the address of `listen`; 0 serves none."""

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from time import perf_counter
 from typing import Any, TypeAlias, cast
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
+from kit.boundary.admission import Admission, admit
 from kit.boundary.caller import Call, Context, Method, current_call, remark
 from kit.boundary.nobody import NOBODY, forget_nobody
-from kit.boundary.outcome import FAULTS, Ended, Outcome, cancelled, outcome_of
+from kit.boundary.outcome import Outcome, cancelled, outcome_of
+from kit.boundary.recording import Recorder
 from kit.boundary.validation import broken_still, validate
-from kit.errors import Forbidden, InvalidRequest, Overloaded, Unauthenticated, Violation
+from kit.errors import InvalidRequest, Overloaded, Violation
 from kit.json_body.notes import Notes
 from kit.overload import BUSY, Limit, expect
 from kit.scrubbing.scrubber import Scrubber
-from kit.telemetry.deferred import DeferredBatch
-from kit.telemetry.errors import describe
-from kit.telemetry.names import Attribute, MetricName
-from kit.telemetry.roles import act_as, current_role
+from kit.telemetry.names import MetricName
+from kit.telemetry.roles import act_as
 from kit.telemetry.state import meter
-from kit.telemetry.tracing import span, traceparent
+from kit.telemetry.tracing import span
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Respond: TypeAlias = Callable[[Message, Context], Awaitable[Message | None]]
@@ -42,12 +39,6 @@ _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/"
 
 _LEFT = 0.2
 """The fraction of its deadline that a call must have left to be started: otherwise it, and those after it, would finish too late."""
-
-_REFUSALS_SECONDS = 1.0
-"""Calls that are shed within this time share one log line: writing one for each would add to the load."""
-
-_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
-
 
 _metadata: ContextVar[Any] = ContextVar("metadata")
 """The call's metadata as the interceptor gets it: reading it from the context would decode all of it again."""
@@ -80,9 +71,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         slow_seconds: float = 5.0,
         roles: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.admission = Admission(mesh_token, rotating)
+        """Of all calls of the process, over whichever protocol they come."""
+        self.recorder = Recorder()
+        """Of the same calls."""
         self._scrubber = scrubber or Scrubber()
-        self._token = mesh_token.encode()
-        self._rotating = self._token if rotating is None else rotating.encode()
         self._timezone = timezone
         self._limits = most_calls, slow_seconds
         self._roles = roles or {}
@@ -90,12 +83,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
         )
         self._handlers: dict[str, Handler] = {}
-        self._log: Any = structlog.get_logger().bind()
-        self._ended = DeferredBatch(self._record_ended)
-        self._refused = DeferredBatch(self._record_refused, _REFUSALS_SECONDS)
-        self._duration = meter().create_histogram(
-            MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
-        )
 
     async def intercept_service(
         self,
@@ -109,24 +96,32 @@ class Boundary(grpc.aio.ServerInterceptor):
             inner = await continuation(handler_call_details)
             if inner is None or path.startswith(_OPEN):
                 return inner
-            roles = self._roles.get(path[1:].rpartition("/")[0], ())
-            handler = self._handlers[path] = self._guard(Method(path, Limit(*self._limits), self._timezone, self._faults, roles), inner)
+            handler = self._handlers[path] = self._guard(self.method(path), inner)
         _metadata.set(handler_call_details.invocation_metadata)
         return handler
+
+    def method(self, path: str) -> Method:
+        """Returns what all calls of an rpc have in common.
+
+        Args:
+            path: `/package.Service/Method`.
+        """
+        roles = self._roles.get(path[1:].rpartition("/")[0], ())
+        return Method(path, Limit(*self._limits), self._timezone, self._faults, roles)
 
     def _guard(self, method: Method, inner: Handler) -> Handler:
         answer_to = _in_time(method, self._work(method, inner), streams=inner.response_streaming)
 
         async def guarded(raw: bytes, context: Context) -> Message | None:
             metadata: dict[str, Any] = dict(_metadata.get())
-            call = Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
+            call = self.admission.call(method, metadata)
             current_call.set(call)
             act_as(method.role(metadata))
             answer: Message | None = None
             fault: BaseException | None = None
             with span(method.name, parent=metadata.get("traceparent", ""), kind=SpanKind.SERVER, attributes=method.attributes) as current:
                 try:
-                    _admit(call)
+                    admit(call)
                     answer = await answer_to(call, raw, context)
                     outcome = Outcome(context.code() or grpc.StatusCode.OK)
                 except grpc.aio.AbortError as error:
@@ -135,7 +130,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                     outcome, fault = Outcome(cancelled(context)), error
                 except Exception as error:  # noqa: BLE001  (the boundary is where every error ends)
                     outcome, fault = outcome_of(error), error
-                self._record(call, current, outcome.code, fault)
+                self.recorder.record(call, current, outcome.code, fault)
             try:
                 if isinstance(fault, grpc.aio.AbortError | asyncio.CancelledError):
                     raise fault
@@ -166,10 +161,6 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         return work
 
-    def _knows(self, token: str) -> bool:
-        sent = token.encode()
-        return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
-
     def _checked(self, method: Method, parse: Callable[[bytes], Message], raw: bytes, notes: Notes) -> Message:
         bound = method.max_request_bytes
         if len(raw) > bound + method.envelope_bytes:
@@ -198,39 +189,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             forget_nobody(request)
             self._scrubber.scrub(request)
         return request
-
-    def _record(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:
-        ended = Ended(call, code, perf_counter() - call.started, datetime.now(UTC), traceparent()[3:35], current_role())
-        if current.is_recording():
-            current.set_attribute(Attribute.RPC_STATUS, code.name)
-            current.set_attribute(Attribute.CLIENT, call.caller.client)
-            current.set_attribute(Attribute.SCOPE, call.caller.scope)
-            if code in FAULTS:
-                current.set_status(StatusCode.ERROR)
-        if isinstance(fault, Overloaded):
-            self._refused.add(ended)
-            return
-        if code not in FAULTS:
-            self._ended.add(ended)
-            return
-        self._ended.flush()  # the calls before a fault help to understand it
-        self._duration.record(ended.seconds, call.method.labels(code))
-        if code is grpc.StatusCode.UNAVAILABLE:
-            self._log.warning("call", error=describe(fault) if fault else "", **ended.line())
-        else:
-            self._log.error("call", exc_info=fault, **ended.line())
-
-    def _record_ended(self, calls: Sequence[Ended]) -> None:
-        for ended in calls:
-            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
-        for ended in calls:
-            self._log.info("call", **ended.line())
-
-    def _record_refused(self, calls: Sequence[Ended]) -> None:
-        for ended in calls:
-            self._duration.record(ended.seconds, ended.call.method.labels(ended.code))
-        for method, count in Counter(ended.call.method.name for ended in calls).items():
-            self._log.warning("calls refused", method=method, calls=count)
 
 
 def _respond(inner: Handler) -> _Respond | None:
@@ -267,15 +225,6 @@ def _in_time(method: Method, work: _Work, *, streams: bool) -> _Answer:
             method.limit.end(call.started, perf_counter())
 
     return answer
-
-
-def _admit(call: Call) -> None:
-    if not call.admitted:
-        message = "this port takes calls from inside the mesh only"
-        raise Unauthenticated(message)
-    if not call.caller.internal and call.caller.scope not in call.method.scopes:
-        message = "the token's scope does not open this method"
-        raise Forbidden(message)
 
 
 def _too_large(bound: int) -> InvalidRequest:

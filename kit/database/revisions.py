@@ -34,6 +34,19 @@ def branches(database: str) -> dict[str, Path]:
     return {"kit": _ROOT / "kit" / "migrations", database: own}
 
 
+def has_database(service: str) -> bool:
+    """Whether a service has a database.
+
+    Raises:
+        FileNotFoundError: the service doesn't exist.
+    """
+    folder = _ROOT / "services" / service
+    if not folder.is_dir():
+        message = f"there is no service {service!r}"
+        raise FileNotFoundError(message)
+    return (folder / "migrations").is_dir()
+
+
 def newest(database: str) -> Sequence[str]:
     """Returns the newest revision of each branch of a database, such as `kit_0005`: files are named after the numbers of revisions."""
     files = {name: max(folder.glob("[0-9]*.py")) for name, folder in branches(database).items()}

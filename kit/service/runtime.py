@@ -27,6 +27,7 @@ from kit.registry import Background, Check, Part, Registration
 from kit.service.parts import Intake, Publication, RawLog, Subscription
 from kit.service.resources import Resources
 from kit.settings import Settings, mesh_tokens
+from kit.streams.stream import Stream
 
 _Part = TypeVar("_Part")
 
@@ -41,6 +42,7 @@ class ServiceRuntime:
         checks: what must be up for the role to work, by name.
         database: where it keeps its rows, its outbox and its offsets.
         rpcs: what it serves.
+        streams: which of its rpcs it serves over HTTP as well.
         subject_data: shows and erases the personal data it keeps.
         retention: deletes rows that are too old.
         publication: the topic it publishes.
@@ -62,6 +64,7 @@ class ServiceRuntime:
         checks: Mapping[str, Check],
         database: Database | None = None,
         rpcs: Sequence[Registration] = (),
+        streams: Sequence[Stream] = (),
         subject_data: SubjectDataServicer | None = None,
         retention: Retention | None = None,
         publication: Publication | None = None,
@@ -79,6 +82,7 @@ class ServiceRuntime:
         self.subscriptions = subscriptions
         self.background = background
         self._rpcs = rpcs
+        self._streams = streams
         self._database = database
         self._retention = retention
         self._publication = publication
@@ -158,7 +162,7 @@ class ServiceRuntime:
 
     def part(self, role: str) -> Part:
         """What the role contributes to its process once it is prepared: it serves, publishes and consumes."""
-        return Part(role, self.rpcs, self.checks, [*self._works(), *self.background])
+        return Part(role, self.rpcs, self.checks, [*self._works(), *self.background], self._streams)
 
     async def prepare(self) -> None:
         """Fixes the number of partitions of its topics, and makes the rows from which their offsets are assigned.

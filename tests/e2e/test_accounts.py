@@ -21,7 +21,7 @@ from pmp_mesh_client.tokens import Scope
 
 from bench.servers import Mesh, environment, running
 from cli.folder import DataFolder
-from cli.layout import Processes, databases
+from cli.layout import Processes, databases, service_names
 from cli.local_secrets import Secrets
 from cli.plan import Options, make_plan
 from cli.ports import LOOPBACK, Ports
@@ -39,7 +39,7 @@ class Accounts:
 
     def __init__(self, server: PrivateMariaDb, folder: Path) -> None:
         self._port = server.port
-        self.passwords = {name: secrets.token_hex(32) for name in databases()}
+        self.passwords = {name: secrets.token_hex(32) for name in service_names()}
         for name, password in self.passwords.items():
             (folder / name).write_text(password)
         statements = subprocess.run(["sh", SCRIPT], env={**os.environ, "ACCOUNTS": str(folder)}, check=True, capture_output=True, text=True)
@@ -86,7 +86,7 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
         for each in plan.services
     ]
     # Only gdpr's account may create the database of keys: the others wait for it.
-    order = sorted((command for command in commands if command.kind == "service"), key=lambda command: command.name == "gdpr")
+    order = sorted((command for command in commands if command.name in databases()), key=lambda command: command.name == "gdpr")
     migrations: list[asyncio.subprocess.Process] = []
     for command in order:
         if command.name == "gdpr":

@@ -83,6 +83,13 @@ def test_the_plugin_is_measured_beside_its_absence(tmp_path: Path) -> None:
     assert all(figures[what]["off_p50_ms"] > 0 and figures[what]["ratio"] > 0 for what in figures)
 
 
+def test_live_streams_are_measured(tmp_path: Path) -> None:
+    figures = measured("realtime", tmp_path)["realtime"]
+    assert (figures["clients"], figures["unread"], figures["events"]) == (60, 5, 200)
+    assert figures["max_ms"] >= figures["p99_ms"] >= figures["p50_ms"] > 0
+    assert {"followers", "gateway", "redis"} <= figures["peak_mib"].keys()
+
+
 def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> None:
     figures = measured("attribution", tmp_path)["attribution"]
     assert (figures["orders"], figures["reports"].keys(), figures["count_ms"].keys()) == (

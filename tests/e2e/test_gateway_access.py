@@ -41,7 +41,7 @@ class Rpc:
     access: options_pb2.Access.ValueType
     streams: bool
     rest: tuple[tuple[str, str], ...]
-    """HTTP methods and paths, with a value for each variable."""
+    """HTTP methods and paths, with a value for each variable; also the path of a stream."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,15 @@ def _contracts() -> Iterator[Rpc]:
             for method in service.method:
                 rule = method.options.Extensions[http]
                 bound = [(one.WhichOneof("pattern"), one) for one in (rule, *rule.additional_bindings) if one.WhichOneof("pattern")]
+                stream = method.options.Extensions[options_pb2.stream]
                 yield Rpc(
                     path=f"/{file.package}.{service.name}/{method.name}",
                     access=method.options.Extensions[options_pb2.access],
                     streams=method.server_streaming,
-                    rest=tuple((verb.upper(), re.sub(r"\{[^}]+\}", "some-id", getattr(one, verb))) for verb, one in bound),
+                    rest=(
+                        *((verb.upper(), re.sub(r"\{[^}]+\}", "some-id", getattr(one, verb))) for verb, one in bound),
+                        *([("GET", stream)] if stream else []),
+                    ),
                 )
 
 
@@ -142,8 +146,10 @@ RPCS = list(_contracts())
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    with running_everything() as services, running_gateway(folder, services.port, PMP_RATE_SITE_PER_SECOND="1000000") as gateway:
-        yield gateway
+    with running_everything() as services:
+        settings = {"PMP_RATE_SITE_PER_SECOND": "1000000", "PMP_STREAM_ADDRESS": f"127.0.0.1:{services.stream_port}"}
+        with running_gateway(folder, services.port, **settings) as gateway:
+            yield gateway
 
 
 async def _ended(channel: grpc.aio.Channel, rpc: Rpc, metadata: Metadata) -> grpc.StatusCode:

@@ -117,6 +117,7 @@ def running_gateway(folder: Path, service_port: int, **environment: str) -> Gene
         "PMP_SITE_NAME": "shop-of-the-tests",
         "PMP_CORS_ORIGINS": '["https://shop.example"]',
         "PMP_SERVICE_ADDRESS": f"127.0.0.1:{service_port}",
+        "PMP_STREAM_ADDRESS": f"127.0.0.1:{service_port}",
         "PMP_RATE_USER_PER_HOUR": "100000",
         **environment,
     }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -32,6 +31,7 @@ from services.ingestion.composition import ROLE as INGESTION
 from services.ingestion.worker import ROLE as WORKER
 from services.purchases.composition import ROLE as PURCHASES
 from services.purchases.personal import personal_tables
+from tests.background import eventually
 from tests.background import running as working
 from tests.conftest import newest_database
 from tests.roles import settings_for
@@ -63,14 +63,6 @@ async def running(runtime: ServiceRuntime) -> AsyncGenerator[grpc.aio.Channel]:
 
         await eventually(is_serving)
         yield channel
-
-
-async def eventually(holds: Callable[[], Awaitable[object]]) -> None:
-    for _ in range(200):
-        if await holds():
-            return
-        await asyncio.sleep(0.05)
-    raise TimeoutError
 
 
 async def names(log: RedisLog) -> set[str]:

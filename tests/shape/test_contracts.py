@@ -75,4 +75,6 @@ def test_an_rpc_says_who_may_call_it_and_where(method: MethodDescriptorProto) ->
     access = method.options.Extensions[options_pb2.access]
     assert access != options_pb2.ACCESS_UNSPECIFIED
     rest = method.options.HasExtension(annotations_pb2.http)  # pyright: ignore[reportArgumentType]  (its stubs are none)
-    assert rest == (access != options_pb2.ACCESS_INTERNAL), "an rpc has a REST path unless it is internal"
+    stream = bool(method.options.Extensions[options_pb2.stream])
+    assert not (rest and stream), "a stream over HTTP is the only path of its rpc"
+    assert (rest or stream) == (access != options_pb2.ACCESS_INTERNAL), "an rpc has a REST path unless it is internal"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from kit.settings import Settings
 from tests.shape.test_deploy_rendered import (
     JOBS,
     OURS,
@@ -92,6 +93,31 @@ def test_nobody_else_reaches_the_web() -> None:
     assert [
         pod.name for pod in others for address in (*PUBLIC, *PRIVATE) for port in (80, 443) if reaches(policies, pod, address, port)
     ] == []
+
+
+STREAMS = 50052
+
+
+def test_the_gateway_alone_reaches_streams_over_http() -> None:
+    policies = objects_of("production", "NetworkPolicy")
+    by_labels = [
+        peer["podSelector"]["matchLabels"]
+        for rule in _rules(policies, _production("realtime-service"), "Ingress")
+        if STREAMS in [each["port"] for each in rule["ports"]]
+        for peer in rule["from"]
+    ]
+    assert by_labels == [{"app.kubernetes.io/component": "gateway"}]
+    callers = [
+        pod.name
+        for pod in PODS
+        if pod.overlay == "production"
+        and any(STREAMS in [each["port"] for each in rule.get("ports", [])] for rule in _rules(policies, pod, "Egress"))
+    ]
+    assert callers == ["gateway"]
+    ports = {port["name"]: port["containerPort"] for port in _production("realtime-service").main["ports"]}
+    assert ports["streams"] == STREAMS == int(Settings.model_fields["stream_listen"].default.rpartition(":")[2])
+    (service,) = [one for one in objects_of("production", "Service") if one["metadata"]["name"] == "realtime-service"]
+    assert {port["name"]: port["port"] for port in service["spec"]["ports"]}["streams"] == STREAMS
 
 
 def test_rates_reach_the_database() -> None:

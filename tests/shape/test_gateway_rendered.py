@@ -39,6 +39,7 @@ def method(
     max_request_bytes: int = 0,
     idempotency: MethodOptions.IdempotencyLevel.ValueType = MethodOptions.IDEMPOTENCY_UNKNOWN,
     streams: bool = False,
+    stream: str = "",
 ) -> MethodDescriptorProto:
     """An rpc as protoc describes it."""
     made = MethodDescriptorProto(name=name, input_type=".pmp.shop.v1.Nothing", output_type=".pmp.shop.v1.Nothing", server_streaming=streams)
@@ -48,6 +49,8 @@ def method(
         made.options.Extensions[HTTP].post = post
     if max_request_bytes:
         made.options.Extensions[options_pb2.max_request_bytes] = max_request_bytes
+    if stream:
+        made.options.Extensions[options_pb2.stream] = stream
     made.options.idempotency_level = idempotency
     return made
 
@@ -157,7 +160,7 @@ def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "compressor", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
+        *("healthz", "readyz", "cors", "compressor", "protocols", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
         *("grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
@@ -283,6 +286,63 @@ def test_stream_may_last_and_a_call_may_not() -> None:
     watch = routes(rendered)["/pmp.shop.v1.ShopService/Watch"]["route"]
     assert (sell["timeout"], "idle_timeout" in sell) == ("2.5s", False)
     assert (watch["timeout"], watch["idle_timeout"]) == ("0s", "300s")
+
+
+WATCH = method("Watch", options_pb2.ACCESS_READ, streams=True, stream="/api/v1/shop/watch")
+
+
+def test_a_stream_over_http_has_a_route_that_lasts_and_a_cluster_of_its_own() -> None:
+    rendered = config(contracts(shop=[method("Sell"), WATCH]), gateway_most_streams=7, stream_addresses={"shop": "127.0.0.1:7009"})
+    watch = routes(rendered)["GET /api/v1/shop/watch"]
+    assert watch["match"]["path"] == "/api/v1/shop/watch"
+    route = watch["route"]
+    assert (route["cluster"], route["timeout"], route["idle_timeout"]) == ("shop-streams", "0s", "300s")
+    assert route["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    cluster = clusters(rendered)["shop-streams"]
+    assert _endpoint(cluster) == ("127.0.0.1", 7009)
+    assert [each["max_requests"] for each in cluster["circuit_breakers"]["thresholds"]] == [7]
+    assert set(filters(rendered)["readyz"]["cluster_min_healthy_percentages"]) == {"shop"}
+    assert _endpoint(clusters(config(contracts(shop=[WATCH])))["shop-streams"]) == ("shop-service", 50052)
+
+
+def test_a_stream_over_http_is_opened_by_the_scopes_of_its_rpc() -> None:
+    (policy,) = filters(config(contracts(shop=[WATCH])))["rbac"]["rules"]["policies"].values()
+    paths = [permission["url_path"]["path"]["exact"] for permission in policy["permissions"]]
+    assert paths == ["/pmp.shop.v1.ShopService/Watch", "/api/v1/shop/watch"]
+
+
+def test_pages_of_other_origins_are_denied_streams_before_others_are_let_through() -> None:
+    rendered = config(contracts(shop=[WATCH]), site_hosts=frozenset({"shop.example", "*.shop.example"}))
+    ordered = connection_manager(rendered)["route_config"]["virtual_hosts"][0]["routes"]
+    foreign, allowed = (route for route in ordered if route["name"] == "GET /api/v1/shop/watch")
+    get, present, *others = foreign["match"]["headers"]
+    assert present == {"name": "origin", "present_match": True}
+    assert all(header["name"] == "origin" and header["invert_match"] for header in others)
+    assert len(others) == 2
+    assert allowed["match"]["headers"] == [get]
+    assert foreign["typed_per_filter_config"]["envoy.filters.http.rbac"]["rbac"]["rules"]["action"] == "DENY"
+    assert "envoy.filters.http.rbac" not in allowed["typed_per_filter_config"]
+    everyone = config(contracts(shop=[WATCH]), cors_origins=["*"])
+    ordered = connection_manager(everyone)["route_config"]["virtual_hosts"][0]["routes"]
+    assert [route["match"]["headers"] for route in ordered if route["name"] == "GET /api/v1/shop/watch"] == [[get]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        method("Watch", stream="/api/v1/shop/watch"),
+        method("Watch", post="/api/v1/shop/see", streams=True, stream="/api/v1/shop/watch"),
+    ],
+    ids=["no stream", "two paths"],
+)
+def test_only_a_stream_without_another_path_has_the_path_of_one(wrong: MethodDescriptorProto) -> None:
+    with pytest.raises(RenderError, match="Watch has the path of a stream"):
+        config(contracts(shop=[wrong]))
+
+
+def test_an_internal_stream_has_no_path() -> None:
+    with pytest.raises(RenderError, match="Count is INTERNAL and has a REST path"):
+        config(contracts(shop=[method("Count", options_pb2.ACCESS_INTERNAL, streams=True, stream="/api/v1/shop/count")]))
 
 
 def test_rest_paths_carry_the_bound_of_their_rpc() -> None:

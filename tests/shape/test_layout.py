@@ -23,14 +23,15 @@ TOP_LEVEL = {
 SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
-    *("recorder", "pricing", "publishing", "sign_in"),
+    *("recorder", "pricing", "publishing", "sign_in", "topics", "live", "dashboard", "today"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
 after the service had answered; a projection is derived from other tables of the service and kept ready to be read; a store reads it and
 keeps it current; actions are read page by page; a unit of work collects the changes of one transaction, writes and publishes
 them; a recorder writes what calls report, pricing is what a command does to stored rows, and publishing is the last step of both; a
-sign-in serves the rpcs by which a browser gets its session."""
+sign-in serves the rpcs by which a browser gets its session; topics are read without a database, live streams show what is read, a
+dashboard sums it up, and today is what it asks of another service."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "client", "gateway", "kit", "services")
 MOST_MODULES = 12
@@ -98,6 +99,18 @@ def test_a_worker_is_deployed_exactly_where_there_is_one() -> None:
     with_worker = {service for service in SERVICES if (ROOT / "services" / service / "worker.py").exists()}
     resources = {service: _kustomization(ROOT / "deploy" / "services" / service)["resources"] for service in SERVICES}
     assert {service for service in SERVICES if "../../service/worker" in resources[service]} == with_worker
+
+
+def test_the_port_for_streams_is_open_exactly_where_there_are_some() -> None:
+    with_streams = {
+        name
+        for name, files in CONTRACTS.items()
+        for method in (method for file in files for service in file.service for method in service.method)
+        if method.options.Extensions[options_pb2.stream]
+    }
+    assert with_streams
+    components = {service: _kustomization(ROOT / "deploy" / "services" / service).get("components", []) for service in SERVICES}
+    assert {service for service in SERVICES if "../../service/streams" in components[service]} == with_streams
 
 
 def test_the_gateway_has_a_cluster_for_every_service_it_routes_to() -> None:

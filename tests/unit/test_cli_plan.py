@@ -39,8 +39,10 @@ def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
     made = plan(tmp_path)
     assert {command.name for command in made.services if command.kind == "service"} == set(service_names())
     assert "ingestion-worker" in {command.name for command in made.services}
-    ports = [command.environment[name] for command in made.services for name in ("PMP_LISTEN", "PMP_METRICS_PORT")]
+    ports = [command.environment[name] for command in made.services for name in ("PMP_LISTEN", "PMP_STREAM_LISTEN", "PMP_METRICS_PORT")]
     assert len(set(ports)) == len(ports)
+    streams = {command.name: command.environment["PMP_STREAM_LISTEN"] for command in made.services if command.kind == "service"}
+    assert json.loads(made.gateway.environment["PMP_STREAM_ADDRESSES"]) == streams
     assert {command.name: command.address for command in made.services if command.kind == "service"} == made.service_addresses
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sqlalchemy import text
 from cli.layout import databases
 from cli.revisions import are_newest
 from kit.database.engine import open_database
-from kit.database.revisions import branches, is_newest, newest
+from kit.database.revisions import branches, has_database, is_newest, newest
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE
 from tests.servers import free_port
@@ -68,3 +70,15 @@ def test_of_what_is_no_database_or_has_no_known_address_nothing_is_known(tmp_pat
     assert not is_newest("gdpr", f"mysql+aiomysql://root@127.0.0.1:{free_port()}/gdpr")
     assert not is_newest("gdpr", "mysql+aiomysql://root@/gdpr?unix_socket=/nowhere")
     assert not is_newest("gdpr", "mysql+aiomysql://root@127.0.0.1:port/gdpr")
+
+
+def test_a_service_may_have_no_database() -> None:
+    assert (has_database("identity"), has_database("realtime")) == (True, False)
+    with pytest.raises(FileNotFoundError, match="there is no service 'nothing'"):
+        has_database("nothing")
+
+
+def test_nothing_is_migrated_for_a_service_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PMP_DATABASE_URL", raising=False)
+    ran = subprocess.run([sys.executable, "-m", "kit.migrate", "realtime"], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")

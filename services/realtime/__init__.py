@@ -1,0 +1,1 @@
+"""What happens in the shop now, as streams of events, orders and figures."""

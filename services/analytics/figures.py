@@ -94,8 +94,8 @@ FIGURES: Final = (
     Definition(
         "sessions",
         "sessions",
-        "Sessions that began in the period. 30 minutes without an event, or another campaign or partner,"
-        " begin a new one; midnight does not.",
+        "Sessions that began in the period. 30 minutes without an event, another campaign or partner, or a"
+        " thousand events begin a new one; midnight does not.",
         _sessions,
         _sessions,
     ),

@@ -13,6 +13,8 @@ from services.analytics.days import MICROSECONDS
 
 IDLE: Final = 30 * 60 * MICROSECONDS
 """A session ends when nothing happens for this long."""
+MOST_EVENTS: Final = 1000
+"""A session ends after as many events: each further one writes all of them again."""
 VIEW: Final = "view"
 LEAD: Final = "lead"
 ENROLMENT: Final = "enrolment"
@@ -49,7 +51,7 @@ Session: TypeAlias = Sequence[Event]
 
 
 def split(events: Iterable[Event]) -> Iterator[Session]:
-    """Splits events under one session id: 30 idle minutes or another campaign begin a session, midnight does not.
+    """Splits events under one session id: 30 idle minutes, another campaign or 1000 events begin a session, midnight does not.
 
     The first page of a session states its source, also after events that state none. The result depends on the set of events
     alone, not on the order in which they arrive.
@@ -59,7 +61,7 @@ def split(events: Iterable[Event]) -> Iterator[Session]:
     for event in sorted(events):
         stated = event[6:9]
         is_another = bool(event.source) and (stated != source if source[0] else has_view)
-        if current and (event.at - current[-1].at > IDLE or is_another):
+        if current and (event.at - current[-1].at > IDLE or is_another or len(current) == MOST_EVENTS):
             yield _of_one_visitor(current)
             current, source, has_view = [], ("", "", ""), False
         current.append(event)

@@ -97,8 +97,8 @@ async def test_two_visitors_get_the_same_page_and_are_distinguished(shop: Shop, 
     for _ in range(2):
         context = await chromium.new_context()
         page = await context.new_page()
-        await page.goto(shop.url)
         known = len(shop.received)
+        await page.goto(shop.url)
         await come(lambda known=known: len(shop.received) > known)
         await context.close()
     first, second = shop.only("page_view")

@@ -144,6 +144,7 @@ def test_wordpress_exports_and_erases_the_data_of_the_mesh_which_calls_wordpress
 
     until(sold)
     [(subject, _)] = sold()
+    until(lambda: (subject,) in _rows(shop.mesh, "identity", "SELECT subject FROM user_orders"))
 
     tools = PrivacyTools(shop.visitor)
     shown = {

@@ -113,11 +113,11 @@ class LeasedRunner:
         facts = {"topic": self._leases.topic, "group": self._leases.group, "partition": partition}
         wait = self._waits.setdefault(partition, _Wait())
         if isinstance(error, PartitionHalted):
-            pause = _BACKOFF.compute(_MOST_DOUBLINGS)
+            pause = pause_seconds(_MOST_DOUBLINGS)
             self._note(partition, halted=True)
             _log.error("partition halted", **facts, reason=str(error))
         else:
-            pause = _BACKOFF.compute(min(wait.failures, _MOST_DOUBLINGS))
+            pause = pause_seconds(wait.failures)
             wait.failures += 1
             shown = None if is_outage(error) else error
             _log.warning("partition waits", **facts, error=type(error).__name__, seconds=round(pause, 3), exc_info=shown)
@@ -126,6 +126,11 @@ class LeasedRunner:
     def _note(self, partition: int, *, halted: bool) -> None:
         (self._halted.add if halted else self._halted.discard)(partition)
         self._gauge.set(len(self._halted), {Attribute.TOPIC: self._leases.topic, Attribute.GROUP: self._leases.group})
+
+
+def pause_seconds(failures: int) -> float:
+    """Returns how long to wait after work has failed, given how often it had failed before: it doubles up to five seconds."""
+    return _BACKOFF.compute(min(failures, _MOST_DOUBLINGS))
 
 
 async def wait_until_set(event: asyncio.Event, seconds: float) -> bool:

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 import structlog
 from pmp.log.v1 import log_pb2 as pb
-from redis.backoff import EqualJitterBackoff
 
 from kit.log.consume.reader import Batch, TopicReader
+from kit.log.runner import pause_seconds
 from kit.log.streams import Delivery, Offset, StreamLog
 from kit.outages import is_outage
 from services.realtime.cursor import Partition, Positions, cursor_of
@@ -31,8 +31,6 @@ _PACE_SECONDS: Final = 0.1
 """From one publication to the next: thousands of listeners may have to be woken for each."""
 _TOGETHER: Final = 100
 """About how many messages are published together: what is buffered for a client that does not read must be small."""
-_BACKOFF: Final = EqualJitterBackoff(cap=5.0, base=0.05)
-_MOST_DOUBLINGS: Final = 7
 
 
 class _Entry(NamedTuple):
@@ -190,7 +188,7 @@ class Topics:
                 trimmed = [await self._is_trimmed(each, asked[each], batch) for each, batch in found.items()]
                 entries = [entry for each, batch in found.items() for entry in _entries(each, batch)]
             except Exception as error:  # noqa: BLE001 (whatever it is, reading goes on once it has passed)
-                pause = _BACKOFF.compute(min(failures, _MOST_DOUBLINGS))
+                pause = pause_seconds(failures)
                 failures += 1
                 shown = None if is_outage(error) else error
                 _log.warning("topic not read", topic=topic, error=type(error).__name__, seconds=round(pause, 3), exc_info=shown)

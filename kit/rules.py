@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ ANY_AGE: Final = timedelta(days=36_500)
 """Shops import customers and choices of many years: these may be as old as a person, within what databases can store."""
 STRUCT_BYTES: Final = 16_384
 STRUCT_DEPTH: Final = 8
+_SEPARATORS: Final = re.compile(r"[\s.:-]+")
 
 
 def _currencies() -> Mapping[str, str]:
@@ -183,6 +185,11 @@ def page_key(token: str, kind: Callable[[str], _Id]) -> PageKey[_Id] | None:
         return PageKey(_EPOCH + int(microseconds) * _MICROSECOND, kind(id_))
     except (ValueError, OverflowError):
         raise InvalidRequest([Violation("page_token", "page_token is not the next_page_token of a page")]) from None
+
+
+def event_name(text: str) -> str:
+    """Returns an event type or an action in the spelling in which it is looked up: `Lead Capture` as `lead_capture`."""
+    return _SEPARATORS.sub("_", text.strip().lower())
 
 
 def without_query(url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -15,6 +14,7 @@ from pmp.purchases.v1 import change_pb2
 from kit.idempotency import is_browsers
 from kit.people.identifiers import identifier_of
 from kit.referrers import campaign_name, source_name
+from kit.rules import event_name
 from services.analytics.days import MICROSECONDS
 from services.analytics.orders import CORRECTION, REFUND, SALE, UNIT, Entry, Line, Order
 from services.analytics.sessions import ENROLMENT, LEAD, VIEW, Event
@@ -159,7 +159,7 @@ def page_of(url: str) -> str:
 
 @lru_cache(1024)
 def _kind(event_type: str) -> str:
-    return _KIND_OF.get(re.sub(r"[\s.:-]+", "_", event_type.strip().lower()), "")
+    return _KIND_OF.get(event_name(event_type), "")
 
 
 def _entry(entry: change_pb2.LedgerEntry, sold_at: int | None) -> Entry:

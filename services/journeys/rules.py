@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from kit.errors import Violation
-from kit.rules import CURRENCIES, DECIMALS
+from kit.rules import CURRENCIES, DECIMALS, event_name
 
 AWARENESS: Final = "awareness"
 INTEREST: Final = "interest"
@@ -52,7 +52,7 @@ _CONSIDERED_PATH: Final = re.compile(r"/(pricing(?=/|$)|products?/|courses?/)")
 @lru_cache(8192)
 def stage_of(action: str, page_url: str) -> str:
     """Returns the stage that an action indicates, or else its page. Only a paid order indicates a purchase."""
-    known = STAGE_OF.get(re.sub(r"[\s.:-]+", "_", action.strip().lower()))
+    known = STAGE_OF.get(event_name(action))
     if known:
         return known
     return CONSIDERATION if _CONSIDERED_PATH.search(_path(page_url)) else AWARENESS

@@ -59,6 +59,13 @@ class SharedPipeline:
         self._redis = redis
         self._commands: list[tuple[Any, ...]] = []
         self._answers: asyncio.Task[list[Any]] | None = None
+        self._executing: set[asyncio.Task[list[Any]]] = set()
+
+    async def close(self) -> None:
+        """Ends what no caller waits for any more: it would connect again."""
+        for task in self._executing:
+            task.cancel()
+        await asyncio.gather(*self._executing, return_exceptions=True)
 
     async def execute(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
         """Returns the answers to a caller's commands, in order.
@@ -66,7 +73,11 @@ class SharedPipeline:
         Raises:
             RedisError: a command of any of the callers failed.
         """
-        answers = self._answers = self._answers or asyncio.create_task(self._execute_all())
+        if not self._answers:
+            self._answers = asyncio.create_task(self._execute_all())
+            self._executing.add(self._answers)
+            self._answers.add_done_callback(self._executing.discard)
+        answers = self._answers
         first = len(self._commands)
         self._commands += commands
         return (await asyncio.shield(answers))[first : first + len(commands)]

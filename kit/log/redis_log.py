@@ -140,7 +140,8 @@ class RedisLog(StreamLog):
         return answers
 
     async def close(self) -> None:
-        """Closes the connection of the appends."""
+        """Closes the connection of the appends, and ends shared pipelines."""
+        await self.shared_pipeline.close()
         await self._connection.disconnect()
 
     @override

@@ -96,3 +96,13 @@ async def test_without_redis_who_works_goes_on(tmp_path: Path) -> None:
             await leases.release()
     finally:
         server.kill()
+
+
+async def test_a_member_that_is_ended_while_it_asks_leaves_no_connection(redis_server: PrivateRedis) -> None:
+    before = asyncio.all_tasks()
+    async with open_log(redis_server.url) as log:
+        asking = asyncio.create_task(member(log).tick())
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert asyncio.all_tasks() <= before, "it would connect again"

@@ -13,6 +13,7 @@ from cli.arguments import DATA, AsJson, Data, DatabaseUrl, RedisUrl, Service
 from cli.commands import Commands
 from cli.credentials import Format
 from cli.dead_letter_commands import letters
+from cli.figure_commands import export, reports
 from cli.layout import Processes
 
 app = typer.Typer(
@@ -27,8 +28,8 @@ rates = typer.Typer(no_args_is_help=True, help="Manage the exchange rates.")
 app.add_typer(rates, name="rates")
 audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done with people's data.")
 app.add_typer(audit, name="audit")
-reports = typer.Typer(no_args_is_help=True, help="Show the shop's figures.")
 app.add_typer(reports, name="report")
+app.command()(export)
 keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")
 app.add_typer(keys, name="keys")
 
@@ -125,28 +126,6 @@ def books(
     else:
         (print_lost if lost else print_books)(Console(), answer)
     raise typer.Exit(0 if answer.balanced else 1)
-
-
-@reports.command("dashboard")
-def show_dashboard(
-    since: Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD. Default: 29 days before the last.")] = "",
-    until: Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD. Default: today.")] = "",
-    data: Data = DATA,
-    *,
-    json: AsJson = False,
-) -> None:
-    """Show the figures of a period beside those of the one before it."""
-    from rich.console import Console
-
-    from cli.credentials import credentials as make
-    from cli.folder import DataFolder
-    from cli.report import fetch_dashboard, print_dashboard
-
-    answer = asyncio.run(fetch_dashboard(make(DataFolder(data), Scope.READ), since, until))
-    if json:
-        typer.echo(answer)
-    else:
-        print_dashboard(Console(), answer)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -31,3 +32,10 @@ Service = Annotated[str, typer.Argument(help="Name of a service.")]
 Letters = Annotated[list[int] | None, typer.Argument(help="Ids of the messages.")]
 Every = Annotated[bool, typer.Option("--all", help="All of them.")]
 DATA = Path(".data")
+
+
+class FileFormat(StrEnum):
+    """Format of an exported file."""
+
+    PARQUET = "parquet"
+    CSV = "csv"

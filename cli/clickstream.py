@@ -8,7 +8,8 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from datetime import datetime
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,15 @@ REPEAT_EVERY: Final = 25
 """One of this many single events, batches and orders is sent twice, as after a lost answer."""
 PRICE: Final = 199.0
 """Price of an order in USD."""
+PAGES: Final = frozenset(
+    {
+        *("home", "catalog", "search", "filter_results", "promo_page", "account_page", "review_page", "compare"),
+        *("cart", "shipping_details", "payment_details", "error_page"),
+    }
+)
+"""Rows that do no more than show a page: they are sent as `page_view`."""
+IDLE_SECONDS: Final = 1800
+"""After as many seconds without an event, the next one begins another session."""
 ORDERS: Final = 100_000
 """The order number of a row is this plus the row number."""
 
@@ -78,12 +88,17 @@ def wordpress_id(row: Row) -> int:
     return int(row["user_id"].removeprefix("user_")) + 1
 
 
+def event_type(row: Row) -> str:
+    """The type of the event as which a row is sent."""
+    return "page_view" if row["event"] in PAGES else row["event"]
+
+
 def event(row_number: int, row: Row) -> Event:
     """A row as the plugin would report it."""
     page: Event = {
         "id": event_id(row_number),
         "timestamp": timestamp(row),
-        "event_type": row["event"],
+        "event_type": event_type(row),
         "user_id": str(wordpress_id(row)),
         "session_id": row["session_id"],
         "page_url": f"https://shop.example/{row['event'].replace('_', '-')}",
@@ -144,8 +159,8 @@ def funnel(rows: Sequence[Row], steps: Sequence[str]) -> list[int]:
     """Number of users who reached each step, with rows ordered by time and, at the same time, by event id."""
     seen: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for number, row in enumerate(rows, start=1):
-        if row["event"] in steps:
-            seen[row["user_id"]].append((row["timestamp"], event_id(number), row["event"]))
+        if (name := event_type(row)) in steps:
+            seen[row["user_id"]].append((row["timestamp"], event_id(number), name))
     reached = [0] * len(steps)
     for events in seen.values():
         depth = 0
@@ -194,7 +209,16 @@ def outcome(sent: Iterable[Request]) -> Outcome:
 
 def count_types(rows: Iterable[Row]) -> Counter[str]:
     """Number of rows of each event type."""
-    return Counter(row["event"] for row in rows)
+    return Counter(map(event_type, rows))
+
+
+def count_sessions(rows: Iterable[Row]) -> int:
+    """Number of sessions: 30 minutes without an event begin another one."""
+    times: dict[str, list[datetime]] = defaultdict(list)
+    for row in rows:
+        times[row["session_id"]].append(datetime.fromisoformat(timestamp(row)))
+    gaps = (after - before for each in times.values() for before, after in pairwise(sorted(each)))
+    return len(times) + sum(gap.total_seconds() > IDLE_SECONDS for gap in gaps)
 
 
 def _room(batch: int) -> int:

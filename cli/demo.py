@@ -1,4 +1,4 @@
-"""`pmp demo`: sends a real shop's clickstream through the gateway and compares the mesh's books with it."""
+"""`pmp demo`: sends a real shop's clickstream through the gateway and compares the mesh's books and figures with it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from cli.books import Account, Books, account_table, read_books
 from cli.calls import call, connect
 from cli.clickstream import Outcome, Request, count_types, event_id, outcome, read_rows, requests
 from cli.credentials import Credentials, credentials
+from cli.demo_dashboard import show_dashboard
 from cli.demo_shop import Shop
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
@@ -82,6 +83,7 @@ async def demo(folder: DataFolder, limit: int | None, console: Console) -> None:
     console.print(f"[green]The books balance[/], and the mesh holds each of the {len(rows):,} events once.")
     async with connect(CONNECTIONS) as client:
         await Shop(client, sender, reader, console).sell(rows, whole=limit is None)
+    await show_dashboard(rows, reader, console, whole=limit is None)
 
 
 async def _send(client: httpx.AsyncClient, sender: Credentials, plan: list[Request], console: Console) -> Tally:

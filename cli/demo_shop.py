@@ -21,7 +21,7 @@ from cli.credentials import Credentials
 from cli.errors import CommandFailed
 from cli.sending import PATIENCE_SECONDS, send_all
 
-STEPS: Final = ("home", "product_view", "add_to_cart", "purchase")
+STEPS: Final = ("page_view", "product_view", "add_to_cart", "purchase")
 """The funnel that is shown."""
 MODELS: Final = ("first_touch", "last_non_direct", "linear", "time_decay", "markov")
 """The attribution models that are shown, side by side."""

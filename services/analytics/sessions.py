@@ -107,9 +107,9 @@ def count_session(counts: Counts, carrier: str, session: Session, times: int = 1
     for event, day in zip(session, days, strict=True):
         _count_event(of_days[day], event)
         _count_content(counts, event, day, times)
-    views = [event for event in session if event.kind == VIEW]
-    whole = Traffic(visits=1, bounces=int(len(views) <= 1), seconds=(session[-1].at - session[0].at) // MICROSECONDS)
-    if landing := next((event.page for event in views if event.page), ""):
+    views = sum(event.kind == VIEW for event in session)
+    whole = Traffic(visits=1, bounces=int(views <= 1), seconds=(session[-1].at - session[0].at) // MICROSECONDS)
+    if landing := landing_of(session):
         counts.add_traffic(LANDING, landing, days[0], whole, times)
     dimensions = _dimensions(session)
     for dimension, value in dimensions:
@@ -123,6 +123,16 @@ def count_session(counts: Counts, carrier: str, session: Session, times: int = 1
             counts.add_presence((name, visitor, day), times)
 
 
+def landing_of(session: Session) -> str:
+    """Returns the first page of a session; empty for none."""
+    return next((event.page for event in session if event.kind == VIEW and event.page), "")
+
+
+def device_of(session: Session) -> str:
+    """Returns the device of a session; empty when unknown."""
+    return next((event.device for event in session if event.device), "")
+
+
 def origin_of(session: Session) -> tuple[str, str, str]:
     """Returns source, medium and campaign of a session."""
     for event in session:
@@ -134,8 +144,7 @@ def origin_of(session: Session) -> tuple[str, str, str]:
 def _dimensions(session: Session) -> list[tuple[str, str]]:
     """Returns the values of the dimensions of a whole session."""
     source, medium, campaign = origin_of(session)
-    device = next((event.device for event in session if event.device), "")
-    found = [(SITE, ""), (SOURCE, source), (MEDIUM, medium), (DEVICE, device)]
+    found = [(SITE, ""), (SOURCE, source), (MEDIUM, medium), (DEVICE, device_of(session))]
     return [*found, (CAMPAIGN, campaign)] if campaign else found
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import sqlite3
+import stat
+import subprocess
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import duckdb
 import pytest
 
 import cli
-from tests.e2e.mesh import Mesh, running
+from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 CSV = Path(cli.__file__).parent / "data" / "shop-clickstream.csv.gz"
@@ -31,7 +37,12 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 @pytest.fixture(scope="module")
 def recorded() -> Counter[str]:
     with gzip.open(CSV, "rt", newline="") as file:
-        return Counter(row["event"] for row in csv.DictReader(file))
+        return Counter(sent_type(row["event"]) for row in csv.DictReader(file))
+
+
+def sent_type(name: str) -> str:
+    """Rows that are no action of a visitor and no fault of the shop are views of pages."""
+    return name if name in ACTIONS else "page_view"
 
 
 def gained(mesh: Mesh, before: dict[str, int]) -> dict[str, int]:
@@ -42,7 +53,7 @@ def gained(mesh: Mesh, before: dict[str, int]) -> dict[str, int]:
 
 def shown_types(output: str) -> list[tuple[str, int, int]]:
     """The rows of the printed table: event, in the mesh, in the clickstream."""
-    lines = output.partition("most frequent events")[2].splitlines()[3:13]
+    lines = output.partition("most frequent events")[2].partition("The books")[0].splitlines()[3:]
     return [(name, int(mesh.replace(",", "")), int(file.replace(",", ""))) for name, mesh, file in map(str.split, lines)]
 
 
@@ -51,7 +62,8 @@ def stored_types(mesh: Mesh) -> Counter[str]:
         return Counter(dict(database.execute("SELECT event_type, COUNT(*) FROM events GROUP BY event_type")))
 
 
-FUNNEL = ("home", "product_view", "add_to_cart", "purchase")
+ACTIONS = {"product_view", "add_to_cart", "wishlist_add", "purchase", "support_chat", "payment_error", "checkout_bug"}
+FUNNEL = ("page_view", "product_view", "add_to_cart", "purchase")
 IDS = uuid.UUID("6f0b6c3e-6d7c-5d8f-9c0a-2f5b7f3f1f0e")
 
 
@@ -59,7 +71,7 @@ def counted_funnel() -> list[int]:
     """The file's funnel, counted in SQL: the first row of each step after the first row of the previous step."""
     with gzip.open(CSV, "rt", newline="") as file, closing(sqlite3.connect(":memory:")) as database:
         rows = [
-            (row["user_id"], row["event"], f"{row['timestamp']} {uuid.uuid5(IDS, str(number))}")
+            (row["user_id"], sent_type(row["event"]), f"{row['timestamp']} {uuid.uuid5(IDS, str(number))}")
             for number, row in enumerate(csv.DictReader(file), start=1)
         ]
         database.execute("CREATE TABLE seen (user, event, at)")
@@ -74,6 +86,29 @@ def counted_funnel() -> list[int]:
             )
             counts.append(database.execute(f"SELECT COUNT(*) FROM ({query})").fetchone()[0])  # noqa: S608
     return counts
+
+
+def counted_figures() -> dict[str, str]:
+    """The dashboard's figures of the file, counted in SQL."""
+    rows = duckdb.execute(
+        """
+        WITH events AS (FROM read_csv($file)), gaps AS (
+            SELECT timestamp - lag(timestamp) OVER (PARTITION BY session_id ORDER BY timestamp) AS gap FROM events)
+        SELECT COUNT(DISTINCT user_id) AS visitors, (SELECT COUNT(*) FROM gaps WHERE gap IS NULL OR gap > INTERVAL 30 MINUTE) AS sessions,
+            COUNT(*) FILTER (NOT list_contains($actions, event)) AS page_views, COUNT(*) FILTER (event = 'purchase') AS orders,
+            199 * COUNT(*) FILTER (event = 'purchase') AS net_revenue, COUNT(DISTINCT user_id) FILTER (event = 'purchase') AS customers
+        FROM events
+        """,
+        {"file": str(CSV), "actions": sorted(ACTIONS)},
+    )
+    [figures] = rows.fetchall()
+    return {column[0]: f"{figure:,}" for column, figure in zip(rows.description, figures, strict=True)}
+
+
+def shown_figures(output: str) -> dict[str, str]:
+    """The figures of the printed dashboard by their keys."""
+    lines = [line.split() for line in output.partition("are those of the clickstream")[2].splitlines()]
+    return {words[0]: words[1] for words in lines if len(words) > 2}
 
 
 def shown_funnel(output: str) -> list[tuple[str, int, int]]:
@@ -95,6 +130,88 @@ def test_the_clickstream_is_stored_and_accounted_for(mesh: Mesh, recorded: Count
     assert "What brought 93,530.00 USD of 470 orders" in output
     assert "600 users, 600 of them new" in output
     assert "470 orders, 19 of the reports were duplicates" in output
+    figures = counted_figures()
+    assert figures.items() <= shown_figures(output).items()
+    assert f"registrations {figures['visitors']}" in re.sub(r" +", " ", output), "everybody registers in the clickstream"
+    assert "customers are those of the clickstream" in output.replace("\n", "")
+
+
+EXPORTS = {
+    "events": "SELECT COUNT(*), COUNT(DISTINCT id), COUNT(DISTINCT user_id), COUNT(*) FILTER (event_type = 'purchase')",
+    "orders": "SELECT COUNT(*), COUNT(DISTINCT order_id), COUNT(DISTINCT user_id), SUM(paid_amount)",
+    "sessions": "SELECT SUM(events), SUM(page_views), COUNT(DISTINCT visitor), COUNT(*)",
+    "customers": "SELECT SUM(orders), COUNT(*), SUM(lifetime_value), COUNT(*) FILTER (first_order_at <= last_order_at)",
+}
+
+
+def exported(mesh: Mesh, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Exports everything in both formats; returns sums over the rows, which are the same in both."""
+    sums: dict[str, tuple[int, ...]] = {}
+    with duckdb.connect() as database:
+        for what, query in EXPORTS.items():
+            for form in ("parquet", "csv"):
+                said = mesh.pmp("export", "--what", what, "--format", form, "--output", str(folder / f"{what}.{form}")).stdout
+            database.execute(f"CREATE TABLE {what} AS FROM '{folder / what}.parquet'")
+            types = {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {what}").fetchall()}
+            csv_rows = f"read_csv('{folder / what}.csv', columns={types}, header=true, allow_quoted_nulls=false)"
+            for left, right in ((what, csv_rows), (csv_rows, what)):
+                assert database.execute(f"FROM {left} EXCEPT ALL FROM {right}").fetchall() == []
+            [sums[what]] = database.execute(f"{query} FROM {what}").fetchall()
+            assert said.startswith(f"{len(database.execute(f'FROM {what}').fetchall()):,} rows in")
+    return sums
+
+
+def test_exports_contain_what_was_sent(mesh: Mesh, recorded: Counter[str], tmp_path: Path) -> None:
+    sums = exported(mesh, tmp_path)
+    figures = {name: int(figure.replace(",", "")) for name, figure in counted_figures().items()}
+    assert sums == {
+        "events": (ROWS, ROWS, figures["visitors"], figures["orders"]),
+        "orders": (figures["orders"], figures["orders"], figures["customers"], figures["net_revenue"]),
+        "sessions": (ROWS, recorded["page_view"], figures["visitors"], figures["sessions"]),
+        "customers": (figures["orders"], figures["customers"], figures["net_revenue"], figures["customers"]),
+    }
+    file = tmp_path / "orders.parquet"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    before = file.read_bytes()
+    limited = ["bash", "-c", f"ulimit -f 8; {PMP} export --what events --output {file}"]
+    failed = subprocess.run(limited, check=False, env=mesh.environment, capture_output=True, text=True, timeout=60)
+    assert (failed.returncode, failed.stderr) == (1, f"pmp: {file} can't be written: File too large\n")
+    assert file.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2 * len(EXPORTS), "nothing is left of a failed export"
+
+
+def test_an_export_of_a_period_has_whole_days_of_a_time_zone(mesh: Mesh, tmp_path: Path) -> None:
+    for zone in ("UTC", "Asia/Kathmandu"):
+        chosen = ["--from", "2024-05-10", "--to", "2024-05-11", "--timezone", zone, "--output", str(tmp_path / "events.parquet")]
+        mesh.pmp("export", "--what", "events", *chosen)
+        [ids] = duckdb.execute("SELECT list(id ORDER BY id) FROM read_parquet($file)", {"file": chosen[-1]}).fetchall()
+        with gzip.open(CSV, "rt", newline="") as file:
+            times = {
+                number: datetime.fromisoformat(f"{row['timestamp']}Z").astimezone(ZoneInfo(zone))
+                for number, row in enumerate(csv.DictReader(file), start=1)
+            }
+        chosen_rows = [number for number, time in times.items() if "2024-05-10" <= f"{time:%Y-%m-%d}" <= "2024-05-11"]
+        assert ids[0] == sorted(str(uuid.uuid5(IDS, str(number))) for number in chosen_rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--what", "users"], "there is no export 'users': there are customers, events, orders, sessions"),
+        (
+            ["--what", "orders", "--timezone", "Mars/Olympus"],
+            "'Mars/Olympus' is not a time zone of the IANA database, such as Europe/Berlin",
+        ),
+        (
+            ["--what", "orders", "--from", "2024-05-02", "--to", "2024-05-01"],
+            "the period ends on 2024-05-01, before it begins on 2024-05-02",
+        ),
+        (["--what", "orders", "--output", "/no/such/folder"], "/no/such/folder can't be written: No such file or directory"),
+    ],
+)
+def test_an_export_says_why_it_is_refused(mesh: Mesh, arguments: list[str], message: str) -> None:
+    refused = mesh.pmp("export", *arguments, check=False)
+    assert (refused.returncode, refused.stderr) == (1, f"pmp: {message}\n")
 
 
 @pytest.mark.timeout(600)
@@ -131,10 +248,13 @@ def test_the_books_are_the_same_on_servers_of_ones_own(tmp_path: Path, mariadb_s
             assert "redis" not in [process["name"] for process in mesh.state["processes"]]
             output = mesh.pmp("demo", "--events", "3000").stdout
             books = mesh.books()
+            sums = exported(mesh, tmp_path)
     finally:
         redis.kill()
     assert "the mesh holds each of the 3,000 events once" in output
     assert (books["stored"], books["balanced"]) == (3000, True)
+    assert (sums["events"][0], sums["sessions"][0]) == (3000, 3000)
+    assert sums["orders"][0] == sums["customers"][0] > 0
     assert books["duplicate"] > 0
     assert books["rejected"] > 0
     assert list((tmp_path / "data").glob("*.db")) == []

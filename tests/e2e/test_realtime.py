@@ -23,6 +23,8 @@ from pmp.realtime.v1.realtime_pb2_grpc import RealtimeServiceStub
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from cli.credentials import Scope, credentials
+from cli.folder import DataFolder
 from services.realtime.cursor import Partition, cursor_of
 from services.realtime.topics import TOPICS
 from tests.background import eventually
@@ -187,6 +189,26 @@ async def test_a_reader_with_a_cursor_misses_and_repeats_nothing(
     assert sorted(read.ids) == sorted(sent)
     assert (read.missed, read.trimmed) == (0, False)
     assert mesh.pid("realtime") != killed
+
+
+async def test_readers_that_all_come_back_at_once_miss_and_repeat_nothing(mesh: Mesh, shop: httpx.AsyncClient) -> None:
+    number, reads = next(_numbers), [Read([]) for _ in range(200)]
+    callers = [credentials(DataFolder(mesh.data), Scope.READ, f"crowd-{each}", {}).headers() for each in range(len(reads) // PER_CALLER)]
+    headers = [callers[each // PER_CALLER] for each in range(len(reads))]
+    for read, caller in zip(reads, headers, strict=True):
+        async with web_socket(mesh.url, caller) as responses:
+            read.take(await anext(responses))
+    following = [asyncio.create_task(follow(mesh, caller, "websocket", read, 200)) for read, caller in zip(reads, headers, strict=True)]
+    sent: list[str] = []
+    for call in range(40):
+        sent += await track(shop, *(page_view(f"{number}-{call}-{each}") for each in range(5)))
+        if call == 15:
+            mesh.kill("realtime")
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(90):
+        await asyncio.gather(*following)
+    assert [sorted(read.ids) for read in reads] == [sorted(sent)] * len(reads)
+    assert not any(read.missed or read.trimmed for read in reads)
 
 
 async def test_a_reader_that_does_not_read_is_given_the_number_of_what_it_missed_and_disturbs_nobody(

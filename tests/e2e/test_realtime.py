@@ -192,12 +192,11 @@ async def test_a_reader_with_a_cursor_misses_and_repeats_nothing(
 
 
 async def test_readers_that_all_come_back_at_once_miss_and_repeat_nothing(mesh: Mesh, shop: httpx.AsyncClient) -> None:
-    number, reads = next(_numbers), [Read([]) for _ in range(200)]
+    async with web_socket(mesh.url, mesh.credentials("read")) as responses:
+        cursor = (await anext(responses))["cursor"]
+    number, reads = next(_numbers), [Read([], cursor=cursor) for _ in range(200)]
     callers = [credentials(DataFolder(mesh.data), Scope.READ, f"crowd-{each}", {}).headers() for each in range(len(reads) // PER_CALLER)]
     headers = [callers[each // PER_CALLER] for each in range(len(reads))]
-    for read, caller in zip(reads, headers, strict=True):
-        async with web_socket(mesh.url, caller) as responses:
-            read.take(await anext(responses))
     following = [asyncio.create_task(follow(mesh, caller, "websocket", read, 200)) for read, caller in zip(reads, headers, strict=True)]
     sent: list[str] = []
     for call in range(40):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import sqlite3
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -19,7 +22,7 @@ import psutil
 import uvloop
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.log.v1 import log_pb2
-from sqlalchemy import select
+from typing_extensions import override
 
 from bench.cost import Usage
 from bench.events import COURSES, SESSIONS, USERS, template
@@ -28,8 +31,6 @@ from bench.servers import BenchFailed, pmp_up
 from cli.credentials import Credentials, Scope, credentials
 from cli.folder import DataFolder
 from cli.state import running_mesh
-from kit.database.engine import open_database
-from kit.log.tables import outbox
 from kit.settings import split_address
 
 _PER_CALLER = 20
@@ -40,6 +41,8 @@ _NOTING = 20
 """Clients that note when each event arrives."""
 _LOOKS, _LOOK_SECONDS = 600, 0.2
 """How often and how long the last events are waited for."""
+_SIGHT_SECONDS = 0.005
+"""From one look at the database to the next."""
 _OPENING = 50
 """Clients that connect at once."""
 
@@ -67,7 +70,7 @@ class Realtime:
     events: int
     """Events sent, each of which arrived at each client that read."""
     p50_ms: float
-    """From the transaction that stored an event until a client has received it."""
+    """From when the database showed an event, give or take 5 ms, until a client has received it."""
     p99_ms: float
     max_ms: float
     missed_per_unread: float
@@ -101,6 +104,41 @@ async def measure(folder: Path, size: Size, tick: Callable[[], None]) -> Realtim
         return await asyncio.to_thread(uvloop.run, _measure(data, size, tick))
 
 
+class _Stored(threading.Thread):
+    """Notes when the database shows each event to others: until then it is not stored.
+
+    Args:
+        data: of the mesh.
+    """
+
+    def __init__(self, data: DataFolder) -> None:
+        super().__init__(daemon=True)
+        self._path = data.path / "ingestion.db"
+        self._partitions = range(running_mesh(data).log_partitions)
+        self._packs: list[tuple[float, bytes]] = []
+        self._ended = threading.Event()
+
+    @override
+    def run(self) -> None:
+        newest = dict.fromkeys(self._partitions, 0)
+        query = "SELECT position, pack FROM outbox WHERE topic = 'events' AND partition = ? AND position > ? ORDER BY position"
+        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as database:
+            while not self._ended.wait(_SIGHT_SECONDS):
+                for partition in self._partitions:
+                    rows = database.execute(query, (partition, newest[partition])).fetchall()
+                    now = time.time()
+                    for position, pack in rows:
+                        newest[partition] = position
+                        self._packs.append((now, pack))
+
+    def times(self) -> Mapping[str, float]:
+        """Ends; returns when each event was stored, in seconds since 1970, by its id."""
+        self._ended.set()
+        self.join()
+        records = ((at, record) for at, pack in self._packs for record in log_pb2.Pack.FromString(pack).records)
+        return {EventStored.FromString(record.payload).event.id: at for at, record in records}
+
+
 async def _measure(data: DataFolder, size: Size, tick: Callable[[], None]) -> Realtime:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
@@ -112,6 +150,8 @@ async def _measure(data: DataFolder, size: Size, tick: Callable[[], None]) -> Re
     open_ = _memory(processes)
     usage, peak = Usage(processes), dict(open_)
     watching = asyncio.create_task(_watch(processes, peak, tick))
+    storing = _Stored(data)
+    storing.start()
     events = await _offer(credentials(data, Scope.SITE, "1", {}), size)
     used = {name: 100 * share for name, share in usage.shares().items()}
     await _arrived([each for each in clients if isinstance(each, Counting | Noting) and not isinstance(each, Unread)], events)
@@ -120,7 +160,7 @@ async def _measure(data: DataFolder, size: Size, tick: Callable[[], None]) -> Re
         each.resume()
     await _arrived(unread, events)
     watching.cancel()
-    stored = await _stored(data)
+    stored = storing.times()
     noted = [each for each in clients if type(each) is Noting]
     took = sorted(1000 * (at - stored[event]) for each in noted for event, at in each.arrived.items())
     for each in clients:
@@ -197,18 +237,6 @@ async def _arrived(clients: Sequence[Counting | Noting], events: int) -> None:
 
 def _count(client: Counting | Noting) -> int:
     return client.events + (client.missed if isinstance(client, Unread) else 0)
-
-
-async def _stored(data: DataFolder) -> Mapping[str, float]:
-    """When each event was written into the outbox, in seconds since 1970, by its id."""
-    url = running_mesh(data).database_url.replace("{service}", "ingestion")
-    async with open_database(url) as database, database.sessions.reading() as session:
-        rows = (await session.execute(select(outbox.c.pack, outbox.c.created_at).where(outbox.c.topic == "events"))).all()
-    return {
-        EventStored.FromString(record.payload).event.id: row.created_at.timestamp()
-        for row in rows
-        for record in log_pb2.Pack.FromString(row.pack).records
-    }
 
 
 async def _watch(processes: Mapping[str, psutil.Process], peak: dict[str, float], tick: Callable[[], None]) -> None:

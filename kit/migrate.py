@@ -11,8 +11,8 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from time import monotonic
 
+import stamina
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, make_url, text
@@ -21,11 +21,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
 from kit.database.revisions import branches, has_database
+from kit.outages import is_outage
 from kit.settings import KEYS_DATABASE, Settings
 
 _ENVIRONMENT = Path(__file__).resolve().parent / "database" / "alembic"
 _LOCK_SECONDS = 120
-_RETRY_SECONDS = 1
+_SERVER_SECONDS = 600
 # Access denied to the database or to a table: https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
 _DENIED = frozenset({1044, 1142})
 
@@ -80,27 +81,42 @@ def _upgrade(connection: Connection, folders: Iterable[Path]) -> None:
             connection.execute(text("SELECT RELEASE_LOCK(CONCAT('pmp.', DATABASE()))"))
 
 
-async def _migrate_keys(url: str) -> None:
-    """Upgrades the database of keys; an account without the right waits up to two minutes for a service that has it."""
-    deadline = monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            await migrate(KEYS_DATABASE, url)
-        except DBAPIError as error:
-            denied = error.orig is not None and error.orig.args[:1] and error.orig.args[0] in _DENIED
-            if not denied or monotonic() > deadline:
-                raise
-        else:
-            return
-        await asyncio.sleep(_RETRY_SECONDS)
+async def _migrate_when_ready(name: str, url: str, *, with_account: bool = False) -> None:
+    """Upgrades a database; waits for its server for at most ten minutes.
+
+    Args:
+        name: of the database.
+        url: its URL.
+        with_account: also waits until a service that has the right to has created it.
+
+    Raises:
+        DBAPIError: the server is not ready yet, or refuses.
+    """
+
+    def is_passing(error: Exception) -> bool:
+        if not is_outage(error) and not (with_account and _is_denied(error)):
+            return False
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        print(f"waiting for the database {name}: {reason}", flush=True)  # noqa: T201  (the log of a container)
+        return True
+
+    async for attempt in stamina.retry_context(on=is_passing, attempts=None, timeout=_SERVER_SECONDS, wait_initial=1, wait_max=5):
+        with attempt:
+            await migrate(name, url)
+
+
+def _is_denied(error: Exception) -> bool:
+    reason = error.orig if isinstance(error, DBAPIError) else None
+    return reason is not None and reason.args[0] in _DENIED
 
 
 async def _main(service: str) -> None:
     if not has_database(service):
         return
+    stamina.instrumentation.set_on_retry_hooks([])
     settings = Settings()  # pyright: ignore[reportCallIssue]
-    await migrate(service, settings.database(service))
-    await _migrate_keys(settings.keys_database_url)
+    await _migrate_when_ready(service, settings.database(service))
+    await _migrate_when_ready(KEYS_DATABASE, settings.keys_database_url, with_account=True)
 
 
 if __name__ == "__main__":

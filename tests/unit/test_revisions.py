@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +21,8 @@ from cli.revisions import are_newest
 from kit.database.engine import open_database
 from kit.database.revisions import branches, has_database, is_newest, newest
 from kit.migrate import migrate
-from kit.settings import KEYS_DATABASE
-from tests.servers import free_port
+from kit.settings import KEYS_DATABASE, Settings
+from tests.servers import PrivateMariaDb, free_port
 
 NAMES = [*databases(), KEYS_DATABASE]
 
@@ -82,3 +85,27 @@ def test_nothing_is_migrated_for_a_service_without_a_database(monkeypatch: pytes
     monkeypatch.delenv("PMP_DATABASE_URL", raising=False)
     ran = subprocess.run([sys.executable, "-m", "kit.migrate", "realtime"], check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
+async def test_a_migration_waits_for_its_server_and_says_so(settings: Settings, tmp_path: Path) -> None:
+    server = PrivateMariaDb(tmp_path)
+    server.install()
+    server.kill()
+    own = settings.model_copy(update={"database_url": server.url, "subject_keys_url": None})
+    secrets = {name: getattr(own, name).get_secret_value() for name in ("mesh_token", "vault_key", "key_encryption_keys")}
+    values = secrets | {"database_url": own.database_url, "redis_url": own.redis_url}
+    environment = os.environ | {f"PMP_{name.upper()}": value for name, value in values.items()}
+    migration = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "kit.migrate", "identity", env=environment, stdout=PIPE, stderr=STDOUT
+    )
+    assert migration.stdout is not None
+    said = (await asyncio.wait_for(migration.stdout.readline(), 30)).decode()
+    assert said.startswith("waiting for the database identity: (2003, \"Can't connect to MySQL server on '127.0.0.1'\")"), said
+    server.start()
+    try:
+        assert await asyncio.wait_for(migration.wait(), 60) == 0, await migration.stdout.read()
+        assert is_newest("identity", own.database("identity"))
+        assert is_newest(KEYS_DATABASE, own.keys_database_url)
+    finally:
+        server.kill()

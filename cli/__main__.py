@@ -60,14 +60,16 @@ def up(
 
 @app.command()
 def status(data: Data = DATA, *, json: AsJson = False) -> None:
-    """Show the processes and the disk; exit 0 when all processes are ready and the disk has enough space."""
+    """Show the processes and the disk, or in a pod the services; exit 0 when all are ready and the disk has enough space."""
     from rich.console import Console
 
     from cli.folder import DataFolder
+    from cli.pod import ask_services, pod_settings
     from cli.state import running_mesh
     from cli.status import ask, print_status
 
-    answer = asyncio.run(ask(running_mesh(DataFolder(data))))
+    pod = pod_settings(folder := DataFolder(data))
+    answer = asyncio.run(ask_services(pod) if pod else ask(running_mesh(folder)))
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
@@ -119,8 +121,10 @@ def books(
     from cli.books import fetch_books, print_books, print_lost
     from cli.credentials import credentials as make
     from cli.folder import DataFolder
+    from cli.pod import ask_for_books, pod_settings
 
-    answer = asyncio.run(fetch_books(make(DataFolder(data), Scope.READ)))
+    pod = pod_settings(folder := DataFolder(data))
+    answer = asyncio.run(ask_for_books(pod) if pod else fetch_books(make(folder, Scope.READ)))
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:

@@ -30,7 +30,7 @@ class ProcessStatus(BaseModel):
     name: str
     """Its name."""
     pid: int | None
-    """Its process id; None while it is down."""
+    """Its process id; None while it is down, or in a pod."""
     address: str
     """Address of its readiness check."""
     ready: bool

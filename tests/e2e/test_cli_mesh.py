@@ -19,6 +19,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -28,7 +29,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cli.__main__ import app
+from cli.folder import DataFolder
 from cli.layout import service_names
+from cli.local_secrets import Secrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
@@ -223,6 +226,28 @@ def test_books_are_shown_and_balance(mesh: Mesh) -> None:
     books = json.loads(mesh.pmp("books", "--json").stdout)
     assert books["balanced"] is True
     assert books["total"]["received"] == sum(hour["account"]["received"] for hour in books["hours"]) > 0
+
+
+def test_a_pod_shows_services_and_books_by_its_own_settings(mesh: Mesh, tmp_path: Path) -> None:
+    state, token = mesh.state, Secrets.load(DataFolder(mesh.data)).mesh_token
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        own = {"PMP_DATA": str(tmp_path), "PMP_MESH_TOKEN": token, "PMP_SERVICE_ADDRESSES": json.dumps(state["service_addresses"])}
+        environment = mesh.environment | own | {"PMP_REDIS_URL": state["redis_url"]} | settings
+        return subprocess.run([PMP, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=60)
+
+    assert json.loads(run("books", "--json").stdout)["total"] == json.loads(mesh.pmp("books", "--json").stdout)["total"]
+    shown = run("status")
+    assert shown.returncode == 0, shown.stdout
+    assert [line.split()[1] for line in shown.stdout.splitlines()[3:-1]] == [*service_names(), "redis"]
+    assert str(urlsplit(str(state["redis_url"])).password) not in shown.stdout
+
+    elsewhere = json.dumps({**state["service_addresses"], "ingestion": f"127.0.0.1:{free_port()}"})
+    assert run("status", PMP_SERVICE_ADDRESSES=elsewhere).returncode == 1
+    assert re.search(r"^pmp: ingestion at [\d.:]+ does not answer \(UNAVAILABLE", run("books", PMP_SERVICE_ADDRESSES=elsewhere).stderr)
+    assert "does not answer (UNAUTHENTICATED" in run("books", PMP_MESH_TOKEN="wrong").stderr
+    assert run("books", PMP_MESH_TOKEN="a,b,c").stderr == "pmp: PMP_MESH_TOKEN can't be read\n"
+    assert run("books", PMP_SERVICE_ADDRESSES="no JSON").stderr.startswith("pmp: a setting is not JSON: ")
 
 
 def test_a_second_mesh_on_the_folder_is_refused(mesh: Mesh) -> None:

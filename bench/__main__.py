@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import attribution, drain, intake, mesh, realtime, report, shop, wordpress
+from bench import analytics, attribution, drain, intake, mesh, realtime, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
 from services.journeys.attribution import EVERY_MODEL
@@ -32,6 +32,10 @@ class Part(StrEnum):
     ATTRIBUTION = "attribution"
     WORDPRESS = "wordpress"
     REALTIME = "realtime"
+    ANALYTICS = "analytics"
+
+
+_WITH_MARIADB = frozenset({Part.WORKER, Part.MESH, Part.SHOP, Part.ATTRIBUTION, Part.WORDPRESS, Part.ANALYTICS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Size:
     """Pages and checkouts with and without the plugin."""
     realtime: realtime.Size
     """Live streams."""
+    analytics: analytics.Size
+    """Dashboard, reports and projection."""
 
 
 FULL = Size(
@@ -81,6 +87,7 @@ FULL = Size(
     reports=40,
     requests=200,
     realtime=realtime.Size(clients=1000, unread=50, per_second=500, seconds=30),
+    analytics=analytics.Size(events=1_000_000, calls=40),
 )
 QUICK = Size(
     (Load(1, 16, 1), Load(100, 4, 1)),
@@ -103,6 +110,7 @@ QUICK = Size(
     reports=1,
     requests=10,
     realtime=realtime.Size(clients=60, unread=5, per_second=100, seconds=2),
+    analytics=analytics.Size(events=10_000, calls=2),
 )
 
 
@@ -114,6 +122,8 @@ def bench(
     scale: Annotated[
         float | None, typer.Option(min=0.001, max=1, help="Fraction of the full durations (26 minutes) for each whole mesh.")
     ] = None,
+    events: Annotated[int | None, typer.Option(min=1000, help="Events of analytics in MariaDB; in SQLite a million at most.")] = None,
+    filled: Annotated[Path | None, typer.Option(help="Folder in which analytics keeps its databases, to be asked again.")] = None,
     results: Annotated[Path, typer.Option(help="Folder for the result.")] = report.RESULTS,
 ) -> None:
     """Measure the cost of the mesh against an empty service with the same Envoy."""
@@ -122,13 +132,15 @@ def bench(
     size = QUICK if quick else FULL
     if scale is not None:
         size = replace(size, mesh=replace(size.mesh, scale=scale))
+    if events is not None:
+        size = replace(size, analytics=replace(size.analytics, events=events))
     try:
         # Under /var/tmp, since /tmp may be memory, where a disk sync costs nothing.
         with tempfile.TemporaryDirectory(prefix="bench-", dir="/var/tmp") as folder:
-            machine = report.machine_facts(with_mariadb=bool({Part.WORKER, Part.MESH, Part.SHOP, Part.ATTRIBUTION, Part.WORDPRESS} & parts))
+            machine = report.machine_facts(with_mariadb=bool(_WITH_MARIADB & parts))
             for part in Part:
                 (Path(folder) / part).mkdir()
-            figures = asyncio.run(_measure(size, parts, Path(folder), console))
+            figures = asyncio.run(_measure(size, parts, Path(folder), filled or Path(folder) / Part.ANALYTICS, console))
     except CommandFailed as error:
         console.print(f"[red]{error}", highlight=False)
         raise typer.Exit(1) from None
@@ -136,8 +148,8 @@ def bench(
     console.print(f"written: {report.write(figures, machine, quick=quick, folder=results).name}", highlight=False)
 
 
-async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Console) -> report.Figures:
-    taken = stored = whole = sold = reported = plugin = live = None
+async def _measure(size: Size, parts: frozenset[Part], folder: Path, filled: Path, console: Console) -> report.Figures:
+    taken = stored = whole = sold = reported = plugin = live = figures = None
     with Progress(console=console) as bar:
         if Part.INTAKE in parts:
             rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
@@ -178,7 +190,11 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, console: Co
             streaming = bar.add_task("live streams", total=size.realtime.seconds)
             live = await realtime.measure(folder / Part.REALTIME, size.realtime, lambda: bar.advance(streaming))
             bar.update(streaming, completed=size.realtime.seconds)
-    return report.Figures(taken, stored, whole, sold, reported, plugin, live)
+        if Part.ANALYTICS in parts:
+            filling = bar.add_task("two years of events into analytics, then its dashboard", total=None)
+            figures = await analytics.measure(filled, size.analytics, lambda done: bar.update(filling, completed=done))
+            bar.update(filling, total=1, completed=1)
+    return report.Figures(taken, stored, whole, sold, reported, plugin, live, figures)
 
 
 if __name__ == "__main__":

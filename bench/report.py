@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from bench.analytics import Analytics
 from bench.attribution import Attribution
 from bench.cost import Cost
 from bench.drain import Drained
@@ -48,6 +49,8 @@ class Figures:
     """Pages and checkouts with and without the plugin."""
     realtime: Realtime | None
     """Live streams."""
+    analytics: Mapping[str, Analytics] | None
+    """Dashboard, reports and projection, by database."""
 
 
 def write(figures: Figures, machine: Mapping[str, Any], *, quick: bool, folder: Path = RESULTS) -> Path:
@@ -101,12 +104,18 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
     if figures.attribution:
         yield from _attribution(figures.attribution)
     if figures.wordpress:
-        for what, added in (("a page view", figures.wordpress.page_view), ("a checkout", figures.wordpress.checkout)):
-            cpu = f"CPU {added.off_cpu_ms:.1f} and {added.on_cpu_ms:.1f} ms"
-            beside = f"{added.off_p50_ms:.1f} ms without, {added.on_p50_ms:.1f} with, x {added.ratio:.2f}; {cpu}; {added.pairs} pairs"
-            yield f"the plugin adds to {what}", f"{added.added_p50_ms:.1f} ms", "<= 5 ms", beside
+        yield from _wordpress(figures.wordpress)
     if figures.realtime:
         yield from _realtime(figures.realtime)
+    for database, measured in (figures.analytics or {}).items():
+        yield from _analytics(database, measured)
+
+
+def _wordpress(plugin: Plugin) -> Iterator[tuple[str, str, str, str]]:
+    for what, added in (("a page view", plugin.page_view), ("a checkout", plugin.checkout)):
+        cpu = f"CPU {added.off_cpu_ms:.1f} and {added.on_cpu_ms:.1f} ms"
+        beside = f"{added.off_p50_ms:.1f} ms without, {added.on_p50_ms:.1f} with, x {added.ratio:.2f}; {cpu}; {added.pairs} pairs"
+        yield f"the plugin adds to {what}", f"{added.added_p50_ms:.1f} ms", "<= 5 ms", beside
 
 
 def _realtime(live: Realtime) -> Iterator[tuple[str, str, str, str]]:
@@ -122,6 +131,19 @@ def _realtime(live: Realtime) -> Iterator[tuple[str, str, str, str]]:
         beside = f"{live.idle_mib[name]:.0f} without clients, {live.open_mib[name]:.0f} with all of them, at rest"
         yield f"  memory of {name}, peak", f"{live.peak_mib[name]:.0f} MiB", "", beside
     yield "  streams opened", f"{live.opened_per_second:,.0f}/s", "", ""
+
+
+def _analytics(database: str, figures: Analytics) -> Iterator[tuple[str, str, str, str]]:
+    filled = figures.projection
+    cpu = ", ".join(f"{name} {us:.0f}" for name, us in filled.cpu_us_per_event.items())
+    ratio = f"x {filled.per_second / filled.bare_per_second:.2f} of inserting them ({filled.bare_per_second:,.0f}/s)"
+    beside = f"{filled.events:,} events, {filled.sessions:,} sessions, {filled.orders:,} orders; {ratio}; CPU us/event: {cpu}"
+    yield f"analytics into {database}", f"{filled.per_second:,.0f}/s", ">= 5,000/s", beside
+    yield "  on disk for a million events", f"{filled.bytes_per_event:,.0f} MB", "", "with all indices"
+    for what, target, several in (("dashboard of ", "<= 50 ms", figures.dashboards), ("", "<= 200 ms", figures.reports)):
+        for name, answers in several.items():
+            beside = f"p50 {answers.p50_ms:.1f} ms, x {answers.ratio:,.1f} of counting sessions; CPU {answers.cpu_ms:.1f} ms"
+            yield f"  {what}{name}: p95", f"{answers.p95_ms:.1f} ms", target, beside
 
 
 def _mesh(database: str, mesh: WholeMesh) -> Iterator[tuple[str, str, str, str]]:

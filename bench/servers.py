@@ -168,7 +168,7 @@ async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[s
     """A MariaDB that syncs at each commit: the URL of its databases, with `{service}` for their name, and its process.
 
     Args:
-        folder: where its data lies.
+        folder: where its data lies; what an earlier one has left there is kept.
         options: additional options; other settings are as shipped.
 
     Raises:
@@ -177,9 +177,10 @@ async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[s
     server, install = program("mariadbd", MARIADB), program("mariadb-install-db", MARIADB)
     data, log = folder / "data", folder / "mariadb.log"
     common = ("--no-defaults", "--user=root", f"--datadir={data}")
-    made = await spawn((install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"), environment(), log)
-    if await made.wait() != 0:
-        raise BenchFailed("\n".join(("the database can't be made:", *last_lines(log))))
+    if not data.exists():
+        made = await spawn((install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"), environment(), log)
+        if await made.wait() != 0:
+            raise BenchFailed("\n".join(("the database can't be made:", *last_lines(log))))
     [port] = free_ports(1)
     command = Command(
         name="mariadb",

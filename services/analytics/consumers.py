@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
@@ -28,6 +28,19 @@ _PSEUDONYM: Final = "erased:"
 """How pseudonyms of erased persons begin."""
 
 
+class _Changes(NamedTuple):
+    """What messages change in sessions, by carrier."""
+
+    added: Mapping[str, Mapping[str, Event]]
+    """Events by key."""
+    removed: Mapping[str, Collection[str]]
+    """Keys of events that are counted elsewhere now, or not at all."""
+    firsts: Collection[str]
+    """Keys of those added that are no repetitions."""
+    first: int
+    """The time of the first event, in microseconds since 1970."""
+
+
 class FollowEvents:
     """Handler of the topic `events`: each event becomes part of a session, or counts by itself.
 
@@ -48,7 +61,11 @@ class FollowEvents:
         await totals.lock()
         added: dict[str, dict[str, Event]] = defaultdict(dict)
         removed: dict[str, set[str]] = defaultdict(set)
+        firsts: set[str] = set()
+        replaced = await self._replaced(facts, stored, kept)
         for message, (carrier, event) in zip(stored, kept, strict=True):
+            if event.key in replaced and not message.is_update:
+                continue
             if message.is_update and may_move(carrier):
                 for known in await self._carriers(facts, event, added):
                     removed[known].add(event.key)
@@ -59,10 +76,12 @@ class FollowEvents:
                     added[carrier].pop(event.key, None)
             elif carrier:
                 added[carrier][event.key] = event
+                if not message.is_update:
+                    firsts.add(event.key)
             else:
                 totals.count(carrier, [event], 1)
         if added or removed:
-            await self._change(facts, totals, added, removed, min(event.at for _, event in kept))
+            await self._change(facts, totals, _Changes(added, removed, firsts, min(event.at for _, event in kept)))
             await self._follow_sources(session, totals, {each for each in added.keys() | removed.keys() if not may_move(each)})
         await totals.write()
 
@@ -79,21 +98,27 @@ class FollowEvents:
             for carrier, event in found
         ]
 
+    @staticmethod
+    async def _replaced(facts: Sessions, stored: Sequence[EventStored], kept: Sequence[Seen]) -> set[str]:
+        """Returns the keys of events whose repetition is stored, or is among these: in another partition, it may arrive first."""
+        repeated = {event.key for message, (_, event) in zip(stored, kept, strict=True) if message.is_update}
+        singles = {single(event.key): event.key for carrier, event in kept if carrier and may_move(carrier)}
+        return repeated | {singles[each] for each in await facts.singles(singles)}
+
     async def _carriers(self, facts: Sessions, event: Event, added: Mapping[str, Mapping[str, Event]]) -> set[str]:
         """Returns the carriers under which an event that may have moved was stored, or is about to be."""
         about_to_be = {carrier for carrier, events in added.items() if event.key in events}
         return about_to_be | set(await facts.with_event(event.key, single(event.key), event.at))
 
-    async def _change(
-        self, facts: Sessions, totals: Totals, added: Mapping[str, Mapping[str, Event]], removed: Mapping[str, set[str]], first: int
-    ) -> None:
+    async def _change(self, facts: Sessions, totals: Totals, changes: _Changes) -> None:
+        added, removed = changes.added, changes.removed
         carriers = added.keys() | removed.keys()
-        stored = await facts.since(carriers, first)
+        stored = await facts.since(carriers, changes.first)
         writes: list[tuple[str, int | None, Sequence[Event]]] = []
         outdated: list[int] = []
         for carrier in carriers:
             known = stored.get(carrier, ())
-            events = merged((each.session for each in known), added.get(carrier, {}), removed.get(carrier, ()))
+            events = merged((each.session for each in known), added.get(carrier, {}), removed.get(carrier, ()), changes.firsts)
             now = list(split(events))
             for position, after in enumerate(now):
                 before = known[position] if position < len(known) else None

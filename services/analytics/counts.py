@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Final, TypeAlias, TypeVar
 
-from services.analytics.days import Calendar
+from services.analytics.days import Calendar, month_of
 
 SITE: Final = "site"
 SOURCE: Final = "source"
@@ -25,6 +25,8 @@ CUSTOMERS: Final = "customers"
 """The audience of all buyers, on the days of their sales."""
 NEVER: Final = 0
 """The previous day of a member of an audience who was not in it before."""
+EACH_DAY: Final = 0
+"""Under it an audience has a cell for each day with all its members of that day, which stands in the place of the previous day."""
 
 TrafficKey: TypeAlias = tuple[str, int, str]
 """Dimension, day, value."""
@@ -133,3 +135,18 @@ def cells(days: Iterable[int]) -> Iterator[tuple[int, int]]:
     first day in the period. So counts of cells give exact numbers for any period.
     """
     yield from ((day, previous) for previous, day in pairwise([NEVER, *sorted(days)]))
+
+
+def keys_of_cells(days: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yields the day or month and the previous day of all cells that count a member.
+
+    Each cell counts by its day. The cells of a month count together as well, so that a year is read from a few hundred of them; without
+    those whose previous day is in the same month, since a period that has the whole month has that day, too. And each day counts all its
+    members.
+    """
+    for day, previous in cells(days):
+        yield day, previous
+        yield EACH_DAY, day
+        month = month_of(day)
+        if previous == NEVER or month_of(previous) != month:
+            yield month, previous

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ _QUARTER: Final = 900 * MICROSECONDS
 """All offsets of time zones in use since 1972 are multiples of a quarter of an hour, so that no day begins within one."""
 _MOST_QUARTERS: Final = 100_000
 _DEFAULT_DAYS: Final = 30
+_MOST_DAYS_KNOWN: Final = 10_000
 _MONTHS: Final = 12
 _FIRST_YEAR: Final = 1990
 _LAST_YEAR: Final = 2200
@@ -53,14 +55,14 @@ class Period(NamedTuple):
         """Returns its days."""
         return range(self.first, self.last + 1)
 
-    def parts(self) -> list[tuple[int, int]]:
-        """Returns the keys of its totals, as ranges with both ends included: those of its whole months, and of the days beside them."""
+    def keys_of_totals(self) -> list[int]:
+        """Returns the keys of its totals: those of its whole months, and of the days beside them."""
         first, end = date.fromordinal(self.first), date.fromordinal(self.last + 1)
         since, until = _month(first) + (first.day > 1), _month(end) - 1
         if since > until:
-            return [(self.first, self.last)]
-        beside = [(self.first, _began(since) - 1), (_began(until + 1), self.last)]
-        return [(-until, -since), *((low, high) for low, high in beside if low <= high)]
+            return [*self.days()]
+        months = range(-until, -since + 1)
+        return [*months, *range(self.first, _began(since)), *range(_began(until + 1), self.last + 1)]
 
     def previous(self) -> Period:
         """Returns as many days directly before it."""
@@ -72,6 +74,7 @@ class Period(NamedTuple):
         return Period(_year_before(self.first), _year_before(self.last))
 
 
+@lru_cache(_MOST_DAYS_KNOWN)
 def month_of(day: int) -> int:
     """Returns the key of the totals of a day's month: negative, so that it is no day."""
     return -_month(date.fromordinal(day))

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
-from services.analytics.counts import REVENUE, TRAFFIC, Counts, Presence, Revenue, Traffic, cells, named
+from services.analytics.counts import REVENUE, TRAFFIC, Counts, Presence, Revenue, Traffic, keys_of_cells, named
 from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
 from services.analytics.models import audiences, presences, revenue, traffic
@@ -126,9 +126,10 @@ class Totals:
 
     async def _change_audiences(self, before: _Days, after: _Days) -> None:
         changes: dict[tuple[str, int, int], int] = defaultdict(int)
-        for days, times in ((before, -1), (after, 1)):
-            for (audience, _), of_visitor in days.items():
-                for day, previous in cells(of_visitor):
+        changed = [each for each in before.keys() | after.keys() if before.get(each) != after.get(each)]
+        for audience, visitor in changed:
+            for days, times in ((before, -1), (after, 1)):
+                for day, previous in keys_of_cells(days.get((audience, visitor), ())):
                     changes[audience, day, previous] += times
         rows = [
             {"audience": audience, "day": day, "previous_day": previous, "members": change}
@@ -173,10 +174,17 @@ async def erase_orders(calendar: Calendar, session: AsyncSession, identifiers: S
     return len(rows)
 
 
-def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collection[str]) -> list[Event]:
-    """Returns the events of sessions by their keys, with these added and without those removed."""
+def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collection[str], firsts: Collection[str]) -> list[Event]:
+    """Returns the events of sessions by their keys, without those removed and with these added.
+
+    Args:
+        known: the sessions.
+        added: events by key: each replaces the known one with its key.
+        removed: keys.
+        firsts: keys of those added that are no repetitions: what is known under them is one, and stays.
+    """
     events = {event.key: event for session in known for event in session if event.key not in removed}
-    return [*{**events, **added}.values()]
+    return [*{**events, **{key: event for key, event in added.items() if key not in firsts or key not in events}}.values()]
 
 
 def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:

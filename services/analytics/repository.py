@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Row, Table, and_, bindparam, delete, func, insert, literal, or_, select, union_all
+from sqlalchemy import Row, Select, Table, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
 from kit.people.persons import Persons, persons
-from services.analytics.counts import NEVER, SITE, Revenue, Traffic, added
+from services.analytics.counts import EACH_DAY, NEVER, SITE, Revenue, Traffic
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
 from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
@@ -77,6 +78,13 @@ class Sessions:
         )
         return {row.carrier for row in rows if any(event.key == key for event in loads(row.payload))}
 
+    async def singles(self, keys: Collection[str]) -> Collection[str]:
+        """Returns those of these carriers of single events that are stored."""
+        found: set[str] = set()
+        for some in chunks(keys):
+            found |= set(await self._session.scalars(_STORED, {"carriers": some}))
+        return found
+
     async def write(self, carrier_sessions: Sequence[tuple[str, int | None, Session]]) -> None:
         """Stores sessions: new ones, and with an id those that replace it."""
         rows = [(id_, _row(carrier, session)) for carrier, id_, session in carrier_sessions]
@@ -90,6 +98,7 @@ class Sessions:
             await self._session.execute(delete(sessions).where(sessions.c.id.in_(some)))
 
 
+_STORED: Final = select(sessions.c.carrier).where(sessions.c.carrier.in_(bindparam("carriers", expanding=True)))
 _SINCE: Final = select(sessions.c.id, sessions.c.carrier, sessions.c.payload).where(
     sessions.c.carrier.in_(bindparam("carriers", expanding=True)), sessions.c.ended_at >= bindparam("since")
 )
@@ -146,13 +155,39 @@ class Orders:
 _BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carriers", expanding=True)), orders.c.payload != "")
 
 
-def _figures(table: Table) -> list[Column[Any]]:
-    return [column for column in table.columns if not column.primary_key]
-
-
 def moment(at: int) -> datetime:
     """Converts microseconds since 1970 to a time."""
     return _EPOCH + timedelta(microseconds=at)
+
+
+_MOST_RANGES: Final = 2000
+"""Ranges of an index in one statement: with more of them MySQL reads the whole table."""
+_BY_KEYS: Final = "FORCE INDEX (PRIMARY)"
+"""MySQL estimates many keys from statistics, which lag after a table that grows, and then may read all of it."""
+_MEMBERS: Final = (
+    select(audiences.c.audience, func.sum(audiences.c.members))
+    .where(
+        audiences.c.audience.in_(bindparam("names", expanding=True)),
+        audiences.c.day.in_(bindparam("keys", expanding=True)),
+        audiences.c.previous_day.between(NEVER, bindparam("before")),
+    )
+    .group_by(audiences.c.audience)
+    .with_hint(audiences, _BY_KEYS, "mysql")
+)
+_MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).where(
+    audiences.c.audience == bindparam("name"),
+    audiences.c.day == EACH_DAY,
+    audiences.c.previous_day.between(bindparam("first"), bindparam("last")),
+)
+
+
+@cache
+def _sums_by(table: Table, by: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    """Builds the statement that sums the figures of a table. Keys are listed, so that each of them is looked up in the index."""
+    columns = [table.c[name] for name in by]
+    figures = (func.sum(column) for column in table.columns if not column.primary_key)
+    read = table.c.dimension.in_(bindparam("dimensions", expanding=True)), table.c.day.in_(bindparam("keys", expanding=True))
+    return select(*columns, *figures).where(*read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
 
 
 class Reading:
@@ -171,58 +206,47 @@ class Reading:
 
     async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
         """Returns figures of the whole site by day."""
-        return await self._by(traffic, Traffic, period, "day")
+        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, [SITE], [*period.days()], "day")}
 
     async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
         """Returns figures of all orders by day."""
-        return await self._by(revenue, Revenue, period, "day")
+        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, [SITE], [*period.days()], "day")}
 
     async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
         """Returns figures of all orders by their currency."""
-        return await self._by(revenue, Revenue, period, "currency")
+        return {
+            currency: figures for (currency,), figures in await self._sums(revenue, Revenue, [SITE], period.keys_of_totals(), "currency")
+        }
 
     async def _by_value(
-        self, table: Table, kind: type[_Figures], period: Period, dimensions: Collection[str]
+        self, table: Table, kind: type[_Figures], period: Period, dimensions: Sequence[str]
     ) -> Mapping[str, Mapping[str, _Figures]]:
         """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
-        sums = [func.sum(column).label(column.name) for column in _figures(table)]
-        parts = [
-            select(literal(dimension).label("dimension"), table.c.value, *sums)
-            .where(table.c.dimension == dimension, table.c.day.between(*part))
-            .group_by(table.c.value)
-            for dimension in dimensions
-            for part in period.parts()
-        ]
         found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
-        rows: Any = await self._session.execute(union_all(*parts))
-        for dimension, value, *figures in rows:
-            if any(figures):
-                one = kind(*map(int, figures))
-                known = found[dimension].get(value)
-                found[dimension][value] = one if known is None else added(known, one)
+        for (dimension, value), figures in await self._sums(table, kind, dimensions, period.keys_of_totals(), "dimension", "value"):
+            found[dimension][value] = figures
         return found
 
-    async def _by(self, table: Table, kind: type[_Figures], period: Period, column: str) -> Mapping[Any, _Figures]:
-        query = select(table.c[column], *(func.sum(each) for each in _figures(table))).group_by(table.c[column])
-        query = query.where(table.c.dimension == SITE, table.c.day.between(*period))
-        rows: Any = await self._session.execute(query)
-        return {key: kind(*map(int, figures)) for key, *figures in rows if any(figures)}
+    async def _sums(
+        self, table: Table, kind: type[_Figures], dimensions: Sequence[str], keys: Sequence[int], *by: str
+    ) -> Sequence[tuple[Any, _Figures]]:
+        """Returns the values of columns, each with the sums of its rows, where these are not all 0."""
+        rows: Any = await self._session.execute(_sums_by(table, by), {"dimensions": dimensions, "keys": keys})
+        return [(row[: len(by)], kind(*map(int, figures))) for row in rows if any(figures := row[len(by) :])]
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
         """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""
         found: dict[str, int] = {}
-        for some in chunks(names):
-            query = select(audiences.c.audience, func.sum(audiences.c.members)).group_by(audiences.c.audience)
-            before = audiences.c.previous_day == NEVER if new else audiences.c.previous_day < period.first
-            query = query.where(audiences.c.audience.in_(some), audiences.c.day.between(*period), before)
-            found |= {audience: int(count) for audience, count in await self._session.execute(query)}
+        keys, before = period.keys_of_totals(), NEVER if new else period.first - 1
+        for some in chunks(names, max(1, _MOST_RANGES // len(keys))):
+            rows: Any = await self._session.execute(_MEMBERS, {"names": some, "keys": keys, "before": before})
+            found |= {audience: int(count) for audience, count in rows}
         return found
 
     async def members_by_day(self, period: Period, name: str) -> Mapping[int, int]:
         """Returns how many members an audience has on each day."""
-        query = select(audiences.c.day, func.sum(audiences.c.members)).group_by(audiences.c.day)
-        query = query.where(audiences.c.audience == name, audiences.c.day.between(*period))
-        return {day: int(count) for day, count in await self._session.execute(query)}
+        rows: Any = await self._session.execute(_MEMBERS_BY_DAY, {"name": name, **period._asdict()})
+        return {day: int(count) for day, count in rows}
 
     async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
         """Returns the titles of products."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.api.httpbody_pb2 import HttpBody
 from pmp.analytics.v1 import analytics_pb2 as pb
@@ -40,6 +40,9 @@ _TOP: Final = 10
 _COMPARISONS: Final = ("previous", "year", "none")
 _RANKED: Final = (PAGE, SOURCE, CAMPAIGN, DEVICE, COURSE, PRODUCT)
 _OF_AUDIENCES: Final = frozenset({SOURCE, CAMPAIGN, COURSE})
+_Traffic: TypeAlias = Mapping[str, Mapping[str, Traffic]]
+_Revenue: TypeAlias = Mapping[str, Mapping[str, Revenue]]
+_Rows: TypeAlias = Sequence[tuple[str, Summary]]
 
 
 class AnalyticsServicer(AnalyticsServiceServicer):
@@ -61,11 +64,15 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         compared = _compared(request.compare, period)
         async with self._sessions.reading() as session:
             reading = Reading(session)
-            now = await _summary(reading, period)
-            before = await _summary(reading, compared) if compared else None
+            traffic, revenue = await reading.traffic(period, SITE, *_RANKED), await reading.revenue(period, SITE, *_RANKED)
+            shown = {dimension: _largest(traffic[dimension], revenue[dimension], request.top or _TOP) for dimension in _RANKED}
+            members = await reading.members(period, [VISITORS, CUSTOMERS, *_audiences(shown)])
+            new = await reading.members(period, [CUSTOMERS], new=True)
+            before = await _summary_of(reading, compared) if compared else None
             by_currency = await reading.revenue_by_currency(period)
             series = await _series(reading, period)
-            rankings = await _rankings(reading, period, request.top or _TOP)
+            titles = await reading.titles([value for value, _ in shown[PRODUCT]])
+        now = _summary(traffic, revenue, members, new)
         return pb.GetDashboardResponse(
             period=_shown(period),
             compared=_shown(compared) if compared else None,
@@ -74,7 +81,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
             figures=self._figures(now, before, explain=request.explain),
             currencies=[_currency_revenue(code, by_currency[code]) for code in sorted(by_currency)],
             series=series,
-            rankings=rankings,
+            rankings=_rankings(shown, members, titles),
             entries_without_rate=now.revenue.unrated,
         )
 
@@ -164,13 +171,15 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         return period_of(getattr(request, "from"), request.to, today)  # a keyword of Python
 
 
-async def _summary(reading: Reading, period: Period) -> Summary:
-    traffic, revenue = (await reading.traffic(period, SITE))[SITE], (await reading.revenue(period, SITE))[SITE]
+async def _summary_of(reading: Reading, period: Period) -> Summary:
+    traffic, revenue = await reading.traffic(period, SITE), await reading.revenue(period, SITE)
     members = await reading.members(period, [VISITORS, CUSTOMERS])
-    new = await reading.members(period, [CUSTOMERS], new=True)
-    return Summary(
-        traffic.get("", Traffic()), revenue.get("", Revenue()), members.get(VISITORS, 0), members.get(CUSTOMERS, 0), new.get(CUSTOMERS, 0)
-    )
+    return _summary(traffic, revenue, members, await reading.members(period, [CUSTOMERS], new=True))
+
+
+def _summary(traffic: _Traffic, revenue: _Revenue, members: Mapping[str, int], new: Mapping[str, int]) -> Summary:
+    site, sold = traffic[SITE].get("", Traffic()), revenue[SITE].get("", Revenue())
+    return Summary(site, sold, members.get(VISITORS, 0), members.get(CUSTOMERS, 0), new.get(CUSTOMERS, 0))
 
 
 async def _series(reading: Reading, period: Period) -> Sequence[pb.DayFigures]:
@@ -189,11 +198,11 @@ async def _series(reading: Reading, period: Period) -> Sequence[pb.DayFigures]:
     ]
 
 
-async def _rankings(reading: Reading, period: Period, top: int) -> Sequence[pb.Ranking]:
-    traffic, revenue = await reading.traffic(period, *_RANKED), await reading.revenue(period, *_RANKED)
-    shown = {dimension: _largest(traffic[dimension], revenue[dimension], top) for dimension in _RANKED}
-    names = [audience(dimension, value) for dimension in _OF_AUDIENCES for value, _ in shown[dimension]]
-    members, titles = await reading.members(period, names), await reading.titles([value for value, _ in shown[PRODUCT]])
+def _audiences(shown: Mapping[str, _Rows]) -> Sequence[str]:
+    return [audience(dimension, value) for dimension in _OF_AUDIENCES for value, _ in shown[dimension]]
+
+
+def _rankings(shown: Mapping[str, _Rows], members: Mapping[str, int], titles: Mapping[str, str]) -> Sequence[pb.Ranking]:
     return [
         pb.Ranking(
             dimension=dimension,
@@ -214,7 +223,7 @@ async def _rankings(reading: Reading, period: Period, top: int) -> Sequence[pb.R
     ]
 
 
-def _largest(traffic: Mapping[str, Traffic], revenue: Mapping[str, Revenue], top: int) -> Sequence[tuple[str, Summary]]:
+def _largest(traffic: Mapping[str, Traffic], revenue: Mapping[str, Revenue], top: int) -> _Rows:
     """Returns the values with the most sessions, page views and revenue, in this order."""
     rows = [(value, Summary(traffic.get(value, Traffic()), revenue.get(value, Revenue()))) for value in traffic.keys() | revenue.keys()]
     return sorted(rows, key=lambda row: (-row[1].traffic.visits, -row[1].traffic.page_views, -row[1].net, row[0]))[:top]

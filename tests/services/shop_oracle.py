@@ -21,7 +21,10 @@ from kit.rules import DECIMALS
 FIRST = datetime(2026, 3, 20, tzinfo=UTC)
 """Europe/Berlin sets its clocks on 29 March."""
 DAYS = 18
-SOURCES = [("", "", ""), ("google", "cpc", "spring"), ("google", "organic", ""), ("newsletter", "email", "Frühling"), ("partner", "", "")]
+SOURCES = [
+    *(("", "", ""), ("google", "cpc", "spring"), ("google", "organic", ""), ("newsletter", "email", "Frühling"), ("partner", "", "")),
+    ("fabrikam", "referral", "ambassadors"),
+]
 CURRENCIES = {"EUR": Decimal("0.92"), "JPY": Decimal("149.3"), "KWD": Decimal("0.307"), "USD": Decimal(1), "XOF": None}
 """Units of each for one of the base currency, USD; None where no rate is known."""
 TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled"]
@@ -31,6 +34,11 @@ TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled"]
 class Shop:
     """What was sent."""
 
+    name: str = ""
+    """Its ids begin with it."""
+    first: datetime = FIRST
+    days: int = DAYS
+    """How long from `first` there are events."""
     batches: list[list[Message]] = field(default_factory=list[list[Message]])
     """Messages of topics, in the order in which they are published."""
     events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
@@ -40,17 +48,37 @@ class Shop:
     persons: dict[str, str] = field(default_factory=dict[str, str])
     """The person that each identifier leads to in the end."""
     registrations: list[int] = field(default_factory=list[int])
+    erased: set[str] = field(default_factory=set[str])
+    """The identifiers of persons who were erased in the end."""
+
+    def add(self, other: Shop) -> None:
+        """Adds what was sent of another shop, except its messages."""
+        self.events += other.events
+        self.orders += other.orders
+        self.entries += other.entries
+        self.lines += other.lines
+        self.persons |= other.persons
+        self.registrations += other.registrations
+
+    def identifiers(self, user: str) -> list[str]:
+        """Returns the identifiers of a person."""
+        return sorted(identifier for identifier, person in self.persons.items() if person == f"user:{user}")
+
+    def erase(self, identifiers: Sequence[str], pseudonym: str) -> None:
+        """Erases a person, after which nothing is sent of it any more."""
+        self.erased |= set(identifiers)
+        self.persons |= dict.fromkeys(identifiers, pseudonym)
 
 
-def generated(seed: int, visitors: int = 60) -> Shop:
+def generated(seed: int, visitors: int = 60, *, name: str = "", first: datetime = FIRST, days: int = DAYS) -> Shop:
     """A shop with late, repeated and anonymous events, bots, orders in several currencies, refunds, a merge and an unmerge."""
-    shop, rng = Shop(), random.Random(seed)  # noqa: S311 (a test is to be repeatable)
-    users = [f"u{number}" for number in range(visitors // 3)]
+    shop, rng = Shop(name, first, days), random.Random(seed)  # noqa: S311 (a test is to be repeatable)
+    users = [f"{name}u{number}" for number in range(visitors // 3)]
     timely: list[Message] = []
     late: list[list[Message]] = []
     for number in range(visitors):
         user = users[number % len(users)] if number < visitors // 2 else ""
-        for session in _sessions(rng, number):
+        for session in _sessions(shop, rng, number):
             is_known = bool(user) and rng.random() < 0.5
             for messages in _events(shop, rng, session, user if is_known else ""):
                 if rng.random() < 0.15:
@@ -60,34 +88,36 @@ def generated(seed: int, visitors: int = 60) -> Shop:
             if is_known:
                 shop.persons[f"session:{session[0]}"] = f"user:{user}"
     rng.shuffle(late)
-    links = [_link(each, person.removeprefix("user:")) for each, person in shop.persons.items()]
+    links = [_link(shop, each, person.removeprefix("user:")) for each, person in shop.persons.items()]
     shop.persons |= {f"user:{user}": f"user:{user}" for user in users}
     registered = [_user(shop, rng, user) for user in users]
     early, changed = _orders(shop, rng, users, visitors)
-    merges = [_merge("u1", "u0"), _merge("u3", "u2")]
+    merges = [_merge(users[1], users[0]), _merge(users[3], users[2])]
     shop.batches = [
         [*timely[: len(timely) // 2], *registered, *early],
         [*links, *timely[len(timely) // 2 :], *merges],
         [*changed, *(message for messages in late for message in messages)],
     ]
-    shop.batches.append([_merge("u3", "u2", undone=True)])
-    shop.persons = {each: "user:u0" if person == "user:u1" else person for each, person in shop.persons.items()}
+    shop.batches.append([_merge(users[3], users[2], undone=True)])
+    merged, into = (f"user:{user}" for user in (users[1], users[0]))
+    shop.persons = {each: into if person == merged else person for each, person in shop.persons.items()}
     return shop
 
 
-def _sessions(rng: random.Random, number: int) -> list[tuple[str, float]]:
-    """Ids of a visitor's sessions, each with the hours from FIRST to its start, some of them around midnight."""
+def _sessions(shop: Shop, rng: random.Random, number: int) -> list[tuple[str, float]]:
+    """Ids of a visitor's sessions, each with the hours until its start, some of them around midnight."""
     starts = [
-        rng.uniform(0, DAYS * 24) if rng.random() < 0.7 else rng.randrange(DAYS) * 24 + rng.uniform(22, 23.9) for _ in range(1 + number % 4)
+        rng.uniform(0, shop.days * 24) if rng.random() < 0.7 else rng.randrange(shop.days) * 24 + rng.uniform(22, 23.9)
+        for _ in range(1 + number % 4)
     ]
-    return [(f"s{number}-{index}", start) for index, start in enumerate(starts)]
+    return [(f"{shop.name}s{number}-{index}", start) for index, start in enumerate(starts)]
 
 
 def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: str) -> list[list[Message]]:
     """The events of a session, each with its repetition, if it has one."""
     session_id, hours = session
     published: list[list[Message]] = []
-    at = FIRST + timedelta(hours=hours)
+    at = shop.first + timedelta(hours=hours)
     is_bot, is_anonymous, is_daily, is_of_server = (rng.random() < share for share in (0.08, 0.08, 0.1, 0.05))
     source = rng.choice(SOURCES)
     logged_in = user if rng.random() < 0.7 else ""
@@ -100,7 +130,7 @@ def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: st
                 id=str(UUID(int=rng.getrandbits(128))),
                 event_type=rng.choice(TYPES),
                 session_id="" if is_anonymous or is_daily or is_of_server else session_id,
-                user_id="u5" if is_of_server else "" if is_anonymous or is_daily or number < 1 else logged_in,
+                user_id=f"{shop.name}u5" if is_of_server else "" if is_anonymous or is_daily or number < 1 else logged_in,
                 page_url=f"https://shop.example{page}?fbclid=1",
             ),
             enrichment=event_pb2.Enrichment(
@@ -122,7 +152,7 @@ def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: st
             repeated = event_pb2.EventStored()
             repeated.CopyFrom(stored)
             repeated.is_update, repeated.enrichment.device = True, "tablet"
-            repeated.event.user_id = "u5" if is_daily else stored.event.user_id
+            repeated.event.user_id = f"{shop.name}u5" if is_daily else stored.event.user_id
             published[-1].append(repeated)
             stored = repeated
         if not is_bot:
@@ -148,14 +178,14 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
     for number in range(visitors):
         currency = rng.choice([*CURRENCIES])
         subject = f"user:{rng.choice(users)}" if rng.random() < 0.7 else f"email:{number % 9:064x}"
-        sold = FIRST + timedelta(hours=rng.uniform(-48, DAYS * 24))
+        sold = shop.first + timedelta(hours=rng.uniform(-48, shop.days * 24))
         session_id = ""
         if number % 2:
             _, carrier, _, at, *_ = rng.choice([row for row in shop.events if row[1] and row[1].startswith("session:")])
             session_id = carrier.removeprefix("session:") if number % 9 else "unknown"
             sold = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at, minutes=rng.uniform(-200, 200))
         change = change_pb2.PurchaseChanged(
-            purchase_id=f"p{number}", currency=currency, base_currency="USD", subject=subject, session_id=session_id
+            purchase_id=f"{shop.name}p{number}", currency=currency, base_currency="USD", subject=subject, session_id=session_id
         )
         change.timestamp.FromDatetime(sold)
         source = rng.choice(SOURCES)
@@ -205,9 +235,9 @@ def _rounded(amount: Decimal, currency: str) -> Decimal:
     return amount.quantize(Decimal(1).scaleb(-DECIMALS.get(currency, 2)), ROUND_HALF_UP)
 
 
-def _link(identifier: str, user: str) -> IdentityChanged:
+def _link(shop: Shop, identifier: str, user: str) -> IdentityChanged:
     changed = IdentityChanged(alias=AliasChanged(subject=identifier, user_id=user))
-    changed.alias.linked_at.FromDatetime(FIRST)
+    changed.alias.linked_at.FromDatetime(shop.first)
     return changed
 
 
@@ -216,7 +246,7 @@ def _merge(merged: str, into: str, *, undone: bool = False) -> IdentityChanged:
 
 
 def _user(shop: Shop, rng: random.Random, user: str) -> IdentityChanged:
-    at = FIRST + timedelta(hours=rng.uniform(0, DAYS * 24))
+    at = shop.first + timedelta(hours=rng.uniform(0, shop.days * 24))
     changed = IdentityChanged(user=UserChanged(user_id=user))
     changed.user.registration_date.FromDatetime(at)
     shop.registrations.append(changed.user.registration_date.ToMicroseconds())
@@ -239,20 +269,31 @@ class Oracle:
         self._load("lines", "id, product, quantity, amount", shop.lines)
         self._load("persons", "subject, person", [*shop.persons.items()])
         self._load("registrations", "ts", [(ts,) for ts in shop.registrations])
+        self._load("erased", "subject", [(identifier,) for identifier in shop.erased])
         self._database.execute(f"CREATE MACRO day(ts) AS CAST(timezone('{zone}', to_timestamp(ts / 1000000)) AS DATE)")
         self._database.execute(_SESSIONS)
+        self._database.execute(_ERASURE)
+        self._database.execute(_VISITED)
 
     def _load(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         names = columns.split(", ")
         types = {"ts": "BIGINT", "quantity": "BIGINT", "amount": "DECIMAL(19,4)", "base": "DECIMAL(19,4)"}
         typed = ", ".join(f"{name} {types.get(name, 'VARCHAR')}" for name in names)
         self._database.execute(f"CREATE TABLE {table} ({typed})")
-        self._database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", rows)  # noqa: S608 (the test's own names)
+        values = ", ".join(f"UNNEST(CAST(? AS {types.get(name, 'VARCHAR')}[]))" for name in names)
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            columns_ = [list(column) for column in zip(*rows[first : first + _ROWS_AT_ONCE], strict=True)]
+            self._database.execute(f"INSERT INTO {table} SELECT {values}", columns_)
 
     def figures(self, since: str, until: str) -> Mapping[str, float | None]:
         """The figures of a period."""
         (row,) = self._rows(_FIGURES, since, until)
         return row
+
+    def unrated(self, since: str, until: str) -> int:
+        """The number of entries of a period that are in no amount of the base currency."""
+        [row] = self._rows("SELECT COUNT(*) AS unrated FROM entries WHERE base IS NULL AND day(ts) BETWEEN $since AND $until", since, until)
+        return row["unrated"]
 
     def series(self, since: str, until: str) -> Sequence[Mapping[str, Any]]:
         """The figures of each day of a period."""
@@ -275,6 +316,7 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, int | Decimal) else value
 
 
+_ROWS_AT_ONCE = 100_000
 _SESSIONS = """
 CREATE TABLE visits AS
 WITH runs AS (
@@ -304,16 +346,14 @@ WITH grouped AS (
         FIRST(medium ORDER BY ts, key) FILTER (source IS NOT NULL) AS medium,
         FIRST(campaign ORDER BY ts, key) FILTER (source IS NOT NULL) AS campaign,
         FIRST(user_ ORDER BY ts, key) FILTER (user_ IS NOT NULL) AS user_,
-        FIRST(device ORDER BY ts, key) AS device
+        FIRST(device ORDER BY ts, key) AS device,
+        FIRST(page ORDER BY ts, key) FILTER (type = 'page_view') AS landing_page
     FROM visits GROUP BY visit
 )
 SELECT grouped.* EXCLUDE (source, medium, campaign),
     COALESCE(source, '(direct)') AS source, COALESCE(medium, '(none)') AS medium, COALESCE(campaign, '') AS campaign,
     COALESCE(person, user_, carrier) AS visitor
 FROM grouped LEFT JOIN persons ON persons.subject = COALESCE(user_, carrier);
-
-CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device), sessions.* EXCLUDE (visit, carrier, user_)
-FROM visits JOIN sessions USING (visit);
 
 CREATE TABLE orders AS
 WITH found AS (
@@ -325,6 +365,25 @@ SELECT reported.* EXCLUDE (source, medium, campaign),
     COALESCE(source, origin[1], '(unknown)') AS source, COALESCE(medium, origin[2], '(none)') AS medium,
     COALESCE(campaign, origin[3], '') AS campaign
 FROM reported LEFT JOIN chosen USING (id);
+"""
+_ERASURE = """
+CREATE TABLE of_erased AS
+SELECT key, visit FROM visits JOIN sessions USING (visit) WHERE sessions.carrier IN (FROM erased) OR sessions.user_ IN (FROM erased)
+UNION SELECT key, NULL FROM events WHERE carrier IS NULL AND user_ IN (FROM erased);
+
+CREATE MACRO other(word) AS CASE word WHEN '' THEN '' ELSE '(other)' END;
+CREATE MACRO listed(word) AS CASE word WHEN 'fabrikam' THEN '(other)' ELSE word END;
+
+UPDATE events SET page = '(other)', course = other(course) WHERE key IN (SELECT key FROM of_erased);
+UPDATE visits SET page = '(other)', course = other(course) WHERE key IN (SELECT key FROM of_erased);
+UPDATE sessions SET landing_page = '(other)' WHERE landing_page IS NOT NULL AND visit IN (SELECT visit FROM of_erased);
+UPDATE sessions SET source = listed(source), campaign = other(campaign) WHERE visit IN (SELECT visit FROM of_erased);
+UPDATE orders SET source = listed(source), campaign = other(campaign) WHERE subject IN (FROM erased);
+"""
+"""What is left of persons who were erased: all media of the shop are common words, and all its sources but one."""
+_VISITED = """
+CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device), sessions.* EXCLUDE (visit, carrier, user_)
+FROM visits JOIN sessions USING (visit);
 
 CREATE TABLE sold AS SELECT orders.*, COALESCE(person, orders.subject) AS customer FROM orders LEFT JOIN persons USING (subject);
 """
@@ -387,6 +446,22 @@ SELECT $group, COALESCE(visitors, 0) AS visitors, COALESCE(sessions, 0) AS sessi
     COALESCE(net, 0) AS net_revenue, CAST(COALESCE(orders, 0) AS DOUBLE) / sessions AS conversion_rate
 FROM v FULL JOIN s USING ($group) FULL JOIN o USING ($group) FULL JOIN e USING ($group) WHERE $group <> ''
 """
+_OF_SESSIONS = """
+SELECT $group, COALESCE(sessions, 0) AS sessions, COALESCE(page_views, 0) AS page_views, bounce_rate, session_seconds,
+    COALESCE(leads, 0) AS leads, COALESCE(enrolments, 0) AS enrolments
+FROM (
+    SELECT $group, COUNT(*) FILTER (type = 'page_view') AS page_views, COUNT(*) FILTER (type = 'lead_capture') AS leads,
+        COUNT(*) FILTER (type = 'course_enrolled') AS enrolments
+    FROM visited WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+) FULL JOIN (
+    SELECT $group, COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
+    FROM sessions WHERE day(began) BETWEEN $since AND $until GROUP BY 1
+) USING ($group)
+"""
+_OF_LANDING = """
+SELECT landing_page, COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
+FROM sessions WHERE day(began) BETWEEN $since AND $until AND landing_page IS NOT NULL GROUP BY 1
+"""
 _REVENUE = """
 WITH o AS (
     SELECT $group, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity
@@ -408,6 +483,8 @@ REPORTS = {
     ("acquisition", "source"): _ACQUISITION,
     ("acquisition", "campaign"): _ACQUISITION,
     ("acquisition", "medium"): _ACQUISITION.replace("COALESCE(visitors, 0) AS visitors, ", ""),
+    ("acquisition", "device"): _OF_SESSIONS,
+    ("acquisition", "landing_page"): _OF_LANDING,
     ("revenue", "day"): _REVENUE.replace("$amount", "base"),
     ("revenue", "month"): _REVENUE.replace("$amount", "base"),
     ("revenue", "currency"): _REVENUE.replace("$amount", "amount"),

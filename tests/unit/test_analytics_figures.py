@@ -10,7 +10,7 @@ from google.protobuf.json_format import ParseDict
 from pmp.analytics.v1 import analytics_pb2 as pb
 
 from kit.errors import InvalidRequest
-from services.analytics.counts import cells
+from services.analytics.counts import EACH_DAY, cells, keys_of_cells
 from services.analytics.days import month_of, period_of
 from services.analytics.figures import FIGURES, MONEY, Summary
 from services.analytics.orders import converted
@@ -55,6 +55,16 @@ def test_cells_count_a_member_once_in_any_period_with_one_of_its_days(a: int) ->
         assert counted == any(a <= day <= b for day in days)
 
 
+@pytest.mark.parametrize(("since", "until"), [("2026-01-01", "2026-03-31"), ("2026-01-03", "2026-03-30"), ("2026-02-02", "2026-02-27")])
+def test_cells_of_months_count_a_member_as_its_days_do(since: str, until: str) -> None:
+    period = period_of(since, until, TODAY)
+    for seen in (("2025-12-31", "2026-01-02", "2026-01-03", "2026-02-01"), ("2026-01-31", "2026-03-31"), ("2026-02-14", "2026-02-15")):
+        days = {period_of(day, day, TODAY).first for day in seen}
+        keys = [(day, previous) for day, previous in keys_of_cells(days) if day in period.keys_of_totals()]
+        assert sum(previous < period.first for _, previous in keys) == any(day in days for day in period.days())
+        assert {day for each, day in keys_of_cells(days) if each == EACH_DAY} == days
+
+
 def test_amounts_are_converted_exactly_and_halves_away_from_zero() -> None:
     assert [converted(amount, 1, 2) for amount in (3, -3, 1, 4)] == [2, -2, 1, 2]
     assert converted(10**17, 3 * 10**17, 10**17) == 3 * 10**17
@@ -80,9 +90,10 @@ def test_a_period_is_thirty_days_unless_a_request_says_otherwise() -> None:
 )
 def test_a_period_is_read_from_whole_months_and_the_days_beside_them(since: str, until: str, months: int, days: int) -> None:
     period = period_of(since, until, TODAY)
-    parts = period.parts()
-    covered = [day for day in period.days() if any(low <= month_of(day) <= high for low, high in parts)]
-    beside = [day for low, high in parts if low > 0 for day in range(low, high + 1)]
+    keys = period.keys_of_totals()
+    covered = [day for day in period.days() if month_of(day) in keys]
+    beside = [key for key in keys if key > 0]
+    assert len(keys) == months + days
     assert (len({month_of(day) for day in covered}), len(beside)) == (months, days)
     assert sorted([*covered, *beside]) == [*period.days()], "each day counts once"
 

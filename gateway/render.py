@@ -26,7 +26,7 @@ from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
 from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, DASHBOARD, GatewaySettings
-from gateway.streams import stream_clusters, stream_routes
+from gateway.streams import session_stream_route, stream_clusters, stream_routes
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -104,6 +104,7 @@ def render(
             "refusals": (HERE / "refusals.lua").read_text(),
             "queries": (HERE / "queries.lua").read_text(),
             "protocols": (HERE / "protocols.lua").read_text(),
+            "own_origin": (HERE / "own_origin.lua").read_text(),
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
@@ -119,6 +120,7 @@ def render(
                     for verb, path in rpc.rest
                     if rpc.is_for_sessions(verb)
                 ),
+                *(session_stream_route(patterns, rpc) for rpc in methods if rpc.stream and rpc.is_for_sessions("GET")),
                 patterns["session_refused"],
                 *(route for rpc in methods if rpc.stream for route in stream_routes(patterns, rpc, origins)),
                 *(_rest_route(patterns, rpc, verb, path, rpc.keyless_client) for rpc in methods for verb, path in rpc.rest),
@@ -215,10 +217,10 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str
             "rpc": rpc.path,
             "path": _regex(template),
             "headers": [fill(patterns["method"], {"method": verb}), *of_session],
-            "mutations": [*patterns["mutations"], *named],
+            "mutations": fill(patterns["mutations"], {"mutations": [patterns["without_grpc"], *named]}),
             "api_key": patterns["keyless"] if keyless else None,
             "max_request_bytes": rpc.max_request_bytes,
-            "queries": patterns["queries"] if verb == "GET" else None,
+            "queries": patterns["lua"] if verb == "GET" else None,
         },
     )
 

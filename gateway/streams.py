@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 from gateway.contracts import Rpc
 from gateway.patterns import Node, endpoint, fill, origin_matcher
-from gateway.settings import GatewaySettings
+from gateway.settings import DASHBOARD, GatewaySettings
+
+_OPTIONAL: Final = dict.fromkeys(("rules", "mutations", "api_key", "protocols", "own_origin"))
 
 
 def stream_clusters(patterns: Node, methods: Sequence[Rpc], settings: GatewaySettings) -> list[Node]:
@@ -25,13 +28,35 @@ def stream_routes(patterns: Node, rpc: Rpc, origins: Sequence[str]) -> list[Node
 
     A WebSocket is open to pages of any origin: its request needs no permission from CORS.
     """
-    values = {"name": f"GET {rpc.stream}", "rpc": rpc.path, "path": rpc.stream, "cluster": _cluster(rpc.cluster), "rules": None}
-    allowed = fill(patterns["stream"], {**values, "headers": patterns["get"]})
+    get, protocols = patterns["get"], patterns["lua"]
+    allowed = _route(patterns, rpc, headers=get, protocols=protocols)
     if "*" in origins:
         return [allowed]
     others = [{"name": "origin", "string_match": origin_matcher(origin), "invert_match": True} for origin in origins]
-    headers = [*patterns["get"], {"name": "origin", "present_match": True}, *others]
-    return [fill(patterns["stream"], {**values, "headers": headers, "rules": patterns["foreign"]}), allowed]
+    headers = [*get, {"name": "origin", "present_match": True}, *others]
+    return [_route(patterns, rpc, headers=headers, protocols=protocols, rules=patterns["foreign"]), allowed]
+
+
+def session_stream_route(patterns: Node, rpc: Rpc) -> Node:
+    """The route of a stream that a session of the dashboard opens, for the gateway's own pages only.
+
+    The filter `own_origin` refuses those of others: a route without an upgrade would not say why.
+    """
+    named = fill(patterns["named"], {"client": DASHBOARD})
+    return _route(
+        patterns,
+        rpc,
+        name=f"{DASHBOARD} GET {rpc.stream}",
+        headers=[*patterns["get"], *patterns["session"]],
+        mutations=fill(patterns["mutations"], {"mutations": [named]}),
+        api_key=patterns["keyless"],
+        own_origin=patterns["lua"],
+    )
+
+
+def _route(patterns: Node, rpc: Rpc, **values: Any) -> Node:
+    named = {"name": f"GET {rpc.stream}", "rpc": rpc.path, "path": rpc.stream, "cluster": _cluster(rpc.cluster)}
+    return fill(patterns["stream"], {**named, **_OPTIONAL, **values})
 
 
 def _cluster(service: str) -> str:

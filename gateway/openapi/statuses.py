@@ -74,7 +74,7 @@ def failures(replies: Sequence[Sequence[Any]]) -> dict[str, Schema]:
             meanings.setdefault(answered, []).append(message.replace("%%", "%"))
     for error, code in STATUSES.items():
         meanings.setdefault(HTTP_STATUS[code], []).append(_meaning(error))
-    return {name(status): _response(status, texts) for status, texts in sorted(meanings.items())}
+    return {name(status): _response(status, list(dict.fromkeys(texts))) for status, texts in sorted(meanings.items())}
 
 
 def name(status: int) -> str:

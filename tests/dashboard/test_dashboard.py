@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, ViewportSize, expect
+from playwright.async_api import Browser, BrowserContext, ViewportSize, expect
 from pmp_mesh_client.tokens import ISSUER
 
-from cli.layout import Processes
 from cli.sign_in import LINK_SECONDS, SESSION_ISSUER, SESSION_SECONDS
 from tests.dashboard import shop
-from tests.e2e.mesh import Mesh, running
+from tests.dashboard.reader import Reader, link
+from tests.e2e.mesh import Mesh
 from tests.servers import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,63 +25,9 @@ REPORT = "/api/v1/analytics/dashboard"
 SIGN_IN = "/api/v1/dashboard/sign-in"
 EXPIRED = -120
 """Seconds; Envoy lets clocks differ by a minute."""
-VIEWS = ("overview", "acquisition", "products", "customers", "health")
+VIEWS = ("overview", "live", "acquisition", "products", "journeys", "customers", "health")
 KEPT = "pmp.kept"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
-        shop.fill(mesh)
-        yield mesh
-
-
-def link(mesh: Mesh) -> str:
-    return mesh.pmp("open", "--no-browser").stdout.strip()
-
-
-class Reader:
-    """A page of a reader who has signed in, with what it asked for and what the browser complained of."""
-
-    def __init__(self, page: Page, mesh: Mesh) -> None:
-        self.page = page
-        self.url = mesh.url
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        page.set_default_timeout(10_000)
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-    async def show(self, query: str = "") -> None:
-        """Opens a view, and waits until its figures are there."""
-        await self.page.goto(f"{self.url}/{query}")
-        await self.settled()
-
-    async def settled(self) -> None:
-        await expect(self.page.locator("h1")).to_be_visible()
-        await expect(self.page.locator("[aria-busy=true]")).to_have_count(0)
-
-
-@pytest.fixture(scope="module")
-async def session(chromium: Browser, mesh: Mesh) -> AsyncIterator[BrowserContext]:
-    """A browser that has signed in."""
-    context = await chromium.new_context(locale="en-GB", accept_downloads=True)
-    page = await context.new_page()
-    await page.goto(link(mesh))
-    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    await page.close()
-    yield context
-    await context.close()
-
-
-@pytest.fixture
-async def reader(session: BrowserContext, mesh: Mesh) -> AsyncIterator[Reader]:
-    page = await session.new_page()
-    await page.set_viewport_size({"width": 1440, "height": 900})
-    yield Reader(page, mesh)
-    await page.close()
 
 
 async def test_a_link_signs_in_once_and_leaves_no_trace_in_the_address(chromium: Browser, mesh: Mesh) -> None:
@@ -173,7 +118,7 @@ async def test_the_keyboard_is_enough(reader: Reader) -> None:
     await page.get_by_role("radio", name="Net revenue").focus()
     await page.keyboard.press("ArrowRight")
     await expect(page.get_by_role("heading", name="By day: Orders")).to_be_visible()
-    await page.keyboard.press("2")
+    await page.keyboard.press("3")
     await expect(page.get_by_role("heading", name="Acquisition", exact=True)).to_be_visible()
     await page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
@@ -200,6 +145,22 @@ async def test_the_address_keeps_the_view(reader: Reader) -> None:
     await page.goto(shared)
     await expect(page.get_by_role("columnheader", name="Orders")).to_have_attribute("aria-sort", "descending")
     await expect(page.get_by_role("rowheader", name="spring")).to_be_visible()
+
+
+async def test_each_report_of_a_view_is_sorted_and_searched_by_itself(reader: Reader) -> None:
+    page = reader.page
+    await reader.show("?view=products")
+    products, content = page.get_by_role("region", name="Products sold"), page.get_by_role("region", name="Pages and courses")
+    await content.get_by_title("Sort by Page views").click()
+    await content.get_by_role("searchbox").fill("agile")
+    await content.get_by_role("searchbox").press("Enter")
+    await expect(content.get_by_role("rowheader")).to_have_text(["agile"])
+    await expect(content.get_by_role("columnheader", name="Page views")).to_have_attribute("aria-sort", "descending")
+    assert page.url == f"{reader.url}/?view=products&of=content&sort=-page_views&filter=agile"
+    await products.get_by_title("Sort by Revenue").click()
+    await expect(products.get_by_role("columnheader", name="Revenue")).to_have_attribute("aria-sort", "descending")
+    await expect(content.get_by_role("rowheader")).to_have_count(2)
+    assert page.url == f"{reader.url}/?view=products&sort=-revenue"
 
 
 async def test_a_table_is_saved_as_the_mesh_exports_it(reader: Reader, mesh: Mesh) -> None:
@@ -304,7 +265,7 @@ def test_a_session_opens_reports_and_nothing_else(mesh: Mesh) -> None:
     session = signed(mesh, SESSION_ISSUER, "read", SESSION_SECONDS)
     assert with_session(mesh, session).is_success
     assert with_session(mesh, session, sec_fetch_site="same-origin").is_success
-    refused = (403, "A session of the dashboard opens reports only, and for the dashboard's own page only")
+    refused = (403, "A session of the dashboard opens reports and streams only, and for the dashboard's own page only")
     for verb, path in (
         ("POST", "/api/v1/events/track"),
         ("POST", REPORT),

@@ -194,15 +194,54 @@ async def test_every_rest_path_is_open_to_its_callers_alone(gateway: Gateway) ->
     assert wrong == []
 
 
+SESSION = f"pmp_dashboard={token('read', None, iss='pmp-dashboard', exp=NOW + 86_000)}"
+STREAMS = [path for rpc in RPCS for verb, path in rpc.rest if rpc.streams and verb == "GET" and rpc.access == ACCESS.ACCESS_READ]
+
+
 def test_a_session_of_the_dashboard_opens_what_reads_reports_and_nothing_else(gateway: Gateway) -> None:
-    cookie = f"pmp_dashboard={token('read', None, iss='pmp-dashboard', exp=NOW + 86_000)}"
     opened = {
-        (verb, path): gateway.client.request(verb, path, headers={"cookie": cookie}).status_code for rpc in RPCS for verb, path in rpc.rest
+        (verb, path): gateway.client.request(verb, path, headers={"cookie": SESSION}).status_code for rpc in RPCS for verb, path in rpc.rest
     }
-    expected = {
-        (verb, path): 200 if rpc.access == ACCESS.ACCESS_READ and verb == "GET" and not rpc.streams else 403
-        for rpc in RPCS
-        for verb, path in rpc.rest
-    }
+    expected = {(verb, path): 200 if rpc.access == ACCESS.ACCESS_READ and verb == "GET" else 403 for rpc in RPCS for verb, path in rpc.rest}
     assert opened == expected
     assert 200 in expected.values()
+    assert {path for verb, path in expected if expected[verb, path] == 200} >= set(STREAMS) != set()
+
+
+FOREIGN = "Pages of this origin may not open a stream"
+
+
+@pytest.mark.parametrize("path", STREAMS)
+@pytest.mark.parametrize("is_upgrade", [False, True], ids=["events", "websocket"])
+@pytest.mark.parametrize(
+    ("headers", "is_own"),
+    [
+        ({}, True),
+        ({"sec-fetch-site": "same-origin"}, True),
+        ({"origin": "http://{address}"}, True),
+        ({"origin": "https://{address}"}, False),
+        ({"origin": "http://{address}.other.example"}, False),
+        ({"origin": "http://127.0.0.1"}, False),
+        ({"origin": "https://shop.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": ""}, False),
+        ({"sec-fetch-site": "same-site", "origin": "http://{address}"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+    ],
+)
+def test_a_session_opens_streams_for_the_gateways_own_page_only(
+    gateway: Gateway, path: str, is_upgrade: bool, headers: dict[str, str], is_own: bool
+) -> None:
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "bm9uY2Ugb2YgMTYgYi4="}
+    named = {name: value.format(address=gateway.address) for name, value in headers.items()}
+    answer = gateway.client.get(path, headers={"cookie": SESSION, **named, **(upgrade if is_upgrade else {})})
+    assert answer.status_code == (200 if is_own else 403)
+    if not is_own:
+        assert answer.json() == {"code": 7, "message": FOREIGN, "details": []}
+
+
+def test_a_token_among_the_sub_protocols_counts_and_not_the_session_beside_it(gateway: Gateway) -> None:
+    for scope, status in (("read", 200), ("track", 403)):
+        protocols = f"pmp.v1, pmp.key.{API_KEYS[0]}, pmp.bearer.{token(scope)}"
+        answer = gateway.client.get(STREAMS[0], headers={"cookie": SESSION, "sec-websocket-protocol": protocols})
+        assert answer.status_code == status

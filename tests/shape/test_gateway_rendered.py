@@ -160,8 +160,8 @@ def test_one_slow_answer_takes_no_service_out_of_readiness() -> None:
 
 def test_filters_stand_in_the_order_of_the_design() -> None:
     assert list(filters(config(contracts(shop=[method("Sell")])))) == [
-        *("healthz", "readyz", "cors", "compressor", "protocols", "api_key_auth", "header_mutation", "refusals", "queries", "buffer"),
-        *("grpc_json_transcoder", "jwt_authn", "rbac"),
+        *("healthz", "readyz", "cors", "compressor", "protocols", "own_origin", "api_key_auth"),
+        *("header_mutation", "refusals", "queries", "buffer", "grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
 
@@ -309,6 +309,25 @@ def test_a_stream_over_http_is_opened_by_the_scopes_of_its_rpc() -> None:
     (policy,) = filters(config(contracts(shop=[WATCH])))["rbac"]["rules"]["policies"].values()
     paths = [permission["url_path"]["path"]["exact"] for permission in policy["permissions"]]
     assert paths == ["/pmp.shop.v1.ShopService/Watch", "/api/v1/shop/watch"]
+
+
+def test_a_session_has_a_route_to_streams_that_read_alone() -> None:
+    sold = method("Sold", options_pb2.ACCESS_SITE, streams=True, stream="/api/v1/shop/sold")
+    rendered = config(contracts(shop=[WATCH, sold]))
+    found = list(routes(rendered))
+    assert [name for name in found if name.startswith("dashboard ")] == ["dashboard GET /api/v1/shop/watch"]
+    assert found.index("dashboard GET /api/v1/shop/watch") < found.index("session_refused") < found.index("GET /api/v1/shop/watch")
+    filters_of = {name: set(routes(rendered)[name]["typed_per_filter_config"]) for name in found if name.endswith("GET /api/v1/shop/watch")}
+    common = {"envoy.filters.http.buffer", "envoy.filters.http.grpc_json_transcoder"}
+    assert filters_of == {
+        "dashboard GET /api/v1/shop/watch": {
+            *common,
+            "own_origin",
+            "envoy.filters.http.api_key_auth",
+            "envoy.filters.http.header_mutation",
+        },
+        "GET /api/v1/shop/watch": {*common, "protocols"},
+    }
 
 
 def test_pages_of_other_origins_are_denied_streams_before_others_are_let_through() -> None:

@@ -1,10 +1,13 @@
 /** What the page shows, as its address says: every view can be shared and is found again by the browser's history. */
 import { isDay, PRESETS, type Preset } from "./days";
 
-export const VIEWS = ["overview", "acquisition", "products", "customers", "health"] as const;
+export const VIEWS = ["overview", "live", "acquisition", "products", "journeys", "customers", "health"] as const;
 export type View = (typeof VIEWS)[number];
 export const METRICS = ["net_revenue", "orders", "visitors", "sessions", "page_views"] as const;
 export type Metric = (typeof METRICS)[number];
+/** Models of attribution. */
+export const MODELS = ["last_non_direct", "first_touch", "last_touch", "linear", "position_based", "time_decay", "markov"] as const;
+export type Model = (typeof MODELS)[number];
 
 export interface Shown {
   view: View;
@@ -15,11 +18,16 @@ export interface Shown {
   metric: Metric;
   /** Group of the view's report; empty for its first one. */
   by: string;
+  /** The report that is sorted and searched; empty for the view's first one. */
+  of: string;
   sort: string;
   filter: string;
+  model: Model;
+  /** Steps of the reader's own funnel, separated by commas; empty for the first ones. */
+  steps: string;
 }
 
-const FIRST: Shown = { view: "overview", range: "30d", from: "", to: "", metric: "net_revenue", by: "", sort: "", filter: "" };
+const FIRST: Shown = { view: "overview", range: "30d", from: "", to: "", metric: "net_revenue", by: "", of: "", sort: "", filter: "", model: "last_non_direct", steps: "" };
 
 function one<T extends string>(known: readonly T[], found: string | null, otherwise: T): T {
   return known.find((each) => each === found) ?? otherwise;
@@ -36,8 +44,11 @@ export function read(search: string): Shown {
     to: custom ? to : "",
     metric: one(METRICS, given.get("metric"), FIRST.metric),
     by: given.get("by") ?? "",
+    of: given.get("of") ?? "",
     sort: given.get("sort") ?? "",
     filter: given.get("filter") ?? "",
+    model: one(MODELS, given.get("model"), FIRST.model),
+    steps: given.get("steps") ?? "",
   };
 }
 
@@ -58,7 +69,7 @@ export const shown = {
 
 /** Another view has its own groups, and keeps the range. */
 export function changed(change: Partial<Shown>): Shown {
-  const fresh = change.view && change.view !== current.view ? { by: "", sort: "", filter: "" } : change.by ? { sort: "", filter: "" } : {};
+  const fresh = change.view && change.view !== current.view ? { by: "", of: "", sort: "", filter: "", model: FIRST.model, steps: "" } : change.by ? { of: "", sort: "", filter: "" } : {};
   const range = change.range && change.range !== "custom" ? { from: "", to: "" } : {};
   return { ...current, ...fresh, ...range, ...change };
 }

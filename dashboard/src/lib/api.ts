@@ -9,7 +9,10 @@ export type Report = components["schemas"]["analytics.GetReportResponse"];
 export type Column = components["schemas"]["analytics.Column"];
 export type Books = components["schemas"]["ingestion.GetAccountingResponse"];
 
-export type Path = keyof paths & `/api/v1/${"analytics" | "events"}/${string}`;
+export type Attribution = components["schemas"]["journeys.GetAttributionResponse"];
+export type Funnel = components["schemas"]["journeys.GetFunnelResponse"];
+
+export type Path = keyof paths & `/api/v1/${"analytics/" | "events/accounting" | "attribution" | "funnels"}${string}`;
 
 export interface Query {
   path: Path;
@@ -51,7 +54,8 @@ export async function ask<T>(query: Query, signal: AbortSignal): Promise<Outcome
   return kept ? { ...kept, failure } : { at: 0, failure };
 }
 
-async function refusal(response: Response): Promise<Failure> {
+/** Why the mesh answered so. */
+export async function refusal(response: Response): Promise<Failure> {
   if (response.status === 401) return { kind: "signed-out" };
   if (response.status >= 500) return { kind: "away" };
   const body = (await response.json().catch(() => ({}))) as { message?: string };

@@ -11,6 +11,8 @@ const points = new Intl.NumberFormat(locale, { minimumFractionDigits: 1, maximum
 const longDay = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone: "UTC" });
 const shortDay = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
 const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+const time = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+const fraction = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 const amounts = new Map<string, Intl.NumberFormat>();
 
@@ -66,6 +68,32 @@ function isDate(day: string): boolean {
 
 export function moment(at: number): string {
   return clock.format(new Date(at));
+}
+
+/** A number of parts, such as 1.4 orders. */
+export function parts(value: number): string {
+  return fraction.format(value);
+}
+
+/** Seconds of a duration of the mesh, such as `1.5s`; undefined without one. */
+export function secondsOf(duration: string | null | undefined): number | undefined {
+  return duration ? Number.parseFloat(duration) : undefined;
+}
+
+/** The time of day; given a moment in RFC 3339, or in milliseconds since 1970. */
+export function clockTime(at: string | number): string {
+  return time.format(new Date(at));
+}
+
+/** A page by its path, as a reader of the shop knows it. */
+export function pathOf(url: string): string {
+  if (!URL.canParse(url)) return url;
+  const { pathname } = new URL(url);
+  try {
+    return decodeURI(pathname);
+  } catch {
+    return pathname;
+  }
 }
 
 export function age(at: number): string {

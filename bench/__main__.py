@@ -110,7 +110,7 @@ QUICK = Size(
     reports=1,
     requests=10,
     realtime=realtime.Size(clients=60, unread=5, per_second=100, seconds=2),
-    analytics=analytics.Size(events=10_000, calls=2),
+    analytics=analytics.Size(events=2000, calls=2),
 )
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import delete, or_, select, tuple_
+from sqlalchemy import bindparam, delete, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, increase, lock_rows, upsert
@@ -28,6 +28,10 @@ from services.analytics.sessions import Event, Session
 _LOCK: Final = {"audience": "", "day": 0, "previous_day": 0, "members": 0}
 """The row that a transaction locks before it reads facts: of two at once, each would miss the changes of the other."""
 _AT_ONCE: Final = 500
+_PRESENCES: Final = select(presences.c.subject, presences.c.audience, presences.c.day, presences.c.visitor, presences.c.count).where(
+    presences.c.visitor.in_(bindparam("visitors", expanding=True))
+)
+_PRESENCES_IN: Final = _PRESENCES.where(presences.c.audience.in_(bindparam("audiences", expanding=True)))
 _Days: TypeAlias = dict[tuple[str, str], set[int]]
 """The days on which visitors were in audiences."""
 
@@ -93,7 +97,7 @@ class Totals:
         people = await Persons(self._session).people(subjects)
         visitor_of = {subject: f"user:{people[subject]}" if subject in people else subject for subject in subjects}
         affected = set(visitor_of.values()) | await self._visitors(moved)
-        known = await self._presences(affected)
+        known = await self._presences(affected, None if moved else {audience for audience, _, _ in changes})
         before, after = _days_of(known.values()), dict(known)
         for (audience, subject, day), change in changes.items():
             row = after.get((subject, audience, day))
@@ -115,13 +119,14 @@ class Totals:
             found |= set(await self._session.scalars(select(presences.c.visitor).where(presences.c.subject.in_(some)).distinct()))
         return found
 
-    async def _presences(self, visitors: Collection[str]) -> dict[tuple[str, str, int], dict[str, Any]]:
-        """Returns all presences of visitors, by primary key."""
+    async def _presences(self, visitors: Collection[str], audiences_: Collection[str] | None) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """Returns the presences of visitors in audiences, or with None in all, by primary key."""
         found: dict[tuple[str, str, int], dict[str, Any]] = {}
+        query = _PRESENCES if audiences_ is None else _PRESENCES_IN
         for some in chunks(visitors):
-            rows = await self._session.execute(select(presences).where(presences.c.visitor.in_(some)))
-            for row in rows.mappings():
-                found[row["subject"], row["audience"], row["day"]] = {str(name): value for name, value in row.items()}
+            rows: Any = await self._session.execute(query, {"visitors": some, "audiences": [*(audiences_ or ())]})
+            for subject, audience, day, visitor, count in rows:
+                found[subject, audience, day] = _presence(audience, subject, day, visitor, count)
         return found
 
     async def _change_audiences(self, before: _Days, after: _Days) -> None:

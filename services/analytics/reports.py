@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from kit.errors import InvalidRequest, Violation
 from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
 from services.analytics.figures import DEFINITIONS, MONEY, Definition, Number, Summary, money
+from services.analytics.orders import UNKNOWN, Order
 
 TEXT: Final = "text"
 OWN_CURRENCY: Final = ""
@@ -189,17 +191,19 @@ def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:
     """Returns the rows of customers.
 
     Args:
-        bought: customer, day, net revenue and source of each order, oldest first.
+        bought: customer, day, net revenue and payload of each order, oldest first.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for customer, day, net, source in bought:
-        row = rows.setdefault(
-            customer, {"customer": customer, "orders": 0, "lifetime_value": Fraction(0), "first_order": day, "first_source": source}
-        )
+    values: dict[str, int] = defaultdict(int)
+    for customer, day, net, payload in bought:
+        row = rows.get(customer)
+        if row is None:
+            source = Order.loads(payload).source or UNKNOWN
+            row = rows[customer] = {"customer": customer, "orders": 0, "first_order": day, "first_source": source}
         row["orders"] += 1
-        row["lifetime_value"] += money(net)
         row["last_order"] = day
-    return [*rows.values()]
+        values[customer] += net
+    return [{**row, "lifetime_value": money(values[customer])} for customer, row in rows.items()]
 
 
 def as_csv(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -228,4 +232,4 @@ def _listed(names: Iterable[str]) -> str:
 
 def _rank(value: Value) -> tuple[bool, Any]:
     """Orders values; None comes before all others."""
-    return value is not None, 0 if value is None else value
+    return value is not None, float(value or 0) if isinstance(value, Fraction | None) else value

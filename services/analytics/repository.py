@@ -183,11 +183,17 @@ _MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).w
 
 @cache
 def _sums_by(table: Table, by: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    """Builds the statement that sums the figures of a table. Keys are listed, so that each of them is looked up in the index."""
+    """Builds the statement that sums the figures of days, or of listed keys of totals, each of which is looked up in the index."""
     columns = [table.c[name] for name in by]
     figures = (func.sum(column) for column in table.columns if not column.primary_key)
-    read = table.c.dimension.in_(bindparam("dimensions", expanding=True)), table.c.day.in_(bindparam("keys", expanding=True))
-    return select(*columns, *figures).where(*read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+    day, dimension = table.c.day, table.c.dimension.in_(bindparam("dimensions", expanding=True))
+    read = day.between(bindparam("first"), bindparam("last")) if "day" in by else day.in_(bindparam("keys", expanding=True))
+    return select(*columns, *figures).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+
+
+_SOLD_TO: Final = select(orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload).where(
+    orders.c.subject.in_(bindparam("subjects", expanding=True)), orders.c.sold_at.is_not(None)
+)
 
 
 class Reading:
@@ -206,32 +212,31 @@ class Reading:
 
     async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
         """Returns figures of the whole site by day."""
-        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, [SITE], [*period.days()], "day")}
+        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, [SITE], period, "day")}
 
     async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
         """Returns figures of all orders by day."""
-        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, [SITE], [*period.days()], "day")}
+        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, [SITE], period, "day")}
 
     async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
         """Returns figures of all orders by their currency."""
-        return {
-            currency: figures for (currency,), figures in await self._sums(revenue, Revenue, [SITE], period.keys_of_totals(), "currency")
-        }
+        return {currency: figures for (currency,), figures in await self._sums(revenue, Revenue, [SITE], period, "currency")}
 
     async def _by_value(
         self, table: Table, kind: type[_Figures], period: Period, dimensions: Sequence[str]
     ) -> Mapping[str, Mapping[str, _Figures]]:
         """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
         found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
-        for (dimension, value), figures in await self._sums(table, kind, dimensions, period.keys_of_totals(), "dimension", "value"):
+        for (dimension, value), figures in await self._sums(table, kind, dimensions, period, "dimension", "value"):
             found[dimension][value] = figures
         return found
 
     async def _sums(
-        self, table: Table, kind: type[_Figures], dimensions: Sequence[str], keys: Sequence[int], *by: str
+        self, table: Table, kind: type[_Figures], dimensions: Sequence[str], period: Period, *by: str
     ) -> Sequence[tuple[Any, _Figures]]:
         """Returns the values of columns, each with the sums of its rows, where these are not all 0."""
-        rows: Any = await self._session.execute(_sums_by(table, by), {"dimensions": dimensions, "keys": keys})
+        keys = period._asdict() if "day" in by else {"keys": period.keys_of_totals()}
+        rows: Any = await self._session.execute(_sums_by(table, by), {"dimensions": dimensions, **keys})
         return [(row[: len(by)], kind(*map(int, figures))) for row in rows if any(figures := row[len(by) :])]
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
@@ -267,7 +272,6 @@ class Reading:
             customers |= {row.subject: f"user:{row.person_id}" for row in rows}
         found: list[tuple[datetime, str, str, int, str]] = []
         for some in chunks(customers):
-            query = select(orders).where(orders.c.subject.in_(some), orders.c.sold_at.is_not(None))
-            rows = await self._session.execute(query)
-            found += [(row.sold_at, row.purchase_id, customers[row.subject], row.net, row.payload) for row in rows]
+            rows: Any = await self._session.execute(_SOLD_TO, {"subjects": some})
+            found += [(at, purchase, customers[subject], net, payload) for at, purchase, subject, net, payload in rows]
         return [(customer, at, net, payload) for at, _, customer, net, payload in sorted(found)]

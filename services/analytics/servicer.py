@@ -33,7 +33,6 @@ from services.analytics.counts import (
 )
 from services.analytics.days import Period, iso, period_of
 from services.analytics.figures import FIGURES, MONEY, Number, Summary, money
-from services.analytics.orders import UNKNOWN, Order
 from services.analytics.repository import Reading
 
 _TOP: Final = 10
@@ -142,13 +141,10 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         ]
 
     async def _bought(self, reading: Reading, period: Period) -> Sequence[tuple[str, str, int, str]]:
-        """Returns customer, day, net revenue and source of the orders of the period's customers."""
+        """Returns customer, day, net revenue and payload of the orders of the period's customers."""
         first, end = (datetime.fromordinal(day).replace(tzinfo=self._zone) for day in (period.first, period.last + 1))
         found = await reading.buyers(first, end)
-        return [
-            (customer, at.astimezone(self._zone).date().isoformat(), net, Order.loads(payload).source or UNKNOWN)
-            for customer, at, net, payload in found
-        ]
+        return [(customer, at.astimezone(self._zone).date().isoformat(), net, payload) for customer, at, net, payload in found]
 
     def _figures(self, now: Summary, before: Summary | None, *, explain: bool) -> Sequence[pb.Figure]:
         return [

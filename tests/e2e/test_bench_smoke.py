@@ -100,3 +100,16 @@ def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> No
     for models in figures["reports"].values():
         assert len(models) == 7
         assert all(report["p95_ms"] >= report["p50_ms"] > 0 and report["ratio"] > 0 for report in models.values())
+
+
+def test_dashboards_are_measured_beside_counting_sessions(tmp_path: Path) -> None:
+    figures = measured("analytics", tmp_path)["analytics"]
+    assert figures.keys() == {"mariadb", "sqlite"}
+    for database, each in figures.items():
+        filled = each["projection"]
+        assert (filled["events"] > filled["sessions"] > filled["orders"] > 0, filled["bytes_per_event"] > 0) == (True, True)
+        assert filled["cpu_us_per_event"].keys() == {"analytics"} | ({"mariadb"} if database == "mariadb" else set())
+        assert each["dashboards"].keys() == {"a day", "a month", "a year"}
+        assert {"revenue by day", "content by course", "customers by customer"} <= each["reports"].keys()
+        answers = [*each["dashboards"].values(), *each["reports"].values()]
+        assert all(answer["p95_ms"] >= answer["p50_ms"] > 0 and answer["ratio"] > 0 for answer in answers)

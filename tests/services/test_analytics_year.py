@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
+from itertools import chain, count, islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,6 +27,8 @@ from tests.services.shop_oracle import DAYS, Oracle, Shop, generated
 from tests.services.test_analytics import PSEUDONYM, Analytics
 
 EVENTS = int(os.environ.get("PMP_YEAR_EVENTS", "2500"))
+AT_ONCE = 1 + EVENTS // 25_000
+"""Shops whose messages are sent together."""
 NEW_YEAR = datetime(2025, 1, 1, tzinfo=UTC)
 YEAR = 365
 PERIODS = {
@@ -69,14 +71,14 @@ async def sent(analytics: Analytics) -> Shop:
     for batch in timely:
         await analytics.happen(*batch)
     whole.add(long)
-    for number in count(1):
-        if len(whole.events) >= EVENTS:
-            break
-        share = len(whole.events) / EVENTS
-        shop = generated(number, name=f"{number}-", first=NEW_YEAR + timedelta(days=share * (YEAR - DAYS)))
-        for batch in shop.batches:
-            await analytics.happen(*batch)
-        whole.add(shop)
+    numbers = count(1)
+    while len(whole.events) < EVENTS:
+        first = NEW_YEAR + timedelta(days=len(whole.events) / EVENTS * (YEAR - DAYS))
+        shops = [generated(number, name=f"{number}-", first=first) for number in islice(numbers, AT_ONCE)]
+        for batches in zip(*(shop.batches for shop in shops), strict=True):
+            await analytics.happen(*chain.from_iterable(batches))
+        for shop in shops:
+            whole.add(shop)
     await analytics.happen(*late)
     await analytics.happen(*unmerged)
     erased = whole.identifiers("long-u0")

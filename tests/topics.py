@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 
 from google.protobuf.message import Message
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log import offsets
 from kit.log.consume.consumer import Consumer
@@ -42,20 +42,22 @@ class Topics:
 
     async def happen(self, *messages: Message) -> None:
         """Publishes messages on their topics in one transaction, and lets the service follow."""
+        events: dict[int, list[log_pb2.Record]] = defaultdict(list)
+        states: dict[str, list[tuple[str, Message]]] = defaultdict(list)
+        for message in messages:
+            if isinstance(message, EventStored):
+                key = message.event.user_id or message.event.session_id or message.event.id
+                record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
+                events[partition_of(key, self.partitions)].append(record)
+            elif isinstance(message, PurchaseChanged):
+                states["purchases"].append((message.purchase_id, message))
+            else:
+                states["identity"].append((str(message), message))
         async with self._runtime.sessions.begin() as session:
-            for message in messages:
-                await self._publish(session, message)
+            await Outbox("events").add_to_partitions(session, events)
+            for topic, changes in states.items():
+                await StateTopic(topic, self.partitions).publish(session, changes)
         await self.follow()
-
-    async def _publish(self, session: AsyncSession, message: Message) -> None:
-        if isinstance(message, EventStored):
-            record = log_pb2.Record(type=message.DESCRIPTOR.full_name, payload=message.SerializeToString())
-            key = message.event.user_id or message.event.session_id or message.event.id
-            await Outbox("events").add(session, partition_of(key, self.partitions), [record])
-        elif isinstance(message, PurchaseChanged):
-            await StateTopic("purchases", self.partitions).publish(session, [(message.purchase_id, message)])
-        else:
-            await StateTopic("identity", self.partitions).publish(session, [(str(message), message)])
 
     async def follow(self) -> None:
         """Lets the service apply all that was published."""

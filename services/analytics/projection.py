@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import bindparam, delete, or_, select, tuple_
@@ -192,12 +193,11 @@ def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collec
     return [*{**events, **{key: event for key, event in added.items() if key not in firsts or key not in events}}.values()]
 
 
-def _rows(keys: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
+def _rows(names: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
     """Returns the rows of figures that are not all 0, by primary key: those of days and of their months."""
-    rows = [(key, named(each)) for key, each in figures.items()]
-    of_days = [dict(zip(keys, key, strict=True)) | each for key, each in rows if any(each.values())]
-    of_months = [{**row, "day": month_of(row["day"])} for row in of_days]
-    return sorted([*of_days, *of_months], key=lambda row: [row[name] for name in keys])
+    rows = [(key, values) for key, each in figures.items() if any((values := named(each)).values())]
+    rows += [((dimension, month_of(day), *others), values) for (dimension, day, *others), values in rows]
+    return [{**dict(zip(names, key, strict=True)), **values} for key, values in sorted(rows, key=itemgetter(0))]
 
 
 def _days_of(rows: Iterable[Mapping[str, Any]]) -> _Days:

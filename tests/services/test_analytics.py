@@ -225,6 +225,23 @@ async def test_what_a_repetition_adds_replaces_the_event(analytics: Analytics) -
     assert await analytics.figures("sessions", "visitors", "page_views") == [1, 1, 2], "an event of a user without a session is no visit"
 
 
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_repetition_that_arrives_first_is_not_undone_by_the_event(analytics: Analytics, *, together: bool) -> None:
+    firsts = [event("e1", NOON, session="s"), event("e2", NOON)]
+    firsts[1].enrichment.visitor = "v-1"
+    repetitions = [event("e1", NOON, session="s", user="u1"), event("e2", NOON, user="u1")]
+    for repetition in repetitions:
+        repetition.is_update = True
+    messages = [*repetitions, *firsts]
+    deliveries = [Delivery("events", 0, START, 0, 0, log_pb2.Record(payload=message.SerializeToString())) for message in messages]
+    follow = FollowEvents(KeyedHasher(bytes(32)), Calendar(ZoneInfo("UTC")))
+    for some in (deliveries,) if together else (deliveries[:2], deliveries[2:]):
+        await transact(analytics.sessions, lambda session, some=some: follow(session, some))
+    assert await analytics.figures("sessions", "visitors", "page_views") == [1, 1, 2]
+    await analytics.happen(event("e3", NOON, session="t", user="u1"))
+    assert await analytics.figures("sessions", "visitors", "page_views") == [2, 1, 3], "the first session is that of the user as well"
+
+
 async def test_an_erasure_deletes_facts_and_leaves_totals(analytics: Analytics) -> None:
     await analytics.happen(
         *(event(f"e{number}", NOON, session="s", user="ada" if number else "", url="https://shop.example/diary") for number in range(3)),

@@ -16,6 +16,7 @@ from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import partition_of
+from kit.log.trim import TopicTrimmer
 from kit.service.runtime import ServiceRuntime
 
 
@@ -68,6 +69,13 @@ class Topics:
                     pass
                 while await consumer.step(partition):
                     pass
+
+    async def trim(self, *, max_bytes: int) -> None:
+        """Trims each partition of the topics to so many bytes, as their publishers do."""
+        for topic in self.consumers:
+            trimmer = TopicTrimmer(self._runtime.log, topic, self.partitions, max_bytes=max_bytes)
+            for partition in range(self.partitions):
+                await trimmer.look(partition)
 
     async def replay(self) -> None:
         """Lets the service read all topics again from their beginning."""

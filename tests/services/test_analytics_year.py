@@ -79,6 +79,7 @@ async def sent(analytics: Analytics) -> Shop:
             await analytics.happen(*chain.from_iterable(batches))
         for shop in shops:
             whole.add(shop)
+        await analytics.trim(max_bytes=1_000_000)
     await analytics.happen(*late)
     await analytics.happen(*unmerged)
     erased = whole.identifiers("long-u0")

@@ -75,4 +75,4 @@ def fill(mesh: Mesh) -> None:
 def figures(mesh: Mesh) -> dict[str, float]:
     """The figures of the last 30 days."""
     answer = mesh.client.get(f"{mesh.url}/api/v1/analytics/dashboard", headers=mesh.credentials("read")).json()
-    return {each["key"]: each["value"] for each in answer["figures"] if each["value"] is not None}
+    return {each["key"]: each["value"] for each in answer["figures"] if each.get("value") is not None}

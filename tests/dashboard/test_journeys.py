@@ -37,7 +37,7 @@ def test_days_begin_by_the_clocks_of_the_shop() -> None:
 async def test_the_funnel_counts_who_took_each_step(reader: Reader, mesh: Mesh) -> None:
     page = reader.page
     await reader.show("?view=journeys")
-    funnel = page.get_by_role("region", name="How far visitors get")
+    funnel = page.get_by_role("region", name="Steps of your own")
     steps = asked(mesh, "/api/v1/funnels", steps="page_view,lead_capture")["steps"]
     reached = [int(each["people"]) for each in steps]
     assert reached[1] >= shop.DAYS
@@ -67,7 +67,7 @@ async def test_revenue_is_divided_by_the_chosen_model(reader: Reader, mesh: Mesh
     without_rate = orders()[1]
     await reader.show("?view=journeys")
     card = page.get_by_role("region", name="Revenue by what brought it")
-    await expect(card.get_by_text(f"{without_rate} orders are left out")).to_be_visible()
+    await expect(card.get_by_text(f"Orders left out, because there is no exchange rate for their day: {without_rate}.")).to_be_visible()
     for model in ("last_non_direct", "first_touch"):
         await card.get_by_label("Model").select_option(model)
         answer = asked(mesh, "/api/v1/attribution", model=model)

@@ -33,6 +33,9 @@ export interface EventsResponse {
   trimmed?: boolean;
 }
 
+/** The source of visits without one. */
+export const DIRECT = "direct";
+
 export interface Ranked {
   label: string;
   count: number;

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.wordpress.sites import PLUGIN, ROOT, program, run
+from tests.wordpress.sites import DASHBOARD, PLUGIN, ROOT, program, run
 
 _TEMPLATE: Final = "pmp-analytics/languages/pmp-analytics.pot"
 _SAID: Final = re.compile(r"\b(?:__|_e|_n|_x|(?:esc_html|esc_attr)(?:__|_e|_x))\(\s*'((?:[^'\\]|\\.)*)'(.*?)\)", re.DOTALL)
@@ -22,9 +22,11 @@ def package(tmp_path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(tmp_path / "pmp-analytics.zip")
 
 
-def test_the_zip_is_the_plugin_and_the_template_of_its_translations(package: zipfile.ZipFile) -> None:
+def test_the_zip_is_the_plugin_with_the_dashboard_and_the_template_of_its_translations(package: zipfile.ZipFile) -> None:
     sources = {str(path.relative_to(PLUGIN.parent)) for path in PLUGIN.rglob("*") if path.is_file()}
-    assert {name for name in package.namelist() if not name.endswith("/")} == sources | {_TEMPLATE}
+    dashboard = {f"{PLUGIN.name}/dashboard/{path.relative_to(DASHBOARD)}" for path in DASHBOARD.rglob("*") if path.is_file()}
+    assert f"{PLUGIN.name}/dashboard/index.html" in dashboard
+    assert {name for name in package.namelist() if not name.endswith("/")} == sources | dashboard | {_TEMPLATE}
     assert "Domain Path: /languages" in package.read("pmp-analytics/pmp-analytics.php").decode()
 
 

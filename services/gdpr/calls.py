@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import httpx
 import orjson
-from pmp.gdpr.v1 import connection_pb2 as pb
 from standardwebhooks import Webhook
 
 from kit.errors import Unavailable
@@ -17,6 +16,15 @@ from services.gdpr.settings import GdprSettings
 
 TYPE: Final = "person.erased"
 """The type of the webhook."""
+
+REACHED: Final = "reached"
+"""A site gave the expected answer."""
+UNREACHABLE: Final = "unreachable"
+"""Nothing answered in time."""
+REFUSED: Final = "refused"
+"""Something answered with another status than success."""
+OTHER: Final = "other"
+"""Something else answered."""
 
 _SECONDS: Final = 10.0
 _CHECK_SECONDS: Final = 5.0
@@ -64,7 +72,7 @@ class Calls:
             raise Unavailable(f"{system} answers {answer.status_code}")
 
 
-async def check_site(url: str, answer: str) -> tuple[pb.SiteFinding.ValueType, int]:
+async def check_site(url: str, answer: str) -> tuple[str, int]:
     """Calls a site, following no redirects. Of what it answers nothing is kept but whether it is the expected answer.
 
     Args:
@@ -81,15 +89,15 @@ async def check_site(url: str, answer: str) -> tuple[pb.SiteFinding.ValueType, i
             client.stream("GET", url, headers={"user-agent": _AGENT, "accept": "application/json"}) as response,
         ):
             if not response.is_success:
-                return pb.SITE_FINDING_REFUSED, response.status_code
+                return REFUSED, response.status_code
             body = b""
             async for part in response.aiter_bytes(_CHECK_BYTES):
                 body += part
                 if len(body) > _CHECK_BYTES:
                     break
     except (httpx.TransportError, TimeoutError):
-        return pb.SITE_FINDING_UNREACHABLE, 0
-    return (pb.SITE_FINDING_REACHED if _answers(body, answer) else pb.SITE_FINDING_OTHER), 0
+        return UNREACHABLE, 0
+    return (REACHED if _answers(body, answer) else OTHER), 0
 
 
 def _answers(body: bytes, answer: str) -> bool:

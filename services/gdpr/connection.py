@@ -50,7 +50,7 @@ class ConnectionServicer(ConnectionServiceServicer):
     async def CheckSite(self, request: pb.CheckSiteRequest, context: Context) -> pb.CheckSiteResponse:
         host = self._host(request.url)
         finding, status = await check_site(request.url, request.answer)
-        bind_log_fields(finding=pb.SiteFinding.Name(finding))
+        bind_log_fields(finding=finding)
         return pb.CheckSiteResponse(finding=finding, status=status, is_called_on_erasure=host in self._called)
 
     def _host(self, url: str) -> str:

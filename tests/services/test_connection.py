@@ -21,6 +21,7 @@ from kit.log.redis_log import RedisLog
 from kit.registry import Part
 from kit.server import Server
 from kit.settings import Settings
+from services.gdpr.calls import OTHER, REACHED, REFUSED, UNREACHABLE
 from services.gdpr.composition import ROLE
 from services.gdpr.connection import ConnectionServicer
 from services.gdpr.settings import GdprSettings
@@ -156,28 +157,26 @@ async def test_settings_that_are_not_sealed_are_refused(connections: Connections
 @pytest.mark.parametrize(
     ("status", "body", "finding"),
     [
-        (200, json.dumps({"answer": ANSWER}), pb.SITE_FINDING_REACHED),
-        (200, json.dumps({"answer": "another"}), pb.SITE_FINDING_OTHER),
-        (200, "<html>Please log in</html>", pb.SITE_FINDING_OTHER),
-        (200, json.dumps({"answer": ANSWER, "padding": "x" * 100_000}), pb.SITE_FINDING_OTHER),
-        (200, "", pb.SITE_FINDING_OTHER),
-        (403, json.dumps({"answer": ANSWER}), pb.SITE_FINDING_REFUSED),
-        (302, json.dumps({"answer": ANSWER}), pb.SITE_FINDING_REFUSED),
+        (200, json.dumps({"answer": ANSWER}), REACHED),
+        (200, json.dumps({"answer": "another"}), OTHER),
+        (200, "<html>Please log in</html>", OTHER),
+        (200, json.dumps({"answer": ANSWER, "padding": "x" * 100_000}), OTHER),
+        (200, "", OTHER),
+        (403, json.dumps({"answer": ANSWER}), REFUSED),
+        (302, json.dumps({"answer": ANSWER}), REFUSED),
     ],
 )
-async def test_the_mesh_says_what_a_site_answers(
-    connections: Connections, site: Site, status: int, body: str, finding: pb.SiteFinding.ValueType
-) -> None:
+async def test_the_mesh_says_what_a_site_answers(connections: Connections, site: Site, status: int, body: str, finding: str) -> None:
     site.status, site.body = status, body
     answer = await connections.check(site.url)
-    assert (answer.finding, answer.status) == (finding, status if finding == pb.SITE_FINDING_REFUSED else 0)
+    assert (answer.finding, answer.status) == (finding, status if finding == REFUSED else 0)
     assert answer.is_called_on_erasure
     assert site.calls == 1, "a redirect is not followed"
 
 
 async def test_a_site_that_nothing_reaches_is_said_to_be_so(connections: Connections) -> None:
     answer = await connections.check(f"http://127.0.0.1:{free_port()}/")
-    assert answer.finding == pb.SITE_FINDING_UNREACHABLE
+    assert answer.finding == UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ final class ConnectionTest extends SiteTestCase
         parent::setUp();
         $this->key = str_repeat('k', 32);
         $this->mesh->known[self::TAKE] = ['sealed' => $this->sealed(self::SETTINGS)];
-        $this->mesh->known[self::CHECK] = ['finding' => 'SITE_FINDING_REACHED', 'status' => 0, 'is_called_on_erasure' => false];
+        $this->mesh->known[self::CHECK] = ['finding' => 'reached', 'status' => 0, 'is_called_on_erasure' => false];
     }
 
     public function test_a_code_brings_the_settings_and_the_way_is_checked_in_both_directions(): void
@@ -121,9 +121,9 @@ final class ConnectionTest extends SiteTestCase
     public static function ways(): array
     {
         return [
-            'nothing' => [['finding' => 'SITE_FINDING_UNREACHABLE'], 'nothing answers there'],
-            'a refusal' => [['finding' => 'SITE_FINDING_REFUSED', 'status' => 403], 'the call was refused with HTTP 403'],
-            'another' => [['finding' => 'SITE_FINDING_OTHER'], 'something else answers there'],
+            'nothing' => [['finding' => 'unreachable'], 'nothing answers there'],
+            'a refusal' => [['finding' => 'refused', 'status' => 403], 'the call was refused with HTTP 403'],
+            'another' => [['finding' => 'other'], 'something else answers there'],
         ];
     }
 

@@ -83,10 +83,10 @@ final class WayBack implements Registerable
     private function why_not(string $finding, int $status): string
     {
         return match ($finding) {
-            'SITE_FINDING_REACHED' => '',
-            'SITE_FINDING_UNREACHABLE' => __('nothing answers there', 'pmp-analytics'),
+            'reached' => '',
+            'unreachable' => __('nothing answers there', 'pmp-analytics'),
             /* translators: %d: an HTTP status such as 403. */
-            'SITE_FINDING_REFUSED' => sprintf(__('the call was refused with HTTP %d', 'pmp-analytics'), $status),
+            'refused' => sprintf(__('the call was refused with HTTP %d', 'pmp-analytics'), $status),
             default => __('something else answers there', 'pmp-analytics'),
         };
     }

@@ -109,6 +109,17 @@ async def admin(office: BrowserContext, shop: Shop) -> AsyncIterator[Admin]:
     await page.close()
 
 
+@pytest.fixture(scope="module")
+async def connected(office: BrowserContext, shop: Shop, gateway: Relay) -> Shop:
+    """The shop, once it knows its mesh, which has figures."""
+    page = await office.new_page()
+    found = await Admin(page, shop.home).connect(new_code(shop, gateway))
+    assert found[0].startswith("This site reaches the mesh"), found
+    await page.close()
+    figures.fill(shop.mesh)
+    return shop
+
+
 def new_code(shop: Shop, gateway: Relay) -> str:
     return shop.mesh.pmp("connect", "wordpress", "--url", gateway.url).stdout.strip()
 
@@ -154,7 +165,6 @@ async def test_a_shop_is_connected_by_a_code_that_works_once(admin: Admin, shop:
     assert await admin.connect(code) == used
     await expect(arrivals).to_have_text(re.compile("page view has arrived"))
     assert admin.complained() == []
-    figures.fill(shop.mesh)
 
 
 async def _accessible(page: Page, part: str) -> None:
@@ -164,9 +174,9 @@ async def _accessible(page: Page, part: str) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-async def test_wp_admin_shows_the_meshs_figures(admin: Admin, shop: Shop, width: int) -> None:
+async def test_wp_admin_shows_the_meshs_figures(admin: Admin, connected: Shop, width: int) -> None:
     await admin.page.set_viewport_size(ViewportSize(width=width, height=900))
-    known = figures.figures(shop.mesh)
+    known = figures.figures(connected.mesh)
     for view in ("overview", "acquisition", "health"):
         await admin.open_dashboard(f"&view={view}")
         assert await admin.frame.locator("table tbody tr, [data-figure]").count(), f"{view} shows something"
@@ -183,13 +193,13 @@ async def test_wp_admin_shows_the_meshs_figures(admin: Admin, shop: Shop, width:
     assert admin.complained() == []
 
 
-async def test_the_address_of_wp_admin_keeps_the_view(admin: Admin, shop: Shop) -> None:
+async def test_the_address_of_wp_admin_keeps_the_view(admin: Admin, connected: Shop) -> None:
     await admin.open_dashboard()
     await admin.frame.get_by_role("link", name="Acquisition").click()
     await expect(admin.frame.get_by_role("heading", name="Acquisition", exact=True)).to_be_visible()
-    assert admin.page.url == f"{shop.home}{DASHBOARD}&view=acquisition"
+    assert admin.page.url == f"{connected.home}{DASHBOARD}&view=acquisition"
     link = admin.frame.get_by_role("link", name="Health")
-    assert await link.evaluate("(link) => link.href") == f"{shop.home}{DASHBOARD}&view=health"
+    assert await link.evaluate("(link) => link.href") == f"{connected.home}{DASHBOARD}&view=health"
     await admin.page.go_back()
     await expect(admin.frame.get_by_role("heading", name="Overview")).to_be_visible()
     await admin.page.go_forward()
@@ -197,18 +207,19 @@ async def test_the_address_of_wp_admin_keeps_the_view(admin: Admin, shop: Shop) 
     await expect(admin.frame.get_by_role("heading", name="Acquisition", exact=True)).to_be_visible()
 
 
-async def test_a_table_is_saved_as_the_mesh_exports_it(admin: Admin, shop: Shop) -> None:
+async def test_a_table_is_saved_as_the_mesh_exports_it(admin: Admin, connected: Shop) -> None:
     await admin.open_dashboard("&view=products")
     async with admin.page.expect_download() as saving:
         await admin.frame.get_by_role("link", name="Products sold as CSV").click()
     download = await saving.value
     saved = (await download.path()).read_text()
-    report = f"{shop.mesh.url}/api/v1/analytics/reports.csv?report=products&page_size=10000"
-    exported = shop.mesh.client.get(report, headers=shop.mesh.credentials("read"))
+    report = f"{connected.mesh.url}/api/v1/analytics/reports.csv?report=products&page_size=10000"
+    exported = connected.mesh.client.get(report, headers=connected.mesh.credentials("read"))
     assert saved.splitlines() == exported.text.splitlines()
     assert download.suggested_filename.startswith("products-")
 
 
+@pytest.mark.usefixtures("connected")
 async def test_the_front_page_has_the_last_seven_days(admin: Admin) -> None:
     await admin.open("/wp-admin/index.php")
     widget = admin.page.locator("#pmp-analytics-figures")
@@ -221,13 +232,13 @@ async def test_the_front_page_has_the_last_seven_days(admin: Admin) -> None:
     await expect(admin.frame.locator("[data-figure=orders] .value")).to_have_text(shown)
 
 
-async def test_only_staff_with_a_nonce_reads_and_only_reports(admin: Admin, shop: Shop, chromium: Browser) -> None:
+async def test_only_staff_with_a_nonce_reads_and_only_reports(admin: Admin, connected: Shop, chromium: Browser) -> None:
     async def status(page: Page, path: str, nonce: str = "", method: str = "GET") -> int:
         headers = {"x-wp-nonce": nonce} if nonce else {}
-        return (await page.request.fetch(f"{shop.home}{path}", method=method, headers=headers)).status
+        return (await page.request.fetch(f"{connected.home}{path}", method=method, headers=headers)).status
 
     async def nonce(page: Page) -> str:
-        return await (await page.request.get(f"{shop.home}/wp-admin/admin-ajax.php?action=rest-nonce")).text()
+        return await (await page.request.get(f"{connected.home}/wp-admin/admin-ajax.php?action=rest-nonce")).text()
 
     own = await nonce(admin.page)
     assert await status(admin.page, REPORTS, own) == 200
@@ -236,24 +247,24 @@ async def test_only_staff_with_a_nonce_reads_and_only_reports(admin: Admin, shop
     assert await status(admin.page, REPORTS, own, "POST") == 404
     assert await status(admin.page, "/wp-json/pmp/v1/mesh/api/v1/users/1", own) == 404
     assert await status(admin.page, "/wp-json/pmp/v1/mesh/api/v1/analytics/dashboard?from=2026-02-01&to=2026-01-01", own) == 400
-    add_customer(shop.site, "eve")
+    add_customer(connected.site, "eve")
     customers = await chromium.new_context(user_agent=PERSON)
     page = await customers.new_page()
-    await logs_in(page, shop, "eve")
+    await logs_in(page, connected, "eve")
     assert await status(page, REPORTS, await nonce(page)) == 403
-    answer = await page.goto(f"{shop.home}{DASHBOARD}")
+    answer = await page.goto(f"{connected.home}{DASHBOARD}")
     assert answer is not None
     assert answer.status == 403
-    await page.goto(f"{shop.home}/wp-admin/index.php")
+    await page.goto(f"{connected.home}/wp-admin/index.php")
     assert await page.locator("#pmp-analytics-figures, #toplevel_page_pmp-dashboard").count() == 0
     await customers.close()
 
 
-async def test_while_the_mesh_is_away_the_last_figures_are_shown_with_their_age(admin: Admin, shop: Shop, gateway: Relay) -> None:
+async def test_while_the_mesh_is_away_the_last_figures_are_shown_with_their_age(admin: Admin, connected: Shop, gateway: Relay) -> None:
     await admin.open_dashboard()
     shown = await admin.frame.locator("[data-figure=net_revenue] .value").inner_text()
     await admin.open("/wp-admin/index.php")
-    assert int(run([program("php"), HERE / "age.php"], shop.site)) >= 2
+    assert int(run([program("php"), HERE / "age.php"], connected.site)) >= 2
     gateway.is_open = False
     try:
         await admin.open_dashboard()

@@ -9,7 +9,7 @@
   async function look() {
     if (document.visibilityState === "visible") {
       try {
-        const answer = await fetch(route, { method: "POST", headers: { "x-wp-nonce": nonce } });
+        const answer = await fetch(route, { method: "POST", headers: { accept: "application/json", "x-wp-nonce": nonce } });
         const { text } = await answer.json();
         if (answer.ok && place.textContent !== text) place.textContent = text;
       } catch {

@@ -99,7 +99,8 @@ final class ConnectionBox implements Registerable
         printf(
             '<p id="%s" role="status" data-route="%s" data-nonce="%s">%s</p>',
             esc_attr(self::ARRIVALS),
-            esc_url(rest_url(CollectRoute::SPACE . ArrivalsRoute::PATH)),
+            // Its text is in the user's language, as the page is.
+            esc_url(add_query_arg('_locale', 'user', rest_url(CollectRoute::SPACE . ArrivalsRoute::PATH))),
             esc_attr(wp_create_nonce('wp_rest')),
             esc_html__('Looking for page views …', 'pmp-analytics'),
         );

@@ -177,7 +177,7 @@ async def _accessible(page: Page, part: str) -> None:
 async def test_wp_admin_shows_the_meshs_figures(admin: Admin, connected: Shop, width: int) -> None:
     await admin.page.set_viewport_size(ViewportSize(width=width, height=900))
     known = figures.figures(connected.mesh)
-    for view in ("overview", "acquisition", "health"):
+    for view in ("overview", "acquisition", "journeys", "health"):
         await admin.open_dashboard(f"&view={view}")
         assert await admin.frame.locator("table tbody tr, [data-figure]").count(), f"{view} shows something"
         frame = next(each for each in admin.page.frames if each.parent_frame)
@@ -190,6 +190,9 @@ async def test_wp_admin_shows_the_meshs_figures(admin: Admin, connected: Shop, w
     await expect(admin.frame.locator("[data-figure=orders] .value")).to_have_text(f"{known['orders']:,.0f}")
     await expect(admin.frame.locator("[data-figure=refunds] .value")).to_have_text(f"US${known['refunds']:,.2f}")
     assert await admin.frame.get_by_role("button", name="Sign out").count() == 0
+    assert await admin.frame.get_by_role("link", name="Live").count() == 0
+    await admin.open_dashboard("&view=live")
+    await expect(admin.frame.get_by_role("heading", name="Overview")).to_be_visible()
     assert admin.complained() == []
 
 

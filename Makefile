@@ -49,6 +49,7 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/pyright
 	$(BIN)/python -m gateway.render --check
 	$(BIN)/python -m gateway.openapi --check
+	$(BIN)/python -m gateway.plugin --check
 	@PYTHON=$(CURDIR)/$(BIN)/python dashboard/build check
 
 format: setup ## Format the code and fix what the linter can
@@ -56,6 +57,7 @@ format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/python -m gateway.render
 	$(BIN)/python -m gateway.openapi
+	$(BIN)/python -m gateway.plugin
 
 lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade

@@ -30,6 +30,8 @@ audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done
 app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
 app.command()(export)
+connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
+app.add_typer(connections, name="connect")
 keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")
 app.add_typer(keys, name="keys")
 
@@ -106,6 +108,20 @@ def open_dashboard(
     typer.echo(link := asyncio.run(sign_in_link(DataFolder(data))))
     if browser:
         open_in_browser(link)
+
+
+@connections.command("wordpress")
+def connect_wordpress(
+    url: Annotated[
+        str, typer.Option(help="Address at which WordPress reaches the gateway, such as https://mesh.example. Default: this mesh's.")
+    ] = "",
+    data: Data = DATA,
+) -> None:
+    """Print a code that connects a WordPress site with the plugin, once, within 10 minutes: paste it in Settings > PMP Analytics."""
+    from cli.connection import connection_code
+    from cli.folder import DataFolder
+
+    typer.echo(asyncio.run(connection_code(DataFolder(data), url)))
 
 
 @app.command()

@@ -38,7 +38,8 @@ _SECURITY: Final[Schema] = {
         "bearerFormat": "JWT",
         "description": (
             "HS256, issuer `pmp-wordpress-integration`, valid for an hour at most. The claim `scope` is `track`, `site`, `read` or "
-            "`admin`; `id` is the user for whom the token was issued. A sign-in link has the scope `link` and its own `id`."
+            "`admin`; `id` is the user for whom the token was issued. A sign-in link and a connection code have the scope `link` and "
+            "their own `id`."
         ),
     },
     SESSION: {"type": "apiKey", "in": "cookie", "name": "pmp_dashboard", "description": "A session of the dashboard, for its own page."},

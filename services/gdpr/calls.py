@@ -1,7 +1,8 @@
-"""Asks other systems to erase persons: webhooks, signed as Standard Webhooks specifies (https://www.standardwebhooks.com)."""
+"""Calls of systems outside of the mesh. Those that ask them to erase persons are webhooks, signed as Standard Webhooks specifies (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,7 +17,19 @@ from services.gdpr.settings import GdprSettings
 TYPE: Final = "person.erased"
 """The type of the webhook."""
 
+REACHED: Final = "reached"
+"""A site gave the expected answer."""
+UNREACHABLE: Final = "unreachable"
+"""Nothing answered in time."""
+REFUSED: Final = "refused"
+"""Something answered with another status than success."""
+OTHER: Final = "other"
+"""Something else answered."""
+
 _SECONDS: Final = 10.0
+_CHECK_SECONDS: Final = 5.0
+_CHECK_BYTES: Final = 4096
+_AGENT: Final = "pmp-mesh"
 _REST: Final = timedelta(seconds=30)
 """How long a system that did not respond is not called: other requests would wait for it, one after the other."""
 
@@ -44,7 +57,7 @@ class Calls:
         body = orjson.dumps({"type": TYPE, "timestamp": now.isoformat(), "data": {"request": request_id, **person}})
         headers = {
             "content-type": "application/json",
-            "user-agent": "pmp-mesh",
+            "user-agent": _AGENT,
             "webhook-id": call,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(call, now, body.decode()),
@@ -57,3 +70,38 @@ class Calls:
             raise Unavailable(f"{system} does not answer: {type(error).__name__}") from None
         if not answer.is_success:
             raise Unavailable(f"{system} answers {answer.status_code}")
+
+
+async def check_site(url: str, answer: str) -> tuple[str, int]:
+    """Calls a site, following no redirects. Of what it answers nothing is kept but whether it is the expected answer.
+
+    Args:
+        url: an address of the site.
+        answer: what it answers as `{"answer": "..."}`.
+
+    Returns:
+        What was found, and the HTTP status of a refusal, else 0.
+    """
+    try:
+        async with (
+            asyncio.timeout(_CHECK_SECONDS),
+            httpx.AsyncClient(timeout=_CHECK_SECONDS) as client,
+            client.stream("GET", url, headers={"user-agent": _AGENT, "accept": "application/json"}) as response,
+        ):
+            if not response.is_success:
+                return REFUSED, response.status_code
+            body = b""
+            async for part in response.aiter_bytes(_CHECK_BYTES):
+                body += part
+                if len(body) > _CHECK_BYTES:
+                    break
+    except (httpx.TransportError, TimeoutError):
+        return UNREACHABLE, 0
+    return (REACHED if _answers(body, answer) else OTHER), 0
+
+
+def _answers(body: bytes, answer: str) -> bool:
+    try:
+        return orjson.loads(body) == {"answer": answer}
+    except orjson.JSONDecodeError:
+        return False

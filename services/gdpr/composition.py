@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from pmp.gdpr.v1.connection_pb2_grpc import add_ConnectionServiceServicer_to_server
 from pmp.gdpr.v1.gdpr_pb2_grpc import add_GdprServiceServicer_to_server
 from pmp.identity.v1 import identity_pb2
 
@@ -19,6 +20,7 @@ from kit.service.runtime import ServiceRuntime
 from kit.service.state import PublishedState
 from services.gdpr.archive import Archives
 from services.gdpr.calls import Calls
+from services.gdpr.connection import ConnectionServicer
 from services.gdpr.deadlines import Deadlines
 from services.gdpr.holders import Holders
 from services.gdpr.messages import TOPIC
@@ -39,7 +41,10 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
     archives = Archives(state.sessions, keys, asked, settings.site_name)
     servicer = GdprServicer(state.sessions, state.topic, state.relay, keys, asked, archives=archives, systems=calls.systems)
     return state.runtime(
-        rpcs=[(add_GdprServiceServicer_to_server, servicer)],
+        rpcs=[
+            (add_GdprServiceServicer_to_server, servicer),
+            (add_ConnectionServiceServicer_to_server, ConnectionServicer(log.redis, settings)),
+        ],
         tables=PERSONAL_TABLES,
         subscriptions=[Subscription("identity", _IDENTITY, project_identity)],
         background=[

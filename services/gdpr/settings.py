@@ -42,7 +42,7 @@ class GdprSettings(Settings):
     @field_validator("site_erasure_calls")
     @classmethod
     def _kept_secret(cls, calls: Mapping[str, HttpUrl]) -> Mapping[str, HttpUrl]:
-        if any(url.scheme != "https" and not _is_private(url.host or "") for url in calls.values()):
+        if any(url.scheme != "https" and not is_private(url.host or "") for url in calls.values()):
             message = "not https, and not in a private network: personal data would be read on the way"
             raise ValueError(message)
         return calls
@@ -56,7 +56,7 @@ class GdprSettings(Settings):
         return self
 
 
-def _is_private(host: str) -> bool:
+def is_private(host: str) -> bool:
     """True for an address of this machine or of a private network, or for a name that only such a network knows."""
     try:
         return ip_address(host.strip("[]")).is_private

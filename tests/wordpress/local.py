@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from cli.folder import DataFolder
+from cli.layout import Processes
 from cli.local_secrets import Secrets
 from tests.e2e.mesh import Mesh, running
 from tests.relay import Relay
@@ -39,7 +40,15 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path, server: PrivateMariaDb, front: Relay | None = None, gateway: Relay | None = None) -> Generator[Shop]:
+def open_shop(
+    folder: Path,
+    server: PrivateMariaDb,
+    front: Relay | None = None,
+    gateway: Relay | None = None,
+    *,
+    is_connected: bool = True,
+    processes: Processes = Processes.EACH,
+) -> Generator[Shop]:
     """A shop and a mesh that call each other, until the block ends.
 
     Args:
@@ -47,6 +56,8 @@ def open_shop(folder: Path, server: PrivateMariaDb, front: Relay | None = None, 
         server: Where the shop's database goes.
         front: What browsers reach the shop through; directly if not given.
         gateway: What the shop reaches the mesh through; directly if not given.
+        is_connected: Whether the shop knows the mesh. Otherwise a code of `pmp connect` connects it.
+        processes: How the mesh's roles are distributed.
     """
     port = free_port()
     home = f"http://127.0.0.1:{port}"
@@ -55,20 +66,17 @@ def open_shop(folder: Path, server: PrivateMariaDb, front: Relay | None = None, 
     shared = "whsec_" + b64encode(os.urandom(32)).decode()
     calls = {"wordpress": f"{home}/wp-json/pmp/v1/erasures"}
     environment = {"PMP_SITE_ERASURE_CALLS": json.dumps(calls), "PMP_SITE_ERASURE_SECRET": shared}
-    with running(folder / "mesh", environment=environment) as mesh:
+    with running(folder / "mesh", environment=environment, processes=processes) as mesh:
         if gateway is not None:
             gateway.to = int(mesh.url.rpartition(":")[2])
         secrets = Secrets.load(DataFolder(mesh.data))
-        site = build_site(
-            wordpress_6_5(),
-            folder,
-            server,
-            home=home,
-            PMP_ANALYTICS_GATEWAY_URL=mesh.url if gateway is None else gateway.url,
-            PMP_ANALYTICS_API_KEY=secrets.api_keys[0],
-            PMP_ANALYTICS_JWT_SECRET=secrets.jwt_secrets[0],
-            PMP_ANALYTICS_ERASURE_SECRET=shared,
-        )
+        constants = {
+            "PMP_ANALYTICS_GATEWAY_URL": mesh.url if gateway is None else gateway.url,
+            "PMP_ANALYTICS_API_KEY": secrets.api_keys[0],
+            "PMP_ANALYTICS_JWT_SECRET": secrets.jwt_secrets[0],
+            "PMP_ANALYTICS_ERASURE_SECRET": shared,
+        }
+        site = build_site(wordpress_6_5(), folder, server, home=home, **(constants if is_connected else {}))
         add_pages(site, home)
         with served(site, port, home) as visitor:
             yield Shop(home, mesh, site, visitor)

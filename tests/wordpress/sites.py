@@ -26,6 +26,7 @@ _numbers = count(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "wordpress" / "pmp-analytics"
+DASHBOARD = ROOT / "dashboard" / "dist"
 HERE = Path(__file__).parent
 DOUBLE = HERE / "double"
 THEME = ROOT / "wordpress" / "understrap-child"
@@ -97,7 +98,10 @@ def build_site(wordpress: Path, folder: Path, server: PrivateMariaDb, *, home: s
     plugins = site / "wp-content" / "plugins"
     shutil.rmtree(plugins, ignore_errors=True)
     plugins.mkdir(parents=True)
-    (plugins / PLUGIN.name).symlink_to(PLUGIN)
+    # The plugin as the zip has it: with the built dashboard.
+    (plugins / PLUGIN.name).mkdir()
+    for part in (*PLUGIN.iterdir(), DASHBOARD):
+        (plugins / PLUGIN.name / ("dashboard" if part == DASHBOARD else part.name)).symlink_to(part)
     (plugins / "woocommerce").symlink_to(DOUBLE)
     themes = site / "wp-content" / "themes"
     (themes / "understrap").symlink_to(understrap())

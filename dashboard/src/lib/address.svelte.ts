@@ -1,8 +1,10 @@
 /** What the page shows, as its address says: every view can be shared and is found again by the browser's history. */
 import { isDay, PRESETS, type Preset } from "./days";
+import { isOffered, outer } from "./host";
 
-export const VIEWS = ["overview", "live", "acquisition", "products", "journeys", "customers", "health"] as const;
-export type View = (typeof VIEWS)[number];
+const ALL_VIEWS = ["overview", "live", "acquisition", "products", "journeys", "customers", "health"] as const;
+export type View = (typeof ALL_VIEWS)[number];
+export const VIEWS: readonly View[] = ALL_VIEWS.filter(isOffered);
 export const METRICS = ["net_revenue", "orders", "visitors", "sessions", "page_views"] as const;
 export type Metric = (typeof METRICS)[number];
 /** Models of attribution. */
@@ -52,14 +54,16 @@ export function read(search: string): Shown {
   };
 }
 
-/** The address of what is shown, relative to the page. */
+/** The address of what is shown. Parameters of others stay, such as the name of WordPress's page. */
 export function write(shown: Shown): string {
-  const entries = Object.entries(shown).filter(([key, value]) => value !== FIRST[key as keyof Shown] && value !== "custom");
-  return entries.length ? `?${new URLSearchParams(entries).toString()}` : location.pathname;
+  const others = [...new URLSearchParams(outer.location.search)].filter(([key]) => !(key in FIRST));
+  const own = Object.entries(shown).filter(([key, value]) => value !== FIRST[key as keyof Shown] && value !== "custom");
+  const query = new URLSearchParams([...others, ...own]).toString();
+  return outer.location.pathname + (query && `?${query}`);
 }
 
-let current = $state.raw(read(location.search));
-window.addEventListener("popstate", () => (current = read(location.search)));
+let current = $state.raw(read(outer.location.search));
+outer.addEventListener("popstate", () => (current = read(outer.location.search)));
 
 export const shown = {
   get now(): Shown {
@@ -76,7 +80,7 @@ export function changed(change: Partial<Shown>): Shown {
 
 export function go(change: Partial<Shown>, replace = false): void {
   current = changed(change);
-  history[replace ? "replaceState" : "pushState"](null, "", write(current));
+  outer.history[replace ? "replaceState" : "pushState"](null, "", write(current));
 }
 
 /** Follows a link within the page, unless the reader opens it elsewhere. */

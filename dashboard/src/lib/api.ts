@@ -1,5 +1,6 @@
 /** The calls of the page. Their types are generated from the mesh's OpenAPI document. */
 import type { components, paths } from "./schema";
+import { addressOf, isEmbedded, signsInAgain, passedOn } from "./host";
 import { keepAnswer, keptAnswer } from "./kept";
 
 export type Dashboard = components["schemas"]["analytics.GetDashboardResponse"];
@@ -28,10 +29,10 @@ export type Failure =
 
 export type Outcome<T> = { answer: T; at: number; failure?: Failure } | { answer?: undefined; at: 0; failure: Failure };
 
-/** Address of a call, relative to the page, so that the mesh may be served below a path. */
+/** Address of a call. */
 export function address(path: Path, parameters: Record<string, string>): string {
   const set = Object.entries(parameters).filter(([, value]) => value !== "");
-  return `${path.slice(1)}?${new URLSearchParams(set).toString()}`;
+  return addressOf(path, new URLSearchParams(set).toString());
 }
 
 /** Calls the mesh. When it does not answer, the outcome has the last answer, if one was kept. */
@@ -42,8 +43,9 @@ export async function ask<T>(query: Query, signal: AbortSignal): Promise<Outcome
     const response = await fetch(url, { signal, headers: { accept: "application/json" } });
     if (response.ok) {
       const answer = (await response.json()) as T;
-      if (query.keep) keepAnswer(query.keep, answer);
-      return { answer, at: Date.now() };
+      const { age, isAway } = passedOn(response);
+      if (query.keep && !isEmbedded) keepAnswer(query.keep, answer);
+      return { answer, at: Date.now() - age, ...(isAway ? { failure: { kind: "away" } } : {}) };
     }
     failure = await refusal(response);
   } catch (error) {
@@ -58,6 +60,7 @@ export async function ask<T>(query: Query, signal: AbortSignal): Promise<Outcome
 export async function refusal(response: Response): Promise<Failure> {
   if (response.status === 401) return { kind: "signed-out" };
   if (response.status >= 500) return { kind: "away" };
-  const body = (await response.json().catch(() => ({}))) as { message?: string };
+  const body = (await response.json().catch(() => ({}))) as { code?: unknown; message?: string };
+  if (signsInAgain(body.code)) return { kind: "away" };
   return { kind: response.status === 429 ? "busy" : "refused", message: body.message ?? String(response.status) };
 }

@@ -1,3 +1,5 @@
+import { hostLanguage } from "./host";
+
 /** Every text of the page, in each of its languages. Definitions of figures come from the mesh, in English. */
 const en = {
   title: "Dashboard",
@@ -431,7 +433,7 @@ export type Language = keyof typeof LANGUAGES;
 const KEY = "pmp.language";
 
 function chosen(): Language {
-  const wanted = [localStorage.getItem(KEY) ?? "", ...navigator.languages].map((each) => each.split("-")[0]);
+  const wanted = [localStorage.getItem(KEY) ?? "", hostLanguage, ...navigator.languages].map((each) => each.split("-")[0]);
   return wanted.find((each): each is Language => each === "en" || each === "de") ?? "en";
 }
 

@@ -9,6 +9,7 @@ declare(strict_types=1);
 
 defined('ABSPATH') || exit;
 
+require __DIR__ . '/installation.php';
 require __DIR__ . '/action-scheduler.php';
 require __DIR__ . '/orders.php';
 require __DIR__ . '/products.php';
@@ -18,4 +19,5 @@ require __DIR__ . '/forms.php';
 require __DIR__ . '/learndash.php';
 require __DIR__ . '/wp-cli.php';
 
+register_activation_hook(__FILE__, [WooCommerce::class, 'install']);
 (new WC_Checkout_Double())->register();

@@ -4,12 +4,16 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Tests;
 
+use PMP\Analytics\Admin\ConnectionBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
+use PMP\Analytics\Connect\Connection;
+use PMP\Analytics\Connect\Finding;
+use PMP\Analytics\Connect\WayBack;
 use PMP\Analytics\Delivery\Pause;
 use PMP_API_Client;
 use PMP_Config;
@@ -20,13 +24,18 @@ final class AdminTest extends SiteTestCase
 
     private Backfill $backfill;
 
+    private Connection $connection;
+
     protected function setUp(): void
     {
         parent::setUp();
-        $client = new PMP_API_Client(null, $this->clock);
         $orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
         $this->backfill = new Backfill($this->queue, $orders, $this->clock);
-        $this->page = new SettingsPage(new PMP_Config(), $this->queue, new Pause($this->clock), $client, $this->backfill);
+        [$config, $pause] = [new PMP_Config(), new Pause($this->clock)];
+        $client = new PMP_API_Client($config, $this->clock);
+        $this->connection = new Connection($config, $client, $pause, new WayBack($config, $client));
+        $box = new ConnectionBox($config, $this->connection, PMP_ANALYTICS_FILE);
+        $this->page = new SettingsPage($config, $this->queue, $pause, $this->backfill, $box);
         wp_set_current_user(1);
     }
 
@@ -81,16 +90,17 @@ final class AdminTest extends SiteTestCase
         self::assertStringNotContainsString('bad-<script>', $page);
     }
 
-    public function test_the_connection_test_says_what_is_wrong(): void
+    public function test_a_check_of_the_connection_says_what_is_wrong(): void
     {
+        $wrong = 'The mesh does not answer as expected: ';
         $this->mesh->mood = 'unauthorized';
-        self::assertSame('HTTP 401 Jwt is expired', $this->page->test());
+        self::assertSame(["error {$wrong}HTTP 401 Jwt is expired"], $this->found());
 
         $this->mesh->mood = 'down';
-        self::assertSame('Connection refused', $this->page->test());
+        self::assertSame(["error {$wrong}Connection refused"], $this->found());
 
         $this->mesh->mood = 'up';
-        self::assertSame('connected', $this->page->test());
+        self::assertSame('success This site reaches the mesh at https://mesh.example, and the mesh accepts its keys.', $this->found()[0]);
     }
 
     public function test_a_button_starts_the_import_of_existing_orders(): void
@@ -163,6 +173,14 @@ final class AdminTest extends SiteTestCase
         $this->clock->move(2 * 3600);
         self::assertSame('critical', $health->test()['status']);
         self::assertSame('<p>1 messages are waiting, the oldest for 2 hours. Connection refused</p>', $health->test()['description']);
+    }
+
+    /**
+     * @return list<string>
+     */
+    private function found(): array
+    {
+        return array_map(static fn (Finding $each): string => "{$each->kind} {$each->text}", $this->connection->check());
     }
 
     private function shown(): string

@@ -73,6 +73,16 @@ final class ErasuresTest extends SiteTestCase
         self::assertSame('', get_user_meta($ada, 'pmp_enrolled_77', true));
     }
 
+    public function test_reports_that_are_kept_are_forgotten_since_they_may_name_the_person(): void
+    {
+        global $wpdb;
+        set_transient('pmp_report_customers', ['text' => '{"rows": [{"customer": "019a"}]}', 'at' => 0.0], MINUTE_IN_SECONDS);
+
+        $this->call(self::ADA);
+
+        self::assertSame([], $wpdb->get_col("SELECT option_name FROM {$wpdb->options} WHERE option_name LIKE '%pmp\\_report\\_%'"));
+    }
+
     public function test_names_that_are_none_forget_nobody(): void
     {
         $this->say('nobody', []);

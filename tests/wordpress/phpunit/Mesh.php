@@ -11,7 +11,7 @@ use WP_Error;
  */
 final class Mesh
 {
-    /** @var list<array{method: string, path: string, body: mixed, arguments: array<string, mixed>}> Every call, answered or not. */
+    /** @var list<array{method: string, path: string, query: string, body: mixed, arguments: array<string, mixed>}> Every call, answered or not. */
     public array $calls = [];
 
     /** @var array<string, array<string, mixed>> Accepted messages, by call and id: each is here once. */
@@ -49,7 +49,9 @@ final class Mesh
     {
         $path = (string) wp_parse_url($url, PHP_URL_PATH);
         $body = json_decode((string) ($arguments['body'] ?? ''), true);
-        $this->calls[] = ['method' => $arguments['method'], 'path' => $path, 'body' => $body, 'arguments' => $arguments];
+        $query = (string) wp_parse_url($url, PHP_URL_QUERY);
+        $call = ['method' => $arguments['method'], 'path' => $path, 'query' => $query, 'body' => $body, 'arguments' => $arguments];
+        $this->calls[] = $call;
         if (count($this->calls) === $this->dies_at_call) {
             $this->take($path, $body);
             throw new Killed();
@@ -163,7 +165,7 @@ final class Mesh
     {
         return [
             'response' => ['code' => $status, 'message' => ''],
-            'headers' => $headers,
+            'headers' => $headers + ['content-type' => is_string($body) ? 'text/html' : 'application/json'],
             'body' => is_string($body) ? $body : (string) wp_json_encode($body),
             'cookies' => [],
         ];

@@ -35,6 +35,7 @@ class PMP_API_Client
      * @param string $json    Body; empty for none.
      * @param int    $seconds Timeout for a small body.
      * @param int    $max_bytes Longest answer; a longer one is truncated and therefore not valid JSON.
+     * @param string $scope   What the call's token allows.
      */
     public function call(
         string $method,
@@ -42,28 +43,42 @@ class PMP_API_Client
         string $json = '',
         int $seconds = self::TIMEOUT_SECONDS,
         int $max_bytes = self::MAX_ANSWER_BYTES,
+        string $scope = Token::SITE,
     ): Reply {
         if (! $this->config->is_complete()) {
             return new Reply(0, null, 'The gateway is not configured.');
         }
-        $headers = [
-            'Accept' => 'application/json',
-            'Authorization' => 'Bearer ' . Token::mint($this->config->jwt_secret(), (int) $this->clock->now()),
-            'x-api-key' => $this->config->api_key(),
-        ];
+        $token = Token::mint($this->config->jwt_secret(), (int) $this->clock->now(), $scope);
         $request = [
             'method' => $method,
             'timeout' => $seconds + intdiv(strlen($json), self::BYTES_PER_SECOND),
-            // A redirect would send the key to another host.
-            'redirection' => 0,
-            'sslverify' => true,
             'limit_response_size' => $max_bytes,
-            'user-agent' => 'pmp-analytics',
-            'headers' => $json === '' ? $headers : $headers + ['Content-Type' => 'application/json'],
         ];
-        // Not wp_safe_remote_request(): it refuses private networks, where a gateway may be.
         $request += $json === '' ? [] : ['body' => $json];
-        return $this->reply(wp_remote_request($this->config->gateway_url() . $path, $request));
+        $headers = ['x-api-key' => $this->config->api_key()] + ($json === '' ? [] : ['Content-Type' => 'application/json']);
+        return $this->send($this->config->gateway_url() . $path, $token, $headers, $request);
+    }
+
+    /**
+     * Takes what a mesh has for the token of a one-time code, before the mesh is configured.
+     */
+    public function take(string $url, string $token): Reply
+    {
+        $request = ['method' => 'POST', 'timeout' => self::TIMEOUT_SECONDS, 'limit_response_size' => self::MAX_ANSWER_BYTES];
+        return $this->send($url, $token, [], $request);
+    }
+
+    /**
+     * @param array<string, string> $headers
+     * @param array<string, mixed>  $request Arguments of wp_remote_request().
+     */
+    private function send(string $url, string $token, array $headers, array $request): Reply
+    {
+        $headers += ['Accept' => 'application/json', 'Authorization' => "Bearer {$token}"];
+        // A redirect would send the key to another host.
+        $request += ['redirection' => 0, 'sslverify' => true, 'user-agent' => 'pmp-analytics', 'headers' => $headers];
+        // Not wp_safe_remote_request(): it refuses private networks, where a gateway may be.
+        return $this->reply(wp_remote_request($url, $request));
     }
 
     /**
@@ -74,13 +89,27 @@ class PMP_API_Client
         if (is_wp_error($answer)) {
             return new Reply(0, null, $answer->get_error_message());
         }
-        $body = json_decode(wp_remote_retrieve_body($answer), true);
+        $text = wp_remote_retrieve_body($answer);
+        $body = json_decode($text, true);
         return new Reply(
             (int) wp_remote_retrieve_response_code($answer),
             is_array($body) ? $body : null,
             '',
-            $this->retry_after((string) wp_remote_retrieve_header($answer, 'retry-after')),
+            $this->retry_after($this->header($answer, 'retry-after')),
+            $text,
+            $this->header($answer, 'content-type'),
+            $this->header($answer, 'content-disposition'),
         );
+    }
+
+    /**
+     * @param array<string, mixed> $answer
+     * @return string Empty if it was not sent, or more than once.
+     */
+    private function header(array $answer, string $name): string
+    {
+        $value = wp_remote_retrieve_header($answer, $name);
+        return is_string($value) ? $value : '';
     }
 
     /**

@@ -2,6 +2,9 @@
 
 declare(strict_types=1);
 
+use PMP\Analytics\Admin\ConnectionBox;
+use PMP\Analytics\Admin\DashboardPage;
+use PMP\Analytics\Admin\DashboardWidget;
 use PMP\Analytics\Admin\OrderBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
@@ -15,6 +18,8 @@ use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
 use PMP\Analytics\Capture\Visitor;
 use PMP\Analytics\Clock;
+use PMP\Analytics\Connect\Connection;
+use PMP\Analytics\Connect\WayBack;
 use PMP\Analytics\Delivery\AfterResponse;
 use PMP\Analytics\Delivery\Command;
 use PMP\Analytics\Delivery\Drainer;
@@ -35,11 +40,14 @@ use PMP\Analytics\Privacy\SubjectRequests;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Reports\Reports;
+use PMP\Analytics\Rest\ArrivalsRoute;
 use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\ErasuresRoute;
 use PMP\Analytics\Rest\RateLimit;
+use PMP\Analytics\Rest\ReportsRoute;
 use PMP\Analytics\TrackerScript;
 
 /**
@@ -196,6 +204,13 @@ class PMP_Analytics_Plugin
         $rates = RateLimit::of_this_site();
         $personal_data = new PersonalData($this->event_queue, $this->order_reader);
         $backfill = new Backfill($this->event_queue, $this->orders, $this->clock);
+        $reports = new Reports($this->api_client, $this->clock);
+        $way_back = new WayBack($this->config, $this->api_client);
+        $connection_box = new ConnectionBox(
+            $this->config,
+            new Connection($this->config, $this->api_client, $this->pause, $way_back),
+            PMP_ANALYTICS_FILE,
+        );
         return [
             new Installer(),
             new Schedule($this->event_queue, $this->drainer),
@@ -216,7 +231,13 @@ class PMP_Analytics_Plugin
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),
             new ErasuresRoute($this->config, $personal_data, new SiteErasers($this->clock), $this->clock),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
-            new SettingsPage($this->config, $this->event_queue, $this->pause, $this->api_client, $backfill),
+            new ReportsRoute($reports, $this->clock, PMP_ANALYTICS_FILE),
+            new DashboardPage($this->config, PMP_ANALYTICS_FILE),
+            new DashboardWidget($reports, $this->config, $this->clock),
+            new ArrivalsRoute($this->api_client, $this->drainer, $this->clock),
+            $way_back,
+            $connection_box,
+            new SettingsPage($this->config, $this->event_queue, $this->pause, $backfill, $connection_box),
         ];
     }
 

@@ -80,7 +80,15 @@ class PMP_Config
      */
     public function is_safe_address(): bool
     {
-        $address = wp_parse_url($this->gateway_url());
+        return self::is_safe($this->gateway_url());
+    }
+
+    /**
+     * Whether an address is of TLS, or of this machine or its private network.
+     */
+    public static function is_safe(string $url): bool
+    {
+        $address = wp_parse_url($url);
         $scheme = $address['scheme'] ?? '';
         $host = trim($address['host'] ?? '', '[]');
         if ($host === '' || ! in_array($scheme, ['http', 'https'], true)) {
@@ -131,6 +139,14 @@ class PMP_Config
     public function is_fixed(string $name): bool
     {
         return isset(self::CONSTANTS[$name]) && defined(self::CONSTANTS[$name]);
+    }
+
+    /**
+     * Name of the constant of wp-config.php that fixes a setting.
+     */
+    public function constant(string $name): string
+    {
+        return self::CONSTANTS[$name];
     }
 
     private function text(string $name): string

@@ -8,18 +8,17 @@ use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Delivery\Pause;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Registerable;
-use PMP_API_Client;
 use PMP_Config;
 use PMP_Event_Queue;
 
 /**
- * Settings > PMP Analytics: the connection to the mesh, a test of it, and the state of the outbox.
+ * Settings > PMP Analytics: the connection to the mesh, what is recorded, and the state of the outbox.
  */
 final class SettingsPage implements Registerable
 {
     public const SLUG = 'pmp-analytics';
 
-    private const CAPABILITY = 'manage_options';
+    public const CAPABILITY = 'manage_options';
 
     private const ACTION = 'pmp_analytics_act';
 
@@ -27,8 +26,8 @@ final class SettingsPage implements Registerable
         private readonly PMP_Config $config,
         private readonly PMP_Event_Queue $queue,
         private readonly Pause $pause,
-        private readonly PMP_API_Client $client,
         private readonly Backfill $backfill,
+        private readonly ConnectionBox $connection,
     ) {
     }
 
@@ -38,6 +37,11 @@ final class SettingsPage implements Registerable
         Hook::action('admin_menu', [$this, 'add_page']);
         Hook::action('admin_init', [$this, 'add_settings']);
         Hook::action('admin_post_' . self::ACTION, [$this, 'act']);
+    }
+
+    public static function address(): string
+    {
+        return admin_url('options-general.php?page=' . self::SLUG);
     }
 
     public function load_translations(): void
@@ -54,7 +58,7 @@ final class SettingsPage implements Registerable
     public function add_settings(): void
     {
         register_setting(self::SLUG, PMP_Config::OPTION, ['type' => 'array', 'sanitize_callback' => [$this, 'sanitize']]);
-        add_settings_section('gateway', __('Connection', 'pmp-analytics'), '__return_null', self::SLUG);
+        add_settings_section('gateway', __('Connection settings', 'pmp-analytics'), '__return_null', self::SLUG);
         $fields = [
             'gateway_url' => __('Gateway URL', 'pmp-analytics'),
             'api_key' => __('API key', 'pmp-analytics'),
@@ -183,6 +187,7 @@ final class SettingsPage implements Registerable
         }
         echo '<div class="wrap"><h1>' . esc_html(get_admin_page_title()) . '</h1>';
         $this->show_notice();
+        $this->connection->show();
         echo '<form action="options.php" method="post">';
         settings_fields(self::SLUG);
         do_settings_sections(self::SLUG);
@@ -200,46 +205,26 @@ final class SettingsPage implements Registerable
         check_admin_referer(self::ACTION);
         $action = sanitize_key(wp_unslash($_POST['pmp_action'] ?? ''));
         $notice = 'requeued';
-        if ($action === 'test') {
-            $notice = $this->test();
-        } elseif ($action === 'requeue') {
+        if ($action === 'requeue') {
             $this->queue->requeue();
         } elseif ($action === 'backfill') {
             $this->backfill->start();
             $notice = 'backfill';
         }
-        wp_safe_redirect(add_query_arg('pmp_notice', rawurlencode($notice), admin_url('options-general.php?page=' . self::SLUG)));
+        wp_safe_redirect(add_query_arg('pmp_notice', rawurlencode($notice), self::address()));
         exit;
-    }
-
-    /**
-     * Requests a user that does not exist: a gateway that accepts the key and the token answers 404.
-     *
-     * @return string "connected", or the reason why not.
-     */
-    public function test(): string
-    {
-        $reply = $this->client->call('GET', '/api/v1/users/pmp-connection-test');
-        return in_array($reply->status, [200, 404], true) && is_array($reply->body) ? 'connected' : $reply->reason();
     }
 
     private function show_notice(): void
     {
         $notice = sanitize_text_field(wp_unslash($_GET['pmp_notice'] ?? ''));
-        if ($notice === '') {
-            return;
-        }
         $texts = [
-            'connected' => __('The mesh answers and accepts the keys.', 'pmp-analytics'),
             'backfill' => __('Existing orders are being imported in the background.', 'pmp-analytics'),
             'requeued' => __('Rejected messages will be sent again.', 'pmp-analytics'),
         ];
-        printf(
-            '<div class="notice notice-%s"><p>%s</p></div>',
-            isset($texts[$notice]) ? 'success' : 'error',
-            /* translators: %s: why the mesh can't be reached. */
-            esc_html($texts[$notice] ?? sprintf(__('The mesh does not answer as expected: %s', 'pmp-analytics'), $notice)),
-        );
+        if (isset($texts[$notice])) {
+            echo '<div class="notice notice-success"><p>' . esc_html($texts[$notice]) . '</p></div>';
+        }
     }
 
     private function show_state(): void
@@ -265,7 +250,6 @@ final class SettingsPage implements Registerable
             echo '<tr><th scope="row">' . esc_html($message) . '</th><td>' . esc_html($reason['reason']) . '</td></tr>';
         }
         echo '</tbody></table>';
-        $this->show_button('test', __('Test the connection', 'pmp-analytics'));
         $this->show_button('backfill', __('Import existing orders', 'pmp-analytics'));
         $this->show_button('requeue', __('Retry rejected messages', 'pmp-analytics'));
     }

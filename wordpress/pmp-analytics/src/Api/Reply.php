@@ -14,12 +14,18 @@ final class Reply
      * @param array<string, mixed>|null $body        The answer's JSON object; null if it is not one.
      * @param string                    $error       Why there is no answer.
      * @param float|null                $retry_after Seconds until the mesh may be called again.
+     * @param string                    $text        The answer as it came.
+     * @param string                    $type        Its content type.
+     * @param string                    $disposition Its content disposition.
      */
     public function __construct(
         public readonly int $status,
         public readonly ?array $body = null,
         public readonly string $error = '',
         public readonly ?float $retry_after = null,
+        public readonly string $text = '',
+        public readonly string $type = '',
+        public readonly string $disposition = '',
     ) {
     }
 

@@ -46,6 +46,14 @@ final class Pause
     }
 
     /**
+     * Ends the pause because its reason may be gone.
+     */
+    public function forget(): void
+    {
+        update_option(self::OPTION, ['delivered_at' => $this->state()['delivered_at']] + self::NOTHING, false);
+    }
+
+    /**
      * @return array{failures: int, until: float, reason: string, delivered_at: float} Times are seconds since 1970; 0 for never.
      */
     public function state(): array

@@ -11,6 +11,7 @@ use PMP\Analytics\Privacy\Person;
 use PMP\Analytics\Privacy\PersonalData;
 use PMP\Analytics\Privacy\SiteErasers;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Reports\Reports;
 use PMP_Config;
 use WP_Error;
 use WP_REST_Request;
@@ -75,6 +76,7 @@ final class ErasuresRoute implements Registerable
         $until = $this->clock->now() + self::SECONDS;
         $person = $this->person($call['data']);
         $this->data->forget($person);
+        Reports::forget();
         if ($this->config->erases_with_the_mesh()) {
             foreach ($person->emails as $email) {
                 if (! $this->erasers->run($email, $until)) {

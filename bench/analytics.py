@@ -28,6 +28,7 @@ from kit.log.consume.handler import Handler
 from kit.log.streams import Delivery
 from kit.migrate import migrate
 from kit.people.hashing import KeyedHasher
+from services.analytics.affiliates import AffiliateProgram, Affiliates
 from services.analytics.consumers import FollowEvents, FollowIdentity, FollowPurchases
 from services.analytics.days import Calendar
 from services.analytics.models import sessions
@@ -148,7 +149,8 @@ async def _measure(folder: Path, url: str, server: psutil.Process | None, size: 
 async def _fill(database: Database, folder: Path, events: int, server: psutil.Process | None, progress: Progress) -> Projection:
     """Lets the consumers of analytics apply all messages of a shop."""
     hasher, calendar = KeyedHasher(bytes(32)), Calendar(ZoneInfo("UTC"))
-    handlers = (FollowEvents(hasher, calendar), FollowIdentity(calendar), FollowPurchases(hasher, calendar))
+    program = AffiliateProgram(Affiliates(), calendar)
+    handlers = (FollowEvents(hasher, calendar, program), FollowIdentity(calendar), FollowPurchases(hasher, calendar, program))
     shop, seconds, cpu, server_cpu = ShopYear(events), 0.0, 0.0, 0.0
     bare = await _insert_bare(database, islice(ShopYear(events).messages(_AT_ONCE), _BARE_EVENTS // _AT_ONCE))
     applied = 0

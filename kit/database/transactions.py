@@ -16,7 +16,7 @@ from kit.database.turns import Turns
 from kit.outages import code_of
 
 _Result = TypeVar("_Result")
-_Key = TypeVar("_Key", str, int, tuple[str, str], tuple[str, str, int])
+_Key = TypeVar("_Key", str, int, tuple[str, str], tuple[str, int], tuple[str, str, int])
 
 _READING: Final[dict[str, Any]] = {"pmp_reading": True}
 """Execution options of a read-only transaction."""

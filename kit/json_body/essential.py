@@ -19,17 +19,14 @@ _AMOUNTS_AND_CHOICES: Final = {
 def is_essential(field: FieldDescriptor) -> bool:
     """True where a record without the field would say something else.
 
-    It is required, an id, an amount, a choice, a text that follows a pattern or is one of a list, or its proto says so.
+    It is required, an id, an amount, a choice, a text that follows a pattern or is one of a list, unless its proto says otherwise.
     """
+    options = field.GetOptions()
+    if options.HasExtension(options_pb2.essential):
+        return options.Extensions[options_pb2.essential]
     rules = rules_of(field)
     has_form = rules.string.HasField("pattern") or getattr(rules.string, "in")
-    return bool(
-        rules.required
-        or has_form
-        or is_identity(field)
-        or field.cpp_type in _AMOUNTS_AND_CHOICES
-        or field.GetOptions().Extensions[options_pb2.essential]
-    )
+    return bool(rules.required or has_form or is_identity(field) or field.cpp_type in _AMOUNTS_AND_CHOICES)
 
 
 def is_identity(field: FieldDescriptor) -> bool:

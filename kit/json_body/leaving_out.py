@@ -1,4 +1,4 @@
-"""Leaves invalid texts out of a record that came as JSON, so that the rest of it is kept."""
+"""Leaves invalid texts and amounts out of a record that came as JSON, so that the rest of it is kept."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from kit.errors import Violation
 from kit.json_body.essential import is_essential
 from kit.json_body.notes import Notes
 
+_CLEARED: Final = {FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_DOUBLE}
 _STEP: Final = re.compile(r"(?P<name>\w+)(?:\[(?P<number>\d+)\])?\.?")
 
 
 def leave_out(message: Message, broken: Iterable[Violation], notes: Notes, prefix: str = "") -> bool:
-    """Clears the texts that break a rule and are not essential, such as an invalid e-mail address.
+    """Clears the texts and amounts that break a rule and are not essential, such as an invalid e-mail address.
 
-    Numbers, objects and lists that break a rule are never cleared: they refuse their record.
+    Whole numbers, objects and lists that break a rule are never cleared: they refuse their record.
 
     Args:
         message: the message that breaks the rules; changed in place.
@@ -37,8 +38,7 @@ def leave_out(message: Message, broken: Iterable[Violation], notes: Notes, prefi
         if found is None or path in emptied:
             continue
         holder, field = found
-        is_text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not field.is_repeated
-        if is_text and not is_essential(field):
+        if field.cpp_type in _CLEARED and not field.is_repeated and not is_essential(field):
             emptied.add(path)
             holder.ClearField(field.name)
             notes.note(path.removeprefix(prefix), f"{violation.description}: left out")

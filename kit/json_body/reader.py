@@ -191,8 +191,8 @@ def _timestamp(of: FieldDescriptor, timezone: tzinfo) -> _Read:
 
 
 def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
-    """Returns what reads a list of objects. An unreadable item is left out."""
-    name, essential, fill = of.name, is_essential(of), _fill(_type(of), timezone)
+    """Returns what reads a list of objects or texts. An unreadable item is left out."""
+    name, essential, add = of.name, is_essential(of), _add(of, timezone)
 
     def read(message: Any, value: Any, path: str, notes: Notes) -> None:
         into = getattr(message, name)
@@ -202,12 +202,36 @@ def _list(of: FieldDescriptor, timezone: tzinfo) -> _Read:
             return
         for number, item in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
             at = f"{path}{name}[{number}]"
-            if isinstance(item, dict):
-                fill(into.add(), item, notes, at)
-            else:
-                notes.unreadable(at, _NOT_AN_OBJECT, essential=essential)
+            if wrong := add(into, item, notes, at):
+                notes.unreadable(at, wrong, essential=essential)
 
     return read
+
+
+def _add(of: FieldDescriptor, timezone: tzinfo) -> Callable[[Any, Any, Notes, str], str]:
+    """Returns what adds an item to a list, and returns why it can't be read; empty if it can."""
+    return _add_scalar(_convert(of)) if of.message_type is None else _add_object(_fill(_type(of), timezone))
+
+
+def _add_scalar(convert: _Convert) -> Callable[[Any, Any, Notes, str], str]:
+    def add(into: Any, item: Any, _notes: Notes, _at: str) -> str:
+        try:
+            into.append(convert(item))
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    return add
+
+
+def _add_object(fill: Callable[[Any, Any, Notes, str], None]) -> Callable[[Any, Any, Notes, str], str]:
+    def add(into: Any, item: Any, notes: Notes, at: str) -> str:
+        if not isinstance(item, dict):
+            return _NOT_AN_OBJECT
+        fill(into.add(), item, notes, at)
+        return ""
+
+    return add
 
 
 def _type(of: FieldDescriptor) -> Descriptor:

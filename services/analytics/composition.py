@@ -19,11 +19,12 @@ from kit.service.parts import Subscription
 from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
-from kit.settings import Settings
+from services.analytics.affiliates import AffiliateProgram
 from services.analytics.consumers import FollowEvents, FollowIdentity, FollowPurchases
 from services.analytics.days import Calendar
 from services.analytics.personal import personal_tables
 from services.analytics.servicer import AnalyticsServicer
+from services.analytics.settings import AnalyticsSettings
 from services.analytics.sign_in import DashboardServicer
 
 SERVICE: Final = "analytics"
@@ -33,9 +34,10 @@ _IDENTITY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_
 _PURCHASES = purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["ListPurchaseChanges"]
 
 
-def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
+def compose(settings: AnalyticsSettings, resources: Resources) -> ServiceRuntime:
     """Composes analytics."""
     database, keys, calendar = resources.database(SERVICE, one_writer=True), resources.keys, Calendar(settings.site_timezone)
+    program = AffiliateProgram(settings.site_affiliates, calendar)
     tables = personal_tables(calendar)
     data = SubjectData(database, keys, None, tables)
     return ServiceRuntime(
@@ -51,12 +53,12 @@ def compose(settings: Settings, resources: Resources) -> ServiceRuntime:
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, expiries(tables)),
         subscriptions=[
-            Subscription("events", _EVENTS, FollowEvents(keys.hasher, calendar)),
+            Subscription("events", _EVENTS, FollowEvents(keys.hasher, calendar, program)),
             Subscription("gdpr", _GDPR, project_consent),
             Subscription("identity", _IDENTITY, FollowIdentity(calendar)),
-            Subscription("purchases", _PURCHASES, FollowPurchases(keys.hasher, calendar)),
+            Subscription("purchases", _PURCHASES, FollowPurchases(keys.hasher, calendar, program)),
         ],
     )
 
 
-ROLE: Final = Role(SERVICE, Settings, compose)
+ROLE: Final = Role(SERVICE, AnalyticsSettings, compose)

@@ -16,7 +16,7 @@ from kit.log.streams import Delivery
 from kit.people.hashing import KeyedHasher
 from kit.people.persons import Persons
 from kit.people.suppression import Screening, Suppressions, screen
-from services.analytics.counts import SITE, Traffic
+from services.analytics.affiliates import AffiliateProgram
 from services.analytics.days import Calendar
 from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen, seen_order, single
 from services.analytics.orders import Order
@@ -47,11 +47,13 @@ class FollowEvents:
     Args:
         hasher: recognises the identifiers of erased persons.
         calendar: assigns times to days.
+        program: credits orders to affiliates.
     """
 
-    def __init__(self, hasher: KeyedHasher, calendar: Calendar) -> None:
+    def __init__(self, hasher: KeyedHasher, calendar: Calendar, program: AffiliateProgram) -> None:
         self._hasher = hasher
         self._calendar = calendar
+        self._program = program
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Counts events, except those of bots. An event of an erased person counts without its person."""
@@ -131,15 +133,14 @@ class FollowEvents:
         await facts.write(writes)
         await facts.remove(outdated)
 
-    @staticmethod
-    async def _follow_sources(session: AsyncSession, totals: Totals, carriers: Collection[str]) -> None:
+    async def _follow_sources(self, session: AsyncSession, totals: Totals, carriers: Collection[str]) -> None:
         """Counts orders for the sources that the sessions in which they were bought have now."""
         facts = Orders(session)
         bought = await facts.bought_in(carriers)
         sessions = await Sessions(session).all({row["carrier"] for row in bought})
         changed: list[dict[str, Any]] = []
         for row in bought:
-            payload = Order.loads(row["payload"]).bought_in(sessions.get(row["carrier"], ())).dumps()
+            payload = self._program.credited(Order.loads(row["payload"]).bought_in(sessions.get(row["carrier"], ()))).dumps()
             if payload != row["payload"]:
                 totals.count_order(row["subject"], row["payload"], -1)
                 totals.count_order(row["subject"], payload, 1)
@@ -160,11 +161,13 @@ class FollowPurchases:
     Args:
         hasher: recognises the identifiers of erased persons.
         calendar: assigns times to days.
+        program: credits orders to affiliates.
     """
 
-    def __init__(self, hasher: KeyedHasher, calendar: Calendar) -> None:
+    def __init__(self, hasher: KeyedHasher, calendar: Calendar, program: AffiliateProgram) -> None:
         self._hasher = hasher
         self._calendar = calendar
+        self._program = program
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Counts orders. One of an erased person is not stored until it is published under a pseudonym."""
@@ -180,6 +183,7 @@ class FollowPurchases:
         sessions = await Sessions(session).all({each.carrier for each, _, _ in latest.values()} - {""})
         rows: list[dict[str, Any]] = []
         titles: dict[str, str] = {}
+        abandoned: set[tuple[str, str]] = set()
         for each, change, delivery in latest.values():
             before, read_at = known.get(each.purchase_id), (delivery.offset.ms, delivery.ordinal)
             is_older = before is not None and read_at < (before.position, before.ordinal)
@@ -192,12 +196,18 @@ class FollowPurchases:
             if before is not None:
                 totals.count_order(before.subject, before.payload, -1)
                 kept = _recognised(kept, before.subject, before.payload)
+            if kept.order is not None and not each.subject.startswith(_PSEUDONYM):
+                kept = kept._replace(order=self._program.credited(kept.order))
             row = _row(kept, *read_at)
             totals.count_order(row["subject"], row["payload"], 1)
             rows.append(row)
+            if before is not None and before.payload:
+                abandoned |= {*Order.loads(before.payload).dimensions()} - {*(kept.order.dimensions() if kept.order else ())}
             titles |= {line.product: line.title for line in (each.order.lines if each.order else ()) if line.title}
         await facts.put(rows, titles)
         await totals.write()
+        # The coupon that an order no longer has may identify its buyer, and an erasure would not find it.
+        await totals.remove_zeros(abandoned)
 
 
 class FollowIdentity:
@@ -231,8 +241,8 @@ class FollowIdentity:
             if before == day:
                 continue
             if before is not None:
-                totals.counts.add_traffic(SITE, "", before, Traffic(registrations=1), -1)
-            totals.counts.add_traffic(SITE, "", day, Traffic(registrations=1), 1)
+                totals.count_registration(user, before, -1)
+            totals.count_registration(user, day, 1)
 
 
 def _is_erased(screening: Screening) -> bool:
@@ -243,11 +253,14 @@ def _is_erased(screening: Screening) -> bool:
 def _recognised(each: SeenOrder, subject: str, payload: str) -> SeenOrder:
     """Returns an order with what is known of it already.
 
-    One that was published under a pseudonym counts for whom and for what source it counted before; one whose session is not stored, or
-    no longer, keeps its source.
+    One that was published under a pseudonym counts for whom and for what source, coupons and affiliate it counted before; one whose
+    session is not stored, or no longer, keeps its source.
     """
     known, order = Order.loads(payload) if payload else None, each.order
     is_erased = each.subject.startswith(_PSEUDONYM)
+    if known is not None and order is not None and is_erased:
+        breakdown = order.breakdown._replace(coupons=known.breakdown.coupons, referral=known.breakdown.referral)
+        order = order._replace(breakdown=breakdown, credit=known.credit)
     if known is not None and order is not None and (is_erased or not (order.is_stated or order.source)):
         order = order._replace(is_stated=known.is_stated, source=known.source, medium=known.medium, campaign=known.campaign)
     return each._replace(subject=subject if is_erased else each.subject, order=order)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Final, TypeAlias, TypeVar
 
-from services.analytics.days import Calendar, month_of
+from services.analytics.days import Calendar, month_number, month_of
 
 SITE: Final = "site"
 SOURCE: Final = "source"
@@ -18,6 +18,9 @@ PAGE: Final = "page"
 COURSE: Final = "course"
 DEVICE: Final = "device"
 PRODUCT: Final = "product"
+COUNTRY: Final = "country"
+COUPON: Final = "coupon"
+AFFILIATE: Final = "affiliate"
 
 VISITORS: Final = "visitors"
 """The audience of all visitors."""
@@ -65,6 +68,25 @@ class Revenue:
     base_corrections: int = 0
     entries: int = 0
     unrated: int = 0
+    discounts: int = 0
+    taxes: int = 0
+    shipping: int = 0
+    base_discounts: int = 0
+    base_taxes: int = 0
+    base_shipping: int = 0
+    base_commissions: int = 0
+    """Of affiliates alone."""
+
+
+@dataclass(slots=True)
+class Spending:
+    """What a customer bought in a month, or that she registered in it."""
+
+    orders: int = 0
+    """Orders sold."""
+    net: int = 0
+    """Net revenue in ten-thousandths of the base currency, each entry by its own date."""
+    registrations: int = 0
 
 
 _Figures = TypeVar("_Figures", Traffic, Revenue)
@@ -98,6 +120,8 @@ class Counts:
         self.revenue: dict[RevenueKey, Revenue] = {}
         self.presences: dict[Presence, int] = {}
         """How many facts show an identifier in an audience on a day."""
+        self.spending: dict[tuple[str, int], Spending] = {}
+        """What identifiers bought, by month."""
 
     def add_traffic(self, dimension: str, value: str, day: int, figures: Traffic, times: int) -> None:
         """Adds figures so many times."""
@@ -117,6 +141,10 @@ class Counts:
     def revenue_of(self, dimension: str, value: str, day: int, currency: str) -> Revenue:
         """Returns the figures to add to."""
         return self.revenue.setdefault((dimension, day, value, currency), Revenue())
+
+    def spending_of(self, subject: str, day: int) -> Spending:
+        """Returns what is added to the month of a day of an identifier."""
+        return self.spending.setdefault((subject, month_number(day)), Spending())
 
     def add_presence(self, presence: Presence, times: int) -> None:
         """Adds a fact that shows an identifier in an audience."""

@@ -77,7 +77,17 @@ class Period(NamedTuple):
 @lru_cache(_MOST_DAYS_KNOWN)
 def month_of(day: int) -> int:
     """Returns the key of the totals of a day's month: negative, so that it is no day."""
-    return -_month(date.fromordinal(day))
+    return -month_number(day)
+
+
+def month_number(day: int) -> int:
+    """Returns the number of a day's month: consecutive months have consecutive numbers."""
+    return _month(date.fromordinal(day))
+
+
+def iso_month(month: int) -> str:
+    """Returns the month of a number as YYYY-MM."""
+    return f"{month // _MONTHS:04}-{month % _MONTHS + 1:02}"
 
 
 def _month(day: date) -> int:

@@ -151,6 +151,27 @@ FIGURES: Final = (
         _amount("base_gross"),
         _entries,
     ),
+    Definition(
+        "discounts",
+        MONEY,
+        "Discounts on orders sold in the period, without taxes, as last reported: gross revenue is what remained to be paid.",
+        _amount("base_discounts"),
+        _orders,
+    ),
+    Definition(
+        "taxes",
+        MONEY,
+        "Taxes in the totals of orders sold in the period, as last reported. Refunds and corrections do not reduce them.",
+        _amount("base_taxes"),
+        _orders,
+    ),
+    Definition(
+        "shipping",
+        MONEY,
+        "Shipping in the totals of orders sold in the period, without taxes, as last reported.",
+        _amount("base_shipping"),
+        _orders,
+    ),
     Definition("refunds", MONEY, "Refunds and chargebacks in the period, by their own dates.", _amount("base_refunds"), _entries),
     Definition(
         "corrections",

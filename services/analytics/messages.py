@@ -15,6 +15,7 @@ from kit.idempotency import is_browsers
 from kit.people.identifiers import identifier_of
 from kit.referrers import campaign_name, source_name
 from kit.rules import event_name
+from services.analytics.breakdown import Breakdown
 from services.analytics.days import MICROSECONDS
 from services.analytics.orders import CORRECTION, REFUND, SALE, UNIT, Entry, Line, Order
 from services.analytics.sessions import ENROLMENT, LEAD, VIEW, Event
@@ -131,6 +132,7 @@ def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
         campaign=campaign[:_LONGEST],
         lines=tuple(Line(line.product_id, line.product_name, line.quantity, minor(line.amount)) for line in change.lines),
         entries=tuple(_entry(entry, sold_at) for entry in change.entries),
+        breakdown=_breakdown(change),
     )
     return SeenOrder(change.purchase_id, subject, carrier, order)
 
@@ -160,6 +162,21 @@ def page_of(url: str) -> str:
 @lru_cache(1024)
 def _kind(event_type: str) -> str:
     return _KIND_OF.get(event_name(event_type), "")
+
+
+def _breakdown(change: change_pb2.PurchaseChanged) -> Breakdown:
+    return Breakdown(
+        total=minor(change.amount),
+        discounts=minor(change.discount_total),
+        taxes=minor(change.tax_total),
+        shipping=minor(change.shipping_total),
+        base_discounts=minor(change.base_discount_total),
+        base_taxes=minor(change.base_tax_total),
+        base_shipping=minor(change.base_shipping_total),
+        country=change.country,
+        coupons=tuple(sorted({code[:_LONGEST].strip() for code in change.coupon_codes} - {""})),
+        referral=campaign_name(change.referral_code).lower(),
+    )
 
 
 def _entry(entry: change_pb2.LedgerEntry, sold_at: int | None) -> Entry:

@@ -98,6 +98,37 @@ class PresenceRow(Base):
     """How many facts show it."""
 
 
+class CustomerMonthRow(Base):
+    """A fact: what an identifier bought in a month, or that it registered, and the customer it stood for."""
+
+    __tablename__ = "analytics_customer_months"
+    __table_args__ = (Index("idx_analytics_customer_months_customer", "customer"),)
+
+    subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    month: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """`days.month_number`."""
+    customer: Mapped[str] = mapped_column(Id(280))
+    """`user:` and the person whom the identifier leads to, or the identifier itself."""
+    orders: Mapped[int] = mapped_column(Integer)
+    """Orders sold."""
+    net: Mapped[int] = mapped_column(BigInteger)
+    """Net revenue in ten-thousandths of the base currency."""
+    registrations: Mapped[int] = mapped_column(Integer)
+
+
+class CohortRow(Base):
+    """A total: how many persons of a cohort bought in a month, and for how much, `cohorts.cells_of`."""
+
+    __tablename__ = "analytics_cohorts"
+
+    basis: Mapped[str] = mapped_column(Id(16), primary_key=True)
+    cohort: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    month: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """0 for the number of all persons of the cohort."""
+    members: Mapped[int] = mapped_column(BigInteger)
+    net: Mapped[int] = mapped_column(BigInteger)
+
+
 class AudienceRow(Base):
     """A total: how many members of an audience were in it on a day, and before that last on another, `counts.cells`."""
 
@@ -150,6 +181,13 @@ class RevenueRow(Base):
     base_corrections: Mapped[int] = mapped_column(BigInteger)
     entries: Mapped[int] = mapped_column(BigInteger)
     unrated: Mapped[int] = mapped_column(BigInteger)
+    discounts: Mapped[int] = mapped_column(BigInteger)
+    taxes: Mapped[int] = mapped_column(BigInteger)
+    shipping: Mapped[int] = mapped_column(BigInteger)
+    base_discounts: Mapped[int] = mapped_column(BigInteger)
+    base_taxes: Mapped[int] = mapped_column(BigInteger)
+    base_shipping: Mapped[int] = mapped_column(BigInteger)
+    base_commissions: Mapped[int] = mapped_column(BigInteger)
 
 
 sessions: Final = cast("Table", SessionRow.__table__)
@@ -157,6 +195,8 @@ orders: Final = cast("Table", OrderRow.__table__)
 products: Final = cast("Table", ProductRow.__table__)
 registrations: Final = cast("Table", RegistrationRow.__table__)
 presences: Final = cast("Table", PresenceRow.__table__)
+customer_months: Final = cast("Table", CustomerMonthRow.__table__)
+cohorts: Final = cast("Table", CohortRow.__table__)
 audiences: Final = cast("Table", AudienceRow.__table__)
 traffic: Final = cast("Table", TrafficRow.__table__)
 revenue: Final = cast("Table", RevenueRow.__table__)

@@ -8,7 +8,20 @@ from typing import Final, NamedTuple
 import orjson
 
 from kit.people.subjects.words import MEDIA, SOURCES, listed
-from services.analytics.counts import CAMPAIGN, CUSTOMERS, MEDIUM, PRODUCT, SITE, SOURCE, Counts, Revenue
+from services.analytics.breakdown import Breakdown, Credit, count_breakdown
+from services.analytics.counts import (
+    AFFILIATE,
+    CAMPAIGN,
+    COUNTRY,
+    COUPON,
+    CUSTOMERS,
+    MEDIUM,
+    PRODUCT,
+    SITE,
+    SOURCE,
+    Counts,
+    Revenue,
+)
 from services.analytics.sessions import DIRECT, NO_MEDIUM, OTHER, Session, origin_of
 
 UNIT: Final = 10_000
@@ -17,7 +30,9 @@ SALE: Final = "sale"
 REFUND: Final = "refund"
 CORRECTION: Final = "correction"
 UNKNOWN: Final = "(unknown)"
-"""Source of an order that was reported without a campaign, and whose session is unknown."""
+"""Source of an order that was reported without a campaign, and whose session is unknown; country of one without a billing address."""
+WHOLE: Final = 10_000
+"""The rate of a commission that would be the whole amount."""
 
 
 _SOURCES: Final = SOURCES | {DIRECT}
@@ -57,17 +72,23 @@ class Order(NamedTuple):
     campaign: str
     lines: tuple[Line, ...]
     entries: tuple[Entry, ...]
+    breakdown: Breakdown = Breakdown()
+    credit: Credit | None = None
+    """The affiliate to whom it is credited, and the rate of the day of the sale; None for none."""
 
     def dumps(self) -> str:
         """Serialises it."""
-        return orjson.dumps([*self[:6], [[*line] for line in self.lines], [[*entry] for entry in self.entries]]).decode()
+        beside = [*self.breakdown], self.credit and [*self.credit]
+        return orjson.dumps([*self[:6], [[*line] for line in self.lines], [[*entry] for entry in self.entries], *beside]).decode()
 
     @classmethod
     def loads(cls, text: str) -> Order:
         """Parses what `dumps` returned."""
-        currency, sold_at, is_stated, source, medium, campaign, lines, entries = orjson.loads(text)
+        currency, sold_at, is_stated, source, medium, campaign, lines, entries, breakdown, credit = orjson.loads(text)
         own = tuple(Line(*each) for each in lines), tuple(Entry(*each) for each in entries)
-        return cls(currency, sold_at, is_stated, source, medium, campaign, *own)
+        *others, coupons, referral = breakdown
+        known = Breakdown._make([*others, tuple(coupons), referral])
+        return cls(currency, sold_at, is_stated, source, medium, campaign, *own, known, credit and Credit(*credit))
 
     def bought_in(self, sessions: Sequence[Session]) -> Order:
         """Returns it with the source of the session in which it was bought, out of those under its session id, oldest first."""
@@ -78,11 +99,13 @@ class Order(NamedTuple):
         return self._replace(source=source, medium=medium, campaign=campaign)
 
     def anonymous(self) -> Order:
-        """Returns it as it counts after the erasure of its buyer: of its campaign, only common words are left."""
+        """Returns it as it counts after the erasure of its buyer: of its campaign, only common words are left, of its coupons none."""
         return self._replace(
             source=self.source and (listed(self.source, _SOURCES) or OTHER),
             medium=self.medium and (listed(self.medium, _MEDIA) or OTHER),
             campaign=self.campaign and OTHER,
+            breakdown=self.breakdown.anonymous(),
+            credit=self.credit and self.credit.anonymous(),
         )
 
     @property
@@ -90,15 +113,44 @@ class Order(NamedTuple):
         """Sales less refunds, with corrections, in the base currency; entries without a rate are left out."""
         return sum(entry.base or 0 for entry in self.entries)
 
+    def dimensions(self) -> list[tuple[str, str]]:
+        """Returns the values of dimensions under which it counts as a whole."""
+        found = [
+            (SITE, ""),
+            (SOURCE, self.source or UNKNOWN),
+            (MEDIUM, self.medium or NO_MEDIUM),
+            (COUNTRY, self.breakdown.country or UNKNOWN),
+        ]
+        if self.campaign:
+            found.append((CAMPAIGN, self.campaign))
+        if self.credit:
+            found.append((AFFILIATE, self.credit.affiliate))
+        return [*found, *((COUPON, coupon) for coupon in self.breakdown.coupons)]
+
+    def commissions(self) -> Iterable[tuple[Entry, int]]:
+        """Yields each entry with the commission it brings, or takes back, in ten-thousandths of the base currency.
+
+        Their sum is the commission on what remains of the order, rounded once: a full refund takes all of it back.
+        """
+        total, rate = self.breakdown.total, self.credit.rate if self.credit else 0
+        balance = before = 0
+        for entry in self.entries:
+            balance += entry.base or 0
+            after = converted(balance, self.breakdown.commissionable * rate, total * WHOLE) if total else 0
+            yield entry, after - before
+            before = after
+
 
 def count_order(counts: Counts, order: Order, subject: str, times: int = 1) -> None:
     """Adds an order to counts, or with -1 subtracts it: its sale on its day, each refund and correction on its own."""
-    dimensions = [(SITE, ""), (SOURCE, order.source or UNKNOWN), (MEDIUM, order.medium or NO_MEDIUM)]
-    if order.campaign:
-        dimensions.append((CAMPAIGN, order.campaign))
-    for dimension, value in dimensions:
-        for entry in order.entries:
-            _count_entry(counts.revenue_of(dimension, value, counts.calendar.day(entry.at), order.currency), entry, times)
+    dimensions = order.dimensions()
+    for entry, commission in order.commissions():
+        day = counts.calendar.day(entry.at)
+        counts.spending_of(subject, day).net += (entry.base or 0) * times
+        for dimension, value in dimensions:
+            _count_entry(counts.revenue_of(dimension, value, day, order.currency), entry, times)
+        if order.credit:
+            counts.revenue_of(AFFILIATE, order.credit.affiliate, day, order.currency).base_commissions += commission * times
     if order.sold_at is None:
         return
     day = counts.calendar.day(order.sold_at)
@@ -107,6 +159,8 @@ def count_order(counts: Counts, order: Order, subject: str, times: int = 1) -> N
         sold = counts.revenue_of(dimension, value, day, order.currency)
         sold.orders += times
         sold.quantity += pieces * times
+        count_breakdown(sold, order.breakdown, times)
+    counts.spending_of(subject, day).orders += times
     _count_lines(counts, order, day, times)
     counts.add_presence((CUSTOMERS, subject, day), times)
 

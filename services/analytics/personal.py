@@ -6,8 +6,8 @@ from functools import partial
 
 from kit.people.subjects.personal_tables import LONG, SET, Ages, IdentifierKind, PersonalTable, Stays, nothing
 from services.analytics.days import Calendar
-from services.analytics.models import OrderRow, PresenceRow, RegistrationRow, SessionRow
-from services.analytics.projection import erase_orders, erase_sessions
+from services.analytics.models import CustomerMonthRow, OrderRow, PresenceRow, RegistrationRow, SessionRow
+from services.analytics.projection import erase_customer_months, erase_orders, erase_sessions
 
 
 def personal_tables(calendar: Calendar) -> tuple[PersonalTable, ...]:
@@ -44,6 +44,15 @@ def personal_tables(calendar: Calendar) -> tuple[PersonalTable, ...]:
             kept=LONG,
             identifiers={"user_id": IdentifierKind.USER_ID},
             deletes_rows=True,
+        ),
+        PersonalTable(
+            CustomerMonthRow,
+            section="",
+            why="what a customer bought by month, so that each is in one cohort; the orders themselves are shown by purchases",
+            kept=LONG,
+            identifiers={"subject": IdentifierKind.SUBJECT, "customer": IdentifierKind.SUBJECT},
+            any_identifier=True,
+            erase=partial(erase_customer_months, calendar),
         ),
         PersonalTable(
             OrderRow,

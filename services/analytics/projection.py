@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
-from services.analytics.counts import REVENUE, TRAFFIC, Counts, Presence, Revenue, Traffic, keys_of_cells, named
+from services.analytics.cohort_store import change_cohorts, erase_customer
+from services.analytics.counts import REVENUE, SITE, TRAFFIC, Counts, Presence, Revenue, Traffic, keys_of_cells, named
 from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
 from services.analytics.models import audiences, presences, revenue, traffic
@@ -67,6 +68,11 @@ class Totals:
         if payload:
             orders.count_order(self.counts, orders.Order.loads(payload), subject, times)
 
+    def count_registration(self, user_id: str, day: int, times: int) -> None:
+        """Adds the registration of a user, or with -1 subtracts it."""
+        self.counts.add_traffic(SITE, "", day, Traffic(registrations=1), times)
+        self.counts.spending_of(f"user:{user_id}", day).registrations += times
+
     async def write(self, moved: Collection[str] = ()) -> None:
         """Writes what was counted.
 
@@ -76,21 +82,26 @@ class Totals:
         counts = self.counts
         await increase(self._session, traffic, _rows(("dimension", "day", "value"), counts.traffic))
         await increase(self._session, revenue, _rows(("dimension", "day", "value", "currency"), counts.revenue))
+        await change_cohorts(self._session, counts.spending, moved)
         changes = {presence: count for presence, count in counts.presences.items() if count}
         if changes or moved:
             await self._change_presences(changes, moved)
 
-    async def remove_zeros(self) -> None:
-        """Deletes totals to which was counted and that are 0 now, with the texts in them."""
+    async def remove_zeros(self, values: Collection[tuple[str, str]] | None = None) -> None:
+        """Deletes totals to which was counted and that are 0 now, with the texts in them.
+
+        Args:
+            values: dimensions and their values to which this is limited; None for all, and for audiences as well.
+        """
         counts = self.counts
         for table, keys in ((traffic, counts.traffic), (revenue, counts.revenue)):
             names = [column.name for column in table.primary_key]
             zeros = [table.c[name] == 0 for name in (TRAFFIC if table is traffic else REVENUE)]
-            for key in keys:
+            for key in keys if values is None else [key for key in keys if (key[0], key[2]) in values]:
                 of_key = [table.c[name] == value for name, value in zip(names, key, strict=True) if name != "day"]
                 days = table.c.day.in_([key[1], month_of(key[1])])
                 await self._session.execute(delete(table).where(*of_key, days, *zeros))
-        for some in chunks({audience for audience, _, _ in counts.presences}):
+        for some in chunks({audience for audience, _, _ in counts.presences} if values is None else ()):
             await self._session.execute(delete(audiences).where(audiences.c.audience.in_(some), audiences.c.members == 0))
 
     async def _change_presences(self, changes: Mapping[Presence, int], moved: Collection[str]) -> None:
@@ -178,6 +189,12 @@ async def erase_orders(calendar: Calendar, session: AsyncSession, identifiers: S
     await totals.remove_zeros()
     await upsert(session, bought, rows)
     return len(rows)
+
+
+async def erase_customer_months(calendar: Calendar, session: AsyncSession, identifiers: Sequence[str], pseudonym: str) -> int:
+    """Takes a person from what she bought by month; returns the number of rows. Cohorts stay."""
+    await Totals(session, calendar).lock()
+    return await erase_customer(session, identifiers, pseudonym)
 
 
 def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collection[str], firsts: Collection[str]) -> list[Event]:

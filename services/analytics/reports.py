@@ -6,48 +6,19 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Protocol, TypeAlias
 
 from kit.errors import InvalidRequest, Violation
-from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
-from services.analytics.figures import DEFINITIONS, MONEY, Definition, Number, Summary, money
+from services.analytics.columns import TEXT, Column, Report, figure
+from services.analytics.counts import CAMPAIGN, COUNTRY, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
+from services.analytics.figures import DEFINITIONS, MONEY, Number, Summary, money
+from services.analytics.order_reports import ORDER_REPORTS
 from services.analytics.orders import UNKNOWN, Order
 
-TEXT: Final = "text"
-OWN_CURRENCY: Final = ""
-"""Unit of amounts in the currency of their row."""
 _DEFAULT_ROWS: Final = 100
 Value: TypeAlias = str | Number
 Row: TypeAlias = dict[str, Value]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a report."""
-
-    key: str
-    unit: str
-    definition: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A report, grouped."""
-
-    name: str
-    groups: Mapping[str, str]
-    """The columns it can be grouped by, with their definitions; the first is the default."""
-    columns: Sequence[Column]
-    """The other columns."""
-    order: str
-    """How it is sorted unless a request says otherwise; empty: by the group."""
-
-    def of(self, group: str) -> Sequence[Column]:
-        """Returns all columns when it is grouped so."""
-        others = [_in_own_currency(each) for each in self.columns] if group == "currency" else self.columns
-        return [Column(group, TEXT, self.groups[group]), *(each for each in others if (self.name, group, each.key) not in _WITHOUT)]
 
 
 class Query(Protocol):
@@ -61,17 +32,14 @@ class Query(Protocol):
     offset: int
 
 
-def _figure(key: str) -> Column:
-    each: Definition = DEFINITIONS[key]
-    return Column(key, each.unit, each.text)
-
-
-def _in_own_currency(column: Column) -> Column:
-    return Column(column.key, OWN_CURRENCY, column.definition) if column.unit == MONEY else column
-
-
 _QUANTITY: Final = Column("quantity", "pieces", "Pieces in orders sold in the period.")
-_AMOUNTS: Final = [_figure(key) for key in ("orders", "gross_revenue", "refunds", "corrections", "net_revenue")]
+_AMOUNTS: Final = [
+    figure(key)
+    for key in (
+        *("orders", "gross_revenue", "discounts", "taxes", "shipping"),
+        *("refunds", "corrections", "net_revenue"),
+    )
+]
 _GROUPS: Final = {
     SOURCE: "Where sessions and orders came from: `(direct)` for sessions without a source, the campaign reported with"
     " an order, else the source of the session in which it was bought, else `(unknown)`. Events without a session are in no row.",
@@ -80,12 +48,19 @@ _GROUPS: Final = {
     DEVICE: "desktop, mobile or tablet; empty when unknown.",
     LANDING: "Path of the first page of a session.",
 }
+_SALES: Final = {"orders", "net_revenue", "conversion_rate"}
 REPORTS: Final = {
     each.name: each
     for each in (
         Report(
             "revenue",
-            {"day": "Day, in the site's time zone.", "month": "Month, YYYY-MM.", "currency": "ISO 4217 code of the orders' currency."},
+            {
+                "day": "Day, in the site's time zone.",
+                "month": "Month, YYYY-MM.",
+                "currency": "ISO 4217 code of the orders' currency.",
+                COUNTRY: "ISO 3166-1 alpha-2 code of the country of the orders' billing addresses; `(unknown)` for none. Countries of"
+                " visitors are not known: no address is looked up.",
+            },
             [*_AMOUNTS, _QUANTITY],
             "",
         ),
@@ -93,26 +68,32 @@ REPORTS: Final = {
             "acquisition",
             _GROUPS,
             [
-                _figure(key)
+                figure(key)
                 for key in (
                     *("visitors", "sessions", "page_views", "bounce_rate", "session_seconds", "leads"),
                     *("enrolments", "orders", "net_revenue", "conversion_rate"),
                 )
             ],
             "-sessions",
+            {
+                MEDIUM: {"visitors"},
+                DEVICE: {"visitors", *_SALES},
+                LANDING: {"visitors", "page_views", "leads", "enrolments", *_SALES},
+            },
         ),
         Report(
             "content",
             {PAGE: "Path of the page.", COURSE: "The course that an event is about."},
-            [_figure(key) for key in ("page_views", "visitors", "leads", "enrolments")],
+            [figure(key) for key in ("page_views", "visitors", "leads", "enrolments")],
             "-page_views",
+            {PAGE: {"visitors", "leads", "enrolments"}},
         ),
         Report(
             "products",
             {PRODUCT: "The shop's id of the product."},
             [
                 Column("title", TEXT, "Its title in the last order with it."),
-                _figure("orders"),
+                figure("orders"),
                 _QUANTITY,
                 Column("revenue", MONEY, "Amount of its lines in orders sold in the period, at the rates of these orders."),
             ],
@@ -130,15 +111,9 @@ REPORTS: Final = {
             ],
             "-lifetime_value",
         ),
+        *ORDER_REPORTS,
     )
 }
-_WITHOUT: Final = {
-    *(("acquisition", group, "visitors") for group in (MEDIUM, DEVICE, LANDING)),
-    *(("acquisition", group, key) for group in (DEVICE, LANDING) for key in ("orders", "net_revenue", "conversion_rate")),
-    *(("acquisition", LANDING, key) for key in ("page_views", "leads", "enrolments")),
-    *(("content", PAGE, key) for key in ("visitors", "leads", "enrolments")),
-}
-"""Columns that a report lacks when it is grouped so."""
 
 
 def report_of(query: Query) -> tuple[Report, str]:
@@ -184,6 +159,9 @@ def own_amounts(figures: Revenue) -> Revenue:
         base_gross=figures.gross,
         base_refunds=figures.refunds,
         base_corrections=figures.corrections,
+        base_discounts=figures.discounts,
+        base_taxes=figures.taxes,
+        base_shipping=figures.shipping,
     )
 
 

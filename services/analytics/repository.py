@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
 from kit.people.persons import Persons, persons
+from services.analytics.cohort_store import read_cohorts
+from services.analytics.cohorts import Cell
 from services.analytics.counts import EACH_DAY, NEVER, SITE, Revenue, Traffic
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
@@ -252,6 +254,10 @@ class Reading:
         """Returns how many members an audience has on each day."""
         rows: Any = await self._session.execute(_MEMBERS_BY_DAY, {"name": name, **period._asdict()})
         return {day: int(count) for day, count in rows}
+
+    async def cohorts(self, basis: str, period: Period) -> Mapping[tuple[int, int], Cell]:
+        """Returns the cells of the cohorts of a period's months, as `read_cohorts` does."""
+        return await read_cohorts(self._session, basis, period)
 
     async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
         """Returns the titles of products."""

@@ -16,8 +16,10 @@ from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, Violation
 from kit.settings import Settings
 from services.analytics import reports
+from services.analytics.cohorts import rows_of
 from services.analytics.counts import (
     CAMPAIGN,
+    COUNTRY,
     COURSE,
     CUSTOMERS,
     DEVICE,
@@ -37,7 +39,7 @@ from services.analytics.repository import Reading
 
 _TOP: Final = 10
 _COMPARISONS: Final = ("previous", "year", "none")
-_RANKED: Final = (PAGE, SOURCE, CAMPAIGN, DEVICE, COURSE, PRODUCT)
+_RANKED: Final = (PAGE, SOURCE, CAMPAIGN, DEVICE, COURSE, PRODUCT, COUNTRY)
 _OF_AUDIENCES: Final = frozenset({SOURCE, CAMPAIGN, COURSE})
 _Traffic: TypeAlias = Mapping[str, Mapping[str, Traffic]]
 _Revenue: TypeAlias = Mapping[str, Mapping[str, Revenue]]
@@ -120,6 +122,8 @@ class AnalyticsServicer(AnalyticsServiceServicer):
     async def _rows(self, reading: Reading, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
         if report.name == "customers":
             return reports.customers(await self._bought(reading, period))
+        if report.name == "cohorts":
+            return rows_of(group, await reading.cohorts(group, period), period)
         if report.name == "revenue":
             return await _revenue_rows(reading, report, group, period)
         traffic, revenue = (await reading.traffic(period, group))[group], (await reading.revenue(period, group))[group]
@@ -136,6 +140,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
                 "title": titles.get(value, ""),
                 "quantity": sold.quantity,
                 "revenue": money(sold.base_gross),
+                "commission": money(sold.base_commissions),
             }
             for value in traffic.keys() | revenue.keys()
         ]
@@ -227,7 +232,9 @@ def _largest(traffic: Mapping[str, Traffic], revenue: Mapping[str, Revenue], top
 
 async def _revenue_rows(reading: Reading, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
     sums: dict[str, Revenue] = {}
-    if group == "currency":
+    if group == COUNTRY:
+        sums = dict((await reading.revenue(period, COUNTRY))[COUNTRY])
+    elif group == "currency":
         sums = {currency: reports.own_amounts(figures) for currency, figures in (await reading.revenue_by_currency(period)).items()}
     else:
         for day, figures in (await reading.revenue_by_day(period)).items():
@@ -260,6 +267,9 @@ def _currency_revenue(currency: str, figures: Revenue) -> pb.CurrencyRevenue:
         gross_revenue=float(money(figures.gross)),
         refunds=float(money(figures.refunds)),
         corrections=float(money(figures.corrections)),
+        discounts=float(money(figures.discounts)),
+        taxes=float(money(figures.taxes)),
+        shipping=float(money(figures.shipping)),
         net_revenue=float(money(of.net)),
     )
 

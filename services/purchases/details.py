@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,6 +27,10 @@ ERASED: Final = "erased:"
 ANONYMOUS: Final = "purchase:"
 """Kind of the identifier of an order without a buyer: sold over the counter, or anonymised by the shop."""
 
+TOTALS: Final = ("discount_total", "tax_total", "shipping_total")
+"""Columns of the amounts of which an order's amount consists."""
+
+_COUNTRY: Final = re.compile("[A-Za-z]{2}")
 _IDENTIFYING_COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
 """The columns by which an order leads to a weaker identifier of its buyer, by the identifier's kind."""
 
@@ -42,6 +47,8 @@ class OrderDetails:
     is_staff: bool
     erased: bool = False
     """The buyer was erased, and is left out."""
+    breakdown: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What its amount consists of: columns of the order; only those that the report states."""
 
     @property
     def identifiers(self) -> list[str]:
@@ -60,7 +67,9 @@ class OrderDetails:
     def anonymised(self) -> OrderDetails:
         """The details of an erased person's order: only the sale is left."""
         method = self.columns.get("payment_method")
-        return replace(self, columns={"payment_method": listed(method, PAYMENTS) or OTHER} if method else {}, erased=True)
+        columns = {"payment_method": listed(method, PAYMENTS) or OTHER} if method else {}
+        kept = {name: value for name, value in self.breakdown.items() if name != "coupon_codes"}
+        return replace(self, columns=columns, breakdown=kept, erased=True)
 
 
 def sealing_identifiers(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
@@ -94,6 +103,7 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
         "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields and strongest else b"",
         "details": MessageToDict(metadata),
+        "referral_code": purchase.referral_code.strip(),
     }
     return OrderDetails(
         timestamp=purchase.timestamp.ToDatetime(UTC),
@@ -101,6 +111,7 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
         lines=[_line(line, currency) for line in _lines(purchase)],
         is_test=purchase.is_test,
         is_staff=purchase.is_staff,
+        breakdown=_breakdown(purchase, currency),
     )
 
 
@@ -148,6 +159,22 @@ def _line(line: pb.PurchaseLine, currency: str) -> dict[str, Any]:
         "quantity": line.quantity or 1,
         "amount": exact(line.amount, currency),
     }
+
+
+def _breakdown(purchase: pb.Purchase, currency: str) -> dict[str, Any]:
+    stated: dict[str, Any] = {name: exact(getattr(purchase, name), currency) for name in TOTALS if purchase.HasField(name)}
+    codes = sorted({code.strip().lower() for code in purchase.coupon_codes} - {""})
+    if codes or "discount_total" in stated:
+        stated["coupon_codes"] = codes
+    if country := purchase.country or _country_of(purchase.billing_address):
+        stated["country"] = country.upper()
+    return stated
+
+
+def _country_of(address: Struct) -> str:
+    """The code of an address's country; empty for none, and for a name."""
+    country = MessageToDict(address).get("country")
+    return country if isinstance(country, str) and _COUNTRY.fullmatch(country) else ""
 
 
 def _json(struct: Struct) -> str:

@@ -42,6 +42,13 @@ class ExportedOrder(NamedTuple):
     is_test: bool
     is_staff: bool
     disputed: bool
+    discount_total: Decimal | None
+    tax_total: Decimal | None
+    shipping_total: Decimal | None
+    coupon_codes: str
+    """JSON: a list of texts."""
+    country: str | None
+    referral_code: str | None
 
 
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount")
@@ -91,6 +98,12 @@ def _exported(lines: Sequence[Any]) -> ExportedOrder:
         is_test=order.is_test,
         is_staff=order.is_staff,
         disputed=order.disputed,
+        discount_total=order.discount_total,
+        tax_total=order.tax_total,
+        shipping_total=order.shipping_total,
+        coupon_codes=orjson.dumps(order.coupon_codes or []).decode(),
+        country=order.country,
+        referral_code=order.referral_code,
     )
 
 

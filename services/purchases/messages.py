@@ -14,7 +14,7 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.keys.seals import Decryptor
 from kit.times import timestamp
-from services.purchases.money import exact
+from services.purchases.money import exact, in_base
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 
 TOPIC: Final = "purchases"
@@ -70,6 +70,15 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
             for entry in entries
         ],
         payment_method=row.payment_method or "",
+        discount_total=_text(row.discount_total, row.currency),
+        tax_total=_text(row.tax_total, row.currency),
+        shipping_total=_text(row.shipping_total, row.currency),
+        base_discount_total=_base_text(row.discount_total, row),
+        base_tax_total=_base_text(row.tax_total, row),
+        base_shipping_total=_base_text(row.shipping_total, row),
+        coupon_codes=row.coupon_codes,
+        country=row.country or "",
+        referral_code=row.referral_code or "",
     )
     if row.utm_attribution:
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
@@ -123,6 +132,12 @@ def recorded_message(
             for entry in entries
         ],
         disputed=row.disputed,
+        discount_total=_number(row.discount_total),
+        tax_total=_number(row.tax_total),
+        shipping_total=_number(row.shipping_total),
+        coupon_codes=row.coupon_codes,
+        country=row.country or "",
+        referral_code=row.referral_code or "",
     )
     if row.utm_attribution:
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
@@ -135,6 +150,11 @@ def recorded_message(
 
 def _text(amount: Decimal | None, currency: str) -> str:
     return "" if amount is None else f"{exact(amount, currency):f}"
+
+
+def _base_text(amount: Decimal | None, row: PurchaseRecord) -> str:
+    """The amount in the base currency; empty without a rate."""
+    return "" if amount is None or row.rate is None else f"{in_base(amount, row.rate, row.base_currency):f}"
 
 
 def _number(amount: Decimal | None) -> float | None:

@@ -80,6 +80,17 @@ class PurchaseRow(Base):
     disputed: Mapped[bool] = mapped_column(Boolean)
     lines_fixed: Mapped[bool] = mapped_column(Boolean)
     """A paid report had the amount, and the lines are known: no undated report changes them."""
+    discount_total: Mapped[Decimal | None] = mapped_column(Money)
+    """Without taxes; NULL when not reported, like the other totals."""
+    tax_total: Mapped[Decimal | None] = mapped_column(Money)
+    shipping_total: Mapped[Decimal | None] = mapped_column(Money)
+    """Without taxes."""
+    coupon_codes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """In lower case, sorted."""
+    country: Mapped[str | None] = mapped_column(String(2))
+    """ISO 3166-1 alpha-2 code of the country of the billing address."""
+    referral_code: Mapped[str | None] = mapped_column(String(100))
+    """The code of the partner who brought the buyer."""
 
 
 class LineRow(Base):

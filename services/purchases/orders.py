@@ -18,7 +18,7 @@ from services.purchases.reconciliation import reconcile
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 from services.purchases.statuses import PAID, Reason, Status
 
-_FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data")
+_FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data", "referral_code")
 """Columns that the first report with a value fills."""
 _PRICE: Final = frozenset({"rate", "base_net_amount"})
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount")
@@ -104,11 +104,13 @@ class Order:
         if details is not None:
             is_newest = claim.reported_at is not None and not any(c.reported_at and c.reported_at > claim.reported_at for c in known)
             self._set(self._merged_columns(details, is_newest=is_newest))
-            if (details.lines or is_newest) and self._takes_lines_of(claim, is_newest=is_newest):
+            is_known, is_fixed = bool(self.lines), self.row.lines_fixed
+            if (details.lines or is_newest) and self._takes(claim, is_known=is_known, is_fixed=is_fixed, is_newest=is_newest):
                 self._replace_lines(details.lines)
+            if claim.currency == state.currency:
+                self._set(self._taken_breakdown(claim, details.breakdown, is_fixed=_is_paid(known), is_newest=is_newest))
         self._set(_money_columns(state, self.row.timestamp))
-        paid = any(each.kind is ReportKind.PURCHASE and each.status in PAID for each in self._claims)
-        self._set({"lines_fixed": paid and bool(self.lines)})
+        self._set({"lines_fixed": _is_paid(self._claims) and bool(self.lines)})
         self._changes_refunds = state.returned != returned_before
 
     def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRecord]:
@@ -192,15 +194,23 @@ class Order:
             values["timestamp"] = min(row.timestamp, details.timestamp)
         return values
 
-    def _takes_lines_of(self, claim: Claim, *, is_newest: bool) -> bool:
-        """True when the report's lines become the order's: those of the newest dated report.
+    def _takes(self, claim: Claim, *, is_known: bool, is_fixed: bool, is_newest: bool) -> bool:
+        """True when the report's lines, or a part of its breakdown, become the order's: those of the newest dated report.
 
         Without dated reports, those of the last report until the order is paid, then those of the first paid one for good.
         """
-        if claim.reported_at is not None or not self.lines:
-            return is_newest or not self.lines
+        if claim.reported_at is not None or not is_known:
+            return is_newest or not is_known
         has_dated = any(each.reported_at for each in self._claims)
-        return not has_dated and not self.row.lines_fixed and (not self._balance.is_paid or claim.status in PAID)
+        return not has_dated and not is_fixed and (not self._balance.is_paid or claim.status in PAID)
+
+    def _taken_breakdown(self, claim: Claim, stated: Mapping[str, Any], *, is_fixed: bool, is_newest: bool) -> Mapping[str, Any]:
+        """What the order takes of a report's breakdown. What the report does not state stays."""
+        return {
+            name: value
+            for name, value in stated.items()
+            if self._takes(claim, is_known=getattr(self.row, name) is not None, is_fixed=is_fixed, is_newest=is_newest)
+        }
 
     def _replace_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if [{name: getattr(line, name) for name in _LINE} for line in self.lines] == list(lines):
@@ -215,6 +225,11 @@ class Order:
             if getattr(self.row, name) != value:
                 setattr(self.row, name, value)
                 self.changed.add(name)
+
+
+def _is_paid(claims: Iterable[Claim]) -> bool:
+    """True when the report of a purchase claims that it is paid."""
+    return any(each.kind is ReportKind.PURCHASE and each.status in PAID for each in claims)
 
 
 def _adds_facts(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:

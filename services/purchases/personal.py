@@ -45,7 +45,10 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "email_hash": IdentifierKind.EMAIL_HASH,
             "session_id": IdentifierKind.SESSION_ID,
         },
-        personal={**nothing("email", "billing_data", "metadata", "utm_attribution"), **word("payment_method", PAYMENTS, otherwise=OTHER)},
+        personal={
+            **nothing("email", "billing_data", "metadata", "utm_attribution", "coupon_codes", "referral_code"),
+            **word("payment_method", PAYMENTS, otherwise=OTHER),
+        },
         stays={
             "id": Stays.ID,
             "site": Stays.ID,
@@ -54,6 +57,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "currency": Stays.WORD,
             "payment_status": Stays.WORD,
             "base_currency": Stays.WORD,
+            "country": Stays.WORD,
         },
         sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
         internal=("lines_fixed", "ordered_on"),

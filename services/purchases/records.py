@@ -49,6 +49,12 @@ class PurchaseRecord:
     is_staff: bool = False
     disputed: bool = False
     lines_fixed: bool = False
+    discount_total: Decimal | None = None
+    tax_total: Decimal | None = None
+    shipping_total: Decimal | None = None
+    coupon_codes: list[str] | None = None
+    country: str | None = None
+    referral_code: str | None = None
 
     @property
     def is_known(self) -> bool:

@@ -78,7 +78,10 @@ class Marks:
         for field in fields:
             own = f"{path}.{field.name}"
             if field.message_type is None:
-                if (value := self._value(field, own)) is not None:
+                value = self._value(field, own)
+                if value is not None and field.is_repeated:
+                    getattr(message, field.name).append(value)
+                elif value is not None:
                     setattr(message, field.name, value)
             elif field.message_type is Timestamp.DESCRIPTOR:
                 getattr(message, field.name).GetCurrentTime()

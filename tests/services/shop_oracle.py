@@ -17,6 +17,7 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.rules import DECIMALS
+from tests.services import order_oracle
 
 FIRST = datetime(2026, 3, 20, tzinfo=UTC)
 """Europe/Berlin sets its clocks on 29 March."""
@@ -48,6 +49,10 @@ class Shop:
     persons: dict[str, str] = field(default_factory=dict[str, str])
     """The person that each identifier leads to in the end."""
     registrations: list[int] = field(default_factory=list[int])
+    registered: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """Users, and when they registered."""
+    coupons: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Orders and the coupons used for them."""
     erased: set[str] = field(default_factory=set[str])
     """The identifiers of persons who were erased in the end."""
 
@@ -57,8 +62,10 @@ class Shop:
         self.orders += other.orders
         self.entries += other.entries
         self.lines += other.lines
+        self.coupons += other.coupons
         self.persons |= other.persons
         self.registrations += other.registrations
+        self.registered += other.registered
 
     def identifiers(self, user: str) -> list[str]:
         """Returns the identifiers of a person."""
@@ -194,6 +201,7 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
         for index, price in enumerate(prices):
             product = f"product-{(number + index) % 5}"
             change.lines.add(product_id=product, product_name=product.upper(), quantity=1 + index, amount=f"{price}")
+        order_oracle.break_down(change, number, _rounded, CURRENCIES[currency])
         if number % 10 == 3:
             first.append(change)  # never paid
             continue
@@ -208,6 +216,8 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
             _book(change, kind, amount, at)
             copy = change_pb2.PurchaseChanged()
             copy.CopyFrom(change)
+            if number % 7 == 0 and len(change.entries) == 1:
+                order_oracle.break_down(copy, number + 1, _rounded, CURRENCIES[currency])
             (again if len(change.entries) > 1 else first).append(copy)
         if not change.excluded:
             _order_rows(shop, change, source)
@@ -223,7 +233,9 @@ def _book(change: change_pb2.PurchaseChanged, kind: change_pb2.EntryKind.ValueTy
 def _order_rows(shop: Shop, change: change_pb2.PurchaseChanged, source: tuple[str, str, str]) -> None:
     sold = change.sold_at.ToMicroseconds()
     stated = (source[0], source[1] or "(none)", source[2]) if source[0] else (None, None, None)
-    shop.orders.append((change.purchase_id, change.subject, f"session:{change.session_id}", sold, change.currency, *stated))
+    details = order_oracle.details_of(change)
+    shop.orders.append((change.purchase_id, change.subject, f"session:{change.session_id}", sold, change.currency, *stated, *details))
+    shop.coupons += [(change.purchase_id, code) for code in change.coupon_codes]
     for entry in change.entries:
         name = change_pb2.EntryKind.Name(entry.kind).removeprefix("ENTRY_KIND_")
         base = Decimal(entry.base_amount) if entry.base_amount else None
@@ -250,6 +262,7 @@ def _user(shop: Shop, rng: random.Random, user: str) -> IdentityChanged:
     changed = IdentityChanged(user=UserChanged(user_id=user))
     changed.user.registration_date.FromDatetime(at)
     shop.registrations.append(changed.user.registration_date.ToMicroseconds())
+    shop.registered.append((f"user:{user}", shop.registrations[-1]))
     return changed
 
 
@@ -264,7 +277,9 @@ class Oracle:
     def __init__(self, shop: Shop, zone: str) -> None:
         self._database = duckdb.connect()
         self._load("events", "key, carrier, user_, ts, type, page, course, source, medium, campaign, device", shop.events)
-        self._load("reported", "id, subject, carrier, ts, currency, source, medium, campaign", shop.orders)
+        self._load("reported", f"id, subject, carrier, ts, currency, source, medium, campaign, {order_oracle.DETAILS[0]}", shop.orders)
+        self._load("coupons", "id, coupon", shop.coupons)
+        self._load("registered", "subject, ts", shop.registered)
         self._load("entries", "id, kind, ts, amount, base", shop.entries)
         self._load("lines", "id, product, quantity, amount", shop.lines)
         self._load("persons", "subject, person", [*shop.persons.items()])
@@ -274,10 +289,11 @@ class Oracle:
         self._database.execute(_SESSIONS)
         self._database.execute(_ERASURE)
         self._database.execute(_VISITED)
+        self._database.execute(order_oracle.TABLES)
 
     def _load(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         names = columns.split(", ")
-        types = {"ts": "BIGINT", "quantity": "BIGINT", "amount": "DECIMAL(19,4)", "base": "DECIMAL(19,4)"}
+        types = {"ts": "BIGINT", "quantity": "BIGINT", **dict.fromkeys(("amount", "base", *order_oracle.DETAILS[1]), "DECIMAL(19,4)")}
         typed = ", ".join(f"{name} {types.get(name, 'VARCHAR')}" for name in names)
         self._database.execute(f"CREATE TABLE {table} ({typed})")
         values = ", ".join(f"UNNEST(CAST(? AS {types.get(name, 'VARCHAR')}[]))" for name in names)
@@ -299,9 +315,9 @@ class Oracle:
         """The figures of each day of a period."""
         return self._rows(_SERIES, since, until)
 
-    def report(self, report: str, group: str, since: str, until: str) -> Mapping[str, Mapping[str, Any]]:
-        """The rows of a report, by group."""
-        return {row.pop(group): row for row in self._rows(REPORTS[report, group].replace("$group", group), since, until)}
+    def report(self, report: str, group: str, since: str, until: str) -> Mapping[Any, Mapping[str, Any]]:
+        """The rows of a report, by group, as `keyed` returns them."""
+        return order_oracle.keyed(self._rows(REPORTS[report, group].replace("$group", group), since, until), group)
 
     def _rows(self, query: str, since: str, until: str) -> list[dict[str, Any]]:
         found = self._database.execute(query, {"since": since, "until": until})
@@ -406,13 +422,14 @@ WITH of_events AS (
         COALESCE(SUM(base), 0) AS net_revenue
     FROM entries WHERE day(ts) BETWEEN $since AND $until
 ), of_orders AS (
-    SELECT COUNT(*) AS orders, COUNT(DISTINCT customer) AS customers,
+    SELECT COUNT(*) AS orders, COUNT(DISTINCT customer) AS customers, COALESCE(SUM(base_discounts), 0) AS discounts,
+        COALESCE(SUM(base_taxes), 0) AS taxes, COALESCE(SUM(base_shipping), 0) AS shipping,
         COUNT(DISTINCT customer) FILTER (first >= CAST($since AS DATE)) AS new_customers
     FROM sold JOIN (SELECT customer, MIN(day(ts)) AS first FROM sold GROUP BY customer) USING (customer)
     WHERE day(ts) BETWEEN $since AND $until
 )
-SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, registrations, enrolments, orders, gross_revenue, refunds,
-    corrections, net_revenue, CAST(gross_revenue AS DOUBLE) / NULLIF(orders, 0) AS average_order_value,
+SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, registrations, enrolments, orders, gross_revenue,
+    discounts, taxes, shipping, refunds, corrections, net_revenue, CAST(gross_revenue AS DOUBLE) / NULLIF(orders, 0) AS average_order_value,
     orders / NULLIF(sessions, 0) AS conversion_rate, CAST(net_revenue AS DOUBLE) / NULLIF(visitors, 0) AS revenue_per_visitor,
     customers, new_customers, customers - new_customers AS returning_customers
 FROM of_events, of_sessions, of_visitors, of_registrations, of_entries, of_orders
@@ -467,17 +484,22 @@ WITH o AS (
     SELECT $group, COUNT(DISTINCT id) AS orders, SUM(quantity) AS quantity
     FROM (SELECT *, day(ts) AS day, strftime(day(ts), '%Y-%m') AS month FROM orders) JOIN lines USING (id)
     WHERE day BETWEEN $since AND $until GROUP BY 1
+), d AS (
+    SELECT $group, SUM($prefixdiscounts) AS discounts, SUM($prefixtaxes) AS taxes, SUM($prefixshipping) AS shipping
+    FROM (SELECT *, day(ts) AS day, strftime(day(ts), '%Y-%m') AS month FROM orders)
+    WHERE day BETWEEN $since AND $until GROUP BY 1
 ), e AS (
     SELECT $group, SUM(value) FILTER (kind = 'SALE') AS gross, -SUM(value) FILTER (kind = 'PARTIAL_REFUND') AS refunds,
         SUM(value) FILTER (kind = 'CORRECTION') AS corrections, SUM(value) AS net
     FROM (
-        SELECT kind, entries.$amount AS value, currency, day(entries.ts) AS day, strftime(day(entries.ts), '%Y-%m') AS month
+        SELECT kind, entries.$amount AS value, currency, country, day(entries.ts) AS day, strftime(day(entries.ts), '%Y-%m') AS month
         FROM entries JOIN orders USING (id)
     ) WHERE day BETWEEN $since AND $until GROUP BY 1
 )
-SELECT $group, COALESCE(orders, 0) AS orders, COALESCE(gross, 0) AS gross_revenue, COALESCE(refunds, 0) AS refunds,
+SELECT $group, COALESCE(orders, 0) AS orders, COALESCE(gross, 0) AS gross_revenue, COALESCE(discounts, 0) AS discounts,
+    COALESCE(taxes, 0) AS taxes, COALESCE(shipping, 0) AS shipping, COALESCE(refunds, 0) AS refunds,
     COALESCE(corrections, 0) AS corrections, COALESCE(net, 0) AS net_revenue, COALESCE(quantity, 0) AS quantity
-FROM o FULL JOIN e USING ($group)
+FROM o FULL JOIN d USING ($group) FULL JOIN e USING ($group)
 """
 REPORTS = {
     ("acquisition", "source"): _ACQUISITION,
@@ -485,9 +507,11 @@ REPORTS = {
     ("acquisition", "medium"): _ACQUISITION.replace("COALESCE(visitors, 0) AS visitors, ", ""),
     ("acquisition", "device"): _OF_SESSIONS,
     ("acquisition", "landing_page"): _OF_LANDING,
-    ("revenue", "day"): _REVENUE.replace("$amount", "base"),
-    ("revenue", "month"): _REVENUE.replace("$amount", "base"),
-    ("revenue", "currency"): _REVENUE.replace("$amount", "amount"),
+    ("revenue", "day"): _REVENUE.replace("$amount", "base").replace("$prefix", "base_"),
+    ("revenue", "month"): _REVENUE.replace("$amount", "base").replace("$prefix", "base_"),
+    ("revenue", "currency"): _REVENUE.replace("$amount", "amount").replace("$prefix", ""),
+    ("revenue", "country"): _REVENUE.replace("$amount", "base").replace("$prefix", "base_"),
+    **order_oracle.REPORTS,
     ("content", "page"): """
         SELECT page, COUNT(*) AS page_views FROM events WHERE type = 'page_view' AND day(ts) BETWEEN $since AND $until GROUP BY 1
     """,

@@ -17,7 +17,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from pmp.analytics.v1 import analytics_pb2 as pb
 from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
-from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
 from pmp.ingestion.v1 import event_pb2
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1 import privacy_pb2
@@ -37,13 +37,16 @@ from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.analytics import models
+from services.analytics.affiliates import AffiliateProgram, Affiliates
 from services.analytics.composition import ROLE
 from services.analytics.consumers import FollowEvents
 from services.analytics.days import Calendar
 from services.analytics.figures import DEFINITIONS
 from services.analytics.personal import personal_tables
+from services.analytics.settings import AnalyticsSettings
 from tests.conftest import newest_database
-from tests.roles import serving
+from tests.roles import serving, settings_for
+from tests.services.order_oracle import AFFILIATES, keyed
 from tests.services.shop_oracle import REPORTS, Oracle, generated
 from tests.topics import Topics
 
@@ -108,7 +111,7 @@ class Analytics(Topics):
         """All totals that are not 0."""
         found: set[tuple[Any, ...]] = set()
         async with self.sessions() as session:
-            for table in (models.audiences, models.traffic, models.revenue):
+            for table in (models.audiences, models.cohorts, models.traffic, models.revenue):
                 keys = len(table.primary_key)
                 found |= {(table.name, *row) for row in (await session.execute(select(table))).all() if any(row[keys:])}
         return found
@@ -130,13 +133,13 @@ class Analytics(Topics):
 
 
 @pytest.fixture
-def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+def settings(settings: Settings, request: pytest.FixtureRequest) -> AnalyticsSettings:
     """With what a test sets beside."""
-    return settings.model_copy(update=getattr(request, "param", {}))
+    return settings_for(ROLE, settings, **getattr(request, "param", {}))
 
 
 @pytest.fixture
-async def analytics(settings: Settings, resources: Resources) -> AsyncIterator[Analytics]:
+async def analytics(settings: AnalyticsSettings, resources: Resources) -> AsyncIterator[Analytics]:
     async with newest_database(settings, "analytics"):
         runtime = ROLE.compose(settings, resources)
         async with serving(runtime) as channel:
@@ -155,7 +158,9 @@ async def test_a_session_ends_after_thirty_idle_minutes_whatever_the_order_of_ev
 
 PERIODS = [("2026-03-01", "2026-04-30"), ("2026-03-28", "2026-03-30"), ("2026-03-29", "2026-03-29"), ("2026-03-22", "2026-04-02")]
 ZONES = pytest.mark.parametrize(
-    "settings", [{"site_timezone": ZoneInfo(zone)} for zone in ("Europe/Berlin", "Asia/Kathmandu")], indirect=True
+    "settings",
+    [{"site_timezone": ZoneInfo(zone), "site_affiliates": AFFILIATES} for zone in ("Europe/Berlin", "Asia/Kathmandu")],
+    indirect=True,
 )
 
 
@@ -176,7 +181,7 @@ async def test_every_figure_is_that_of_what_was_sent(analytics: Analytics, setti
             pytest.approx(each) for each in oracle.series(*period)
         ]
         for report, group in REPORTS:
-            rows = {row.pop(group): row for row in await analytics.report(report, *period, group_by=group, page_size=10_000)}
+            rows = keyed(await analytics.report(report, *period, group_by=group, page_size=10_000), group)
             expected = oracle.report(report, group, *period)
             assert rows.keys() == expected.keys(), (report, group, period)
             assert rows == {name: pytest.approx(row, abs=1e-3) for name, row in expected.items()}, (report, group, period)
@@ -234,7 +239,8 @@ async def test_a_repetition_that_arrives_first_is_not_undone_by_the_event(analyt
         repetition.is_update = True
     messages = [*repetitions, *firsts]
     deliveries = [Delivery("events", 0, START, 0, 0, log_pb2.Record(payload=message.SerializeToString())) for message in messages]
-    follow = FollowEvents(KeyedHasher(bytes(32)), Calendar(ZoneInfo("UTC")))
+    calendar = Calendar(ZoneInfo("UTC"))
+    follow = FollowEvents(KeyedHasher(bytes(32)), calendar, AffiliateProgram(Affiliates(), calendar))
     for some in (deliveries,) if together else (deliveries[:2], deliveries[2:]):
         await transact(analytics.sessions, lambda session, some=some: follow(session, some))
     assert await analytics.figures("sessions", "visitors", "page_views") == [1, 1, 2]
@@ -255,7 +261,7 @@ async def test_an_erasure_deletes_facts_and_leaves_totals(analytics: Analytics) 
     assert all(text in facts for text in ("user:ada", "/diary", "spring"))
     erased = await analytics.erase(["user:ada", "session:s"])
     counts = {each.table: each.rows for each in erased.total if each.table.startswith("analytics")}
-    assert counts == {"analytics_sessions": 2, "analytics_presences": 3, "analytics_orders": 1}
+    assert counts == {"analytics_sessions": 2, "analytics_presences": 3, "analytics_customer_months": 1, "analytics_orders": 1}
     assert {row for row in await analytics.totals() if row[1] in whole} == before
     assert re.findall(r"ada|session:s\b|spring|diary", await analytics.everything()) == []
     assert await analytics.report("content", "2026-03-01", "2026-03-31") == [{"page": "(other)", "page_views": 3}]
@@ -266,6 +272,77 @@ async def test_an_erasure_deletes_facts_and_leaves_totals(analytics: Analytics) 
     assert await analytics.figures("orders", "customers", "net_revenue", "refunds") == [1, 1, 70, 30]
     (source,) = (each.rows for each in (await analytics.dashboard()).rankings if each.dimension == "source")
     assert {row.value: (row.orders, row.revenue) for row in source} == {"google": (1, 70.0), "(direct)": (0, 0.0)}
+
+
+async def test_cohorts_follow_late_orders_merges_refunds_and_erasures(analytics: Analytics) -> None:
+    async def cohorts(group_by: str = "first_order") -> list[tuple[Any, ...]]:
+        rows = await analytics.report("cohorts", "2026-01-01", "2026-04-30", group_by=group_by)
+        return [tuple(row[name] for name in (group_by, "months_later", "persons", "buyers", "retention", "net_revenue")) for row in rows]
+
+    def order(purchase_id: str, subject: str, month: int, amount: int) -> PurchaseChanged:
+        sold = _order(purchase_id, subject, ("sale", amount))
+        for time in (sold.sold_at, sold.entries[0].timestamp):
+            time.FromDatetime(NOON.replace(month=month))
+        return sold
+
+    ada = IdentityChanged(user=UserChanged(user_id="ada"))
+    ada.user.registration_date.FromDatetime(NOON.replace(month=3))
+    await analytics.happen(order("p1", "user:ada", 3, 100), order("p2", "user:ada", 4, 50), order("p3", "email:eve", 3, 10), ada)
+    assert await cohorts() == [("2026-03", 0, 2, 2, 1, 110), ("2026-03", 1, 2, 1, 0.5, 50)]
+    assert await cohorts("registration") == [("2026-03", 0, 1, 1, 1, 100), ("2026-03", 1, 1, 1, 1, 50)]
+    late = order("p4", "email:eve", 2, 7)
+    await analytics.happen(late)
+    assert await cohorts() == [
+        *(("2026-02", 0, 1, 1, 1, 7), ("2026-02", 1, 1, 1, 1, 10), ("2026-02", 2, 1, 0, 0, 0)),
+        *(("2026-03", 0, 1, 1, 1, 100), ("2026-03", 1, 1, 1, 1, 50)),
+    ]
+    await analytics.happen(_linked("email:eve", "eve"), IdentityChanged(merge=MergeChanged(user_id="eve", merged_user_id="ada")))
+    assert await cohorts() == [("2026-02", 0, 1, 1, 1, 7), ("2026-02", 1, 1, 1, 1, 110), ("2026-02", 2, 1, 1, 1, 50)]
+    assert await cohorts("registration") == [("2026-03", 0, 1, 1, 1, 110), ("2026-03", 1, 1, 1, 1, 50)]
+    _book(late, "refund", -7)
+    await analytics.happen(late)
+    assert (await cohorts())[1] == ("2026-02", 1, 1, 1, 1, 103), "a refund counts in the month in which it was made"
+    before = await cohorts()
+    await analytics.erase(["user:ada", "user:eve", "email:eve"])
+    assert await cohorts() == before
+    assert re.findall("ada|eve", await analytics.everything()) == []
+    last = order("p2", PSEUDONYM, 4, 50)
+    last.utm_attribution.Clear()
+    _book(last, "refund", -20)
+    await analytics.happen(last)
+    assert (await cohorts())[1] == ("2026-02", 1, 1, 1, 1, 83), "of the erased person's order as well"
+
+
+@pytest.mark.parametrize("settings", [{"site_affiliates": {"affiliates": {"ada": {"rate": 0.1, "coupons": ["ada10"]}}}}], indirect=True)
+async def test_the_affiliate_of_an_erased_buyers_order_keeps_the_commission_until_it_is_refunded(analytics: Analytics) -> None:
+    async def of(report: str) -> list[tuple[Any, ...]]:
+        rows = await analytics.report(report, "2026-03-01", "2026-03-31")
+        return [tuple(row[name] for name in _SHOWN[report]) for row in rows]
+
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.amount, order.tax_total, order.base_tax_total, order.country = "100", "20", "20", "DE"
+    order.coupon_codes.extend(["ada10", "lovelace"])
+    await analytics.happen(order)
+    assert await of("coupons") == [("ada10", 1, 100), ("lovelace", 1, 100)]
+    order.coupon_codes.pop()
+    await analytics.happen(order)
+    assert "lovelace" not in await analytics.everything(), "an erasure would not find it"
+    assert await of("affiliates") == [("ada", 1, 8)]
+    assert await of("coupons") == [("ada10", 1, 100)]
+    await analytics.erase(["user:ada"])
+    assert await of("affiliates") == [("ada", 1, 8)]
+    assert await of("coupons") == [("(other)", 1, 100)]
+    order.subject = PSEUDONYM
+    order.utm_attribution.Clear()
+    order.ClearField("coupon_codes")
+    _book(order, "partial_refund", -50)
+    await analytics.happen(order)
+    assert await of("affiliates") == [("ada", 1, 4)]
+    assert await of("coupons") == [("(other)", 1, 50)]
+    assert await analytics.figures("taxes", "net_revenue") == [20, 50]
+
+
+_SHOWN = {"affiliates": ("affiliate", "orders", "commission"), "coupons": ("coupon", "orders", "net_revenue")}
 
 
 async def test_retention_deletes_facts_and_leaves_totals(analytics: Analytics, settings: Settings) -> None:
@@ -280,7 +357,8 @@ async def test_retention_deletes_facts_and_leaves_totals(analytics: Analytics, s
 
 async def test_two_processes_that_change_the_same_facts_lose_nothing(analytics: Analytics, settings: Settings) -> None:
     events = [event(f"e{number}", NOON + timedelta(minutes=number), session=f"s{number % 3}") for number in range(60)]
-    follow = FollowEvents(KeyedHasher(bytes(32)), Calendar(settings.site_timezone))
+    calendar = Calendar(settings.site_timezone)
+    follow = FollowEvents(KeyedHasher(bytes(32)), calendar, AffiliateProgram(Affiliates(), calendar))
 
     async def apply(database: Database, some: Sequence[event_pb2.EventStored]) -> None:
         for message in some:

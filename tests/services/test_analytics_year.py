@@ -20,9 +20,11 @@ from kit.service.resources import Resources
 from kit.settings import Settings
 from services.analytics.composition import ROLE
 from services.analytics.reports import REPORTS
+from services.analytics.settings import AnalyticsSettings
 from tests.conftest import newest_database
-from tests.roles import serving
+from tests.roles import serving, settings_for
 from tests.services import shop_oracle
+from tests.services.order_oracle import AFFILIATES, keyed
 from tests.services.shop_oracle import DAYS, Oracle, Shop, generated
 from tests.services.test_analytics import PSEUDONYM, Analytics
 
@@ -39,7 +41,14 @@ PERIODS = {
     "a month": ("2025-10-01", "2025-10-31"),
     "days of three months": ("2025-03-27", "2025-05-02"),
 }
-RANKED = {"source": "acquisition", "campaign": "acquisition", "device": "acquisition", "page": "content", "course": "content"}
+RANKED = {
+    "country": "revenue",
+    "source": "acquisition",
+    "campaign": "acquisition",
+    "device": "acquisition",
+    "page": "content",
+    "course": "content",
+}
 RANKED_BY = ("sessions", "page_views", "revenue")
 PAGE = 5000
 
@@ -47,13 +56,13 @@ pytestmark = pytest.mark.timeout(180 + EVENTS // 50)
 
 
 @pytest.fixture
-def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+def settings(settings: Settings, request: pytest.FixtureRequest) -> AnalyticsSettings:
     """With the time zone of a test."""
-    return settings.model_copy(update={"site_timezone": ZoneInfo(request.param)})
+    return settings_for(ROLE, settings, site_timezone=ZoneInfo(request.param), site_affiliates=AFFILIATES)
 
 
 @pytest.fixture
-async def analytics(settings: Settings, resources: Resources) -> AsyncIterator[Analytics]:
+async def analytics(settings: AnalyticsSettings, resources: Resources) -> AsyncIterator[Analytics]:
     async with newest_database(settings, "analytics"):
         runtime = ROLE.compose(settings, resources)
         async with serving(runtime) as channel:
@@ -106,7 +115,7 @@ async def test_every_figure_of_a_year_is_that_of_what_was_sent(analytics: Analyt
         await _compare_rankings(answer, oracle, (since, until))
         for report in REPORTS.values():
             for group in report.groups:
-                rows = {row.pop(group): row for row in await _rows(analytics, report.name, group, since, until)}
+                rows = keyed(await _rows(analytics, report.name, group, since, until), group)
                 expected = oracle.report(report.name, group, since, until)
                 assert rows.keys() == expected.keys(), (report.name, group, name)
                 assert rows == {key: pytest.approx(row, abs=1e-3) for key, row in expected.items()}, (report.name, group, name)

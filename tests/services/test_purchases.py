@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -214,7 +215,10 @@ async def test_every_field_of_an_order_is_kept_and_shown(shop: Shop) -> None:
     for name in (answer.purchase_id, payload["order_id"]):
         shown = MessageToDict(await shop.get(name), preserving_proto_field_name=True)
         assert shown["purchase_id"] == answer.purchase_id
-        same = ("order_id", "user_id", "session_id", "currency", "amount", "payment_method", "timestamp", "paid_at", "metadata", "lines")
+        same = (
+            *("order_id", "user_id", "session_id", "currency", "amount", "payment_method", "timestamp", "paid_at", "metadata", "lines"),
+            *("discount_total", "tax_total", "shipping_total", "coupon_codes", "country", "referral_code"),
+        )
         assert {field: shown[field] for field in same} == {field: payload[field] for field in same}
         assert (shown["billing_address"], shown["utm_attribution"]) == (payload["billing_address"], payload["utm_parameters"])
         assert (shown["payment_status"], shown["paid_amount"]) == ("completed", 228.9)
@@ -246,6 +250,9 @@ async def test_what_is_published_is_the_whole_state_and_the_history_is_the_same(
     assert message.payment_status == change_pb2.PAYMENT_STATUS_PARTIALLY_REFUNDED
     assert (await shop.keys.decryptor([message.sealed_email])).open(message.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
     assert message.utm_attribution.campaign == "spring"
+    assert (message.discount_total, message.tax_total, message.shipping_total) == ("20.00", "36.54", "4.90")
+    assert (message.base_discount_total, message.base_tax_total, message.base_shipping_total) == ("23.00", "42.02", "5.64")
+    assert ([*message.coupon_codes], message.country, message.referral_code) == (["spring10"], "GB", "PARTNER7")
     assert await shop.history() == [message]
 
 
@@ -374,6 +381,63 @@ async def test_lines_follow_the_order_until_it_is_paid(shop: Shop) -> None:
     await shop.track(purchase(amount=10, product_id="z"))
     assert [line.product_name for line in (await shop.get()).lines] == ["other"]
     assert await shop.count(LineRow) == 1
+
+
+def breakdown(order: pb.RecordedPurchase) -> tuple[float | None, float | None, list[str], str]:
+    discount, tax = (getattr(order, name) if order.HasField(name) else None for name in ("discount_total", "tax_total"))
+    return discount, tax, [*order.coupon_codes], order.country
+
+
+async def test_what_an_order_consists_of_follows_its_reports_until_it_is_paid(shop: Shop) -> None:
+    await shop.track(purchase(payment_status="pending", discount_total=5, coupon_codes=["Five", "five ", "A"]))
+    assert breakdown(await shop.get()) == (5, None, ["a", "five"], "")
+    await shop.track(purchase(payment_status="pending", discount_total=0))
+    assert breakdown(await shop.get()) == (0, None, [], "")
+    await shop.track(purchase(discount_total=10.005, coupon_codes=["ten"], tax_total=16, country="de"))
+    fixed = 10.01, 16, ["ten"], "DE"
+    assert breakdown(await shop.get()) == fixed
+    assert (await shop.track(purchase(discount_total=99, coupon_codes=["other"], country="US"))).duplicate
+    assert breakdown(await shop.get()) == fixed
+    assert not (await shop.track(purchase(shipping_total=4.9, payment_status="pending"))).duplicate, "what was not known yet is added"
+    assert ((await shop.get()).shipping_total, (await shop.get()).disputed) == (4.9, False)
+
+
+async def test_what_an_order_consists_of_is_that_of_the_newest_report(shop: Shop) -> None:
+    await shop.track(reported(5, discount_total=5, coupon_codes=["five"], tax_total=19, billing_address={"country": "ch"}))
+    await shop.track(reported(2, discount_total=2, tax_total=2, country="US"))
+    assert breakdown(await shop.get()) == (5, 19, ["five"], "CH")
+    await shop.track(reported(6, discount_total=0))
+    assert breakdown(await shop.get()) == (0, 19, [], "CH"), "what a report does not state stays"
+    await shop.track(reported(7))
+    assert breakdown(await shop.get()) == (0, 19, [], "CH")
+    assert (await shop.published())[-1].base_tax_total == "19.00"
+
+
+async def test_an_odd_country_or_total_is_left_out_and_the_order_is_kept(shop: Shop) -> None:
+    odd = {
+        "country": "Germany",
+        "billing_address": {"country": "Deutschland"},
+        "tax_total": "none",
+        "discount_total": -5,
+        "shipping_total": 4,
+    }
+    answer = await shop.call(pb.TrackPurchaseRequest(json_body=HttpBody(data=json.dumps(purchase(**odd)).encode())))
+    found = {fault.field: fault.description for fault in answer.faults}
+    assert found.pop("country") == "country must be two letters: left out"
+    assert found.keys() == {"tax_total", "discount_total"}
+    order = await shop.get()
+    assert (order.amount, order.shipping_total, breakdown(order)) == (100, 4, (None, None, [], ""))
+
+
+async def test_of_an_erased_order_its_coupons_and_its_partner_go_and_its_totals_stay(shop: Shop) -> None:
+    await shop.track(golden("TrackPurchase"))
+    after = {"purchases": RepublishErased(shop.topic)}
+    data = SubjectData(shop.database, shop.keys, shop.topic, personal_tables(shop.hasher, "keep"), after)
+    await data.erase(["wordpress:42"], f"erased:{'0' * 32}")
+    await shop.track(purchase(order_id="1016", coupon_codes=["spring10"], referral_code="PARTNER7"))
+    *_, message = await shop.published()
+    assert ([*message.coupon_codes], message.referral_code) == ([], "")
+    assert (message.discount_total, message.tax_total, message.shipping_total, message.country) == ("20.00", "36.54", "4.90", "GB")
 
 
 async def test_an_order_was_placed_at_the_earliest_reported_time_and_its_sale_fixes_that(shop: Shop) -> None:

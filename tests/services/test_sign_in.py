@@ -14,7 +14,7 @@ from pmp.analytics.v1.dashboard_pb2_grpc import DashboardServiceStub
 from kit.service.resources import Resources
 from kit.settings import Settings
 from services.analytics.composition import ROLE
-from tests.roles import serving
+from tests.roles import serving, settings_for
 
 ID = "x" * 43
 SESSION = "header.claims.signature"
@@ -43,7 +43,7 @@ class Dashboard:
 
 @pytest.fixture
 async def dashboard(settings: Settings, resources: Resources) -> AsyncIterator[Dashboard]:
-    async with serving(ROLE.compose(settings, resources)) as channel:
+    async with serving(ROLE.compose(settings_for(ROLE, settings), resources)) as channel:
         yield Dashboard(channel, settings.mesh_token.get_secret_value())
 
 

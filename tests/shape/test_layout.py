@@ -23,7 +23,7 @@ TOP_LEVEL = {
 SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
-    *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports"),
+    *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports", "cohort_store"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost

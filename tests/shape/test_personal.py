@@ -32,7 +32,8 @@ SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py")
 TEXTS = {str, dict, list, bytes}
 IMPERSONAL = {
     *("exchange_rates", "identity_graph"),
-    *("attribution_totals", "analytics_audiences", "analytics_traffic", "analytics_revenue"),  # sums over all persons
+    # sums over all persons
+    *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue"),
     "analytics_products",  # what the shop sells
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(

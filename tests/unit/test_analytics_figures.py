@@ -10,11 +10,12 @@ from google.protobuf.json_format import ParseDict
 from pmp.analytics.v1 import analytics_pb2 as pb
 
 from kit.errors import InvalidRequest
+from services.analytics.columns import OWN_CURRENCY, Column
 from services.analytics.counts import EACH_DAY, cells, keys_of_cells
 from services.analytics.days import month_of, period_of
 from services.analytics.figures import FIGURES, MONEY, Summary
 from services.analytics.orders import converted
-from services.analytics.reports import OWN_CURRENCY, REPORTS, Column, as_csv, page_of, report_of
+from services.analytics.reports import REPORTS, as_csv, page_of, report_of
 
 METRICS = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
 TODAY = period_of("", "2026-03-31", 0).last

@@ -287,6 +287,22 @@ def test_an_order_is_read_line_by_line() -> None:
     assert faults(notes) == {"lines[1]": "is not an object: left out"}
 
 
+@pytest.mark.parametrize(
+    ("written", "means", "left_out"),
+    [
+        (["spring10", 10, None, {"code": "x"}, True], ["spring10", "10"], ["[2]", "[3]", "[4]"]),
+        ({}, [], []),
+        ("spring10", [], [""]),
+    ],
+)
+def test_of_a_list_of_texts_what_cannot_be_read_is_left_out(written: Any, means: list[str], left_out: list[str]) -> None:
+    request, notes = purchases_pb2.TrackPurchaseRequest(), Notes()
+    request.json_body.data = json.dumps({"order_id": "1", "coupon_codes": written}).encode()
+    JsonBody(PURCHASE, UTC).read(request, notes)
+    assert [*request.purchase.coupon_codes] == means
+    assert ([*faults(notes)], refused(notes)) == ([f"coupon_codes{each}" for each in left_out], {})
+
+
 def test_what_the_path_says_wins_over_the_body() -> None:
     request, notes = purchases_pb2.UpdatePaymentStatusRequest(id="42"), Notes()
     request.json_body.data = b'{"id": "43", "payment_status": "completed", "json_body": {}}'

@@ -71,6 +71,27 @@ def upgrade() -> None:
         **MYSQL,
     )
     op.create_table(
+        "analytics_customer_months",
+        sa.Column("subject", Id(280), primary_key=True),
+        sa.Column("month", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("customer", Id(280), nullable=False),
+        sa.Column("orders", sa.Integer, nullable=False),
+        sa.Column("net", sa.BigInteger, nullable=False),
+        sa.Column("registrations", sa.Integer, nullable=False),
+        sa.Index("idx_analytics_customer_months_customer", "customer"),
+        sqlite_with_rowid=False,
+        **MYSQL,
+    )
+    op.create_table(
+        "analytics_cohorts",
+        sa.Column("basis", Id(16), primary_key=True),
+        sa.Column("cohort", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("month", sa.Integer, primary_key=True, autoincrement=False),
+        *_counts("members", "net"),
+        sqlite_with_rowid=False,
+        **MYSQL,
+    )
+    op.create_table(
         "analytics_audiences",
         sa.Column("audience", Id(280), primary_key=True),
         sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
@@ -95,7 +116,8 @@ def upgrade() -> None:
         sa.Column("value", Id(), primary_key=True),
         sa.Column("currency", Id(3), primary_key=True),
         *_counts("orders", "quantity", "gross", "refunds", "corrections", "base_gross", "base_refunds", "base_corrections"),
-        *_counts("entries", "unrated"),
+        *_counts("entries", "unrated", "discounts", "taxes", "shipping", "base_discounts", "base_taxes", "base_shipping"),
+        *_counts("base_commissions"),
         sqlite_with_rowid=False,
         **MYSQL,
     )

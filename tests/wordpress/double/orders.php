@@ -172,6 +172,26 @@ class WC_Order extends WC_Data
         return $this->field('created_via');
     }
 
+    public function get_billing_country(): string
+    {
+        return $this->get_address('billing')['country'] ?? '';
+    }
+
+    public function get_total_discount(): float
+    {
+        return (float) $this->field('discount_total', 0);
+    }
+
+    public function get_total_tax(): string
+    {
+        return (string) $this->field('total_tax', '0');
+    }
+
+    public function get_shipping_total(): string
+    {
+        return (string) $this->field('shipping_total', '0');
+    }
+
     /**
      * @return list<string>
      */

@@ -245,8 +245,8 @@ final class OrdersTest extends SiteTestCase
             'ga_session_id' => '1795342111',
             'fbp' => 'fb.1.1795342000000.987654321',
             'fbc' => 'fb.1.1795342000000.click',
-            'ref' => 'PARTNER7',
         ], array_intersect_key($payload['metadata'], array_flip(['ga_client_id', 'ga_session_id', 'fbp', 'fbc', 'ref'])));
+        self::assertSame('PARTNER7', $payload['referral_code']);
     }
 
     public function test_the_block_checkouts_order_keeps_its_session_without_being_saved(): void
@@ -272,6 +272,10 @@ final class OrdersTest extends SiteTestCase
             'payment_method' => 'stripe',
             'order_number' => '2026-0007',
             'coupons' => ['spring10'],
+            'discount_total' => '20.00',
+            'total_tax' => '36.54',
+            'shipping_total' => '4.90',
+            'billing' => ['email' => 'guest@example.org', 'country' => 'GB'],
             'date_paid' => new WC_DateTime('2026-11-22T11:20:30+01:00'),
             'items' => [
                 $this->item($course, 'PMP exam preparation', 1, '167.23', '31.77'),
@@ -289,7 +293,8 @@ final class OrdersTest extends SiteTestCase
         self::assertSame('2026-11-22T10:20:30Z', $payload['paid_at']);
         self::assertSame((string) $order->get_id(), $payload['order_id']);
         self::assertSame('2026-0007', $payload['metadata']['order_number']);
-        self::assertSame(['spring10'], $payload['metadata']['coupons']);
+        self::assertSame([['spring10'], 'GB'], [$payload['coupon_codes'], $payload['country']]);
+        self::assertEquals([20, 36.54, 4.9], [$payload['discount_total'], $payload['tax_total'], $payload['shipping_total']]);
         self::assertEqualsWithDelta([199, 29.9], array_column($payload['lines'], 'amount'), 1e-9);
         self::assertSame(['course', 'guide'], array_column($payload['lines'], 'product_type'));
         self::assertFalse($payload['is_staff']);

@@ -91,6 +91,10 @@ final class OrderReader
             'reason' => $reason,
             'paid_at' => $order->get_date_paid(),
             'lines' => $this->lines($order),
+            'discount_total' => $order->get_total_discount(),
+            'tax_total' => $order->get_total_tax(),
+            'shipping_total' => $order->get_shipping_total(),
+            'coupon_codes' => $order->get_coupon_codes(),
             'refunded_total' => $this->refunded_total($order),
             'is_test' => $this->is_test($order),
             'source' => self::SOURCE,
@@ -146,11 +150,14 @@ final class OrderReader
         $is_renewal = $order->get_meta('_subscription_renewal') !== '';
         $session = $is_renewal ? [] : $this->session($order);
         $user_id = $order->get_customer_id();
+        $marks = (array) ($session['marks'] ?? []);
         return [
             'user_id' => $user_id > 0 ? (string) $user_id : '',
             'billing_address' => $order->get_address('billing'),
+            'country' => $order->get_billing_country(),
             'utm_parameters' => $session['utm_parameters'] ?? [],
-            'metadata' => $this->metadata($order, (array) ($session['marks'] ?? []), $is_renewal),
+            'referral_code' => $marks['ref'] ?? '',
+            'metadata' => $this->metadata($order, array_diff_key($marks, ['ref' => true]), $is_renewal),
             'email' => $order->get_billing_email(),
             'session_id' => $session['session_id'] ?? '',
             'is_staff' => $this->is_staff($order),
@@ -197,7 +204,6 @@ final class OrderReader
     {
         $number = (string) $order->get_order_number();
         return $marks + array_filter([
-            'coupons' => array_values($order->get_coupon_codes()),
             'created_via' => $order->get_created_via(),
             'order_number' => $number === (string) $order->get_id() ? '' : $number,
             'is_renewal' => $is_renewal,

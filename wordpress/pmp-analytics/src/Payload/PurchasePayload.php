@@ -11,6 +11,8 @@ final class PurchasePayload
 {
     private const MAX_LINES = 200;
 
+    private const MAX_COUPONS = 100;
+
     private const PRODUCT_TYPES = ['course', 'guide', 'membership', 'other'];
 
     /**
@@ -31,7 +33,7 @@ final class PurchasePayload
             'product_name' => Clean::text($facts['product_name'] ?? $first['product_name'] ?? '', 255),
             'product_type' => self::product_type($facts['product_type'] ?? $first['product_type'] ?? ''),
             'amount' => Clean::money($facts['amount'] ?? null),
-            'currency' => self::currency($facts['currency'] ?? ''),
+            'currency' => self::code($facts['currency'] ?? '', 3),
             'payment_method' => Clean::text($facts['payment_method'] ?? '', 50),
             'payment_status' => Clean::text($facts['payment_status'] ?? '', 50),
             'paid_at' => Clean::time($facts['paid_at'] ?? null),
@@ -41,6 +43,12 @@ final class PurchasePayload
             'email' => Clean::email($facts['email'] ?? ''),
             'session_id' => Clean::id($facts['session_id'] ?? ''),
             'lines' => $lines,
+            'discount_total' => Clean::money($facts['discount_total'] ?? null),
+            'tax_total' => Clean::money($facts['tax_total'] ?? null),
+            'shipping_total' => Clean::money($facts['shipping_total'] ?? null),
+            'coupon_codes' => self::coupons((array) ($facts['coupon_codes'] ?? [])),
+            'country' => self::code($facts['country'] ?? '', 2),
+            'referral_code' => Clean::text($facts['referral_code'] ?? '', 100),
             'refunded_total' => Clean::money($facts['refunded_total'] ?? null),
             'source' => Clean::text($facts['source'] ?? '', 50),
             'reason' => Clean::word($facts['reason'] ?? '', 50),
@@ -85,9 +93,25 @@ final class PurchasePayload
         return in_array($type, self::PRODUCT_TYPES, true) ? $type : '';
     }
 
-    private static function currency(mixed $code): string
+    /**
+     * The code of a currency or country; empty for anything that is not so many letters.
+     */
+    private static function code(mixed $code, int $letters): string
     {
-        return is_string($code) && preg_match('/^[A-Za-z]{3}$/D', $code) === 1 ? strtoupper($code) : '';
+        return is_string($code) && preg_match("/^[A-Za-z]{{$letters}}$/D", $code) === 1 ? strtoupper($code) : '';
+    }
+
+    /**
+     * Coupon codes in lower case, as WooCommerce compares them.
+     *
+     * @param array<mixed> $codes
+     * @return list<string>
+     */
+    private static function coupons(array $codes): array
+    {
+        $codes = array_map(static fn (mixed $code): string => mb_strtolower(Clean::text($code, 255)), $codes);
+        $codes = array_filter($codes, static fn (string $code): bool => $code !== '');
+        return array_slice(array_values(array_unique($codes)), 0, self::MAX_COUPONS);
     }
 
     /**

@@ -15,7 +15,7 @@ from kit.database.transactions import chunks, upsert
 from kit.people.persons import Persons, persons
 from services.analytics.cohort_store import read_cohorts
 from services.analytics.cohorts import Cell
-from services.analytics.counts import EACH_DAY, NEVER, SITE, Revenue, Traffic
+from services.analytics.counts import EACH_DAY, NEVER, REVENUE, SITE, TRAFFIC, Revenue, Traffic
 from services.analytics.days import MICROSECONDS, Period
 from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
 from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
@@ -184,13 +184,13 @@ _MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).w
 
 
 @cache
-def _sums_by(table: Table, by: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    """Builds the statement that sums the figures of days, or of listed keys of totals, each of which is looked up in the index."""
+def _sums_by(table: Table, by: tuple[str, ...], names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
+    """Builds the statement that sums figures of days, or of listed keys of totals, each of which is looked up in the index."""
     columns = [table.c[name] for name in by]
-    figures = (func.sum(column) for column in table.columns if not column.primary_key)
+    sums = (func.sum(table.c[name]) for name in names)
     day, dimension = table.c.day, table.c.dimension.in_(bindparam("dimensions", expanding=True))
     read = day.between(bindparam("first"), bindparam("last")) if "day" in by else day.in_(bindparam("keys", expanding=True))
-    return select(*columns, *figures).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+    return select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
 
 
 _SOLD_TO: Final = select(orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload).where(
@@ -206,40 +206,48 @@ class Reading:
 
     async def traffic(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
         """Returns figures of the site by dimension and value."""
-        return await self._by_value(traffic, Traffic, period, dimensions)
+        return await self._by_value(traffic, Traffic, period, dimensions, TRAFFIC)
+
+    async def visits(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
+        """Returns sessions and page views alone, as `traffic` does: of many pages that takes half the time of all figures."""
+        return await self._by_value(traffic, Traffic, period, dimensions, ("visits", "page_views"))
 
     async def revenue(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Revenue]]:
         """Returns figures of orders by dimension and value."""
-        return await self._by_value(revenue, Revenue, period, dimensions)
+        return await self._by_value(revenue, Revenue, period, dimensions, REVENUE)
 
     async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
         """Returns figures of the whole site by day."""
-        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, [SITE], period, "day")}
+        read = {"dimensions": [SITE], **period._asdict()}
+        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, ("day",), read, TRAFFIC)}
 
     async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
         """Returns figures of all orders by day."""
-        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, [SITE], period, "day")}
+        read = {"dimensions": [SITE], **period._asdict()}
+        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, ("day",), read, REVENUE)}
 
     async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
         """Returns figures of all orders by their currency."""
-        return {currency: figures for (currency,), figures in await self._sums(revenue, Revenue, [SITE], period, "currency")}
+        read = {"dimensions": [SITE], "keys": period.keys_of_totals()}
+        return {currency: figures for (currency,), figures in await self._sums(revenue, Revenue, ("currency",), read, REVENUE)}
 
     async def _by_value(
-        self, table: Table, kind: type[_Figures], period: Period, dimensions: Sequence[str]
+        self, table: Table, kind: type[_Figures], period: Period, dimensions: Sequence[str], names: tuple[str, ...]
     ) -> Mapping[str, Mapping[str, _Figures]]:
         """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
         found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
-        for (dimension, value), figures in await self._sums(table, kind, dimensions, period, "dimension", "value"):
+        read = {"dimensions": dimensions, "keys": period.keys_of_totals()}
+        for (dimension, value), figures in await self._sums(table, kind, ("dimension", "value"), read, names):
             found[dimension][value] = figures
         return found
 
     async def _sums(
-        self, table: Table, kind: type[_Figures], dimensions: Sequence[str], period: Period, *by: str
+        self, table: Table, kind: type[_Figures], by: tuple[str, ...], read: Mapping[str, Any], names: tuple[str, ...]
     ) -> Sequence[tuple[Any, _Figures]]:
-        """Returns the values of columns, each with the sums of its rows, where these are not all 0."""
-        keys = period._asdict() if "day" in by else {"keys": period.keys_of_totals()}
-        rows: Any = await self._session.execute(_sums_by(table, by), {"dimensions": dimensions, **keys})
-        return [(row[: len(by)], kind(*map(int, figures))) for row in rows if any(figures := row[len(by) :])]
+        """Returns the values of columns, each with these sums of its rows, where they are not all 0."""
+        rows: Any = await self._session.execute(_sums_by(table, by, names), read)
+        found = ((row[: len(by)], row[len(by) :]) for row in rows)
+        return [(values, kind(**dict(zip(names, map(int, sums), strict=True)))) for values, sums in found if any(sums)]
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
         """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""

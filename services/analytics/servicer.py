@@ -65,8 +65,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         compared = _compared(request.compare, period)
         async with self._sessions.reading() as session:
             reading = Reading(session)
-            traffic, revenue = await reading.traffic(period, SITE, *_RANKED), await reading.revenue(period, SITE, *_RANKED)
-            shown = {dimension: _largest(traffic[dimension], revenue[dimension], request.top or _TOP) for dimension in _RANKED}
+            traffic, revenue = await reading.traffic(period, SITE), await reading.revenue(period, SITE, *_RANKED)
+            visits = await reading.visits(period, *_RANKED)
+            shown = {dimension: _largest(visits[dimension], revenue[dimension], request.top or _TOP) for dimension in _RANKED}
             members = await reading.members(period, [VISITORS, CUSTOMERS, *_audiences(shown)])
             new = await reading.members(period, [CUSTOMERS], new=True)
             before = await _summary_of(reading, compared) if compared else None

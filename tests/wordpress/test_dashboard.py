@@ -162,6 +162,11 @@ async def test_a_shop_is_connected_by_a_code_that_works_once(admin: Admin, shop:
     await expect(arrivals).to_have_text("1 page view has arrived in the mesh today.", timeout=15_000)
     await visitor.close()
 
+    kept = b"".join(path.read_bytes() for path in shop.mesh.data.rglob("*") if path.suffix in {".log", ".aof"})
+    content = json.loads(base64.urlsafe_b64decode(code + "=="))
+    assert b"pmp:connection:" in kept
+    assert [each for each in (*secrets.api_keys, *secrets.jwt_secrets, content["token"], content["key"]) if each.encode() in kept] == []
+
     assert await admin.connect(code) == used
     await expect(arrivals).to_have_text(re.compile("page view has arrived"))
     assert admin.complained() == []

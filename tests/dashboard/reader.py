@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 from playwright.async_api import Page, expect
 
 from tests.e2e.mesh import Mesh
@@ -10,6 +11,14 @@ from tests.e2e.mesh import Mesh
 def link(mesh: Mesh) -> str:
     """A new link that signs a browser in."""
     return mesh.pmp("open", "--no-browser").stdout.strip()
+
+
+def is_ready(mesh: Mesh) -> bool:
+    """Whether the gateway and all services answer."""
+    try:
+        return mesh.client.get(f"{mesh.url}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 class Reader:

@@ -15,7 +15,7 @@ from pmp_mesh_client.tokens import ISSUER
 
 from cli.sign_in import LINK_SECONDS, SESSION_ISSUER, SESSION_SECONDS
 from tests.dashboard import shop
-from tests.dashboard.reader import Reader, link
+from tests.dashboard.reader import Reader, is_ready, link
 from tests.e2e.mesh import Mesh
 from tests.servers import until
 
@@ -214,16 +214,9 @@ async def test_without_the_mesh_the_last_figures_are_shown_with_their_age(reader
         await page.get_by_role("radio", name="30 days").check()
         await expect(page.get_by_text("2 hours ago")).to_be_visible()
         await expect(page.locator("[data-figure=net_revenue] .value")).to_have_text(shown)
-    until(lambda: _answers(mesh))
+    until(lambda: is_ready(mesh))
     await page.get_by_role("button", name="Try again").click()
     await expect(page.get_by_text("The mesh does not answer.")).to_be_hidden()
-
-
-def _answers(mesh: Mesh) -> bool:
-    try:
-        return mesh.client.get(f"{mesh.url}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 async def test_signing_out_ends_the_session_and_forgets_the_figures(chromium: Browser, mesh: Mesh) -> None:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.dashboard.reader import Reader, link
+from tests.dashboard.reader import Reader, is_ready, link
 from tests.e2e.mesh import Mesh
 from tests.e2e.streams import DASHBOARD, EVENTS, page_view
 from tests.servers import until
@@ -145,17 +145,10 @@ async def test_without_the_gateway_it_says_so_and_comes_back(live: Reader, shop:
     await expect(page.get_by_text("None since").first).to_be_visible()
     mesh.kill("gateway")
     await expect(page.locator(".connection")).to_have_text(LOST)
-    until(lambda: _is_ready(mesh))
+    until(lambda: is_ready(mesh))
     path = await happens(shop)
     await expect(page.locator(".connection")).to_have_text(CONNECTED, timeout=20_000)
     await expect(row(page, "Newest events", path)).to_be_visible()
-
-
-def _is_ready(mesh: Mesh) -> bool:
-    try:
-        return mesh.client.get(f"{mesh.url}/readyz").is_success
-    except httpx.TransportError:
-        return False
 
 
 async def test_a_session_that_has_ended_leads_to_the_sign_in(chromium: Browser, mesh: Mesh) -> None:

@@ -95,14 +95,15 @@ export class Live {
       if (event && !event.is_bot && !event.is_update) {
         const others = events.filter((known) => known.event?.id !== event.id);
         events = [each, ...others.slice(0, MOST_EVENTS - 1)];
+        this.#arrived += 1;
       }
       if (order) {
         const others = orders.filter((known) => known.order?.purchase_id !== order.purchase_id);
         if (others.length === orders.length) this.#orders += 1;
         orders = [each, ...others.slice(0, MOST_ORDERS - 1)];
+        this.#arrived += 1;
       }
     }
-    this.#arrived += messages.length;
     this.#newest = { ...this.#newest, events, orders, missed: this.#newest.missed + Number(missed ?? 0) };
   }
 

@@ -49,6 +49,10 @@ def _purchases() -> list[dict[str, Any]]:
             "currency": "USD" if day % 4 else "EUR",
             "payment_status": "completed",
             "payment_method": "card",
+            "country": "DE" if day % 4 else "",
+            "discount_total": 20 * (day % 2),
+            "coupon_codes": ["spring10"] * (day % 2),
+            "referral_code": "ada" if day % 3 == 0 else "",
             "lines": [
                 {"product_id": "201", "product_name": "PMP exam preparation", "product_type": "course", "quantity": 1, "amount": 199}
             ],

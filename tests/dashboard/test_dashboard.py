@@ -25,7 +25,7 @@ REPORT = "/api/v1/analytics/dashboard"
 SIGN_IN = "/api/v1/dashboard/sign-in"
 EXPIRED = -120
 """Seconds; Envoy lets clocks differ by a minute."""
-VIEWS = ("overview", "live", "acquisition", "products", "journeys", "customers", "health")
+VIEWS = ("overview", "live", "acquisition", "products", "journeys", "customers", "affiliates", "health")
 KEPT = "pmp.kept"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 

@@ -2,7 +2,7 @@
 import { isDay, PRESETS, type Preset } from "./days";
 import { isOffered, outer } from "./host";
 
-const ALL_VIEWS = ["overview", "live", "acquisition", "products", "journeys", "customers", "health"] as const;
+const ALL_VIEWS = ["overview", "live", "acquisition", "products", "journeys", "customers", "affiliates", "health"] as const;
 export type View = (typeof ALL_VIEWS)[number];
 export const VIEWS: readonly View[] = ALL_VIEWS.filter(isOffered);
 export const METRICS = ["net_revenue", "orders", "visitors", "sessions", "page_views"] as const;

@@ -12,6 +12,8 @@ const longDay = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone:
 const shortDay = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", timeZone: "UTC" });
 const clock = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 const time = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+const month = new Intl.DateTimeFormat(locale, { month: "short", year: "numeric", timeZone: "UTC" });
+const regions = new Intl.DisplayNames(locale, { type: "region" });
 const fraction = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 const amounts = new Map<string, Intl.NumberFormat>();
@@ -60,6 +62,17 @@ export function dayName(day: string): string {
 
 export function shortDayName(day: string): string {
   return isDate(day) ? shortDay.format(new Date(day)) : day;
+}
+
+/** A month, YYYY-MM. */
+export function monthName(of: string): string {
+  return /^\d{4}-\d\d$/.test(of) ? month.format(new Date(of)) : of;
+}
+
+/** A value of a dimension: days, months and countries by their names, others as they are. */
+export function valueName(dimension: string, value: string): string {
+  if (dimension === "country" && /^[A-Z]{2}$/.test(value)) return regions.of(value) ?? value;
+  return dimension === "day" ? dayName(value) : dimension === "month" ? monthName(value) : value;
 }
 
 function isDate(day: string): boolean {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pmp.analytics.v1.analytics_pb2_grpc import add_AnalyticsServiceServicer_to_server
+from pmp.analytics.v1.courses_pb2_grpc import add_CoursesServiceServicer_to_server
 from pmp.analytics.v1.dashboard_pb2_grpc import add_DashboardServiceServicer_to_server
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
@@ -22,6 +23,8 @@ from kit.service.runtime import ServiceRuntime
 from services.analytics.affiliates import AffiliateProgram
 from services.analytics.consumers import FollowEvents, FollowIdentity, FollowPurchases
 from services.analytics.days import Calendar
+from services.analytics.journeys_client import JourneysClient
+from services.analytics.performance import CoursesServicer
 from services.analytics.personal import personal_tables
 from services.analytics.servicer import AnalyticsServicer
 from services.analytics.settings import AnalyticsSettings
@@ -47,7 +50,8 @@ def compose(settings: AnalyticsSettings, resources: Resources) -> ServiceRuntime
         checks={"database": database.check},
         database=database,
         rpcs=[
-            (add_AnalyticsServiceServicer_to_server, AnalyticsServicer(settings, database.sessions)),
+            (add_AnalyticsServiceServicer_to_server, AnalyticsServicer(settings, database.sessions, JourneysClient(settings))),
+            (add_CoursesServiceServicer_to_server, CoursesServicer(settings, database.sessions)),
             (add_DashboardServiceServicer_to_server, DashboardServicer(resources.log.redis)),
         ],
         subject_data=SubjectDataServicer(data, database, resources.log, None),

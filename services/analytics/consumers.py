@@ -18,7 +18,7 @@ from kit.people.persons import Persons
 from kit.people.suppression import Screening, Suppressions, screen
 from services.analytics.affiliates import AffiliateProgram
 from services.analytics.days import Calendar
-from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen, seen_order, single
+from services.analytics.messages import Seen, SeenOrder, may_move, micros, seen, seen_order, single, titles_of
 from services.analytics.orders import Order
 from services.analytics.projection import Totals, merged
 from services.analytics.repository import Orders, Sessions, Stored, moment
@@ -64,10 +64,12 @@ class FollowEvents:
         added: dict[str, dict[str, Event]] = defaultdict(dict)
         removed: dict[str, set[str]] = defaultdict(set)
         firsts: set[str] = set()
+        titles: dict[str, str] = {}
         replaced = await self._replaced(facts, stored, kept)
         for message, (carrier, event) in zip(stored, kept, strict=True):
             if event.key in replaced and not message.is_update:
                 continue
+            titles |= titles_of(message, event)
             if message.is_update and may_move(carrier):
                 for known in await self._carriers(facts, event, added):
                     removed[known].add(event.key)
@@ -85,6 +87,7 @@ class FollowEvents:
         if added or removed:
             await self._change(facts, totals, _Changes(added, removed, firsts, min(event.at for _, event in kept)))
             await self._follow_sources(session, totals, {each for each in added.keys() | removed.keys() if not may_move(each)})
+        await Orders(session).name_courses(titles)
         await totals.write()
 
     async def _screened(self, session: AsyncSession, stored: Sequence[EventStored]) -> list[Seen]:
@@ -140,12 +143,14 @@ class FollowEvents:
         sessions = await Sessions(session).all({row["carrier"] for row in bought})
         changed: list[dict[str, Any]] = []
         for row in bought:
-            payload = self._program.credited(Order.loads(row["payload"]).bought_in(sessions.get(row["carrier"], ()))).dumps()
-            if payload != row["payload"]:
-                totals.count_order(row["subject"], row["payload"], -1)
-                totals.count_order(row["subject"], payload, 1)
-                changed.append({**row, "payload": payload})
-        await facts.put(changed, {})
+            known = SeenOrder(row["purchase_id"], row["subject"], row["carrier"], Order.loads(row["payload"]), row["visitor"] or "")
+            found = known.bought_in(sessions.get(row["carrier"], ()))
+            payload = self._program.credited(found.order).dumps() if found.order else ""
+            if (found.visitor, payload) != (known.visitor, row["payload"]):
+                totals.count_order(row["subject"], row["visitor"], row["payload"], -1)
+                totals.count_order(row["subject"], found.visitor, payload, 1)
+                changed.append({**row, "visitor": found.visitor or None, "payload": payload})
+        await facts.put(changed)
 
     @staticmethod
     def _replace(totals: Totals, carrier: str, before: Stored | None, after: Sequence[Event]) -> None:
@@ -182,7 +187,8 @@ class FollowPurchases:
         suppressed = await Suppressions(session).of(self._hasher, identifiers)
         sessions = await Sessions(session).all({each.carrier for each, _, _ in latest.values()} - {""})
         rows: list[dict[str, Any]] = []
-        titles: dict[str, str] = {}
+        products: dict[str, str] = {}
+        courses: dict[str, str] = {}
         abandoned: set[tuple[str, str]] = set()
         for each, change, delivery in latest.values():
             before, read_at = known.get(each.purchase_id), (delivery.offset.ms, delivery.ordinal)
@@ -191,20 +197,23 @@ class FollowPurchases:
             if is_older or screening.is_dropped:
                 continue
             kept = each._replace(carrier="") if screening.stripped else each
-            if kept.order is not None:
-                kept = kept._replace(order=kept.order.bought_in(sessions.get(kept.carrier, ())))
+            kept = kept.bought_in(sessions.get(kept.carrier, ()))
             if before is not None:
-                totals.count_order(before.subject, before.payload, -1)
-                kept = _recognised(kept, before.subject, before.payload)
+                totals.count_order(before.subject, before.visitor, before.payload, -1)
+                kept = _recognised(kept, before.subject, before.visitor or "", before.payload)
             if kept.order is not None and not each.subject.startswith(_PSEUDONYM):
                 kept = kept._replace(order=self._program.credited(kept.order))
             row = _row(kept, *read_at)
-            totals.count_order(row["subject"], row["payload"], 1)
+            totals.count_order(row["subject"], row["visitor"], row["payload"], 1)
             rows.append(row)
             if before is not None and before.payload:
                 abandoned |= {*Order.loads(before.payload).dimensions()} - {*(kept.order.dimensions() if kept.order else ())}
-            titles |= {line.product: line.title for line in (each.order.lines if each.order else ()) if line.title}
-        await facts.put(rows, titles)
+            titled = [line for line in (each.order.lines if each.order else ()) if line.title]
+            products |= {line.product: line.title for line in titled}
+            courses |= {line.courses[0]: line.title for line in titled if len(line.courses) == 1}
+        await facts.put(rows)
+        await facts.name_products(products)
+        await facts.name_courses(courses)
         await totals.write()
         # The coupon that an order no longer has may identify its buyer, and an erasure would not find it.
         await totals.remove_zeros(abandoned)
@@ -250,14 +259,17 @@ def _is_erased(screening: Screening) -> bool:
     return screening.is_dropped or bool(screening.stripped)
 
 
-def _recognised(each: SeenOrder, subject: str, payload: str) -> SeenOrder:
+def _recognised(each: SeenOrder, subject: str, visitor: str, payload: str) -> SeenOrder:
     """Returns an order with what is known of it already.
 
     One that was published under a pseudonym counts for whom and for what source, coupons and affiliate it counted before; one whose
-    session is not stored, or no longer, keeps its source.
+    session is not stored, or no longer, keeps its source and its session.
     """
     known, order = Order.loads(payload) if payload else None, each.order
     is_erased = each.subject.startswith(_PSEUDONYM)
+    if known is not None and order is not None and order.visited_at is None:
+        order = order._replace(landing=known.landing, video=known.video, visited_at=known.visited_at)
+        each = each._replace(visitor=visitor)
     if known is not None and order is not None and is_erased:
         breakdown = order.breakdown._replace(coupons=known.breakdown.coupons, referral=known.breakdown.referral)
         order = order._replace(breakdown=breakdown, credit=known.credit)
@@ -272,6 +284,7 @@ def _row(each: SeenOrder, position: int, ordinal: int) -> dict[str, Any]:
         "purchase_id": each.purchase_id,
         "subject": each.subject,
         "carrier": each.carrier or None,
+        "visitor": each.visitor or None,
         "sold_at": moment(order.sold_at) if order and order.sold_at is not None else None,
         "net": order.net if order else 0,
         "payload": order.dumps() if order else "",

@@ -21,11 +21,20 @@ PRODUCT: Final = "product"
 COUNTRY: Final = "country"
 COUPON: Final = "coupon"
 AFFILIATE: Final = "affiliate"
+VIDEO: Final = "video"
+HOUR: Final = "hour"
+"""The whole site by the hour instead of the day: `Calendar.hour` is in the place of the day."""
 
 VISITORS: Final = "visitors"
 """The audience of all visitors."""
 CUSTOMERS: Final = "customers"
 """The audience of all buyers, on the days of their sales."""
+VIEWED: Final = "viewed"
+"""The audience of visitors who viewed a course or a product, or went further."""
+IN_CHECKOUT: Final = "checkout"
+"""The audience of visitors who filled a cart or began a checkout, or bought."""
+PURCHASED: Final = "purchased"
+"""The audience of visitors who bought in one of their sessions, on a day of that session."""
 NEVER: Final = 0
 """The previous day of a member of an audience who was not in it before."""
 EACH_DAY: Final = 0
@@ -35,6 +44,8 @@ TrafficKey: TypeAlias = tuple[str, int, str]
 """Dimension, day, value."""
 RevenueKey: TypeAlias = tuple[str, int, str, str]
 """Dimension, day, value, currency."""
+ContentKey: TypeAlias = tuple[str, int, str, str]
+"""Dimension, day, course, value."""
 Presence: TypeAlias = tuple[str, str, int]
 """An audience, an identifier that was in it, and the day."""
 
@@ -52,6 +63,7 @@ class Traffic:
     leads: int = 0
     registrations: int = 0
     enrolments: int = 0
+    completions: int = 0
 
 
 @dataclass(slots=True)
@@ -89,12 +101,25 @@ class Spending:
     registrations: int = 0
 
 
-_Figures = TypeVar("_Figures", Traffic, Revenue)
+@dataclass(slots=True)
+class Content:
+    """What led to a course. Amounts are in ten-thousandths of the base currency."""
+
+    visits: int = 0
+    """Sessions in which the course was seen, by what led to them."""
+    orders: int = 0
+    """Orders with the course, by what led to the session in which they were bought."""
+    base_gross: int = 0
+    base_refunds: int = 0
+    base_corrections: int = 0
 
 
-def named(figures: Traffic | Revenue) -> dict[str, int]:
+_Figures = TypeVar("_Figures", Traffic, Revenue, Content)
+
+
+def named(figures: Traffic | Revenue | Content) -> dict[str, int]:
     """Returns figures by name."""
-    return {name: getattr(figures, name) for name in (TRAFFIC if isinstance(figures, Traffic) else REVENUE)}
+    return {name: getattr(figures, name) for name in NAMES[type(figures)]}
 
 
 def added(figures: _Figures, others: _Figures) -> _Figures:
@@ -103,8 +128,10 @@ def added(figures: _Figures, others: _Figures) -> _Figures:
     return type(figures)(**{name: count + theirs[name] for name, count in ours.items()})
 
 
-TRAFFIC: Final = tuple(each.name for each in fields(Traffic))
-REVENUE: Final = tuple(each.name for each in fields(Revenue))
+NAMES: Final = {kind: tuple(each.name for each in fields(kind)) for kind in (Traffic, Revenue, Content)}
+"""The figures of each kind."""
+TRAFFIC: Final = NAMES[Traffic]
+REVENUE: Final = NAMES[Revenue]
 
 
 class Counts:
@@ -118,6 +145,7 @@ class Counts:
         self.calendar = calendar
         self.traffic: dict[TrafficKey, Traffic] = {}
         self.revenue: dict[RevenueKey, Revenue] = {}
+        self.content: dict[ContentKey, Content] = {}
         self.presences: dict[Presence, int] = {}
         """How many facts show an identifier in an audience on a day."""
         self.spending: dict[tuple[str, int], Spending] = {}
@@ -137,6 +165,7 @@ class Counts:
         total.leads += figures.leads * times
         total.registrations += figures.registrations * times
         total.enrolments += figures.enrolments * times
+        total.completions += figures.completions * times
 
     def revenue_of(self, dimension: str, value: str, day: int, currency: str) -> Revenue:
         """Returns the figures to add to."""
@@ -145,6 +174,10 @@ class Counts:
     def spending_of(self, subject: str, day: int) -> Spending:
         """Returns what is added to the month of a day of an identifier."""
         return self.spending.setdefault((subject, month_number(day)), Spending())
+
+    def content_of(self, dimension: str, value: str, day: int, course: str) -> Content:
+        """Returns the figures to add to."""
+        return self.content.setdefault((dimension, day, course, value), Content())
 
     def add_presence(self, presence: Presence, times: int) -> None:
         """Adds a fact that shows an identifier in an audience."""

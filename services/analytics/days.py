@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -10,9 +11,12 @@ from zoneinfo import ZoneInfo
 from kit.errors import InvalidRequest, Violation
 
 MICROSECONDS: Final = 1_000_000
-_QUARTER: Final = 900 * MICROSECONDS
+_QUARTER_MINUTES: Final = 15
+_QUARTER: Final = _QUARTER_MINUTES * 60 * MICROSECONDS
 """All offsets of time zones in use since 1972 are multiples of a quarter of an hour, so that no day begins within one."""
 _MOST_QUARTERS: Final = 100_000
+_LONGEST_SHIFT: Final = 7200.0
+"""Seconds by which clocks may be set at midnight."""
 _DEFAULT_DAYS: Final = 30
 _MOST_DAYS_KNOWN: Final = 10_000
 _MONTHS: Final = 12
@@ -32,6 +36,33 @@ class Calendar:
     def __init__(self, zone: ZoneInfo) -> None:
         self.zone = zone
         self._days: dict[int, int] = {}
+        self._hours: dict[int, int] = {}
+
+    def hour(self, at: int) -> int:
+        """Returns the hour of a time in microseconds since 1970, as the number of quarters of an hour from 1970 to its start."""
+        quarter = at // _QUARTER
+        hour = self._hours.get(quarter)
+        if hour is None:
+            if len(self._hours) >= _MOST_QUARTERS:
+                self._hours.clear()
+            began = datetime.fromtimestamp(quarter * _QUARTER // MICROSECONDS, UTC).astimezone(self.zone)
+            hour = self._hours[quarter] = quarter - began.minute // _QUARTER_MINUTES
+        return hour
+
+    def hours(self, period: Period) -> Mapping[int, datetime]:
+        """Returns the hours of a period in order, each with its start where the site is; a day may have 23 or 25 of them."""
+        since, until = self.times(period)
+        quarters = range(
+            int((since.timestamp() - _LONGEST_SHIFT) * MICROSECONDS) // _QUARTER,
+            int((until.timestamp() + _LONGEST_SHIFT) * MICROSECONDS) // _QUARTER,
+        )
+        hours = {self.hour(quarter * _QUARTER) for quarter in quarters if self.day(quarter * _QUARTER) in period.days()}
+        return {hour: datetime.fromtimestamp(hour * _QUARTER // MICROSECONDS, UTC).astimezone(self.zone) for hour in sorted(hours)}
+
+    def times(self, period: Period) -> tuple[datetime, datetime]:
+        """Returns when a period begins, and when it is over."""
+        first, end = (datetime.fromordinal(day).replace(tzinfo=self.zone) for day in (period.first, period.last + 1))
+        return first, end
 
     def day(self, at: int) -> int:
         """Returns the day of a time in microseconds since 1970."""
@@ -63,6 +94,11 @@ class Period(NamedTuple):
             return [*self.days()]
         months = range(-until, -since + 1)
         return [*months, *range(self.first, _began(since)), *range(_began(until + 1), self.last + 1)]
+
+    def months(self) -> list[Period]:
+        """Returns its parts by calendar month."""
+        months = range(_month(date.fromordinal(self.first)), _month(date.fromordinal(self.last)) + 1)
+        return [Period(max(self.first, _began(month)), min(self.last, _began(month + 1) - 1)) for month in months]
 
     def previous(self) -> Period:
         """Returns as many days directly before it."""
@@ -96,6 +132,11 @@ def _month(day: date) -> int:
 
 def _began(month: int) -> int:
     return date(month // _MONTHS, month % _MONTHS + 1, 1).toordinal()
+
+
+def range_of(keys: Sequence[int]) -> dict[str, int | Sequence[int]]:
+    """Returns how keys of totals are read: from `first` to `last` if they follow each other, else as `keys`."""
+    return {"first": keys[0], "last": keys[-1]} if keys[-1] - keys[0] == len(keys) - 1 else {"keys": keys}
 
 
 def iso(day: int) -> str:

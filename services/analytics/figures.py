@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, TypeAlias
@@ -26,6 +26,8 @@ class Summary:
     visitors: int = 0
     customers: int = 0
     new_customers: int = 0
+    steps: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Members of the steps of the funnel, by audience."""
 
     @property
     def net(self) -> int:
@@ -140,6 +142,13 @@ FIGURES: Final = (
         "Events by which a user enrols in a course, such as `course_enrolled`.",
         lambda of: of.traffic.enrolments,
         lambda of: of.traffic.enrolments,
+    ),
+    Definition(
+        "completions",
+        "completions",
+        "Events by which a user completes a course, such as `course_completed`.",
+        lambda of: of.traffic.completions,
+        lambda of: of.traffic.completions,
     ),
     Definition(
         "orders", "orders", "Orders sold in the period: paid for the first time, even if refunded or reversed since.", _orders, _orders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -17,17 +18,25 @@ from kit.referrers import campaign_name, source_name
 from kit.rules import event_name
 from services.analytics.breakdown import Breakdown
 from services.analytics.days import MICROSECONDS
+from services.analytics.funnel import CHECKOUT, PRODUCT_VIEW
 from services.analytics.orders import CORRECTION, REFUND, SALE, UNIT, Entry, Line, Order
-from services.analytics.sessions import ENROLMENT, LEAD, VIEW, Event
+from services.analytics.sessions import COMPLETION, ENROLMENT, LEAD, OTHER, VIEW, Event, Session, user_of
 
-_KINDS: Final = {
+KINDS: Final = {
     VIEW: "page_view pageview screen_view",
     LEAD: """
         lead lead_capture lead_magnet_download generate_lead newsletter newsletter_signup newsletter_subscribe email_signup email_subscribe
     """,
     ENROLMENT: "enroll enrolled enrollment enrolment course_enroll course_enrolled course_enrollment",
+    COMPLETION: "course_complete course_completed",
+    PRODUCT_VIEW: "product_view product_page view_product view_item course_view course_page view_course",
+    CHECKOUT: """
+        cart cart_view view_cart add_to_cart begin_checkout checkout checkout_start checkout_started initiate_checkout
+        shipping_details payment_details add_shipping_info add_payment_info purchase
+    """,
 }
-_KIND_OF: Final = {event_type: kind for kind, types in _KINDS.items() for event_type in types.split()}
+"""The types of events of each kind."""
+_KIND_OF: Final = {event_type: kind for kind, types in KINDS.items() for event_type in types.split()}
 _OUTSIDE: Final = frozenset(
     {
         event_pb2.CHANNEL_CAMPAIGN,
@@ -46,6 +55,9 @@ _ENTRY_KINDS: Final = {
     change_pb2.ENTRY_KIND_PARTIAL_REFUND: REFUND,
     change_pb2.ENTRY_KIND_CHARGEBACK: REFUND,
 }
+_TITLED: Final = frozenset({ENROLMENT, COMPLETION})
+_COURSE: Final = "course"
+"""Type of a product that is itself a course."""
 _LONGEST: Final = 255
 _SESSION: Final = "session:"
 _VISITOR: Final = "visitor:"
@@ -85,8 +97,17 @@ def seen(stored: event_pb2.EventStored) -> Seen:
             medium=found.traffic_medium[:_LONGEST] if is_outside else "",
             campaign=found.campaign[:_LONGEST] if is_outside else "",
             device=found.device,
+            video=found.video[:_LONGEST].strip(),
         ),
     )
+
+
+def titles_of(stored: event_pb2.EventStored, event: Event) -> dict[str, str]:
+    """Returns the title of the course that an enrolment or a completion states, by course."""
+    if event.kind not in _TITLED or event.course in ("", OTHER):
+        return {}
+    title = stored.event.metadata.fields["course_name"].string_value if "course_name" in stored.event.metadata.fields else ""
+    return {event.course: title[:_LONGEST]} if title else {}
 
 
 def single(key: str) -> str:
@@ -113,6 +134,15 @@ class SeenOrder(NamedTuple):
     """`session:` and the client's session id; empty if it is not known."""
     order: Order | None
     """None for a test order and one of the shop's staff."""
+    visitor: str = ""
+    """For whom the session counts in which it was bought; empty if that is unknown."""
+
+    def bought_in(self, sessions: Sequence[Session]) -> SeenOrder:
+        """Returns it with the session in which it was bought, out of those of its carrier, oldest first."""
+        session = self.order.session(sessions) if self.order else None
+        if self.order is None or session is None:
+            return self
+        return self._replace(order=self.order.bought_in(session), visitor=user_of(session) or self.carrier)
 
 
 def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
@@ -130,7 +160,7 @@ def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
         source=source[:_LONGEST],
         medium=medium[:_LONGEST],
         campaign=campaign[:_LONGEST],
-        lines=tuple(Line(line.product_id, line.product_name, line.quantity, minor(line.amount)) for line in change.lines),
+        lines=tuple(_line(line) for line in change.lines),
         entries=tuple(_entry(entry, sold_at) for entry in change.entries),
         breakdown=_breakdown(change),
     )
@@ -177,6 +207,11 @@ def _breakdown(change: change_pb2.PurchaseChanged) -> Breakdown:
         coupons=tuple(sorted({code[:_LONGEST].strip() for code in change.coupon_codes} - {""})),
         referral=campaign_name(change.referral_code).lower(),
     )
+
+
+def _line(line: change_pb2.PurchasedLine) -> Line:
+    courses = line.course_ids or ([line.product_id] if line.product_type == _COURSE else [])
+    return Line(line.product_id, line.product_name, line.quantity, minor(line.amount), list(courses))
 
 
 def _entry(entry: change_pb2.LedgerEntry, sold_at: int | None) -> Entry:

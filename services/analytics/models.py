@@ -45,6 +45,7 @@ class OrderRow(Base):
     __table_args__ = (
         Index("idx_analytics_orders_subject", "subject"),
         Index("idx_analytics_orders_carrier", "carrier"),
+        Index("idx_analytics_orders_visitor", "visitor"),
         Index("idx_analytics_orders_sold_at", "sold_at"),
     )
 
@@ -52,6 +53,8 @@ class OrderRow(Base):
     subject: Mapped[str] = mapped_column(Id(280))
     carrier: Mapped[str | None] = mapped_column(Id(280))
     """The carrier of the session in which it was bought; NULL if that is unknown."""
+    visitor: Mapped[str | None] = mapped_column(Id(280))
+    """For whom that session counts: its user, or its carrier; NULL if the session is unknown."""
     sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """NULL for an order that does not count: never paid, a test, or one of the shop's staff."""
     net: Mapped[int] = mapped_column(BigInteger)
@@ -69,6 +72,15 @@ class ProductRow(Base):
     __tablename__ = "analytics_products"
 
     product_id: Mapped[str] = mapped_column(Id(100), primary_key=True)
+    title: Mapped[str] = mapped_column(String(255))
+
+
+class CourseRow(Base):
+    """The title of a course, as the last enrolment in it, or the last order of it alone, states it."""
+
+    __tablename__ = "analytics_courses"
+
+    course_id: Mapped[str] = mapped_column(Id, primary_key=True)
     title: Mapped[str] = mapped_column(String(255))
 
 
@@ -148,7 +160,7 @@ class TrafficRow(Base):
 
     dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
     day: Mapped[int] = mapped_column(Integer, primary_key=True)
-    """The day, or the month as `days.month_of` has it."""
+    """The day, the month as `days.month_of` has it, or the hour as `Calendar.hour` has it."""
     value: Mapped[str] = mapped_column(Id, primary_key=True)
     visits: Mapped[int] = mapped_column(BigInteger)
     """Sessions that began."""
@@ -159,6 +171,7 @@ class TrafficRow(Base):
     leads: Mapped[int] = mapped_column(BigInteger)
     registrations: Mapped[int] = mapped_column(BigInteger)
     enrolments: Mapped[int] = mapped_column(BigInteger)
+    completions: Mapped[int] = mapped_column(BigInteger)
 
 
 class RevenueRow(Base):
@@ -168,7 +181,7 @@ class RevenueRow(Base):
 
     dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
     day: Mapped[int] = mapped_column(Integer, primary_key=True)
-    """The day, or the month as `days.month_of` has it."""
+    """The day, the month or the hour, as in TrafficRow."""
     value: Mapped[str] = mapped_column(Id, primary_key=True)
     currency: Mapped[str] = mapped_column(Id(3), primary_key=True)
     orders: Mapped[int] = mapped_column(BigInteger)
@@ -190,9 +203,27 @@ class RevenueRow(Base):
     base_commissions: Mapped[int] = mapped_column(BigInteger)
 
 
+class ContentRow(Base):
+    """A total: what led to a course by day or month, `counts.Content`: the value of a dimension, for one course."""
+
+    __tablename__ = "analytics_content"
+
+    dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """The day, or the month as `days.month_of` has it."""
+    course: Mapped[str] = mapped_column(Id, primary_key=True)
+    value: Mapped[str] = mapped_column(Id, primary_key=True)
+    visits: Mapped[int] = mapped_column(BigInteger)
+    orders: Mapped[int] = mapped_column(BigInteger)
+    base_gross: Mapped[int] = mapped_column(BigInteger)
+    base_refunds: Mapped[int] = mapped_column(BigInteger)
+    base_corrections: Mapped[int] = mapped_column(BigInteger)
+
+
 sessions: Final = cast("Table", SessionRow.__table__)
 orders: Final = cast("Table", OrderRow.__table__)
 products: Final = cast("Table", ProductRow.__table__)
+courses: Final = cast("Table", CourseRow.__table__)
 registrations: Final = cast("Table", RegistrationRow.__table__)
 presences: Final = cast("Table", PresenceRow.__table__)
 customer_months: Final = cast("Table", CustomerMonthRow.__table__)
@@ -200,3 +231,4 @@ cohorts: Final = cast("Table", CohortRow.__table__)
 audiences: Final = cast("Table", AudienceRow.__table__)
 traffic: Final = cast("Table", TrafficRow.__table__)
 revenue: Final = cast("Table", RevenueRow.__table__)
+content: Final = cast("Table", ContentRow.__table__)

@@ -14,15 +14,22 @@ from services.analytics.counts import (
     CAMPAIGN,
     COUNTRY,
     COUPON,
+    COURSE,
     CUSTOMERS,
+    HOUR,
+    LANDING,
     MEDIUM,
     PRODUCT,
     SITE,
     SOURCE,
+    VIDEO,
+    Content,
     Counts,
     Revenue,
 )
-from services.analytics.sessions import DIRECT, NO_MEDIUM, OTHER, Session, origin_of
+from services.analytics.course_sales import Sold, parts_of, pieces_of
+from services.analytics.funnel import reached
+from services.analytics.sessions import DIRECT, NO_MEDIUM, OTHER, Session, landing_of, origin_of, other_page, video_of
 
 UNIT: Final = 10_000
 """Amounts are integers of this fraction of a currency's unit: no currency has more than four decimals."""
@@ -46,6 +53,8 @@ class Line(NamedTuple):
     title: str
     quantity: int
     amount: int
+    courses: Sequence[str]
+    """The courses that it gives access to."""
 
 
 class Entry(NamedTuple):
@@ -75,28 +84,42 @@ class Order(NamedTuple):
     breakdown: Breakdown = Breakdown()
     credit: Credit | None = None
     """The affiliate to whom it is credited, and the rate of the day of the sale; None for none."""
+    landing: str = ""
+    """Landing page of the session in which it was bought; empty if that is unknown."""
+    video: str = ""
+    """The video that led to that session."""
+    visited_at: int | None = None
+    """When that session was last active at or before the sale; None if it is unknown."""
 
     def dumps(self) -> str:
         """Serialises it."""
-        beside = [*self.breakdown], self.credit and [*self.credit]
-        return orjson.dumps([*self[:6], [[*line] for line in self.lines], [[*entry] for entry in self.entries], *beside]).decode()
+        lines, entries = [[*line] for line in self.lines], [[*entry] for entry in self.entries]
+        return orjson.dumps([*self[:6], lines, entries, [*self.breakdown], self.credit and [*self.credit], *self[10:]]).decode()
 
     @classmethod
     def loads(cls, text: str) -> Order:
         """Parses what `dumps` returned."""
-        currency, sold_at, is_stated, source, medium, campaign, lines, entries, breakdown, credit = orjson.loads(text)
+        currency, sold_at, is_stated, source, medium, campaign, lines, entries, breakdown, credit, *visit = orjson.loads(text)
         own = tuple(Line(*each) for each in lines), tuple(Entry(*each) for each in entries)
         *others, coupons, referral = breakdown
         known = Breakdown._make([*others, tuple(coupons), referral])
-        return cls(currency, sold_at, is_stated, source, medium, campaign, *own, known, credit and Credit(*credit))
+        return cls(currency, sold_at, is_stated, source, medium, campaign, *own, known, credit and Credit(*credit), *visit)
 
-    def bought_in(self, sessions: Sequence[Session]) -> Order:
-        """Returns it with the source of the session in which it was bought, out of those under its session id, oldest first."""
-        if self.is_stated or self.sold_at is None or not sessions:
-            return self
+    def session(self, sessions: Sequence[Session]) -> Session | None:
+        """Returns the session in which it was bought, out of those under its session id, oldest first; None if it is unknown."""
+        if self.sold_at is None or not sessions:
+            return None
         begun = [session for session in sessions if session[0].at <= self.sold_at]
-        source, medium, campaign = origin_of(begun[-1] if begun else sessions[0])
-        return self._replace(source=source, medium=medium, campaign=campaign)
+        return begun[-1] if begun else sessions[0]
+
+    def bought_in(self, session: Session) -> Order:
+        """Returns it with what led to the session in which it was bought."""
+        visited_at = max((event.at for event in session if event.at <= (self.sold_at or 0)), default=session[0].at)
+        found = self._replace(landing=landing_of(session), video=video_of(session), visited_at=visited_at)
+        if self.is_stated:
+            return found
+        source, medium, campaign = origin_of(session)
+        return found._replace(source=source, medium=medium, campaign=campaign)
 
     def anonymous(self) -> Order:
         """Returns it as it counts after the erasure of its buyer: of its campaign, only common words are left, of its coupons none."""
@@ -106,6 +129,8 @@ class Order(NamedTuple):
             campaign=self.campaign and OTHER,
             breakdown=self.breakdown.anonymous(),
             credit=self.credit and self.credit.anonymous(),
+            landing=other_page(self.landing),
+            video=self.video and OTHER,
         )
 
     @property
@@ -141,12 +166,21 @@ class Order(NamedTuple):
             before = after
 
 
-def count_order(counts: Counts, order: Order, subject: str, times: int = 1) -> None:
-    """Adds an order to counts, or with -1 subtracts it: its sale on its day, each refund and correction on its own."""
+def count_order(counts: Counts, order: Order, subject: str, visitor: str = "", times: int = 1) -> None:
+    """Adds an order to counts, or with -1 subtracts it: its sale on its day, each refund and correction on its own.
+
+    Args:
+        counts: what is added to.
+        order: the order.
+        subject: the customer.
+        visitor: for whom the session counts in which it was bought; empty if that is unknown.
+        times: 1 or -1.
+    """
     dimensions = order.dimensions()
     for entry, commission in order.commissions():
         day = counts.calendar.day(entry.at)
         counts.spending_of(subject, day).net += (entry.base or 0) * times
+        _count_entry(counts.revenue_of(HOUR, "", counts.calendar.hour(entry.at), order.currency), entry, times)
         for dimension, value in dimensions:
             _count_entry(counts.revenue_of(dimension, value, day, order.currency), entry, times)
         if order.credit:
@@ -161,23 +195,55 @@ def count_order(counts: Counts, order: Order, subject: str, times: int = 1) -> N
         sold.quantity += pieces * times
         count_breakdown(sold, order.breakdown, times)
     counts.spending_of(subject, day).orders += times
+    counts.revenue_of(HOUR, "", counts.calendar.hour(order.sold_at), order.currency).orders += times
     _count_lines(counts, order, day, times)
+    _count_courses(counts, order, day, times)
     counts.add_presence((CUSTOMERS, subject, day), times)
+    if visitor and order.visited_at is not None:
+        for name in reached(3):
+            counts.add_presence((name, visitor, counts.calendar.day(order.visited_at)), times)
+
+
+def _count_courses(counts: Counts, order: Order, day: int, times: int) -> None:
+    """Adds the courses of an order, and what led to them."""
+    lines = [Sold(line.courses, line.quantity, line.amount) for line in order.lines if line.courses]
+    led_by = [(SOURCE, order.source or UNKNOWN), (CAMPAIGN, order.campaign), (LANDING, order.landing), (VIDEO, order.video)]
+    known = [(dimension, value) for dimension, value in led_by if value]
+    for course, pieces in pieces_of(lines).items():
+        figures = counts.revenue_of(COURSE, course, day, order.currency)
+        figures.orders += times
+        figures.quantity += pieces * times
+        for dimension, value in known:
+            counts.content_of(dimension, value, day, course).orders += times
+    paid = sum(entry.amount for entry in order.entries if entry.kind == SALE)
+    for part in parts_of(lines, [(entry.amount, entry.base) for entry in order.entries], paid):
+        entry = order.entries[part.entry]._replace(amount=part.amount, base=part.base)
+        booked_on = counts.calendar.day(entry.at)
+        _count_entry(counts.revenue_of(COURSE, part.course, booked_on, order.currency), entry, times)
+        for dimension, value in known:
+            _count_base(counts.content_of(dimension, value, booked_on, part.course), entry, times)
 
 
 def _count_entry(figures: Revenue, entry: Entry, times: int) -> None:
-    base = entry.base or 0
     figures.entries += times
     figures.unrated += times * (entry.base is None)
     if entry.kind == SALE:
         figures.gross += entry.amount * times
-        figures.base_gross += base * times
     elif entry.kind == REFUND:
         figures.refunds -= entry.amount * times
-        figures.base_refunds -= base * times
     else:
         figures.corrections += entry.amount * times
-        figures.base_corrections += base * times
+    _count_base(figures, entry, times)
+
+
+def _count_base(figures: Revenue | Content, entry: Entry, times: int) -> None:
+    base = (entry.base or 0) * times
+    if entry.kind == SALE:
+        figures.base_gross += base
+    elif entry.kind == REFUND:
+        figures.base_refunds -= base
+    else:
+        figures.base_corrections += base
 
 
 def _count_lines(counts: Counts, order: Order, day: int, times: int) -> None:

@@ -59,7 +59,7 @@ def personal_tables(calendar: Calendar) -> tuple[PersonalTable, ...]:
             section="",
             why="revenue by day and customers; the orders themselves are shown by purchases",
             kept=LONG,
-            identifiers={"subject": IdentifierKind.SUBJECT, "carrier": IdentifierKind.SUBJECT},
+            identifiers=dict.fromkeys(("subject", "carrier", "visitor"), IdentifierKind.SUBJECT),
             personal=nothing("payload"),
             stays={"purchase_id": Stays.ID},
             erase=partial(erase_orders, calendar),

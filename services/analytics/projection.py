@@ -19,10 +19,10 @@ from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
 from services.analytics.cohort_store import change_cohorts, erase_customer
-from services.analytics.counts import REVENUE, SITE, TRAFFIC, Counts, Presence, Revenue, Traffic, keys_of_cells, named
+from services.analytics.counts import HOUR, NAMES, SITE, Content, Counts, Presence, Revenue, Traffic, keys_of_cells, named
 from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
-from services.analytics.models import audiences, presences, revenue, traffic
+from services.analytics.models import audiences, content, presences, revenue, traffic
 from services.analytics.models import orders as bought
 from services.analytics.models import sessions as stored
 from services.analytics.sessions import Event, Session
@@ -63,10 +63,10 @@ class Totals:
         for event in events:
             sessions.count_single(self.counts, event, times)
 
-    def count_order(self, subject: str, payload: str, times: int) -> None:
+    def count_order(self, subject: str, visitor: str | None, payload: str, times: int) -> None:
         """Adds an order as it is stored, or with -1 subtracts it."""
         if payload:
-            orders.count_order(self.counts, orders.Order.loads(payload), subject, times)
+            orders.count_order(self.counts, orders.Order.loads(payload), subject, visitor or "", times)
 
     def count_registration(self, user_id: str, day: int, times: int) -> None:
         """Adds the registration of a user, or with -1 subtracts it."""
@@ -83,6 +83,7 @@ class Totals:
         await increase(self._session, traffic, _rows(("dimension", "day", "value"), counts.traffic))
         await increase(self._session, revenue, _rows(("dimension", "day", "value", "currency"), counts.revenue))
         await change_cohorts(self._session, counts.spending, moved)
+        await increase(self._session, content, _rows(("dimension", "day", "course", "value"), counts.content))
         changes = {presence: count for presence, count in counts.presences.items() if count}
         if changes or moved:
             await self._change_presences(changes, moved)
@@ -94,10 +95,17 @@ class Totals:
             values: dimensions and their values to which this is limited; None for all, and for audiences as well.
         """
         counts = self.counts
-        for table, keys in ((traffic, counts.traffic), (revenue, counts.revenue)):
+        for table, kind, keys in (
+            (traffic, Traffic, counts.traffic),
+            (revenue, Revenue, counts.revenue),
+            (content, Content, counts.content),
+        ):
             names = [column.name for column in table.primary_key]
-            zeros = [table.c[name] == 0 for name in (TRAFFIC if table is traffic else REVENUE)]
-            for key in keys if values is None else [key for key in keys if (key[0], key[2]) in values]:
+            zeros = [table.c[name] == 0 for name in NAMES[kind]]
+            value_at = 3 if table is content else 2
+            for key in keys:
+                if key[0] == HOUR or not (values is None or (key[0], key[value_at]) in values):
+                    continue
                 of_key = [table.c[name] == value for name, value in zip(names, key, strict=True) if name != "day"]
                 days = table.c.day.in_([key[1], month_of(key[1])])
                 await self._session.execute(delete(table).where(*of_key, days, *zeros))
@@ -176,15 +184,15 @@ async def erase_orders(calendar: Calendar, session: AsyncSession, identifiers: S
     """Takes a person from up to 500 orders; returns their number. Their campaigns count as others from then on."""
     totals = Totals(session, calendar)
     await totals.lock()
-    own = or_(bought.c.subject.in_(identifiers), bought.c.carrier.in_(identifiers))
+    own = or_(*(bought.c[name].in_(identifiers) for name in ("subject", "carrier", "visitor")))
     rows = [dict(row) for row in (await session.execute(select(bought).where(own).limit(_AT_ONCE))).mappings()]
     for row in rows:
-        row["carrier"] = None
         if row["subject"] in identifiers:
             payload = row["payload"] and orders.Order.loads(row["payload"]).anonymous().dumps()
-            totals.count_order(row["subject"], row["payload"], -1)
-            totals.count_order(row["subject"], payload, 1)
+            totals.count_order(row["subject"], row["visitor"], row["payload"], -1)
+            totals.count_order(row["subject"], row["visitor"], payload, 1)
             row |= {"subject": pseudonym, "payload": payload}
+        row |= {"carrier": None, "visitor": None}
     await totals.write()
     await totals.remove_zeros()
     await upsert(session, bought, rows)
@@ -210,10 +218,10 @@ def merged(known: Iterable[Session], added: Mapping[str, Event], removed: Collec
     return [*{**events, **{key: event for key, event in added.items() if key not in firsts or key not in events}}.values()]
 
 
-def _rows(names: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue]) -> list[dict[str, Any]]:
-    """Returns the rows of figures that are not all 0, by primary key: those of days and of their months."""
+def _rows(names: Sequence[str], figures: Mapping[tuple[Any, ...], Traffic | Revenue | Content]) -> list[dict[str, Any]]:
+    """Returns the rows of figures that are not all 0, by primary key: those of hours, of days and of their months."""
     rows = [(key, values) for key, each in figures.items() if any((values := named(each)).values())]
-    rows += [((dimension, month_of(day), *others), values) for (dimension, day, *others), values in rows]
+    rows += [((dimension, month_of(day), *others), values) for (dimension, day, *others), values in rows if dimension != HOUR]
     return [{**dict(zip(names, key, strict=True)), **values} for key, values in sorted(rows, key=itemgetter(0))]
 
 

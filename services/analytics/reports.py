@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from kit.errors import InvalidRequest, Violation
 from services.analytics.columns import TEXT, Column, Report, figure
 from services.analytics.counts import CAMPAIGN, COUNTRY, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
+from services.analytics.course_reports import COURSE_REPORTS
 from services.analytics.figures import DEFINITIONS, MONEY, Number, Summary, money
 from services.analytics.order_reports import ORDER_REPORTS
 from services.analytics.orders import UNKNOWN, Order
@@ -25,6 +26,7 @@ class Query(Protocol):
     """What requests of reports have in common."""
 
     report: str
+    model: str
     group_by: str
     filter: str
     sort: str
@@ -112,6 +114,22 @@ REPORTS: Final = {
             "-lifetime_value",
         ),
         *ORDER_REPORTS,
+        *COURSE_REPORTS,
+        Report(
+            "attribution",
+            {each: f"{_GROUPS[each]} `(none)` for orders without a known session." for each in (SOURCE, MEDIUM, CAMPAIGN)},
+            [
+                Column("orders", "orders", "Its share of the orders paid in the period: 0.4 for 40 % of one order."),
+                Column(
+                    "revenue",
+                    MONEY,
+                    "Its share of what was paid for these orders less what was refunded of them to date, by the model of the request:"
+                    " `model`, by default `last_non_direct`. A path has the sessions of a person since the order before, of 90 days at"
+                    " most. Orders without an exchange rate are left out.",
+                ),
+            ],
+            "-revenue",
+        ),
     )
 }
 

@@ -16,8 +16,8 @@ from kit.people.persons import Persons, persons
 from services.analytics.cohort_store import read_cohorts
 from services.analytics.cohorts import Cell
 from services.analytics.counts import EACH_DAY, NEVER, REVENUE, SITE, TRAFFIC, Revenue, Traffic
-from services.analytics.days import MICROSECONDS, Period
-from services.analytics.models import audiences, orders, products, registrations, revenue, sessions, traffic
+from services.analytics.days import MICROSECONDS, Period, range_of
+from services.analytics.models import audiences, courses, orders, products, registrations, revenue, sessions, traffic
 from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
 
 _Figures = TypeVar("_Figures", Traffic, Revenue)
@@ -139,10 +139,17 @@ class Orders:
             found += [{str(name): value for name, value in row.items()} for row in rows.mappings()]
         return found
 
-    async def put(self, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> None:
-        """Stores orders, and the titles of products."""
+    async def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Stores orders."""
         await upsert(self._session, orders, sorted(rows, key=lambda row: row["purchase_id"]))
+
+    async def name_products(self, titles: Mapping[str, str]) -> None:
+        """Stores the titles of products."""
         await upsert(self._session, products, [{"product_id": product, "title": title} for product, title in sorted(titles.items())])
+
+    async def name_courses(self, titles: Mapping[str, str]) -> None:
+        """Stores the titles of courses."""
+        await upsert(self._session, courses, [{"course_id": course, "title": title} for course, title in sorted(titles.items())])
 
     async def registered(self, days: Mapping[str, int]) -> Mapping[str, int]:
         """Stores on which days users registered; returns the days that were stored before."""
@@ -184,13 +191,14 @@ _MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).w
 
 
 @cache
-def _sums_by(table: Table, by: tuple[str, ...], names: tuple[str, ...]) -> Select[*tuple[Any, ...]]:
-    """Builds the statement that sums figures of days, or of listed keys of totals, each of which is looked up in the index."""
+def _sums_by(table: Table, by: tuple[str, ...], names: tuple[str, ...], *, in_range: bool, of_value: bool) -> Select[*tuple[Any, ...]]:
+    """Builds the statement that sums figures of a range of days, or of listed keys of totals, each looked up in the index."""
     columns = [table.c[name] for name in by]
     sums = (func.sum(table.c[name]) for name in names)
     day, dimension = table.c.day, table.c.dimension.in_(bindparam("dimensions", expanding=True))
-    read = day.between(bindparam("first"), bindparam("last")) if "day" in by else day.in_(bindparam("keys", expanding=True))
-    return select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+    read = day.between(bindparam("first"), bindparam("last")) if in_range else day.in_(bindparam("keys", expanding=True))
+    query = select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+    return query.where(table.c.value == bindparam("value")) if of_value else query
 
 
 _SOLD_TO: Final = select(orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload).where(
@@ -216,15 +224,15 @@ class Reading:
         """Returns figures of orders by dimension and value."""
         return await self._by_value(revenue, Revenue, period, dimensions, REVENUE)
 
-    async def traffic_by_day(self, period: Period) -> Mapping[int, Traffic]:
-        """Returns figures of the whole site by day."""
-        read = {"dimensions": [SITE], **period._asdict()}
-        return {day: figures for (day,), figures in await self._sums(traffic, Traffic, ("day",), read, TRAFFIC)}
+    async def traffic_by_key(self, keys: Sequence[int], dimension: str = SITE, value: str = "") -> Mapping[int, Traffic]:
+        """Returns figures of the site, or of one value of a dimension, by the keys of totals: days, months or hours."""
+        read = {"dimensions": [dimension], "value": value, **range_of(keys)}
+        return {key: figures for (key,), figures in await self._sums(traffic, Traffic, ("day",), read, TRAFFIC)}
 
-    async def revenue_by_day(self, period: Period) -> Mapping[int, Revenue]:
-        """Returns figures of all orders by day."""
-        read = {"dimensions": [SITE], **period._asdict()}
-        return {day: figures for (day,), figures in await self._sums(revenue, Revenue, ("day",), read, REVENUE)}
+    async def revenue_by_key(self, keys: Sequence[int], dimension: str = SITE, value: str = "") -> Mapping[int, Revenue]:
+        """Returns figures of orders, as `traffic_by_key` does."""
+        read = {"dimensions": [dimension], "value": value, **range_of(keys)}
+        return {key: figures for (key,), figures in await self._sums(revenue, Revenue, ("day",), read, REVENUE)}
 
     async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
         """Returns figures of all orders by their currency."""
@@ -245,8 +253,8 @@ class Reading:
         self, table: Table, kind: type[_Figures], by: tuple[str, ...], read: Mapping[str, Any], names: tuple[str, ...]
     ) -> Sequence[tuple[Any, _Figures]]:
         """Returns the values of columns, each with these sums of its rows, where they are not all 0."""
-        rows: Any = await self._session.execute(_sums_by(table, by, names), read)
-        found = ((row[: len(by)], row[len(by) :]) for row in rows)
+        query = _sums_by(table, by, names, in_range="first" in read, of_value="value" in read)
+        found = ((row[: len(by)], row[len(by) :]) for row in await self._session.execute(query, read))
         return [(values, kind(**dict(zip(names, map(int, sums), strict=True)))) for values, sums in found if any(sums)]
 
     async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:

@@ -8,8 +8,24 @@ from typing import Final, NamedTuple, TypeAlias
 import orjson
 
 from kit.people.subjects.words import MEDIA, SOURCES, listed
-from services.analytics.counts import CAMPAIGN, COURSE, DEVICE, LANDING, MEDIUM, PAGE, SITE, SOURCE, VISITORS, Counts, Traffic, audience
+from services.analytics.counts import (
+    CAMPAIGN,
+    COURSE,
+    DEVICE,
+    HOUR,
+    LANDING,
+    MEDIUM,
+    PAGE,
+    SITE,
+    SOURCE,
+    VIDEO,
+    VISITORS,
+    Counts,
+    Traffic,
+    audience,
+)
 from services.analytics.days import MICROSECONDS
+from services.analytics.funnel import CHECKOUT, PRODUCT_VIEW, is_product_page, reached
 
 IDLE: Final = 30 * 60 * MICROSECONDS
 """A session ends when nothing happens for this long."""
@@ -18,6 +34,7 @@ MOST_EVENTS: Final = 1000
 VIEW: Final = "view"
 LEAD: Final = "lead"
 ENROLMENT: Final = "enrolment"
+COMPLETION: Final = "completion"
 DIRECT: Final = "(direct)"
 """Source of a session that no page, campaign or partner led to."""
 NO_MEDIUM: Final = "(none)"
@@ -33,7 +50,7 @@ class Event(NamedTuple):
     key: str
     """Its idempotency key."""
     kind: str
-    """view, lead, enrolment, or empty for any other."""
+    """view, lead, enrolment, completion, product or checkout; empty for any other."""
     subject: str
     """The identifier of its user or e-mail address; empty if only the carrier recognises the visitor."""
     page: str
@@ -44,6 +61,8 @@ class Event(NamedTuple):
     medium: str
     campaign: str
     device: str
+    video: str
+    """The video that it is about, or that led to its page; empty for none."""
 
 
 Session: TypeAlias = Sequence[Event]
@@ -104,13 +123,16 @@ def count_session(counts: Counts, carrier: str, session: Session, times: int = 1
     day_of = counts.calendar.day
     days = [day_of(event.at) for event in session]
     of_days: dict[int, Traffic] = {day: Traffic() for day in days}
+    steps: dict[int, int] = {}
     for event, day in zip(session, days, strict=True):
         _count_event(of_days[day], event)
         _count_content(counts, event, day, times)
+        steps[day] = max(steps.get(day, 0), _steps(event))
     views = sum(event.kind == VIEW for event in session)
     whole = Traffic(visits=1, bounces=int(views <= 1), seconds=(session[-1].at - session[0].at) // MICROSECONDS)
     if landing := landing_of(session):
         counts.add_traffic(LANDING, landing, days[0], whole, times)
+    _count_hours(counts, session, whole, times)
     dimensions = _dimensions(session)
     for dimension, value in dimensions:
         counts.add_traffic(dimension, value, days[0], whole, times)
@@ -121,6 +143,15 @@ def count_session(counts: Counts, carrier: str, session: Session, times: int = 1
     for day, course in {(day, event.course if event.kind else "") for event, day in zip(session, days, strict=True)}:
         for name in (*joined, audience(COURSE, course)) if course else joined:
             counts.add_presence((name, visitor, day), times)
+    for day, count in steps.items():
+        for name in reached(count):
+            counts.add_presence((name, visitor, day), times)
+    _count_led_by(counts, session, days[0], times)
+
+
+def video_of(session: Session) -> str:
+    """Returns the first video that a session states; empty for none."""
+    return next((event.video for event in session if event.video), "")
 
 
 def landing_of(session: Session) -> str:
@@ -151,12 +182,18 @@ def _dimensions(session: Session) -> list[tuple[str, str]]:
 def anonymous(event: Event) -> Event:
     """Returns an event as it counts after the erasure of its person: of its texts, only common words are left."""
     return event._replace(
-        page=event.page and OTHER,
+        page=other_page(event.page),
         course=event.course and OTHER,
         source=event.source and (listed(event.source, SOURCES) or OTHER),
         medium=event.medium and (listed(event.medium, MEDIA) or OTHER),
         campaign=event.campaign and OTHER,
+        video=event.video and OTHER,
     )
+
+
+def other_page(page: str) -> str:
+    """Returns the path of a page as it counts after the erasure of its person; that of a product stays one, as a step of the funnel."""
+    return page and (_OTHER_PRODUCT if is_product_page(page) else OTHER)
 
 
 def count_single(counts: Counts, event: Event, times: int = 1) -> None:
@@ -165,7 +202,39 @@ def count_single(counts: Counts, event: Event, times: int = 1) -> None:
     figures = Traffic()
     _count_event(figures, event)
     counts.add_traffic(SITE, "", day, figures, times)
+    counts.add_traffic(HOUR, "", counts.calendar.hour(event.at), figures, times)
     _count_content(counts, event, day, times)
+
+
+def _count_led_by(counts: Counts, session: Session, day: int, times: int) -> None:
+    """Adds a session to what led to it, for each course that was seen in it."""
+    courses = {event.course for event in session if event.course and event.kind}
+    if not courses:
+        return
+    source, _, campaign = origin_of(session)
+    for dimension, value in ((SOURCE, source), (CAMPAIGN, campaign), (LANDING, landing_of(session)), (VIDEO, video_of(session))):
+        for course in courses if value else ():
+            counts.content_of(dimension, value, day, course).visits += times
+
+
+def _count_hours(counts: Counts, session: Session, whole: Traffic, times: int) -> None:
+    """Adds a session to the hour in which it began, and its events to their own hours."""
+    hour_of = counts.calendar.hour
+    hours = [hour_of(event.at) for event in session]
+    of_hours: dict[int, Traffic] = {hour: Traffic() for hour in hours}
+    for event, hour in zip(session, hours, strict=True):
+        _count_event(of_hours[hour], event)
+    counts.add_traffic(HOUR, "", hours[0], whole, times)
+    for hour, figures in of_hours.items():
+        counts.add_traffic(HOUR, "", hour, figures, times)
+
+
+def _steps(event: Event) -> int:
+    """Returns how many steps of the funnel an event shows, the visit itself aside."""
+    if event.kind == CHECKOUT:
+        return 2
+    is_view = event.kind == VIEW and (event.course != "" or is_product_page(event.page))
+    return int(is_view or event.kind == PRODUCT_VIEW)
 
 
 def _count_content(counts: Counts, event: Event, day: int, times: int) -> None:
@@ -186,7 +255,10 @@ def _count_event(figures: Traffic, event: Event) -> None:
         figures.leads += 1
     elif event.kind == ENROLMENT:
         figures.enrolments += 1
+    elif event.kind == COMPLETION:
+        figures.completions += 1
 
 
 _AUDIENCES: Final = frozenset({SOURCE, CAMPAIGN})
+_OTHER_PRODUCT: Final = f"/product/{OTHER}"
 _ONE_VIEW: Final = Traffic(page_views=1, events=1)

@@ -86,8 +86,8 @@ def is_anonymous(received: pb.ReceivedEvent) -> bool:
 def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb.ReceivedEvent, pb.Enrichment]:
     """Returns the event and its enrichment without anything that identifies a person.
 
-    Free-form data and the queries of URLs may hold names, order numbers or click ids, and are removed as well; source, course
-    and currency were derived before. The id and the content hash stay, to recognise duplicates.
+    Free-form data and the queries of URLs may hold names, order numbers or click ids, and are removed as well; source, course,
+    video and currency were derived before. The id and the content hash stay, to recognise duplicates.
     """
     kept = pb.ReceivedEvent()
     kept.CopyFrom(received)

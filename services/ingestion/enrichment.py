@@ -1,4 +1,4 @@
-"""Derives the enrichment of an event: device, bot, where the session came from, visitor, course, currency."""
+"""Derives the enrichment of an event: device, bot, where the session came from, visitor, course, video, currency."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Enricher:
             visitor=visitor,
             session=event.session_id or visitor,
             course=(_text(event.metadata, "course_id") or _text(event.metadata, "course") or course_of(event.page_url))[:255],
+            video=(_text(event.metadata, "video_id") or source.content)[:255],
             currency=currency_of(_text(event.metadata, "currency")),
         )
 

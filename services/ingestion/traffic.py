@@ -39,6 +39,8 @@ class Traffic(NamedTuple):
     source: str = ""
     medium: str = ""
     campaign: str = ""
+    content: str = ""
+    """Which link or advertisement of the campaign."""
 
 
 class SiteHosts:
@@ -73,6 +75,7 @@ def traffic(page_url: str, referring: str, utm: pb.UtmParameters, site: SiteHost
     source = source_name(utm.source) or source_name(query.get("utm_source", ""))
     medium = campaign_name(utm.medium).lower() or campaign_name(query.get("utm_medium", "")).lower()
     campaign = campaign_name(utm.campaign) or campaign_name(query.get("utm_campaign", ""))
+    content = campaign_name(utm.content) or campaign_name(query.get("utm_content", ""))
     clicked = next((of for parameter, of in CLICK_IDS.items() if query.get(parameter)), None)
     referral = _referral(*_host_and_path(referring), _host_and_path(page_url)[0], site)
     if not (source or medium or campaign):
@@ -80,7 +83,7 @@ def traffic(page_url: str, referring: str, utm: pb.UtmParameters, site: SiteHost
     for known, kind in filter(None, (clicked, (referral.source, referral.medium))):
         if known and source in ("", known):
             source, medium = known, medium or kind
-    return Traffic(pb.CHANNEL_CAMPAIGN, source, medium, campaign)
+    return Traffic(pb.CHANNEL_CAMPAIGN, source, medium, campaign, content)
 
 
 @lru_cache(4096)

@@ -158,6 +158,7 @@ def _line(line: pb.PurchaseLine, currency: str) -> dict[str, Any]:
         "product_type": line.product_type or "other",
         "quantity": line.quantity or 1,
         "amount": exact(line.amount, currency),
+        "course_ids": list(dict.fromkeys(course for each in line.course_ids if (course := each.strip()))) or None,
     }
 
 

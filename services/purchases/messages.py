@@ -54,6 +54,7 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
                 product_type=line.product_type,
                 quantity=line.quantity,
                 amount=_text(line.amount, row.currency),
+                course_ids=line.course_ids,
             )
             for line in lines
         ],
@@ -116,6 +117,7 @@ def recorded_message(
                 product_type=line.product_type,
                 quantity=line.quantity,
                 amount=float(line.amount),
+                course_ids=line.course_ids,
             )
             for line in lines
         ],

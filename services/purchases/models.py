@@ -106,6 +106,8 @@ class LineRow(Base):
     product_type: Mapped[str] = mapped_column(String(20))
     quantity: Mapped[int] = mapped_column(Integer)
     amount: Mapped[Decimal] = mapped_column(Money)
+    course_ids: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """The courses that it gives access to; NULL where the shop states none."""
 
 
 class EntryRow(Base):

@@ -63,7 +63,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
         internal=("lines_fixed", "ordered_on"),
         ages=Ages("timestamp", key="id"),
         parts=(
-            Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, **products}),
+            Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, "course_ids": Stays.SHOP, **products}),
             Part(EntryRow, "purchase_id", references, {**ids, "kind": Stays.WORD, "reason": Stays.WORD}),
             Part(
                 ReportRow,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -87,6 +88,8 @@ class LineRecord:
     product_type: str
     quantity: int
     amount: Decimal
+    course_ids: Sequence[str] | None = None
+    """None for none."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import duckdb
 from google.protobuf.message import Message
@@ -17,7 +18,7 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
 
 from kit.rules import DECIMALS
-from tests.services import order_oracle
+from tests.services import course_oracle, order_oracle
 
 FIRST = datetime(2026, 3, 20, tzinfo=UTC)
 """Europe/Berlin sets its clocks on 29 March."""
@@ -28,7 +29,9 @@ SOURCES = [
 ]
 CURRENCIES = {"EUR": Decimal("0.92"), "JPY": Decimal("149.3"), "KWD": Decimal("0.307"), "USD": Decimal(1), "XOF": None}
 """Units of each for one of the base currency, USD; None where no rate is known."""
-TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled"]
+TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled", "course_completed", "view_item", "add_to_cart"]
+COURSES = {"product-0": ["python", "pmp"], "product-1": ["pmp", "scrum", "python"]}
+"""The courses that products give access to; product-2 is itself a course."""
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Shop:
     orders: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     entries: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     lines: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    line_courses: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    """A row for each course of a line, with the number of its courses."""
     persons: dict[str, str] = field(default_factory=dict[str, str])
     """The person that each identifier leads to in the end."""
     registrations: list[int] = field(default_factory=list[int])
@@ -63,6 +68,7 @@ class Shop:
         self.entries += other.entries
         self.lines += other.lines
         self.coupons += other.coupons
+        self.line_courses += other.line_courses
         self.persons |= other.persons
         self.registrations += other.registrations
         self.registered += other.registered
@@ -131,7 +137,12 @@ def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: st
     for number in range(rng.randint(1, 9)):
         at += timedelta(seconds=rng.choice([rng.randint(1, 400), 1799, 1801, 2400, 7200]))
         stated = source if number == 0 else rng.choice([("", "", "")] * 5 + SOURCES)
-        page = f"/page-{int(rng.paretovariate(1)) % 12}" if rng.random() < 0.8 else "/courses/python/"
+        page = (
+            f"/page-{int(rng.paretovariate(1)) % 12}"
+            if rng.random() < 0.7
+            else rng.choice(["/courses/python/", "/course/pmp", "/product/a"])
+        )
+        course = {"courses": "python", "course": "pmp"}.get(page.split("/")[1], "")
         stored = event_pb2.EventStored(
             event=event_pb2.Event(
                 id=str(UUID(int=rng.getrandbits(128))),
@@ -147,12 +158,14 @@ def _events(shop: Shop, rng: random.Random, session: tuple[str, float], user: st
                 traffic_medium=stated[1],
                 campaign=stated[2],
                 visitor="" if is_anonymous else f"v-{session_id}",
-                course="python" if page.startswith("/courses") else "",
+                course=course,
+                video=rng.choice(["", "", "", "v1", "v2"]) if stated[0] else "",
                 device=rng.choice(["mobile", "desktop"]),
             ),
             scope="site",
         )
         stored.key = stored.event.id
+        stored.event.metadata.update({"course_name": course.upper()} if course else {})
         stored.event.timestamp.FromDatetime(at)
         published.append([stored])
         if not is_anonymous and rng.random() < 0.1:
@@ -175,7 +188,18 @@ def _event_row(stored: event_pb2.EventStored) -> tuple[Any, ...]:
         carrier = f"visitor:{found.visitor}"
     path = event.page_url.removeprefix("https://shop.example").partition("?")[0].rstrip("/")
     stated = (found.traffic_source or None, found.traffic_medium or "(none)", found.campaign)
-    return (stored.key, carrier, user, event.timestamp.ToMicroseconds(), event.event_type, path, found.course, *stated, found.device)
+    return (
+        stored.key,
+        carrier,
+        user,
+        event.timestamp.ToMicroseconds(),
+        event.event_type,
+        path,
+        found.course,
+        *stated,
+        found.device,
+        found.video,
+    )
 
 
 def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int) -> tuple[list[Message], list[Message]]:
@@ -200,7 +224,9 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
         prices = [_rounded(Decimal(rng.randint(1, 30000)) / 7, currency) for _ in range(rng.randint(1, 3))]
         for index, price in enumerate(prices):
             product = f"product-{(number + index) % 5}"
-            change.lines.add(product_id=product, product_name=product.upper(), quantity=1 + index, amount=f"{price}")
+            line = change.lines.add(product_id=product, product_name=product.upper(), quantity=1 + index, amount=f"{price}")
+            line.course_ids.extend(COURSES.get(product, []))
+            line.product_type = "course" if product == "product-2" else "other"
         order_oracle.break_down(change, number, _rounded, CURRENCIES[currency])
         if number % 10 == 3:
             first.append(change)  # never paid
@@ -240,7 +266,10 @@ def _order_rows(shop: Shop, change: change_pb2.PurchaseChanged, source: tuple[st
         name = change_pb2.EntryKind.Name(entry.kind).removeprefix("ENTRY_KIND_")
         base = Decimal(entry.base_amount) if entry.base_amount else None
         shop.entries.append((change.purchase_id, name, entry.timestamp.ToMicroseconds(), Decimal(entry.amount), base))
-    shop.lines += [(change.purchase_id, line.product_id, line.quantity, Decimal(line.amount)) for line in change.lines]
+    for number, line in enumerate(change.lines):
+        shop.lines.append((change.purchase_id, number, line.product_id, line.quantity, Decimal(line.amount)))
+        courses = [*line.course_ids] or ([line.product_id] if line.product_type == "course" else [])
+        shop.line_courses += [(change.purchase_id, number, course, len(courses)) for course in courses]
 
 
 def _rounded(amount: Decimal, currency: str) -> Decimal:
@@ -276,24 +305,30 @@ class Oracle:
 
     def __init__(self, shop: Shop, zone: str) -> None:
         self._database = duckdb.connect()
-        self._load("events", "key, carrier, user_, ts, type, page, course, source, medium, campaign, device", shop.events)
+        self._load("events", "key, carrier, user_, ts, type, page, course, source, medium, campaign, device, video", shop.events)
         self._load("reported", f"id, subject, carrier, ts, currency, source, medium, campaign, {order_oracle.DETAILS[0]}", shop.orders)
         self._load("coupons", "id, coupon", shop.coupons)
         self._load("registered", "subject, ts", shop.registered)
         self._load("entries", "id, kind, ts, amount, base", shop.entries)
-        self._load("lines", "id, product, quantity, amount", shop.lines)
+        self._load("lines", "id, number, product, quantity, amount", shop.lines)
+        self._load("line_courses", "id, number, course, count", shop.line_courses)
         self._load("persons", "subject, person", [*shop.persons.items()])
         self._load("registrations", "ts", [(ts,) for ts in shop.registrations])
         self._load("erased", "subject", [(identifier,) for identifier in shop.erased])
         self._database.execute(f"CREATE MACRO day(ts) AS CAST(timezone('{zone}', to_timestamp(ts / 1000000)) AS DATE)")
         self._database.execute(_SESSIONS)
+        self._database.execute(course_oracle.TABLES)
         self._database.execute(_ERASURE)
         self._database.execute(_VISITED)
         self._database.execute(order_oracle.TABLES)
+        self._zone = ZoneInfo(zone)
 
     def _load(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         names = columns.split(", ")
-        types = {"ts": "BIGINT", "quantity": "BIGINT", **dict.fromkeys(("amount", "base", *order_oracle.DETAILS[1]), "DECIMAL(19,4)")}
+        types = {
+            **dict.fromkeys(("ts", "quantity", "number", "count"), "BIGINT"),
+            **dict.fromkeys(("amount", "base", *order_oracle.DETAILS[1]), "DECIMAL(19,4)"),
+        }
         typed = ", ".join(f"{name} {types.get(name, 'VARCHAR')}" for name in names)
         self._database.execute(f"CREATE TABLE {table} ({typed})")
         values = ", ".join(f"UNNEST(CAST(? AS {types.get(name, 'VARCHAR')}[]))" for name in names)
@@ -312,8 +347,39 @@ class Oracle:
         return row["unrated"]
 
     def series(self, since: str, until: str) -> Sequence[Mapping[str, Any]]:
-        """The figures of each day of a period."""
-        return self._rows(_SERIES, since, until)
+        """The figures of each day of a period, or of each hour or month of it."""
+        length = (date.fromisoformat(until) - date.fromisoformat(since)).days + 1
+        if length > 400:
+            return [{**row, "hour": ""} for row in self._rows(course_oracle.BY_MONTH, since, until)]
+        if length > 2:
+            return [{**row, "hour": ""} for row in self._rows(_SERIES, since, until)]
+        return self._by_hour(date.fromisoformat(since), date.fromisoformat(until))
+
+    def content(self, since: str, until: str) -> Sequence[Mapping[str, Any]]:
+        """What led to courses, and the orders and amounts of them."""
+        return self._rows(course_oracle.CONTENT, since, until)
+
+    def course_trend(self, course: str, since: str, until: str) -> Sequence[Mapping[str, Any]]:
+        """The figures of a course on each day of a period."""
+        first, last = date.fromisoformat(since), date.fromisoformat(until)
+        days = [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+        rows = [(day, self.report("courses", "course", day, day).get(course, {})) for day in days]
+        return [{"day": day, **{name: row.get(name, 0.0) for name in course_oracle.TREND}} for day, row in rows]
+
+    def _by_hour(self, first: date, last: date) -> Sequence[Mapping[str, Any]]:
+        """The figures of each hour: the zones of the tests are a whole number of quarters of an hour from UTC."""
+        at = datetime.combine(first, datetime.min.time(), self._zone).astimezone(UTC)
+        end = datetime.combine(last + timedelta(days=1), datetime.min.time(), self._zone).astimezone(UTC)
+        found: list[Mapping[str, Any]] = []
+        while at < end:
+            bounds = {"begin": int(at.timestamp() * 1e6), "end": int((at + timedelta(hours=1)).timestamp() * 1e6)}
+            cursor = self._database.execute(course_oracle.HOUR, bounds)
+            names = [column[0] for column in cursor.description or ()]
+            local = at.astimezone(self._zone)
+            values = {name: _plain(value) for name, value in zip(names, cursor.fetchall()[0], strict=True)}
+            found.append({"day": local.date().isoformat(), "hour": local.isoformat(), "visitors": 0.0, **values})
+            at += timedelta(hours=1)
+        return found
 
     def report(self, report: str, group: str, since: str, until: str) -> Mapping[Any, Mapping[str, Any]]:
         """The rows of a report, by group, as `keyed` returns them."""
@@ -363,7 +429,8 @@ WITH grouped AS (
         FIRST(campaign ORDER BY ts, key) FILTER (source IS NOT NULL) AS campaign,
         FIRST(user_ ORDER BY ts, key) FILTER (user_ IS NOT NULL) AS user_,
         FIRST(device ORDER BY ts, key) AS device,
-        FIRST(page ORDER BY ts, key) FILTER (type = 'page_view') AS landing_page
+        FIRST(page ORDER BY ts, key) FILTER (type = 'page_view') AS landing_page,
+        FIRST(video ORDER BY ts, key) FILTER (video <> '') AS video
     FROM visits GROUP BY visit
 )
 SELECT grouped.* EXCLUDE (source, medium, campaign),
@@ -390,15 +457,21 @@ UNION SELECT key, NULL FROM events WHERE carrier IS NULL AND user_ IN (FROM eras
 CREATE MACRO other(word) AS CASE word WHEN '' THEN '' ELSE '(other)' END;
 CREATE MACRO listed(word) AS CASE word WHEN 'fabrikam' THEN '(other)' ELSE word END;
 
-UPDATE events SET page = '(other)', course = other(course) WHERE key IN (SELECT key FROM of_erased);
-UPDATE visits SET page = '(other)', course = other(course) WHERE key IN (SELECT key FROM of_erased);
-UPDATE sessions SET landing_page = '(other)' WHERE landing_page IS NOT NULL AND visit IN (SELECT visit FROM of_erased);
+CREATE MACRO path(page) AS CASE WHEN page LIKE '/product/%' THEN '/product/(other)' ELSE '(other)' END;
+
+UPDATE events SET page = path(page), course = other(course) WHERE key IN (SELECT key FROM of_erased);
+UPDATE visits SET page = path(page), course = other(course) WHERE key IN (SELECT key FROM of_erased);
+UPDATE sessions SET landing_page = path(landing_page) WHERE landing_page IS NOT NULL AND visit IN (SELECT visit FROM of_erased);
+UPDATE sessions SET video = '(other)' WHERE video IS NOT NULL AND visit IN (SELECT visit FROM of_erased);
+UPDATE bought SET landing_page = path(landing_page) WHERE landing_page IS NOT NULL
+    AND id IN (SELECT id FROM orders WHERE subject IN (FROM erased));
+UPDATE bought SET video = '(other)' WHERE video IS NOT NULL AND id IN (SELECT id FROM orders WHERE subject IN (FROM erased));
 UPDATE sessions SET source = listed(source), campaign = other(campaign) WHERE visit IN (SELECT visit FROM of_erased);
 UPDATE orders SET source = listed(source), campaign = other(campaign) WHERE subject IN (FROM erased);
 """
 """What is left of persons who were erased: all media of the shop are common words, and all its sources but one."""
 _VISITED = """
-CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device), sessions.* EXCLUDE (visit, carrier, user_)
+CREATE TABLE visited AS SELECT visits.* EXCLUDE (source, medium, campaign, device, video), sessions.* EXCLUDE (visit, carrier, user_)
 FROM visits JOIN sessions USING (visit);
 
 CREATE TABLE sold AS SELECT orders.*, COALESCE(person, orders.subject) AS customer FROM orders LEFT JOIN persons USING (subject);
@@ -406,7 +479,7 @@ CREATE TABLE sold AS SELECT orders.*, COALESCE(person, orders.subject) AS custom
 _FIGURES = """
 WITH of_events AS (
     SELECT COUNT(*) FILTER (type = 'page_view') AS page_views, COUNT(*) FILTER (type = 'lead_capture') AS leads,
-        COUNT(*) FILTER (type = 'course_enrolled') AS enrolments
+        COUNT(*) FILTER (type = 'course_enrolled') AS enrolments, COUNT(*) FILTER (type = 'course_completed') AS completions
     FROM events WHERE day(ts) BETWEEN $since AND $until
 ), of_sessions AS (
     SELECT COUNT(*) AS sessions, AVG(CAST(views <= 1 AS INT)) AS bounce_rate, AVG((ended - began) // 1000000) AS session_seconds
@@ -428,7 +501,7 @@ WITH of_events AS (
     FROM sold JOIN (SELECT customer, MIN(day(ts)) AS first FROM sold GROUP BY customer) USING (customer)
     WHERE day(ts) BETWEEN $since AND $until
 )
-SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, registrations, enrolments, orders, gross_revenue,
+SELECT visitors, sessions, page_views, bounce_rate, session_seconds, leads, registrations, enrolments, completions, orders, gross_revenue,
     discounts, taxes, shipping, refunds, corrections, net_revenue, CAST(gross_revenue AS DOUBLE) / NULLIF(orders, 0) AS average_order_value,
     orders / NULLIF(sessions, 0) AS conversion_rate, CAST(net_revenue AS DOUBLE) / NULLIF(visitors, 0) AS revenue_per_visitor,
     customers, new_customers, customers - new_customers AS returning_customers
@@ -502,6 +575,7 @@ SELECT $group, COALESCE(orders, 0) AS orders, COALESCE(gross, 0) AS gross_revenu
 FROM o FULL JOIN d USING ($group) FULL JOIN e USING ($group)
 """
 REPORTS = {
+    **course_oracle.REPORTS,
     ("acquisition", "source"): _ACQUISITION,
     ("acquisition", "campaign"): _ACQUISITION,
     ("acquisition", "medium"): _ACQUISITION.replace("COALESCE(visitors, 0) AS visitors, ", ""),

@@ -16,13 +16,15 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from pmp.analytics.v1 import analytics_pb2 as pb
+from pmp.analytics.v1 import courses_pb2
 from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
+from pmp.analytics.v1.courses_pb2_grpc import CoursesServiceStub
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
 from pmp.ingestion.v1 import event_pb2
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1 import privacy_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
-from pmp.purchases.v1.change_pb2 import EntryKind, PurchaseChanged
+from pmp.purchases.v1.change_pb2 import PAYMENT_STATUS_COMPLETED, EntryKind, PurchaseChanged
 from sqlalchemy import select
 from sqlalchemy.event import listen, remove
 
@@ -40,18 +42,21 @@ from services.analytics import models
 from services.analytics.affiliates import AffiliateProgram, Affiliates
 from services.analytics.composition import ROLE
 from services.analytics.consumers import FollowEvents
+from services.analytics.course_figures import PART
 from services.analytics.days import Calendar
 from services.analytics.figures import DEFINITIONS
 from services.analytics.personal import personal_tables
 from services.analytics.settings import AnalyticsSettings
 from tests.conftest import newest_database
-from tests.roles import serving, settings_for
+from tests.roles import ROLES, serving, settings_for
+from tests.servers import free_port
 from tests.services.order_oracle import AFFILIATES, keyed
 from tests.services.shop_oracle import REPORTS, Oracle, generated
 from tests.topics import Topics
 
 PSEUDONYM = "erased:" + "0" * 32
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+MARCH = ("2026-03-01", "2026-03-31")
 
 
 def event(
@@ -83,6 +88,13 @@ def event(
     return stored
 
 
+def shown(message: Message) -> dict[str, Any]:
+    """The fields of a message, numbers as such."""
+    fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    numbers = {field.name for field in message.DESCRIPTOR.fields if field.cpp_type != field.CPPTYPE_STRING}
+    return {name: float(value) if name in numbers else value for name, value in fields.items()}
+
+
 class Analytics(Topics):
     """The service, and the topics it follows, step by step."""
 
@@ -92,12 +104,13 @@ class Analytics(Topics):
         self.engine = runtime.database.engine
         self.explain = "EXPLAIN" if self.engine.dialect.name == "mysql" else "EXPLAIN QUERY PLAN"
         self._stub: Any = AnalyticsServiceStub(channel)
+        self._courses: Any = CoursesServiceStub(channel)
         self._channel = channel
         self._token = runtime.settings.mesh_token.get_secret_value()
 
     async def call(self, method: str, request: Message, *, scope: str = "read") -> Any:
         metadata = (("x-pmp-mesh-token", self._token), ("x-pmp-client", "shop"), ("x-pmp-scope", scope))
-        return await getattr(self._stub, method)(request, metadata=metadata)
+        return await getattr(self._stub if hasattr(self._stub, method) else self._courses, method)(request, metadata=metadata)
 
     async def dashboard(self, since: str = "2026-03-01", until: str = "2026-03-31", **fields: Any) -> pb.GetDashboardResponse:
         return await self.call("GetDashboard", pb.GetDashboardRequest(**{"from": since, "to": until}, **fields))
@@ -107,11 +120,19 @@ class Analytics(Topics):
         assert answer.total_rows == len(answer.rows)
         return [MessageToDict(row) for row in answer.rows]
 
+    async def course(self, course: str, since: str, until: str, **fields: Any) -> courses_pb2.GetCoursePerformanceResponse:
+        request = courses_pb2.GetCoursePerformanceRequest(**{"id": course, "from": since, "to": until}, **fields)
+        return await self.call("GetCoursePerformance", request)
+
+    async def content(self, since: str, until: str, **fields: Any) -> list[dict[str, Any]]:
+        request = courses_pb2.GetContentPerformanceRequest(**{"from": since, "to": until}, **fields)
+        return [shown(row) for row in (await self.call("GetContentPerformance", request)).rows]
+
     async def totals(self) -> set[tuple[Any, ...]]:
         """All totals that are not 0."""
         found: set[tuple[Any, ...]] = set()
         async with self.sessions() as session:
-            for table in (models.audiences, models.cohorts, models.traffic, models.revenue):
+            for table in (models.audiences, models.cohorts, models.traffic, models.revenue, models.content):
                 keys = len(table.primary_key)
                 found |= {(table.name, *row) for row in (await session.execute(select(table))).all() if any(row[keys:])}
         return found
@@ -156,7 +177,13 @@ async def test_a_session_ends_after_thirty_idle_minutes_whatever_the_order_of_ev
     assert await analytics.figures("sessions", "page_views") == [2, 4]
 
 
-PERIODS = [("2026-03-01", "2026-04-30"), ("2026-03-28", "2026-03-30"), ("2026-03-29", "2026-03-29"), ("2026-03-22", "2026-04-02")]
+PERIODS = [
+    ("2025-01-15", "2026-04-20"),
+    ("2026-03-01", "2026-04-30"),
+    ("2026-03-28", "2026-03-30"),
+    ("2026-03-29", "2026-03-29"),
+    ("2026-03-22", "2026-04-02"),
+]
 ZONES = pytest.mark.parametrize(
     "settings",
     [{"site_timezone": ZoneInfo(zone), "site_affiliates": AFFILIATES} for zone in ("Europe/Berlin", "Asia/Kathmandu")],
@@ -174,17 +201,55 @@ async def test_every_figure_is_that_of_what_was_sent(analytics: Analytics, setti
         answer = await analytics.dashboard(*period)
         found = {each.key: each.value if each.HasField("value") else None for each in answer.figures}
         assert found == pytest.approx(oracle.figures(*period)), period
-        series = [
-            MessageToDict(each, preserving_proto_field_name=True, always_print_fields_with_no_presence=True) for each in answer.series
-        ]
-        assert [{name: value if name == "day" else float(value) for name, value in each.items()} for each in series] == [
-            pytest.approx(each) for each in oracle.series(*period)
+        assert [shown(each) for each in answer.series] == [pytest.approx(each) for each in oracle.series(*period)], period
+        steps = oracle.report("funnel", "step", *period)
+        assert [(each.step, each.people, each.drop_off) for each in answer.funnel] == [
+            (step, row["people"], row["drop_off"]) for step, row in steps.items()
         ]
         for report, group in REPORTS:
             rows = keyed(await analytics.report(report, *period, group_by=group, page_size=10_000), group)
             expected = oracle.report(report, group, *period)
             assert rows.keys() == expected.keys(), (report, group, period)
             assert rows == {name: pytest.approx(row, abs=1e-3) for name, row in expected.items()}, (report, group, period)
+
+
+@ZONES
+async def test_every_figure_of_a_course_and_of_what_led_to_it_is_that_of_what_was_sent(analytics: Analytics, settings: Settings) -> None:
+    shop = generated(seed=18, visitors=90)
+    for batch in shop.batches:
+        await analytics.happen(*batch)
+    oracle = Oracle(shop, settings.site_timezone.key)
+    kinds = ("landing_page", "video", "campaign", "source")
+    for period in PERIODS:
+        expected = {(row["kind"], row["content"], row["course"]): row for row in oracle.content(*period)}
+        rows = [row for kind in kinds for row in await analytics.content(*period, kind=kind, page_size=10_000)]
+        assert {(row["kind"], row["content"], row["course"]): row for row in rows} == {
+            key: pytest.approx(row, abs=1e-3) for key, row in expected.items()
+        }, period
+    period, before = ("2026-03-28", "2026-04-02"), ("2026-03-22", "2026-03-27")
+    now, then = (oracle.report("courses", "course", *each) for each in (period, before))
+    assert {*now} == {"python", "pmp", "scrum", "product-2"}
+    for course, row in now.items():
+        answer = await analytics.course(course, *period, top=100)
+        assert answer.title == row["title"]
+        found = {each.key: (each.value if each.HasField("value") else None, each.compared) for each in answer.figures}
+        assert found.keys() == row.keys() - {"title"}
+        assert {key: value for key, (value, _) in found.items()} == pytest.approx({key: row[key] for key in found}, abs=1e-3)
+        earlier = {key: then.get(course, {}).get(key) or 0 for key in found}
+        assert {key: compared for key, (_, compared) in found.items()} == pytest.approx(earlier, abs=1e-3)
+        assert [shown(each) for each in answer.trend] == [pytest.approx(each, abs=1e-3) for each in oracle.course_trend(course, *period)]
+        led_by = [shown(each) for each in answer.sources]
+        assert {(each["kind"], each["content"]) for each in led_by} == {*await _content_of(analytics, course, period)}
+
+
+async def _content_of(analytics: Analytics, course: str, period: tuple[str, str]) -> set[tuple[str, str]]:
+    rows = [
+        row
+        for kind in ("landing_page", "video", "campaign", "source")
+        for row in await analytics.content(*period, kind=kind, course=course)
+    ]
+    assert {row["course"] for row in rows} <= {course}
+    return {(row["kind"], row["content"]) for row in rows}
 
 
 @pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Europe/Berlin")}], indirect=True)
@@ -345,6 +410,110 @@ async def test_the_affiliate_of_an_erased_buyers_order_keeps_the_commission_unti
 _SHOWN = {"affiliates": ("affiliate", "orders", "commission"), "coupons": ("coupon", "orders", "net_revenue")}
 
 
+async def test_an_erasure_leaves_what_was_sold_of_a_course_without_what_led_to_it(analytics: Analytics) -> None:
+    seen = event("e1", NOON, session="s", source="google", url="https://shop.example/courses/python/diary")
+    seen.enrichment.course, seen.enrichment.video, seen.enrichment.campaign = "python", "holiday", "spring"
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.session_id, order.utm_attribution.campaign = "s", ""
+    order.lines.add(product_id="1", product_name="Python", amount="80", course_ids=["python", "sql"])
+    await analytics.happen(seen, event("e2", NOON, session="s", user="ada", kind="add_to_cart"), order)
+    assert [step.people for step in (await analytics.dashboard()).funnel] == [1, 1, 1, 1]
+    assert {row["content"] for row in await analytics.content(*MARCH)} == {"/courses/python/diary", "holiday", "spring"}
+    await analytics.erase(["user:ada", "session:s"])
+    assert re.findall(r"ada|session:s\b|holiday|spring|diary", await analytics.everything()) == []
+    order.subject, order.session_id = PSEUDONYM, ""
+    order.utm_attribution.Clear()
+    _book(order, "partial_refund", -30)
+    await analytics.happen(order)
+    assert [step.people for step in (await analytics.dashboard()).funnel] == [1, 1, 1, 1]
+    sold = {row["course"]: (row["orders"], row["gross_revenue"], row["refunds"]) for row in await analytics.report("courses", *MARCH)}
+    assert sold == {"python": (1, 40, 12), "sql": (1, 40, 12), "(other)": (0, 0, 0)}
+    rows = await analytics.content(*MARCH, kind="video")
+    assert {(row["content"], row["course"], row["orders"], row["net_revenue"]) for row in rows} == {
+        ("(other)", "python", 1, 28),
+        ("(other)", "sql", 1, 28),
+        ("(other)", "(other)", 0, 0),
+    }
+
+
+async def test_an_order_counts_for_the_session_that_its_visitor_has_now(analytics: Analytics) -> None:
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.session_id = "s"
+    await analytics.happen(order)
+    assert [step.people for step in (await analytics.dashboard()).funnel] == [0, 0, 0, 0], "of an unknown session nobody is known"
+    await analytics.happen(event("e1", NOON - timedelta(minutes=9), session="s"))
+    assert [step.people for step in (await analytics.dashboard()).funnel] == [1, 1, 1, 1]
+    await analytics.happen(event("e2", NOON - timedelta(minutes=8), session="s", user="bob"), event("e3", NOON, session="t", user="bob"))
+    assert [step.people for step in (await analytics.dashboard()).funnel] == [1, 1, 1, 1], "the session is bob's, in both steps"
+
+
+@pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Europe/Berlin")}], indirect=True)
+async def test_an_hour_that_comes_twice_is_two_hours(analytics: Analytics) -> None:
+    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    await analytics.happen(*(event(f"e{number}", first + timedelta(hours=number), session=f"s{number}") for number in range(2)))
+    answer = await analytics.dashboard("2026-10-25", "2026-10-25")
+    assert (answer.grain, len(answer.series)) == ("hour", 25)
+    assert [(each.hour, each.sessions) for each in answer.series if each.sessions] == [
+        ("2026-10-25T02:00:00+02:00", 1),
+        ("2026-10-25T02:00:00+01:00", 1),
+    ]
+    assert not any(each.visitors for each in answer.series), "visitors are not counted by the hour"
+
+
+async def test_a_course_is_known_once_something_is_recorded_of_it(analytics: Analytics) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="nothing is known of this course") as refused:
+        await analytics.course("python", *MARCH)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.lines.add(product_id="python", product_name="Python", product_type="course", amount="100")
+    await analytics.happen(order)
+    answer = await analytics.course("python", *MARCH, explain=True)
+    figures = {each.key: each for each in answer.figures}
+    assert (answer.title, figures["net_revenue"].value, figures["net_revenue"].facts, figures["orders"].unit) == (
+        "Python",
+        100,
+        1,
+        "orders",
+    )
+    assert not figures["conversion"].HasField("value")
+    assert figures["gross_revenue"].definition.endswith(f"{PART}.")
+    assert (await analytics.course("python", "2020-01-01", "2020-01-02")).figures[4].value == 0
+
+
+async def test_attribution_is_that_of_journeys(settings: Settings, resources: Resources) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    own = settings_for(ROLE, settings, service_addresses={"journeys": address})
+    async with newest_database(settings, "analytics"), newest_database(settings, "journeys"):
+        runtime = ROLE.compose(own, resources)
+        journeys = ROLES["journeys"].compose(settings_for(ROLES["journeys"], settings, listen=address), resources)
+        async with serving(runtime) as channel:
+            analytics = Analytics(runtime, channel)
+            with pytest.raises(grpc.aio.AioRpcError, match="attribution is not known") as refused:
+                await analytics.report("attribution", *MARCH)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            async with serving(journeys):
+                orders = [_order(f"p{number}", "user:ada", ("sale", 100)) for number in range(2)]
+                for number, order in enumerate(orders):
+                    order.timestamp.FromDatetime(NOON)
+                    order.paid_at.FromDatetime(NOON + timedelta(days=30 * number))
+                    order.payment_status, order.paid_amount, order.base_net_amount = PAYMENT_STATUS_COMPLETED, "100", "100"
+                visits = [
+                    event(source, NOON - timedelta(days=2 - number), session=source, user="ada", source=source)
+                    for number, source in enumerate(("google", "newsletter"))
+                ]
+                await analytics.happen(*visits, *orders)
+                for consumer in Topics(journeys).consumers.values():
+                    for partition in range(settings.log_partitions):
+                        while await consumer.step(partition):
+                            pass
+                found = {model: await analytics.report("attribution", *MARCH, model=model) for model in ("", "first_touch", "linear")}
+    assert found == {
+        "": [{"source": "newsletter", "orders": 1, "revenue": 100}],
+        "first_touch": [{"source": "google", "orders": 1, "revenue": 100}],
+        "linear": [{"source": "google", "orders": 0.5, "revenue": 50}, {"source": "newsletter", "orders": 0.5, "revenue": 50}],
+    }
+
+
 async def test_retention_deletes_facts_and_leaves_totals(analytics: Analytics, settings: Settings) -> None:
     await analytics.happen(event("e1", NOON, session="s"))
     before = await analytics.totals()
@@ -400,7 +569,9 @@ async def test_a_figure_explains_itself(analytics: Analytics) -> None:
 
 
 async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> None:
-    await analytics.happen(event("e1", NOON, session="s", source="google"), _order("p1", "user:ada", ("sale", 100)))
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.lines.add(product_id="1", product_name="Python", amount="100", course_ids=["python"])
+    await analytics.happen(event("e1", NOON, session="s", source="google"), order)
     statements: list[tuple[str, Any]] = []
 
     def executed(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -410,6 +581,10 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
     await analytics.dashboard()
     for report, group in REPORTS:
         await analytics.report(report, "2026-02-02", "2026-04-02", group_by=group)
+    await analytics.dashboard("2026-03-10", "2026-03-10")
+    await analytics.dashboard("2025-01-10", "2026-03-10")
+    await analytics.course("python", "2026-02-02", "2026-04-02")
+    await analytics.content("2026-02-02", "2026-04-02")
     remove(analytics.engine.sync_engine, "before_cursor_execute", executed)
     read = [(statement, parameters) for statement, parameters in statements if statement.startswith("SELECT")]
     assert len(read) > 30
@@ -426,6 +601,10 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
         ("GetDashboard", ParseDict({"from": "2026-02-02", "to": "2026-02-01"}, pb.GetDashboardRequest())),
         ("GetReport", pb.GetReportRequest(report="gossip")),
         ("ExportReport", pb.ExportReportRequest(report="content", group_by="mood")),
+        ("GetReport", pb.GetReportRequest(report="attribution", model="astrology")),
+        ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest()),
+        ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest(id="python", compare="tomorrow")),
+        ("GetContentPerformance", courses_pb2.GetContentPerformanceRequest(kind="rumour")),
     ],
 )
 async def test_what_there_is_not_is_refused(analytics: Analytics, method: str, request_: Message) -> None:

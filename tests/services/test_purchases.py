@@ -242,7 +242,8 @@ async def test_what_is_published_is_the_whole_state_and_the_history_is_the_same(
     assert (message.purchase_id, message.order_id, message.subject) == (answer.purchase_id, "1016", "wordpress:42")
     assert (message.amount, message.paid_amount, message.refunded_amount, message.currency) == ("228.90", "228.90", "29.90", "EUR")
     assert (message.base_currency, message.base_net_amount) == ("USD", "228.85")
-    assert [(line.product_id, line.quantity, line.amount) for line in message.lines] == [("201", 1, "199.00"), ("305", 2, "29.90")]
+    lines = [(line.product_id, line.quantity, line.amount, [*line.course_ids]) for line in message.lines]
+    assert lines == [("201", 1, "199.00", ["77", "78"]), ("305", 2, "29.90", [])]
     assert [(entry.kind, entry.reference, entry.amount, entry.base_amount) for entry in message.entries] == [
         (change_pb2.ENTRY_KIND_SALE, "", "228.90", "263.24"),
         (change_pb2.ENTRY_KIND_PARTIAL_REFUND, "1017", "-29.90", "-34.39"),

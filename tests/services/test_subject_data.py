@@ -79,7 +79,7 @@ FIXED: dict[str, Any] = {
     "origin": "client",
     "position": 1,
     "analytics_orders.payload": Order("EUR", None, True, "newsletter", "email", "spring", (), ()).dumps(),
-    "analytics_sessions.payload": dumps([Event(0, "e1", "view", "", "/", "", "", "", "", "")]),
+    "analytics_sessions.payload": dumps([Event(0, "e1", "view", "", "/", "", "", "", "", "", "")]),
     "utm_attribution": {"source": "newsletter"},
 }
 

@@ -33,8 +33,8 @@ TEXTS = {str, dict, list, bytes}
 IMPERSONAL = {
     *("exchange_rates", "identity_graph"),
     # sums over all persons
-    *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue"),
-    "analytics_products",  # what the shop sells
+    *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
+    *("analytics_products", "analytics_courses"),  # what the shop sells
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

@@ -12,6 +12,7 @@ from pmp.analytics.v1 import analytics_pb2 as pb
 from kit.errors import InvalidRequest
 from services.analytics.columns import OWN_CURRENCY, Column
 from services.analytics.counts import EACH_DAY, cells, keys_of_cells
+from services.analytics.course_figures import CONTENT_COLUMNS
 from services.analytics.days import month_of, period_of
 from services.analytics.figures import FIGURES, MONEY, Summary
 from services.analytics.orders import converted
@@ -25,6 +26,8 @@ def _tables() -> Iterator[str]:
     """What the documentation has to say of figures and reports."""
     yield "## Figures\n\n| figure | unit | meaning |\n|---|---|---|"
     yield from (f"| `{each.key}` | {_unit(each.unit)} | {each.text} |" for each in FIGURES)
+    yield "\n## Content performance\n\n| column | unit | meaning |\n|---|---|---|"
+    yield from (f"| `{key}` | {_unit(unit)} | {text} |" for key, unit, text in CONTENT_COLUMNS)
     for report in REPORTS.values():
         yield f"\n## Report `{report.name}`\n\nGrouped by:\n"
         yield from (f"* `{group}`: {definition}" for group, definition in report.groups.items())
@@ -118,7 +121,13 @@ def test_a_period_that_can_not_be_is_refused(since: str, until: str, message: st
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"report": "everything"}, "report: there is no such report; there are revenue, acquisition, content, products, customers"),
+        (
+            {"report": "everything"},
+            (
+                "report: there is no such report; there are revenue, acquisition, content, products, customers, coupons, affiliates,"
+                " cohorts, courses, funnel, attribution"
+            ),
+        ),
         ({"report": "content", "group_by": "currency"}, "group_by: content can be grouped by page, course"),
         ({"report": "content", "sort": "-visitors"}, "sort: content by page can be sorted by page, page_views"),
     ],

@@ -12,7 +12,7 @@ from services.analytics.sessions import IDLE, MOST_EVENTS, VIEW, Event, Session,
 
 def event(seconds: float, source: str = "", key: str = "") -> Event:
     at = round(seconds * MICROSECONDS)
-    return Event(at, key or f"e-{at}", VIEW, "", "/", "", source, "", "", "desktop")
+    return Event(at, key or f"e-{at}", VIEW, "", "/", "", source, "", "", "desktop", "")
 
 
 def sizes(sessions: list[Session]) -> list[int]:

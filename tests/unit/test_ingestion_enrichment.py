@@ -187,6 +187,14 @@ def test_the_course_is_in_the_metadata_or_in_the_address() -> None:
     assert course_of("https://shop.example/pricing") == ""
 
 
+def test_the_video_is_in_the_metadata_or_is_the_content_of_the_campaign() -> None:
+    link = f"{PAGE}?utm_source=youtube&utm_content=dQw4w9WgXcQ"
+    assert enriched({"page_url": link}).video == "dQw4w9WgXcQ"
+    assert enriched({"page_url": link, "metadata": {"video_id": "other"}}).video == "other"
+    assert enriched({"page_url": PAGE, "utm_parameters": {"source": "youtube", "content": "abc"}}).video == "abc"
+    assert enriched({"page_url": f"{PAGE}?utm_content=abc"}).video == "", "without a campaign it is no campaign's content"
+
+
 def test_a_currency_is_kept_only_if_there_is_one() -> None:
     assert [currency_of(code) for code in ("eur", "USD", "KWD", "XYZ", "", "euro")] == ["EUR", "USD", "KWD", "", "", ""]
 

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("purchase_id", Id(), primary_key=True),
         sa.Column("subject", Id(280), nullable=False),
         sa.Column("carrier", Id(280)),
+        sa.Column("visitor", Id(280)),
         sa.Column("sold_at", UtcDateTime),
         sa.Column("net", sa.BigInteger, nullable=False),
         sa.Column("payload", LongText, nullable=False),
@@ -44,12 +45,19 @@ def upgrade() -> None:
         sa.Column("ordinal", sa.Integer, nullable=False),
         sa.Index("idx_analytics_orders_subject", "subject"),
         sa.Index("idx_analytics_orders_carrier", "carrier"),
+        sa.Index("idx_analytics_orders_visitor", "visitor"),
         sa.Index("idx_analytics_orders_sold_at", "sold_at"),
         **MYSQL,
     )
     op.create_table(
         "analytics_products",
         sa.Column("product_id", Id(100), primary_key=True),
+        sa.Column("title", sa.String(255), nullable=False),
+        **MYSQL,
+    )
+    op.create_table(
+        "analytics_courses",
+        sa.Column("course_id", Id(), primary_key=True),
         sa.Column("title", sa.String(255), nullable=False),
         **MYSQL,
     )
@@ -105,7 +113,7 @@ def upgrade() -> None:
         sa.Column("dimension", Id(16), primary_key=True),
         sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("value", Id(), primary_key=True),
-        *_counts("visits", "bounces", "seconds", "page_views", "events", "leads", "registrations", "enrolments"),
+        *_counts("visits", "bounces", "seconds", "page_views", "events", "leads", "registrations", "enrolments", "completions"),
         sqlite_with_rowid=False,
         **MYSQL,
     )
@@ -118,6 +126,16 @@ def upgrade() -> None:
         *_counts("orders", "quantity", "gross", "refunds", "corrections", "base_gross", "base_refunds", "base_corrections"),
         *_counts("entries", "unrated", "discounts", "taxes", "shipping", "base_discounts", "base_taxes", "base_shipping"),
         *_counts("base_commissions"),
+        sqlite_with_rowid=False,
+        **MYSQL,
+    )
+    op.create_table(
+        "analytics_content",
+        sa.Column("dimension", Id(16), primary_key=True),
+        sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("course", Id(), primary_key=True),
+        sa.Column("value", Id(), primary_key=True),
+        *_counts("visits", "orders", "base_gross", "base_refunds", "base_corrections"),
         sqlite_with_rowid=False,
         **MYSQL,
     )

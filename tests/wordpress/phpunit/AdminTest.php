@@ -8,6 +8,7 @@ use PMP\Analytics\Admin\ConnectionBox;
 use PMP\Analytics\Admin\SettingsPage;
 use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Backfill;
+use PMP\Analytics\Capture\Courses;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
@@ -29,7 +30,8 @@ final class AdminTest extends SiteTestCase
     protected function setUp(): void
     {
         parent::setUp();
-        $orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
+        $reader = new OrderReader(new PMP_Config(), new ProductType(), new Courses(new ProductType()));
+        $orders = new Orders($this->queue, $reader, $this->clock);
         $this->backfill = new Backfill($this->queue, $orders, $this->clock);
         [$config, $pause] = [new PMP_Config(), new Pause($this->clock)];
         $client = new PMP_API_Client($config, $this->clock);

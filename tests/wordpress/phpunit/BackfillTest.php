@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PMP\Analytics\Tests;
 
 use PMP\Analytics\Capture\Backfill;
+use PMP\Analytics\Capture\Courses;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
@@ -28,7 +29,8 @@ final class BackfillTest extends SiteTestCase
     protected function setUp(): void
     {
         parent::setUp();
-        $this->orders = new Orders($this->queue, new OrderReader(new PMP_Config(), new ProductType()), $this->clock);
+        $reader = new OrderReader(new PMP_Config(), new ProductType(), new Courses(new ProductType()));
+        $this->orders = new Orders($this->queue, $reader, $this->clock);
     }
 
     public function test_paid_orders_and_their_refunds_are_reported_and_others_are_not(): void

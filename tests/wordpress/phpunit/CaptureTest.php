@@ -5,9 +5,13 @@ declare(strict_types=1);
 namespace PMP\Analytics\Tests;
 
 use LearnDashGroups;
+use PMP\Analytics\Capture\CoursePage;
+use PMP\Analytics\Capture\Courses;
+use PMP\Analytics\Capture\ProductType;
 use PMP\Analytics\Queue\Kind;
 use WPCF7_ContactForm;
 use WPCF7_Submission;
+use WP_Query;
 
 /**
  * People: who registers, logs in, enrols and leaves an address.
@@ -42,6 +46,20 @@ final class CaptureTest extends SiteTestCase
         $this->customer();
 
         self::assertArrayNotHasKey('session_id', $this->outbox(Kind::Registration)[0]['payload']);
+    }
+
+    public function test_the_page_of_a_course_or_of_its_product_names_the_course(): void
+    {
+        array_map(static fn (string $type) => register_post_type($type, ['public' => true]), ['sfwd-courses', 'product']);
+        $course = $this->post('sfwd-courses');
+        $product = $this->post('product');
+        update_post_meta($product, '_related_course', [$course]);
+
+        $mark = sprintf('<div hidden data-pmp-page="course" data-pmp-course-id="%d"></div>' . "\n", $course);
+        self::assertSame([$mark, $mark, ''], array_map($this->mark_of(...), [$course, $product, $this->post('page')]));
+
+        update_post_meta($product, '_related_course', [$course, $course + 1]);
+        self::assertSame('', $this->mark_of($product), 'a product of several courses is about none of them');
     }
 
     public function test_staff_is_not_summary_of(): void
@@ -360,5 +378,19 @@ final class CaptureTest extends SiteTestCase
             static fn (array $message): string => $message['payload']['metadata']['course_id'],
             $this->outbox(Kind::Conversion),
         );
+    }
+
+    private function post(string $type): int
+    {
+        return (int) wp_insert_post(['post_type' => $type, 'post_title' => $type, 'post_status' => 'publish']);
+    }
+
+    private function mark_of(int $post): string
+    {
+        $GLOBALS['wp_query'] = new WP_Query(['p' => $post, 'post_type' => 'any']);
+        ob_start();
+        (new CoursePage(new Courses(new ProductType())))->mark();
+        wp_reset_query();
+        return (string) ob_get_clean();
     }
 }

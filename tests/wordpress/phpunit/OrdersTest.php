@@ -265,6 +265,8 @@ final class OrdersTest extends SiteTestCase
     {
         $course = $this->product('PMP exam preparation', 'courses');
         $guide = $this->product('Formula guide', 'guides');
+        $bundle = $this->product('Both courses', '');
+        update_post_meta($bundle, '_related_course', [77, '78', 'none']);
         $order = $this->order([
             'total' => '228.90',
             'currency' => 'EUR',
@@ -280,6 +282,7 @@ final class OrdersTest extends SiteTestCase
             'items' => [
                 $this->item($course, 'PMP exam preparation', 1, '167.23', '31.77'),
                 $this->item($guide, 'Formula guide', 2, '25.13', '4.77'),
+                $this->item($bundle, 'Both courses', 1, '0', '0'),
             ],
         ]);
         $order->save();
@@ -295,8 +298,12 @@ final class OrdersTest extends SiteTestCase
         self::assertSame('2026-0007', $payload['metadata']['order_number']);
         self::assertSame([['spring10'], 'GB'], [$payload['coupon_codes'], $payload['country']]);
         self::assertEquals([20, 36.54, 4.9], [$payload['discount_total'], $payload['tax_total'], $payload['shipping_total']]);
-        self::assertEqualsWithDelta([199, 29.9], array_column($payload['lines'], 'amount'), 1e-9);
-        self::assertSame(['course', 'guide'], array_column($payload['lines'], 'product_type'));
+        self::assertEqualsWithDelta([199, 29.9, 0], array_column($payload['lines'], 'amount'), 1e-9);
+        self::assertSame(['course', 'guide', 'course'], array_column($payload['lines'], 'product_type'));
+        self::assertSame([0 => [(string) $course], 2 => ['77', '78']], array_map(
+            static fn (array $line): array => $line['course_ids'],
+            array_filter($payload['lines'], static fn (array $line): bool => isset($line['course_ids'])),
+        ));
         self::assertFalse($payload['is_staff']);
         self::assertFalse($payload['is_test']);
     }

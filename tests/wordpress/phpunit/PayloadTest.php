@@ -159,7 +159,13 @@ final class PayloadTest extends TestCase
             'email' => 'ada@example.org',
             'session_id' => 's-9f8e7d6c',
             'lines' => [
-                ['product_id' => 201, 'product_name' => 'PMP exam preparation', 'product_type' => 'course', 'amount' => 199],
+                [
+                    'product_id' => 201,
+                    'product_name' => 'PMP exam preparation',
+                    'product_type' => 'course',
+                    'amount' => 199,
+                    'course_ids' => [77, '78', ''],
+                ],
                 ['product_id' => 305, 'product_name' => 'Formula guide', 'product_type' => 'guide', 'quantity' => '2', 'amount' => '29.9'],
             ],
             'discount_total' => 20,

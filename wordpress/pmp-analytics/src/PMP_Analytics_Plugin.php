@@ -11,6 +11,8 @@ use PMP\Analytics\Admin\SiteHealth;
 use PMP\Analytics\Capture\Accounts;
 use PMP\Analytics\Capture\Backfill;
 use PMP\Analytics\Capture\Cart;
+use PMP\Analytics\Capture\CoursePage;
+use PMP\Analytics\Capture\Courses;
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
 use PMP\Analytics\Capture\OrderReader;
@@ -74,6 +76,8 @@ class PMP_Analytics_Plugin
 
     private readonly Enrollments $enrollments;
 
+    private readonly Courses $courses;
+
     private readonly OrderReader $order_reader;
 
     private readonly Orders $orders;
@@ -94,7 +98,9 @@ class PMP_Analytics_Plugin
         $this->drainer = new Drainer($this->event_queue, $this->api_client, $lease, $this->pause, $this->clock);
         $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
         $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
-        $this->order_reader = new OrderReader($this->config, new ProductType());
+        $product_type = new ProductType();
+        $this->courses = new Courses($product_type);
+        $this->order_reader = new OrderReader($this->config, $product_type, $this->courses);
         $this->orders = new Orders($this->event_queue, $this->order_reader, $this->clock);
     }
 
@@ -226,6 +232,7 @@ class PMP_Analytics_Plugin
             $this->enrollments,
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
+            new CoursePage($this->courses),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
             $personal_data,
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),

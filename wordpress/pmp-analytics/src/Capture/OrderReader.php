@@ -22,8 +22,11 @@ final class OrderReader
     /** WooCommerce's own statuses, which the mesh supports. */
     private const KNOWN_STATUSES = ['pending', 'on-hold', 'processing', 'completed', 'cancelled', 'refunded', 'failed'];
 
-    public function __construct(private readonly PMP_Config $config, private readonly ProductType $product_type)
-    {
+    public function __construct(
+        private readonly PMP_Config $config,
+        private readonly ProductType $product_type,
+        private readonly Courses $courses,
+    ) {
     }
 
     /**
@@ -188,6 +191,7 @@ final class OrderReader
                     'product_id' => (string) ($item->get_variation_id() ?: $item->get_product_id() ?: $item->get_id()),
                     'product_name' => $item->get_name(),
                     'product_type' => $this->product_type->of($item->get_product_id()),
+                    'course_ids' => $this->courses->of_product($item->get_product_id()),
                     'quantity' => $item->get_quantity(),
                     'amount' => (float) $item->get_total() + (float) $item->get_total_tax(),
                 ];

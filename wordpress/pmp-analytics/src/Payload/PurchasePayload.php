@@ -13,6 +13,8 @@ final class PurchasePayload
 
     private const MAX_COUPONS = 100;
 
+    private const MAX_COURSES = 100;
+
     private const PRODUCT_TYPES = ['course', 'guide', 'membership', 'other'];
 
     /**
@@ -85,7 +87,18 @@ final class PurchasePayload
             'product_type' => self::product_type($facts['product_type'] ?? ''),
             'quantity' => min(max((int) ($facts['quantity'] ?? 1), 1), 1_000_000),
             'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+            'course_ids' => self::course_ids((array) ($facts['course_ids'] ?? [])),
         ]);
+    }
+
+    /**
+     * @param array<mixed> $courses
+     * @return list<string>
+     */
+    private static function course_ids(array $courses): array
+    {
+        $ids = array_filter(array_map(static fn (mixed $course): string => Clean::text($course, 255), $courses));
+        return array_slice(array_values($ids), 0, self::MAX_COURSES);
     }
 
     private static function product_type(mixed $type): string

@@ -34,6 +34,23 @@ def test_days_begin_by_the_clocks_of_the_shop() -> None:
     assert done.returncode == 0, done.stdout
 
 
+async def test_the_funnel_of_the_shop_leads_to_its_orders(reader: Reader, mesh: Mesh) -> None:
+    await reader.show("?view=journeys")
+    card = reader.page.get_by_role("region", name="How far visitors got")
+    parameters = {"report": "funnel"}
+    known = mesh.client.get(f"{mesh.url}/api/v1/analytics/reports", headers=mesh.credentials("read"), params=parameters).json()["rows"]
+    assert known[-1]["people"]
+    names = ["Visited the shop", "Viewed a course or product", "Filled the cart or went to the checkout", "Purchased"]
+    await expect(card.get_by_role("rowheader")).to_have_text(names)
+    for place, row in enumerate(known, 1):
+        cells = card.get_by_role("row").nth(place).get_by_role("cell")
+        await expect(cells.first).to_have_text(str(row["people"]))
+        await expect(cells.nth(1)).to_have_text(str(row["drop_off"]) if place > 1 else "")
+    await card.get_by_role("button", name="What does Of all visitors mean?").click()
+    await expect(reader.page.get_by_role("dialog", name="Of all visitors")).to_contain_text("of all visitors")
+    assert reader.complaints == []
+
+
 async def test_the_funnel_counts_who_took_each_step(reader: Reader, mesh: Mesh) -> None:
     page = reader.page
     await reader.show("?view=journeys")

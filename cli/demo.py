@@ -27,6 +27,7 @@ from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.sending import CONNECTIONS, PATIENCE_SECONDS, send_all
 from cli.state import MeshState, running_mesh
+from kit.settings import MESH_HEADER
 
 POLL_SECONDS = 0.5
 """Interval between two checks of the books."""
@@ -140,7 +141,7 @@ async def _stored_types(mesh: MeshState, secrets: Secrets, ids: set[str]) -> Cou
         for partition in range(mesh.log_partitions):
             call = stub.ListEvents(
                 ListEventsRequest(partition=partition, after_position=0),
-                metadata=(("x-pmp-mesh-token", secrets.mesh_token),),
+                metadata=((MESH_HEADER, secrets.mesh_token),),
                 timeout=PATIENCE_SECONDS,
             )
             try:

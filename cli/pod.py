@@ -20,7 +20,7 @@ from cli.folder import DataFolder
 from cli.layout import service_names
 from cli.readiness import redis_ready, service_ready
 from cli.status import ProcessStatus, RoleStatus, Status
-from kit.settings import MeshSettings, mesh_tokens
+from kit.settings import MeshSettings
 
 _TOKEN: Final = "PMP_MESH_TOKEN"  # noqa: S105  (the name of a variable)
 
@@ -63,11 +63,11 @@ async def ask_for_books(settings: MeshSettings) -> Books:
     Raises:
         CommandFailed: it does not answer.
     """
-    address, token = settings.address("ingestion"), mesh_tokens(settings.mesh_token)[0]
+    address = settings.address("ingestion")
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = IngestionServiceStub(channel)
         try:
-            answer = await stub.GetAccounting(GetAccountingRequest(), metadata=(("x-pmp-mesh-token", token),), timeout=PATIENCE_SECONDS)
+            answer = await stub.GetAccounting(GetAccountingRequest(), metadata=settings.mesh_metadata, timeout=PATIENCE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise CommandFailed(f"ingestion at {address} does not answer ({error.code().name}: {error.details()})") from None
     return Books.model_validate_json(MessageToJson(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))

@@ -12,6 +12,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MESH_HEADER: Final = "x-pmp-mesh-token"
+"""Key of the gRPC metadata that holds the mesh's own credential."""
+
 
 def mesh_tokens(setting: SecretStr) -> tuple[str, ...]:
     """The credentials in `mesh_token`: the first one is sent, each of them is accepted."""
@@ -84,6 +87,11 @@ class MeshSettings(BaseSettings):
 
     stream_addresses: dict[str, Address] = {}
     """Addresses that differ from `stream_address`, by service, as JSON."""
+
+    @property
+    def mesh_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata with which a process of the mesh calls another."""
+        return ((MESH_HEADER, mesh_tokens(self.mesh_token)[0]),)
 
     def address(self, service: str) -> str:
         """Address of a service, `host:port`."""

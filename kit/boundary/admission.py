@@ -8,6 +8,7 @@ from typing import Any
 
 from kit.boundary.caller import Call, Method
 from kit.errors import Forbidden, Unauthenticated
+from kit.settings import MESH_HEADER
 
 
 class Admission:
@@ -24,7 +25,7 @@ class Admission:
 
     def call(self, method: Method, metadata: Mapping[str, Any]) -> Call:
         """Makes the state of a call from its metadata."""
-        return Call(method, metadata, admitted=self._knows(metadata.get("x-pmp-mesh-token", "")))
+        return Call(method, metadata, admitted=self._knows(metadata.get(MESH_HEADER, "")))
 
     def _knows(self, token: str) -> bool:
         sent = token.encode()

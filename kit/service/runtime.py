@@ -26,7 +26,7 @@ from kit.people.subjects.servicer import SubjectDataServicer
 from kit.registry import Background, Check, Part, Registration
 from kit.service.parts import Intake, Publication, RawLog, Subscription
 from kit.service.resources import Resources
-from kit.settings import Settings, mesh_tokens
+from kit.settings import Settings
 from kit.streams.stream import Stream
 
 _Part = TypeVar("_Part")
@@ -203,8 +203,7 @@ class ServiceRuntime:
     def consumer(self, subscription: Subscription) -> Consumer:
         """Applies a topic to its database."""
         publisher = subscription.history.containing_service.full_name.split(".")[1]
-        token = mesh_tokens(self.settings.mesh_token)[0]
-        history = remote_history(self.settings.address(publisher), token, subscription.history)
+        history = remote_history(self.settings.address(publisher), self.settings.mesh_metadata, subscription.history)
         return Consumer(
             self.sessions,
             self.log,

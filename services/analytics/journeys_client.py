@@ -11,7 +11,7 @@ from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
 
 from kit.errors import Unavailable
-from kit.settings import Settings, mesh_tokens
+from kit.settings import Settings
 
 _CALL_SECONDS: Final = 10.0
 
@@ -25,7 +25,7 @@ class JourneysClient:
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.address("journeys")
-        self._token = mesh_tokens(settings.mesh_token)[0]
+        self._metadata = settings.mesh_metadata
 
     async def attribution(self, model: str, group_by: str, since: datetime, until: datetime) -> pb.GetAttributionResponse:
         """Returns the revenue of a period by source, medium or campaign.
@@ -39,6 +39,6 @@ class JourneysClient:
         try:
             async with grpc.aio.insecure_channel(self._address) as channel:
                 stub: Any = JourneysServiceStub(channel)
-                return await stub.GetAttribution(request, metadata=(("x-pmp-mesh-token", self._token),), timeout=_CALL_SECONDS)
+                return await stub.GetAttribution(request, metadata=self._metadata, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"journeys answers {error.code().name}: attribution is not known") from None

@@ -19,7 +19,7 @@ from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 from kit.boundary.caller import ROLE_HEADER
 from kit.errors import Unavailable
 from kit.log.streams import START, Offset, TopicPartition
-from kit.settings import Settings, mesh_tokens
+from kit.settings import Settings
 
 _IDENTIFIERS_AT_ONCE: Final = 1000
 _WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
@@ -51,7 +51,7 @@ class Holders:
     def __init__(self, settings: Settings, names: Collection[str]) -> None:
         self.names = sorted(names)
         self._addresses = {name: settings.address(name) for name in names}
-        self._token = mesh_tokens(settings.mesh_token)[0]
+        self._inside = settings.mesh_metadata
 
     async def erase(
         self,
@@ -136,7 +136,7 @@ class Holders:
                 yield row
 
     def _metadata(self, holder: str) -> tuple[tuple[str, str], ...]:
-        return ("x-pmp-mesh-token", self._token), (ROLE_HEADER, holder)
+        return (*self._inside, (ROLE_HEADER, holder))
 
     @asynccontextmanager
     async def _called(self, holder: str) -> AsyncGenerator[Any]:

@@ -12,7 +12,7 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 
 from kit.errors import Unavailable
-from kit.settings import Settings, mesh_tokens
+from kit.settings import Settings
 from services.realtime.sales import Sale
 
 _CALL_SECONDS: Final = 10.0
@@ -29,7 +29,7 @@ class TodaysOrders:
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.address("purchases")
-        self._token = mesh_tokens(settings.mesh_token)[0]
+        self._metadata = settings.mesh_metadata
 
     async def since(self, midnight: float) -> AsyncGenerator[Sale]:
         """Yields the orders with a ledger entry at a time or later, in seconds since 1970; no excluded ones.
@@ -43,9 +43,7 @@ class TodaysOrders:
             async with grpc.aio.insecure_channel(self._address) as channel:
                 stub: Any = PurchasesServiceStub(channel)
                 while True:
-                    page: pb.ListPurchasesResponse = await stub.ListPurchases(
-                        request, metadata=(("x-pmp-mesh-token", self._token),), timeout=_CALL_SECONDS
-                    )
+                    page: pb.ListPurchasesResponse = await stub.ListPurchases(request, metadata=self._metadata, timeout=_CALL_SECONDS)
                     for purchase in page.purchases:
                         yield _sale(purchase)
                     if not page.next_page_token:

@@ -26,7 +26,7 @@ from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Delivery, Offset
-from kit.settings import Settings
+from kit.settings import MESH_HEADER, Settings
 
 PARTITIONS = 2
 HISTORY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
@@ -127,7 +127,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
         await log.trim("identity", partition, Offset(head.ms - 3, 0))
     late = Reader()
     async with serving(settings, sessions, topic) as address:
-        history = remote_history(address, settings.mesh_token.get_secret_value(), HISTORY)
+        history = remote_history(address, settings.mesh_metadata, HISTORY)
         consumer = Consumer(sessions, log, "identity", late, history=history)
         for partition in range(PARTITIONS):
             while await consumer.step(partition):
@@ -142,7 +142,7 @@ async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Databa
         await commit(sessions, topic, link(f"s{number}", "u", number))
     await publish(ingestion_database, log)
     await log.trim("identity", 0, Offset(4, 0))
-    consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", "token", HISTORY))
+    consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", (), HISTORY))
     with pytest.raises(ConnectionError, match=r"^/pmp.identity.v1.IdentityService/ListIdentityChanges answers UNAVAILABLE$"):
         await consumer.step(0)
 
@@ -150,4 +150,4 @@ async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Databa
 async def test_the_histories_of_others_are_not_for_everybody(settings: Settings, ingestion_database: Database) -> None:
     async with serving(settings, ingestion_database.sessions, StateTopic("identity", 1)) as address:
         with pytest.raises(ConnectionError, match="UNAUTHENTICATED"):
-            await remote_history(address, "not the mesh's own", HISTORY)(0, 0)
+            await remote_history(address, ((MESH_HEADER, "not the mesh's own"),), HISTORY)(0, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -19,7 +19,7 @@ _MAX_BYTES: Final = 16_777_216
 _OPTIONS: Final = (("grpc.max_receive_message_length", _MAX_BYTES),)
 
 
-def remote_history(address: str, token: str, method: MethodDescriptor) -> History:
+def remote_history(address: str, metadata: Sequence[tuple[str, str]], method: MethodDescriptor) -> History:
     """Makes a history of a topic from its publisher's INTERNAL rpc.
 
     The rpc takes `partition` and `after_position`, and streams responses of a `position` and one repeated field, which holds
@@ -27,7 +27,7 @@ def remote_history(address: str, token: str, method: MethodDescriptor) -> Histor
 
     Args:
         address: host and port of the publisher.
-        token: the mesh's own credential.
+        metadata: of its calls, with the mesh's own credential.
         method: the rpc.
 
     Returns:
@@ -41,7 +41,7 @@ def remote_history(address: str, token: str, method: MethodDescriptor) -> Histor
     async def responses(partition: int, after: int) -> AsyncIterator[Any]:
         async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
             call: Any = channel.unary_stream(path, request_serializer=request.SerializeToString, response_deserializer=answer.FromString)  # pyright: ignore[reportFunctionMemberAccess]
-            stream = call(request(partition=partition, after_position=after), metadata=(("x-pmp-mesh-token", token),), timeout=_SECONDS)
+            stream = call(request(partition=partition, after_position=after), metadata=metadata, timeout=_SECONDS)
             async for each in stream:
                 yield each
 

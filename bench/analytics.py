@@ -43,6 +43,8 @@ _PERIODS: Final = {"a day": 1, "a month": 30, "a year": 365}
 """Their days. All of them end on the shop's last day."""
 _MEMORY: Final = "--innodb-buffer-pool-size=1G"
 _DATABASES: Final = ("mariadb", "sqlite")
+_OF_JOURNEYS: Final = "attribution"
+"""The report that asks journeys: `bench --only attribution` measures that."""
 _REPORTS: Final = "/api/v1/analytics/reports"
 _DASHBOARD: Final = "/api/v1/analytics/dashboard"
 _bare: Final = Table("bench_bare", MetaData(), Column("id", String(64), primary_key=True), Column("payload", LargeBinary))
@@ -255,6 +257,7 @@ async def _ask(mesh: Mesh, sent: Projection, calls: int, counted: Mapping[int, f
         reports = {
             f"{report.name} by {group}": await answers(_REPORTS, year, report=report.name, group_by=group)
             for report in REPORTS.values()
+            if report.name != _OF_JOURNEYS
             for group in report.groups
         }
         return dashboards, reports

@@ -148,7 +148,7 @@ def test_what_was_answered_is_obeyed_though_gdpr_is_gone_at_once(mesh: Mesh, num
     with mesh.unattended():
         for one in (denier, erased):
             one.start()
-        until(lambda: all(leading(mesh, one) for one in (denier, erased)))
+        until(lambda: all(leading(mesh, one) and touched(mesh, one.user, one.session) for one in (denier, erased)))
         assert choose(mesh, denier.user, analytics_tracking=False).status_code == 200
         answer = mesh.client.delete(f"{mesh.url}{API}/users/{erased.user}/data", headers=mesh.credentials("site", USER))
         os.kill(mesh.pid("gdpr"), number)

@@ -31,7 +31,7 @@ def shell(script: str, log: Path, ready: Callable[[], Awaitable[bool]] = is_read
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second if it ends between being opened and being read
         return False
 
 

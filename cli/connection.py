@@ -10,12 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-import jwt
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pmp_mesh_client.tokens import ISSUER, Scope
 
 from cli.calls import call, connect
-from cli.credentials import credentials, signing_secret
+from cli.credentials import credentials, signed, signing_secret
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 
@@ -56,8 +55,7 @@ async def connection_code(folder: DataFolder, url: str = "") -> str:
         answer = await call(client, admin, _CONNECTIONS, body=body, patience=_PATIENCE_SECONDS)
     if answer.response.is_error:
         raise CommandFailed(f"the gateway refused the settings: {answer.response.status_code} {answer.response.text.strip()}")
-    claims = {"iss": ISSUER, "scope": "link", "iat": now, "exp": now + CODE_SECONDS, "id": connection_id}
-    token = jwt.encode(claims, secret, algorithm="HS256")
+    token = signed(secret, ISSUER, "link", now, CODE_SECONDS, id=connection_id)
     code = json.dumps({"url": address, "token": token, "key": base64.b64encode(key).decode()})
     return base64.urlsafe_b64encode(code.encode()).decode().rstrip("=")
 

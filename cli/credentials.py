@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import jwt
 from pmp_mesh_client.tokens import Scope, mint
 from pydantic import TypeAdapter, ValidationError
 
@@ -89,6 +90,20 @@ def signing_secret(folder: DataFolder, environ: Mapping[str, str] = os.environ) 
         CommandFailed: there is none.
     """
     return _json_list(environ, "PMP_JWT_SECRETS")[0] if "PMP_JWT_SECRETS" in environ else Secrets.load(folder).jwt_secrets[0]
+
+
+def signed(secret: str, issuer: str, scope: str, now: int, seconds: int, **claims: str) -> str:
+    """A signed token for what `mint` makes none: sessions of the dashboard, and links and codes that are valid once.
+
+    Args:
+        secret: as `signing_secret` returns it.
+        issuer: the claim `iss`.
+        scope: what it allows.
+        now: when it is issued, in seconds since 1970.
+        seconds: how long it is valid.
+        claims: further claims.
+    """
+    return jwt.encode({"iss": issuer, "scope": scope, "iat": now, "exp": now + seconds, **claims}, secret, algorithm="HS256")
 
 
 def _json_list(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:

@@ -6,11 +6,10 @@ import secrets
 import time
 from typing import Final
 
-import jwt
 from pmp_mesh_client.tokens import ISSUER, Scope
 
 from cli.calls import call, connect
-from cli.credentials import credentials, signing_secret
+from cli.credentials import credentials, signed, signing_secret
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 
@@ -34,14 +33,10 @@ async def sign_in_link(folder: DataFolder) -> str:
         CommandFailed: there is no mesh, or it refuses the link.
     """
     secret, now, link_id = signing_secret(folder), int(time.time()), secrets.token_urlsafe(_ID_BYTES)
-    session = _signed(secret, SESSION_ISSUER, Scope.READ, now, SESSION_SECONDS)
+    session = signed(secret, SESSION_ISSUER, Scope.READ.value, now, SESSION_SECONDS)
     admin = credentials(folder, Scope.ADMIN)
     async with connect() as client:
         answer = await call(client, admin, _LINKS, body={"link_id": link_id, "session": session}, patience=_PATIENCE_SECONDS)
     if answer.response.is_error:
         raise CommandFailed(f"the gateway refused the link: {answer.response.status_code} {answer.response.text.strip()}")
-    return f"{admin.url}/#sign-in={_signed(secret, ISSUER, 'link', now, LINK_SECONDS, id=link_id)}"
-
-
-def _signed(secret: str, issuer: str, scope: str, now: int, seconds: int, **claims: str) -> str:
-    return jwt.encode({"iss": issuer, "scope": str(scope), "iat": now, "exp": now + seconds, **claims}, secret, algorithm="HS256")
+    return f"{admin.url}/#sign-in={signed(secret, ISSUER, 'link', now, LINK_SECONDS, id=link_id)}"

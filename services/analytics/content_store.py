@@ -12,12 +12,13 @@ from kit.database.transactions import chunks
 from services.analytics.counts import COURSE, NAMES, Content
 from services.analytics.days import Period
 from services.analytics.models import content, courses, revenue, traffic
+from services.analytics.repository import BY_KEYS
 
 _OF_ALL: Final = (
     select(content.c.dimension, content.c.course, content.c.value, *(func.sum(content.c[name]) for name in NAMES[Content]))
     .where(content.c.dimension.in_(bindparam("dimensions", expanding=True)), content.c.day.in_(bindparam("keys", expanding=True)))
     .group_by(content.c.dimension, content.c.course, content.c.value)
-    .with_hint(content, "FORCE INDEX (PRIMARY)", "mysql")
+    .with_hint(content, BY_KEYS, "mysql")
 )
 _OF_ONE: Final = _OF_ALL.where(content.c.course == bindparam("course"))
 

@@ -171,7 +171,7 @@ def moment(at: int) -> datetime:
 
 _MOST_RANGES: Final = 2000
 """Ranges of an index in one statement: with more of them MySQL reads the whole table."""
-_BY_KEYS: Final = "FORCE INDEX (PRIMARY)"
+BY_KEYS: Final = "FORCE INDEX (PRIMARY)"
 """MySQL estimates many keys from statistics, which lag after a table that grows, and then may read all of it."""
 _MEMBERS: Final = (
     select(audiences.c.audience, func.sum(audiences.c.members))
@@ -181,7 +181,7 @@ _MEMBERS: Final = (
         audiences.c.previous_day.between(NEVER, bindparam("before")),
     )
     .group_by(audiences.c.audience)
-    .with_hint(audiences, _BY_KEYS, "mysql")
+    .with_hint(audiences, BY_KEYS, "mysql")
 )
 _MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).where(
     audiences.c.audience == bindparam("name"),
@@ -197,7 +197,7 @@ def _sums_by(table: Table, by: tuple[str, ...], names: tuple[str, ...], *, in_ra
     sums = (func.sum(table.c[name]) for name in names)
     day, dimension = table.c.day, table.c.dimension.in_(bindparam("dimensions", expanding=True))
     read = day.between(bindparam("first"), bindparam("last")) if in_range else day.in_(bindparam("keys", expanding=True))
-    query = select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, _BY_KEYS, "mysql")
+    query = select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, BY_KEYS, "mysql")
     return query.where(table.c.value == bindparam("value")) if of_value else query
 
 

@@ -27,6 +27,7 @@ SECTIONS: Final = {
     "email_data": "The mailing lists the person is on, or has left.",
     "consents": "What the person allowed or refused, and when: every choice, none overwritten.",
     "journeys": "How the person came to buy: touchpoints, sessions, and the goals that were reached.",
+    "deliveries": "Which other systems were sent what about the person, and when.",
 }
 """The parts of an archive, in this order, and what they mean."""
 

@@ -35,6 +35,7 @@ IMPERSONAL = {
     # sums over all persons
     *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
     *("analytics_products", "analytics_courses"),  # what the shop sells
+    "destinations",  # systems that are sent what happens
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

@@ -1,0 +1,1 @@
+"""Destinations: delivers what happened to systems that act on it."""

@@ -1,0 +1,57 @@
+"""The role of destinations: serves its rpcs, follows the topics, and delivers to other systems."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.descriptor import MethodDescriptor
+from pmp.destinations.v1.destinations_pb2_grpc import add_DestinationsServiceServicer_to_server
+from pmp.gdpr.v1 import gdpr_pb2
+from pmp.identity.v1 import identity_pb2
+from pmp.ingestion.v1 import ingestion_pb2
+from pmp.journeys.v1 import journeys_pb2
+from pmp.purchases.v1 import purchases_pb2
+
+from kit.people.subjects.data import SubjectData
+from kit.people.subjects.retention import Retention, expiries
+from kit.people.subjects.servicer import SubjectDataServicer
+from kit.service.parts import Subscription
+from kit.service.resources import Resources
+from kit.service.role import Role
+from kit.service.runtime import ServiceRuntime
+from services.destinations.configuration import load
+from services.destinations.consumers import MESSAGES, Decide
+from services.destinations.personal import KEPT, PERSONAL_TABLES
+from services.destinations.servicer import DestinationsServicer
+from services.destinations.settings import SERVICE, DestinationsSettings
+
+_HISTORIES: Final[dict[str, MethodDescriptor]] = {
+    "events": ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["ListEvents"],
+    "gdpr": gdpr_pb2.DESCRIPTOR.services_by_name["GdprService"].methods_by_name["ListGdprChanges"],
+    "identity": identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"],
+    "journeys": journeys_pb2.DESCRIPTOR.services_by_name["JourneysService"].methods_by_name["ListJourneyChanges"],
+    "purchases": purchases_pb2.DESCRIPTOR.services_by_name["PurchasesService"].methods_by_name["ListPurchaseChanges"],
+}
+
+
+def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRuntime:
+    """Composes destinations. Without a configured destination it follows no topic."""
+    database, keys = resources.database(SERVICE, one_writer=True), resources.keys
+    destinations = load(settings.destinations)
+    data = SubjectData(database, keys, None, PERSONAL_TABLES)
+    topics, started_at = sorted(MESSAGES) if destinations else [], datetime.now(UTC)
+    return ServiceRuntime(
+        settings,
+        resources,
+        SERVICE,
+        checks={"database": database.check},
+        database=database,
+        rpcs=[(add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations))],
+        subject_data=SubjectDataServicer(data, database, resources.log, None),
+        retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES, KEPT)),
+        subscriptions=[Subscription(topic, _HISTORIES[topic], Decide(topic, destinations, keys.hasher, started_at)) for topic in topics],
+    )
+
+
+ROLE: Final = Role(SERVICE, DestinationsSettings, compose)

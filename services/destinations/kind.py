@@ -1,0 +1,165 @@
+"""What a kind of destination is, and what the delivery of a message to one consists of.
+
+A kind is a folder of this package with a module `destination`, whose `KIND` is a subclass of `Destination`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+
+import httpx
+from pmp.gdpr.v1.change_pb2 import GdprChanged
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.identity.v1.identity_pb2 import User
+from pmp.ingestion.v1.event_pb2 import EventStored
+from pmp.journeys.v1.change_pb2 import JourneyChanged
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from pydantic import BaseModel, ConfigDict
+
+from kit.people.privacy import Consent, Purpose
+
+Message: TypeAlias = EventStored | PurchaseChanged | IdentityChanged | JourneyChanged | GdprChanged
+"""A message of a topic. A kind maps those that concern it, and passes over the others."""
+
+
+class Options(BaseModel):
+    """How a destination is configured: its table in the file of destinations. A kind adds what it needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: str
+    """The name of the kind."""
+
+
+_Options = TypeVar("_Options", bound=Options)
+
+
+class Wanted(NamedTuple):
+    """A delivery that a destination wants of a message."""
+
+    name: str
+    """What is delivered, in the destination's words: `purchase`, `refund`. At most 64 characters."""
+    key: str
+    """What it is about: of all deliveries of a destination with one key, only the first is made. At most 255 characters."""
+    at: datetime
+    """When it happened: its age is what a destination's window is about."""
+    order_by: str = ""
+    """Deliveries with the same value are sent one after the other, in the order of the topics; empty for those in no order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A delivery that is about to be sent."""
+
+    id: str
+    """Identifies the delivery to the receiver: the same at each attempt. Letters, digits and `_-`."""
+    wanted: Wanted
+    message: Message
+    consent: Consent
+    """The choices of the person that are in force at this moment."""
+    profile: User | None
+    """The person, for kinds that need it; None if identity knows none."""
+    sealed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The fields `sealed_*` of the message in plain text, without the prefix; empty texts for those of an erased person."""
+
+
+class Outcome(Enum):
+    """What became of an attempt."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    """Not this time: the destination is down, busy, or could not be reached."""
+    REJECTED = "rejected"
+    """Never: the destination refuses this delivery as it is."""
+    EXPIRED = "expired"
+    """Never: it is older than the destination accepts."""
+    WITHHELD = "withheld"
+    """Never: the destination may not have it, as when the person was deleted there for good."""
+    UNAUTHORIZED = "unauthorized"
+    """The destination refuses the credentials: nothing is sent until an operator resumes it."""
+
+
+class Result(NamedTuple):
+    """The result of an attempt."""
+
+    outcome: Outcome
+    detail: str = ""
+    """For the operator, such as `HTTP 503`; holds nothing personal."""
+    retry_after: timedelta | None = None
+    """How long the destination asks to wait."""
+    is_ambiguous: bool = False
+    """The request was sent and no answer came: it may have had its effect."""
+
+
+class Erasure(NamedTuple):
+    """A person to delete at a destination."""
+
+    identifiers: Sequence[str]
+    """All identifiers of the person, with their kinds."""
+    emails: Sequence[str]
+    """The e-mail addresses of the person."""
+
+
+class Destination(ABC, Generic[_Options]):
+    """One configured destination.
+
+    Args:
+        name: its name in the configuration.
+        options: how it is configured.
+        http: the client for all of its requests, with time-outs. It follows no redirects.
+    """
+
+    options_type: ClassVar[type[Any]]
+    """The subclass of `Options` that its configuration is read as."""
+    consent: ClassVar[Purpose | None]
+    """What a person has to agree to before anything about it is sent; None if no person's consent is needed.
+
+    Unknown counts as no, except for `analytics_tracking`, which is asked for at the intake already."""
+    window: ClassVar[timedelta | None] = None
+    """How old a delivery may be at most; older ones expire."""
+    takes_history: ClassVar[bool] = False
+    """Whether it takes what was reported as historical."""
+    needs_profile: ClassVar[bool] = False
+    """Whether `Outgoing.profile` is asked for."""
+    most_at_once: ClassVar[int] = 1
+    """Most deliveries of one request."""
+    most_requests: ClassVar[int] = 4
+    """Most requests in progress at once."""
+
+    def __init__(self, name: str, options: _Options, http: httpx.AsyncClient) -> None:
+        self.name = name
+        self.options = options
+        self.http = http
+
+    @abstractmethod
+    def wanted(self, message: Message) -> Iterable[Wanted]:
+        """Decides what to deliver of a message: a function of the message and the options, without any input or output."""
+
+    @abstractmethod
+    async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
+        """Makes one attempt, in one request if the destination takes several at once.
+
+        Returns:
+            The result of each delivery, in order. Errors of `httpx` may be raised: then none of them had a result.
+        """
+
+    @abstractmethod
+    async def test(self) -> Result:
+        """Finds out whether the destination can be reached and accepts the credentials. Leaves nothing there."""
+
+    @abstractmethod
+    async def erase(self, person: Erasure) -> Result | None:
+        """Deletes a person at the destination.
+
+        Returns:
+            What became of it; None if the destination offers no way to delete a person.
+        """
+
+    @abstractmethod
+    def is_repeatable(self, wanted: Wanted) -> bool:
+        """Whether the destination recognises a repetition of this delivery, so that an attempt with an unknown outcome can be repeated."""

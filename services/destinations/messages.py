@@ -1,0 +1,41 @@
+"""Maps rows of destinations to protobuf."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.destinations.v1 import destinations_pb2 as pb
+
+from services.destinations.models import DestinationRow
+from services.destinations.repository import Books
+
+_FIELDS: Final = {"delivered": "delivered", "pending": "pending", "withheld": "withheld", "expired": "expired", "dead": "dead_lettered"}
+"""The counts of the books by the state of a delivery."""
+
+
+def destination_message(row: DestinationRow, books: Books | None, *, is_configured: bool) -> pb.Destination:
+    """Returns a destination with its books."""
+    message = pb.Destination(
+        name=row.name,
+        kind=row.kind,
+        added_at=_timestamp(row.added_at),
+        is_configured=is_configured,
+        is_paused=row.is_paused,
+        pause_reason=row.pause_reason,
+        books=pb.DeliveryBooks(),
+        open_until=_timestamp(row.open_until),
+    )
+    if books is not None:
+        counts = {field: books.by_state.get(state, 0) for state, field in _FIELDS.items()}
+        message.books.MergeFrom(pb.DeliveryBooks(due=sum(counts.values()), **counts, oldest_pending_at=_timestamp(books.oldest)))
+    return message
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    found = Timestamp()
+    found.FromDatetime(moment)
+    return found

@@ -1,0 +1,66 @@
+"""Destinations, deliveries, and the messages these are made of."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from kit.database.columns import MYSQL, Id, Serial, UtcDateTime
+
+revision = "destinations_0001"
+down_revision = None
+branch_labels = ("destinations",)
+depends_on = "kit_0005"
+
+
+def upgrade() -> None:
+    """Creates the tables."""
+    op.create_table(
+        "destinations",
+        sa.Column("name", Id(50), primary_key=True),
+        sa.Column("kind", Id(50), nullable=False),
+        sa.Column("added_at", UtcDateTime, nullable=False),
+        sa.Column("is_paused", sa.Boolean, nullable=False),
+        sa.Column("pause_reason", sa.String(200), nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("opened", sa.Integer, nullable=False),
+        sa.Column("open_until", UtcDateTime),
+        **MYSQL,
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", Serial, primary_key=True, autoincrement=True),
+        sa.Column("destination", Id(50), nullable=False),
+        sa.Column("name", Id(64), nullable=False),
+        sa.Column("key", Id(), nullable=False),
+        sa.Column("message_id", Id(100), nullable=False),
+        sa.Column("subject", Id(280), nullable=False),
+        sa.Column("order_by", Id(280), nullable=False),
+        sa.Column("happened_at", UtcDateTime, nullable=False),
+        sa.Column("state", Id(16), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("next_attempt_at", UtcDateTime, nullable=False),
+        sa.Column("decided_at", UtcDateTime, nullable=False),
+        sa.Column("detail", sa.String(200), nullable=False),
+        sa.Index("idx_deliveries_key", "destination", "key", unique=True),
+        sa.Index("idx_deliveries_due", "destination", "state", "next_attempt_at"),
+        sa.Index("idx_deliveries_order", "destination", "order_by", "state", "id"),
+        sa.Index("idx_deliveries_message", "message_id"),
+        sa.Index("idx_deliveries_subject", "subject"),
+        **MYSQL,
+    )
+    op.create_table(
+        "delivery_messages",
+        sa.Column("id", Id(100), primary_key=True),
+        sa.Column("type", Id(100), nullable=False),
+        sa.Column("payload", sa.LargeBinary(length=2**24 - 1), nullable=False),
+        sa.Column("subject", Id(280)),
+        sa.Column("session", Id(280)),
+        sa.Column("email", Id(280)),
+        sa.Column("stored_at", UtcDateTime, nullable=False),
+        sa.Index("idx_delivery_messages_subject", "subject"),
+        sa.Index("idx_delivery_messages_session", "session"),
+        sa.Index("idx_delivery_messages_email", "email"),
+        sa.Index("idx_delivery_messages_stored_at", "stored_at"),
+        **MYSQL,
+    )

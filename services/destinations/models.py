@@ -1,0 +1,91 @@
+"""Tables of destinations: what is to be delivered where, and the messages it is made of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Boolean, Index, Integer, LargeBinary, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from kit.database.columns import Id, Serial, UtcDateTime
+
+
+class Base(DeclarativeBase):
+    """Tables of this service."""
+
+
+class DestinationRow(Base):
+    """The state of a destination. It stays when the destination is no longer configured."""
+
+    __tablename__ = "destinations"
+
+    name: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    kind: Mapped[str] = mapped_column(Id(50))
+    added_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it was first configured: what happened before is not delivered."""
+    is_paused: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Nothing is sent until it is resumed; deliveries queue."""
+    pause_reason: Mapped[str] = mapped_column(String(200), default="")
+    failures: Mapped[int] = mapped_column(Integer, default=0)
+    """Attempts that failed since the last successful one."""
+    opened: Mapped[int] = mapped_column(Integer, default=0)
+    """How often in a row the circuit breaker opened."""
+    open_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Until then the circuit breaker is open; NULL while it is closed."""
+
+
+class DeliveryRow(Base):
+    """A delivery: one thing that one destination is to be sent. It stays for the books when its message is gone."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("idx_deliveries_key", "destination", "key", unique=True),
+        Index("idx_deliveries_due", "destination", "state", "next_attempt_at"),
+        Index("idx_deliveries_order", "destination", "order_by", "state", "id"),
+        Index("idx_deliveries_message", "message_id"),
+        Index("idx_deliveries_subject", "subject"),
+    )
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    destination: Mapped[str] = mapped_column(Id(50))
+    name: Mapped[str] = mapped_column(Id(64))
+    """What is delivered, `kind.Wanted.name`."""
+    key: Mapped[str] = mapped_column(Id)
+    message_id: Mapped[str] = mapped_column(Id(100))
+    subject: Mapped[str] = mapped_column(Id(280))
+    """The strongest identifier of the person it is about; empty for none."""
+    order_by: Mapped[str] = mapped_column(Id(280))
+    happened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    state: Mapped[str] = mapped_column(Id(16))
+    """pending, delivered, withheld, expired or dead."""
+    attempts: Mapped[int] = mapped_column(Integer)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """While it is claimed by a sender, when others may take it over."""
+    decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    detail: Mapped[str] = mapped_column(String(200))
+    """The result of the last attempt."""
+
+
+class MessageRow(Base):
+    """A message of a topic that some delivery is made of, as it was published."""
+
+    __tablename__ = "delivery_messages"
+    __table_args__ = (
+        Index("idx_delivery_messages_subject", "subject"),
+        Index("idx_delivery_messages_session", "session"),
+        Index("idx_delivery_messages_email", "email"),
+        Index("idx_delivery_messages_stored_at", "stored_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Id(100), primary_key=True)
+    """Topic, partition, position and index within the entry."""
+    type: Mapped[str] = mapped_column(Id(100))
+    """Full name of the message's type."""
+    payload: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
+    subject: Mapped[str | None] = mapped_column(Id(280))
+    """The user it is about."""
+    session: Mapped[str | None] = mapped_column(Id(280))
+    """The session it is about."""
+    email: Mapped[str | None] = mapped_column(Id(280))
+    """The keyed hash of the e-mail address it is about."""
+    stored_at: Mapped[datetime] = mapped_column(UtcDateTime)

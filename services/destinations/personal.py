@@ -1,0 +1,42 @@
+"""The personal tables of destinations. An erasure deletes the messages; deliveries stay for the books, without their person."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from kit.people.subjects.personal_tables import SET, Ages, IdentifierKind, PersonalTable, Stays, nothing
+from services.destinations.models import DeliveryRow, MessageRow
+
+KEPT: Final = {"delivery_messages": timedelta(days=30)}
+"""The retention periods of tables whose rows expire: as long as a delivery can be replayed."""
+
+PERSONAL_TABLES: Final = (
+    PersonalTable(
+        MessageRow,
+        section="",
+        why="what is to be delivered to other systems; the services that published it show it",
+        kept=SET,
+        identifiers=dict.fromkeys(("subject", "session", "email"), IdentifierKind.SUBJECT),
+        any_identifier=True,
+        deletes_rows=True,
+        ages=Ages("stored_at"),
+    ),
+    PersonalTable(
+        DeliveryRow,
+        section="deliveries",
+        why="which systems were sent what, and when",
+        kept="until the person is erased; then without the person",
+        identifiers={"subject": IdentifierKind.SUBJECT},
+        personal=nothing("order_by"),
+        stays={
+            "destination": Stays.WORD,
+            "name": Stays.WORD,
+            "key": Stays.ID,
+            "message_id": Stays.ID,
+            "state": Stays.WORD,
+            "detail": Stays.WORD,
+        },
+        internal=("key", "message_id", "order_by"),
+    ),
+)

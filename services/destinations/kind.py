@@ -81,7 +81,7 @@ class Outcome(Enum):
     WITHHELD = "withheld"
     """Never: the destination may not have it, as when the person was deleted there for good."""
     UNAUTHORIZED = "unauthorized"
-    """The destination refuses the credentials: nothing is sent until an operator resumes it."""
+    """The destination refuses the credentials, or is gone for good: nothing is sent until an operator resumes it."""
 
 
 class Result(NamedTuple):
@@ -116,8 +116,9 @@ class Destination(ABC, Generic[_Options]):
 
     options_type: ClassVar[type[Any]]
     """The subclass of `Options` that its configuration is read as."""
-    consent: ClassVar[Purpose | None]
-    """What a person has to agree to before anything about it is sent; None if no person's consent is needed.
+    consent: Purpose | None
+    """What a person has to agree to before anything about it is sent; None if no person's consent is needed. A kind whose destinations
+    differ sets it when it is constructed.
 
     Unknown counts as no, except for `analytics_tracking`, which is asked for at the intake already."""
     window: ClassVar[timedelta | None] = None
@@ -145,7 +146,8 @@ class Destination(ABC, Generic[_Options]):
         """Makes one attempt, in one request if the destination takes several at once.
 
         Returns:
-            The result of each delivery, in order. Errors of `httpx` may be raised: then none of them had a result.
+            The result of each delivery, in order. Errors of `httpx` may be raised: then none of them had a result. The engine makes the
+            outcome of them, ambiguous if the request may have been sent, and ends an attempt that lasts longer than 30 s.
         """
 
     @abstractmethod

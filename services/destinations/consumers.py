@@ -70,7 +70,8 @@ class Decide:
                 for wanted in destination.wanted(message):
                     if wanted.at >= added[name]:
                         messages[stored["id"]] = stored
-                        rows.setdefault((name, wanted.key), _delivery(name, wanted, stored, now))
+                        row = _delivery(name, wanted, stored, now)
+                        rows.setdefault((name, row["key"]), row)
         if rows:
             await self._store(session, rows, messages)
 
@@ -110,14 +111,15 @@ def _delivery(destination: str, wanted: Wanted, message: Mapping[str, Any], now:
     return {
         "destination": destination,
         "name": wanted.name,
-        "key": wanted.key,
+        "key": wanted.key or f"{wanted.name}:{message['id']}",
         "message_id": message["id"],
         "subject": message["subject"] or message["email"] or message["session"] or "",
         "order_by": wanted.order_by,
+        "needs_consent": wanted.needs_consent,
         "happened_at": wanted.at,
         "state": PENDING,
         "attempts": 0,
-        "next_attempt_at": now,
+        "next_attempt_at": max(now, wanted.not_before or now),
         "decided_at": now,
         "detail": "",
     }

@@ -45,11 +45,17 @@ class Wanted(NamedTuple):
     name: str
     """What is delivered, in the destination's words: `purchase`, `refund`. At most 64 characters."""
     key: str
-    """What it is about: of all deliveries of a destination with one key, only the first is made. At most 255 characters."""
+    """What it is about: of all deliveries of a destination with one key, only the first is made. At most 255 characters; empty where every
+    message counts, as for a state that is sent again whenever it changes."""
     at: datetime
     """When it happened: its age is what a destination's window is about."""
     order_by: str = ""
     """Deliveries with the same value are sent one after the other, in the order of the topics; empty for those in no order."""
+    not_before: datetime | None = None
+    """When the first attempt is made at the earliest; None for at once. In an order, it would hold up those after it."""
+    needs_consent: bool = True
+    """Whether it is withheld for want of `Destination.consent`. False where the kind decides by `Outgoing.consent` when it sends, as for
+    an unsubscription, which follows from a denial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class DeliveryRow(Base):
     subject: Mapped[str] = mapped_column(Id(280))
     """The strongest identifier of the person it is about; empty for none."""
     order_by: Mapped[str] = mapped_column(Id(280))
+    needs_consent: Mapped[bool] = mapped_column(Boolean)
+    """Whether it is withheld for want of the destination's consent."""
     happened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(Id(16))
     """pending, delivered, withheld, expired or dead."""

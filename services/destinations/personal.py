@@ -37,6 +37,6 @@ PERSONAL_TABLES: Final = (
             "state": Stays.WORD,
             "detail": Stays.WORD,
         },
-        internal=("key", "message_id", "order_by"),
+        internal=("key", "message_id", "order_by", "needs_consent"),
     ),
 )

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("message_id", Id(100), nullable=False),
         sa.Column("subject", Id(280), nullable=False),
         sa.Column("order_by", Id(280), nullable=False),
+        sa.Column("needs_consent", sa.Boolean, nullable=False),
         sa.Column("happened_at", UtcDateTime, nullable=False),
         sa.Column("state", Id(16), nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),

@@ -11,6 +11,7 @@ from typing import Protocol
 from kit.errors import Conflict, InvalidRequest, NotFound, Violation
 from kit.people.identifiers import identifier_of
 from kit.people.suppression import Suppressed, for_registration, screen
+from kit.times import LIVE_FOR
 from services.identity.lifecycle import Campaign
 from services.identity.links import Evidence, user_identifier, wordpress_id_of
 from services.identity.merges import may_become, merge_refusal, registration_may_merge
@@ -85,7 +86,8 @@ class RegisterUser:
         user_id = await _registered_user(graph, registration)
         effect = Effect.CHANGED if user_id else Effect.CREATED
         if not user_id:
-            user_id = graph.create_user(registration.account or registration.email, at, Evidence.REGISTRATION).id
+            identifier = registration.account or registration.email
+            user_id = graph.create_user(identifier, at, Evidence.REGISTRATION, historical=registration.historical).id
         row = await graph.users.get(user_id)
         if registration.wordpress_id:
             row.wordpress_id = registration.wordpress_id
@@ -93,6 +95,8 @@ class RegisterUser:
         await write_profile(graph, row, registration.profile, Evidence.REGISTRATION)
         if row.registration_date is None:
             row.registration_date = registration.profile.registration_date or at
+        if not registration.historical and at - row.registration_date <= LIVE_FOR:
+            row.historical = False
         for identifier in registration.browser:
             graph.link(identifier, user_id, at, Evidence.REGISTRATION)
         if registration.campaign:

@@ -95,7 +95,7 @@ async def _apply(graph: Graph, observations: Sequence[IdentityObservation]) -> N
 async def _observed_user(graph: Graph, observation: IdentityObservation, identifier: str) -> UserRow:
     """Returns the user of an identifier with the address that was seen; creates the user if there is none."""
     owner = graph.links.owner(identifier)
-    row = await graph.users.get(owner) if owner else graph.create_user(identifier, observation.at, observation.evidence)
+    row = await graph.users.get(owner) if owner else _new_user(graph, observation, identifier)
     address = observation.address
     if address and address.identifier == identifier:
         if owner:
@@ -103,6 +103,10 @@ async def _observed_user(graph: Graph, observation: IdentityObservation, identif
         else:
             await assign_address(graph, row, address, observation.at, observation.evidence)
     return row
+
+
+def _new_user(graph: Graph, observation: IdentityObservation, identifier: str) -> UserRow:
+    return graph.create_user(identifier, observation.at, observation.evidence, historical=observation.historical)
 
 
 def _apply_to_user(graph: Graph, observation: IdentityObservation, row: UserRow) -> None:

@@ -54,6 +54,7 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
         email_hash=row.email_hash or b"",
         registration_date=timestamp(row.registration_date),
         created_at=timestamp(row.created_at),
+        historical=row.historical,
     )
     return change_pb2.IdentityChanged(user=user)
 

@@ -54,6 +54,8 @@ class UserRow(Base):
     """When the user first left its e-mail address."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    historical: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Created by a historical report, and not registered anew since."""
 
 
 class LinkRow(Base):

@@ -51,6 +51,8 @@ class IdentityObservation:
     subscription: Subscription | None = None
     campaign: SeenCampaign | None = None
     """The campaign of the session."""
+    historical: bool = False
+    """An import or a backfill reported it."""
 
     @property
     def identifiers(self) -> Sequence[str]:
@@ -153,6 +155,7 @@ def observe_event(stored: event_pb2.EventStored) -> IdentityObservation | None:
         login=kind in _LOGINS,
         subscription=Subscription(_list(event), _LISTS[kind], at) if kind in _LISTS else None,
         campaign=_campaign(stored, session or user),
+        historical=event.historical,
     )
     return observation if observation.identifiers or observation.campaign else None
 
@@ -164,7 +167,7 @@ def observe_purchase(purchase: change_pb2.PurchaseChanged) -> PurchaseObservatio
     observation = IdentityObservation(at, Evidence.PURCHASE)
     if not purchase.excluded:
         user, session = identifier_of(user_id=purchase.user_id), identifier_of(session_id=purchase.session_id)
-        observation = IdentityObservation(at, Evidence.PURCHASE, user=user, address=address, session=session)
+        observation = replace(observation, user=user, address=address, session=session, historical=purchase.historical)
     order = {
         "purchase_id": purchase.purchase_id,
         "subject": purchase.subject,

@@ -59,6 +59,8 @@ class Registration:
     """`session:` and `anonymous:` identifiers."""
     campaign: Mapping[str, str]
     profile: Profile
+    historical: bool = False
+    """It is imported or backfilled."""
 
     @property
     def account(self) -> str:

@@ -129,7 +129,7 @@ def _registration(user: pb.Registration, profile: Profile) -> RegisterUser:
     campaign = {each.name: value for each, value in user.utm_parameters.ListFields()}
     browser = browser_identifiers(user.session_id, user.anonymous_id)
     dated = replace(profile, registration_date=_registration_date(user))
-    return RegisterUser(Registration(user.wordpress_id, browser, campaign, dated))
+    return RegisterUser(Registration(user.wordpress_id, browser, campaign, dated, user.historical))
 
 
 def _registration_date(user: pb.Registration) -> datetime | None:

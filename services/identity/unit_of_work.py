@@ -77,9 +77,9 @@ class Graph:
         members = await self._members([person_id])
         return {row.id: row.wordpress_id for row in await self.users.load(members.get(person_id, [person_id]))}
 
-    def create_user(self, identifier: str, at: datetime, evidence: Evidence) -> UserRow:
-        """Creates a user with its first identifier."""
-        row = self.users.create(identifier, self._now)
+    def create_user(self, identifier: str, at: datetime, evidence: Evidence, *, historical: bool = False) -> UserRow:
+        """Creates a user with its first identifier; `historical` if a historical report does."""
+        row = self.users.create(identifier, self._now, historical=historical)
         self.links.load_users([row.id])
         self._persons.create(row.id)
         self.link(identifier, row.id, at, evidence)

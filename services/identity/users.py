@@ -35,7 +35,7 @@ class Users:
         [row] = await self.load([user_id])
         return row
 
-    def create(self, identifier: str, now: datetime) -> UserRow:
+    def create(self, identifier: str, now: datetime, *, historical: bool) -> UserRow:
         """Creates a user, which is a WordPress user if its identifier is one."""
         row = UserRow(
             id=str(uuid7()),
@@ -46,6 +46,7 @@ class Users:
             field_times={},
             created_at=now,
             updated_at=now,
+            historical=historical,
         )
         self._rows[row.id] = row
         self._before[row.id] = None

@@ -26,7 +26,7 @@ EMAIL_CONTEXT: Final = "email"
 """Context under which an e-mail address is sealed."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control")
+_DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control", "historical")
 _UTM_FIELDS: Final = tuple(pb.UtmParameters.DESCRIPTOR.fields_by_name)
 _ENRICHMENT_FIELDS: Final = tuple(pb.Enrichment.DESCRIPTOR.fields_by_name)
 

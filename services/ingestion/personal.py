@@ -18,8 +18,8 @@ def _counted(row: Row) -> dict[str, Any]:
     data = row["event_data"]
     found = data["enrichment"]
     words = {name: kept for name, words in _FOUND.items() if (kept := listed(found.get(name), words))}
-    signal = {name: data[name] for name in ("global_privacy_control",) if name in data}
-    return {**signal, "enrichment": {**{name: found[name] for name in _KEPT if name in found}, **words}}
+    signals = {name: data[name] for name in ("global_privacy_control", "historical") if name in data}
+    return {**signals, "enrichment": {**{name: found[name] for name in _KEPT if name in found}, **words}}
 
 
 PERSONAL_TABLES: Final = (

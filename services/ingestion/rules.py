@@ -18,6 +18,9 @@ REDUCTION: Final = 1
 CARRIED: Final = ("user_id", "ip_address", "user_agent", "utm_parameters", "global_privacy_control")
 """Fields that depend on the sender: never compared, and completed by a repetition."""
 
+_NOT_COMPARED: Final = (*CARRIED, "historical")
+"""A repetition does not decide whether an event is history."""
+
 _NETWORK_BITS: Final = {4: 24, 6: 48}
 
 
@@ -78,7 +81,7 @@ def content(event: Event, *, from_browser: bool) -> bytes:
     """
     origin = Event()
     origin.CopyFrom(event)
-    for name in (*CARRIED, "timestamp") if from_browser else CARRIED:
+    for name in (*_NOT_COMPARED, "timestamp") if from_browser else _NOT_COMPARED:
         origin.ClearField(name)
     return origin.SerializeToString(deterministic=True)
 

@@ -67,6 +67,7 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
                 base_amount=_text(entry.base_amount, row.base_currency),
                 timestamp=timestamp(entry.timestamp),
                 reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
+                historical=entry.historical,
             )
             for entry in entries
         ],
@@ -80,6 +81,7 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
         coupon_codes=row.coupon_codes,
         country=row.country or "",
         referral_code=row.referral_code or "",
+        historical=row.historical,
     )
     if row.utm_attribution:
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))
@@ -130,6 +132,7 @@ def recorded_message(
                 timestamp=timestamp(entry.timestamp),
                 booked_at=timestamp(entry.booked_at),
                 reason=entry.reason,
+                historical=entry.historical,
             )
             for entry in entries
         ],
@@ -140,6 +143,7 @@ def recorded_message(
         coupon_codes=row.coupon_codes,
         country=row.country or "",
         referral_code=row.referral_code or "",
+        historical=row.historical,
     )
     if row.utm_attribution:
         message.utm_attribution.CopyFrom(UtmParameters(**row.utm_attribution))

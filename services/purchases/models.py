@@ -91,6 +91,8 @@ class PurchaseRow(Base):
     """ISO 3166-1 alpha-2 code of the country of the billing address."""
     referral_code: Mapped[str | None] = mapped_column(String(100))
     """The code of the partner who brought the buyer."""
+    historical: Mapped[bool] = mapped_column(Boolean, default=False)
+    """No live report made it what it is; see `history`."""
 
 
 class LineRow(Base):
@@ -134,6 +136,8 @@ class EntryRow(Base):
     booked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(String(20), default="")
     """The reason for a correction."""
+    historical: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Booked by a historical report, and not confirmed in time by a live one."""
 
 
 class ReportRow(Base):

@@ -11,6 +11,7 @@ from kit.people.identifiers import identifier_of
 from services.purchases.claims import Claim, ReportKind, in_order_currency
 from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
 from services.purchases.facts import State, facts_of
+from services.purchases.history import confirm_entries, is_order_historical
 from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.order_ids import purchase_id_of, wordpress_order_id
@@ -42,6 +43,7 @@ def new_row(site: str, order_id: str, base_currency: str, now: datetime) -> Purc
         timestamp=now,
         created_at=now,
         updated_at=now,
+        historical=True,
     )
 
 
@@ -113,8 +115,14 @@ class Order:
         self._set({"lines_fixed": _is_paid(self._claims) and bool(self.lines)})
         self._changes_refunds = state.returned != returned_before
 
-    def book(self, claim: Claim, rate: Rate | None, now: datetime) -> Sequence[EntryRecord]:
+    def book(self, claim: Claim, rate: Rate | None, now: datetime, *, historical: bool = False) -> Sequence[EntryRecord]:
         """Books what the report changes, at the order's rate.
+
+        Args:
+            claim: what the report claims.
+            rate: the order's rate; None while there is none.
+            now: the time of the report's arrival.
+            historical: whether the report is history.
 
         Returns:
             The new entries.
@@ -126,10 +134,12 @@ class Order:
         else:
             entries = missing_entries(self._due, [_ledger_entry(entry) for entry in self.entries], rate, base)
         booked = [(entry.kind, entry.reference) for entry in self.entries]
-        new = [_entry_row(row, entry, now) for entry in with_free_references(entries, booked)]
+        new = [_entry_row(row, entry, now, historical=historical) for entry in with_free_references(entries, booked)]
+        is_confirmed = not historical and confirm_entries(self.entries, now)
         self.entries = [*self.entries, *new]
-        if new:
+        if new or is_confirmed:
             self.changed.add("entries")
+        self._set({"historical": is_order_historical(self.entries, before=row.historical, reported=historical)})
         self.price(rate)
         return new
 
@@ -245,7 +255,7 @@ def _ledger_entry(row: EntryRecord) -> LedgerEntry:
     return LedgerEntry(row.timestamp, EntryKind(row.kind), row.amount, row.reference, reason, row.base_amount)
 
 
-def _entry_row(row: PurchaseRecord, entry: LedgerEntry, now: datetime) -> EntryRecord:
+def _entry_row(row: PurchaseRecord, entry: LedgerEntry, now: datetime, *, historical: bool) -> EntryRecord:
     return EntryRecord(
         purchase_id=row.id,
         site=row.site,
@@ -257,6 +267,7 @@ def _entry_row(row: PurchaseRecord, entry: LedgerEntry, now: datetime) -> EntryR
         timestamp=entry.at,
         booked_at=now,
         reason=entry.reason or "",
+        historical=historical,
     )
 
 

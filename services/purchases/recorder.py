@@ -112,7 +112,7 @@ class OrderRecorder:
         claims = [_apply(order, report) for order, report in zip(orders, stored, strict=True)]
         rates = await self._rates(session, orders)
         for order, report, claim, rate in zip(orders, stored, claims, rates, strict=True):
-            entries = order.book(claim, rate, now) if order.row.is_known else ()
+            entries = order.book(claim, rate, now, historical=report.historical) if order.row.is_known else ()
             await purchases.add(order, entries, order.report_columns(claim, report.note, now), now)
         await purchases.flush()
         await publish_orders(session, self._topic, [order for order in orders if order.changed])

@@ -56,6 +56,7 @@ class PurchaseRecord:
     coupon_codes: list[str] | None = None
     country: str | None = None
     referral_code: str | None = None
+    historical: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -106,5 +107,6 @@ class EntryRecord:
     timestamp: datetime
     booked_at: datetime
     reason: str
+    historical: bool = False
     id: int | None = None
     """None for one that is not stored yet."""

@@ -41,6 +41,8 @@ class OrderReport:
     """The status as a payment provider reports it."""
     details: OrderDetails | None = None
     """The order's details; None in a report that does not make an order known."""
+    historical: bool = False
+    """It is imported or backfilled."""
 
     @property
     def purchase_id(self) -> str:
@@ -78,7 +80,7 @@ class CheckedPurchase(NamedTuple):
     def sealed(self, seals: Mapping[str, Seal]) -> OrderReport:
         """The report with its personal values sealed under the keys of its owners."""
         details = read_details(self.purchase, self.claim.currency, self.email_hash, seals)
-        return OrderReport(self.site, self.purchase.order_id, self.claim, details=details)
+        return OrderReport(self.site, self.purchase.order_id, self.claim, details=details, historical=self.purchase.historical)
 
 
 def check_purchase(site: str, purchase: pb.Purchase, email_hash: bytes, site_currency: str, allowed: Period) -> CheckedPurchase:
@@ -146,7 +148,7 @@ def refund_report(site: str, request: pb.RefundPurchaseRequest, allowed: Period,
         reported_at=reported_at,
         deleted=refund.deleted,
     )
-    return OrderReport(site, unquote(request.id), claim, note=refund.reason)
+    return OrderReport(site, unquote(request.id), claim, note=refund.reason, historical=refund.historical)
 
 
 def status_report(site: str, request: pb.UpdatePaymentStatusRequest, allowed: Period, now: datetime) -> OrderReport:

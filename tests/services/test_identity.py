@@ -45,6 +45,7 @@ from tests.roles import serving
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DAY = 86_400
 
 
 def at(seconds: float) -> str:
@@ -168,6 +169,14 @@ class Identity:
     async def users(self) -> int:
         async with self.database.sessions() as session:
             return await session.scalar(select(func.count()).select_from(UserRow)) or 0
+
+    async def historical(self) -> dict[str, bool]:
+        """Whether each published user is history, by its WordPress id or else its address."""
+        await self.relay()
+        addresses = {self.hasher.fingerprint(f"{name}@example.org"): f"{name}@example.org" for name in ("buyer", "lead", "guest")}
+        users = [change.user for change in await self.published() if change.HasField("user")]
+        newest = {user.user_id: user for user in users}.values()
+        return {str(user.wordpress_id or addresses[user.email_hash]): user.historical for user in newest}
 
     async def published(self) -> list[IdentityChanged]:
         entries = [entry for p in range(self.partitions) for entry in await self.log.read("identity", p, START, limit=1000, block_ms=1)]
@@ -791,3 +800,21 @@ async def test_a_token_opens_what_its_scope_allows(identity: Identity) -> None:
             await call(identity)
         assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED, number
     assert await identity.users() == 0
+
+
+async def test_a_user_is_history_as_the_report_that_created_it(identity: Identity) -> None:
+    await identity.register(wordpress_id="1", registration_date=at(-90 * DAY), timestamp=at(0), historical=True)
+    await identity.register(wordpress_id="2", registration_date=at(0), timestamp=at(0))
+    await identity.sold({"number": 1, "email": "buyer@example.org", "historical": True})
+    await identity.sold({"number": 2, "user_id": "3"})
+    await identity.saw({"event_type": "lead_capture", "email": "lead@example.org", "historical": True})
+    # Logins and later reports by imports.
+    await identity.register(wordpress_id="1", registration_date=at(-90 * DAY), timestamp=at(DAY))
+    await identity.register(wordpress_id="2", registration_date=at(0), timestamp=at(0), historical=True)
+    assert await identity.historical() == {"1": True, "2": False, "3": False, "buyer@example.org": True, "lead@example.org": True}
+
+
+async def test_a_former_guest_who_registers_is_live(identity: Identity) -> None:
+    await identity.sold({"email": "guest@example.org", "historical": True})
+    await identity.register(wordpress_id="1", email="guest@example.org", registration_date=at(0), timestamp=at(DAY))
+    assert await identity.historical() == {"1": False}

@@ -585,6 +585,16 @@ async def test_global_privacy_control_is_stored_and_published(ingestion: Ingesti
     assert {message.event.id: message for item in await ingestion.history() for message in item.events} == published
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_event_is_history_as_it_was_first_reported(ingestion: Ingestion, *, is_first: bool) -> None:
+    for historical in (is_first, not is_first):
+        await ingestion.track(event(historical=historical, timestamp="2026-11-20T10:00:00Z"))
+        await ingestion.drain()
+    assert [message.event.historical for message in await ingestion.published()] == [is_first]
+    assert [message.event.historical for item in await ingestion.history() for message in item.events] == [is_first]
+    assert await ingestion.letters() == []
+
+
 async def test_books_balance_before_and_after_processing(ingestion: Ingestion) -> None:
     await ingestion.track_all([event(id=f"e{number}", session_id=f"s{number}") for number in range(100)])
     before = await ingestion.accounting()

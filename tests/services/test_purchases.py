@@ -1086,3 +1086,51 @@ async def test_orders_are_found_by_the_date_of_their_sale_and_of_their_correctio
     assert await found("order", 0, 1) == ["1", "2", "3"]
     assert (await found("sale", 0, 1), await found("sale", 1, 2)) == ([], ["1", "2"])
     assert (await found("entry", 1, 2), await found("entry", 9, 10)) == (["1", "2"], ["1"])
+
+
+DAYS_AGO = [(NOW - days * DAY).isoformat() for days in range(60)]
+"""Times: so many days ago."""
+
+
+async def test_an_imported_sale_is_history_and_a_refund_of_today_is_not(shop: Shop) -> None:
+    await shop.track(purchase(timestamp=DAYS_AGO[40], source="plugin", reported_at=DAYS_AGO[40], historical=True))
+    assert marks(await shop.get()) == (True, [True])
+    await shop.refund("1", "r1", 10, 10, timestamp=DAYS_AGO[0], source="plugin", reported_at=DAYS_AGO[0])
+    assert marks(await shop.get()) == (True, [True, False])
+    *_, message = await shop.published()
+    assert (message.historical, [entry.historical for entry in message.entries]) == (True, [True, False])
+    assert await shop.history() == [message]
+
+
+@pytest.mark.parametrize("is_live_first", [True, False])
+async def test_a_sale_of_today_is_live_whichever_of_an_import_and_the_shop_is_faster(shop: Shop, *, is_live_first: bool) -> None:
+    reports = [{}, {"historical": True}]
+    for report in reports if is_live_first else reversed(reports):
+        await shop.track(purchase(timestamp=DAYS_AGO[1], source="plugin", reported_at=DAYS_AGO[1], **report))
+    assert marks(await shop.get()) == (False, [False])
+    assert (await shop.published())[-1].historical is False
+
+
+async def test_an_old_sale_stays_history_when_the_shop_reports_its_order_again(shop: Shop) -> None:
+    await shop.track(purchase(timestamp=DAYS_AGO[4], source="plugin", reported_at=DAYS_AGO[4], historical=True))
+    await shop.track(purchase(timestamp=DAYS_AGO[4], source="plugin", reported_at=DAYS_AGO[0], payment_method="stripe"))
+    assert marks(await shop.get()) == (True, [True])
+
+
+async def test_an_imported_order_that_is_paid_today_is_a_sale_of_today(shop: Shop) -> None:
+    order = purchase(timestamp=DAYS_AGO[9], source="plugin")
+    await shop.track({**order, "payment_status": "pending", "reported_at": DAYS_AGO[9], "historical": True})
+    assert marks(await shop.get()) == (True, [])
+    await shop.track({**order, "payment_status": "completed", "paid_at": DAYS_AGO[0], "reported_at": DAYS_AGO[0]})
+    assert marks(await shop.get()) == (False, [False])
+
+
+async def test_a_backfilled_refund_of_a_live_order_is_history_by_itself(shop: Shop) -> None:
+    await shop.track(purchase(timestamp=DAYS_AGO[9]))
+    await shop.refund("1", "r1", 10, 10, timestamp=DAYS_AGO[8], historical=True)
+    assert marks(await shop.get()) == (False, [False, True])
+
+
+def marks(order: pb.RecordedPurchase) -> tuple[bool, list[bool]]:
+    """What is history of an order: itself, and each of its entries."""
+    return order.historical, [entry.historical for entry in order.entries]

@@ -343,7 +343,7 @@ def test_these_texts_are_essential(message: type[Message], essential: set[str]) 
 def test_amounts_and_choices_are_essential_and_what_only_adds_to_a_record_is_not() -> None:
     fields: Any = purchases_pb2.Purchase.DESCRIPTOR.fields
     others = {field.name for field in fields if field.type != field.TYPE_STRING and is_essential(field)}
-    assert others == {"timestamp", "amount", "refunded_total", "is_test", "is_staff", "reported_at"}
+    assert others == {"timestamp", "amount", "refunded_total", "is_test", "is_staff", "reported_at", "historical"}
 
 
 def test_an_essential_time_that_cannot_be_read_refuses_its_record() -> None:

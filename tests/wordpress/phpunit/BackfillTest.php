@@ -52,6 +52,34 @@ final class BackfillTest extends SiteTestCase
         self::assertSame(['purchase completed', 'purchase refunded', "refund {$refunded}"], $reported);
     }
 
+    public function test_what_is_older_than_an_hour_is_reported_as_history_and_the_rest_as_it_happens(): void
+    {
+        $this->clock->move(86_400 * 3);
+        $hours = fn (float $hours): WC_DateTime => new WC_DateTime('@' . (int) ($this->clock->now() - $hours * 3600));
+        $this->order(['status' => 'completed', 'date_created' => $hours(50), 'date_paid' => $hours(49)]);
+        $old = $this->order(['status' => 'completed', 'date_created' => $hours(40), 'date_paid' => $hours(40)]);
+        $this->order(['status' => 'completed', 'date_created' => $hours(30), 'date_paid' => $hours(0.5)]);
+        foreach ([20, 0.5] as $ago) {
+            $refund = new WC_Order_Refund();
+            $refund->set_props(['parent' => $old, 'amount' => '9.00', 'date_created' => $hours($ago)]);
+            $refund->save();
+        }
+
+        $this->run_to_the_end();
+
+        $marks = array_map(static fn (array $message): bool => $message['payload']['historical'] ?? false, $this->outbox());
+        self::assertSame([true, true, false, true, false], $marks, 'two orders, refunds of the second, the newest first, and an order');
+    }
+
+    public function test_an_order_reported_as_it_happens_is_no_history(): void
+    {
+        $order = $this->order(['status' => 'completed', 'date_created' => new WC_DateTime('2019-05-01T00:00:00Z')]);
+
+        $this->plugin->handle_woocommerce_purchase($order);
+
+        self::assertArrayNotHasKey('historical', $this->outbox()[0]['payload']);
+    }
+
     public function test_an_order_has_the_id_that_it_has_when_it_is_reported_as_it_happens(): void
     {
         $order = $this->order(['status' => 'completed']);

@@ -49,6 +49,7 @@ final class PayloadTest extends TestCase
             'source' => 'plugin',
             'email' => ' ada@example.org',
             'global_privacy_control' => true,
+            'historical' => true,
         ]));
     }
 
@@ -95,6 +96,7 @@ final class PayloadTest extends TestCase
                 ['list' => 'offers', 'subscribed' => false, 'changed_at' => '2026-11-22T10:15:10Z'],
             ],
             'timestamp' => 1_795_342_530.0,
+            'historical' => true,
         ]));
     }
 
@@ -108,6 +110,7 @@ final class PayloadTest extends TestCase
                 'last_name' => 'Lovelace',
                 'registration_date' => '2025-03-01T10:00:00Z',
                 'timestamp' => 1_795_342_530.0,
+                'historical' => true,
             ]),
             RegistrationPayload::of([
                 'wordpress_id' => 43,
@@ -178,6 +181,7 @@ final class PayloadTest extends TestCase
             'source' => 'plugin',
             'reason' => 'edited',
             'reported_at' => 1795169763.25,
+            'historical' => true,
         ]));
     }
 
@@ -198,6 +202,7 @@ final class PayloadTest extends TestCase
                 'lines' => [['product_id' => 201, 'product_name' => 'PMP exam preparation', 'product_type' => 'course', 'amount' => 199]],
                 'source' => 'plugin',
                 'reported_at' => 1_795_342_530.0,
+                'historical' => true,
             ]),
             PurchasePayload::of([
                 'id' => 'wp-backfill-1015',
@@ -212,6 +217,7 @@ final class PayloadTest extends TestCase
                 'refunded_total' => 29.9,
                 'source' => 'plugin',
                 'reported_at' => 1_795_342_530.0,
+                'historical' => true,
             ]),
         ]]);
     }
@@ -226,6 +232,7 @@ final class PayloadTest extends TestCase
             'reason' => 'guide not needed',
             'source' => 'plugin',
             'reported_at' => '2026-11-21T09:00:01.500Z',
+            'historical' => true,
         ]));
     }
 

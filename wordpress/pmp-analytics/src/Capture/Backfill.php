@@ -13,7 +13,8 @@ use WC_Order;
 
 /**
  * Reports sales from before the plugin was installed: paid orders and their refunds, the oldest first, with the ids that they
- * would have had at the time, so that nothing counts twice.
+ * would have had at the time, so that nothing counts twice. They are marked as history, which never reaches advertisers or mail
+ * automations.
  *
  * It continues every minute until it is complete, also after a crash. It pauses while many messages are waiting, so that current
  * events are not delayed by old ones.
@@ -97,7 +98,7 @@ final class Backfill implements Registerable
         }
         foreach ($orders as $order) {
             if ($this->is_sold($order)) {
-                Guard::attempt(fn () => $this->orders->report($order, true));
+                Guard::attempt(fn () => $this->orders->report($order, true, true));
                 ++$state['told'];
             }
             $second = (int) $order->get_date_created()?->getTimestamp();

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Capture;
 
+use DateTimeInterface;
 use PMP\Analytics\Clock;
 use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
@@ -30,6 +31,9 @@ final class Orders implements Registerable
 
     /** Orders that are not placed yet. */
     private const UNPLACED = ['checkout-draft', 'auto-draft', 'draft', 'new'];
+
+    /** Seconds during which a backfill takes an order or refund for one that happens now: a request may be about to report it. */
+    private const PRESENT = 3600;
 
     /** @var array<int, true> Orders that may have changed in this request. */
     private array $touched = [];
@@ -161,9 +165,10 @@ final class Orders implements Registerable
     }
 
     /**
-     * @param bool $is_late Whether to report the order without waiting for missing amounts.
+     * @param bool $is_late       Whether to report the order without waiting for missing amounts.
+     * @param bool $is_backfilled Whether the order is reported because it exists, and not because it changed.
      */
-    public function report(?WC_Order $order, bool $is_late = false): void
+    public function report(?WC_Order $order, bool $is_late = false, bool $is_backfilled = false): void
     {
         if ($order?->get_type() !== 'shop_order' || $order->get_id() === 0 || in_array($order->get_status(), self::UNPLACED, true)) {
             return;
@@ -176,9 +181,9 @@ final class Orders implements Registerable
         $refunds = $this->reader->refunds($order);
         $reported = $this->report_deleted_refunds($order, $refunds, $before);
         foreach ($refunds as $refund) {
-            $reported = $this->report_refund($order, $refund, $reported, $is_late);
+            $reported = $this->report_refund($order, $refund, $reported, $is_late, $is_backfilled);
         }
-        $reported = $this->report_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '');
+        $reported = $this->report_state($order, $reported, $order->get_status() === 'trash' ? 'trashed' : '', $is_backfilled);
         if ($reported != $before) {
             $reported->keep($order);
         }
@@ -198,7 +203,7 @@ final class Orders implements Registerable
     /**
      * @param string $reason trashed or deleted; empty for an existing order.
      */
-    private function report_state(WC_Order $order, Reported $reported, string $reason): Reported
+    private function report_state(WC_Order $order, Reported $reported, string $reason, bool $is_backfilled = false): Reported
     {
         $payload = PurchasePayload::of($this->reader->purchase($order, $reason));
         $has_identifier = array_intersect_key($payload, array_flip(['user_id', 'email', 'session_id'])) !== [];
@@ -213,11 +218,19 @@ final class Orders implements Registerable
         }
         $id = "wc-order-{$order->get_id()}-" . ($reported->count + 1) . "-{$digest}";
         $payload['reported_at'] = Clean::time($this->clock->now());
+        if ($is_backfilled && $this->is_past($order->get_date_created(), $order->get_date_paid())) {
+            $payload['historical'] = true;
+        }
         return $this->queue->add(new Message(Kind::Purchase, $id, ['id' => $id] + $payload)) ? $reported->with_state($digest) : $reported;
     }
 
-    private function report_refund(WC_Order $order, WC_Order_Refund $refund, Reported $reported, bool $is_late): Reported
-    {
+    private function report_refund(
+        WC_Order $order,
+        WC_Order_Refund $refund,
+        Reported $reported,
+        bool $is_late,
+        bool $is_backfilled,
+    ): Reported {
         if (in_array($refund->get_id(), $reported->refunds, true)) {
             return $reported;
         }
@@ -231,9 +244,10 @@ final class Orders implements Registerable
         }
         if (! $reported->is_known()) {
             // An order from before this plugin: the mesh needs it before its refund.
-            $reported = $this->report_state($order, $reported, '');
+            $reported = $this->report_state($order, $reported, '', $is_backfilled);
         }
-        $payload = PurchasePayload::refund($facts + ['reported_at' => $this->clock->now()]);
+        $is_historical = $is_backfilled && $this->is_past($refund->get_date_created());
+        $payload = PurchasePayload::refund($facts + ['reported_at' => $this->clock->now(), 'historical' => $is_historical]);
         $is_added = $this->queue->add(new Message(Kind::Refund, "wc-refund-{$refund->get_id()}", $payload, (string) $order->get_id()));
         return $is_added ? $reported->with_refund($refund->get_id()) : $reported;
     }
@@ -261,6 +275,15 @@ final class Orders implements Registerable
             }
         }
         return $reported;
+    }
+
+    /**
+     * Whether all of these times are past, and not the present; missing ones are.
+     */
+    private function is_past(?DateTimeInterface ...$times): bool
+    {
+        $newest = max(array_map(static fn (?DateTimeInterface $time): int => $time?->getTimestamp() ?? 0, $times));
+        return $newest < $this->clock->now() - self::PRESENT;
     }
 
     /**

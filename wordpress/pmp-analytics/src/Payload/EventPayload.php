@@ -75,6 +75,7 @@ final class EventPayload
             'context' => $facts['context'] ?? null,
             // Sent only if true; missing means false.
             'global_privacy_control' => ($facts['global_privacy_control'] ?? false) === true ? true : null,
+            'historical' => ($facts['historical'] ?? false) === true ? true : null,
         ]);
     }
 }

@@ -55,6 +55,7 @@ final class PurchasePayload
             'source' => Clean::text($facts['source'] ?? '', 50),
             'reason' => Clean::word($facts['reason'] ?? '', 50),
             'reported_at' => Clean::time($facts['reported_at'] ?? null),
+            'historical' => self::only_true($facts['historical'] ?? false),
         ]) + ['is_test' => ! empty($facts['is_test']), 'is_staff' => ! empty($facts['is_staff'])];
     }
 
@@ -72,6 +73,7 @@ final class PurchasePayload
             'reason' => self::impersonal(Clean::text($facts['reason'] ?? '', 255)),
             'source' => Clean::text($facts['source'] ?? '', 50),
             'reported_at' => Clean::time($facts['reported_at'] ?? null),
+            'historical' => self::only_true($facts['historical'] ?? false),
         ]) + ['deleted' => ! empty($facts['deleted'])];
     }
 
@@ -125,6 +127,14 @@ final class PurchasePayload
         $codes = array_map(static fn (mixed $code): string => mb_strtolower(Clean::text($code, 255)), $codes);
         $codes = array_filter($codes, static fn (string $code): bool => $code !== '');
         return array_slice(array_values(array_unique($codes)), 0, self::MAX_COUPONS);
+    }
+
+    /**
+     * A flag that is sent only if true; missing means false.
+     */
+    private static function only_true(mixed $flag): ?bool
+    {
+        return $flag === true ? true : null;
     }
 
     /**

@@ -28,6 +28,8 @@ final class RegistrationPayload
             'preferences' => Clean::metadata($facts['preferences'] ?? []),
             'email_subscriptions' => self::subscriptions((array) ($facts['email_subscriptions'] ?? [])),
             'timestamp' => Clean::time($facts['timestamp'] ?? null),
+            // Sent only if true; missing means false.
+            'historical' => ($facts['historical'] ?? false) === true ? true : null,
         ]);
     }
 

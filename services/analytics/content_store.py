@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks
 from services.analytics.counts import COURSE, NAMES, Content
 from services.analytics.days import Period
 from services.analytics.models import content, courses, revenue, traffic
-from services.analytics.repository import BY_KEYS
+from services.analytics.reading import BY_KEYS, read_of, summed, within
 
-_OF_ALL: Final = (
-    select(content.c.dimension, content.c.course, content.c.value, *(func.sum(content.c[name]) for name in NAMES[Content]))
-    .where(content.c.dimension.in_(bindparam("dimensions", expanding=True)), content.c.day.in_(bindparam("keys", expanding=True)))
-    .group_by(content.c.dimension, content.c.course, content.c.value)
-    .with_hint(content, BY_KEYS, "mysql")
-)
-_OF_ONE: Final = _OF_ALL.where(content.c.course == bindparam("course"))
+
+@cache
+def _content(dialect: str, *, of_one: bool) -> Select[*tuple[Any, ...]]:
+    columns = (content.c.dimension, content.c.course, content.c.value)
+    query = select(*columns, *(summed(content.c[name], content) for name in NAMES[Content])).group_by(*columns)
+    query = query.where(content.c.dimension.in_(bindparam("dimensions", expanding=True)), within(content, dialect))
+    query = query.where(content.c.course == bindparam("course")) if of_one else query
+    return query.with_hint(content, BY_KEYS, "mysql")
 
 
 class ContentOf(NamedTuple):
@@ -39,8 +41,8 @@ class ContentReading:
 
     async def content(self, period: Period, dimensions: Sequence[str], course: str = "") -> Mapping[ContentOf, Content]:
         """Returns what led to courses in a period; of one course only, unless that is empty."""
-        query = _OF_ONE if course else _OF_ALL
-        rows: Any = await self._session.execute(query, {"dimensions": dimensions, "keys": period.keys_of_totals(), "course": course})
+        query = _content(self._session.get_bind().dialect.name, of_one=bool(course))
+        rows: Any = await self._session.execute(query, {**read_of(period), "dimensions": dimensions, "course": course})
         return {ContentOf(*row[:3]): Content(*map(int, figures)) for row in rows if any(figures := row[3:])}
 
     async def titles(self, ids: Collection[str]) -> Mapping[str, str]:

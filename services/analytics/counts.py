@@ -114,7 +114,7 @@ class Content:
     base_corrections: int = 0
 
 
-_Figures = TypeVar("_Figures", Traffic, Revenue, Content)
+Figures = TypeVar("Figures", Traffic, Revenue, Content)
 
 
 def named(figures: Traffic | Revenue | Content) -> dict[str, int]:
@@ -122,10 +122,15 @@ def named(figures: Traffic | Revenue | Content) -> dict[str, int]:
     return {name: getattr(figures, name) for name in NAMES[type(figures)]}
 
 
-def added(figures: _Figures, others: _Figures) -> _Figures:
+def added(figures: Figures, others: Figures) -> Figures:
     """Returns the sum of figures."""
     ours, theirs = named(figures), named(others)
     return type(figures)(**{name: count + theirs[name] for name, count in ours.items()})
+
+
+def times(figures: Figures, number: int) -> Figures:
+    """Returns figures so many times."""
+    return type(figures)(**{name: count * number for name, count in named(figures).items()})
 
 
 NAMES: Final = {kind: tuple(each.name for each in fields(kind)) for kind in (Traffic, Revenue, Content)}

@@ -24,6 +24,8 @@ _FIRST_YEAR: Final = 1990
 _LAST_YEAR: Final = 2200
 MOST_DAYS: Final = 3660
 """Days of the longest period: ten years."""
+MOST_RANGES: Final = 3
+"""Ranges of the keys of a period's totals: months, and days on both sides."""
 
 
 class Calendar:
@@ -87,13 +89,20 @@ class Period(NamedTuple):
         return range(self.first, self.last + 1)
 
     def keys_of_totals(self) -> list[int]:
-        """Returns the keys of its totals: those of its whole months, and of the days beside them."""
+        """Returns the keys of its totals: those of its whole months, and of the days beside them.
+
+        If it ends within a month and most of that, the month counts as a whole, and the days after the last one are to be subtracted:
+        they are keys as well, of which the month that is not over yet has none.
+        """
         first, end = date.fromordinal(self.first), date.fromordinal(self.last + 1)
         since, until = _month(first) + (first.day > 1), _month(end) - 1
+        begun, over = _began(until + 1), _began(until + 2) - 1
+        beside = range(begun, self.last + 1)
+        if self.first <= begun and over - self.last <= len(beside):
+            until, beside = until + 1, range(self.last + 1, over + 1)
         if since > until:
             return [*self.days()]
-        months = range(-until, -since + 1)
-        return [*months, *range(self.first, _began(since)), *range(_began(until + 1), self.last + 1)]
+        return [*range(-until, -since + 1), *range(self.first, _began(since)), *beside]
 
     def months(self) -> list[Period]:
         """Returns its parts by calendar month."""
@@ -134,9 +143,15 @@ def _began(month: int) -> int:
     return date(month // _MONTHS, month % _MONTHS + 1, 1).toordinal()
 
 
-def range_of(keys: Sequence[int]) -> dict[str, int | Sequence[int]]:
-    """Returns how keys of totals are read: from `first` to `last` if they follow each other, else as `keys`."""
-    return {"first": keys[0], "last": keys[-1]} if keys[-1] - keys[0] == len(keys) - 1 else {"keys": keys}
+def ranges_of(keys: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns the ranges, first and last, of keys of totals that follow each other."""
+    ranges: list[tuple[int, int]] = []
+    for key in keys:
+        if ranges and key == ranges[-1][1] + 1:
+            ranges[-1] = ranges[-1][0], key
+        else:
+            ranges.append((key, key))
+    return ranges
 
 
 def iso(day: int) -> str:

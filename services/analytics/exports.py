@@ -15,7 +15,7 @@ from kit.people.persons import persons
 from services.analytics.messages import is_session
 from services.analytics.models import sessions
 from services.analytics.orders import UNIT, UNKNOWN, Order
-from services.analytics.repository import Reading
+from services.analytics.reading import Reading
 from services.analytics.sessions import ENROLMENT, LEAD, VIEW, device_of, landing_of, loads, origin_of
 
 

@@ -21,8 +21,8 @@ from services.analytics.counts import CAMPAIGN, COURSE, LANDING, SOURCE, VIDEO, 
 from services.analytics.course_figures import CONTENT_COLUMNS, COURSE_FIGURES
 from services.analytics.days import Calendar, Period
 from services.analytics.figures import Summary, money
+from services.analytics.reading import Members, Reading
 from services.analytics.reports import Row
-from services.analytics.repository import Reading
 
 _TOP: Final = 10
 _ROWS: Final = 100
@@ -111,7 +111,7 @@ async def _summaries(session: AsyncSession, period: Period, course: str = "") ->
     courses: Collection[str] = [course] if course else traffic.keys() | revenue.keys()
     members = await reading.members(period, [audience(COURSE, each) for each in courses])
     return {
-        each: Summary(traffic.get(each, Traffic()), revenue.get(each, Revenue()), members.get(audience(COURSE, each), 0))
+        each: Summary(traffic.get(each, Traffic()), revenue.get(each, Revenue()), members.get(audience(COURSE, each), Members()).all)
         for each in courses
     }
 

@@ -1,26 +1,20 @@
-"""SQL of analytics: writes facts, reads totals."""
+"""SQL of the facts of analytics."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Row, Select, Table, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import Row, and_, bindparam, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, upsert
-from kit.people.persons import Persons, persons
-from services.analytics.cohort_store import read_cohorts
-from services.analytics.cohorts import Cell
-from services.analytics.counts import EACH_DAY, NEVER, REVENUE, SITE, TRAFFIC, Revenue, Traffic
-from services.analytics.days import MICROSECONDS, Period, range_of
-from services.analytics.models import audiences, courses, orders, products, registrations, revenue, sessions, traffic
+from services.analytics.days import MICROSECONDS
+from services.analytics.models import courses, orders, products, registrations, sessions
 from services.analytics.sessions import IDLE, Event, Session, dumps, loads, user_of
 
-_Figures = TypeVar("_Figures", Traffic, Revenue)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_DAY: Final = 26 * 3600 * MICROSECONDS
 """No day of a visitor is longer, also where clocks are set back."""
@@ -167,133 +161,3 @@ _BOUGHT_IN: Final = select(orders).where(orders.c.carrier.in_(bindparam("carrier
 def moment(at: int) -> datetime:
     """Converts microseconds since 1970 to a time."""
     return _EPOCH + timedelta(microseconds=at)
-
-
-_MOST_RANGES: Final = 2000
-"""Ranges of an index in one statement: with more of them MySQL reads the whole table."""
-BY_KEYS: Final = "FORCE INDEX (PRIMARY)"
-"""MySQL estimates many keys from statistics, which lag after a table that grows, and then may read all of it."""
-_MEMBERS: Final = (
-    select(audiences.c.audience, func.sum(audiences.c.members))
-    .where(
-        audiences.c.audience.in_(bindparam("names", expanding=True)),
-        audiences.c.day.in_(bindparam("keys", expanding=True)),
-        audiences.c.previous_day.between(NEVER, bindparam("before")),
-    )
-    .group_by(audiences.c.audience)
-    .with_hint(audiences, BY_KEYS, "mysql")
-)
-_MEMBERS_BY_DAY: Final = select(audiences.c.previous_day, audiences.c.members).where(
-    audiences.c.audience == bindparam("name"),
-    audiences.c.day == EACH_DAY,
-    audiences.c.previous_day.between(bindparam("first"), bindparam("last")),
-)
-
-
-@cache
-def _sums_by(table: Table, by: tuple[str, ...], names: tuple[str, ...], *, in_range: bool, of_value: bool) -> Select[*tuple[Any, ...]]:
-    """Builds the statement that sums figures of a range of days, or of listed keys of totals, each looked up in the index."""
-    columns = [table.c[name] for name in by]
-    sums = (func.sum(table.c[name]) for name in names)
-    day, dimension = table.c.day, table.c.dimension.in_(bindparam("dimensions", expanding=True))
-    read = day.between(bindparam("first"), bindparam("last")) if in_range else day.in_(bindparam("keys", expanding=True))
-    query = select(*columns, *sums).where(dimension, read).group_by(*columns).with_hint(table, BY_KEYS, "mysql")
-    return query.where(table.c.value == bindparam("value")) if of_value else query
-
-
-_SOLD_TO: Final = select(orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload).where(
-    orders.c.subject.in_(bindparam("subjects", expanding=True)), orders.c.sold_at.is_not(None)
-)
-
-
-class Reading:
-    """Reads totals, within one transaction."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
-
-    async def traffic(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
-        """Returns figures of the site by dimension and value."""
-        return await self._by_value(traffic, Traffic, period, dimensions, TRAFFIC)
-
-    async def visits(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Traffic]]:
-        """Returns sessions and page views alone, as `traffic` does: of many pages that takes half the time of all figures."""
-        return await self._by_value(traffic, Traffic, period, dimensions, ("visits", "page_views"))
-
-    async def revenue(self, period: Period, *dimensions: str) -> Mapping[str, Mapping[str, Revenue]]:
-        """Returns figures of orders by dimension and value."""
-        return await self._by_value(revenue, Revenue, period, dimensions, REVENUE)
-
-    async def traffic_by_key(self, keys: Sequence[int], dimension: str = SITE, value: str = "") -> Mapping[int, Traffic]:
-        """Returns figures of the site, or of one value of a dimension, by the keys of totals: days, months or hours."""
-        read = {"dimensions": [dimension], "value": value, **range_of(keys)}
-        return {key: figures for (key,), figures in await self._sums(traffic, Traffic, ("day",), read, TRAFFIC)}
-
-    async def revenue_by_key(self, keys: Sequence[int], dimension: str = SITE, value: str = "") -> Mapping[int, Revenue]:
-        """Returns figures of orders, as `traffic_by_key` does."""
-        read = {"dimensions": [dimension], "value": value, **range_of(keys)}
-        return {key: figures for (key,), figures in await self._sums(revenue, Revenue, ("day",), read, REVENUE)}
-
-    async def revenue_by_currency(self, period: Period) -> Mapping[str, Revenue]:
-        """Returns figures of all orders by their currency."""
-        read = {"dimensions": [SITE], "keys": period.keys_of_totals()}
-        return {currency: figures for (currency,), figures in await self._sums(revenue, Revenue, ("currency",), read, REVENUE)}
-
-    async def _by_value(
-        self, table: Table, kind: type[_Figures], period: Period, dimensions: Sequence[str], names: tuple[str, ...]
-    ) -> Mapping[str, Mapping[str, _Figures]]:
-        """Returns figures by dimension and value, read in one statement from whole months and the days beside them."""
-        found: dict[str, dict[str, _Figures]] = {dimension: {} for dimension in dimensions}
-        read = {"dimensions": dimensions, "keys": period.keys_of_totals()}
-        for (dimension, value), figures in await self._sums(table, kind, ("dimension", "value"), read, names):
-            found[dimension][value] = figures
-        return found
-
-    async def _sums(
-        self, table: Table, kind: type[_Figures], by: tuple[str, ...], read: Mapping[str, Any], names: tuple[str, ...]
-    ) -> Sequence[tuple[Any, _Figures]]:
-        """Returns the values of columns, each with these sums of its rows, where they are not all 0."""
-        query = _sums_by(table, by, names, in_range="first" in read, of_value="value" in read)
-        found = ((row[: len(by)], row[len(by) :]) for row in await self._session.execute(query, read))
-        return [(values, kind(**dict(zip(names, map(int, sums), strict=True)))) for values, sums in found if any(sums)]
-
-    async def members(self, period: Period, names: Collection[str], *, new: bool = False) -> Mapping[str, int]:
-        """Returns how many members each of these audiences has in a period; `new`: of those who never were in it before."""
-        found: dict[str, int] = {}
-        keys, before = period.keys_of_totals(), NEVER if new else period.first - 1
-        for some in chunks(names, max(1, _MOST_RANGES // len(keys))):
-            rows: Any = await self._session.execute(_MEMBERS, {"names": some, "keys": keys, "before": before})
-            found |= {audience: int(count) for audience, count in rows}
-        return found
-
-    async def members_by_day(self, period: Period, name: str) -> Mapping[int, int]:
-        """Returns how many members an audience has on each day."""
-        rows: Any = await self._session.execute(_MEMBERS_BY_DAY, {"name": name, **period._asdict()})
-        return {day: int(count) for day, count in rows}
-
-    async def cohorts(self, basis: str, period: Period) -> Mapping[tuple[int, int], Cell]:
-        """Returns the cells of the cohorts of a period's months, as `read_cohorts` does."""
-        return await read_cohorts(self._session, basis, period)
-
-    async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
-        """Returns the titles of products."""
-        found: dict[str, str] = {}
-        for some in chunks(ids):
-            found |= {
-                row.product_id: row.title for row in await self._session.execute(select(products).where(products.c.product_id.in_(some)))
-            }
-        return found
-
-    async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
-        """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period, oldest first."""
-        bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
-        customers = {subject: subject for subject in await self._session.scalars(bought)}
-        people = set((await Persons(self._session).people(customers)).values())
-        for some in chunks(people):
-            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
-            customers |= {row.subject: f"user:{row.person_id}" for row in rows}
-        found: list[tuple[datetime, str, str, int, str]] = []
-        for some in chunks(customers):
-            rows: Any = await self._session.execute(_SOLD_TO, {"subjects": some})
-            found += [(at, purchase, customers[subject], net, payload) for at, purchase, subject, net, payload in rows]
-        return [(customer, at, net, payload) for at, _, customer, net, payload in sorted(found)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Final
 
 from pmp.analytics.v1 import analytics_pb2 as pb
 from pmp.analytics.v1 import courses_pb2
 
-from services.analytics.counts import COURSE, HOUR, VISITORS, Revenue, Traffic, added, audience
+from services.analytics.counts import COURSE, HOUR, VISITORS, Figures, Revenue, Traffic, added, audience, times
 from services.analytics.days import Calendar, Period, iso
 from services.analytics.figures import Summary, money
-from services.analytics.repository import Reading
+from services.analytics.reading import SALES, VISITS, Members, Reading
 
 BY_HOUR: Final = "hour"
 BY_DAY: Final = "day"
@@ -40,7 +41,7 @@ async def of_site(reading: Reading, calendar: Calendar, period: Period) -> Seque
     parts = _parts(period)
     visitors = await _visitors(reading, period, VISITORS)
     keys = [key for part in parts for key in part.keys_of_totals()]
-    traffic, revenue = await reading.traffic_by_key(keys), await reading.revenue_by_key(keys)
+    traffic, revenue = await reading.traffic_by_key(keys, names=VISITS), await reading.revenue_by_key(keys, names=SALES)
     return [
         pb.DayFigures(
             day=iso(part.first),
@@ -59,7 +60,8 @@ async def of_course(reading: Reading, period: Period, course: str) -> Sequence[c
     parts = _parts(period)
     visitors = await _visitors(reading, period, audience(COURSE, course))
     keys = [key for part in parts for key in part.keys_of_totals()]
-    traffic, revenue = await reading.traffic_by_key(keys, COURSE, course), await reading.revenue_by_key(keys, COURSE, course)
+    traffic = await reading.traffic_by_key(keys, COURSE, course)
+    revenue = await reading.revenue_by_key(keys, COURSE, course, names=SALES)
     return [
         courses_pb2.CourseFigures(
             day=iso(part.first),
@@ -76,7 +78,7 @@ async def of_course(reading: Reading, period: Period, course: str) -> Sequence[c
 
 async def _by_hour(reading: Reading, calendar: Calendar, period: Period) -> Sequence[pb.DayFigures]:
     hours = calendar.hours(period)
-    traffic, revenue = await reading.traffic_by_key([*hours], HOUR), await reading.revenue_by_key([*hours], HOUR)
+    traffic, revenue = await reading.traffic_by_key([*hours], HOUR, names=VISITS), await reading.revenue_by_key([*hours], HOUR, names=SALES)
     return [
         pb.DayFigures(
             day=start.date().isoformat(),
@@ -100,13 +102,16 @@ def _parts(period: Period) -> Sequence[Period]:
 async def _visitors(reading: Reading, period: Period, name: str) -> Mapping[int, int]:
     """Returns the members of an audience by the first day of each part of a period."""
     if grain_of(period, by_hour=False) == BY_MONTH:
-        return {part.first: (await reading.members(part, [name])).get(name, 0) for part in period.months()}
+        return {part.first: (await reading.members(part, [name])).get(name, Members()).all for part in period.months()}
     return await reading.members_by_day(period, name)
 
 
 def _summary(part: Period, traffic: Mapping[int, Traffic], revenue: Mapping[int, Revenue]) -> Summary:
-    of_site, of_orders = Traffic(), Revenue()
-    for key in part.keys_of_totals():
-        of_site = added(of_site, traffic[key]) if key in traffic else of_site
-        of_orders = added(of_orders, revenue[key]) if key in revenue else of_orders
-    return Summary(of_site, of_orders)
+    return Summary(_total(part, traffic, Traffic()), _total(part, revenue, Revenue()))
+
+
+def _total(part: Period, figures: Mapping[int, Figures], nothing: Figures) -> Figures:
+    """Returns the figures of a part of a period, of those by the keys of totals."""
+    if part.first == part.last:
+        return figures.get(part.first, nothing)
+    return reduce(added, (times(figures[key], -1 if key > part.last else 1) for key in part.keys_of_totals() if key in figures), nothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import reduce
 from typing import Final, TypeAlias
 
 from google.api.httpbody_pb2 import HttpBody
@@ -39,13 +40,12 @@ from services.analytics.figures import FIGURES, Summary, money
 from services.analytics.funnel import STEPS, steps_of
 from services.analytics.journeys_client import JourneysClient
 from services.analytics.performance import course_rows
-from services.analytics.repository import Reading
+from services.analytics.reading import SALES, VISITS, Members, Reading
 
 _TOP: Final = 10
-_RANKED: Final = (PAGE, SOURCE, CAMPAIGN, DEVICE, COURSE, PRODUCT, COUNTRY)
+_RANKED: Final = (SOURCE, CAMPAIGN, DEVICE, COURSE, PRODUCT, COUNTRY)
 _OF_AUDIENCES: Final = frozenset({SOURCE, CAMPAIGN, COURSE})
 _Traffic: TypeAlias = Mapping[str, Mapping[str, Traffic]]
-_Revenue: TypeAlias = Mapping[str, Mapping[str, Revenue]]
 _Rows: TypeAlias = Sequence[tuple[str, Summary]]
 
 
@@ -70,16 +70,15 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         compared = answers.compared_with(request.compare, period)
         async with self._sessions.reading() as session:
             reading = Reading(session)
-            traffic, revenue = await reading.traffic(period, SITE), await reading.revenue(period, SITE, *_RANKED)
-            visits = await reading.visits(period, *_RANKED)
-            shown = {dimension: _largest(visits[dimension], revenue[dimension], request.top or _TOP) for dimension in _RANKED}
+            visits, sales = await reading.traffic(period, *_RANKED, names=VISITS), await reading.revenue(period, *_RANKED, names=SALES)
+            visits = {PAGE: await reading.pages(period, top := request.top or _TOP), **visits}
+            shown = {dimension: _largest(each, sales.get(dimension, {}), top) for dimension, each in visits.items()}
+            traffic, by_currency = await reading.traffic(period, SITE), await reading.revenue_by_currency(period)
             members = await reading.members(period, [CUSTOMERS, *STEPS, *_audiences(shown)])
-            new = await reading.members(period, [CUSTOMERS], new=True)
             before = await _summary_of(reading, compared) if compared else None
-            by_currency = await reading.revenue_by_currency(period)
             points = await series.of_site(reading, self._calendar, period)
             titles = await _titles(session, shown)
-        now = _summary(traffic, revenue, members, new)
+        now = _summary(traffic, by_currency, members)
         return pb.GetDashboardResponse(
             period=answers.shown(period),
             compared=answers.shown(compared) if compared else None,
@@ -143,7 +142,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
             return await course_rows(session, period)
         if report.name == "funnel":
             members = await reading.members(period, STEPS)
-            return [{"step": each.name, **each._asdict()} for each in steps_of(members)]
+            return [{"step": each.name, **each._asdict()} for each in steps_of({step: of.all for step, of in members.items()})]
         if report.name == "customers":
             return reports.customers(await self._bought(reading, period))
         if report.name == "cohorts":
@@ -160,7 +159,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
                 group: value,
                 **reports.figures_of(
                     report.of(group),
-                    Summary(traffic.get(value, Traffic()), sold := revenue.get(value, Revenue()), members.get(of.get(value, ""), 0)),
+                    Summary(
+                        traffic.get(value, Traffic()), sold := revenue.get(value, Revenue()), members.get(of.get(value, ""), Members()).all
+                    ),
                 ),
                 "title": titles.get(value, ""),
                 "quantity": sold.quantity,
@@ -177,19 +178,19 @@ class AnalyticsServicer(AnalyticsServiceServicer):
 
 
 async def _summary_of(reading: Reading, period: Period) -> Summary:
-    traffic, revenue = await reading.traffic(period, SITE), await reading.revenue(period, SITE)
-    members = await reading.members(period, [CUSTOMERS, *STEPS])
-    return _summary(traffic, revenue, members, await reading.members(period, [CUSTOMERS], new=True))
+    traffic, revenue = await reading.traffic(period, SITE), await reading.revenue_by_currency(period)
+    return _summary(traffic, revenue, await reading.members(period, [CUSTOMERS, *STEPS]))
 
 
-def _summary(traffic: _Traffic, revenue: _Revenue, members: Mapping[str, int], new: Mapping[str, int]) -> Summary:
+def _summary(traffic: _Traffic, by_currency: Mapping[str, Revenue], members: Mapping[str, Members]) -> Summary:
+    customers = members.get(CUSTOMERS, Members())
     return Summary(
         traffic[SITE].get("", Traffic()),
-        revenue[SITE].get("", Revenue()),
-        members.get(VISITORS, 0),
-        members.get(CUSTOMERS, 0),
-        new.get(CUSTOMERS, 0),
-        {name: members.get(name, 0) for name in STEPS},
+        reduce(added, by_currency.values(), Revenue()),
+        members.get(VISITORS, Members()).all,
+        customers.all,
+        customers.new,
+        {name: members.get(name, Members()).all for name in STEPS},
     )
 
 
@@ -216,7 +217,7 @@ async def _titles(session: AsyncSession, shown: Mapping[str, _Rows]) -> Mapping[
     return {PRODUCT: await Reading(session).titles(products), COURSE: await ContentReading(session).titles(courses)}
 
 
-def _rankings(shown: Mapping[str, _Rows], members: Mapping[str, int], titles: Mapping[str, Mapping[str, str]]) -> Sequence[pb.Ranking]:
+def _rankings(shown: Mapping[str, _Rows], members: Mapping[str, Members], titles: Mapping[str, Mapping[str, str]]) -> Sequence[pb.Ranking]:
     return [
         pb.Ranking(
             dimension=dimension,
@@ -224,7 +225,7 @@ def _rankings(shown: Mapping[str, _Rows], members: Mapping[str, int], titles: Ma
                 pb.Ranked(
                     value=value,
                     title=titles.get(dimension, {}).get(value, ""),
-                    visitors=members.get(audience(dimension, value), 0),
+                    visitors=members.get(audience(dimension, value), Members()).all,
                     sessions=of.traffic.visits,
                     page_views=of.traffic.page_views,
                     orders=of.revenue.orders,

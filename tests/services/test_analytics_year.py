@@ -40,6 +40,7 @@ PERIODS = {
     "the day on which they are set back": ("2025-10-26", "2025-10-26"),
     "a month": ("2025-10-01", "2025-10-31"),
     "days of three months": ("2025-03-27", "2025-05-02"),
+    "most of a month, and days of the one before": ("2025-03-27", "2025-04-20"),
 }
 RANKED = {"country": "revenue", "source": "acquisition", "campaign": "acquisition", "device": "acquisition", "page": "content"}
 ELSEWHERE = {"attribution"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from kit.errors import InvalidRequest
 from services.analytics.columns import OWN_CURRENCY, Column
 from services.analytics.counts import EACH_DAY, cells, keys_of_cells
 from services.analytics.course_figures import CONTENT_COLUMNS
-from services.analytics.days import month_of, period_of
+from services.analytics.days import MOST_RANGES, month_of, period_of, ranges_of
 from services.analytics.figures import FIGURES, MONEY, Summary
 from services.analytics.orders import converted
 from services.analytics.reports import REPORTS, as_csv, page_of, report_of
@@ -59,13 +60,17 @@ def test_cells_count_a_member_once_in_any_period_with_one_of_its_days(a: int) ->
         assert counted == any(a <= day <= b for day in days)
 
 
-@pytest.mark.parametrize(("since", "until"), [("2026-01-01", "2026-03-31"), ("2026-01-03", "2026-03-30"), ("2026-02-02", "2026-02-27")])
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [("2026-01-01", "2026-03-31"), ("2026-01-03", "2026-03-30"), ("2026-02-02", "2026-02-27"), ("2026-01-03", "2026-03-20")],
+)
 def test_cells_of_months_count_a_member_as_its_days_do(since: str, until: str) -> None:
     period = period_of(since, until, TODAY)
     for seen in (("2025-12-31", "2026-01-02", "2026-01-03", "2026-02-01"), ("2026-01-31", "2026-03-31"), ("2026-02-14", "2026-02-15")):
         days = {period_of(day, day, TODAY).first for day in seen}
         keys = [(day, previous) for day, previous in keys_of_cells(days) if day in period.keys_of_totals()]
-        assert sum(previous < period.first for _, previous in keys) == any(day in days for day in period.days())
+        signs = [-1 if day > period.last else 1 for day, previous in keys if previous < period.first]
+        assert sum(signs) == any(day in days for day in period.days())
         assert {day for each, day in keys_of_cells(days) if each == EACH_DAY} == days
 
 
@@ -83,23 +88,32 @@ def test_a_period_is_thirty_days_unless_a_request_says_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "months", "days"),
+    ("since", "until", "months", "beside", "subtracted"),
     [
-        ("2026-01-01", "2026-12-31", 12, 0),
-        ("2026-01-02", "2026-12-30", 10, 30 + 30),
-        ("2025-12-31", "2026-02-01", 1, 2),
-        ("2026-02-01", "2026-02-28", 1, 0),
-        ("2026-02-02", "2026-03-30", 0, 57),
+        ("2026-01-01", "2026-12-31", 12, 0, 0),
+        ("2026-01-02", "2026-12-30", 11, 30, 1),
+        ("2025-12-31", "2026-02-01", 1, 2, 0),
+        ("2026-02-01", "2026-02-28", 1, 0, 0),
+        ("2026-02-01", "2026-02-13", 0, 13, 0),
+        ("2026-02-01", "2026-02-14", 1, 0, 14),
+        ("2026-02-02", "2026-03-30", 1, 27, 1),
+        ("2026-02-02", "2026-02-27", 0, 26, 0),
     ],
 )
-def test_a_period_is_read_from_whole_months_and_the_days_beside_them(since: str, until: str, months: int, days: int) -> None:
+def test_a_period_is_read_from_whole_months_and_the_days_beside_them(
+    since: str, until: str, months: int, beside: int, subtracted: int
+) -> None:
     period = period_of(since, until, TODAY)
     keys = period.keys_of_totals()
-    covered = [day for day in period.days() if month_of(day) in keys]
-    beside = [key for key in keys if key > 0]
-    assert len(keys) == months + days
-    assert (len({month_of(day) for day in covered}), len(beside)) == (months, days)
-    assert sorted([*covered, *beside]) == [*period.days()], "each day counts once"
+    assert sum(key < 0 for key in keys) == months
+    assert (sum(0 < key <= period.last for key in keys), sum(key > period.last for key in keys)) == (beside, subtracted)
+    near = range(period.first - 40, period.last + 40)
+    counted = Counter(day for key in keys for day in near if key in (day, month_of(day)) and key <= period.last)
+    counted.subtract(key for key in keys if key > period.last)
+    assert +counted == Counter(period.days()), "each day counts once"
+    ranges = ranges_of(keys)
+    assert len(ranges) <= MOST_RANGES
+    assert [key for first, last in ranges for key in range(first, last + 1)] == keys
 
 
 @pytest.mark.parametrize(

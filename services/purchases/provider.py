@@ -1,6 +1,6 @@
 """What a payment provider states of an order's refunds and chargebacks: money that it moved itself. Pure.
 
-A shop may never learn of a refund that was made in the provider's dashboard, or of a chargeback: its own reports, however new, don't
+A shop may not know of a refund that was made in the provider's dashboard, or of a chargeback: its own reports, however new, don't
 contradict the provider. A refund that both report is one: the cumulative totals of the two overlap. A chargeback is none of the
 refunds, and counts in addition to them until its funds are returned.
 """

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorPr
 from google.rpc import error_details_pb2
 from pmp.options.v1 import options_pb2
 
-from gateway.settings import LINK
+from gateway.settings import LINK, SIGNED
 from kit.boundary.access import MAX_REQUEST_BYTES
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +63,7 @@ class Rpc:
     @property
     def keyless_client(self) -> str:
         """The client that calls it without an API key; empty if there is none."""
-        return LINK if self.access == options_pb2.ACCESS_LINK else ""
+        return {options_pb2.ACCESS_LINK: LINK, options_pb2.ACCESS_SIGNED: SIGNED}.get(self.access, "")
 
     def is_for_sessions(self, verb: str) -> bool:
         """Whether a session of the dashboard opens it by this HTTP method: it reads reports, and nothing else."""

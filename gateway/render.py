@@ -25,7 +25,7 @@ from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
 from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.public import PublicFile, public_files
-from gateway.settings import BROWSER, DASHBOARD, GatewaySettings
+from gateway.settings import BROWSER, DASHBOARD, SIGNED, GatewaySettings
 from gateway.streams import session_stream_route, stream_clusters, stream_routes
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
@@ -42,6 +42,8 @@ CONNECTION_BYTES = 16_384
 
 NEVER_SENT = "connect-failure,refused-stream,reset-before-request"
 """Failures before the service has seen the request: always retried."""
+_PUBLIC = frozenset({options_pb2.ACCESS_TRACK, options_pb2.ACCESS_SIGNED})
+"""Rpcs that the public can call: a flood of them does not affect the others."""
 MAY_REPEAT = f"{NEVER_SENT},reset,unavailable"
 """Failures that are retried when the rpc is declared idempotent."""
 
@@ -108,6 +110,7 @@ def render(
             "policies": _policies(methods),
             "site_rate": settings.rate_site_per_second,
             "user_rate": settings.rate_user_per_hour,
+            "signed_rate": settings.rate_signed_per_minute,
             "cors": cors if origins else None,
             "routes": [
                 patterns["connect"],
@@ -191,7 +194,7 @@ def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
             "name": rpc.path,
             "path": rpc.path,
             "cluster": rpc.cluster,
-            "priority": "DEFAULT" if rpc.access == options_pb2.ACCESS_TRACK else "HIGH",
+            "priority": "DEFAULT" if rpc.access in _PUBLIC else "HIGH",
             # A stream may last; only idleness ends it.
             "timeout": "0s" if rpc.streams else f"{seconds:g}s",
             "waits": None if rpc.streams else [_header(*each) for each in waits.items()],
@@ -210,6 +213,8 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str
     is_session = keyless == DASHBOARD
     of_session = [*patterns["session"], patterns["own_page"]] if is_session else []
     named = [fill(patterns["named"], {"client": keyless})] if keyless else []
+    if keyless == SIGNED:
+        named.append(patterns["signed"])
     return fill(
         patterns["rest"],
         {

@@ -17,6 +17,8 @@ DASHBOARD = "dashboard"
 """The client of every session of the dashboard."""
 LINK = "link"
 """The client that opens a one-time link."""
+SIGNED = "signed"
+"""The client that signs its body: of every call of a SIGNED rpc over REST, and its scope."""
 
 
 def _socket_path(value: str) -> str:
@@ -79,6 +81,9 @@ class GatewaySettings(MeshSettings):
     rate_site_per_second: int = Field(default=2000, ge=1)
     """Requests per second of all `site` and `admin` tokens together."""
 
+    rate_signed_per_minute: int = Field(default=600, ge=1)
+    """Requests per minute to webhooks, which have neither key nor token, per client address."""
+
     cors_origins: list[str] | None = None
     """Origins whose pages may call the gateway, `*` for all; by default those of the shop: https and `site_hosts`."""
 
@@ -91,7 +96,7 @@ class GatewaySettings(MeshSettings):
     @field_validator("site_name")
     @classmethod
     def _is_no_other_client(cls, value: str) -> str:
-        if value in {BROWSER, DASHBOARD, LINK}:
+        if value in {BROWSER, DASHBOARD, LINK, SIGNED}:
             raise ValueError(f"{value!r} is the name of another client")
         return value
 

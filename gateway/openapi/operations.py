@@ -68,7 +68,7 @@ class Operations:
     def _operation(self, rpc: Rpc, method: MethodDescriptor, binding: Binding, operation_id: str) -> Schema:
         described = self._schemas.described(f"{rpc.service}.{rpc.name}")
         scopes = SCOPES[rpc.access]
-        limits = [f"Needs a token with the scope {' or '.join(f'`{scope}`' for scope in scopes)}."]
+        limits = [_needed(rpc, scopes)]
         if binding.body:
             limits.append(f"The body has at most {rpc.max_request_bytes} bytes.")
         operation: Schema = {
@@ -109,7 +109,10 @@ class Operations:
             schema = self._schemas.message(request, Location.BODY, elsewhere)
             example = example and {field: value for field, value in example.items() if field not in elsewhere}
         else:
-            schema = self._schemas.field(_field(request, binding.body), Location.BODY)
+            field = _field(request, binding.body)
+            if field.message_type is not None and field.message_type.full_name == HTTP_BODY:
+                return {"required": True, "content": {"*/*": {}}}
+            schema = self._schemas.field(field, Location.BODY)
             schema.pop("description", None)
         content: Schema = {"schema": schema, **({"example": example} if example else {})}
         return {"required": True, "content": {"application/json": content}}
@@ -132,8 +135,16 @@ class Operations:
         return {"application/json": {"schema": {"type": "array", "items": schema} if rpc.streams else schema}}
 
 
+def _needed(rpc: Rpc, scopes: Sequence[str]) -> str:
+    if rpc.access == options_pb2.ACCESS_SIGNED:
+        return "Needs neither an API key nor a token: the signature in the headers is the credential."
+    return f"Needs a token with the scope {' or '.join(f'`{scope}`' for scope in scopes)}."
+
+
 def _security(rpc: Rpc, binding: Binding, scopes: Sequence[str]) -> list[Schema]:
-    """What opens a call, each alone."""
+    """What opens a call, each alone; nothing where the body is signed."""
+    if rpc.access == options_pb2.ACCESS_SIGNED:
+        return []
     key: Schema = {} if rpc.keyless_client else {API_KEY: []}
     session: list[Schema] = [{SESSION: []}] if rpc.is_for_sessions(binding.verb.upper()) else []
     return [*(key | {BEARER: [scope]} for scope in scopes), *session]

@@ -13,7 +13,11 @@ SCOPES: Final[Mapping[options.Access.ValueType, tuple[str, ...]]] = {
     options.ACCESS_READ: ("read", "admin"),
     options.ACCESS_ADMIN: ("admin",),
     options.ACCESS_LINK: ("link",),
+    options.ACCESS_SIGNED: ("signed",),
 }
-"""Token scopes that allow an rpc, by its access option; none allows an INTERNAL one. An internal caller needs none."""
+"""Token scopes that allow an rpc, by its access option; none allows an INTERNAL one. An internal caller needs none.
+
+Callers of a SIGNED one have no token: the gateway states their scope.
+"""
 MAX_REQUEST_BYTES: Final = 1_048_576
 """The limit unless the proto sets another one."""

@@ -37,7 +37,7 @@ class Caller:
     client: str
     """Name of the API key's owner; empty for an internal caller."""
     scope: str
-    """Scope of the token: track, site, read, admin or link; empty for an internal caller."""
+    """Scope of the token: track, site, read, admin or link; signed without one, empty for an internal caller."""
     user: str
     """The user that the token was issued for; empty without one."""
     address: str

@@ -21,6 +21,10 @@ class ReportKind(StrEnum):
     PURCHASE = "purchase"
     REFUND = "refund"
     STATUS = "status"
+    PROVIDER_REFUND = "provider_refund"
+    """The refund of a payment provider, which moved the money itself."""
+    CHARGEBACK = "chargeback"
+    """Money that the buyer's bank took back."""
 
 
 @dataclass(frozen=True, slots=True)

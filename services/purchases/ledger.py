@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from services.purchases.claims import Claim
+from services.purchases.claims import Claim, ReportKind
 from services.purchases.money import NOTHING, Rate, entries_in_base
 from services.purchases.statuses import Reason
 
@@ -136,7 +136,9 @@ def _base_amount(entries: Iterable[LedgerEntry]) -> Decimal:
 
 
 def _deletion(claim: Claim, amount: Decimal) -> Reason | None:
-    return Reason.REFUND_DELETED if claim.deleted and amount > NOTHING else None
+    if not claim.deleted or amount <= NOTHING:
+        return None
+    return Reason.REINSTATED if claim.kind is ReportKind.CHARGEBACK else Reason.REFUND_DELETED
 
 
 def _differences(before: Balance, after: Balance) -> Iterator[tuple[EntryKind, Decimal]]:

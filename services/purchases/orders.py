@@ -15,6 +15,7 @@ from services.purchases.history import confirm_entries, is_order_historical
 from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.order_ids import purchase_id_of, wordpress_order_id
+from services.purchases.provider import BY_PROVIDER
 from services.purchases.reconciliation import reconcile
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 from services.purchases.statuses import PAID, Reason, Status
@@ -244,9 +245,10 @@ def _is_paid(claims: Iterable[Claim]) -> bool:
 
 def _adds_facts(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
     """True when a claim adds to what is known; one that reverses nothing, to the facts."""
-    if claim.can_reverse:
+    if claim.can_reverse or claim.kind in BY_PROVIDER:
         return claim not in known
-    before, after = (facts_of(each for each in some if not each.can_reverse) for some in (known, claims))
+    undated = ([each for each in some if not each.can_reverse and each.kind not in BY_PROVIDER] for some in (known, claims))
+    before, after = map(facts_of, undated)
     return before != after
 
 

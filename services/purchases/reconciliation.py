@@ -17,6 +17,7 @@ from services.purchases.claims import Claim, ReportKind
 from services.purchases.facts import Facts, State, facts_of, state_of, status_for
 from services.purchases.ledger import EntryKind, LedgerEntry
 from services.purchases.money import NOTHING
+from services.purchases.provider import BY_PROVIDER, returned_by_provider
 from services.purchases.refunds import Change, refunds_of
 from services.purchases.statuses import PAID, Reason, Status
 
@@ -31,8 +32,19 @@ class Reconciliation(NamedTuple):
 
 def reconcile(claims: Sequence[Claim]) -> Reconciliation:
     """Reconciles an order's claims, given in the order of their arrival, which counts among undated reports only."""
+    state, changes = _by_shop([claim for claim in claims if claim.kind not in BY_PROVIDER])
+    if by_provider := [claim for claim in claims if claim.kind in BY_PROVIDER]:
+        state, returned = returned_by_provider(by_provider, state)
+        changes = None if changes is None else [*changes, *returned]
+    if changes is None:
+        return Reconciliation(state, None)
+    return Reconciliation(state, list(_entries(sorted(changes, key=lambda change: (change.at, change.returned != NOTHING)))))
+
+
+def _by_shop(claims: Sequence[Claim]) -> tuple[State, Sequence[Change] | None]:
+    """The state by all claims but those of payment providers, and its changes; None where these depend on the order of arrival."""
     if not any(claim.can_reverse for claim in claims):
-        return Reconciliation(state_of(facts_of(claims)), None)
+        return state_of(facts_of(claims)), None
     dated = _dated_reports(claims)
     reports = [report for report in dated if report.currency == _currency(dated)]
     newest_read = {report.source: report.read_at for report in reports}
@@ -41,7 +53,7 @@ def reconcile(claims: Sequence[Claim]) -> Reconciliation:
     if not reports:
         before = state_of(facts)
         refunds = refunds_of(claims, current, before)
-        return Reconciliation(_with_refunds(facts, before, refunds.due, disputed=facts.conflicting), None)
+        return _with_refunds(facts, before, refunds.due, disputed=facts.conflicting), None
     newest = reports[-1]
     sales = list(_sales(reports, facts))
     is_paid = _is_paid(newest, facts)
@@ -49,8 +61,7 @@ def reconcile(claims: Sequence[Claim]) -> Reconciliation:
     refunds = refunds_of(claims, current, before, newest)
     disputed = len(reports) < len(dated) or _is_contradicted(reports, facts)
     state = _with_refunds(_facts_by(newest, facts, is_paid=is_paid), before, refunds.due, disputed=disputed)
-    changes = sorted([*sales, *refunds.changes], key=lambda change: (change.at, change.returned != NOTHING))
-    return Reconciliation(state, list(_entries(changes)))
+    return state, [*sales, *refunds.changes]
 
 
 def _dated_reports(claims: Iterable[Claim]) -> Sequence[Claim]:

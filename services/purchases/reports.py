@@ -139,7 +139,7 @@ def refund_report(site: str, request: pb.RefundPurchaseRequest, allowed: Period,
     refund = request.refund
     reported_at = _checked_time("refund", refund, "reported_at", allowed)
     claim = Claim(
-        kind=ReportKind.REFUND,
+        kind=_refund_kind(refund),
         amount=_decimal(refund.amount) if refund.HasField("amount") else None,
         at=_checked_time("refund", refund, "timestamp", allowed) or reported_at or now,
         reference=refund.reference,
@@ -149,6 +149,12 @@ def refund_report(site: str, request: pb.RefundPurchaseRequest, allowed: Period,
         deleted=refund.deleted,
     )
     return OrderReport(site, unquote(request.id), claim, note=refund.reason, historical=refund.historical)
+
+
+def _refund_kind(refund: pb.Refund) -> ReportKind:
+    if refund.chargeback:
+        return ReportKind.CHARGEBACK
+    return ReportKind.PROVIDER_REFUND if refund.provider else ReportKind.REFUND
 
 
 def status_report(site: str, request: pb.UpdatePaymentStatusRequest, allowed: Period, now: datetime) -> OrderReport:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     EDITED = "edited"
     REFUND_DELETED = "refund_deleted"
     RESTATED = "restated"
+    REINSTATED = "reinstated"
 
 
 PAID: Final = frozenset({Status.COMPLETED, Status.REFUNDED, Status.PARTIALLY_REFUNDED, Status.CHARGED_BACK})

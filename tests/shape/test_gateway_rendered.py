@@ -229,6 +229,7 @@ def _endpoint(cluster: dict[str, Any]) -> tuple[str, int]:
         (options_pb2.ACCESS_READ, ["read", "admin"]),
         (options_pb2.ACCESS_ADMIN, ["admin"]),
         (options_pb2.ACCESS_LINK, ["link"]),
+        (options_pb2.ACCESS_SIGNED, ["signed"]),
     ],
 )
 def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueType, scopes: list[str]) -> None:
@@ -251,14 +252,15 @@ def test_a_session_has_a_route_to_what_reads_reports_alone() -> None:
     assert found.index("dashboard GET /api/v1/Look") < found.index("session_refused") < found.index("GET /api/v1/Look")
 
 
-def test_only_a_link_is_opened_without_a_key() -> None:
-    rendered = config(contracts(shop=[method("Open", options_pb2.ACCESS_LINK, "/api/v1/open"), method("Sell", post="/api/v1/sell")]))
+def test_only_a_link_and_a_signed_body_are_taken_without_a_key() -> None:
+    keyless = [method("Open", options_pb2.ACCESS_LINK, "/api/v1/open"), method("Hear", options_pb2.ACCESS_SIGNED, "/api/v1/hear")]
+    rendered = config(contracts(shop=[*keyless, method("Sell", post="/api/v1/sell")]))
     without = {
         name: "envoy.filters.http.api_key_auth" in route["typed_per_filter_config"]
         for name, route in routes(rendered).items()
         if "/v1/" in name and "POST" in name
     }
-    assert without == {"POST /api/v1/open": True, "POST /api/v1/sell": False}
+    assert without == {"POST /api/v1/open": True, "POST /api/v1/hear": True, "POST /api/v1/sell": False}
 
 
 def test_what_was_not_sent_is_sent_again_and_what_may_repeat_is_repeated() -> None:

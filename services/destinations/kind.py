@@ -43,10 +43,10 @@ class Wanted(NamedTuple):
     """A delivery that a destination wants of a message."""
 
     name: str
-    """What is delivered, in the destination's words: `purchase`, `refund`. At most 64 characters."""
+    """What is delivered, in the destination's words: `purchase`, `refund`. At most 120 characters."""
     key: str
-    """What it is about: of all deliveries of a destination with one key, only the first is made. At most 255 characters; empty where every
-    message counts, as for a state that is sent again whenever it changes."""
+    """What it is about: of all deliveries of a destination with one key, only the first is made. Empty where every message counts, as for
+    a state that is sent again whenever it changes. A longer key than 255 characters is replaced by its hash."""
     at: datetime
     """When it happened: its age is what a destination's window is about."""
     order_by: str = ""
@@ -56,6 +56,9 @@ class Wanted(NamedTuple):
     needs_consent: bool = True
     """Whether it is withheld for want of `Destination.consent`. False where the kind decides by `Outgoing.consent` when it sends, as for
     an unsubscription, which follows from a denial."""
+    is_historical: bool | None = None
+    """Whether it is history, and so left out unless `Destination.takes_history`. None for what the message's mark says: that of an order is about
+    the order and its sale, while each of its refunds is marked by its own entry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from kit.service.runtime import ServiceRuntime
 from services.destinations.configuration import load
 from services.destinations.consumers import MESSAGES, Decide
 from services.destinations.personal import KEPT, PERSONAL_TABLES
+from services.destinations.profiles import Profiles
+from services.destinations.senders import Senders
 from services.destinations.servicer import DestinationsServicer
 from services.destinations.settings import SERVICE, DestinationsSettings
 
@@ -40,7 +42,10 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
     database, keys = resources.database(SERVICE, one_writer=True), resources.keys
     destinations = load(settings.destinations)
     data = SubjectData(database, keys, None, PERSONAL_TABLES)
-    topics, started_at = sorted(MESSAGES) if destinations else [], datetime.now(UTC)
+    senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
+    decide = {
+        topic: Decide(topic, destinations, keys.hasher, datetime.now(UTC), senders.wake) for topic in sorted(MESSAGES) if destinations
+    }
     return ServiceRuntime(
         settings,
         resources,
@@ -50,7 +55,8 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
         rpcs=[(add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations))],
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES, KEPT)),
-        subscriptions=[Subscription(topic, _HISTORIES[topic], Decide(topic, destinations, keys.hasher, started_at)) for topic in topics],
+        subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
+        background=[senders.run] if destinations else [],
     )
 
 

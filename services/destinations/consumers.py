@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
 from pmp.gdpr.v1.change_pb2 import GdprChanged
@@ -11,15 +12,17 @@ from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.journeys.v1.change_pb2 import JourneyChanged
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.log.streams import Delivery
 from kit.people.hashing import KeyedHasher
-from kit.people.identifiers import identifiers_in
 from kit.people.persons import project_identity
 from kit.people.privacy import project_consent
 from kit.people.suppression import Suppressions
+from services.destinations.clearance import ordered
 from services.destinations.kind import Destination, Message, Wanted
+from services.destinations.personal import KEPT_FOR
 from services.destinations.repository import PENDING, Deliveries, Destinations
 
 MESSAGES: Final[Mapping[str, type[Message]]] = {
@@ -36,6 +39,9 @@ _PROJECTIONS: Final[Mapping[str, _Handler]] = {"identity": project_identity, "gd
 _USER: Final = ("user:", "wordpress:")
 _SESSION: Final = ("session:", "anonymous:")
 _EMAIL: Final = ("email:",)
+_LONGEST_KEY: Final = 255
+_IDENTIFIERS: Final = ("subject", "session", "email")
+"""Columns of a message that identify its person."""
 
 
 class Decide:
@@ -46,52 +52,110 @@ class Decide:
         destinations: by name.
         hasher: recognises the identifiers of erased persons.
         started_at: when this process started: destinations that are new are delivered what happens from then on.
+        wake: is called once deliveries are committed.
     """
 
-    def __init__(self, topic: str, destinations: Mapping[str, Destination[Any]], hasher: KeyedHasher, started_at: datetime) -> None:
+    def __init__(
+        self,
+        topic: str,
+        destinations: Mapping[str, Destination[Any]],
+        hasher: KeyedHasher,
+        started_at: datetime,
+        wake: Callable[[], None],
+    ) -> None:
         self._type = MESSAGES[topic]
         self._project = _PROJECTIONS.get(topic)
         self._destinations = destinations
         self._hasher = hasher
         self._started_at = started_at
+        self._wake = wake
+        self._added: Mapping[str, datetime] = {}
+        """When destinations were added; empty until that is committed."""
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         """Stores deliveries of what happened since their destination was added; nothing about erased persons."""
         if self._project is not None:
             await self._project(session, deliveries)
-        added = await Destinations(session).added(self._destinations, self._started_at)
+        added = self._added or await self._add(session)
         now = datetime.now(UTC)
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         messages: dict[str, dict[str, Any]] = {}
         for delivery in deliveries:
             message = self._type.FromString(delivery.record.payload)
-            stored = _message(delivery, message, now)
+            stored: dict[str, Any] | None = None
             for name, destination in self._destinations.items():
-                for wanted in destination.wanted(message):
-                    if wanted.at >= added[name]:
-                        messages[stored["id"]] = stored
-                        row = _delivery(name, wanted, stored, now)
-                        rows.setdefault((name, row["key"]), row)
+                for each in destination.wanted(message):
+                    if each.at < max(added[name], _oldest(destination, now)) or _is_history(destination, each, message):
+                        continue
+                    stored = stored or _message(delivery, message, now)
+                    messages[stored["id"]] = stored
+                    wanted = each._replace(key=_key(each, stored["id"]))
+                    rows.setdefault((name, wanted.key), _delivery(name, wanted, stored, about(message), now))
         if rows:
             await self._store(session, rows, messages)
+
+    async def _add(self, session: AsyncSession) -> Mapping[str, datetime]:
+        """Adds destinations that are new; returns when each was added."""
+        states = await Destinations(session).all()
+        if states.keys() >= self._destinations.keys():
+            self._added = {name: row.added_at for name, row in states.items()}
+            return self._added
+        await Destinations(session).add({name: each.options.kind for name, each in self._destinations.items()}, self._started_at)
+        return {name: row.added_at for name, row in (await Destinations(session).all()).items()}
 
     async def _store(
         self, session: AsyncSession, rows: Mapping[tuple[str, str], Mapping[str, Any]], messages: Mapping[str, Mapping[str, Any]]
     ) -> None:
+        # No one else decides about these destinations until the transaction ends.
+        await Destinations(session).lock({destination for destination, _ in rows})
         decided = await Deliveries(session).decided(rows)
-        identifiers = {each[name] for each in messages.values() for name in ("subject", "session", "email") if each[name]}
+        identifiers = {each[name] for each in messages.values() for name in _IDENTIFIERS if each[name]}
         erased = await Suppressions(session).of(self._hasher, identifiers)
-        kept = {
-            message_id: each
-            for message_id, each in messages.items()
-            if not any(each[name] in erased for name in ("subject", "session", "email"))
-        }
+        kept = {id_: each for id_, each in messages.items() if not any(each[name] in erased for name in _IDENTIFIERS)}
         fresh = [row for key, row in rows.items() if key not in decided and row["message_id"] in kept]
-        await Deliveries(session).add(fresh, [kept[message_id] for message_id in {row["message_id"] for row in fresh}])
+        if fresh:
+            await Deliveries(session).add(fresh, [kept[message_id] for message_id in {row["message_id"] for row in fresh}])
+            event.listen(session.sync_session, "after_commit", self._committed)
+
+    def _committed(self, _session: object) -> None:
+        self._wake()
+
+
+def _key(wanted: Wanted, message_id: str) -> str:
+    key = wanted.key or f"{wanted.name}:{message_id}"
+    return key if len(key) <= _LONGEST_KEY else blake2b(key.encode(), digest_size=32).hexdigest()
+
+
+def _is_history(destination: Destination[Any], wanted: Wanted, message: Message) -> bool:
+    """Whether a delivery is left out because it is history, and the destination takes none."""
+    if destination.takes_history:
+        return False
+    return is_historical(message) if wanted.is_historical is None else wanted.is_historical
+
+
+def about(message: Message) -> str:
+    """Returns under what the deliveries of a message are looked up: the order or the event that it is about; empty for others."""
+    if isinstance(message, PurchaseChanged):
+        return f"order:{message.order_id}"
+    return f"event:{message.event.id}" if isinstance(message, EventStored) else ""
+
+
+def is_historical(message: Message) -> bool:
+    """Whether a message is marked as history."""
+    if isinstance(message, EventStored):
+        return message.event.historical
+    if isinstance(message, IdentityChanged):
+        return message.user.historical
+    return isinstance(message, PurchaseChanged) and message.historical
+
+
+def _oldest(destination: Destination[Any], now: datetime) -> datetime:
+    """Returns from when on something is delivered: what is older may have been delivered, and forgotten since."""
+    return now - KEPT_FOR if not destination.takes_history else datetime.min.replace(tzinfo=UTC)
 
 
 def _message(delivery: Delivery, message: Message, now: datetime) -> dict[str, Any]:
-    identifiers = sorted(identifiers_in(message))
+    identifiers = ordered(message)
     return {
         "id": f"{delivery.topic}:{delivery.partition}:{delivery.offset}:{delivery.ordinal}",
         "type": message.DESCRIPTOR.full_name,
@@ -107,11 +171,12 @@ def _first(identifiers: Sequence[str], kinds: tuple[str, ...]) -> str | None:
     return next((each for each in identifiers if each.startswith(kinds)), None)
 
 
-def _delivery(destination: str, wanted: Wanted, message: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def _delivery(destination: str, wanted: Wanted, message: Mapping[str, Any], about: str, now: datetime) -> dict[str, Any]:
     return {
         "destination": destination,
         "name": wanted.name,
-        "key": wanted.key or f"{wanted.name}:{message['id']}",
+        "key": wanted.key,
+        "about": about,
         "message_id": message["id"],
         "subject": message["subject"] or message["email"] or message["session"] or "",
         "order_by": wanted.order_by,
@@ -119,6 +184,8 @@ def _delivery(destination: str, wanted: Wanted, message: Mapping[str, Any], now:
         "happened_at": wanted.at,
         "state": PENDING,
         "attempts": 0,
+        "claim": "",
+        "not_before": wanted.not_before,
         "next_attempt_at": max(now, wanted.not_before or now),
         "decided_at": now,
         "detail": "",

@@ -1,4 +1,4 @@
-"""Tables of destinations: what is to be delivered where, and the messages it is made of."""
+"""Tables of destinations: what is to be delivered where, the messages it is made of, and what destinations answered to erasures."""
 
 from __future__ import annotations
 
@@ -26,12 +26,25 @@ class DestinationRow(Base):
     is_paused: Mapped[bool] = mapped_column(Boolean, default=False)
     """Nothing is sent until it is resumed; deliveries queue."""
     pause_reason: Mapped[str] = mapped_column(String(200), default="")
+    pending: Mapped[int] = mapped_column(Integer, default=0)
+    """The books: how many deliveries are in this state, and so on. They move in the transaction that moves a delivery."""
+    delivered: Mapped[int] = mapped_column(Integer, default=0)
+    withheld: Mapped[int] = mapped_column(Integer, default=0)
+    expired: Mapped[int] = mapped_column(Integer, default=0)
+    dead: Mapped[int] = mapped_column(Integer, default=0)
+    """Dead letters, those that were dropped included."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    """All attempts that had a result: what they are more than deliveries were repetitions."""
     failures: Mapped[int] = mapped_column(Integer, default=0)
     """Attempts that failed since the last successful one."""
     opened: Mapped[int] = mapped_column(Integer, default=0)
     """How often in a row the circuit breaker opened."""
     open_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Until then the circuit breaker is open; NULL while it is closed."""
+    """Until then the circuit breaker is open, or the destination asked to wait; NULL otherwise."""
+    window_began_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since then attempts are counted for the circuit breaker."""
+    window_attempts: Mapped[int] = mapped_column(Integer, default=0)
+    window_failures: Mapped[int] = mapped_column(Integer, default=0)
 
 
 class DeliveryRow(Base):
@@ -41,16 +54,19 @@ class DeliveryRow(Base):
     __table_args__ = (
         Index("idx_deliveries_key", "destination", "key", unique=True),
         Index("idx_deliveries_due", "destination", "state", "next_attempt_at"),
-        Index("idx_deliveries_order", "destination", "order_by", "state", "id"),
-        Index("idx_deliveries_message", "message_id"),
+        Index("idx_deliveries_age", "destination", "state", "decided_at"),
+        Index("idx_deliveries_order", "destination", "order_by", "state"),
+        Index("idx_deliveries_about", "about"),
         Index("idx_deliveries_subject", "subject"),
     )
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     destination: Mapped[str] = mapped_column(Id(50))
-    name: Mapped[str] = mapped_column(Id(64))
+    name: Mapped[str] = mapped_column(Id(120))
     """What is delivered, `kind.Wanted.name`."""
     key: Mapped[str] = mapped_column(Id)
+    about: Mapped[str] = mapped_column(Id(280))
+    """The order or event it is about: `order:1001`, `event:abc`; empty for other messages."""
     message_id: Mapped[str] = mapped_column(Id(100))
     subject: Mapped[str] = mapped_column(Id(280))
     """The strongest identifier of the person it is about; empty for none."""
@@ -59,13 +75,30 @@ class DeliveryRow(Base):
     """Whether it is withheld for want of the destination's consent."""
     happened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     state: Mapped[str] = mapped_column(Id(16))
-    """pending, delivered, withheld, expired or dead."""
+    """pending, delivered, withheld, expired, dead or dropped."""
     attempts: Mapped[int] = mapped_column(Integer)
+    """Attempts that were begun."""
+    claim: Mapped[str] = mapped_column(Id(32))
+    """The sender that is making an attempt; empty for none."""
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the first attempt is made at the earliest; NULL for at once."""
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    """While it is claimed by a sender, when others may take it over."""
+    """While it is claimed, when others may take it over. Once it is not pending any more, when that was decided."""
     decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
     detail: Mapped[str] = mapped_column(String(200))
     """The result of the last attempt."""
+
+
+class ErasureRow(Base):
+    """What a destination answered to the erasure of a person, so that a repetition does not ask it again."""
+
+    __tablename__ = "destination_erasures"
+
+    request: Mapped[str] = mapped_column(Id(64), primary_key=True)
+    """The request of gdpr."""
+    destination: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    answer: Mapped[str] = mapped_column(String(200))
+    answered_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class MessageRow(Base):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from kit.people.subjects.personal_tables import SET, Ages, IdentifierKind, PersonalTable, Stays, nothing
+from kit.people.subjects.personal_tables import SET, Ages, IdentifierKind, PersonalTable, Stays
 from services.destinations.models import DeliveryRow, MessageRow
 
-KEPT: Final = {"delivery_messages": timedelta(days=30)}
+KEPT_FOR: Final = timedelta(days=30)
+"""How long deliveries that are decided, and the messages they are made of, can be looked up and replayed."""
+KEPT: Final = {"delivery_messages": KEPT_FOR}
 """The retention periods of tables whose rows expire: as long as a delivery can be replayed."""
 
 PERSONAL_TABLES: Final = (
@@ -28,15 +30,17 @@ PERSONAL_TABLES: Final = (
         why="which systems were sent what, and when",
         kept="until the person is erased; then without the person",
         identifiers={"subject": IdentifierKind.SUBJECT},
-        personal=nothing("order_by"),
+        personal={"order_by": lambda _row: ""},
         stays={
             "destination": Stays.WORD,
             "name": Stays.WORD,
             "key": Stays.ID,
+            "about": Stays.ID,
             "message_id": Stays.ID,
             "state": Stays.WORD,
+            "claim": Stays.ID,
             "detail": Stays.WORD,
         },
-        internal=("key", "message_id", "order_by", "needs_consent"),
+        internal=("key", "message_id", "order_by", "needs_consent", "claim", "not_before"),
     ),
 )

@@ -9,15 +9,12 @@ from typing import Any, Final
 from pmp.identity.v1 import change_pb2, identity_pb2
 from pmp.ingestion.v1.event_pb2 import UtmParameters
 
-from kit.people.keys.seals import Decryptor
+from kit.people.keys.seals import EMAIL_CONTEXT, Decryptor
 from kit.times import timestamp
 from services.identity.fields import combine_preferences
 from services.identity.links import Link
 from services.identity.models import LinkRow, UserRow
 from services.identity.profiles import Subscription
-
-EMAIL_CONTEXT: Final = "email"
-"""Context under which an e-mail address is sealed, in all topics."""
 
 NAME_CONTEXT: Final = "name"
 """Context under which given and family names are sealed."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.subjects.personal_tables import LONG, SET, Ages, IdentifierKind, PersonalTable, Publication, Row, Stays, nothing
-from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
+from services.identity.messages import NAME_CONTEXT
 from services.identity.models import CampaignRow, LinkRow, MergeRow, OrderRow, SubscriptionRow, UserRow
 
 

@@ -13,12 +13,12 @@ from pmp.identity.v1 import identity_pb2 as pb
 
 from kit.errors import Violation
 from kit.people.identifiers import identifier_of
-from kit.people.keys.seals import Seal
+from kit.people.keys.seals import EMAIL_CONTEXT, Seal
 from kit.people.keys.store import Keys
 from kit.rules import ANY_AGE, Period, check, wrong_struct, wrong_time
 from services.identity.commands import IdentifyUser, RegisterUser, UpdateUser
 from services.identity.links import browser_identifiers
-from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
+from services.identity.messages import NAME_CONTEXT
 from services.identity.profiles import Address, Profile, Registration, Subscription
 
 

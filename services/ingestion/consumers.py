@@ -18,6 +18,7 @@ from kit.log.consume.handler import Outcome, Poison
 from kit.log.publish.outbox import Outbox
 from kit.log.streams import Delivery
 from kit.people.identifiers import identifier_of
+from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.keys.store import Keys
 from kit.people.privacy import Consents, of_several
 from kit.people.subjects.personal_tables import Ages
@@ -27,7 +28,7 @@ from kit.telemetry.tracing import traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous, unsuppressed
 from services.ingestion.enrichment import Enricher
-from services.ingestion.messages import EMAIL_CONTEXT, key, moment, published_message, received_message, row
+from services.ingestion.messages import key, moment, published_message, received_message, row
 from services.ingestion.models import ProcessingRow, ReceiptRow
 from services.ingestion.personal import PERSONAL_TABLES
 from services.ingestion.repository import Events

@@ -22,9 +22,6 @@ RAW_TOPIC: Final = "intake"
 TOPIC: Final = "events"
 """Its messages are stored events."""
 
-EMAIL_CONTEXT: Final = "email"
-"""Context under which an e-mail address is sealed."""
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATA_FIELDS: Final = ("page_title", "user_agent", "ip_address", "global_privacy_control", "historical")
 _UTM_FIELDS: Final = tuple(pb.UtmParameters.DESCRIPTOR.fields_by_name)

@@ -26,14 +26,14 @@ from kit.log.intake.account import Sender
 from kit.log.intake.appender import Appender
 from kit.log.streams import StreamLog
 from kit.people.hashing import KeyedHasher
-from kit.people.keys.seals import Seal
+from kit.people.keys.seals import EMAIL_CONTEXT, Seal
 from kit.people.keys.store import Keys
 from kit.rules import Period
 from kit.scrubbing.scrubber import Scrubber
 from kit.settings import Settings
 from kit.telemetry.tracing import traceparent
 from services.ingestion import losses, rules
-from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, stored_message
+from services.ingestion.messages import RAW_TOPIC, stored_message
 from services.ingestion.reading import EventReader
 from services.ingestion.repository import Events, Receipts
 

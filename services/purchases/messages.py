@@ -20,9 +20,6 @@ from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 TOPIC: Final = "purchases"
 """The topic that the service publishes, and the name of the service."""
 
-EMAIL_CONTEXT: Final = "email"
-"""Context in which an e-mail address is sealed."""
-
 BILLING_CONTEXT: Final = "billing"
 """Context in which a billing address is sealed."""
 

@@ -19,9 +19,10 @@ from pydantic import SecretStr
 
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
+from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.keys.store import open_keys
 from kit.settings import Settings
-from services.identity.messages import EMAIL_CONTEXT, NAME_CONTEXT
+from services.identity.messages import NAME_CONTEXT
 from services.purchases.messages import BILLING_CONTEXT
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import Person, another_visitor, asked, call, known

@@ -31,6 +31,7 @@ from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay
 from kit.log.redis_log import RedisLog
 from kit.log.streams import START, partition_of
+from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.persons import project_identity
 from kit.people.privacy import project_consent
 from kit.service.resources import Resources
@@ -39,7 +40,7 @@ from kit.settings import Settings
 from services.ingestion import rules
 from services.ingestion.composition import ROLE
 from services.ingestion.losses import Losses
-from services.ingestion.messages import EMAIL_CONTEXT, RAW_TOPIC, TOPIC
+from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 from services.ingestion.worker import ROLE as WORKER
 from tests.conftest import newest_database

@@ -39,6 +39,7 @@ from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
+from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
@@ -49,7 +50,7 @@ from kit.settings import Settings
 from services.purchases.composition import ROLE
 from services.purchases.deadlines import HOLD_PERIOD, HeldReportExpiry
 from services.purchases.exchange import Quote
-from services.purchases.messages import EMAIL_CONTEXT, TOPIC
+from services.purchases.messages import TOPIC
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, RateRow, ReportRow
 from services.purchases.order_ids import purchase_id_of
 from services.purchases.orders import new_row

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kit.errors import MeshError
 
+EMAIL_CONTEXT: Final = "email"
+"""The context of e-mail addresses: they are passed on sealed, so that all services share it."""
 KEY_BYTES: Final = 32
 OWNER_BYTES: Final = 16
 _NONCE_BYTES: Final = 12

@@ -1,0 +1,93 @@
+"""Decides what may be sent at this moment: checked in the transaction that claims a delivery, and closed when in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeAlias, cast
+
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.message_factory import GetMessageClass
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from kit.people.hashing import KeyedHasher
+from kit.people.identifiers import identifiers_in
+from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.privacy import Consent, Consents, of_several
+from kit.people.suppression import Suppressed, Suppressions, screen
+from services.destinations.kind import Destination, Message
+from services.destinations.queue import Claimed, Settled
+from services.destinations.repository import DEAD, EXPIRED, WITHHELD, Deliveries
+from services.destinations.rules import allows, in_force
+
+ERASED: Final = "the person was erased"
+UNKNOWN: Final = "the outcome of the last attempt is unknown, and the destination does not recognise a repetition"
+SEALED: Final = {"email": EMAIL_CONTEXT}
+"""The contexts of sealed fields, by their names without the prefix `sealed_`."""
+_Refusal: TypeAlias = tuple[str, str]
+"""The state that a delivery gets instead of being sent, and why."""
+_KINDS: Final = ("wordpress", "user", "email", "session", "anonymous", "visitor")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A delivery that may be sent."""
+
+    claimed: Claimed
+    message: Message
+    consent: Consent
+
+
+async def clear(
+    session: AsyncSession, hasher: KeyedHasher, destination: Destination[Any], claimed: Sequence[Claimed], now: datetime
+) -> tuple[Sequence[Cleared], Sequence[Settled]]:
+    """Separates claimed deliveries into those that may be sent and those that may not, with what becomes of these."""
+    stored = await Deliveries(session).messages({each.message_id for each in claimed})
+    messages = {each: _parsed(row.type, row.payload) for each, row in stored.items()}
+    identifiers = {each: ordered(message) for each, message in messages.items()}
+    every = {identifier for some in identifiers.values() for identifier in some}
+    suppressed = await Suppressions(session).of(hasher, every)
+    consents: Mapping[str, Consent] = await Consents(session).of(every) if every else {}
+    cleared: list[Cleared] = []
+    refused: list[Settled] = []
+    for each in claimed:
+        message = messages.get(each.message_id)
+        own = identifiers.get(each.message_id, ())
+        consent = Consent() if message is None else in_force(message, of_several([consents[identifier] for identifier in own]))
+        refusal = _impossible(destination, each, now) or _erased(message, own, each, suppressed)
+        if refusal is None and each.wanted.needs_consent and not allows(consent, destination.consent):
+            refusal = WITHHELD, f"no consent: {destination.consent}"
+        if refusal is None:
+            cleared.append(Cleared(each, cast("Message", message), consent))
+        else:
+            refused.append(Settled(each.id, refusal[0], each.attempts - 1, now, refusal[1], each.wanted.order_by, was_attempted=False))
+    return cleared, refused
+
+
+def _impossible(destination: Destination[Any], claimed: Claimed, now: datetime) -> _Refusal | None:
+    if claimed.was_interrupted and not destination.is_repeatable(claimed.wanted):
+        return DEAD, UNKNOWN
+    if destination.window is not None and now > claimed.wanted.at + destination.window:
+        return EXPIRED, "older than the destination accepts"
+    return None
+
+
+def _erased(message: Message | None, identifiers: Sequence[str], claimed: Claimed, suppressed: Suppressed) -> _Refusal | None:
+    """Returns the refusal of a delivery of an erased person: its message is gone, or one of its identifiers is suppressed."""
+    screened = screen(identifiers, claimed.wanted.at, suppressed)
+    return (WITHHELD, ERASED) if message is None or screened.is_dropped or screened.stripped else None
+
+
+def ordered(message: Message) -> Sequence[str]:
+    """Returns the identifiers of a message, the strongest first."""
+    return sorted(identifiers_in(message), key=lambda each: (_KINDS.index(each.partition(":")[0]), each))
+
+
+def sealed_fields(message: Any) -> Mapping[str, bytes]:
+    """Returns the sealed fields of a message that are filled, without the prefix of their names."""
+    return {name: value for name in SEALED if (value := getattr(message, f"sealed_{name}", b""))}
+
+
+def _parsed(type_: str, payload: bytes) -> Any:
+    return GetMessageClass(Default().FindMessageTypeByName(type_)).FromString(payload)

@@ -1,0 +1,55 @@
+"""The senders of all destinations: each destination is sent to by the process that holds its lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from kit.database.transactions import Sessions
+from kit.log.leases import Leases
+from kit.log.redis_log import RedisLog
+from kit.log.runner import LeasedRunner
+from kit.people.keys.store import Keys
+from services.destinations.kind import Destination
+from services.destinations.profiles import Profiles
+from services.destinations.sending import Sender
+from services.destinations.settings import SERVICE
+
+_GROUP: Final = "sender"
+
+
+class Senders:
+    """Sends to destinations, to each on its own: a slow or dead one delays no other.
+
+    Args:
+        destinations: by name.
+        profiles: of persons.
+    """
+
+    def __init__(
+        self, destinations: Mapping[str, Destination[Any]], sessions: Sessions, log: RedisLog, keys: Keys, profiles: Profiles
+    ) -> None:
+        self._log = log
+        self._destinations = destinations
+        self._senders = [Sender(destinations[name], sessions, keys, profiles) for name in sorted(destinations)]
+
+    def wake(self) -> None:
+        """Signals that there may be more to send."""
+        for sender in self._senders:
+            sender.wake()
+
+    async def run(self) -> None:
+        """Sends until cancelled, to the destinations whose leases this process holds; closes their clients at the end."""
+        try:
+            await LeasedRunner(Leases(self._log, SERVICE, _GROUP, len(self._senders))).run(self._work)
+        finally:
+            for destination in self._destinations.values():
+                await destination.http.aclose()
+
+    async def _work(self, partitions: Collection[int], stop: asyncio.Event) -> Mapping[int, Exception]:
+        """Sends to some of the destinations, by their places in the order of names, until the event is set."""
+        async with asyncio.TaskGroup() as group:
+            for place in partitions:
+                group.create_task(self._senders[place].run(stop))
+        return {}

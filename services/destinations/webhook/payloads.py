@@ -1,0 +1,98 @@
+"""What webhooks say: their types, and the messages of the topics as JSON without anything personal. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message as ProtoMessage
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.ingestion.v1.event_pb2 import EventStored
+from pmp.journeys.v1.change_pb2 import JourneyChanged
+from pmp.options.v1 import options_pb2
+from pmp.purchases.v1 import change_pb2 as purchases
+
+from services.destinations.kind import Message, Wanted
+
+ORDER_TYPES: Final = ("order.placed", "order.paid", "order.refunded")
+OTHER_TYPES: Final = ("user.created", "user.registered", "touchpoint.recorded", "conversion.recorded")
+ERASED: Final = "person.erased"
+"""The type by which a system that asks for it is told whom to delete."""
+EVENT: Final = "event."
+"""What the types of events begin with: the rest is the event's own type."""
+
+_OTHERS: Final = re.compile(r"[^A-Za-z0-9_.]")
+"""Characters that the specification does not allow in a type."""
+_REFUNDS: Final = frozenset({purchases.ENTRY_KIND_REFUND, purchases.ENTRY_KIND_PARTIAL_REFUND, purchases.ENTRY_KIND_CHARGEBACK})
+
+
+def happened(message: Message) -> Iterator[Wanted]:
+    """Yields what happened according to a message, each with the type of its webhook as its name."""
+    if isinstance(message, EventStored):
+        type_ = EVENT + _OTHERS.sub("_", message.event.event_type)
+        yield Wanted(type_, f"{type_}:{message.key or message.event.id}", _at(message.event.timestamp))
+    elif isinstance(message, purchases.PurchaseChanged):
+        yield from _of_order(message)
+    elif isinstance(message, JourneyChanged):
+        yield from _of_journey(message)
+    elif isinstance(message, IdentityChanged) and message.HasField("user"):
+        user, own = message.user, f"user:{message.user.user_id}"
+        if user.HasField("created_at"):
+            yield Wanted("user.created", f"user.created:{user.user_id}", _at(user.created_at), own)
+        if user.HasField("registration_date"):
+            yield Wanted("user.registered", f"user.registered:{user.user_id}", _at(user.registration_date), own)
+
+
+def body(type_: str, at: datetime, message: ProtoMessage) -> bytes:
+    """Returns the JSON of a webhook: its type, when it happened, the schema of the data, and the data."""
+    data = MessageToDict(_impersonal(message), preserving_proto_field_name=True)
+    return orjson.dumps({"type": type_, "timestamp": at.isoformat(), "schema": message.DESCRIPTOR.full_name, "data": data})
+
+
+def _of_order(order: purchases.PurchaseChanged) -> Iterator[Wanted]:
+    own = f"order:{order.purchase_id}"
+    yield Wanted("order.placed", f"order.placed:{order.purchase_id}", _at(order.timestamp), own)
+    if order.HasField("sold_at"):
+        yield Wanted("order.paid", f"order.paid:{order.purchase_id}", _at(order.sold_at), own)
+    for number, entry in enumerate(order.entries):
+        if entry.kind in _REFUNDS:
+            yield Wanted(
+                "order.refunded", f"order.refunded:{order.purchase_id}:{number}", _at(entry.timestamp), own, is_historical=entry.historical
+            )
+
+
+def _of_journey(message: JourneyChanged) -> Iterator[Wanted]:
+    if message.HasField("touchpoint"):
+        touchpoint = message.touchpoint
+        yield Wanted("touchpoint.recorded", f"touchpoint.recorded:{touchpoint.key or touchpoint.id}", _at(touchpoint.timestamp))
+    elif message.HasField("conversion"):
+        yield Wanted("conversion.recorded", f"conversion.recorded:{message.conversion.id}", _at(message.conversion.timestamp))
+
+
+def _impersonal(message: ProtoMessage) -> ProtoMessage:
+    """Returns a copy without sealed values, keyed hashes, and texts about the person."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    _clear(copy)
+    return copy
+
+
+def _clear(message: Any) -> None:
+    fields: Iterable[tuple[FieldDescriptor, Any]] = message.ListFields()
+    for field, value in list(fields):
+        is_personal = field.GetOptions().Extensions[options_pb2.text] == options_pb2.TEXT_PERSONAL
+        if is_personal or field.type == FieldDescriptor.TYPE_BYTES:
+            message.ClearField(field.name)
+        elif field.message_type is not None and field.message_type.file.package.startswith("pmp."):
+            for each in value if field.is_repeated else [value]:
+                _clear(each)
+
+
+def _at(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(UTC)

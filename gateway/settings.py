@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
@@ -21,6 +22,12 @@ SIGNED = "signed"
 """The client that signs its body: of every call of a SIGNED rpc over REST, and its scope."""
 
 
+CERTIFICATE = "tls.crt"
+"""File with the certificate and those it was issued by, in PEM: named as in a Kubernetes secret of TLS."""
+PRIVATE_KEY = "tls.key"
+"""File with the certificate's private key, in PEM."""
+
+
 def _socket_path(value: str) -> str:
     if not value.startswith("/") or len(value.encode()) > SOCKET_PATH_BYTES:
         raise ValueError(f"expected the absolute path of a Unix socket, at most {SOCKET_PATH_BYTES} bytes long")
@@ -38,6 +45,15 @@ class GatewaySettings(MeshSettings):
 
     gateway_listen: Address = "0.0.0.0:8080"
     """Address and port for REST and gRPC."""
+
+    gateway_tls_listen: Address | None = None
+    """Address and port for REST and gRPC with TLS, such as `0.0.0.0:443`; by default there is none."""
+
+    gateway_certificates: Path | None = None
+    """Folder with `tls.crt` and `tls.key`, which are read again when a file is moved into it."""
+
+    gateway_redirect_listen: Address | None = None
+    """Address and port at which plain HTTP is redirected to `gateway_tls_listen`, such as `0.0.0.0:80`; by default there is none."""
 
     gateway_admin: Annotated[str, AfterValidator(_socket_path)] = "/run/pmp/gateway.sock"
     """Unix socket of Envoy's admin interface, for the gateway's own user."""
@@ -106,6 +122,24 @@ class GatewaySettings(MeshSettings):
         if len(set(keys)) < len(keys):
             raise ValueError("each API key has one owner")
         return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.gateway_tls_listen is None) != (self.gateway_certificates is None):
+            raise ValueError("gateway_tls_listen and gateway_certificates belong together")
+        if self.gateway_redirect_listen is not None and self.gateway_tls_listen is None:
+            raise ValueError("gateway_redirect_listen needs gateway_tls_listen")
+        missing = [
+            name for name in (CERTIFICATE, PRIVATE_KEY) if self.gateway_certificates and not (self.gateway_certificates / name).is_file()
+        ]
+        if missing:
+            raise ValueError(f"gateway_certificates: the folder has no {' and no '.join(missing)}")
+        return self
+
+    @property
+    def callers_listeners(self) -> list[str]:
+        """Addresses at which callers are served."""
+        return [each for each in (self.gateway_listen, self.gateway_tls_listen) if each]
 
     def origins(self) -> list[str]:
         """Origins whose pages may call the gateway."""

@@ -14,6 +14,7 @@ from cli.arguments import DATA, AsJson, Data, DatabaseUrl, RedisUrl, Service
 from cli.commands import Commands
 from cli.credentials import Format
 from cli.dead_letter_commands import letters
+from cli.destination_commands import destinations
 from cli.figure_commands import export, reports
 from cli.layout import Processes
 
@@ -30,6 +31,7 @@ app.add_typer(rates, name="rates")
 audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done with people's data.")
 app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
+app.add_typer(destinations, name="destinations")
 app.command()(export)
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")

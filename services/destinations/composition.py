@@ -52,7 +52,7 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
         SERVICE,
         checks={"database": database.check},
         database=database,
-        rpcs=[(add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations))],
+        rpcs=[(add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake))],
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES, KEPT)),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],

@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1 import destinations_pb2 as pb
 
-from services.destinations.models import DestinationRow
+from services.destinations.models import DeliveryRow, DestinationRow
 from services.destinations.repository import Books
 
 _FIELDS: Final = {"delivered": "delivered", "pending": "pending", "withheld": "withheld", "expired": "expired", "dead": "dead_lettered"}
@@ -31,6 +31,20 @@ def destination_message(row: DestinationRow, books: Books | None, *, is_configur
         counts = {field: books.by_state.get(state, 0) for state, field in _FIELDS.items()}
         message.books.MergeFrom(pb.DeliveryBooks(due=sum(counts.values()), **counts, oldest_pending_at=_timestamp(books.oldest)))
     return message
+
+
+def delivery_message(row: DeliveryRow) -> pb.Delivery:
+    """Returns a delivery."""
+    return pb.Delivery(
+        id=row.id,
+        destination=row.destination,
+        name=row.name,
+        state=pb.DeliveryState.Value(f"DELIVERY_STATE_{row.state.upper()}"),
+        attempts=row.attempts,
+        happened_at=_timestamp(row.happened_at),
+        at=_timestamp(row.next_attempt_at),
+        detail=row.detail,
+    )
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

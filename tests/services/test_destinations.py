@@ -13,12 +13,15 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.destinations.v1 import destinations_pb2 as pb
+from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
 from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged, SuppressionChanged
 from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1 import change_pb2 as purchases
@@ -36,7 +39,7 @@ from services.destinations.queue import delivery_id
 from services.destinations.repository import Destinations
 from tests.background import eventually, running, until
 from tests.conftest import newest_database
-from tests.roles import settings_for
+from tests.roles import serving, settings_for
 from tests.topics import Topics
 from tests.webhooks import SECOND_SECRET, SECRET, Reply, Systems, systems
 
@@ -420,6 +423,99 @@ async def test_a_destination_that_hangs_delays_no_other(settings: Settings, reso
         await eventually(lambda: _is(mesh.states("well"), {"delivered": 50}))
         assert time() - began < 3
         assert len(shop.received["/hangs"]) == 16
+
+
+async def test_an_operator_pauses_resumes_tests_and_replays(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
+    async with (
+        deliverer(settings, resources, file, table(shop.port), table(shop.port, "gone")) as mesh,
+        serving(mesh.runtime) as channel,
+        mesh.sending(),
+    ):
+        stub: Any = DestinationsServiceStub(channel)
+
+        async def call(method: str, request: Any) -> Any:
+            return await getattr(stub, method)(request, metadata=settings.mesh_metadata)
+
+        assert (await call("TestDestination", pb.TestDestinationRequest(name="all"))).success
+        shop.replies["/gone"] = Reply(410)
+        tested = await call("TestDestination", pb.TestDestinationRequest(name="gone"))
+        assert (tested.success, tested.detail) == (False, "HTTP 410: the receiver is gone")
+        assert (await call("PauseDestination", pb.PauseDestinationRequest(name="all", reason="moving"))).changed
+        await mesh.topics.happen(order(1), page_view("e1"))
+        await asyncio.sleep(0.2)
+        assert await mesh.states() == {"pending": 3}
+        (listed, _) = (await call("ListDestinations", pb.ListDestinationsRequest())).destinations
+        assert (listed.is_paused, listed.pause_reason, listed.books.due, listed.books.pending) == (True, "moving", 3, 3)
+        assert (await call("ResumeDestination", pb.ResumeDestinationRequest(name="all"))).changed
+        await eventually(lambda: _is(mesh.states(), {"delivered": 3}))
+        found = (await call("ListDeliveries", pb.ListDeliveriesRequest(order_id="1"))).deliveries
+        assert [(each.destination, each.name) for each in found if each.state == pb.DELIVERY_STATE_DELIVERED] == [
+            ("all", "order.placed"),
+            ("all", "order.paid"),
+        ]
+        async with mesh.runtime.sessions.begin() as session:
+            await session.execute(delete(MessageRow).where(MessageRow.type == "pmp.ingestion.v1.EventStored"))
+        for dry_run in (True, False):
+            replayed = await call("ReplayDeliveries", pb.ReplayDeliveriesRequest(name="all", dry_run=dry_run))
+            assert (replayed.replayed, replayed.gone) == (2, 1)
+        await eventually(lambda: _is(mesh.states(), {"delivered": 3}))
+        await until(lambda: sorted(shop.ids("/all").values()) == [1, 1, 2, 2])
+        with pytest.raises(grpc.aio.AioRpcError, match="no destination nobody is configured; there are all, gone") as refused:
+            await call("ReplayDeliveries", pb.ReplayDeliveriesRequest(name="nobody"))
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_dead_letters_are_listed_retried_and_dropped(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
+    async with deliverer(settings, resources, file, table(shop.port)) as mesh, serving(mesh.runtime) as channel, mesh.sending():
+        stub: Any = DestinationsServiceStub(channel)
+
+        async def call(method: str, **fields: Any) -> Any:
+            request = getattr(pb, f"{method}Request")(name="all", **fields)
+            return await getattr(stub, method)(request, metadata=settings.mesh_metadata)
+
+        shop.replies["/all"] = Reply(400)
+        await mesh.topics.happen(page_view("e1"), page_view("e2"))
+        await eventually(lambda: _is(mesh.states(), {"dead": 2}))
+        first, second = (await call("ListDeadDeliveries")).deliveries
+        assert (first.detail, first.state) == ("HTTP 400", pb.DELIVERY_STATE_DEAD)
+        assert (await call("DropDeadDeliveries", ids=[first.id])).dropped == 1
+        shop.replies["/all"] = Reply(200)
+        assert (await call("RetryDeadDeliveries")).retried == 1
+        await eventually(lambda: _delivered(mesh, second.id))
+        (listed,) = (await stub.ListDestinations(pb.ListDestinationsRequest(), metadata=settings.mesh_metadata)).destinations
+        assert (listed.books.due, listed.books.delivered, listed.books.dead_lettered) == (2, 1, 1)
+        assert not (await call("ListDeadDeliveries")).deliveries
+
+
+async def test_an_erasure_asks_each_destination_until_it_answers(
+    settings: Settings, resources: Resources, shop: Systems, file: Path
+) -> None:
+    tables = [table(shop.port, name).replace('["event', '["person.erased", "event') for name in ("all", "late")]
+    async with (
+        deliverer(settings, resources, file, *tables, table(shop.port, "never")) as mesh,
+        serving(mesh.runtime) as channel,
+        mesh.sending(),
+    ):
+        stub: Any = DestinationsServiceStub(channel)
+        request = pb.ErasePersonRequest(request="r1", names=["wordpress:42"], emails=["ada@example.org"])
+        shop.replies["/late"] = Reply(503)
+        first = await stub.ErasePerson(request, metadata=settings.mesh_metadata)
+        assert not first.is_done
+        shop.replies["/late"] = Reply(204)
+        second = await stub.ErasePerson(request, metadata=settings.mesh_metadata)
+        assert second.is_done
+        assert {each.destination: each.answer for each in second.answers} == {
+            "all": "deleted (HTTP 200)",
+            "late": "deleted (HTTP 204)",
+            "never": "offers no way to delete a person; nothing more is sent",
+        }
+        assert len(shop.received["/all"]) == 1
+        assert len(shop.ids("/late")) == 1
+        assert shop.received["/all"][0].content["data"] == {"identifiers": ["wordpress:42"], "emails": ["ada@example.org"]}
+
+
+async def _delivered(mesh: Deliverer, id_: int) -> bool:
+    return any(row.state == "delivered" for row in await mesh.rows() if row.id == id_)
 
 
 async def _is(found: Any, expected: object) -> bool:

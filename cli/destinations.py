@@ -1,0 +1,88 @@
+"""`pmp destinations`: the systems that are sent what happens, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.calls import call, connect
+from cli.credentials import Credentials
+from cli.errors import CommandFailed
+
+_PATIENCE_SECONDS: Final = 10.0
+_PATH: Final = "/api/v1/destinations"
+_BOOKS: Final = ("delivered", "pending", "withheld", "expired", "dead_lettered")
+
+
+async def fetch(credentials: Credentials) -> Sequence[Mapping[str, Any]]:
+    """Returns all destinations, as the API lists them.
+
+    Raises:
+        CommandFailed: the mesh does not answer.
+    """
+    return (await _call(credentials, _PATH)).get("destinations", [])
+
+
+async def operate(credentials: Credentials, name: str, operation: str, **parameters: object) -> Mapping[str, Any]:
+    """Calls an operation on a destination (`pause`, `dead-letters/retry`, ...), and returns the answer.
+
+    Args:
+        credentials: of scope admin.
+        name: the destination.
+        operation: the end of the path.
+        parameters: those of the operation; one of a keyword's name has a `_` behind it.
+
+    Raises:
+        CommandFailed: the mesh does not answer, or refuses the call.
+    """
+    query = urlencode({key.rstrip("_"): value for key, value in parameters.items() if value not in (None, "", [])}, doseq=True)
+    return await _call(credentials, f"{_PATH}/{quote(name, safe='')}/{operation}?{query}", body={})
+
+
+async def dead_letters(credentials: Credentials, name: str) -> Sequence[Mapping[str, Any]]:
+    """Returns the oldest dead letters of a destination.
+
+    Raises:
+        CommandFailed: the mesh does not answer, or knows no such destination.
+    """
+    return (await _call(credentials, f"{_PATH}/{quote(name, safe='')}/dead-letters")).get("deliveries", [])
+
+
+def print_destinations(console: Console, destinations: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of destinations with their books."""
+    table = Table("destination", "kind", "state", *(field.replace("_", " ") for field in _BOOKS), "waits since")
+    for each in destinations:
+        books = each.get("books", {})
+        counts = (books.get(field, "0") for field in _BOOKS)
+        table.add_row(each["name"], each["kind"], state_of(each), *counts, books.get("oldest_pending_at", ""))
+    console.print(table if destinations else "no destination is configured: docs/destinations.md")
+
+
+def print_dead_letters(console: Console, deliveries: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of dead letters."""
+    table = Table("id", "what", "happened at", "given up at", "attempts", "why")
+    for each in deliveries:
+        table.add_row(each["id"], each["name"], each["happened_at"], each["at"], str(each.get("attempts", 0)), each.get("detail", ""))
+    console.print(table if deliveries else "no dead letters")
+
+
+def state_of(destination: Mapping[str, Any]) -> str:
+    """Returns the state of a destination in words."""
+    if not destination.get("is_configured"):
+        return "not configured"
+    if destination.get("is_paused"):
+        return f"paused: {destination.get('pause_reason', '')}"
+    return f"left alone until {destination['open_until']}" if destination.get("open_until") else "sending"
+
+
+async def _call(credentials: Credentials, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+    async with connect() as client:
+        answer = await call(client, credentials, path, body=body, patience=_PATIENCE_SECONDS)
+    if answer.response.is_error:
+        message = answer.response.json().get("message") or answer.response.text.strip()
+        raise CommandFailed(f"{answer.response.status_code} {message}")
+    return answer.response.json()

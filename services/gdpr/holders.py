@@ -13,6 +13,8 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import orjson
+from pmp.destinations.v1 import destinations_pb2
+from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
 from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
@@ -20,6 +22,7 @@ from kit.boundary.caller import ROLE_HEADER
 from kit.errors import Unavailable
 from kit.log.streams import START, Offset, TopicPartition
 from kit.settings import Settings
+from services.gdpr.rules import DESTINATIONS
 
 _IDENTIFIERS_AT_ONCE: Final = 1000
 _WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
@@ -128,6 +131,26 @@ class Holders:
                     async for row in rows:
                         found.add(orjson.loads(row.record).get("email") or "")
         return found - {""}
+
+    async def erase_at_destinations(self, request_id: str, identifiers: Sequence[str], emails: Sequence[str]) -> Mapping[str, str]:
+        """Deletes a person at all destinations; returns what each answered.
+
+        Raises:
+            Unavailable: the service does not respond, or a destination has not given a final answer yet.
+        """
+        request = destinations_pb2.ErasePersonRequest(request=request_id, names=identifiers, emails=emails)
+        try:
+            async with grpc.aio.insecure_channel(self._addresses[DESTINATIONS]) as channel:
+                stub: Any = DestinationsServiceStub(channel)
+                answer: destinations_pb2.ErasePersonResponse = await stub.ErasePerson(
+                    request, metadata=self._metadata(DESTINATIONS), timeout=_CALL_SECONDS
+                )
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"{DESTINATIONS} answers {error.code().name}") from None
+        if not answer.is_done:
+            waiting = next(each for each in answer.answers if not each.is_final)
+            raise Unavailable(f"{waiting.destination}: {waiting.answer}")
+        return {each.destination: each.answer for each in answer.answers}
 
     async def _exported(self, holder: str, identifiers: Sequence[str], *sections: str) -> AsyncGenerator[pb.ExportResponse]:
         async with self._called(holder) as stub:

@@ -68,6 +68,7 @@ def request_message(row: RequestRow, steps: Iterable[StepRow], download: pb.Down
                 error=step.error,
                 finished_at=timestamp(step.finished_at),
                 tables=tables_message(step.tables),
+                answers=[pb.SystemAnswer(system=system, answer=answer) for system, answer in sorted((step.answers or {}).items())],
             )
             for step in steps
         ],
@@ -83,7 +84,12 @@ def receipt_facts(row: RequestRow, steps: Iterable[StepRow], now: datetime) -> d
         "requested_at": row.requested_at.isoformat(),
         "finished_at": now.isoformat(),
         "steps": [
-            {"name": step.name, "finished_at": step.finished_at.isoformat() if step.finished_at else "", "tables": step.tables}
+            {
+                "name": step.name,
+                "finished_at": step.finished_at.isoformat() if step.finished_at else "",
+                "tables": step.tables,
+                **({"answers": step.answers} if step.answers else {}),
+            }
             for step in steps
         ],
     }

@@ -119,6 +119,8 @@ class StepRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     tables: Mapped[dict[str, int]] = mapped_column(JSON)
     """Erased rows by table."""
+    answers: Mapped[dict[str, str] | None] = mapped_column(JSON)
+    """What other systems answered, by system; NULL where none was asked."""
     places: Mapped[list[list[Any]]] = mapped_column(JSON)
     """Offsets in the log, each a topic, a partition and a position, that later steps depend on."""
 

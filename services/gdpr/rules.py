@@ -46,6 +46,8 @@ ERASE: Final = "erase"
 PURGE: Final = "purge"
 REWRITE: Final = "rewrite"
 CALL: Final = "call"
+DESTINATIONS: Final = "destinations"
+"""Also the name of the service that asks them."""
 KEYS: Final = "keys"
 
 _LONGEST_WAIT: Final = timedelta(minutes=1)
@@ -69,11 +71,13 @@ def erasure_steps(holders: Iterable[str], systems: Iterable[str] = ()) -> list[s
 
     Every holder suppresses the identifiers (suppress); all identifiers are known (names); every holder erases what it had read by then
     and what arrived since (erase); what it published and received is trimmed from the log (purge) and from the log's file (rewrite);
-    every other system is called (call). Destroying the keys of all identifiers (keys) erases copies out of reach, as in backups.
+    every other system is called (call), and every destination deletes the person (destinations). Destroying the keys of all identifiers
+    (keys) erases copies out of reach, as in backups.
     """
     each = sorted(holders)
     by_holder = [f"{what} {holder}" for what in (ERASE, PURGE) for holder in each]
-    return [SUPPRESS, IDENTIFIERS, *by_holder, REWRITE, *(f"{CALL} {system}" for system in sorted(systems)), KEYS]
+    outside = [*(f"{CALL} {system}" for system in sorted(systems)), *([DESTINATIONS] if DESTINATIONS in each else [])]
+    return [SUPPRESS, IDENTIFIERS, *by_holder, REWRITE, *outside, KEYS]
 
 
 def person_to_erase(identifiers: Iterable[str], emails: Iterable[str]) -> dict[str, list[str]]:

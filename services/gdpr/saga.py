@@ -32,6 +32,7 @@ from services.gdpr.models import RequestRow, StepRow
 from services.gdpr.repository import Audit, Requests
 from services.gdpr.rules import (
     CALL,
+    DESTINATIONS,
     DONE,
     ERASE,
     IDENTIFIERS,
@@ -59,6 +60,8 @@ class _Progress:
     tables: Mapping[str, int] = field(default_factory=dict[str, int])
     """Erased rows of all tries, by table; without tables that had none."""
     offsets: Mapping[TopicPartition, Offset] = field(default_factory=dict[TopicPartition, Offset])
+    answers: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What other systems answered."""
 
 
 class Saga:
@@ -155,7 +158,7 @@ class Saga:
         offsets = {each.name: _offsets(each) for each in steps}
         if what == IDENTIFIERS:
             progress = await self._gather(request, identifiers, offsets[SUPPRESS])
-            if progress.done and any(each.name.startswith(CALL) for each in steps):
+            if progress.done and any(each.name.startswith((CALL, DESTINATIONS)) for each in steps):
                 await self._store_contacts(request.id, identifiers)
             return progress
         if what == ERASE:
@@ -167,11 +170,14 @@ class Saga:
             return _Progress(not answer.entries_left and not answer.tables.total(), answer.total)
         if what == KEYS:
             return await self._destroy(request, identifiers)
-        if what == CALL:
+        answers: Mapping[str, str] = {}
+        if what == DESTINATIONS:
+            answers = await self._holders.erase_at_destinations(request.id, identifiers, await self._opened(request.contacts))
+        elif what == CALL:
             await self._calls.erase(holder, request.id, person_to_erase(identifiers, await self._opened(request.contacts)))
         else:
             await self._rewrite()
-        return _Progress(done=True)
+        return _Progress(done=True, answers=answers)
 
     async def _suppressed(self) -> _Progress:
         """Done once every holder has applied the suppressions; then takes the log's end offsets: nothing after them is about the person."""
@@ -232,7 +238,7 @@ class Saga:
     async def _progressed(self, session: AsyncSession, step: StepRow, progress: _Progress) -> bool:
         now, row = datetime.now(UTC), await _same(session, step)
         row.started_at, row.error = row.started_at or now, ""
-        row.tables = {**row.tables, **progress.tables}
+        row.tables, row.answers = {**row.tables, **progress.tables}, dict(progress.answers)
         if progress.done:
             row.state, row.finished_at, row.next_at = DONE, now, None
             row.places = [[topic, partition, str(offset)] for (topic, partition), offset in sorted(progress.offsets.items())]

@@ -34,7 +34,7 @@ async def operate(credentials: Credentials, name: str, operation: str, **paramet
         credentials: of scope admin.
         name: the destination.
         operation: the end of the path.
-        parameters: those of the operation; one of a keyword's name has a `_` behind it.
+        parameters: those of the operation; a `_` at the end of a name is left out.
 
     Raises:
         CommandFailed: the mesh does not answer, or refuses the call.

@@ -27,6 +27,7 @@ from services.destinations.profiles import Profiles
 from services.destinations.senders import Senders
 from services.destinations.servicer import DestinationsServicer
 from services.destinations.settings import SERVICE, DestinationsSettings
+from services.destinations.upkeep import Upkeep
 
 _HISTORIES: Final[dict[str, MethodDescriptor]] = {
     "events": ingestion_pb2.DESCRIPTOR.services_by_name["IngestionService"].methods_by_name["ListEvents"],
@@ -43,9 +44,9 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
     destinations = load(settings.destinations)
     data = SubjectData(database, keys, None, PERSONAL_TABLES)
     senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
-    decide = {
-        topic: Decide(topic, destinations, keys.hasher, datetime.now(UTC), senders.wake) for topic in sorted(MESSAGES) if destinations
-    }
+    upkeep = Upkeep(database.sessions, destinations)
+    topics, started_at = sorted(MESSAGES) if destinations else [], datetime.now(UTC)
+    decide = {topic: Decide(topic, destinations, keys.hasher, started_at, senders.wake) for topic in topics}
     return ServiceRuntime(
         settings,
         resources,
@@ -56,7 +57,7 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES, KEPT)),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
-        background=[senders.run] if destinations else [],
+        background=[senders.run, upkeep.report, upkeep.expire] if destinations else [],
     )
 
 

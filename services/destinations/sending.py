@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 _ATTEMPT_SECONDS: Final = 30.0
 _PREPARE_SECONDS: Final = 10.0
-"""Together less than a claim holds."""
+"""Preparing and making an attempt takes less than a claim holds."""
 _END_SECONDS: Final = 5.0
 """How long attempts in progress may still take when sending ends."""
 _PACE_SECONDS: Final = 0.02

@@ -39,9 +39,25 @@ def crm() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory, crm: Receiver) -> Iterator[Mesh]:
+def newsletter() -> Iterator[Receiver]:
+    """A destination that deletes persons."""
+    with receiving() as newsletter:
+        yield newsletter
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, crm: Receiver, newsletter: Receiver) -> Iterator[Mesh]:
+    folder = tmp_path_factory.mktemp("mesh")
+    destinations = folder.with_suffix(".toml")
+    destinations.write_text(
+        "".join(
+            f'[{name}]\nkind = "webhook"\nurl = "{newsletter.url}"\nsecrets = ["NEWSLETTER_SECRET"]\nconsent = "none"\n'
+            f"allow_private_networks = true\ntypes = {json.dumps(types)}\n"
+            for name, types in {"newsletter": ["person.erased", "order.*"], "feed": ["event.never_happens"]}.items()
+        )
+    )
     calls = {"PMP_SITE_ERASURE_CALLS": json.dumps({"crm": crm.url}), "PMP_SITE_ERASURE_SECRET": SECRET}
-    with running(tmp_path_factory.mktemp("mesh"), environment=calls) as mesh:
+    with running(folder, environment={**calls, "PMP_DESTINATIONS": str(destinations), "NEWSLETTER_SECRET": SECRET}) as mesh:
         yield mesh
 
 
@@ -81,6 +97,7 @@ def erased(mesh: Mesh) -> list[str]:
         would_go = call(mesh, "DELETE", f"users/{WORDPRESS}/data?dry_run=true")["would_go"]
         assert {holder["service"] for holder in would_go if holder["tables"]} == {
             "analytics",
+            "destinations",
             "gdpr",
             "identity",
             "ingestion",
@@ -119,6 +136,22 @@ def test_another_system_was_called_with_the_identifiers_it_may_know(mesh: Mesh, 
     assert set(erased) <= set(data["user_ids"])
     request = call(mesh, "POST", "users/erase", {"email": ADA.emails[1]})["request"]
     assert (crm.ids[0], request["state"]) == (f"{request['id']}-crm", "done"), "an address in a body names her as well"
+
+
+def test_destinations_delete_the_person_and_the_receipt_says_what_each_answered(
+    mesh: Mesh, erased: list[str], newsletter: Receiver
+) -> None:
+    (webhook,) = [each for each in newsletter.received if each["type"] == "person.erased"]
+    assert webhook["data"]["emails"] == [*ADA.emails]
+    assert {f"user:{each}" for each in erased} | {f"session:{each}" for each in SESSIONS} <= set(webhook["data"]["identifiers"])
+    assert rows(mesh, "destinations", "SELECT count(*) FROM delivery_messages") == [(0,)]
+    assert rows(mesh, "destinations", "SELECT DISTINCT state, substr(subject, 1, 7) FROM deliveries") == [("delivered", "erased:")]
+    request = call(mesh, "POST", "users/erase", {"email": ADA.emails[1]})["request"]
+    steps = json.loads(request["receipt"]["document"])["steps"]
+    assert next(step["answers"] for step in steps if step["name"] == "destinations") == {
+        "feed": "offers no way to delete a person; nothing more is sent",
+        "newsletter": "deleted (HTTP 200)",
+    }
 
 
 def test_figures_stay(mesh: Mesh, erased: list[str]) -> None:

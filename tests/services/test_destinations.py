@@ -147,12 +147,12 @@ class Deliverer:
 
     def wake(self) -> None:
         """What another process does to the rows is seen later."""
-        (work,) = self.runtime.background
+        work, *_ = self.runtime.background
         getattr(work, "__self__").wake()  # noqa: B009
 
     @asynccontextmanager
     async def sending(self) -> AsyncGenerator[None]:
-        (work,) = self.runtime.background
+        work, *_ = self.runtime.background
         async with running(work()):
             yield
 
@@ -360,7 +360,7 @@ async def test_history_is_not_delivered(settings: Settings, resources: Resources
 
 
 @ONE_DATABASE
-async def test_webhooks_tell_nothing_personal_and_are_signed_by_each_secret(
+async def test_webhooks_contain_nothing_personal_and_are_signed_by_each_secret(
     settings: Settings, resources: Resources, shop: Systems, file: Path
 ) -> None:
     shop.secret = SECOND_SECRET

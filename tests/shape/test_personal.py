@@ -35,7 +35,7 @@ IMPERSONAL = {
     # sums over all persons
     *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
     *("analytics_products", "analytics_courses"),  # what the shop sells
-    "destinations",  # systems that are sent what happens
+    *("destinations", "destination_erasures"),  # systems that are sent what happens, and their answers
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

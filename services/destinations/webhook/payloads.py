@@ -23,7 +23,7 @@ from services.destinations.kind import Message, Wanted
 ORDER_TYPES: Final = ("order.placed", "order.paid", "order.refunded")
 OTHER_TYPES: Final = ("user.created", "user.registered", "touchpoint.recorded", "conversion.recorded")
 ERASED: Final = "person.erased"
-"""The type by which a system that asks for it is told whom to delete."""
+"""The type that asks a system to delete a person."""
 EVENT: Final = "event."
 """What the types of events begin with: the rest is the event's own type."""
 

@@ -21,23 +21,57 @@ TOP_LEVEL = {
     *("bench", "cli", "client", "dashboard", "deploy", "docs", "gateway", "kit", "protos", "services", "tests", "wordpress"),
 }
 SERVICE_MODULES = {
-    *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
-    *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
-    *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports", "cohort_store"),
-    *("performance", "content_store", "journeys_client", "kind", "configuration", "reading", "queue"),
-    *("clearance", "profiles", "sending", "senders", "operations", "erasing", "upkeep"),
+    "__init__": "what the service is",
+    "actions": "actions of persons, read page by page",
+    "archive": "collected from holders while it is downloaded",
+    "attribution_store": "reads paths, and keeps them current",
+    "balance_store": "reads what is compared",
+    "calls": "go to systems outside of the mesh",
+    "certificates": "are fetched to verify what others sign",
+    "clearance": "what may be sent to a destination at this moment",
+    "cohort_store": "reads cohorts, and keeps them current",
+    "comparison": "compares the ledger with the shop",
+    "composition": "what the role consists of",
+    "configuration": "opens the systems that a file names",
+    "connection": "the rpcs by which a site gets its settings",
+    "consumers": "handlers of topics",
+    "content_changes": "numbers what changes of performance",
+    "content_store": "reads what performance shows",
+    "dashboard": "sums up what is read of topics",
+    "deadlines": "are exported as metrics",
+    "erasing": "deletes persons at destinations",
+    "exports": "tables for files",
+    "holders": "the services that a saga works with",
+    "inclusion": "adds what a request asks for beside",
+    "journeys_client": "asks another service",
+    "kind": "the interface of what is sent to another system",
+    "live": "streams what is read of topics",
+    "losses": "events that the log lost after the service had answered",
+    "migrations": "of its tables",
+    "models": "its tables",
+    "operations": "what an operator does to destinations",
+    "performance": "rpcs on one subject beside those of the servicer",
+    "pricing": "what a command does to stored rows",
+    "profiles": "what destinations are sent of persons",
+    "projection": "derived from other tables of the service, and kept ready to be read",
+    "publishing": "the last step of recording and pricing",
+    "queue": "what is due to one destination",
+    "reading": "what rpcs read of tables that consumers write",
+    "recorder": "writes what calls report",
+    "repository": "its SQL",
+    "saga": "work over several services that outlives its process",
+    "senders": "a sender for each destination",
+    "sending": "makes the attempts at deliveries",
+    "servicer": "its rpcs",
+    "sign_in": "the rpcs by which a browser gets its session",
+    "store": "a repository of one subject",
+    "today": "what is asked of another service, as a client does",
+    "topics": "are read without a database",
+    "unit_of_work": "collects the changes of one transaction, writes and publishes them",
+    "upkeep": "what a queue needs beside sending",
+    "worker": "a role beside the service's own",
 }
-"""A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
-while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
-after the service had answered; a projection is derived from other tables of the service and kept ready to be read; a store reads it and
-keeps it current; actions are read page by page; a unit of work collects the changes of one transaction, writes and publishes
-them; a recorder writes what calls report, pricing is what a command does to stored rows, and publishing is the last step of both; a
-sign-in serves the rpcs by which a browser gets its session, a connection those by which a site gets its settings; topics are read
-without a database, live streams show what is read, a dashboard sums it up, and today is what it asks of another service, as a client does;
-exports are tables for files; performance serves rpcs on one subject beside those of the servicer, and a content store reads what these
-show; a kind is the interface of what is sent to another system, a configuration opens the systems that a file names, and reading is what
-rpcs read of tables that consumers write; a queue is what is due to one such system, clearance what may be sent to it, profiles are what it
-is sent of persons, sending is done by senders and erasing on request, operations are an operator's, and upkeep is what a queue needs beside."""
+"""Modules of a service that may reach the outside world, and what each is. The others are pure."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "client", "gateway", "kit", "services")
 MOST_MODULES = 12
@@ -127,11 +161,20 @@ def test_the_gateway_has_a_cluster_for_every_service_it_routes_to() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_has_the_modules_of_a_service_and_beside_them_pure_decisions(service: str) -> None:
-    modules = {path.stem: path for path in (ROOT / "services" / service).iterdir() if path.name != "__pycache__"}
+    folder = ROOT / "services" / service
+    modules = {path.stem: path for path in folder.iterdir() if path.suffix == ".py" or path.name == "migrations"}
     assert {"__init__", "composition"} <= modules.keys()
     assert ("models" in modules) == ("migrations" in modules), "tables and their migrations come together"
-    for name in modules.keys() - SERVICE_MODULES:
-        assert [imported for imported in _imports(modules[name]) if OUTSIDE_WORLD.match(imported)] == [], f"{name} is not pure"
+    for name in modules.keys() - SERVICE_MODULES.keys():
+        assert _outside_world(modules[name]) == [], f"{name} is not pure"
+    # A kind of destination is its own outside world; other packages are like the service itself.
+    for package in (path.parent for path in folder.glob("*/__init__.py") if not (path.parent / "destination.py").exists()):
+        impure = [path.stem for path in package.rglob("*.py") if path.stem not in SERVICE_MODULES and _outside_world(path)]
+        assert impure == [], f"{package.name}: not pure"
+
+
+def _outside_world(module: Path) -> list[str]:
+    return [imported for imported in _imports(module) if OUTSIDE_WORLD.match(imported)]
 
 
 def _imports(module: Path) -> set[str]:

@@ -32,6 +32,7 @@ class Query(Protocol):
     sort: str
     page_size: int
     offset: int
+    include: str
 
 
 _QUANTITY: Final = Column("quantity", "pieces", "Pieces in orders sold in the period.")

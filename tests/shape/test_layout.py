@@ -24,7 +24,7 @@ SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
     *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports", "cohort_store"),
-    *("performance", "content_store", "journeys_client", "kind", "configuration", "reading"),
+    *("performance", "content_store", "journeys_client", "kind", "configuration", "reading", "inclusion"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
@@ -34,8 +34,8 @@ them; a recorder writes what calls report, pricing is what a command does to sto
 sign-in serves the rpcs by which a browser gets its session, a connection those by which a site gets its settings; topics are read
 without a database, live streams show what is read, a dashboard sums it up, and today is what it asks of another service, as a client does;
 exports are tables for files; performance serves rpcs on one subject beside those of the servicer, and a content store reads what these
-show; a kind is the interface of what is sent to another system, a configuration opens the systems that a file names, and reading is what
-rpcs read of tables that consumers write."""
+show; a kind is the interface of what is sent to another system, a configuration opens the systems that a file names, reading is what rpcs
+read of tables that consumers write, and an inclusion adds what a request asks for beside."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "client", "gateway", "kit", "services")
 MOST_MODULES = 12

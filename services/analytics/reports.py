@@ -203,6 +203,23 @@ def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:
     return [{**row, "lifetime_value": money(values[customer])} for customer, row in rows.items()]
 
 
+def new_by_coupon(bought: Iterable[tuple[str, str, int, str]], first_day: str, last_day: str) -> Mapping[str, int]:
+    """Returns how many new customers used each coupon.
+
+    Args:
+        bought: customer, day, net revenue and payload of each order of the customers of a period, oldest first.
+        first_day: of the period, YYYY-MM-DD.
+        last_day: of the period.
+    """
+    first: dict[str, str] = {}
+    users: dict[str, set[str]] = defaultdict(set)
+    for customer, day, _, payload in bought:
+        if first_day <= first.setdefault(customer, day) and day <= last_day:
+            for coupon in Order.loads(payload).breakdown.coupons:
+                users[coupon].add(customer)
+    return {coupon: len(customers) for coupon, customers in users.items()}
+
+
 def as_csv(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Renders a report as CSV, with a header. A text that a spreadsheet would take for a formula is preceded by an apostrophe."""
     text = io.StringIO()

@@ -23,6 +23,7 @@ from services.analytics.content_store import ContentReading
 from services.analytics.counts import (
     CAMPAIGN,
     COUNTRY,
+    COUPON,
     COURSE,
     CUSTOMERS,
     DEVICE,
@@ -158,13 +159,18 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         titles = await reading.titles([*revenue] if group == PRODUCT else [])
         of = {each: audience(group, each) for each in traffic} if group in _OF_AUDIENCES else {}
         members = await reading.members(period, of.values())
+        bought = await self._bought(reading, period) if group == COUPON else ()
+        new = reports.new_by_coupon(bought, iso(period.first), iso(period.last))
         return [
             {
                 group: value,
                 **reports.figures_of(
                     report.of(group),
                     Summary(
-                        traffic.get(value, Traffic()), sold := revenue.get(value, Revenue()), members.get(of.get(value, ""), Members()).all
+                        traffic.get(value, Traffic()),
+                        sold := revenue.get(value, Revenue()),
+                        members.get(of.get(value, ""), Members()).all,
+                        new_customers=new.get(value, 0),
                     ),
                 ),
                 "title": titles.get(value, ""),

@@ -23,6 +23,8 @@ from kit.streams.stream import Frame, as_json
 
 SUBPROTOCOL: Final = Subprotocol("pmp.v1")
 """The one that is chosen when a client offers any: browsers refuse a connection whose server chooses none."""
+BUFFER_BYTES: Final = 32_768
+"""What is buffered for a client that does not read before its stream waits."""
 _READ_BYTES: Final = 4096
 _MOST_RECEIVED_BYTES: Final = 1024
 """Largest message of a client, none of which means anything."""
@@ -50,6 +52,14 @@ class Exchange(ABC):
         Raises:
             InvalidRequest: the request can't be answered in this way.
         """
+
+    def offer(self, frame: Frame[Any]) -> bool:
+        """Writes a response, as `stream.Offer` says."""
+        transport = self._writer.transport
+        if transport.is_closing() or transport.get_write_buffer_size() > BUFFER_BYTES:
+            return False
+        self._writer.write(frame.encoded(self._encode))
+        return True
 
     async def send(self, frame: Frame[Any]) -> None:
         """Writes a response. Waits while the client has much to read yet."""

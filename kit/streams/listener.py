@@ -24,7 +24,7 @@ from kit.boundary.caller import Method, current_call
 from kit.boundary.outcome import Outcome, outcome_of
 from kit.errors import NotFound
 from kit.settings import split_address
-from kit.streams.exchange import Exchange, exchange_for, read_request
+from kit.streams.exchange import BUFFER_BYTES, Exchange, exchange_for, read_request
 from kit.streams.requests import refusal, request_of
 from kit.streams.stream import Frame, Stream
 from kit.telemetry.roles import act_as
@@ -34,8 +34,6 @@ _log = structlog.get_logger(__name__)
 
 _REQUEST_SECONDS: Final = 10.0
 """How long a request may take to arrive."""
-_BUFFER_BYTES: Final = 32_768
-"""What is buffered for a client that does not read before its stream waits."""
 _BACKLOG: Final = 1024
 """Connections that may wait to be accepted, such as after a restart, when all clients come back."""
 
@@ -95,7 +93,7 @@ class StreamListener:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.transport.set_write_buffer_limits(high=_BUFFER_BYTES)
+            writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
             # What a peer does to its connection is no error of this process.
             with suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(_REQUEST_SECONDS):
@@ -122,7 +120,7 @@ class StreamListener:
             try:
                 admit(call)
                 asked = request_of(served.stream.method.input_type, query, metadata.get("last-event-id", ""))
-                async with aclosing(served.stream.open(asked)) as frames:
+                async with aclosing(served.stream.open(asked, exchange.offer)) as frames:
                     outcome = await answer.stream(frames)
             except ConnectionError:
                 return  # the client has left

@@ -11,7 +11,9 @@ from pmp.analytics.v1 import analytics_pb2 as pb
 from kit.errors import InvalidRequest, Violation
 from services.analytics.days import Calendar, Period, iso, period_of
 from services.analytics.figures import MONEY, Definition, Number, Summary
+from services.analytics.orders import STAFF, TESTS
 
+_INCLUDED: Final = (STAFF, TESTS)
 _COMPARISONS: Final = ("previous", "year", "none")
 
 
@@ -42,6 +44,20 @@ def compared_with(comparison: str, period: Period) -> Period | None:
     if comparison not in _COMPARISONS:
         raise InvalidRequest([Violation("compare", f"compare is one of {', '.join(_COMPARISONS)}")])
     return period.year_before() if comparison == "year" else None
+
+
+def included(text: str) -> frozenset[str]:
+    """Returns which excluded orders a request includes.
+
+    Raises:
+        InvalidRequest: it asks for something else.
+    """
+    asked = frozenset(each.strip() for each in text.split(",")) - {""}
+    if "bots" in asked:
+        raise InvalidRequest([Violation("include", "bots can not be included: of their events nothing is kept")])
+    if asked - {*_INCLUDED}:
+        raise InvalidRequest([Violation("include", f"include is one or several of {', '.join(_INCLUDED)}, separated by commas")])
+    return asked
 
 
 def shown(period: Period) -> pb.Period:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, increase, upsert
 from kit.people.persons import Persons
-from services.analytics.cohorts import Cell, differences
+from services.analytics.cohorts import Cell, CellKey, differences
 from services.analytics.counts import Spending
 from services.analytics.days import Period, month_number
 from services.analytics.models import cohorts, customer_months
@@ -30,19 +30,14 @@ async def change_cohorts(session: AsyncSession, spending: Mapping[tuple[str, int
         spending: what is added, by identifier and month.
         moved: identifiers that lead to another person than before.
     """
-    changes = {key: each for key, each in spending.items() if each != _NOTHING}
-    buyers = await _customers(session, moved)
-    subjects = {subject for subject, _ in changes} | buyers.keys()
-    if not subjects:
-        return
-    people = await Persons(session).people(subjects)
-    customer_of = {subject: f"user:{people[subject]}" if subject in people else subject for subject in subjects}
-    known = await _months(session, {*customer_of.values(), *buyers.values()})
-    after = {key: {**row, "customer": customer_of.get(row["subject"], row["customer"])} for key, row in known.items()}
-    for (subject, month), change in changes.items():
-        row = after.get((subject, month)) or _row(subject, month, customer_of[subject])
-        after[subject, month] = {**row, **{name: row[name] + count for name, count in asdict(change).items()}}
+    known, after = await _changed(session, spending, await _customers(session, moved))
     await _replace(session, known, after)
+
+
+async def cells_of_others(session: AsyncSession, spending: Mapping[tuple[str, int], Spending]) -> Mapping[CellKey, Cell]:
+    """Returns what cells would have in addition if identifiers had bought this as well, by identifier and month."""
+    known, after = await _changed(session, spending, {})
+    return differences(_by_person(known.values()), _by_person(after.values()))
 
 
 async def erase_customer(session: AsyncSession, identifiers: Sequence[str], pseudonym: str) -> int:
@@ -64,6 +59,26 @@ async def read_cohorts(session: AsyncSession, basis: str, period: Period) -> Map
     query = select(cohorts.c.cohort, cohorts.c.month, cohorts.c.members, cohorts.c.net)
     rows = await session.execute(query.where(cohorts.c.basis == basis, cohorts.c.cohort.between(*months)))
     return {(row.cohort, row.month): Cell(row.members, row.net) for row in rows}
+
+
+async def _changed(session: AsyncSession, spending: Mapping[tuple[str, int], Spending], moved: Mapping[str, str]) -> tuple[_Rows, _Rows]:
+    """Returns the rows of the persons who bought something, or to whom identifiers have moved, as they are and as they come to be.
+
+    Args:
+        session: the transaction.
+        spending: what is added, by identifier and month.
+        moved: identifiers that lead to another person than before, with the customers for whom they counted.
+    """
+    changes = {key: each for key, each in spending.items() if each != _NOTHING}
+    subjects = {subject for subject, _ in changes} | moved.keys()
+    people = await Persons(session).people(subjects)
+    customer_of = {subject: f"user:{people[subject]}" if subject in people else subject for subject in subjects}
+    known = await _months(session, {*customer_of.values(), *moved.values()})
+    after = {key: {**row, "customer": customer_of.get(row["subject"], row["customer"])} for key, row in known.items()}
+    for (subject, month), change in changes.items():
+        row = after.get((subject, month)) or _row(subject, month, customer_of[subject])
+        after[subject, month] = {**row, **{name: row[name] + count for name, count in asdict(change).items()}}
+    return known, after
 
 
 async def _replace(session: AsyncSession, known: _Rows, after: _Rows) -> None:

@@ -145,7 +145,7 @@ class FollowEvents:
         for row in bought:
             known = SeenOrder(row["purchase_id"], row["subject"], row["carrier"], Order.loads(row["payload"]), row["visitor"] or "")
             found = known.bought_in(sessions.get(row["carrier"], ()))
-            payload = self._program.credited(found.order).dumps() if found.order else ""
+            payload = self._program.credited(found.order).dumps()
             if (found.visitor, payload) != (known.visitor, row["payload"]):
                 totals.count_order(row["subject"], row["visitor"], row["payload"], -1)
                 totals.count_order(row["subject"], found.visitor, payload, 1)
@@ -201,14 +201,14 @@ class FollowPurchases:
             if before is not None:
                 totals.count_order(before.subject, before.visitor, before.payload, -1)
                 kept = _recognised(kept, before.subject, before.visitor or "", before.payload)
-            if kept.order is not None and not each.subject.startswith(_PSEUDONYM):
+            if not each.subject.startswith(_PSEUDONYM):
                 kept = kept._replace(order=self._program.credited(kept.order))
             row = _row(kept, *read_at)
             totals.count_order(row["subject"], row["visitor"], row["payload"], 1)
             rows.append(row)
             if before is not None and before.payload:
-                abandoned |= {*Order.loads(before.payload).dimensions()} - {*(kept.order.dimensions() if kept.order else ())}
-            titled = [line for line in (each.order.lines if each.order else ()) if line.title]
+                abandoned |= {*Order.loads(before.payload).dimensions()} - {*(() if kept.order.excluded else kept.order.dimensions())}
+            titled = [line for line in each.order.lines if line.title]
             products |= {line.product: line.title for line in titled}
             courses |= {line.courses[0]: line.title for line in titled if len(line.courses) == 1}
         await facts.put(rows)
@@ -265,15 +265,17 @@ def _recognised(each: SeenOrder, subject: str, visitor: str, payload: str) -> Se
     One that was published under a pseudonym counts for whom and for what source, coupons and affiliate it counted before; one whose
     session is not stored, or no longer, keeps its source and its session.
     """
-    known, order = Order.loads(payload) if payload else None, each.order
     is_erased = each.subject.startswith(_PSEUDONYM)
-    if known is not None and order is not None and order.visited_at is None:
+    if not payload:
+        return each._replace(subject=subject) if is_erased else each
+    known, order = Order.loads(payload), each.order
+    if order.visited_at is None:
         order = order._replace(landing=known.landing, video=known.video, visited_at=known.visited_at)
         each = each._replace(visitor=visitor)
-    if known is not None and order is not None and is_erased:
+    if is_erased:
         breakdown = order.breakdown._replace(coupons=known.breakdown.coupons, referral=known.breakdown.referral)
         order = order._replace(breakdown=breakdown, credit=known.credit)
-    if known is not None and order is not None and (is_erased or not (order.is_stated or order.source)):
+    if is_erased or not (order.is_stated or order.source):
         order = order._replace(is_stated=known.is_stated, source=known.source, medium=known.medium, campaign=known.campaign)
     return each._replace(subject=subject if is_erased else each.subject, order=order)
 
@@ -285,9 +287,10 @@ def _row(each: SeenOrder, position: int, ordinal: int) -> dict[str, Any]:
         "subject": each.subject,
         "carrier": each.carrier or None,
         "visitor": each.visitor or None,
-        "sold_at": moment(order.sold_at) if order and order.sold_at is not None else None,
-        "net": order.net if order else 0,
-        "payload": order.dumps() if order else "",
+        "sold_at": moment(order.sold_at) if order.sold_at is not None and not order.excluded else None,
+        "is_excluded": bool(order.excluded),
+        "net": order.net,
+        "payload": order.dumps(),
         "position": position,
         "ordinal": ordinal,
     }

@@ -19,7 +19,7 @@ from kit.rules import event_name
 from services.analytics.breakdown import Breakdown
 from services.analytics.days import MICROSECONDS
 from services.analytics.funnel import CHECKOUT, PRODUCT_VIEW
-from services.analytics.orders import CORRECTION, REFUND, SALE, UNIT, Entry, Line, Order
+from services.analytics.orders import CORRECTION, REFUND, SALE, STAFF, TESTS, UNIT, Entry, Line, Order
 from services.analytics.sessions import COMPLETION, ENROLMENT, LEAD, OTHER, VIEW, Event, Session, user_of
 
 KINDS: Final = {
@@ -55,6 +55,7 @@ _ENTRY_KINDS: Final = {
     change_pb2.ENTRY_KIND_PARTIAL_REFUND: REFUND,
     change_pb2.ENTRY_KIND_CHARGEBACK: REFUND,
 }
+_EXCLUSIONS: Final = {change_pb2.EXCLUSION_TEST: TESTS, change_pb2.EXCLUSION_STAFF: STAFF}
 _TITLED: Final = frozenset({ENROLMENT, COMPLETION})
 _COURSE: Final = "course"
 """Type of a product that is itself a course."""
@@ -132,15 +133,14 @@ class SeenOrder(NamedTuple):
     subject: str
     carrier: str
     """`session:` and the client's session id; empty if it is not known."""
-    order: Order | None
-    """None for a test order and one of the shop's staff."""
+    order: Order
     visitor: str = ""
     """For whom the session counts in which it was bought; empty if that is unknown."""
 
     def bought_in(self, sessions: Sequence[Session]) -> SeenOrder:
         """Returns it with the session in which it was bought, out of those of its carrier, oldest first."""
-        session = self.order.session(sessions) if self.order else None
-        if self.order is None or session is None:
+        session = self.order.session(sessions)
+        if session is None:
             return self
         return self._replace(order=self.order.bought_in(session), visitor=user_of(session) or self.carrier)
 
@@ -149,8 +149,6 @@ def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
     """Returns what analytics keeps of an order."""
     utm = change.utm_attribution
     subject, carrier = change.subject or f"purchase:{change.purchase_id}", identifier_of(session_id=change.session_id)
-    if change.excluded:
-        return SeenOrder(change.purchase_id, subject, carrier, None)
     source, medium, campaign = source_name(utm.source), campaign_name(utm.medium).lower(), campaign_name(utm.campaign)
     sold_at = micros(change.sold_at) if change.HasField("sold_at") else None
     order = Order(
@@ -163,6 +161,7 @@ def seen_order(change: change_pb2.PurchaseChanged) -> SeenOrder:
         lines=tuple(_line(line) for line in change.lines),
         entries=tuple(_entry(entry, sold_at) for entry in change.entries),
         breakdown=_breakdown(change),
+        excluded=_exclusions(change),
     )
     return SeenOrder(change.purchase_id, subject, carrier, order)
 
@@ -192,6 +191,13 @@ def page_of(url: str) -> str:
 @lru_cache(1024)
 def _kind(event_type: str) -> str:
     return _KIND_OF.get(event_name(event_type), "")
+
+
+def _exclusions(change: change_pb2.PurchaseChanged) -> tuple[str, ...]:
+    """Returns why an order is excluded; one of an earlier version may be either."""
+    if not change.excluded:
+        return ()
+    return tuple(reason for exclusion, reason in _EXCLUSIONS.items() if exclusion in change.exclusions) or (*_EXCLUSIONS.values(),)
 
 
 def _breakdown(change: change_pb2.PurchaseChanged) -> Breakdown:

@@ -47,6 +47,7 @@ class OrderRow(Base):
         Index("idx_analytics_orders_carrier", "carrier"),
         Index("idx_analytics_orders_visitor", "visitor"),
         Index("idx_analytics_orders_sold_at", "sold_at"),
+        Index("idx_analytics_orders_is_excluded", "is_excluded"),
     )
 
     purchase_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -56,11 +57,13 @@ class OrderRow(Base):
     visitor: Mapped[str | None] = mapped_column(Id(280))
     """For whom that session counts: its user, or its carrier; NULL if the session is unknown."""
     sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """NULL for an order that does not count: never paid, a test, or one of the shop's staff."""
+    """NULL for an order that does not count: never paid, or excluded."""
+    is_excluded: Mapped[bool] = mapped_column(default=False)
+    """Whether it is in no total: a test, or one of the shop's staff."""
     net: Mapped[int] = mapped_column(BigInteger)
     """Net revenue in ten-thousandths of the base currency."""
     payload: Mapped[str] = mapped_column(LongText)
-    """The order, `orders.Order.dumps`; empty for one that is excluded."""
+    """The order, `orders.Order.dumps`; empty for one that was excluded when only those that count were kept."""
     position: Mapped[int] = mapped_column(BigInteger)
     """Offset of the last applied change in the topic's partition: changes before it are older."""
     ordinal: Mapped[int] = mapped_column(Integer)

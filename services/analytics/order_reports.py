@@ -22,6 +22,11 @@ ORDER_REPORTS: Final = (
                 MONEY,
                 "Discounts on orders sold in the period with the coupon, without taxes: all of them, also those by other coupons.",
             ),
+            Column(
+                "new_customers",
+                "customers",
+                "Customers with an order sold in the period with the coupon, whose first order of all was sold in it as well.",
+            ),
             figure("gross_revenue"),
             *map(figure, _AMOUNTS),
         ],

@@ -36,6 +36,10 @@ UNIT: Final = 10_000
 SALE: Final = "sale"
 REFUND: Final = "refund"
 CORRECTION: Final = "correction"
+TESTS: Final = "tests"
+"""Test orders."""
+STAFF: Final = "staff"
+"""Orders of the shop's staff."""
 UNKNOWN: Final = "(unknown)"
 """Source of an order that was reported without a campaign, and whose session is unknown; country of one without a billing address."""
 WHOLE: Final = 10_000
@@ -90,11 +94,16 @@ class Order(NamedTuple):
     """The video that led to that session."""
     visited_at: int | None = None
     """When that session was last active at or before the sale; None if it is unknown."""
+    excluded: tuple[str, ...] = ()
+    """Why it is excluded from figures, TESTS or STAFF; empty if it counts."""
 
     def dumps(self) -> str:
         """Serialises it."""
         lines, entries = [[*line] for line in self.lines], [[*entry] for entry in self.entries]
-        return orjson.dumps([*self[:6], lines, entries, [*self.breakdown], self.credit and [*self.credit], *self[10:]]).decode()
+        visit = (self.landing, self.video, self.visited_at)
+        return orjson.dumps(
+            [*self[:6], lines, entries, [*self.breakdown], self.credit and [*self.credit], *visit, [*self.excluded]]
+        ).decode()
 
     @classmethod
     def loads(cls, text: str) -> Order:
@@ -103,7 +112,10 @@ class Order(NamedTuple):
         own = tuple(Line(*each) for each in lines), tuple(Entry(*each) for each in entries)
         *others, coupons, referral = breakdown
         known = Breakdown._make([*others, tuple(coupons), referral])
-        return cls(currency, sold_at, is_stated, source, medium, campaign, *own, known, credit and Credit(*credit), *visit)
+        landing, video, visited_at, *excluded = visit
+        reasons = tuple(each for reasons in excluded for each in reasons)  # orders of earlier versions have no such list
+        credited = credit and Credit(*credit)
+        return cls(currency, sold_at, is_stated, source, medium, campaign, *own, known, credited, landing, video, visited_at, reasons)
 
     def session(self, sessions: Sequence[Session]) -> Session | None:
         """Returns the session in which it was bought, out of those under its session id, oldest first; None if it is unknown."""

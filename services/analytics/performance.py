@@ -8,7 +8,6 @@ from typing import Final
 from pmp.analytics.v1 import analytics_pb2, courses_pb2
 from pmp.analytics.v1 import courses_pb2 as pb
 from pmp.analytics.v1.courses_pb2_grpc import CoursesServiceServicer
-from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields
@@ -48,12 +47,12 @@ class CoursesServicer(CoursesServiceServicer):
         period, course = answers.period_asked(request, self._calendar), request.id
         compared = answers.compared_with(request.compare, period)
         async with self._sessions.reading() as session:
-            content = ContentReading(session)
+            content, reading = ContentReading(session), Reading(session)
             if not await content.is_known(course):
                 raise NotFound("nothing is known of this course")
-            now = (await _summaries(session, period, course)).get(course, Summary())
-            before = (await _summaries(session, compared, course)).get(course, Summary()) if compared else None
-            trend = await series.of_course(Reading(session), period, course)
+            now = (await _summaries(reading, period, course)).get(course, Summary())
+            before = (await _summaries(reading, compared, course)).get(course, Summary()) if compared else None
+            trend = await series.of_course(reading, period, course)
             found = await content.content(period, _KINDS, course)
             titles = await content.titles([course])
         top = request.top or _TOP
@@ -94,19 +93,18 @@ class CoursesServicer(CoursesServiceServicer):
         )
 
 
-async def course_rows(session: AsyncSession, period: Period) -> Sequence[Row]:
+async def course_rows(reading: Reading, period: Period) -> Sequence[Row]:
     """Returns the rows of the report courses."""
-    summaries = await _summaries(session, period)
-    titles = await ContentReading(session).titles(summaries)
+    summaries = await _summaries(reading, period)
+    titles = await ContentReading(reading.session).titles(summaries)
     return [
         {COURSE: course, "title": titles.get(course, ""), **{each.key: each.value(of) for each in COURSE_FIGURES}}
         for course, of in summaries.items()
     ]
 
 
-async def _summaries(session: AsyncSession, period: Period, course: str = "") -> Mapping[str, Summary]:
+async def _summaries(reading: Reading, period: Period, course: str = "") -> Mapping[str, Summary]:
     """Returns what the figures of courses are computed from; of one course only, unless that is empty."""
-    reading = Reading(session)
     traffic, revenue = (await reading.traffic(period, COURSE))[COURSE], (await reading.revenue(period, COURSE))[COURSE]
     courses: Collection[str] = [course] if course else traffic.keys() | revenue.keys()
     members = await reading.members(period, [audience(COURSE, each) for each in courses])

@@ -64,9 +64,10 @@ class Totals:
             sessions.count_single(self.counts, event, times)
 
     def count_order(self, subject: str, visitor: str | None, payload: str, times: int) -> None:
-        """Adds an order as it is stored, or with -1 subtracts it."""
-        if payload:
-            orders.count_order(self.counts, orders.Order.loads(payload), subject, visitor or "", times)
+        """Adds an order as it is stored, or with -1 subtracts it, unless it is excluded."""
+        order = orders.Order.loads(payload) if payload else None
+        if order is not None and not order.excluded:
+            orders.count_order(self.counts, order, subject, visitor or "", times)
 
     def count_registration(self, user_id: str, day: int, times: int) -> None:
         """Adds the registration of a user, or with -1 subtracts it."""

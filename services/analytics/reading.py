@@ -41,6 +41,18 @@ class Members(NamedTuple):
     """Those who never were in it before."""
 
 
+class Sale(NamedTuple):
+    """An order that was sold."""
+
+    at: datetime
+    purchase_id: str
+    subject: str
+    net: int
+    """In ten-thousandths of the base currency."""
+    payload: str
+    """`orders.Order.dumps`."""
+
+
 def summed(column: ColumnElement[int], table: Table) -> ColumnElement[int]:
     """Returns the sum of a column over keys of totals; those after the last day of the period are subtracted, `Period.keys_of_totals`."""
     return func.sum(case((table.c.day > _LAST, -column), else_=column))
@@ -130,10 +142,15 @@ class Reading:
     """Reads totals, within one transaction.
 
     Figures are read in whole, or as those of their columns that are named: each further one takes time for each row.
+
+    Args:
+        session: the transaction.
+        sales: those that count although they are stored as excluded.
     """
 
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
+    def __init__(self, session: AsyncSession, sales: Sequence[Sale] = ()) -> None:
+        self.session = session
+        self._sales = sales
         self._dialect = session.get_bind().dialect.name
 
     async def traffic(self, period: Period, *dimensions: str, names: tuple[str, ...] = TRAFFIC) -> Mapping[str, Mapping[str, Traffic]]:
@@ -156,7 +173,7 @@ class Reading:
 
     async def pages(self, period: Period, top: int) -> Mapping[str, Traffic]:
         """Returns the page views of the pages that have the most."""
-        rows: Any = await self._session.execute(_largest_pages(self._dialect), {**read_of(period), "top": top})
+        rows: Any = await self.session.execute(_largest_pages(self._dialect), {**read_of(period), "top": top})
         return {page: Traffic(page_views=int(views)) for page, views in rows}
 
     async def traffic_by_key(
@@ -175,7 +192,7 @@ class Reading:
         self, table: Table, by: tuple[str, ...], period: Period, dimensions: Sequence[str], names: tuple[str, ...]
     ) -> Sequence[tuple[Any, dict[str, int]]]:
         """Returns the values of columns, each with these sums of its rows, where they are not all 0."""
-        rows = await self._session.execute(_sums(table, by, names, self._dialect), {**read_of(period), "dimensions": dimensions})
+        rows = await self.session.execute(_sums(table, by, names, self._dialect), {**read_of(period), "dimensions": dimensions})
         found = ((row[: len(by)], row[len(by) :]) for row in rows)
         return [(values, dict(zip(names, map(int, sums), strict=True))) for values, sums in found if any(sums)]
 
@@ -185,45 +202,46 @@ class Reading:
         [(first, last), *others] = ranges_of(keys)
         query = _by_key(table, names, in_range=not others)
         read = {"dimension": of[0], "value": of[1], "first": first, "last": last, "keys": keys}
-        text = await self._session.scalar(query, read)
+        text = await self.session.scalar(query, read)
         return [(key, dict(zip(names, sums, strict=True))) for key, *sums in _rows(text)]
 
     async def members(self, period: Period, names: Collection[str]) -> Mapping[str, Members]:
         """Returns the members of these audiences in a period; of one that nobody was in, nothing."""
         found: dict[str, Members] = {}
         for some in chunks(names, _MOST_AUDIENCES):
-            rows: Any = await self._session.execute(_members(self._dialect), {**read_of(period), "names": some})
+            rows: Any = await self.session.execute(_members(self._dialect), {**read_of(period), "names": some})
             found |= {audience: Members(int(count), int(new)) for audience, count, new in rows}
         return found
 
     async def members_by_day(self, period: Period, name: str) -> Mapping[int, int]:
         """Returns how many members an audience has on each day."""
-        text = await self._session.scalar(_MEMBERS_BY_DAY, {"name": name, **period._asdict()})
+        text = await self.session.scalar(_MEMBERS_BY_DAY, {"name": name, **period._asdict()})
         return {row[0]: row[1] for row in _rows(text)}
 
     async def cohorts(self, basis: str, period: Period) -> Mapping[tuple[int, int], Cell]:
         """Returns the cells of the cohorts of a period's months, as `read_cohorts` does."""
-        return await read_cohorts(self._session, basis, period)
+        return await read_cohorts(self.session, basis, period)
 
     async def titles(self, ids: Collection[str]) -> Mapping[str, str]:
         """Returns the titles of products."""
         found: dict[str, str] = {}
         for some in chunks(ids):
             found |= {
-                row.product_id: row.title for row in await self._session.execute(select(products).where(products.c.product_id.in_(some)))
+                row.product_id: row.title for row in await self.session.execute(select(products).where(products.c.product_id.in_(some)))
             }
         return found
 
     async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
         """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period, oldest first."""
         bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
-        customers = {subject: subject for subject in await self._session.scalars(bought)}
-        people = set((await Persons(self._session).people(customers)).values())
+        included = {sale.subject for sale in self._sales if since <= sale.at < until}
+        customers = {subject: subject for subject in {*await self.session.scalars(bought), *included}}
+        people = set((await Persons(self.session).people(customers)).values())
         for some in chunks(people):
-            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
+            rows = await self.session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
             customers |= {row.subject: f"user:{row.person_id}" for row in rows}
-        found: list[tuple[datetime, str, str, int, str]] = []
+        found = [sale for sale in self._sales if sale.subject in customers]
         for some in chunks(customers):
-            rows: Any = await self._session.execute(_SOLD_TO, {"subjects": some})
-            found += [(at, purchase, customers[subject], net, payload) for at, purchase, subject, net, payload in rows]
-        return [(customer, at, net, payload) for at, _, customer, net, payload in sorted(found)]
+            rows: Any = await self.session.execute(_SOLD_TO, {"subjects": some})
+            found += [Sale(*row) for row in rows]
+        return [(customers[sale.subject], sale.at, sale.net, sale.payload) for sale in sorted(found)]

@@ -32,6 +32,7 @@ class Query(Protocol):
     sort: str
     page_size: int
     offset: int
+    include: str
 
 
 _QUANTITY: Final = Column("quantity", "pieces", "Pieces in orders sold in the period.")
@@ -200,6 +201,23 @@ def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:
         row["last_order"] = day
         values[customer] += net
     return [{**row, "lifetime_value": money(values[customer])} for customer, row in rows.items()]
+
+
+def new_by_coupon(bought: Iterable[tuple[str, str, int, str]], first_day: str, last_day: str) -> Mapping[str, int]:
+    """Returns how many new customers used each coupon.
+
+    Args:
+        bought: customer, day, net revenue and payload of each order of the customers of a period, oldest first.
+        first_day: of the period, YYYY-MM-DD.
+        last_day: of the period.
+    """
+    first: dict[str, str] = {}
+    users: dict[str, set[str]] = defaultdict(set)
+    for customer, day, _, payload in bought:
+        if first_day <= first.setdefault(customer, day) and day <= last_day:
+            for coupon in Order.loads(payload).breakdown.coupons:
+                users[coupon].add(customer)
+    return {coupon: len(customers) for coupon, customers in users.items()}
 
 
 def as_csv(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields
 from kit.database.transactions import Sessions
+from kit.errors import InvalidRequest, Violation
 from kit.settings import Settings
 from services.analytics import answers, reports, series
 from services.analytics.cohorts import rows_of
@@ -22,6 +23,7 @@ from services.analytics.content_store import ContentReading
 from services.analytics.counts import (
     CAMPAIGN,
     COUNTRY,
+    COUPON,
     COURSE,
     CUSTOMERS,
     DEVICE,
@@ -38,6 +40,7 @@ from services.analytics.counts import (
 from services.analytics.days import Calendar, Period, iso
 from services.analytics.figures import FIGURES, Summary, money
 from services.analytics.funnel import STEPS, steps_of
+from services.analytics.inclusion import reading_with
 from services.analytics.journeys_client import JourneysClient
 from services.analytics.performance import course_rows
 from services.analytics.reading import SALES, VISITS, Members, Reading
@@ -67,9 +70,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
     @override
     async def GetDashboard(self, request: pb.GetDashboardRequest, context: Context) -> pb.GetDashboardResponse:
         period = answers.period_asked(request, self._calendar)
-        compared = answers.compared_with(request.compare, period)
+        compared, included = answers.compared_with(request.compare, period), answers.included(request.include)
         async with self._sessions.reading() as session:
-            reading = Reading(session)
+            reading = await reading_with(session, self._calendar, included)
             visits, sales = await reading.traffic(period, *_RANKED, names=VISITS), await reading.revenue(period, *_RANKED, names=SALES)
             visits = {PAGE: await reading.pages(period, top := request.top or _TOP), **visits}
             shown = {dimension: _largest(each, sales.get(dimension, {}), top) for dimension, each in visits.items()}
@@ -124,11 +127,14 @@ class AnalyticsServicer(AnalyticsServiceServicer):
     async def _report(
         self, query: reports.Query, report: reports.Report, group: str, period: Period
     ) -> tuple[Sequence[Mapping[str, str | float | None]], int]:
+        included = answers.included(query.include)
         if report.name == "attribution":
+            if included:
+                raise InvalidRequest([Violation("include", "attribution can not include staff or tests")])
             rows = await self._attributed(query.model, group, period)
         else:
             async with self._sessions.reading() as session:
-                rows = await self._rows(session, report, group, period)
+                rows = await self._rows(await reading_with(session, self._calendar, included), report, group, period)
         page, total = reports.page_of(query, report, group, rows)
         return [{each.key: _plain(row[each.key]) for each in report.of(group)} for row in page], total
 
@@ -136,10 +142,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         answer = await self._journeys.attribution(model, group, *self._calendar.times(period))
         return [{group: each.name, "orders": Fraction(each.orders), "revenue": Fraction(each.amount)} for each in answer.shares]
 
-    async def _rows(self, session: AsyncSession, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
-        reading = Reading(session)
+    async def _rows(self, reading: Reading, report: reports.Report, group: str, period: Period) -> Sequence[reports.Row]:
         if report.name == "courses":
-            return await course_rows(session, period)
+            return await course_rows(reading, period)
         if report.name == "funnel":
             members = await reading.members(period, STEPS)
             return [{"step": each.name, **each._asdict()} for each in steps_of({step: of.all for step, of in members.items()})]
@@ -154,13 +159,18 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         titles = await reading.titles([*revenue] if group == PRODUCT else [])
         of = {each: audience(group, each) for each in traffic} if group in _OF_AUDIENCES else {}
         members = await reading.members(period, of.values())
+        bought = await self._bought(reading, period) if group == COUPON else ()
+        new = reports.new_by_coupon(bought, iso(period.first), iso(period.last))
         return [
             {
                 group: value,
                 **reports.figures_of(
                     report.of(group),
                     Summary(
-                        traffic.get(value, Traffic()), sold := revenue.get(value, Revenue()), members.get(of.get(value, ""), Members()).all
+                        traffic.get(value, Traffic()),
+                        sold := revenue.get(value, Revenue()),
+                        members.get(of.get(value, ""), Members()).all,
+                        new_customers=new.get(value, 0),
                     ),
                 ),
                 "title": titles.get(value, ""),

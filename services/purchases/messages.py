@@ -56,6 +56,9 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
             for line in lines
         ],
         excluded=row.is_test or row.is_staff,
+        exclusions=[
+            reason for reason, applies in ((change_pb2.EXCLUSION_TEST, row.is_test), (change_pb2.EXCLUSION_STAFF, row.is_staff)) if applies
+        ],
         entries=[
             change_pb2.LedgerEntry(
                 kind=change_pb2.EntryKind.Value(f"ENTRY_KIND_{entry.kind.upper()}"),

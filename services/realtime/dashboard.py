@@ -13,7 +13,7 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.realtime.v1 import realtime_pb2 as pb
 
 from kit.boundary.caller import caller
-from kit.streams.stream import Frame
+from kit.streams.stream import Frame, Offer
 from services.realtime.board import Board, changed
 from services.realtime.cursor import Positions
 from services.realtime.lifetime import Lifetimes, come_back_seconds
@@ -66,7 +66,7 @@ class Dashboard:
         self._lifetimes.end_all(for_good=True)
         self._wake()
 
-    async def open(self, _request: pb.StreamDashboardRequest) -> AsyncGenerator[DashboardFrame]:
+    async def open(self, _request: pb.StreamDashboardRequest, _offer: Offer | None = None) -> AsyncGenerator[DashboardFrame]:
         """Streams the figures.
 
         Raises:

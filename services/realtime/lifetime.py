@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -85,13 +85,23 @@ class Lifetime:
         ended = self._lifetimes.is_draining or self._lifetimes.endings != self._endings
         return ended or asyncio.get_running_loop().time() >= self._ends_at
 
-    async def wait(self, changed: asyncio.Event) -> bool:
-        """Waits until something has changed; returns False when it is time for a heartbeat, or for the end."""
-        seconds = min(_HEARTBEAT_SECONDS, self._ends_at - asyncio.get_running_loop().time())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await changed.wait()
-        return changed.is_set()
+    async def wait(self, changed: asyncio.Event, written: Callable[[], float] | None = None) -> bool:
+        """Waits until something has changed; returns False when it is time for a heartbeat, or for the end.
+
+        Args:
+            changed: is waited for.
+            written: returns when something was written meanwhile, in seconds of the loop's clock; a heartbeat is due as long after it.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not changed.is_set():
+            due = min(max(began, written() if written else began) + _HEARTBEAT_SECONDS, self._ends_at)
+            if due <= loop.time():
+                return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await changed.wait()
+        return True
 
 
 def come_back_seconds() -> float:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -14,17 +15,29 @@ from pmp.realtime.v1 import realtime_pb2 as pb
 
 from kit.boundary.caller import bind_log_fields, caller
 from kit.errors import InvalidRequest, Violation
+from kit.streams.stream import Offer
 from services.realtime.cursor import Positions, cursor_of, positions_of
 from services.realtime.lifetime import Lifetime, Lifetimes, come_back_seconds
 from services.realtime.messages import Live
 from services.realtime.selection import EventsFrame, Selection, last, memory_of, position
 from services.realtime.topics import Topics
-from services.realtime.window import Window
+from services.realtime.window import Follower, Window
 
 _SHARED_SECONDS: Final = 5.0
 """How long a response for streams that catch up is kept: after a restart all of them come back with the same cursor."""
 _ADMIN: Final = "admin"
 """The scope that is shown personal data."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a stream has come."""
+
+    cursor: str
+    """Of the last response."""
+    sent: int = 0
+    """Messages."""
+    missed: int = 0
 
 
 class _Passage(NamedTuple):
@@ -62,8 +75,12 @@ class LiveStreams:
         self._lifetimes.end_all(for_good=True)
         self._wake()
 
-    async def open(self, request: pb.StreamEventsRequest) -> AsyncGenerator[EventsFrame]:
+    async def open(self, request: pb.StreamEventsRequest, offer: Offer | None = None) -> AsyncGenerator[EventsFrame]:
         """Streams what is selected.
+
+        Args:
+            request: the selection.
+            offer: is offered what is published while the stream has nothing older to yield; without it all is yielded.
 
         Raises:
             InvalidRequest: `since` is no cursor, or one of another log.
@@ -75,17 +92,18 @@ class LiveStreams:
         with self._lifetimes.stream((who.client, who.scope, who.user)) as lifetime:
             async with self._topics.reading():
                 since = await self._positions(request.since) if request.since else self._topics.published
-                cursor = cursor_of(since)
-                yield position(cursor)
-                sent = missed = 0
-                async with aclosing(self._frames(selection, since, lifetime)) as frames:
-                    async for frame in frames:
-                        yield frame
-                        cursor = frame.cursor
-                        sent += len(frame.message.messages)
-                        missed += frame.message.missed
-                        bind_log_fields(messages=sent, missed=missed)
-                yield last(cursor, come_back_seconds())
+                progress = _Progress(cursor_of(since))
+                yield position(progress.cursor)
+                try:
+                    async with aclosing(self._frames(selection, since, lifetime, progress, offer)) as frames:
+                        async for frame in frames:
+                            yield frame
+                            progress.cursor = frame.cursor
+                            progress.sent += len(frame.message.messages)
+                            progress.missed += frame.message.missed
+                finally:
+                    bind_log_fields(messages=progress.sent, missed=progress.missed)
+                yield last(progress.cursor, come_back_seconds())
 
     async def _positions(self, since: str) -> Positions:
         """Returns the positions of a cursor once all of them have been published.
@@ -99,7 +117,9 @@ class LiveStreams:
             raise InvalidRequest([Violation("since", message)])
         return positions
 
-    async def _frames(self, selection: Selection, since: Positions, lifetime: Lifetime) -> AsyncGenerator[EventsFrame]:
+    async def _frames(
+        self, selection: Selection, since: Positions, lifetime: Lifetime, progress: _Progress, offer: Offer | None
+    ) -> AsyncGenerator[EventsFrame]:
         """Yields the responses after the first one, until the stream is over."""
         with self._window_of(selection) as window:
             number, until = window.end, self._topics.published
@@ -117,6 +137,12 @@ class LiveStreams:
                 elif (found := window.at(number)) is not None:
                     number = found.end
                     yield found.frame
+                elif offer is not None:
+                    with _following(window, offer, progress) as follower:
+                        is_woken = await lifetime.wait(follower.woken, lambda: window.added_at)
+                    number = follower.number
+                    if not is_woken and not lifetime.is_over:
+                        yield position(self._topics.cursor)
                 elif not await lifetime.wait(window.changed) and not lifetime.is_over:
                     yield position(self._topics.cursor)
 
@@ -162,3 +188,17 @@ class LiveStreams:
             self._readers[selection] -= 1
             if not self._readers[selection]:
                 del self._readers[selection], self._windows[selection]
+
+
+@contextmanager
+def _following(window: Window, offer: Offer, progress: _Progress) -> Generator[Follower]:
+    """Lets a stream that has come to the end of a window follow it while the block lasts, and notes how far it has come."""
+    number = window.end
+    follower = window.follow(offer)
+    try:
+        yield follower
+    finally:
+        window.leave(follower)
+        if follower.number != number:
+            progress.sent += follower.number - number
+            progress.cursor = follower.cursor

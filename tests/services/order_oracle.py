@@ -106,14 +106,18 @@ TABLES = _CREDITED
 """Creates what the reports read beside the tables of the shop."""
 _COUPONS = """
 WITH o AS (
-    SELECT coupon, COUNT(*) AS orders, SUM(base_discounts) AS discounts
-    FROM orders JOIN (SELECT DISTINCT * FROM coupons) USING (id) WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
+    SELECT coupon, COUNT(*) AS orders, SUM(base_discounts) AS discounts,
+        COUNT(DISTINCT customer) FILTER (first >= CAST($since AS DATE)) AS new_customers
+    FROM sold JOIN (SELECT DISTINCT * FROM coupons) USING (id)
+    JOIN (SELECT customer, MIN(day(ts)) AS first FROM sold GROUP BY customer) USING (customer)
+    WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
 ), e AS (
     SELECT coupon, SUM(base) FILTER (kind = 'SALE') AS gross, -SUM(base) FILTER (kind = 'PARTIAL_REFUND') AS refunds,
         SUM(base) FILTER (kind = 'CORRECTION') AS corrections, SUM(base) AS net
     FROM entries JOIN (SELECT DISTINCT * FROM coupons) USING (id) WHERE day(ts) BETWEEN $since AND $until GROUP BY 1
 )
-SELECT coupon, COALESCE(orders, 0) AS orders, COALESCE(discounts, 0) AS discounts, COALESCE(gross, 0) AS gross_revenue,
+SELECT coupon, COALESCE(orders, 0) AS orders, COALESCE(discounts, 0) AS discounts, COALESCE(new_customers, 0) AS new_customers,
+    COALESCE(gross, 0) AS gross_revenue,
     COALESCE(refunds, 0) AS refunds, COALESCE(corrections, 0) AS corrections, COALESCE(net, 0) AS net_revenue
 FROM o FULL JOIN e USING (coupon)
 """

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
 from pmp.ingestion.v1 import event_pb2
 from pmp.purchases.v1 import change_pb2
+from pmp.purchases.v1.change_pb2 import EXCLUSION_STAFF, EXCLUSION_TEST
 
 from kit.rules import DECIMALS
 from tests.services import course_oracle, order_oracle
@@ -33,6 +34,9 @@ TYPES = ["page_view"] * 6 + ["scroll", "lead_capture", "course_enrolled", "cours
 COURSES = {"product-0": ["python", "pmp"], "product-1": ["pmp", "scrum", "python"]}
 """The courses that products give access to; product-2 is itself a course."""
 
+EXCLUSIONS = ({"tests": EXCLUSION_TEST}, {"staff": EXCLUSION_STAFF}, {"tests": EXCLUSION_TEST, "staff": EXCLUSION_STAFF})
+"""Why excluded orders are."""
+
 
 @dataclass
 class Shop:
@@ -43,6 +47,8 @@ class Shop:
     first: datetime = FIRST
     days: int = DAYS
     """How long from `first` there are events."""
+    included: frozenset[str] = frozenset()
+    """Why orders are excluded that count nevertheless."""
     batches: list[list[Message]] = field(default_factory=list[list[Message]])
     """Messages of topics, in the order in which they are published."""
     events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
@@ -83,9 +89,20 @@ class Shop:
         self.persons |= dict.fromkeys(identifiers, pseudonym)
 
 
-def generated(seed: int, visitors: int = 60, *, name: str = "", first: datetime = FIRST, days: int = DAYS) -> Shop:
-    """A shop with late, repeated and anonymous events, bots, orders in several currencies, refunds, a merge and an unmerge."""
-    shop, rng = Shop(name, first, days), random.Random(seed)  # noqa: S311 (a test is to be repeatable)
+def generated(
+    seed: int, visitors: int = 60, *, name: str = "", first: datetime = FIRST, days: int = DAYS, included: frozenset[str] = frozenset()
+) -> Shop:
+    """A shop with late, repeated and anonymous events, bots, orders in several currencies, refunds, a merge and an unmerge.
+
+    Args:
+        seed: whatever it is, the same messages are sent.
+        visitors: how many.
+        name: ids begin with it.
+        first: the first day.
+        days: how many.
+        included: which orders count although they are excluded: `staff`, `tests`.
+    """
+    shop, rng = Shop(name, first, days, included), random.Random(seed)  # noqa: S311 (a test is to be repeatable)
     users = [f"{name}u{number}" for number in range(visitors // 3)]
     timely: list[Message] = []
     late: list[list[Message]] = []
@@ -233,6 +250,8 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
             continue
         change.sold_at.FromDatetime(sold)
         change.excluded = number % 10 == 7
+        reasons = EXCLUSIONS[number % 3] if change.excluded else {}
+        change.exclusions.extend(reasons.values())
         kinds = [(change_pb2.ENTRY_KIND_SALE, sum(prices, Decimal(0)), sold)]
         if number % 3 == 0:
             kinds.append((change_pb2.ENTRY_KIND_PARTIAL_REFUND, -prices[0], sold + timedelta(days=rng.uniform(0, 6))))
@@ -245,7 +264,7 @@ def _orders(shop: Shop, rng: random.Random, users: Sequence[str], visitors: int)
             if number % 7 == 0 and len(change.entries) == 1:
                 order_oracle.break_down(copy, number + 1, _rounded, CURRENCIES[currency])
             (again if len(change.entries) > 1 else first).append(copy)
-        if not change.excluded:
+        if reasons.keys() <= shop.included:
             _order_rows(shop, change, source)
     return first, again
 

@@ -24,7 +24,7 @@ from pmp.ingestion.v1 import event_pb2
 from pmp.log.v1 import log_pb2
 from pmp.privacy.v1 import privacy_pb2
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
-from pmp.purchases.v1.change_pb2 import PAYMENT_STATUS_COMPLETED, EntryKind, PurchaseChanged
+from pmp.purchases.v1.change_pb2 import EXCLUSION_TEST, PAYMENT_STATUS_COMPLETED, EntryKind, PurchaseChanged
 from sqlalchemy import select
 from sqlalchemy.event import listen, remove
 
@@ -197,21 +197,55 @@ async def test_every_figure_is_that_of_what_was_sent(analytics: Analytics, setti
     shop = generated(seed=16)
     for batch in shop.batches:
         await analytics.happen(*batch)
-    oracle = Oracle(shop, settings.site_timezone.key)
     for period in PERIODS:
-        answer = await analytics.dashboard(*period)
-        found = {each.key: each.value if each.HasField("value") else None for each in answer.figures}
-        assert found == pytest.approx(oracle.figures(*period)), period
-        assert [shown(each) for each in answer.series] == [pytest.approx(each) for each in oracle.series(*period)], period
-        steps = oracle.report("funnel", "step", *period)
-        assert [(each.step, each.people, each.drop_off) for each in answer.funnel] == [
-            (step, row["people"], row["drop_off"]) for step, row in steps.items()
-        ]
-        for report, group in REPORTS:
-            rows = keyed(await analytics.report(report, *period, group_by=group, page_size=10_000), group)
-            expected = oracle.report(report, group, *period)
-            assert rows.keys() == expected.keys(), (report, group, period)
-            assert rows == {name: pytest.approx(row, abs=1e-3) for name, row in expected.items()}, (report, group, period)
+        await _compare(analytics, Oracle(shop, settings.site_timezone.key), period)
+
+
+@pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Europe/Berlin"), "site_affiliates": AFFILIATES}], indirect=True)
+async def test_orders_of_staff_and_tests_count_for_who_includes_them(analytics: Analytics, settings: Settings) -> None:
+    for batch in generated(seed=19).batches:
+        await analytics.happen(*batch)
+    for include, orders in (("", 48), ("staff", 50), ("tests", 50), ("tests,staff", 54)):
+        shop = generated(seed=19, included=frozenset(include.split(",")))
+        assert len(shop.orders) == orders, "some are of staff and tests at once"
+        await _compare(analytics, Oracle(shop, settings.site_timezone.key), PERIODS[-1 if include else 0], include)
+
+
+async def test_an_order_that_turns_out_to_be_a_test_is_taken_back(analytics: Analytics) -> None:
+    order = _order("p1", "user:ada", ("sale", 100))
+    order.coupon_codes.append("ada10")
+    await analytics.happen(order)
+    assert await analytics.figures("orders", "new_customers", "net_revenue") == [1, 1, 100]
+    order.excluded = True
+    order.exclusions.append(EXCLUSION_TEST)
+    await analytics.happen(order, _order("p2", "user:ada", ("sale", 10)))
+    assert await analytics.figures("orders", "new_customers", "net_revenue") == [1, 1, 10]
+    assert await analytics.figures("orders", "new_customers", "net_revenue", include="staff") == [1, 1, 10]
+    assert await analytics.figures("orders", "new_customers", "net_revenue", include="staff, tests") == [2, 1, 110]
+    order.exclusions.pop()
+    await analytics.happen(order)
+    assert await analytics.figures("orders", include="tests") == [1], "of an order without a reason it is not known which it is"
+    assert await analytics.figures("orders", include="staff,tests") == [2]
+    await analytics.erase(["user:ada"])
+    assert re.findall("ada|spring", await analytics.everything()) == []
+    assert await analytics.figures("orders", "customers", "net_revenue", include="staff,tests") == [2, 2, 110]
+
+
+async def _compare(analytics: Analytics, oracle: Oracle, period: tuple[str, str], include: str = "") -> None:
+    """Compares the dashboard and all reports of a period with what the oracle computes."""
+    answer = await analytics.dashboard(*period, include=include)
+    found = {each.key: each.value if each.HasField("value") else None for each in answer.figures}
+    assert found == pytest.approx(oracle.figures(*period)), period
+    assert [shown(each) for each in answer.series] == [pytest.approx(each) for each in oracle.series(*period)], period
+    steps = oracle.report("funnel", "step", *period)
+    assert [(each.step, each.people, each.drop_off) for each in answer.funnel] == [
+        (step, row["people"], row["drop_off"]) for step, row in steps.items()
+    ]
+    for report, group in REPORTS:
+        rows = keyed(await analytics.report(report, *period, group_by=group, page_size=10_000, include=include), group)
+        expected = oracle.report(report, group, *period)
+        assert rows.keys() == expected.keys(), (report, group, period)
+        assert rows == {name: pytest.approx(row, abs=1e-3) for name, row in expected.items()}, (report, group, period)
 
 
 @ZONES
@@ -605,6 +639,9 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
         ("GetReport", pb.GetReportRequest(report="gossip")),
         ("ExportReport", pb.ExportReportRequest(report="content", group_by="mood")),
         ("GetReport", pb.GetReportRequest(report="attribution", model="astrology")),
+        ("GetReport", pb.GetReportRequest(report="attribution", include="staff")),
+        ("ExportReport", pb.ExportReportRequest(report="revenue", include="robots")),
+        ("GetDashboard", pb.GetDashboardRequest(include="staff,bots")),
         ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest()),
         ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest(id="python", compare="tomorrow")),
         ("GetContentPerformance", courses_pb2.GetContentPerformanceRequest(kind="rumour")),

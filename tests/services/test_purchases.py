@@ -714,7 +714,15 @@ async def test_test_and_staff_orders_are_left_out_unless_asked_for(shop: Shop) -
     await shop.track(purchase(order_id="3"))
     assert await shop.orders() == ["3"]
     assert sorted(await shop.orders(include_excluded=True)) == ["1", "2", "3"]
-    assert {message.order_id: message.excluded for message in await shop.published()} == {"1": True, "2": True, "3": False}
+    await shop.track(purchase(order_id="4", is_test=True, is_staff=True))
+    assert {message.order_id: message.excluded for message in await shop.published()} == {"1": True, "2": True, "3": False, "4": True}
+    reasons = {message.order_id: [*message.exclusions] for message in await shop.published()}
+    assert reasons == {
+        "1": [change_pb2.EXCLUSION_TEST],
+        "2": [change_pb2.EXCLUSION_STAFF],
+        "3": [],
+        "4": [change_pb2.EXCLUSION_TEST, change_pb2.EXCLUSION_STAFF],
+    }
 
 
 async def test_orders_are_listed_newest_first_by_pages_and_choice(shop: Shop) -> None:

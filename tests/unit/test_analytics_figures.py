@@ -11,13 +11,14 @@ from google.protobuf.json_format import ParseDict
 from pmp.analytics.v1 import analytics_pb2 as pb
 
 from kit.errors import InvalidRequest
+from services.analytics.breakdown import Breakdown
 from services.analytics.columns import OWN_CURRENCY, Column
 from services.analytics.counts import EACH_DAY, cells, keys_of_cells
 from services.analytics.course_figures import CONTENT_COLUMNS
 from services.analytics.days import MOST_RANGES, month_of, period_of, ranges_of
 from services.analytics.figures import FIGURES, MONEY, Summary
-from services.analytics.orders import converted
-from services.analytics.reports import REPORTS, as_csv, page_of, report_of
+from services.analytics.orders import Order, converted
+from services.analytics.reports import REPORTS, as_csv, new_by_coupon, page_of, report_of
 
 METRICS = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
 TODAY = period_of("", "2026-03-31", 0).last
@@ -169,3 +170,12 @@ def test_csv_has_the_columns_and_disarms_formulas() -> None:
     columns = [Column("page", "text", ""), Column("amount", OWN_CURRENCY, "")]
     rows = [{"page": '=1+1,"x"', "amount": -1.5}, {"page": "/a", "amount": None}]
     assert as_csv(columns, rows).decode() == 'page,amount\r\n"\'=1+1,""x""",-1.5\r\n/a,\r\n'
+
+
+def test_a_new_customer_counts_for_the_coupons_of_orders_of_the_period_alone() -> None:
+    def order(coupon: str) -> str:
+        return Order("USD", 0, False, "", "", "", (), (), Breakdown(coupons=(coupon,))).dumps()
+
+    known = [("ada", "2026-02-28", 1, order("winter")), ("ada", "2026-03-01", 1, order("spring"))]
+    new = [("eve", "2026-03-01", 1, order("spring")), ("eve", "2026-03-31", 1, order("spring")), ("eve", "2026-04-01", 1, order("summer"))]
+    assert new_by_coupon([*known, *new], "2026-03-01", "2026-03-31") == {"spring": 1}

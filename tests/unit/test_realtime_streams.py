@@ -73,6 +73,39 @@ def test_a_response_is_kept_for_a_minute() -> None:
     assert (window.first, window.end, window.left) == (3, 3, "new")
 
 
+def test_a_reader_follows_until_it_refuses_a_response() -> None:
+    window, written = Window("start"), list[str]()
+
+    def offer(response: EventsFrame) -> bool:
+        written.append(response.cursor)
+        return len(written) < 3
+
+    follower, other = window.follow(offer), window.follow(lambda _: True)
+    for number in range(4):
+        window.add(frame(f"after-{number}"), 2, float(number), 4000)
+    assert written == ["after-0", "after-1", "after-2"], "none after the one that it has refused"
+    assert (follower.woken.is_set(), follower.number, follower.cursor) == (True, 4, "after-1")
+    left = window.at(follower.number)
+    assert left is not None
+    assert left.frame.cursor == "after-2"
+    window.leave(follower)
+    window.leave(other)
+    assert (other.woken.is_set(), other.number, other.cursor) == (False, 8, "after-3")
+    assert (follower.number, follower.cursor) == (4, "after-1")
+    again = window.follow(offer)
+    window.wake()
+    assert again.woken.is_set()
+
+
+async def test_a_heartbeat_is_due_when_nothing_was_written_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.realtime.lifetime._HEARTBEAT_SECONDS", 0.1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with Lifetimes(1, 1).stream(("a",)) as lifetime:
+        assert not await lifetime.wait(asyncio.Event(), lambda: began + 0.2)
+    assert 0.3 <= loop.time() - began < 2
+
+
 def filled(kind: Descriptor) -> Message:
     """A message with a value in every field."""
     message: Any = pb.LiveMessage() if kind is pb.LiveMessage.DESCRIPTOR else getattr(pb, kind.name)()

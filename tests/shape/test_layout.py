@@ -24,7 +24,7 @@ SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
     *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports", "cohort_store"),
-    *("performance", "content_store", "journeys_client", "kind", "configuration", "reading"),
+    *("performance", "content_store", "journeys_client", "kind", "configuration", "store", "certificates", "reading"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
@@ -35,7 +35,8 @@ sign-in serves the rpcs by which a browser gets its session, a connection those 
 without a database, live streams show what is read, a dashboard sums it up, and today is what it asks of another service, as a client does;
 exports are tables for files; performance serves rpcs on one subject beside those of the servicer, and a content store reads what these
 show; a kind is the interface of what is sent to another system, a configuration opens the systems that a file names, and reading is what
-rpcs read of tables that consumers write."""
+rpcs read of tables that consumers write; a store is a repository of one subject, and certificates are fetched to verify what others
+sign."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "client", "gateway", "kit", "services")
 MOST_MODULES = 12
@@ -125,11 +126,20 @@ def test_the_gateway_has_a_cluster_for_every_service_it_routes_to() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_has_the_modules_of_a_service_and_beside_them_pure_decisions(service: str) -> None:
-    modules = {path.stem: path for path in (ROOT / "services" / service).iterdir() if path.name != "__pycache__"}
+    folder = ROOT / "services" / service
+    modules = {path.stem: path for path in folder.iterdir() if path.suffix == ".py" or path.name == "migrations"}
     assert {"__init__", "composition"} <= modules.keys()
     assert ("models" in modules) == ("migrations" in modules), "tables and their migrations come together"
     for name in modules.keys() - SERVICE_MODULES:
-        assert [imported for imported in _imports(modules[name]) if OUTSIDE_WORLD.match(imported)] == [], f"{name} is not pure"
+        assert _outside_world(modules[name]) == [], f"{name} is not pure"
+    # A kind of destination is its own outside world; other packages are like the service itself.
+    for package in (path.parent for path in folder.glob("*/__init__.py") if not (path.parent / "destination.py").exists()):
+        impure = [path.stem for path in package.rglob("*.py") if path.stem not in SERVICE_MODULES and _outside_world(path)]
+        assert impure == [], f"{package.name}: not pure"
+
+
+def _outside_world(module: Path) -> list[str]:
+    return [imported for imported in _imports(module) if OUTSIDE_WORLD.match(imported)]
 
 
 def _imports(module: Path) -> set[str]:

@@ -13,6 +13,7 @@ from math import factorial
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.json_format import ParseDict
@@ -46,6 +47,7 @@ from services.destinations.received.store import PAYMENTS, State, Webhooks
 from services.destinations.received.worker import Worker
 from services.destinations.settings import DestinationsSettings
 from tests.conftest import newest_database
+from tests.gateway_probe.processes import running_gateway
 from tests.paypal import PayPalDouble, running_paypal
 from tests.roles import ROLES, settings_for
 from tests.servers import PrivateMariaDb, PrivateRedis, free_port
@@ -143,8 +145,8 @@ async def running(
     """One for the module: its tests are about different orders and persons."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('webhooks')}/{{service}}.db"
     if request.param == "mariadb":
-        server: PrivateMariaDb = request.getfixturevalue("mariadb_server")
-        url = server.url.replace("{service}", "{service}_webhooks")
+        mariadb: PrivateMariaDb = request.getfixturevalue("mariadb_server")
+        url = mariadb.url.replace("{service}", "{service}_webhooks")
     address = f"127.0.0.1:{free_port()}"
     shared = Settings(
         listen=address,
@@ -576,3 +578,85 @@ async def test_amounts_of_stripe_are_in_its_own_minor_units_and_the_database_has
     assert STRIPE_SECRET not in repr(rows)
     assert all(isinstance(secret, SecretStr) for secret in shop.settings.webhooks_stripe_secrets)
     assert STRIPE_SECRET not in repr(shop.settings)
+
+
+LIMIT = 40
+ADDRESS = "203.0.113.{}"
+
+
+@pytest.fixture(scope="module")
+async def gateway(running: Shop, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """The real gateway in front of the services."""
+    port = int(running.settings.listen.rpartition(":")[2])
+    own = {
+        "PMP_MESH_TOKEN": running.settings.mesh_token.get_secret_value(),
+        "PMP_RATE_SIGNED_PER_MINUTE": str(LIMIT),
+        "PMP_GATEWAY_TRUSTED_HOPS": "1",
+    }
+    with running_gateway(tmp_path_factory.mktemp("gateway"), port, **own) as found:
+        async with httpx.AsyncClient(base_url=f"http://{found.address}", timeout=20) as client:
+            await _until_healthy(client)
+            yield client
+        assert_no_secrets(found.log.read_text())
+
+
+def assert_no_secrets(log: str) -> None:
+    """The gateway's log names no person, no secret, no signature and no payment."""
+    assert "/api/v1/webhooks/{sender}" in log or "WebhooksService" in log
+    assert [each for each in ("example.org", "v1=", "t=1", STRIPE_SECRET, "pi_31", "CAP32") if each in log] == []
+
+
+async def _until_healthy(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while (await client.get("/api/v1/webhooks/stripe", headers={"x-forwarded-for": ADDRESS.format(1)})).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+
+
+async def post(gateway: httpx.AsyncClient, call: Call, address: int = 5, **headers: str) -> httpx.Response:
+    own = {**call.headers, **headers, "x-forwarded-for": ADDRESS.format(address)}
+    return await gateway.post(f"/api/v1/webhooks/{call.sender}", content=call.body, headers=own)
+
+
+@pytest.mark.parametrize("running", ["sqlite"], indirect=True)
+async def test_the_gateway_passes_webhooks_as_they_were_sent_to_their_service(shop: Shop, gateway: httpx.AsyncClient) -> None:
+    taken = [
+        stripe_event("payment_intent.succeeded", payment("31", description="J\u00f6rg \u2603"), PAID_AT),
+        shop.from_paypal(paypal_event("PAYMENT.CAPTURE.COMPLETED", capture("32", PAID_AT), PAID_AT)),
+        woocommerce("order.created", woocommerce_order(33, START, START)),
+        mailchimp("unsubscribe", "linus@example.org", NOW),
+    ]
+    for call in taken:
+        answer = await post(gateway, call)
+        assert (answer.status_code, answer.json()) == (200, {"success": True, "duplicate": False, "ignored": False}), call
+        assert (await post(gateway, call)).json()["duplicate"]
+        changed = await post(gateway, call._replace(body=call.body + b" "))
+        assert (changed.status_code, changed.json()["code"]) == (401, 16)
+    assert len(await shop.rows()) == len(taken)
+    test_call = Call("woocommerce", b"webhook_id=12", {"content-type": "application/x-www-form-urlencoded"})
+    assert (await post(gateway, test_call)).status_code == 200
+
+
+@pytest.mark.parametrize("running", ["sqlite"], indirect=True)
+async def test_the_gateway_refuses_what_is_no_webhook(shop: Shop, gateway: httpx.AsyncClient) -> None:
+    good = stripe_event("payment_intent.succeeded", payment("34"), PAID_AT)
+    assert (await post(gateway, good._replace(headers={}), 6)).status_code == 401
+    assert (await post(gateway, good._replace(body=b" " * 524_289), 6)).status_code == 413
+    assert (await post(gateway, good._replace(sender="square"), 6)).status_code == 404
+    assert (await post(gateway, good._replace(body=b"\xff\xfe"), 6)).status_code == 401
+    unreadable = await post(gateway, signed_stripe(b"\xff\xfe"), 6)
+    assert (unreadable.status_code, unreadable.json()["details"][0]["field_violations"][0]["field"]) == (400, "body")
+    assert (await gateway.put("/api/v1/webhooks/stripe", content=b"{}")).status_code == 401, "no path without a key"
+    forged = {"x-pmp-scope": "admin", "x-pmp-client": "shop", "authorization": "Bearer garbage", "x-api-key": "garbage"}
+    assert (await post(gateway, good, 6, **forged, **{"content-type": "text/plain"})).status_code == 200, "the signature alone counts"
+    assert [row.sender for row in await shop.rows()] == ["stripe"]
+
+
+@pytest.mark.parametrize("running", ["sqlite"], indirect=True)
+async def test_a_flood_of_webhooks_is_limited_by_address(shop: Shop, gateway: httpx.AsyncClient) -> None:
+    forged = stripe_event("payment_intent.succeeded", payment("35"), PAID_AT, secret="whsec_another")
+    statuses = [(await post(gateway, forged, 9)).status_code for _ in range(LIMIT + 1)]
+    assert statuses == [401] * LIMIT + [429]
+    limited = await post(gateway, forged, 9)
+    assert (limited.json()["code"], int(limited.headers["retry-after"]) > 0) == (8, True)
+    assert (await post(gateway, forged, 10)).status_code == 401
+    assert await shop.rows() == []

@@ -30,7 +30,13 @@ HEADER = "stripe-signature"
 
 
 def settings_with(**fields: object) -> WebhookSettings:
-    required = {"mesh_token": "token", "vault_key": "key", "key_encryption_keys": "key", "redis_url": "", "database_url": "sqlite:///{service}"}
+    required = {
+        "mesh_token": "token",
+        "vault_key": "key",
+        "key_encryption_keys": "key",
+        "redis_url": "",
+        "database_url": "sqlite:///{service}",
+    }
     return WebhookSettings.model_validate({**required, **fields})
 
 

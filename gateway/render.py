@@ -182,6 +182,8 @@ def _policies(methods: Sequence[Rpc]) -> Node:
 
 
 def _principal(scope: str) -> Node:
+    if scope == SIGNED:  # without a token, so that only the client of its REST paths is known by a header
+        return {"header": {"name": "x-pmp-client", "string_match": {"exact": SIGNED}}}
     has_scope = {"header": {"name": "x-pmp-scope", "string_match": {"exact": scope}}}
     kept_out = BROWSER if scope == "read" else f"{BROWSER}|{DASHBOARD}"
     is_kept_out = {"header": {"name": "x-pmp-client", "string_match": {"safe_regex": {"regex": kept_out}}}}
@@ -190,7 +192,9 @@ def _principal(scope: str) -> Node:
 
 def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
     seconds = settings.gateway_timeout_seconds
-    waits = {"grpc-timeout": f"{seconds * 1000:.0f}m", "x-pmp-timeout": f"{seconds:g}"}
+    adds = {} if rpc.streams else {"grpc-timeout": f"{seconds * 1000:.0f}m", "x-pmp-timeout": f"{seconds:g}"}
+    if rpc.access == options_pb2.ACCESS_SIGNED:
+        adds["x-pmp-scope"] = SIGNED
     return fill(
         pattern,
         {
@@ -200,7 +204,7 @@ def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
             "priority": "DEFAULT" if rpc.access in _PUBLIC else "HIGH",
             # A stream may last; only idleness ends it.
             "timeout": "0s" if rpc.streams else f"{seconds:g}s",
-            "waits": None if rpc.streams else [_header(*each) for each in waits.items()],
+            "adds": [_header(*each) for each in adds.items()] or None,
             "idle_timeout": "300s" if rpc.streams else None,
             "retry_on": MAY_REPEAT if rpc.may_repeat else NEVER_SENT,
         },
@@ -216,8 +220,6 @@ def _rest_route(patterns: Node, rpc: Rpc, verb: str, template: str, keyless: str
     is_session = keyless == DASHBOARD
     of_session = [*patterns["session"], patterns["own_page"]] if is_session else []
     named = [fill(patterns["named"], {"client": keyless})] if keyless else []
-    if keyless == SIGNED:
-        named.append(patterns["signed"])
     return fill(
         patterns["rest"],
         {

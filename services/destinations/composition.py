@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,6 +25,11 @@ from services.destinations.configuration import load
 from services.destinations.consumers import MESSAGES, Decide
 from services.destinations.personal import KEPT, PERSONAL_TABLES
 from services.destinations.profiles import Profiles
+from services.destinations.received.composition import reception
+from services.destinations.received.personal import KEPT as RECEIVED_KEPT
+from services.destinations.received.personal import RECEIVED
+from services.destinations.received.sender import Sender
+from services.destinations.received.store import PAYMENTS
 from services.destinations.senders import Senders
 from services.destinations.servicer import DestinationsServicer
 from services.destinations.settings import SERVICE, DestinationsSettings
@@ -38,11 +44,19 @@ _HISTORIES: Final[dict[str, MethodDescriptor]] = {
 }
 
 
-def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRuntime:
-    """Composes destinations. Without a configured destination it follows no topic."""
+def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of: Mapping[str, Sender] | None = None) -> ServiceRuntime:
+    """Composes destinations. Without a configured destination it follows no topic.
+
+    Args:
+        settings: of this service.
+        resources: those of its process.
+        webhooks_of: the senders of webhooks; by default all.
+    """
     database, keys = resources.database(SERVICE, one_writer=True), resources.keys
     destinations = load(settings.destinations)
-    data = SubjectData(database, keys, None, PERSONAL_TABLES)
+    tables = (*PERSONAL_TABLES, RECEIVED)
+    data = SubjectData(database, keys, None, tables)
+    webhooks = reception(settings, database.sessions, keys, webhooks_of)
     senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
     upkeep = Upkeep(database.sessions, destinations)
     topics, started_at = sorted(MESSAGES) if destinations else [], datetime.now(UTC)
@@ -53,11 +67,14 @@ def compose(settings: DestinationsSettings, resources: Resources) -> ServiceRunt
         SERVICE,
         checks={"database": database.check},
         database=database,
-        rpcs=[(add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake))],
+        rpcs=[
+            (add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake)),
+            *webhooks.rpcs,
+        ],
         subject_data=SubjectDataServicer(data, database, resources.log, None),
-        retention=Retention(settings, SERVICE, database.sessions, expiries(PERSONAL_TABLES, KEPT)),
+        retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, {**KEPT, **RECEIVED_KEPT}), PAYMENTS]),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
-        background=[senders.run, upkeep.report, upkeep.expire] if destinations else [],
+        background=[*webhooks.background, *([senders.run, upkeep.report, upkeep.expire] if destinations else [])],
     )
 
 

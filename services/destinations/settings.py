@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from kit.settings import Settings
+from services.destinations.received.settings import WebhookSettings
 
 SERVICE: Final = "destinations"
 """The name of the service."""
 
 
-class DestinationsSettings(Settings):
+class DestinationsSettings(WebhookSettings):
     """The settings that destinations reads beside those of all services."""
 
     destinations: Path | None = None

@@ -86,6 +86,14 @@ class IdentityServicer(IdentityServiceServicer):
         return pb.GetUserResponse(user=await self._user(identifier_of(user_id=request.id)))
 
     @override
+    async def FindUser(self, request: pb.FindUserRequest, context: Context) -> pb.FindUserResponse:
+        async with self._sessions.reading() as session:
+            person_id = await Persons(session).person(identifier_of(email_hash=request.email_hash))
+        if not person_id:
+            raise unknown_user("email_hash")
+        return pb.FindUserResponse(user_id=person_id)
+
+    @override
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> pb.UpdateUserResponse:
         committed = await self._execute(await self._requests.update_user(request.id, request.user))
         return pb.UpdateUserResponse(success=True, user=await self._user(user_identifier(committed.person_id)))

@@ -229,7 +229,6 @@ def _endpoint(cluster: dict[str, Any]) -> tuple[str, int]:
         (options_pb2.ACCESS_READ, ["read", "admin"]),
         (options_pb2.ACCESS_ADMIN, ["admin"]),
         (options_pb2.ACCESS_LINK, ["link"]),
-        (options_pb2.ACCESS_SIGNED, ["signed"]),
     ],
 )
 def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueType, scopes: list[str]) -> None:
@@ -241,6 +240,19 @@ def test_access_is_opened_by_its_scopes_alone(access: options_pb2.Access.ValueTy
     assert [ids[0]["header"]["string_match"]["exact"] for ids in allowed] == scopes
     browsers_refused = {ids[0]["header"]["string_match"]["exact"] for ids in allowed if len(ids) == 2 and "not_id" in ids[1]}
     assert browsers_refused == set(scopes) - {"track"}
+
+
+def test_what_is_signed_is_opened_to_the_client_of_its_rest_paths_alone() -> None:
+    rendered = config(contracts(shop=[method("Hear", options_pb2.ACCESS_SIGNED, "/api/v1/hear"), method("Sell", post="/api/v1/sell")]))
+    policy = filters(rendered)["rbac"]["rules"]["policies"]["ACCESS_SIGNED"]
+    assert policy["principals"] == [{"header": {"name": "x-pmp-client", "string_match": {"exact": "signed"}}}]
+    added = {
+        name: {each["header"]["key"]: each["header"]["value"] for each in route["request_headers_to_add"]}
+        for name, route in routes(rendered).items()
+        if name.startswith("/pmp.")
+    }
+    assert added["/pmp.shop.v1.ShopService/Hear"]["x-pmp-scope"] == "signed"
+    assert "x-pmp-scope" not in added["/pmp.shop.v1.ShopService/Sell"]
 
 
 def test_a_session_has_a_route_to_what_reads_reports_alone() -> None:

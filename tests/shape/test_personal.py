@@ -36,6 +36,7 @@ IMPERSONAL = {
     *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
     *("analytics_products", "analytics_courses"),  # what the shop sells
     *("destinations", "destination_erasures"),  # systems that are sent what happens, and their answers
+    "received_payments",  # orders of payments, as payment providers state them
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

@@ -1,0 +1,35 @@
+"""The settings of webhooks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, TypeAlias
+
+from pydantic import Field, SecretStr
+
+from kit.settings import Settings
+
+Secrets: TypeAlias = Annotated[list[Annotated[SecretStr, Field(min_length=8)]], Field(max_length=2)]
+"""The secret that signs, as a JSON list; two while one replaces the other. Without any, the sender's webhooks are refused."""
+
+
+class WebhookSettings(Settings):
+    """The settings of what senders of webhooks sign, and how."""
+
+    webhooks_stripe_secrets: Secrets = Field(default=[])
+    """The signing secrets of Stripe's endpoint, `whsec_...`, as a JSON list; two while one replaces the other."""
+
+    webhooks_paypal_ids: list[str] = Field(default=[], max_length=2)
+    """The ids of the webhook at PayPal, which are part of what it signs, as a JSON list; two while one replaces the other."""
+
+    webhooks_paypal_invoice_prefix: str = "WC-"
+    """What the shop's PayPal plugin writes before the order's number in `invoice_id`."""
+
+    webhooks_woocommerce_secrets: Secrets = Field(default=[])
+    """The secrets of WooCommerce's webhooks, as a JSON list; two while one replaces the other."""
+
+    webhooks_mailchimp_secrets: Secrets = Field(default=[])
+    """The signing secrets of Mailchimp's webhook, as a JSON list; two while one replaces the other."""
+
+    webhooks_wait: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))
+    """How long what a webhook states is kept for an order or a person that is not known yet."""

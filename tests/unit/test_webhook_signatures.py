@@ -1,0 +1,226 @@
+"""Signatures of webhooks, against the senders' own libraries and against OpenSSL's."""
+
+from __future__ import annotations
+
+import hmac
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import stripe
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from kit.errors import Unauthenticated, Unavailable
+from services.destinations.received.certificates import Certificates
+from services.destinations.received.sender import Sender, webhook_senders
+from services.destinations.received.senders.paypal import PayPal
+from services.destinations.received.settings import WebhookSettings
+from services.destinations.received.signatures import check_base64, check_timestamped
+from tests.paypal import PayPalDouble, running_paypal
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+OLD, NEW = SecretStr("whsec_old_secret_of_the_tests"), SecretStr("whsec_new_secret_of_the_tests")
+BODY = b'{"id": "evt_1", "name": "J\xc3\xb6rg"}'
+HEADER = "stripe-signature"
+
+
+def settings_with(**fields: object) -> WebhookSettings:
+    required = {
+        "mesh_token": "token",
+        "vault_key": "key",
+        "key_encryption_keys": "key",
+        "redis_url": "",
+        "database_url": "sqlite:///{service}",
+    }
+    return WebhookSettings.model_validate({**required, **fields})
+
+
+def signed(body: bytes = BODY, secret: SecretStr = OLD, at: datetime = NOW) -> str:
+    """As Stripe's library signs a webhook for tests."""
+    stamp = int(at.timestamp())
+    return stripe.WebhookSignature.generate_signature_header(body.decode(), secret.get_secret_value(), stamp)
+
+
+def is_taken(body: bytes, header: str | None, now: datetime = NOW) -> bool:
+    try:
+        check_timestamped([OLD, NEW], body, {} if header is None else {HEADER: header}, HEADER, now)
+    except Unauthenticated:
+        return False
+    return True
+
+
+def is_taken_by_stripe(body: bytes, header: str) -> bool:
+    for secret in (OLD, NEW):
+        with suppress(stripe.SignatureVerificationError):
+            return stripe.WebhookSignature.verify_header(body.decode(), header, secret.get_secret_value(), tolerance=None)
+    return False
+
+
+def test_a_refusal_names_no_value() -> None:
+    with pytest.raises(Unauthenticated, match=r"^stripe-signature does not match the body$"):
+        check_timestamped([OLD], b"{}", {HEADER: signed()}, HEADER, NOW)
+
+
+def test_a_signature_of_either_secret_is_taken() -> None:
+    assert is_taken(BODY, signed())
+    assert is_taken(BODY, signed(secret=NEW))
+    assert is_taken(BODY, f"{signed(secret=SecretStr('another secret'))},v1={signed().partition('v1=')[2]},v0=00")
+
+
+@pytest.mark.parametrize("seconds", [-301, 301, -86_400, 86_400])
+def test_a_recorded_or_predated_webhook_is_refused(seconds: int) -> None:
+    assert not is_taken(BODY, signed(at=NOW + timedelta(seconds=seconds)))
+    assert is_taken(BODY, signed(at=NOW + timedelta(seconds=299 if seconds > 0 else -299)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        " ",
+        "t=1",
+        "v1=00",
+        "t=,v1=00",
+        "t=abc,v1=00",
+        "t=-1,v1=00",
+        f"t={'9' * 5000},v1=00",
+        "t=١٢٣,v1=00",
+        "garbage",
+        ",,,",
+        signed().replace("v1=", "v0="),
+        signed().replace("t=", "t=1,t="),
+        signed(BODY + b" "),
+        signed(secret=SecretStr("another secret")),
+        "v1=\x00é",
+    ],
+)
+def test_a_header_that_signs_nothing_is_refused(header: str | None) -> None:
+    assert not is_taken(BODY, header)
+
+
+@given(
+    header=st.lists(st.sampled_from(["t=1", f"t={int(NOW.timestamp())}", "v1=00", signed().partition(",")[2], "v0=1", "", "x"])),
+    body=st.sampled_from([BODY, b"{}"]),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_what_is_taken_is_what_stripes_own_library_takes(header: list[str], body: bytes) -> None:
+    text = ",".join(header)
+    # Of several times their library takes the last one: here they are refused.
+    if len([part for part in header if part.startswith("t=")]) < 2:
+        assert is_taken(body, text) == is_taken_by_stripe(body, text)
+
+
+def test_a_base64_signature_is_that_of_the_body() -> None:
+    def taken(value: str | None, body: bytes = BODY) -> bool:
+        try:
+            check_base64([OLD, NEW], body, {} if value is None else {"x-wc-webhook-signature": value}, "x-wc-webhook-signature")
+        except Unauthenticated:
+            return False
+        return True
+
+    def of(secret: SecretStr) -> str:
+        return b64encode(hmac.digest(secret.get_secret_value().encode(), BODY, "sha256")).decode()
+
+    assert taken(of(OLD))
+    assert taken(of(NEW))
+    assert not taken(of(SecretStr("another secret")))
+    assert not taken(of(OLD), BODY + b"\n")
+    assert not taken(None)
+    assert not taken("")
+    assert not taken(of(OLD).rstrip("="))
+
+
+def test_every_sender_refuses_what_has_no_secret_yet() -> None:
+    found = webhook_senders(settings_with())
+    assert set(found) == {"mailchimp", "paypal", "stripe", "woocommerce"}
+    assert not any(sender.is_configured for sender in found.values())
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PayPalDouble]:
+    with running_paypal(tmp_path_factory.mktemp("paypal")) as double:
+        yield double
+
+
+@pytest.fixture
+def paypal(running: PayPalDouble) -> PayPalDouble:
+    running.fetched = 0
+    return running
+
+
+def sender_of(double: PayPalDouble, *ids: str) -> Sender:
+    return PayPal(settings_with(webhooks_paypal_ids=list(ids or (double.webhook_id,))), Certificates({double.host}, double.roots))
+
+
+async def refusal(sender: Sender, headers: Mapping[str, str], body: bytes = BODY, now: datetime = NOW) -> str:
+    """Why a webhook is refused; empty if it is taken."""
+    try:
+        await sender.verify(headers, body, now)
+    except Unauthenticated as error:
+        return str(error)
+    return ""
+
+
+async def test_what_paypal_signs_is_taken_and_nothing_else(paypal: PayPalDouble) -> None:
+    headers, sender = paypal.sign(BODY, NOW), sender_of(paypal)
+    assert await refusal(sender, headers) == ""
+    assert await refusal(sender_of(paypal, "another-webhook", paypal.webhook_id), headers) == ""
+    assert "does not match" in await refusal(sender_of(paypal, "another-webhook"), headers)
+    assert "does not match" in await refusal(sender, headers, BODY + b" ")
+    flipped = b64encode(bytes([b64decode(headers["paypal-transmission-sig"])[0] ^ 1, *b64decode(headers["paypal-transmission-sig"])[1:]]))
+    assert "does not match" in await refusal(sender, {**headers, "paypal-transmission-sig": flipped.decode()})
+    assert paypal.fetched == 3, "each sender fetched it once"
+
+
+@pytest.mark.parametrize("name", ["auth-algo", "transmission-id", "transmission-time", "transmission-sig", "cert-url"])
+async def test_each_header_of_paypal_is_needed(paypal: PayPalDouble, name: str) -> None:
+    headers = {key: value for key, value in paypal.sign(BODY, NOW).items() if key != f"paypal-{name}"}
+    assert f"paypal-{name} is missing" in await refusal(sender_of(paypal), headers)
+
+
+async def test_times_of_paypal_reach_as_far_back_as_it_repeats_webhooks(paypal: PayPalDouble) -> None:
+    headers, sender = paypal.sign(BODY, NOW), sender_of(paypal)
+    assert await refusal(sender, headers, now=NOW + timedelta(days=3)) == ""
+    assert "ago" in await refusal(sender, headers, now=NOW + timedelta(days=3, hours=2))
+    assert "ahead" in await refusal(sender, headers, now=NOW - timedelta(seconds=301))
+    assert "no time" in await refusal(sender, {**headers, "paypal-transmission-time": "yesterday"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://{host}/cert.pem",
+        "https://evil.example/cert.pem",
+        "https://{host}.evil.example/cert.pem",
+        "https://evil.example@{host}/cert.pem",
+        "https://{host}@evil.example/cert.pem",
+        "file:///etc/hostname",
+        "//{host}/cert.pem",
+    ],
+)
+async def test_certificates_come_from_paypal_alone(paypal: PayPalDouble, url: str) -> None:
+    headers = {**paypal.sign(BODY, NOW), "paypal-cert-url": url.format(host=paypal.host)}
+    assert "not an address of PayPal" in await refusal(sender_of(paypal), headers)
+    assert paypal.fetched == 0
+
+
+@pytest.mark.parametrize("path", ["other-name.pem", "expired.pem", "self-signed.pem", "garbage.pem", "huge.pem", "elliptic.pem"])
+async def test_only_a_valid_certificate_of_paypal_signs(paypal: PayPalDouble, path: str) -> None:
+    headers = paypal.sign(BODY, NOW, certificate=path)
+    assert "cert-url" in await refusal(sender_of(paypal), headers)
+
+
+async def test_a_certificate_that_can_not_be_fetched_is_an_outage(paypal: PayPalDouble) -> None:
+    headers = paypal.sign(BODY, NOW, certificate="missing.pem")
+    with pytest.raises(Unavailable):
+        await sender_of(paypal).verify(headers, BODY, NOW)
+
+
+def test_the_checksum_is_the_one_that_paypal_documents() -> None:
+    assert zlib.crc32(b"123456789") == 0xCBF43926

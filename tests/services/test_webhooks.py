@@ -49,8 +49,6 @@ from services.destinations.settings import DestinationsSettings
 from tests.conftest import newest_database
 from tests.gateway_probe.processes import running_gateway
 from tests.paypal import PayPalDouble, running_paypal
-from tests.roles import ROLES, settings_for
-from tests.servers import PrivateMariaDb, PrivateRedis, free_port
 from tests.received_webhooks import (
     MAILCHIMP_SECRET,
     STRIPE_SECRET,
@@ -67,6 +65,8 @@ from tests.received_webhooks import (
     woocommerce,
     woocommerce_order,
 )
+from tests.roles import ROLES, settings_for
+from tests.servers import PrivateMariaDb, PrivateRedis, free_port
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 START = NOW - timedelta(days=2)

@@ -381,7 +381,7 @@ async def test_where_a_webhook_can_not_go_is_said(settings: Settings, resources:
     shop.replies["/moved"] = Reply(302, {"location": "/other"})
     public = {"allow_private_networks": False}
     async with systems(certified("shop.example", file.parent)) as forged:
-        expected = {
+        expected: dict[str, tuple[str, dict[str, Any], str]] = {
             "moved": (f"http://127.0.0.1:{shop.port}/moved", {}, "HTTP 302: redirects are not followed"),
             "private": (f"https://127.0.0.1:{shop.port}/private", public, "its address is not public"),
             "local": (f"https://localhost:{shop.port}/local", public, "its address is not public"),

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 import httpx
 import orjson
+from pmp.ingestion.v1.event_pb2 import EventStored
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints, model_validator
 from standardwebhooks import Webhook
 from typing_extensions import override
@@ -39,6 +40,7 @@ def _signs(secret: SecretStr) -> SecretStr:
 
 def _is_known(pattern: str) -> str:
     types = (*ORDER_TYPES, *OTHER_TYPES, ERASED)
+    # What begins otherwise matches no event, so that these need not be looked at.
     if not pattern.startswith(EVENT) and not any(fnmatchcase(each, pattern) for each in types):
         message = f"no type of webhook; there are {', '.join(types)} and event. with the type of an event"
         raise ValueError(message)
@@ -79,10 +81,13 @@ class WebhookDestination(Destination[WebhookOptions]):
         self._signers = [Webhook(secret.get_secret_value()) for secret in options.secrets]
         self._url = httpx.URL(str(options.url))
         self._exact = frozenset(options.types)
+        self._takes_events = any(each.startswith(EVENT) for each in options.types)
         self._patterns = [each for each in options.types if "*" in each or "?" in each or "[" in each]
 
     @override
     def wanted(self, message: Message) -> Iterable[Wanted]:
+        if isinstance(message, EventStored) and not self._takes_events:
+            return ()  # most messages are events, and most webhooks want none
         return [each for each in happened(message) if self._wants(each.name)]
 
     @override

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -41,6 +41,10 @@ _PACE_SECONDS: Final = 0.02
 _LONGEST_REST: Final = 10.0
 """What another process stored, or resumed, is seen after this time at the latest; what this one did, immediately."""
 _MOST_AT_ONCE: Final = 1000
+_MOST_AHEAD: Final = 16
+"""Requests that are claimed for one connection at once, while the destination answers quickly."""
+_FRESH_SECONDS: Final = 0.5
+"""How long what was cleared may be sent; then it is put back, and cleared again."""
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 """Errors before anything of the request was sent."""
 
@@ -87,6 +91,8 @@ class Sender:
         self._timeouts: set[asyncio.Timeout] = set()
         self._done: list[Attempt] = []
         """Attempts whose results are not stored yet."""
+        self._ahead = 1
+        """Requests that are claimed for one connection."""
 
     def wake(self) -> None:
         """Signals that there may be more to send."""
@@ -109,9 +115,10 @@ class Sender:
         self._changed.clear()
         began = asyncio.get_running_loop().time()
         look = await self._look()
-        size = self.destination.most_at_once
-        for start in range(0, len(look.cleared), size):
-            task = asyncio.create_task(self._attempt(look.cleared[start : start + size]))
+        size, free = self.destination.most_at_once, self.destination.most_requests - len(self._running)
+        requests = [look.cleared[start : start + size] for start in range(0, len(look.cleared), size)]
+        for own in (requests[first::free] for first in range(min(free, len(requests)))):
+            task = asyncio.create_task(self._attempts(own))
             self._running.add(task)
             task.add_done_callback(self._ended)
         rest = _LONGEST_REST
@@ -134,6 +141,8 @@ class Sender:
         done = list(self._done)
         look = await transact(self._sessions, lambda session: self._turn(session, done), follows=True)
         del self._done[: len(done)]
+        if done:
+            self._ahead = min(_MOST_AHEAD, 2 * self._ahead) if all(each.is_answered for each in done) else 1
         return look
 
     async def _turn(self, session: AsyncSession, done: Sequence[Attempt]) -> _Look:
@@ -149,11 +158,10 @@ class Sender:
         if breaker.open_until is not None and breaker.open_until > now:
             return _Look((), breaker.open_until)
         free = self.destination.most_requests - len(self._running)
-        if breaker.is_probing:
-            free = min(free, 0 if self._running else 1)
-        if free <= 0:
+        if free <= 0 or (breaker.is_probing and self._running):
             return _Look((), None)
-        return _Look(await self._claim(session, queue, free * self.destination.most_at_once, now), await queue.next_due())
+        limit = (1 if breaker.is_probing else free * self._ahead) * self.destination.most_at_once
+        return _Look(await self._claim(session, queue, limit, now), await queue.next_due())
 
     async def _store(
         self, session: AsyncSession, queue: Queue, done: Sequence[Attempt], breaker: Breaker, now: datetime
@@ -185,6 +193,16 @@ class Sender:
         cleared, refused = await clear(session, self._keys.hasher, self.destination, claimed, now)
         await queue.settle(refused, now)
         return cleared
+
+    async def _attempts(self, requests: Sequence[Sequence[Cleared]]) -> None:
+        """Makes requests one after the other: not any more after one that failed, nor long after they were cleared."""
+        began, is_well = asyncio.get_running_loop().time(), True
+        for cleared in requests:
+            if is_well and asyncio.get_running_loop().time() - began < _FRESH_SECONDS:
+                await self._attempt(cleared)
+                is_well = bool(self._done[-1].is_answered)
+            else:
+                self._done.append(Attempt(cleared, [PutOff("", timedelta(0))] * len(cleared)))
 
     async def _attempt(self, cleared: Sequence[Cleared]) -> None:
         outgoing, without = await self._outgoing(cleared)

@@ -12,14 +12,15 @@ from services.destinations.queue import Settled
 from services.destinations.repository import DEAD, DELIVERED, EXPIRED, PENDING, WITHHELD
 from services.destinations.rules import delay
 
-_PUT_OFF: Final = timedelta(seconds=5)
 _FINAL: Final = {Outcome.DELIVERED: DELIVERED, Outcome.REJECTED: DEAD, Outcome.EXPIRED: EXPIRED, Outcome.WITHHELD: WITHHELD}
 
 
 class PutOff(NamedTuple):
-    """An attempt that was not made, since something of the mesh that it needs is down."""
+    """An attempt that was not made, since something of the mesh that it needs is down, or its turn did not come."""
 
     detail: str
+    pause: timedelta = timedelta(seconds=5)
+    """How long it waits for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def settled(destination: Destination[Any], cleared: Cleared, result: Result | Pu
     """Returns what becomes of a delivery after an attempt."""
     claimed = cleared.claimed
     if isinstance(result, PutOff):
-        found = Settlement(PENDING, result.detail, _PUT_OFF, uses_attempt=False)
+        found = Settlement(PENDING, result.detail, result.pause, uses_attempt=False)
     elif result.outcome is Outcome.UNAUTHORIZED:
         found = Settlement(PENDING, result.detail, uses_attempt=False)
     elif result.outcome in _FINAL:

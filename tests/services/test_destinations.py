@@ -132,7 +132,8 @@ class Deliverer:
     async def make_due(self) -> None:
         """Lets the time pass until the next attempts, and ends the rest of circuit breakers."""
         async with self.runtime.sessions.begin() as session:
-            await session.execute(update(DeliveryRow).where(DeliveryRow.state == "pending").values(next_attempt_at=NOW - timedelta(days=1)))
+            waiting = (DeliveryRow.state == "pending", DeliveryRow.claim == "")
+            await session.execute(update(DeliveryRow).where(*waiting).values(next_attempt_at=NOW - timedelta(days=1)))
             await session.execute(update(DestinationRow).values(open_until=None))
         self.wake()
 

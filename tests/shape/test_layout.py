@@ -24,7 +24,7 @@ SERVICE_MODULES = {
     *("__init__", "composition", "servicer", "repository", "models", "consumers", "worker", "migrations"),
     *("saga", "holders", "archive", "calls", "deadlines", "losses", "projection", "attribution_store", "actions", "unit_of_work"),
     *("recorder", "pricing", "publishing", "sign_in", "connection", "topics", "live", "dashboard", "today", "exports", "cohort_store"),
-    *("performance", "content_store", "journeys_client", "kind", "configuration", "store", "certificates", "reading"),
+    *("performance", "content_store", "journeys_client", "kind", "configuration", "store", "certificates", "postback", "reading"),
 }
 """A saga is work over several services that outlives its process; holders are the services it works with; an archive is collected from them
 while it is downloaded; calls go to systems outside of the mesh; deadlines are exported as metrics, and losses are events that the log lost
@@ -36,7 +36,7 @@ without a database, live streams show what is read, a dashboard sums it up, and 
 exports are tables for files; performance serves rpcs on one subject beside those of the servicer, and a content store reads what these
 show; a kind is the interface of what is sent to another system, a configuration opens the systems that a file names, and reading is what
 rpcs read of tables that consumers write; a store is a repository of one subject, and certificates are fetched to verify what others
-sign."""
+sign, which a postback asks them to do."""
 OUTSIDE_WORLD = re.compile(r"grpc|sqlalchemy|redis|httpx|kit\.(boundary\.(boundary|caller|outcome)|database|log|migrate|server)")
 PACKAGES = ("cli", "client", "gateway", "kit", "services")
 MOST_MODULES = 12

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import zlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from threading import Thread
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -40,6 +42,10 @@ class PayPalDouble:
     webhook_id: str = "WH-OF-THE-TESTS"
     fetched: int = 0
     """How often a certificate was asked for."""
+    tokens: int = 0
+    """How often a token was asked for."""
+    down: bool = False
+    """The API answers 503."""
 
     def sign(self, body: bytes, at: datetime, *, certificate: str = "cert.pem", transmission: str = "t-1") -> dict[str, str]:
         """The headers of a webhook."""
@@ -108,15 +114,43 @@ def _handler(published: Mapping[str, bytes], double: PayPalDouble) -> type[BaseH
         def do_GET(self) -> None:
             double.fetched += 1
             content = published.get(self.path)
-            self.send_response(404 if content is None else 200)
-            self.send_header("content-length", str(len(content or b"")))
+            self._answer(404 if content is None else 200, content or b"")
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["content-length"]))
+            authorization = self.headers["authorization"]
+            if double.down:
+                self._answer(503, b"")
+            elif self.path == "/v1/oauth2/token" and content == b"grant_type=client_credentials":
+                double.tokens += 1
+                is_known = authorization == f"Basic {b64encode(b'app:secret').decode()}"
+                self._answer(200 if is_known else 401, b'{"access_token": "a-token", "expires_in": 3600}' if is_known else b"{}")
+            elif self.path == "/v1/notifications/verify-webhook-signature" and authorization == "Bearer a-token":
+                self._answer(200, json.dumps({"verification_status": "SUCCESS" if _is_own(double, content) else "FAILURE"}).encode())
+            else:
+                self._answer(404, b"")
+
+        def _answer(self, status: int, content: bytes) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content or b"")
+            self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
             """Logs nothing."""
 
     return Handler
+
+
+def _is_own(double: PayPalDouble, question: bytes) -> bool:
+    """Whether a signature is the double's: of the event as it stands in the question."""
+    asked, event = json.loads(question), question.partition(b'"webhook_event":')[2][:-1]
+    content = f"{asked['transmission_id']}|{asked['transmission_time']}|{asked['webhook_id']}|{zlib.crc32(event)}".encode()
+    try:
+        double.key.public_key().verify(b64decode(asked["transmission_sig"]), content, PKCS1v15(), SHA256())
+    except InvalidSignature:
+        return False
+    return asked["auth_algo"] == "SHA256withRSA" and asked["webhook_id"] == double.webhook_id
 
 
 def _new_key() -> rsa.RSAPrivateKey:

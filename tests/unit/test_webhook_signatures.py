@@ -27,6 +27,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OLD, NEW = SecretStr("whsec_old_secret_of_the_tests"), SecretStr("whsec_new_secret_of_the_tests")
 BODY = b'{"id": "evt_1", "name": "J\xc3\xb6rg"}'
 HEADER = "stripe-signature"
+OWN = "secret"
 
 
 def settings_with(**fields: object) -> WebhookSettings:
@@ -150,7 +151,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PayPalDouble]:
 
 @pytest.fixture
 def paypal(running: PayPalDouble) -> PayPalDouble:
-    running.fetched = 0
+    running.fetched, running.tokens, running.down = 0, 0, False
     return running
 
 
@@ -220,6 +221,29 @@ async def test_a_certificate_that_can_not_be_fetched_is_an_outage(paypal: PayPal
     headers = paypal.sign(BODY, NOW, certificate="missing.pem")
     with pytest.raises(Unavailable):
         await sender_of(paypal).verify(headers, BODY, NOW)
+
+
+async def test_paypal_is_asked_where_the_shop_wants_it(paypal: PayPalDouble) -> None:
+    app: dict[str, object] = {"webhooks_paypal_client_id": "app", "webhooks_paypal_api": f"https://{paypal.host}"}
+
+    def asking(secret: str = OWN, webhook: str = paypal.webhook_id) -> Sender:
+        own = settings_with(webhooks_paypal_ids=[webhook], webhooks_paypal_client_secret=secret, **app)
+        return PayPal(own, roots=paypal.roots)
+
+    headers, sender = paypal.sign(BODY, NOW), asking()
+    assert await refusal(sender, headers) == ""
+    assert "does not match" in await refusal(sender, headers, BODY.replace(b" ", b""))
+    assert "does not match" in await refusal(asking(webhook="another"), headers)
+    assert "not JSON" in await refusal(sender, headers, b'"')
+    assert "paypal-cert-url is missing" in await refusal(sender, {**headers, "paypal-cert-url": ""})
+    assert (paypal.tokens, paypal.fetched) == (2, 0)
+    with pytest.raises(Unavailable):
+        await asking(secret="another").verify(headers, BODY, NOW)
+    paypal.down = True
+    with pytest.raises(Unavailable):
+        await sender.verify(headers, BODY, NOW)
+    paypal.down = False
+    assert await refusal(sender, headers) == ""
 
 
 def test_the_checksum_is_the_one_that_paypal_documents() -> None:

@@ -10,7 +10,7 @@ from kit.database.columns import MYSQL, Id, Serial, UtcDateTime
 revision = "destinations_0001"
 down_revision = None
 branch_labels = ("destinations",)
-depends_on = "kit_0005"
+depends_on = "kit_0002"
 
 
 def upgrade() -> None:

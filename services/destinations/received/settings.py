@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from kit.settings import Settings
 
@@ -21,6 +21,15 @@ class WebhookSettings(Settings):
 
     webhooks_paypal_ids: list[str] = Field(default=[], max_length=2)
     """The ids of the webhook at PayPal, which are part of what it signs, as a JSON list; two while one replaces the other."""
+
+    webhooks_paypal_client_id: str = ""
+    """Client id of the REST app at PayPal: PayPal is asked to verify each signature, which by default its certificate does."""
+
+    webhooks_paypal_client_secret: SecretStr = SecretStr("")
+    """The secret of that app."""
+
+    webhooks_paypal_api: HttpUrl = HttpUrl("https://api-m.paypal.com")
+    """Where PayPal is asked; `https://api-m.sandbox.paypal.com` for its sandbox."""
 
     webhooks_paypal_invoice_prefix: str = "WC-"
     """What the shop's PayPal plugin writes before the order's number in `invoice_id`."""

@@ -10,12 +10,14 @@ import zlib
 from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from pmp.purchases.v1 import purchases_pb2 as pb
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
@@ -24,6 +26,7 @@ from typing_extensions import override
 from kit.errors import Unauthenticated
 from kit.times import timestamp
 from services.destinations.received.certificates import Certificates
+from services.destinations.received.postback import Postback
 from services.destinations.received.sender import Sender, parsed
 from services.destinations.received.settings import WebhookSettings
 from services.destinations.received.signatures import check_time, header
@@ -80,11 +83,14 @@ class PayPal(Sender):
     Args:
         settings: the ids of the webhook.
         certificates: where the certificates that sign come from.
+        roots: a file of trusted roots in PEM; by default those of the web.
     """
 
-    def __init__(self, settings: WebhookSettings, certificates: Certificates | None = None) -> None:
+    def __init__(self, settings: WebhookSettings, certificates: Certificates | None = None, roots: Path | None = None) -> None:
         super().__init__(settings)
-        self._certificates = certificates or Certificates()
+        self._certificates = certificates or Certificates(roots=roots)
+        client_id, client_secret = settings.webhooks_paypal_client_id, settings.webhooks_paypal_client_secret
+        self._postback = Postback(str(settings.webhooks_paypal_api), client_id, client_secret, roots) if client_id else None
 
     @property
     @override
@@ -99,20 +105,17 @@ class PayPal(Sender):
         """
         if header(headers, "paypal-auth-algo") != _ALGORITHM:
             raise Unauthenticated(f"paypal-auth-algo is not {_ALGORITHM}")
-        stated, sent_at = header(headers, "paypal-transmission-id"), header(headers, "paypal-transmission-time")
+        sent_at, stated = header(headers, "paypal-transmission-time"), header(headers, "paypal-transmission-id")
+        signature, url = header(headers, "paypal-transmission-sig"), header(headers, "paypal-cert-url")
         check_time(_time(sent_at), now, "paypal-transmission-time", oldest=_REPEATED)
-        try:
-            signature = b64decode(header(headers, "paypal-transmission-sig"), validate=True)
-        except ValueError:
-            raise Unauthenticated("paypal-transmission-sig is not base64") from None
-        key = await self._certificates.key(header(headers, "paypal-cert-url"), now)
-        for webhook in self.settings.webhooks_paypal_ids:
-            try:
-                key.verify(signature, f"{stated}|{sent_at}|{webhook}|{zlib.crc32(body)}".encode(), PKCS1v15(), SHA256())
-            except InvalidSignature:
-                continue
-            return
-        raise Unauthenticated("paypal-transmission-sig does not match the body")
+        if self._postback is not None:
+            verdicts = [await self._postback.verify(webhook, headers, body, now) for webhook in self.settings.webhooks_paypal_ids]
+        else:
+            key, bare = await self._certificates.key(url, now), _decoded(signature)
+            contents = (f"{stated}|{sent_at}|{webhook}|{zlib.crc32(body)}" for webhook in self.settings.webhooks_paypal_ids)
+            verdicts = [_is_signed(key, bare, content.encode()) for content in contents]
+        if not any(verdicts):
+            raise Unauthenticated("paypal-transmission-sig does not match the body")
 
     @override
     def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Nothing:
@@ -159,6 +162,21 @@ class PayPal(Sender):
                 return ""
         prefix = self.settings.webhooks_paypal_invoice_prefix
         return resource.invoice_id.removeprefix(prefix) if prefix and resource.invoice_id.startswith(prefix) else ""
+
+
+def _decoded(signature: str) -> bytes:
+    try:
+        return b64decode(signature, validate=True)
+    except ValueError:
+        raise Unauthenticated("paypal-transmission-sig is not base64") from None
+
+
+def _is_signed(key: RSAPublicKey, signature: bytes, content: bytes) -> bool:
+    try:
+        key.verify(signature, content, PKCS1v15(), SHA256())
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _time(text: str) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -157,7 +157,7 @@ def test_what_is_put_off_or_refused_for_its_credentials_uses_no_attempt(ledger: 
     ],
 )
 def test_unknown_is_no_unless_it_was_asked_for_at_the_intake(purpose: Purpose | None, choice: bool | None, allowed: bool) -> None:
-    made = {} if purpose is None or choice is None else {purpose: Choice(choice, NOW)}
+    made: dict[str, Any] = {} if purpose is None or choice is None else {purpose: Choice(choice, NOW)}
     assert allows(Consent(**made), purpose) is allowed
 
 

@@ -51,6 +51,7 @@ SERVICE_MODULES = {
     "models": "its tables",
     "operations": "what an operator does to destinations",
     "performance": "rpcs on one subject beside those of the servicer",
+    "postback": "asks a sender whether a webhook is its own",
     "pricing": "what a command does to stored rows",
     "profiles": "what destinations are sent of persons",
     "projection": "derived from other tables of the service, and kept ready to be read",

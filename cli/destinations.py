@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,9 @@ async def dead_letters(credentials: Credentials, name: str) -> Sequence[Mapping[
 
 def print_destinations(console: Console, destinations: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table of destinations with their books."""
-    table = Table("destination", "kind", "state", *(field.replace("_", " ") for field in _BOOKS), "waits since")
+    table = Table(
+        "destination", "kind", "state", *(field.replace("_", " ") for field in _BOOKS), "waits since", box=SIMPLE, show_edge=False
+    )
     for each in destinations:
         books = each.get("books", {})
         counts = (books.get(field, "0") for field in _BOOKS)
@@ -64,7 +67,7 @@ def print_destinations(console: Console, destinations: Sequence[Mapping[str, Any
 
 def print_dead_letters(console: Console, deliveries: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table of dead letters."""
-    table = Table("id", "what", "happened at", "given up at", "attempts", "why")
+    table = Table("id", "what", "happened at", "given up at", "attempts", "why", box=SIMPLE, show_edge=False)
     for each in deliveries:
         table.add_row(each["id"], each["name"], each["happened_at"], each["at"], str(each.get("attempts", 0)), each.get("detail", ""))
     console.print(table if deliveries else "no dead letters")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -13,7 +13,7 @@ from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from typing_extensions import override
 
-from kit.people.privacy import Choice, Consent, Purpose
+from kit.people.privacy import PURPOSES, Choice, Consent, Purpose
 from services.destinations.answers import retry_after
 from services.destinations.clearance import Cleared
 from services.destinations.kind import Destination, Erasure, Message, Options, Outcome, Outgoing, Result, Wanted
@@ -157,8 +157,8 @@ def test_what_is_put_off_or_refused_for_its_credentials_uses_no_attempt(ledger: 
     ],
 )
 def test_unknown_is_no_unless_it_was_asked_for_at_the_intake(purpose: Purpose | None, choice: bool | None, allowed: bool) -> None:
-    made: dict[str, Any] = {} if purpose is None or choice is None else {purpose: Choice(choice, NOW)}
-    assert allows(Consent(**made), purpose) is allowed
+    made = None if choice is None else Choice(choice, NOW)
+    assert allows(Consent(*(made if each == purpose else None for each in PURPOSES)), purpose) is allowed
 
 
 def test_global_privacy_control_denies_sharing_with_third_parties() -> None:

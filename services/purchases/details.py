@@ -20,6 +20,7 @@ from kit.people.suppression import Suppressed, screen
 from kit.rules import wrong_struct
 from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.money import exact
+from services.purchases.records import LineRecord
 
 ERASED: Final = "erased:"
 """Kind of the identifier that an erased person's order has."""
@@ -30,6 +31,7 @@ ANONYMOUS: Final = "purchase:"
 TOTALS: Final = ("discount_total", "tax_total", "shipping_total")
 """Columns of the amounts of which an order's amount consists."""
 
+_NO_TYPE: Final = "other"
 _COUNTRY: Final = re.compile("[A-Za-z]{2}")
 _IDENTIFYING_COLUMNS: Final = {"email": ("email", "email_hash"), "session": ("session_id",)}
 """The columns by which an order leads to a weaker identifier of its buyer, by the identifier's kind."""
@@ -128,6 +130,25 @@ def merged_metadata(known: Mapping[str, Any] | None, reported: Mapping[str, Any]
     return known if wrong_struct("metadata", ParseDict(merged, Struct())) else merged
 
 
+def takes_lines(stated: Sequence[Mapping[str, Any]], known: Sequence[LineRecord], *, due: bool) -> bool:
+    """Whether the lines of a report become the order's.
+
+    The same lines are taken from the source that says of what type a product is or which courses it opens: WooCommerce's own webhooks
+    don't, and its plugin does.
+
+    Args:
+        stated: the lines of the report.
+        known: the lines of the order.
+        due: they would be taken if they were others.
+    """
+    sold = [(line["product_id"], line["quantity"], line["amount"]) for line in stated]
+    if sold != [(line.product_id, line.quantity, line.amount) for line in known]:
+        return due
+    explains = any(line["product_type"] != _NO_TYPE or line["course_ids"] for line in stated)
+    explained = any(line.product_type != _NO_TYPE or line.course_ids for line in known)
+    return due if explains == explained else explains
+
+
 def _identifiers(user_id: str, email_hash: bytes, session_id: str) -> list[str]:
     """Identifiers with their kinds, the strongest first."""
     return [
@@ -155,7 +176,7 @@ def _line(line: pb.PurchaseLine, currency: str) -> dict[str, Any]:
     return {
         "product_id": line.product_id,
         "product_name": line.product_name,
-        "product_type": line.product_type or "other",
+        "product_type": line.product_type or _NO_TYPE,
         "quantity": line.quantity or 1,
         "amount": exact(line.amount, currency),
         "course_ids": list(dict.fromkeys(course for each in line.course_ids if (course := each.strip()))) or None,

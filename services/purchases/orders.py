@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kit.people.identifiers import identifier_of
 from services.purchases.claims import Claim, ReportKind, in_order_currency
-from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata
+from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata, takes_lines
 from services.purchases.facts import State, facts_of
 from services.purchases.history import confirm_entries, is_order_historical
 from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
@@ -108,7 +108,8 @@ class Order:
             is_newest = claim.reported_at is not None and not any(c.reported_at and c.reported_at > claim.reported_at for c in known)
             self._set(self._merged_columns(details, is_newest=is_newest))
             is_known, is_fixed = bool(self.lines), self.row.lines_fixed
-            if (details.lines or is_newest) and self._takes(claim, is_known=is_known, is_fixed=is_fixed, is_newest=is_newest):
+            due = bool(details.lines or is_newest) and self._takes(claim, is_known=is_known, is_fixed=is_fixed, is_newest=is_newest)
+            if takes_lines(details.lines, self.lines, due=due):
                 self._replace_lines(details.lines)
             if claim.currency == state.currency:
                 self._set(self._taken_breakdown(claim, details.breakdown, is_fixed=_is_paid(known), is_newest=is_newest))

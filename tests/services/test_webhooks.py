@@ -383,6 +383,32 @@ async def test_woocommerce_alone_makes_the_order_with_the_plugins_number_and_tak
     assert ((await shop.order("1016")).payment_status, (await shop.order("1016")).paid_amount) == ("completed", 100)
 
 
+async def test_of_woocommerces_webhooks_the_newest_counts_whatever_the_order_of_arrival(shop: Shop) -> None:
+    stamp = PAID_AT.strftime("%Y-%m-%dT%H:%M:%S")
+    older = woocommerce_order(1017, START, PAID_AT, date_paid_gmt=stamp)
+    newer = woocommerce_order(1017, START, REFUNDED_AT, date_paid_gmt=stamp, refunds=[{"id": 1, "reason": "", "total": "-30.00"}])
+    newest = woocommerce_order(1017, START, REFUNDED_AT + timedelta(hours=1), date_paid_gmt=stamp, total="80.00", refunds=newer["refunds"])
+    for number, thing in enumerate((newest, older, newer, older)):
+        await shop.receive_and_apply(woocommerce("order.updated", thing, delivery=str(number)))
+    order = await shop.order("1017")
+    assert (order.paid_amount, order.refunded_amount, order.disputed) == (80, 30, False)
+    assert sum(entry.amount for entry in order.entries) == 50
+
+
+@pytest.mark.parametrize("plugin_first", [True, False])
+async def test_what_the_plugin_says_of_products_stays_beside_woocommerces_own_webhooks(shop: Shop, plugin_first: bool) -> None:
+    number = 41 if plugin_first else 42
+    line = {"product_id": "201", "product_name": "PMP", "product_type": "course", "amount": 100, "course_ids": ["77"]}
+    own = {"order_id": str(number), "payment_status": "pending", "reported_at": START.isoformat(), "lines": [line]}
+    reports: list[Report] = [lambda: shop.track(**own)]
+    reports.insert(
+        int(plugin_first), lambda: shop.receive_and_apply(woocommerce("order.updated", woocommerce_order(number, START, PAID_AT)))
+    )
+    await report(reports)
+    [kept] = (await shop.order(str(number))).lines
+    assert (kept.product_type, list(kept.course_ids)) == ("course", ["77"])
+
+
 async def test_who_unsubscribes_wants_no_more_mail(shop: Shop) -> None:
     user = identity_pb2.Registration(wordpress_id=42, email="Ada@example.org")
     known = (await shop.inside(shop.identity.RegisterUser, identity_pb2.RegisterUserRequest(user=user))).user_id

@@ -54,15 +54,24 @@ def period_of(first: date | None, last: date | None, timezone: str) -> tuple[dat
     Raises:
         CommandFailed: the time zone is unknown, or the period ends before it begins.
     """
-    try:
-        zone = ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise CommandFailed(f"{timezone!r} is not a time zone of the IANA database, such as Europe/Berlin") from error
+    zone = zone_of(timezone)
     if first and last and first > last:
         raise CommandFailed(f"the period ends on {last}, before it begins on {first}")
     since = _midnight(first, zone) if first else datetime(1970, 1, 1, tzinfo=UTC)
     until = _midnight(last + timedelta(days=1), zone) if last else datetime(9999, 1, 1, tzinfo=UTC)
     return since, until
+
+
+def zone_of(timezone: str) -> ZoneInfo:
+    """Returns a time zone by its name.
+
+    Raises:
+        CommandFailed: it is unknown.
+    """
+    try:
+        return ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise CommandFailed(f"{timezone!r} is not a time zone of the IANA database, such as Europe/Berlin") from error
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:

@@ -223,6 +223,44 @@ class ContentRow(Base):
     base_corrections: Mapped[int] = mapped_column(BigInteger)
 
 
+class ContentFeedRow(Base):
+    """The feed of changes of content: one row, which a transaction that numbers changes locks."""
+
+    __tablename__ = "analytics_content_feed"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """1."""
+    epoch: Mapped[str] = mapped_column(Id(16))
+    """At random: a replay, after which versions begin again, makes a new one."""
+    version: Mapped[int] = mapped_column(BigInteger)
+    """The version of the last change."""
+
+
+class ContentChangeRow(Base):
+    """The last change of a row of content, by day."""
+
+    __tablename__ = "analytics_content_changes"
+    __table_args__ = (Index("idx_analytics_content_changes_version", "version", unique=True),)
+
+    dimension: Mapped[str] = mapped_column(Id(16), primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    course: Mapped[str] = mapped_column(Id, primary_key=True)
+    value: Mapped[str] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger)
+    """Identifies the row to readers: the version of its first change."""
+    version: Mapped[int] = mapped_column(BigInteger)
+
+
+class ContentRemovalRow(Base):
+    """A row of content that is gone, with nothing of what it was about."""
+
+    __tablename__ = "analytics_content_removals"
+    __table_args__ = (Index("idx_analytics_content_removals_version", "version", unique=True),)
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(BigInteger)
+
+
 sessions: Final = cast("Table", SessionRow.__table__)
 orders: Final = cast("Table", OrderRow.__table__)
 products: Final = cast("Table", ProductRow.__table__)
@@ -235,3 +273,6 @@ audiences: Final = cast("Table", AudienceRow.__table__)
 traffic: Final = cast("Table", TrafficRow.__table__)
 revenue: Final = cast("Table", RevenueRow.__table__)
 content: Final = cast("Table", ContentRow.__table__)
+content_feed: Final = cast("Table", ContentFeedRow.__table__)
+content_changes: Final = cast("Table", ContentChangeRow.__table__)
+content_removals: Final = cast("Table", ContentRemovalRow.__table__)

@@ -15,18 +15,18 @@ from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, NotFound, Violation
 from kit.settings import Settings
 from services.analytics import answers, series
+from services.analytics.content_changes import LISTED, Change, ContentChanges
 from services.analytics.content_store import ContentOf, ContentReading
-from services.analytics.counts import CAMPAIGN, COURSE, LANDING, SOURCE, VIDEO, Content, Revenue, Traffic, audience
+from services.analytics.counts import COURSE, SOURCE, Content, Revenue, Traffic, audience
 from services.analytics.course_figures import CONTENT_COLUMNS, COURSE_FIGURES
-from services.analytics.days import Calendar, Period
+from services.analytics.days import Calendar, Period, iso
 from services.analytics.figures import Summary, money
 from services.analytics.reading import Members, Reading
 from services.analytics.reports import Row
 
 _TOP: Final = 10
 _ROWS: Final = 100
-_CONTENT: Final = (LANDING, VIDEO, CAMPAIGN)
-_KINDS: Final = (*_CONTENT, SOURCE)
+_KINDS: Final = (*LISTED, SOURCE)
 
 
 class CoursesServicer(CoursesServiceServicer):
@@ -77,7 +77,7 @@ class CoursesServicer(CoursesServiceServicer):
             raise InvalidRequest([Violation("kind", f"kind is one of {', '.join(_KINDS)}")])
         async with self._sessions.reading() as session:
             content = ContentReading(session)
-            rows = _largest(await content.content(period, [request.kind] if request.kind else _CONTENT, request.course))
+            rows = _largest(await content.content(period, [request.kind] if request.kind else LISTED, request.course))
             page = rows[request.offset :][: request.page_size or _ROWS]
             titles = await content.titles({of.course for of, _ in page})
         bind_log_fields(rows=len(page))
@@ -90,6 +90,26 @@ class CoursesServicer(CoursesServiceServicer):
             ],
             rows=[_shown(of, each, titles) for of, each in page],
             total_rows=len(rows),
+        )
+
+    @override
+    async def ListContentChanges(self, request: pb.ListContentChangesRequest, context: Context) -> pb.ListContentChangesResponse:
+        epoch, _, version = request.since.partition("-")
+        most = request.page_size or _ROWS
+        async with self._sessions.reading() as session:
+            feed = ContentChanges(session)
+            current, last = await feed.head()
+            restarted = bool(epoch and current) and epoch != current
+            changes = await feed.since(int(version or 0) if epoch == current else 0, most)
+            titles = await ContentReading(session).titles({each.key[2] for each in changes if each.key})
+        bind_log_fields(rows=len(changes))
+        return pb.ListContentChangesResponse(
+            changes=[_change(each, titles) for each in changes],
+            cursor=f"{current}-{changes[-1].version if changes else last}" if current else request.since,
+            has_more=bool(changes) and changes[-1].version < last,
+            restarted=restarted,
+            timezone=self._calendar.zone.key,
+            currency=self._currency,
         )
 
 
@@ -131,6 +151,13 @@ def _shown(of: ContentOf, figures: Content, titles: Mapping[str, str]) -> course
         refunds=float(money(figures.base_refunds)),
         net_revenue=float(money(_net(figures))),
     )
+
+
+def _change(change: Change, titles: Mapping[str, str]) -> courses_pb2.ContentChange:
+    if change.key is None:
+        return pb.ContentChange(id=change.id, removed=True)
+    dimension, day, course, value = change.key
+    return pb.ContentChange(id=change.id, day=iso(day), performance=_shown(ContentOf(dimension, course, value), change.figures, titles))
 
 
 def _net(figures: Content) -> int:

@@ -19,6 +19,7 @@ from kit.database.transactions import chunks, increase, lock_rows, upsert
 from kit.people.persons import Persons
 from services.analytics import orders, sessions
 from services.analytics.cohort_store import change_cohorts, erase_customer
+from services.analytics.content_changes import ContentChanges
 from services.analytics.counts import HOUR, NAMES, SITE, Content, Counts, Presence, Revenue, Traffic, keys_of_cells, named
 from services.analytics.days import Calendar, month_of
 from services.analytics.messages import is_session
@@ -85,6 +86,7 @@ class Totals:
         await increase(self._session, revenue, _rows(("dimension", "day", "value", "currency"), counts.revenue))
         await change_cohorts(self._session, counts.spending, moved)
         await increase(self._session, content, _rows(("dimension", "day", "course", "value"), counts.content))
+        await ContentChanges(self._session).add(counts.content)
         changes = {presence: count for presence, count in counts.presences.items() if count}
         if changes or moved:
             await self._change_presences(changes, moved)
@@ -110,6 +112,7 @@ class Totals:
                 of_key = [table.c[name] == value for name, value in zip(names, key, strict=True) if name != "day"]
                 days = table.c.day.in_([key[1], month_of(key[1])])
                 await self._session.execute(delete(table).where(*of_key, days, *zeros))
+        await ContentChanges(self._session).remove(key for key in counts.content if values is None or (key[0], key[3]) in values)
         for some in chunks({audience for audience, _, _ in counts.presences} if values is None else ()):
             await self._session.execute(delete(audiences).where(audiences.c.audience.in_(some), audiences.c.members == 0))
 

@@ -80,9 +80,10 @@ class Mesh:
                 process.wait()
             os.kill(mesh["supervisor_pid"], signal.SIGCONT)
 
-    def pmp(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Runs the command line on this mesh."""
-        return subprocess.run([PMP, *arguments], env=self.environment, check=check, capture_output=True, text=True, timeout=300)
+    def pmp(self, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs the command line on this mesh, with more in its environment if need be."""
+        variables = {**self.environment, **(environment or {})}
+        return subprocess.run([PMP, *arguments], env=variables, check=check, capture_output=True, text=True, timeout=300)
 
     def credentials(self, scope: str, user: str = "") -> dict[str, str]:
         """Headers of a caller."""

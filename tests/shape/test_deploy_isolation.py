@@ -70,7 +70,11 @@ def _production(name: str) -> Pod:
     return next(pod for pod in (*PODS, *JOBS) if (pod.overlay, pod.name) == ("production", name))
 
 
-@pytest.mark.parametrize("name", ["gdpr-service", "rates"])
+CALLERS = ["destinations-service", "exports", "gdpr-service", "rates"]
+"""Who calls other systems."""
+
+
+@pytest.mark.parametrize("name", CALLERS)
 def test_who_calls_other_systems_reaches_public_ones_by_https_alone(name: str) -> None:
     policies = objects_of("production", "NetworkPolicy")
     assert [address for address in PUBLIC if not reaches(policies, _production(name), address, 443)] == []
@@ -88,11 +92,21 @@ def test_gdpr_reaches_systems_in_a_private_network_when_that_is_said() -> None:
 
 def test_nobody_else_reaches_the_web() -> None:
     policies = _policies(render("production", "private-systems"))
-    others = [pod for pod in (*PODS, *JOBS) if pod.overlay == "production" and pod.name not in ("gdpr-service", "rates")]
+    others = [pod for pod in (*PODS, *JOBS) if pod.overlay == "production" and pod.name not in CALLERS]
     assert len(others) > 5
     assert [
         pod.name for pod in others for address in (*PUBLIC, *PRIVATE) for port in (80, 443) if reaches(policies, pod, address, port)
     ] == []
+
+
+def test_destinations_alone_submits_mail() -> None:
+    policies = objects_of("production", "NetworkPolicy")
+    senders = [
+        pod.name
+        for pod in (*PODS, *JOBS)
+        if pod.overlay == "production" and any(reaches(policies, pod, address, port) for address in PUBLIC for port in (465, 587))
+    ]
+    assert senders == ["destinations-service"]
 
 
 STREAMS = 50052
@@ -120,8 +134,9 @@ def test_the_gateway_alone_reaches_streams_over_http() -> None:
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]}["streams"] == STREAMS
 
 
-def test_rates_reach_the_database() -> None:
-    assert reaches(objects_of("production", "NetworkPolicy"), _production("rates"), "10.0.0.7", 3306)
+@pytest.mark.parametrize("name", ["exports", "rates"])
+def test_jobs_reach_the_database(name: str) -> None:
+    assert reaches(objects_of("production", "NetworkPolicy"), _production(name), "10.0.0.7", 3306)
 
 
 @every_pod_of_ours
@@ -161,6 +176,7 @@ def test_a_pod_is_given_no_secret_of_another(pod: Pod) -> None:
     expected = {
         "gateway": {"gateway-secrets", "mesh-secrets/PMP_MESH_TOKEN"},
         "rates": {"purchases-secrets/PMP_DATABASE_URL"},
+        "exports": {"exports-secrets", *(f"{name}-secrets/PMP_DATABASE_URL" for name in ("analytics", "ingestion", "purchases"))},
     }.get(pod.name, {"mesh-secrets", f"{pod.name.split('-')[0]}-secrets"})
     assert [_known(container) for container in pod.containers] == [expected] * len(pod.containers)
     assert not any("secret" in volume for volume in pod.spec.get("volumes", []))

@@ -34,9 +34,11 @@ IMPERSONAL = {
     *("exchange_rates", "identity_graph"),
     # sums over all persons
     *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
+    *("analytics_content_changes", "analytics_content_removals", "analytics_content_feed"),
     *("analytics_products", "analytics_courses"),  # what the shop sells
     *("destinations", "destination_erasures"),  # systems that are sent what happens, and their answers
     "received_payments",  # orders of payments, as payment providers state them
+    *("content_cursors", "alarms"),  # what about the mesh itself they are sent
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

@@ -15,6 +15,7 @@ from cli.commands import Commands
 from cli.credentials import Format
 from cli.dead_letter_commands import letters
 from cli.figure_commands import export, reports
+from cli.importing.commands import imports
 from cli.layout import Processes
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done
 app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
 app.command()(export)
+app.add_typer(imports, name="import")
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")
 keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")

@@ -13,6 +13,7 @@ from services.purchases.erasure import reference_pseudonym
 from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
 from services.purchases.statuses import Reason
+from services.purchases.visitor import VISITOR_CONTEXT
 
 
 def _reason(row: Row) -> str:
@@ -47,7 +48,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "session_id": IdentifierKind.SESSION_ID,
         },
         personal={
-            **nothing("email", "billing_data", "metadata", "utm_attribution", "coupon_codes", "referral_code"),
+            **nothing("email", "billing_data", "visitor", "metadata", "utm_attribution", "coupon_codes", "referral_code"),
             **word("payment_method", PAYMENTS, otherwise=OTHER),
         },
         stays={
@@ -60,7 +61,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "base_currency": Stays.WORD,
             "country": Stays.WORD,
         },
-        sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
+        sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT, "visitor": VISITOR_CONTEXT},
         internal=("lines_fixed", "ordered_on"),
         ages=Ages("timestamp", key="id"),
         parts=(

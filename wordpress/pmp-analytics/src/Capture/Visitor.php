@@ -73,8 +73,8 @@ final class Visitor
     }
 
     /**
-     * Ids of the session in other systems, and its referrer: stored with the order, because later changes of the order come from
-     * payment gateways and staff.
+     * Ids of the session in other systems, its browser and its referrer: stored with the order, because later changes of the order
+     * come from payment gateways and staff.
      *
      * @return array<string, string>
      */
@@ -86,9 +86,21 @@ final class Visitor
             'ga_session_id' => $this->analytics_session(),
             'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
             'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
+            'user_agent' => $this->user_agent(),
+            'page_url' => $this->page_url(),
             'ref' => Clean::text($landing['ref'] ?? '', 100),
             'landing_referrer' => Clean::url($landing['referrer'] ?? '', 500),
         ]);
+    }
+
+    /**
+     * The page of this request, or the one whose script sent it: the checkout, both when its form and when its block is submitted.
+     * Only one of this site.
+     */
+    private function page_url(): string
+    {
+        $page = wp_validate_redirect(Clean::url($this->server['HTTP_REFERER'] ?? '', 1000));
+        return str_starts_with($page, 'http') ? $page : '';
     }
 
     /**

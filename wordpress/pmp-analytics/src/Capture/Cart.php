@@ -42,8 +42,9 @@ final class Cart implements Registerable
      */
     private function track(string $action, array $metadata): void
     {
-        if (Consent::is_given(Visitor::current())) {
-            $this->plugin->track_user_action($action, ['metadata' => $metadata]);
+        $visitor = Visitor::current();
+        if (Consent::is_given($visitor)) {
+            $this->plugin->track_user_action($action, ['metadata' => $metadata + $visitor->tags()]);
         }
     }
 }

@@ -73,21 +73,43 @@ final class Visitor
     }
 
     /**
-     * Ids of the session in other systems, its browser and its referrer: stored with the order, because later changes of the order
-     * come from payment gateways and staff.
+     * Ids that Google Analytics and Meta's pixel gave the browser: none without consent.
+     *
+     * @return array<string, string>
+     */
+    public function tags(): array
+    {
+        return ! Consent::is_given($this) ? [] : Clean::only_given([
+            'ga_client_id' => $this->analytics_client(),
+            'ga_session_id' => $this->analytics_session(),
+            'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
+            'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
+        ]);
+    }
+
+    /**
+     * The browser, with these ids: none without consent.
+     *
+     * @return array<string, string>
+     */
+    public function browser(): array
+    {
+        return ! Consent::is_given($this) ? [] : $this->tags() + Clean::only_given([
+            'user_agent' => $this->user_agent(),
+            'page_url' => $this->page_url(),
+        ]);
+    }
+
+    /**
+     * The browser and the session's referrer: stored with the order, because later changes of the order come from payment gateways
+     * and staff.
      *
      * @return array<string, string>
      */
     public function marks(): array
     {
         $landing = $this->landing();
-        return Clean::only_given([
-            'ga_client_id' => $this->analytics_client(),
-            'ga_session_id' => $this->analytics_session(),
-            'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
-            'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
-            'user_agent' => $this->user_agent(),
-            'page_url' => $this->page_url(),
+        return $this->browser() + Clean::only_given([
             'ref' => Clean::text($landing['ref'] ?? '', 100),
             'landing_referrer' => Clean::url($landing['referrer'] ?? '', 500),
         ]);

@@ -14,13 +14,12 @@ from google.protobuf.struct_pb2 import Struct
 from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.identifiers import identifier_of
-from kit.people.keys.seals import EMAIL_CONTEXT, Seal
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT, Seal
 from kit.people.subjects.words import OTHER, PAYMENTS, listed
 from kit.people.suppression import Suppressed, screen
 from kit.rules import wrong_struct
-from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.money import exact
-from services.purchases.visitor import VISITOR_CONTEXT, VISITOR_FIELDS, properties
+from services.purchases.visitor import VISITOR_FIELDS, properties
 
 ERASED: Final = "erased:"
 """Kind of the identifier that an erased person's order has."""

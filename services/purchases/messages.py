@@ -12,17 +12,13 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
-from kit.people.keys.seals import Decryptor
+from kit.people.keys.seals import BILLING_CONTEXT, VISITOR_CONTEXT, Decryptor
 from kit.times import timestamp
 from services.purchases.money import exact, in_base
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
-from services.purchases.visitor import VISITOR_CONTEXT
 
 TOPIC: Final = "purchases"
 """The topic that the service publishes, and the name of the service."""
-
-BILLING_CONTEXT: Final = "billing"
-"""Context in which a billing address is sealed."""
 
 
 def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: Sequence[EntryRecord]) -> change_pb2.PurchaseChanged:

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Literal
 
 from kit.people.hashing import KeyedHasher
-from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.subjects.personal_tables import Ages, Becomes, IdentifierKind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from services.purchases.erasure import reference_pseudonym
-from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
 from services.purchases.statuses import Reason
-from services.purchases.visitor import VISITOR_CONTEXT
 
 
 def _reason(row: Row) -> str:

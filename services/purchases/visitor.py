@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-VISITOR_CONTEXT: Final = "visitor"
-"""Context in which it is sealed."""
-
 VISITOR_FIELDS: Final = frozenset({"ga_client_id", "ga_session_id", "fbp", "fbc", "user_agent", "page_url", "global_privacy_control"})
 """Properties of an order that identify or describe the browser in which it was placed."""
 

@@ -39,7 +39,7 @@ from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
-from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
@@ -58,7 +58,6 @@ from services.purchases.personal import personal_tables
 from services.purchases.publishing import RepublishErased
 from services.purchases.recorder import MAX_HELD_REPORTS
 from services.purchases.repository import Filter, Rates, list_query
-from services.purchases.visitor import VISITOR_CONTEXT
 from tests.conftest import newest_database
 from tests.roles import serving, settings_for
 

@@ -35,12 +35,11 @@ final class OrderReader
      */
     public function remember(WC_Order $order, Visitor $visitor): void
     {
-        $refusal = array_filter(['global_privacy_control' => $visitor->refuses_sharing()]);
         $session = Consent::is_given($visitor) ? [
             'session_id' => $visitor->session_id(),
             'utm_parameters' => $visitor->utm(),
-            'marks' => $visitor->marks() + $refusal,
-        ] : array_filter(['marks' => $refusal]);
+            'marks' => $visitor->marks() + $visitor->refusal(),
+        ] : array_filter(['marks' => $visitor->refusal()]);
         if ($session !== []) {
             $order->update_meta_data(self::SESSION, $session);
         }

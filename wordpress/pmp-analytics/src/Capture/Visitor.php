@@ -73,6 +73,16 @@ final class Visitor
     }
 
     /**
+     * This signal for a report, with or without consent.
+     *
+     * @return array<string, true>
+     */
+    public function refusal(): array
+    {
+        return $this->refuses_sharing() ? ['global_privacy_control' => true] : [];
+    }
+
+    /**
      * Ids that Google Analytics and Meta's pixel gave the browser: none without consent.
      *
      * @return array<string, string>

@@ -13,7 +13,7 @@ from google.protobuf.json_format import ParseDict
 from pmp.identity.v1.identity_pb2 import User
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.journeys.v1.change_pb2 import JourneyChanged
-from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 
 from kit.people.privacy import Choice, Consent
 from services.destinations.kind import Destination, Message, Outgoing
@@ -43,7 +43,7 @@ def order(at: datetime = NOW, **fields: Any) -> PurchaseChanged:
         shipping_total=str(GOLDEN["shipping_total"]),
         coupon_codes=GOLDEN["coupon_codes"],
         country=GOLDEN["country"],
-        payment_status="PAYMENT_STATUS_COMPLETED",
+        payment_status=PaymentStatus.PAYMENT_STATUS_COMPLETED,
         payment_method=GOLDEN["payment_method"],
     )
     for line in GOLDEN["lines"]:

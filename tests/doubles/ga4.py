@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from tests.doubles.server import Answer, Call, listening
 
@@ -22,15 +22,13 @@ _BODY_KEYS = {
     *("client_id", "user_id", "timestamp_micros", "user_properties", "user_data", "consent", "user_location", "ip_override"),
     *("device", "user_agent", "validation_behavior", "events"),
 }
-_RESERVED = set(
-    """
+_RESERVED = """
     ad_activeview ad_click ad_exposure ad_query ad_reward adunit_exposure app_clear_data app_exception app_install app_remove
     app_store_refund app_store_subscription_cancel app_store_subscription_convert app_store_subscription_renew app_update app_upgrade
     dynamic_link_app_open dynamic_link_app_update dynamic_link_first_open error firebase_campaign firebase_in_app_message_action
     firebase_in_app_message_dismiss firebase_in_app_message_impression first_open first_visit in_app_purchase notification_dismiss
     notification_foreground notification_open notification_receive os_update session_start user_engagement
-    """.split()
-)
+    """.split()  # noqa: SIM905 (thirty words)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _CLIENT_ID = re.compile(r"[1-9]\d*\.[1-9]\d*")
 _PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
@@ -157,7 +155,7 @@ def _wrong_parameter(key: str, value: Any) -> Iterator[str]:
             if value < 0:
                 yield f"{key}: {value}"
         case list() if key == "items":
-            yield from _wrong_items(value)
+            yield from _wrong_items(cast("list[dict[str, Any]]", value))
         case _:
             yield f"{key}: {value}"
 

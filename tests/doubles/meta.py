@@ -40,13 +40,15 @@ class Meta:
     status: int = 400
     """Status of that error."""
     headers: tuple[tuple[str, str], ...] = ()
+    refuses: set[str] = field(default_factory=set[str])
+    """Ids of events that it refuses, for a reason that no documentation states."""
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """Events that were taken, repetitions too."""
     test_codes: set[str] = field(default_factory=set[str])
     requests: list[int] = field(default_factory=list[int])
     """The number of events of each request."""
     refused: list[str] = field(default_factory=list[str])
-    """Why requests were refused."""
+    """The rules that requests broke."""
 
     def counted(self) -> list[dict[str, Any]]:
         """The events that count: of those with one name and id within 48 hours, the first."""
@@ -68,6 +70,7 @@ class Meta:
             return _refusal(100, "Unsupported post request. Object does not exist", subcode=33)
         wrong = list(_wrong_request(sent))
         self.refused += wrong
+        wrong += [each["event_id"] for each in sent["data"] if each["event_id"] in self.refuses]
         if wrong:
             # The message quotes what was sent.
             return _refusal(100, f"Invalid parameter: {sent['data'][:1]}", subcode=2804003)

@@ -179,7 +179,8 @@ def test_data_processing_options_are_sent_as_configured() -> None:
     assert "data_processing_options" not in only(event())
     assert only(event(), data_processing_options=[])["data_processing_options"] == []
     options = {"data_processing_options": ["LDU"], "data_processing_options_country": 1, "data_processing_options_state": 1000}
-    assert options.items() <= only(event(), **options).items()
+    [each] = outgoing(meta(**options), event())
+    assert options.items() <= sent(each, meta(**options)).items()
 
 
 TEXTS = st.text(max_size=300)

@@ -21,7 +21,7 @@ from services.destinations.occasions import Happened, happened
 _WINDOW: Final = timedelta(days=7)
 _ON_THE_WAY: Final = timedelta(minutes=5)
 """One event that is too old when the request arrives costs all others of it."""
-_MOST_REQUESTS: Final = 24
+_MOST_REQUESTS: Final = 40
 """Most requests of one attempt, when some events of a batch are refused and have to be found."""
 
 

@@ -67,6 +67,20 @@ final class CollectTest extends SiteTestCase
         self::assertTrue($refusing['context']['global_privacy_control']);
     }
 
+    public function test_the_ids_of_other_systems_in_the_cookies_come_with_the_event_and_only_with_consent(): void
+    {
+        $this->post(self::EVENT);
+        $this->start_session();
+        $this->post(['id' => 'b-2'] + self::EVENT);
+        add_filter('pmp_analytics_has_consent', '__return_false');
+        $this->post(['id' => 'b-3'] + self::EVENT);
+        remove_filter('pmp_analytics_has_consent', '__return_false');
+
+        $contexts = array_column(array_column($this->outbox(), 'payload'), 'context');
+        $sent = array_map(static fn (array $context): array => array_intersect_key($context, self::TAGS), $contexts);
+        self::assertSame([[], self::TAGS, []], $sent);
+    }
+
     public function test_a_login_counts_only_when_a_page_of_the_shop_asks(): void
     {
         $user = $this->customer();

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Tests;
 
+use PMP\Analytics\Capture\OrderPage;
 use PMP\Analytics\Queue\Kind;
 use WC_Data;
 use WC_DateTime;
@@ -243,15 +244,22 @@ final class OrdersTest extends SiteTestCase
         $payload = $this->outbox(Kind::Purchase)[0]['payload'];
         self::assertSame('s-9f8e7d6c', $payload['session_id']);
         self::assertSame('spring', $payload['utm_parameters']['campaign']);
-        self::assertSame([
-            'ga_client_id' => '1234567890.1795342000',
-            'ga_session_id' => '1795342111',
-            'fbp' => 'fb.1.1795342000000.987654321',
-            'fbc' => 'fb.1.1795342000000.click',
+        self::assertSame(self::TAGS + [
             'user_agent' => 'Mozilla/5.0',
             'page_url' => home_url('/checkout/?step=2'),
         ], $payload['metadata']);
         self::assertSame('PARTNER7', $payload['referral_code']);
+    }
+
+    public function test_the_page_that_thanks_for_an_order_has_the_id_of_its_sale(): void
+    {
+        ob_start();
+        foreach (['1016', '', 'x"', '0'] as $number) {
+            set_query_var('order-received', $number);
+            (new OrderPage())->mark();
+        }
+        set_query_var('order-received', '');
+        self::assertSame('<div hidden data-pmp-order-event="order-1016"></div>' . "\n", ob_get_clean());
     }
 
     public function test_a_page_of_another_site_is_not_the_checkout(): void

@@ -15,6 +15,7 @@ use PMP\Analytics\Capture\CoursePage;
 use PMP\Analytics\Capture\Courses;
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
+use PMP\Analytics\Capture\OrderPage;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
@@ -233,6 +234,7 @@ class PMP_Analytics_Plugin
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new CoursePage($this->courses),
+            new OrderPage(),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
             $personal_data,
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),

@@ -42,9 +42,8 @@ final class Cart implements Registerable
      */
     private function track(string $action, array $metadata): void
     {
-        $visitor = Visitor::current();
-        if (Consent::is_given($visitor)) {
-            $this->plugin->track_user_action($action, ['metadata' => $metadata + $visitor->tags()]);
+        if (Consent::is_given(Visitor::current())) {
+            $this->plugin->track_user_action($action, ['metadata' => $metadata]);
         }
     }
 }

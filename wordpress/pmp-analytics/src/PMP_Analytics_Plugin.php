@@ -51,6 +51,7 @@ use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\ErasuresRoute;
 use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\Rest\ReportsRoute;
+use PMP\Analytics\Rest\SharingChoice;
 use PMP\Analytics\TrackerScript;
 
 /**
@@ -224,7 +225,7 @@ class PMP_Analytics_Plugin
             new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::finisher()),
             new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
             $backfill,
-            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
+            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, new SharingChoice($this->event_queue), $this->clock),
             new ChoicesRoute($this->event_queue, $rates, $this->clock),
             new DrainRoute($this->drainer, $rates, $this->clock),
             new TrackerScript(PMP_ANALYTICS_FILE, $this->config),

@@ -73,6 +73,31 @@ final class Visitor
     }
 
     /**
+     * The choice about sharing data with third parties: the cookie of a consent tool with the WP Consent API (category marketing).
+     * Null without a choice; wp_has_consent() is none, since without a tool it says yes.
+     */
+    public function sharing(): ?bool
+    {
+        $choice = match ($this->cookie('wp_consent_marketing')) {
+            'allow' => true,
+            'deny' => false,
+            default => null,
+        };
+        /**
+         * Whether the visitor agrees to data being shared with third parties, such as Meta. Null for no choice.
+         *
+         * @param bool|null $choice
+         */
+        $choice = apply_filters('pmp_analytics_sharing', $choice);
+        return is_bool($choice) ? $choice : null;
+    }
+
+    public function cookie(string $name): string
+    {
+        return Clean::text($this->cookies[$name] ?? '', 255);
+    }
+
+    /**
      * This signal for a report, with or without consent.
      *
      * @return array<string, true>
@@ -92,8 +117,8 @@ final class Visitor
         return ! Consent::is_given($this) ? [] : Clean::only_given([
             'ga_client_id' => $this->analytics_client(),
             'ga_session_id' => $this->analytics_session(),
-            'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
-            'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
+            'fbp' => $this->cookie('_fbp'),
+            'fbc' => $this->cookie('_fbc'),
         ]);
     }
 

@@ -1,6 +1,7 @@
 """A double of Google Analytics' Measurement Protocol: it answers 204 to everything, and records what would have been ignored.
 
-The rules are those of developers.google.com/analytics/devguides/collection/protocol/ga4 (reference, events, limits).
+The rules are those of developers.google.com/analytics/devguides/collection/protocol/ga4 (reference, events, limits). Users are deleted
+as the Admin API does it, for a service account with a token of OAuth.
 """
 
 from __future__ import annotations
@@ -12,11 +13,18 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import parse_qs
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.doubles.server import Answer, Call, listening
 
 SECRET = "the-secret"
 STREAM = "G-TEST1234"
+PROPERTY = "123456789"
+ACCOUNT = "mesh@project.iam.gserviceaccount.com"
 
 _BODY_KEYS = {
     *("client_id", "user_id", "timestamp_micros", "user_properties", "user_data", "consent", "user_location", "ip_override"),
@@ -57,8 +65,14 @@ class GoogleAnalytics:
     """What was collected, in the order of arrival."""
     validated: int = 0
     """Requests to the validator, which stores nothing."""
+    deleted: list[str] = field(default_factory=list[str])
+    """User ids that were deleted."""
+    deletion_status: int = 200
+    accepts_accounts: bool = True
     violations: list[str] = field(default_factory=list[str])
     """Why something would have been ignored, wholly or in part."""
+    key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048), repr=False)
+    """The key of the service account."""
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """The parameters of the events of this name."""
@@ -69,8 +83,45 @@ class GoogleAnalytics:
         sold = {params["transaction_id"]: params["value"] for params in reversed(self.named("purchase"))}
         return round(sum(sold.values()) - sum(params["value"] for params in self.named("refund")), 2)
 
+    def service_account(self) -> str:
+        """The key file of a service account that may edit the property."""
+        pem = self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+        return json.dumps(
+            {
+                "type": "service_account",
+                "client_email": ACCOUNT,
+                "private_key": pem,
+                "private_key_id": "k1",
+                "token_uri": f"{self.url}/token",
+            }
+        )
+
+    def _token(self, call: Call) -> Answer:
+        form = {name: values[-1] for name, values in parse_qs(call.body.decode()).items()}
+        if not self.accepts_accounts or form["grant_type"] != "urn:ietf:params:oauth:grant-type:jwt-bearer":
+            return Answer(401, {"error": "invalid_grant"})
+        claims = jwt.decode(form["assertion"], self.key.public_key(), algorithms=["RS256"], audience=f"{self.url}/token", issuer=ACCOUNT)
+        assert claims["exp"] - claims["iat"] <= 3600
+        assert claims["scope"] == "https://www.googleapis.com/auth/analytics.edit"
+        return Answer(200, {"access_token": "ya29.token", "expires_in": 3599, "token_type": "Bearer"})
+
+    def _delete(self, call: Call) -> Answer:
+        if call.headers.get("authorization") != "Bearer ya29.token":
+            return Answer(401, {"error": {"status": "UNAUTHENTICATED"}})
+        if self.deletion_status != 200:
+            return Answer(self.deletion_status, {"error": {}})
+        sent = json.loads(call.body)
+        if len(sent.keys() & {"userId", "clientId", "appInstanceId", "userProvidedData"}) != 1 or len(sent) != 1:
+            return Answer(400, {"error": {"status": "INVALID_ARGUMENT"}})
+        self.deleted.append(sent["userId"])
+        return Answer(200, {"deletionRequestTime": "2026-11-29T00:00:00Z"})
+
     def answer(self, call: Call) -> Answer:
         """Answers a request."""
+        if call.path == "/token":
+            return self._token(call)
+        if call.path == f"/v1alpha/properties/{PROPERTY}:submitUserDeletion":
+            return self._delete(call)
         found = [*_wrong_query(call), *violations_of(call.body)]
         if call.path == "/debug/mp/collect":
             self.validated += 1

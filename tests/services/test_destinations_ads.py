@@ -19,6 +19,8 @@ from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.destinations.composition import ROLE
 from services.destinations.configuration import load
+from services.destinations.ga4.destination import Ga4
+from services.destinations.ga4.options import Ga4Options
 from services.destinations.kind import Destination, Erasure, Outcome, Outgoing, Result
 from services.destinations.repository import Destinations
 from tests.conftest import newest_database
@@ -204,7 +206,25 @@ async def test_a_test_call_leaves_nothing_at_meta_and_shows_wrong_credentials(
     facebook.refused.clear()
 
 
-async def test_neither_deletes_a_person(destinations: dict[str, Destination[Any]]) -> None:
+async def test_google_deletes_a_person_by_user_id_where_a_service_account_may(
+    destinations: dict[str, Destination[Any]], google: GoogleAnalytics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GA4_ACCOUNT", google.service_account())
+    account = {"user_ids": True, "property_id": ga4.PROPERTY, "service_account": "GA4_ACCOUNT", "admin_endpoint": google.url}
+    table = {"kind": "ga4", "measurement_id": ga4.STREAM, "api_secret": "GA4_SECRET", **account}
+    destination = Ga4("google", Ga4Options.model_validate(table), destinations["google"].http)
+    person = Erasure(["wordpress:42", "user:u1", "session:s1", "email:00"], ["ada@example.org"])
+    assert await destination.erase(person) == Result(Outcome.DELIVERED, "by user id")
+    assert google.deleted == ["42", "u1"]
+    assert await destination.erase(Erasure(["session:s1"], [])) == Result(Outcome.WITHHELD, "no user id")
+    google.accepts_accounts = False
+    refusal = await destination.erase(person)
+    assert (refusal, google.deleted) == (Result(Outcome.UNAUTHORIZED, "HTTP 401"), ["42", "u1"])
+    google.accepts_accounts, google.deletion_status = True, 503
+    assert await destination.erase(person) == Result(Outcome.RETRY, "HTTP 503", is_ambiguous=True)
+
+
+async def test_neither_deletes_a_person_otherwise(destinations: dict[str, Destination[Any]]) -> None:
     person = Erasure(["user:u1"], ["ada@example.org"])
     assert [await each.erase(person) for each in destinations.values()] == [None, None]
 

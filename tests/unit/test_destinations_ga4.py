@@ -200,6 +200,18 @@ def test_any_event_keeps_the_rules(url: str, title: str, referrer: str, value: A
         assert not list(violations_of(orjson.dumps(only(stored))))
 
 
+def test_a_service_account_deletes_by_user_id_and_so_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GA4_ACCOUNT", json.dumps({"client_email": "a@b.iam", "private_key": "-", "private_key_id": "1"}))
+    several: list[dict[str, Any]] = [{}, {"user_ids": True}, {"property_id": "1"}]
+    for options in several:
+        with pytest.raises(ValidationError, match="needs user_ids and property_id"):
+            ga4(service_account="GA4_ACCOUNT", **options)
+    monkeypatch.setenv("GA4_ACCOUNT", json.dumps({"private_key": "the key itself"}))
+    with pytest.raises(ValidationError, match="the JSON of a key file") as refused:
+        ga4(service_account="GA4_ACCOUNT", user_ids=True, property_id="1")
+    assert "the key itself" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("measurement_id", "UA-1"), ("api_secret", "NOT_SET"), ("events", []), ("events", ["add_to_cart"]), ("endpoint", "x")],

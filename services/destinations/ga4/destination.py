@@ -12,11 +12,13 @@ from typing_extensions import override
 
 from kit.people.privacy import Purpose
 from services.destinations.answers import retry_after
+from services.destinations.ga4.deletion import UserDeletion
 from services.destinations.ga4.mapping import ENGAGEMENT_MS, NAMES, body
 from services.destinations.ga4.options import Ga4Options
 from services.destinations.kind import Destination, Erasure, Message, Outcome, Outgoing, Result, Wanted
 from services.destinations.occasions import happened
 
+_USERS: Final = frozenset({"user", "wordpress"})
 _CREDENTIALS: Final = frozenset({401, 403})
 _BUSY: Final = 429
 _FAILED: Final = 500
@@ -38,6 +40,11 @@ class Ga4(Destination[Ga4Options]):
     consent: Purpose | None = "analytics_tracking"
     window: ClassVar[timedelta | None] = timedelta(hours=72)
     most_requests: ClassVar[int] = 16
+
+    def __init__(self, name: str, options: Ga4Options, http: httpx.AsyncClient) -> None:
+        super().__init__(name, options, http)
+        account = options.account
+        self._deletion = UserDeletion(options.property_id, account, options.admin_endpoint, http) if account else None
 
     @override
     def wanted(self, message: Message) -> Iterable[Wanted]:
@@ -62,7 +69,14 @@ class Ga4(Destination[Ga4Options]):
 
     @override
     async def erase(self, person: Erasure) -> Result | None:
-        return None
+        if self._deletion is None:
+            return None
+        user_ids = [value for kind, _, value in (each.partition(":") for each in person.identifiers) if kind in _USERS]
+        for user_id in user_ids:
+            result = _result(await self._deletion.delete(user_id))
+            if result.outcome is not Outcome.DELIVERED:
+                return result
+        return Result(Outcome.DELIVERED, "by user id") if user_ids else Result(Outcome.WITHHELD, "no user id")
 
     @override
     def is_repeatable(self, wanted: Wanted) -> bool:

@@ -159,6 +159,22 @@ def test_the_value_of_a_cart_needs_a_currency() -> None:
     assert (params["value"], params["currency"]) == (199, "EUR")
 
 
+def test_texts_are_cut_to_the_length_that_they_may_have() -> None:
+    long = "https://shop.example/" + "x" * 5000
+    params = only(event(page_url=long, page_title=long, referrer=long))["events"][0]["params"]
+    assert [len(params[name]) for name in ("page_location", "page_title", "page_referrer")] == [1000, 300, 420]
+
+
+def test_an_order_larger_than_a_request_loses_its_last_items() -> None:
+    message = order()
+    del message.lines[:]
+    for _ in range(300):
+        message.lines.add(product_id="😀" * 100, product_name="😀" * 255, product_type="course", quantity=1, amount="1.00")
+    payload = only(message, sealed())
+    assert 100 < len(payload["events"][0]["params"]["items"]) < 200
+    assert not list(violations_of(orjson.dumps(payload)))
+
+
 TEXTS = st.text(max_size=1200)
 LINES = st.fixed_dictionaries(
     {

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.people.hashing import KeyedHasher
 from kit.people.identifiers import identifiers_in
-from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.privacy import Consent, Consents, of_several
 from kit.people.suppression import Suppressed, Suppressions, screen
 from services.destinations.kind import Destination, Message
@@ -25,7 +25,7 @@ ERASED: Final = "the person was erased"
 UNKNOWN: Final = "the outcome of the last attempt is unknown, and the destination does not recognise a repetition"
 NOT_YET: Final = "the person is not known yet"
 _WAITS: Final = (timedelta(seconds=2), timedelta(minutes=1))
-SEALED: Final = {"email": EMAIL_CONTEXT}
+SEALED: Final = {"email": EMAIL_CONTEXT, "billing": BILLING_CONTEXT, "visitor": VISITOR_CONTEXT}
 """The contexts of sealed fields, by their names without the prefix `sealed_`."""
 _Refusal: TypeAlias = tuple[str, str]
 """The state that a delivery gets instead of being sent, and why."""

@@ -44,7 +44,7 @@ _Written: TypeAlias = tuple[dict[str, Any], log_pb2.Record]
 """The row of an event, and the record that is published of it."""
 
 _RECEIPTS_KEPT = timedelta(days=30)
-_RECIPE = 1
+_RECIPE = 2
 """Version of how a content hash is made: hashes of different versions can't be compared."""
 
 _STORED = pb.EventStored.DESCRIPTOR.full_name

@@ -21,6 +21,9 @@ CARRIED: Final = ("user_id", "ip_address", "user_agent", "utm_parameters", "glob
 _NOT_COMPARED: Final = (*CARRIED, "historical")
 """A repetition does not decide whether an event is history."""
 
+TAGS: Final = ("ga_client_id", "ga_session_id", "fbp", "fbc")
+"""Properties by which other systems know the browser. Its requests carry them, as they carry its user agent."""
+
 _NETWORK_BITS: Final = {4: 24, 6: 48}
 
 
@@ -69,6 +72,9 @@ def fold(event: Event) -> None:
     event.global_privacy_control = event.global_privacy_control or context.global_privacy_control
     if context.HasField("utm_parameters") and not event.HasField("utm_parameters"):
         event.utm_parameters.CopyFrom(context.utm_parameters)
+    for name in TAGS:
+        if (tag := getattr(context, name)) and name not in event.metadata.fields:
+            event.metadata.fields[name].string_value = tag
     event.ClearField("context")
 
 
@@ -83,6 +89,10 @@ def content(event: Event, *, from_browser: bool) -> bytes:
     origin.CopyFrom(event)
     for name in (*_NOT_COMPARED, "timestamp") if from_browser else _NOT_COMPARED:
         origin.ClearField(name)
+    for name in TAGS:
+        origin.metadata.fields.pop(name, None)
+    if not origin.metadata.fields:
+        origin.ClearField("metadata")
     return origin.SerializeToString(deterministic=True)
 
 

@@ -14,13 +14,13 @@ from google.protobuf.struct_pb2 import Struct
 from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.identifiers import identifier_of
-from kit.people.keys.seals import EMAIL_CONTEXT, Seal
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT, Seal
 from kit.people.subjects.words import OTHER, PAYMENTS, listed
 from kit.people.suppression import Suppressed, screen
 from kit.rules import wrong_struct
-from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.money import exact
 from services.purchases.records import LineRecord
+from services.purchases.visitor import VISITOR_FIELDS, properties
 
 ERASED: Final = "erased:"
 """Kind of the identifier that an erased person's order has."""
@@ -81,12 +81,13 @@ def sealing_identifiers(purchase: pb.Purchase, email_hash: bytes) -> set[str]:
         purchase: the purchase as reported.
         email_hash: the hash of its e-mail address; empty for none.
     """
-    strongest = _identifiers(purchase.user_id, email_hash, purchase.session_id)[:1] if purchase.billing_address.fields else []
+    is_sealed = purchase.billing_address.fields or VISITOR_FIELDS & purchase.metadata.fields.keys()
+    strongest = _identifiers(purchase.user_id, email_hash, purchase.session_id)[:1] if is_sealed else []
     return {*strongest, *filter(None, [identifier_of(email_hash=email_hash)])}
 
 
 def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals: Mapping[str, Seal]) -> OrderDetails:
-    """The details of a purchase, with personal values sealed. A billing address without any identifier is left out: no key would open it.
+    """The details of a purchase, with personal values sealed. Without any identifier no key would open them: they are left out.
 
     Args:
         purchase: the purchase as reported.
@@ -94,7 +95,8 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
         email_hash: the hash of its e-mail address; empty for none.
         seals: the keys of `sealing_identifiers`.
     """
-    email, billing, metadata = purchase.email, purchase.billing_address, purchase.metadata
+    email, billing = purchase.email, purchase.billing_address
+    visitor, metadata = properties(MessageToDict(purchase.metadata))
     strongest = next(iter(_identifiers(purchase.user_id, email_hash, purchase.session_id)), "")
     columns: dict[str, Any] = {
         "user_id": purchase.user_id,
@@ -104,7 +106,8 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
         "payment_method": purchase.payment_method,
         "utm_attribution": {field.name: value for field, value in purchase.utm_parameters.ListFields()},
         "billing_data": seals[strongest].seal(_json(billing), context=BILLING_CONTEXT) if billing.fields and strongest else b"",
-        "details": MessageToDict(metadata),
+        "visitor": seals[strongest].seal(orjson.dumps(visitor).decode(), context=VISITOR_CONTEXT) if visitor and strongest else b"",
+        "details": metadata,
         "referral_code": purchase.referral_code.strip(),
     }
     return OrderDetails(

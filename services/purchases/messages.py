@@ -12,16 +12,13 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1 import purchases_pb2 as pb
 
-from kit.people.keys.seals import Decryptor
+from kit.people.keys.seals import BILLING_CONTEXT, VISITOR_CONTEXT, Decryptor
 from kit.times import timestamp
 from services.purchases.money import exact, in_base
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 
 TOPIC: Final = "purchases"
 """The topic that the service publishes, and the name of the service."""
-
-BILLING_CONTEXT: Final = "billing"
-"""Context in which a billing address is sealed."""
 
 
 def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: Sequence[EntryRecord]) -> change_pb2.PurchaseChanged:
@@ -37,6 +34,8 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
         session_id=row.session_id or "",
         email_hash=row.email_hash or b"",
         sealed_email=row.email or b"",
+        sealed_billing=row.billing_data or b"",
+        sealed_visitor=row.visitor or b"",
         subject=row.subject,
         currency=row.currency,
         amount=_text(row.amount, row.currency),
@@ -91,7 +90,7 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
 def recorded_message(
     row: PurchaseRecord, lines: Sequence[LineRecord], entries: Sequence[EntryRecord], person_id: str, decryptor: Decryptor | None = None
 ) -> pb.RecordedPurchase:
-    """The order as the rpcs return it; with the billing address only where a key opens it."""
+    """The order as the rpcs return it; with the billing address, and what describes the buyer's browser, only where a key opens them."""
     message = pb.RecordedPurchase(
         purchase_id=row.id,
         order_id=row.order_id,
@@ -151,6 +150,8 @@ def recorded_message(
         ParseDict(row.details, message.metadata)
     if decryptor is not None and (billing := decryptor.open(row.billing_data, context=BILLING_CONTEXT)):
         ParseDict(orjson.loads(billing), message.billing_address)
+    if decryptor is not None and (visitor := decryptor.open(row.visitor, context=VISITOR_CONTEXT)):
+        ParseDict({**(row.details or {}), **orjson.loads(visitor)}, message.metadata)
     return message
 
 

@@ -51,6 +51,8 @@ class PurchaseRow(Base):
     utm_attribution: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
     billing_data: Mapped[bytes | None] = mapped_column(LargeBinary(2**24 - 1))
     """JSON, sealed."""
+    visitor: Mapped[bytes | None] = mapped_column(LargeBinary(2**24 - 1))
+    """What the report says of the buyer's browser: JSON, sealed."""
     details: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -20,7 +20,7 @@ from services.purchases.reconciliation import reconcile
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 from services.purchases.statuses import PAID, Reason, Status
 
-_FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data", "referral_code")
+_FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data", "visitor", "referral_code")
 """Columns that the first report with a value fills."""
 _PRICE: Final = frozenset({"rate", "base_net_amount"})
 _LINE: Final = ("product_id", "product_name", "product_type", "quantity", "amount", "course_ids")

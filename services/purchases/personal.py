@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import Literal
 
 from kit.people.hashing import KeyedHasher
-from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.subjects.personal_tables import Ages, Becomes, IdentifierKind, Part, PersonalTable, Row, Stays, nothing
 from kit.people.subjects.words import OTHER, PAYMENTS, SENDERS, word
 from services.purchases.erasure import reference_pseudonym
-from services.purchases.messages import BILLING_CONTEXT
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, ReportRow
 from services.purchases.statuses import Reason
 
@@ -47,7 +46,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "session_id": IdentifierKind.SESSION_ID,
         },
         personal={
-            **nothing("email", "billing_data", "metadata", "utm_attribution", "coupon_codes", "referral_code"),
+            **nothing("email", "billing_data", "visitor", "metadata", "utm_attribution", "coupon_codes", "referral_code"),
             **word("payment_method", PAYMENTS, otherwise=OTHER),
         },
         stays={
@@ -60,7 +59,7 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
             "base_currency": Stays.WORD,
             "country": Stays.WORD,
         },
-        sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT},
+        sealed={"email": EMAIL_CONTEXT, "billing_data": BILLING_CONTEXT, "visitor": VISITOR_CONTEXT},
         internal=("lines_fixed", "ordered_on"),
         ages=Ages("timestamp", key="id"),
         parts=(

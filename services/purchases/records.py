@@ -37,6 +37,7 @@ class PurchaseRecord:
     payment_status: str = ""
     utm_attribution: dict[str, str] | None = None
     billing_data: bytes | None = None
+    visitor: bytes | None = None
     details: dict[str, Any] | None = None
     paid_at: datetime | None = None
     sold_at: datetime | None = None

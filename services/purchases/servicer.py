@@ -91,7 +91,7 @@ class PurchasesServicer(PurchasesServiceServicer):
                 raise NotFound(UNKNOWN_PURCHASE)
             if not row.is_known:
                 raise NotFound(f"{UNKNOWN_PURCHASE}; {await purchases.count_reports(row.id)} refunds or statuses wait for it")
-            [purchase] = await _messages(session, [row], await self._keys.decryptor([row.billing_data]))
+            [purchase] = await _messages(session, [row], await self._keys.decryptor([row.billing_data, row.visitor]))
         return pb.GetPurchaseResponse(purchase=purchase)
 
     @override

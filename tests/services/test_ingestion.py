@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -853,6 +853,8 @@ CARRIERS: list[tuple[Event, Event]] = [
     ({"user_id": "7"}, {"user_id": "8"}),
     ({"context": {}}, {"context": {"user_id": "7", "ip_address": "203.0.113.7", "user_agent": IPHONE}}),
     ({"context": {"user_id": "7"}}, {"context": {"utm_parameters": {"source": "x"}}}),
+    ({"context": {"ga_client_id": "1.2", "fbp": "fb.1.1763633000123.9"}}, {"context": {"ga_client_id": "3.4"}}),
+    ({"context": {}}, {"context": {"ga_session_id": "5"}}),
     # A browser's clock is wrong, and the server that forwards its events corrects their times.
     ({"context": {}}, {"context": {"user_id": "7"}, "timestamp": "2026-11-20T10:00:00Z"}),
 ]
@@ -879,6 +881,15 @@ async def test_an_event_is_the_same_whichever_sender_repeats_it(ingestion: Inges
     assert row.event_data.get("user_agent") == known.get("user_agent")
     assert row.event_data.get("ip_address") == (known["ip_address"].removesuffix("7") + "0" if "ip_address" in known else None)
     assert row.event_data.get("global_privacy_control") == known.get("global_privacy_control")
+
+
+async def test_the_ids_of_other_systems_that_a_server_found_become_properties_of_the_event(ingestion: Ingestion) -> None:
+    tags = {"ga_client_id": "1.2", "ga_session_id": "5", "fbp": "fb.1.1763633000123.9", "fbc": "fb.1.1763633000123.click"}
+    await ingestion.track(event(id="b1", context=tags))
+    await ingestion.track(event(id="b2", metadata={"fbc": "its own", "a": 1}, context=tags))
+    await ingestion.drain()
+    found = {message.event.id: MessageToDict(message.event.metadata) for message in await ingestion.published()}
+    assert found == {"b1": tags, "b2": {**tags, "fbc": "its own", "a": 1}}
 
 
 async def test_a_repetition_that_knows_who_it_was_is_published_again(ingestion: Ingestion) -> None:

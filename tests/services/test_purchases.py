@@ -39,7 +39,7 @@ from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
-from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
@@ -251,6 +251,11 @@ async def test_what_is_published_is_the_whole_state_and_the_history_is_the_same(
     ]
     assert message.payment_status == change_pb2.PAYMENT_STATUS_PARTIALLY_REFUNDED
     assert (await shop.keys.decryptor([message.sealed_email])).open(message.sealed_email, context=EMAIL_CONTEXT) == "ada@example.org"
+    decryptor = await shop.keys.decryptor([message.sealed_billing, message.sealed_visitor])
+    sent = golden("TrackPurchase")
+    assert json.loads(decryptor.open(message.sealed_billing, context=BILLING_CONTEXT)) == sent["billing_address"]
+    visitor = json.loads(decryptor.open(message.sealed_visitor, context=VISITOR_CONTEXT))
+    assert visitor == {name: value for name, value in sent["metadata"].items() if name not in {"customer_note", "items"}}
     assert message.utm_attribution.campaign == "spring"
     assert (message.discount_total, message.tax_total, message.shipping_total) == ("20.00", "36.54", "4.90")
     assert (message.base_discount_total, message.base_tax_total, message.base_shipping_total) == ("23.00", "42.02", "5.64")
@@ -268,7 +273,7 @@ async def test_personal_values_are_sealed_at_rest_and_on_the_topic(shop: Shop) -
             for row in await session.execute(text(f"SELECT * FROM {table}"))  # noqa: S608
         ]
     entries = [entry.pack for p in range(4) for entry in await shop.log.read(TOPIC, p, START, limit=10, block_ms=1)]
-    for personal in ("ada@", "Lovelace", "SW1Y", "7946"):
+    for personal in ("ada@", "Lovelace", "SW1Y", "7946", "1234567890.1732096530", "987654321", "Firefox"):
         assert not [row for row in rows if personal in row]
         assert not [pack for pack in entries if personal.encode() in pack]
 

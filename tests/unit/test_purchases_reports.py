@@ -101,6 +101,11 @@ def test_personal_values_are_sealed_under_their_own_identifier_or_the_strongest(
     assert sealing_identifiers(purchase, b"") == {"wordpress:42"}
     assert sealing_identifiers(purchase, EMAIL_HASH) == {"wordpress:42", f"email:{EMAIL_HASH.hex()}"}
     assert sealing_identifiers(pb.Purchase(user_id="42"), b"") == set()
+    browser = ParseDict({"user_id": "42", "metadata": {"ga_client_id": "1.2"}}, pb.Purchase())
+    assert sealing_identifiers(browser, b"") == {"wordpress:42"}
+    assert sealing_identifiers(ParseDict({"user_id": "42", "metadata": {"note": "x"}}, pb.Purchase()), b"") == set()
+    browser.user_id = ""
+    assert read_details(browser, "USD", b"", {}).columns == {}, "no key would open what describes the buyer's browser"
     purchase.user_id = purchase.session_id = ""
     assert sealing_identifiers(purchase, b"") == set()
     assert read_details(purchase, "USD", b"", {}).columns == {}, "no key would open the address of an order without a buyer"

@@ -18,6 +18,10 @@ from kit.errors import MeshError
 
 EMAIL_CONTEXT: Final = "email"
 """The context of e-mail addresses: they are passed on sealed, so that all services share it."""
+BILLING_CONTEXT: Final = "billing"
+"""The context of billing addresses, which are passed on as well."""
+VISITOR_CONTEXT: Final = "visitor"
+"""The context of what is known of a visitor's browser, which is passed on as well."""
 KEY_BYTES: Final = 32
 OWNER_BYTES: Final = 16
 _NONCE_BYTES: Final = 12

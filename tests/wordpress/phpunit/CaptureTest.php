@@ -35,7 +35,9 @@ final class CaptureTest extends SiteTestCase
         self::assertSame('s-9f8e7d6c', $registration['session_id']);
         self::assertSame('a-1b2c3d4e', $registration['anonymous_id']);
         self::assertSame('newsletter', $registration['utm_parameters']['source']);
-        self::assertSame('signup', $this->outbox(Kind::Conversion)[0]['payload']['conversion_type']);
+        $conversion = $this->outbox(Kind::Conversion)[0]['payload'];
+        self::assertSame('signup', $conversion['conversion_type']);
+        self::assertSame(self::TAGS, array_intersect_key($conversion['metadata'], self::TAGS));
     }
 
     public function test_a_user_registered_by_staff_has_no_session(): void
@@ -365,7 +367,7 @@ final class CaptureTest extends SiteTestCase
         foreach ([$event, $conversion] as $message) {
             self::assertSame('ada@example.org', $message['payload']['email']);
             self::assertSame('s-9f8e7d6c', $message['payload']['session_id']);
-            self::assertSame(['form' => $form, 'form_title' => $title], $message['payload']['metadata']);
+            self::assertSame(['form' => $form, 'form_title' => $title] + self::TAGS, $message['payload']['metadata']);
         }
     }
 

@@ -32,6 +32,16 @@ final class ChoicesTest extends SiteTestCase
         self::assertSame('site', ClientTest::claims($call['arguments'])['scope']);
     }
 
+    public function test_an_answer_comes_with_the_choice_about_sharing_if_a_consent_tool_has_one(): void
+    {
+        $_COOKIE['wp_consent_marketing'] = 'deny';
+        $this->choose(self::GRANTED);
+        $_COOKIE = [];
+
+        $payload = $this->outbox(Kind::Consent)[0]['payload'];
+        self::assertSame([true, false], [$payload['analytics_tracking'], $payload['third_party_sharing']]);
+    }
+
     public function test_a_visitor_may_change_their_mind(): void
     {
         $this->choose(self::GRANTED);

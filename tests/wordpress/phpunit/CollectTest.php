@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Tests;
 
+use PMP\Analytics\Queue\Kind;
 use WP_REST_Request;
 use WP_REST_Response;
 
@@ -65,6 +66,46 @@ final class CollectTest extends SiteTestCase
         [$silent, $refusing] = array_column($this->outbox(), 'payload');
         self::assertFalse($silent['context']['global_privacy_control']);
         self::assertTrue($refusing['context']['global_privacy_control']);
+    }
+
+    public function test_the_ids_of_other_systems_in_the_cookies_come_with_the_event_and_only_with_consent(): void
+    {
+        $this->post(self::EVENT);
+        $this->start_session();
+        $this->post(['id' => 'b-2'] + self::EVENT);
+        add_filter('pmp_analytics_has_consent', '__return_false');
+        $this->post(['id' => 'b-3'] + self::EVENT);
+        remove_filter('pmp_analytics_has_consent', '__return_false');
+
+        $contexts = array_column(array_column($this->outbox(), 'payload'), 'context');
+        $sent = array_map(static fn (array $context): array => array_intersect_key($context, self::TAGS), $contexts);
+        self::assertSame([[], self::TAGS, []], $sent);
+    }
+
+    public function test_a_choice_about_sharing_is_reported_when_it_has_changed(): void
+    {
+        $this->start_session();
+        $cookies = [];
+        foreach (['', 'allow', 'allow', 'deny', 'odd'] as $number => $choice) {
+            $_COOKIE['wp_consent_marketing'] = $choice;
+            $cookies[] = $cookie = $this->post(['id' => "b-{$number}"] + self::EVENT)->get_headers()['Set-Cookie'] ?? '';
+            if (preg_match('/^pmp_sharing=([^;]+)/', $cookie, $found) === 1) {
+                $_COOKIE['pmp_sharing'] = $found[1];
+            }
+        }
+
+        $reported = $this->outbox(Kind::Consent);
+        self::assertSame([true, false], array_column(array_column($reported, 'payload'), 'third_party_sharing'));
+        self::assertSame(['session:s-9f8e7d6c', 'session:s-9f8e7d6c'], array_column($reported, 'target'));
+        self::assertSame([false, true, false, true, false], array_map(static fn (string $cookie): bool => $cookie !== '', $cookies));
+    }
+
+    public function test_without_a_session_there_is_nobody_whose_choice_could_be_reported(): void
+    {
+        $_COOKIE['wp_consent_marketing'] = 'allow';
+        $this->post(self::EVENT);
+
+        self::assertSame([], $this->outbox(Kind::Consent));
     }
 
     public function test_a_login_counts_only_when_a_page_of_the_shop_asks(): void

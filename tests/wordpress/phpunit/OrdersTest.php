@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Tests;
 
+use PMP\Analytics\Capture\OrderPage;
 use PMP\Analytics\Queue\Kind;
 use WC_Data;
 use WC_DateTime;
@@ -230,23 +231,64 @@ final class OrdersTest extends SiteTestCase
     public function test_the_session_stays_with_the_order_when_a_payment_provider_reports_it(): void
     {
         $this->start_session();
+        $_SERVER['HTTP_USER_AGENT'] = 'Mozilla/5.0';
+        $_SERVER['HTTP_REFERER'] = home_url('/checkout/?key=secret&step=2');
         $order = $this->order();
         do_action('woocommerce_checkout_create_order', $order, []);
         $order->save();
         $_COOKIE = [];
+        unset($_SERVER['HTTP_USER_AGENT'], $_SERVER['HTTP_REFERER']);
 
         $this->pay($order->get_id());
 
         $payload = $this->outbox(Kind::Purchase)[0]['payload'];
         self::assertSame('s-9f8e7d6c', $payload['session_id']);
         self::assertSame('spring', $payload['utm_parameters']['campaign']);
-        self::assertSame([
-            'ga_client_id' => '1234567890.1795342000',
-            'ga_session_id' => '1795342111',
-            'fbp' => 'fb.1.1795342000000.987654321',
-            'fbc' => 'fb.1.1795342000000.click',
-        ], array_intersect_key($payload['metadata'], array_flip(['ga_client_id', 'ga_session_id', 'fbp', 'fbc', 'ref'])));
+        self::assertSame(self::TAGS + [
+            'user_agent' => 'Mozilla/5.0',
+            'page_url' => home_url('/checkout/?step=2'),
+        ], $payload['metadata']);
         self::assertSame('PARTNER7', $payload['referral_code']);
+    }
+
+    public function test_the_page_that_thanks_for_an_order_has_the_id_of_its_sale(): void
+    {
+        ob_start();
+        foreach (['1016', '', 'x"', '0'] as $number) {
+            set_query_var('order-received', $number);
+            (new OrderPage())->mark();
+        }
+        set_query_var('order-received', '');
+        self::assertSame('<div hidden data-pmp-order-event="order-1016"></div>' . "\n", ob_get_clean());
+    }
+
+    public function test_a_page_of_another_site_is_not_the_checkout(): void
+    {
+        $this->start_session();
+        $_SERVER['HTTP_REFERER'] = 'https://elsewhere.example/checkout/';
+        $order = $this->order();
+        do_action('woocommerce_checkout_create_order', $order, []);
+        $order->save();
+        unset($_SERVER['HTTP_REFERER']);
+
+        $this->pay($order->get_id());
+
+        self::assertArrayNotHasKey('page_url', $this->outbox(Kind::Purchase)[0]['payload']['metadata']);
+    }
+
+    public function test_a_browsers_refusal_to_be_shared_stays_with_the_order_even_without_consent(): void
+    {
+        $_SERVER['HTTP_SEC_GPC'] = '1';
+        $order = $this->order();
+        do_action('woocommerce_checkout_create_order', $order, []);
+        $order->save();
+        unset($_SERVER['HTTP_SEC_GPC']);
+
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertSame(['global_privacy_control' => true], $payload['metadata']);
+        self::assertArrayNotHasKey('session_id', $payload);
     }
 
     public function test_the_block_checkouts_order_keeps_its_session_without_being_saved(): void

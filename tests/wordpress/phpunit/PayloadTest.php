@@ -158,7 +158,16 @@ final class PayloadTest extends TestCase
                 'phone' => '+44 20 7946 0000',
             ],
             'utm_parameters' => self::UTM,
-            'metadata' => ['ga_client_id' => '1234567890.1732096530', 'customer_note' => '', 'items' => 2],
+            'metadata' => [
+                'ga_client_id' => '1234567890.1732096530',
+                'ga_session_id' => '1763633000',
+                'fbp' => 'fb.1.1763633000123.987654321',
+                'fbc' => 'fb.1.1763633000123.IwAR2F4-dbP0l7Mn1IawQQGCINEz7PYXQvwjNwB_qa2ofrHyiLjcbCRxTDMgk',
+                'user_agent' => 'Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0',
+                'page_url' => 'https://shop.example/checkout/',
+                'customer_note' => '',
+                'items' => 2,
+            ],
             'email' => 'ada@example.org',
             'session_id' => 's-9f8e7d6c',
             'lines' => [

@@ -161,6 +161,14 @@ abstract class SiteTestCase extends TestCase
     /**
      * Sets the tracker's cookies of a session.
      */
+    /** The ids of Google Analytics and Meta in the cookies of a session. */
+    protected const TAGS = [
+        'ga_client_id' => '1234567890.1795342000',
+        'ga_session_id' => '1795342111',
+        'fbp' => 'fb.1.1795342000000.987654321',
+        'fbc' => 'fb.1.1795342000000.click',
+    ];
+
     protected function start_session(): void
     {
         $_COOKIE = [

@@ -15,6 +15,7 @@ use PMP\Analytics\Capture\CoursePage;
 use PMP\Analytics\Capture\Courses;
 use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
+use PMP\Analytics\Capture\OrderPage;
 use PMP\Analytics\Capture\OrderReader;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
@@ -50,6 +51,7 @@ use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\ErasuresRoute;
 use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\Rest\ReportsRoute;
+use PMP\Analytics\Rest\SharingChoice;
 use PMP\Analytics\TrackerScript;
 
 /**
@@ -223,7 +225,7 @@ class PMP_Analytics_Plugin
             new AfterResponse($this->event_queue, $this->drainer, $overdue, AfterResponse::finisher()),
             new Command($this->event_queue, $this->drainer, $this->pause, $backfill),
             $backfill,
-            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, $this->clock),
+            new CollectRoute($this->event_queue, $this->config, $rates, $overdue, new SharingChoice($this->event_queue), $this->clock),
             new ChoicesRoute($this->event_queue, $rates, $this->clock),
             new DrainRoute($this->drainer, $rates, $this->clock),
             new TrackerScript(PMP_ANALYTICS_FILE, $this->config),
@@ -233,6 +235,7 @@ class PMP_Analytics_Plugin
             new Forms($this->event_queue, $this->clock),
             new Cart($this),
             new CoursePage($this->courses),
+            new OrderPage(),
             new SiteHealth($this->config, $this->event_queue, $this->pause),
             $personal_data,
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),

@@ -134,6 +134,7 @@ final class Accounts implements Registerable
             'user_id' => $user->ID,
             'session_id' => $visitor->session_id(),
             'utm_parameters' => $visitor->utm(),
+            'metadata' => $visitor->browser() + $visitor->refusal(),
         ]));
     }
 

@@ -100,7 +100,7 @@ final class Forms implements Registerable
             'user_id' => $user_id > 0 ? $user_id : '',
             'page_url' => (string) wp_get_raw_referer(),
             'email' => $email,
-            'metadata' => ['form' => $form, 'form_title' => $title],
+            'metadata' => ['form' => $form, 'form_title' => $title] + Visitor::current()->tags(),
             'source' => 'plugin',
         ] + Visitor::current()->facts();
         $this->queue->add(

@@ -30,15 +30,19 @@ final class OrderReader
     }
 
     /**
-     * Sets the session's data on the order, without saving it.
+     * Sets the session's data on the order, without saving it. Without consent, that is at most that the buyer's data must not be
+     * shared.
      */
     public function remember(WC_Order $order, Visitor $visitor): void
     {
-        $order->update_meta_data(self::SESSION, [
+        $session = Consent::is_given($visitor) ? [
             'session_id' => $visitor->session_id(),
             'utm_parameters' => $visitor->utm(),
-            'marks' => $visitor->marks(),
-        ]);
+            'marks' => $visitor->marks() + $visitor->refusal(),
+        ] : array_filter(['marks' => $visitor->refusal()]);
+        if ($session !== []) {
+            $order->update_meta_data(self::SESSION, $session);
+        }
     }
 
     /**

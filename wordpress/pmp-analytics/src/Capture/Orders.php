@@ -72,11 +72,10 @@ final class Orders implements Registerable
 
     public function remember_session(mixed $order): void
     {
-        $visitor = Visitor::current();
-        if (! $order instanceof WC_Order || ! Consent::is_given($visitor)) {
+        if (! $order instanceof WC_Order) {
             return;
         }
-        $this->reader->remember($order, $visitor);
+        $this->reader->remember($order, Visitor::current());
         if ($order->get_id() > 0) {
             // The block checkout's order is in the database already; the classic checkout saves its order later.
             $order->save_meta_data();

@@ -73,22 +73,91 @@ final class Visitor
     }
 
     /**
-     * Ids of the session in other systems, and its referrer: stored with the order, because later changes of the order come from
-     * payment gateways and staff.
+     * The choice about sharing data with third parties: the cookie of a consent tool with the WP Consent API (category marketing).
+     * Null without a choice; wp_has_consent() is none, since without a tool it says yes.
+     */
+    public function sharing(): ?bool
+    {
+        $choice = match ($this->cookie('wp_consent_marketing')) {
+            'allow' => true,
+            'deny' => false,
+            default => null,
+        };
+        /**
+         * Whether the visitor agrees to data being shared with third parties, such as Meta. Null for no choice.
+         *
+         * @param bool|null $choice
+         */
+        $choice = apply_filters('pmp_analytics_sharing', $choice);
+        return is_bool($choice) ? $choice : null;
+    }
+
+    public function cookie(string $name): string
+    {
+        return Clean::text($this->cookies[$name] ?? '', 255);
+    }
+
+    /**
+     * This signal for a report, with or without consent.
+     *
+     * @return array<string, true>
+     */
+    public function refusal(): array
+    {
+        return $this->refuses_sharing() ? ['global_privacy_control' => true] : [];
+    }
+
+    /**
+     * Ids that Google Analytics and Meta's pixel gave the browser: none without consent.
+     *
+     * @return array<string, string>
+     */
+    public function tags(): array
+    {
+        return ! Consent::is_given($this) ? [] : Clean::only_given([
+            'ga_client_id' => $this->analytics_client(),
+            'ga_session_id' => $this->analytics_session(),
+            'fbp' => $this->cookie('_fbp'),
+            'fbc' => $this->cookie('_fbc'),
+        ]);
+    }
+
+    /**
+     * The browser, with these ids: none without consent.
+     *
+     * @return array<string, string>
+     */
+    public function browser(): array
+    {
+        return ! Consent::is_given($this) ? [] : $this->tags() + Clean::only_given([
+            'user_agent' => $this->user_agent(),
+            'page_url' => $this->page_url(),
+        ]);
+    }
+
+    /**
+     * The browser and the session's referrer: stored with the order, because later changes of the order come from payment gateways
+     * and staff.
      *
      * @return array<string, string>
      */
     public function marks(): array
     {
         $landing = $this->landing();
-        return Clean::only_given([
-            'ga_client_id' => $this->analytics_client(),
-            'ga_session_id' => $this->analytics_session(),
-            'fbp' => Clean::text($this->cookies['_fbp'] ?? '', 255),
-            'fbc' => Clean::text($this->cookies['_fbc'] ?? '', 255),
+        return $this->browser() + Clean::only_given([
             'ref' => Clean::text($landing['ref'] ?? '', 100),
             'landing_referrer' => Clean::url($landing['referrer'] ?? '', 500),
         ]);
+    }
+
+    /**
+     * The page of this request, or the one whose script sent it: the checkout, both when its form and when its block is submitted.
+     * Only one of this site.
+     */
+    private function page_url(): string
+    {
+        $page = wp_validate_redirect(Clean::url($this->server['HTTP_REFERER'] ?? '', 1000));
+        return str_starts_with($page, 'http') ? $page : '';
     }
 
     /**

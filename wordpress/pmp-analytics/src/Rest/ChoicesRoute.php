@@ -74,6 +74,7 @@ final class ChoicesRoute implements Registerable
         $time = Clean::time($data['timestamp'] ?? null);
         $payload = ConsentPayload::of([
             'analytics_tracking' => $choice === 'granted',
+            'third_party_sharing' => Visitor::current()->sharing(),
             'policy_version' => $this->policy_version(),
             'source' => 'banner',
             // A browser's clock may be ahead, and a later choice would then never count.

@@ -40,6 +40,7 @@ final class CollectRoute implements Registerable
         private readonly PMP_Config $config,
         private readonly RateLimit $rates,
         private readonly Overdue $overdue,
+        private readonly SharingChoice $sharing,
         private readonly Clock $clock,
     ) {
     }
@@ -83,7 +84,10 @@ final class CollectRoute implements Registerable
             return $this->answer(CollectedEvents::accept_all($collected->verdicts));
         }
         $is_overdue = $this->overdue->is_on();
-        return $this->queue->add(...$collected->messages) ? $this->answer($collected->verdicts, $is_overdue) : Refusal::too_many();
+        if (! $this->queue->add(...$collected->messages)) {
+            return Refusal::too_many();
+        }
+        return $this->sharing->report($visitor, $now, $this->answer($collected->verdicts, $is_overdue));
     }
 
     /**

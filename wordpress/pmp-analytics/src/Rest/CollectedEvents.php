@@ -100,7 +100,7 @@ final class CollectedEvents
             'ip_address' => $visitor->address(),
             'user_agent' => $visitor->user_agent(),
             'utm_parameters' => $visitor->utm(),
-        ]) + ['global_privacy_control' => $visitor->refuses_sharing()];
+        ]) + $visitor->tags() + ['global_privacy_control' => $visitor->refuses_sharing()];
         $payload = $type === 'page_view' ? EventPayload::page_view($facts) : EventPayload::of($type, $facts);
         if (strlen((string) wp_json_encode($payload)) > self::MAX_EVENT_BYTES) {
             return 'metadata';

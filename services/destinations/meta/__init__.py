@@ -1,0 +1,1 @@
+"""Meta, by the Conversions API."""

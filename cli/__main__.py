@@ -17,6 +17,7 @@ from cli.dead_letter_commands import letters
 from cli.destination_commands import destinations
 from cli.figure_commands import export, reports
 from cli.layout import Processes
+from cli.reconcile_commands import reconciliations
 
 app = typer.Typer(
     cls=Commands,
@@ -32,6 +33,7 @@ audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done
 app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
 app.add_typer(destinations, name="destinations")
+app.add_typer(reconciliations, name="reconcile")
 app.command()(export)
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")

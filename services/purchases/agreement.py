@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from pmp.purchases.v1 import purchases_pb2 as pb
 from pmp.purchases.v1.comparison_pb2 import OrderBalance
 
+from services.purchases.money import exact
 from services.purchases.reconciliation import reconcile
 from services.purchases.reports import purchase_claim
 from services.purchases.statuses import PAID, Status
@@ -66,13 +67,13 @@ def shop_figures(purchase: pb.Purchase, site_currency: str) -> Figures:
         KeyError: the currency is unknown.
     """
     state = reconcile([purchase_claim(purchase, purchase.currency.upper() or site_currency)]).state
-    return Figures(state.status, state.currency, state.amount, state.paid_amount, state.refunded_amount)
+    return _figures(state.status, state.currency, state.amount, state.paid_amount, state.refunded_amount)
 
 
 def ledger_figures(balance: OrderBalance) -> Figures:
     """What an order amounts to in the ledger."""
     amounts = map(Decimal, (balance.amount, balance.paid_amount, balance.refunded_amount))
-    return Figures(Status(balance.payment_status), balance.currency, *amounts)
+    return _figures(Status(balance.payment_status), balance.currency, *amounts)
 
 
 def difference(order_id: str, shop: Figures | None, ledger: Figures | None) -> Difference | None:
@@ -91,6 +92,11 @@ def difference(order_id: str, shop: Figures | None, ledger: Figures | None) -> D
             return None
         return Difference(order_id, Kind.MISSING_HERE if ledger is None else Kind.MISSING_THERE, _values(shop, ledger))
     return None if shop == ledger else Difference(order_id, Kind.DIFFERENT, _values(shop, ledger))
+
+
+def _figures(status: Status, currency: str, *amounts: Decimal) -> Figures:
+    """Figures with their amounts in the minor unit of the currency, as they are shown."""
+    return Figures(status, currency, *(exact(amount, currency) for amount in amounts))
 
 
 def _values(shop: Figures | None, ledger: Figures | None) -> Mapping[str, tuple[str, str]]:

@@ -19,16 +19,6 @@ from services.purchases.models import ComparisonRow, PurchaseRow, ReportRow
 from services.purchases.order_ids import purchase_id_of
 
 _COMPARISONS: Final = cast("Table", ComparisonRow.__table__)
-_BALANCES: Final = select(
-    PurchaseRow.id,
-    PurchaseRow.order_id,
-    PurchaseRow.timestamp,
-    PurchaseRow.payment_status,
-    PurchaseRow.currency,
-    PurchaseRow.amount,
-    PurchaseRow.paid_amount,
-    PurchaseRow.refunded_amount,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +46,9 @@ class Comparison:
     orders: int
     found: int
     different: int
+
+
+_BALANCES: Final = cast("Select[Any]", select(*(getattr(PurchaseRow, name) for name in Balance.__slots__)))
 
 
 class Balances:

@@ -289,7 +289,8 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
 
 /**
  * @param array{
- *     type: string, limit: int, status?: list<string>, orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
+ *     type: string, limit: int, status?: list<string>,
+ *     orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
  *     parent?: int,
  * } $query
  * @return list<WC_Order>|list<WC_Order_Refund>

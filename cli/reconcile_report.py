@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from cli.errors import CommandFailed
 from cli.reconcile import Found, Outcome
 
 COLUMNS: Final = ("order", "difference", "field", "shop", "ledger", "outcome", "reason")
+"""Columns of the file, with a line for each field of an order; the table has a line for each order."""
 _SHOWN: Final = 50
 """Orders in the table; the file has all of them."""
 
@@ -22,10 +23,11 @@ _SHOWN: Final = 50
 def print_outcome(console: Console, outcome: Outcome, period: str) -> None:
     """Prints what differed, and whether the ledger agrees with the shop."""
     if outcome.found:
-        table = Table(*COLUMNS, box=SIMPLE)
+        table = Table("order", "difference", "shop", "ledger", "outcome", box=SIMPLE)
         for each in outcome.found[:_SHOWN]:
-            for row in _rows(each):
-                table.add_row(*row)
+            of = each.difference
+            shop, ledger = (_text(dict(zip(of.values, side, strict=True))) for side in zip(*of.values.values(), strict=True))
+            table.add_row(of.order_id, of.kind, shop, ledger, f"{_outcome(each)} {each.reason}".rstrip())
         console.print(table)
         if len(outcome.found) > _SHOWN:
             console.print(f"and {len(outcome.found) - _SHOWN:,} more orders, which --csv FILE would contain")
@@ -54,6 +56,14 @@ def write_csv(file: Path, outcome: Outcome) -> None:
 
 
 def _rows(found: Found) -> Iterator[tuple[str, ...]]:
-    of, outcome = found.difference, "left" if found.left else "corrected"
-    for name, (shop, ledger) in of.values.items():
-        yield of.order_id, of.kind, name, shop, ledger, outcome, found.reason
+    for name, (shop, ledger) in found.difference.values.items():
+        yield found.difference.order_id, found.difference.kind, name, shop, ledger, _outcome(found), found.reason
+
+
+def _outcome(found: Found) -> str:
+    return "left" if found.left else "corrected"
+
+
+def _text(values: Mapping[str, str]) -> str:
+    """What one side has of an order, in a line."""
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value) or "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pmp.purchases.v1.comparison_pb2 import OrderBalance
@@ -14,6 +14,7 @@ from cli.errors import CommandFailed
 from cli.ledger import Ledger
 from cli.shop_orders import SOURCE, Reports, ShopOrders
 from kit.errors import InvalidRequest
+from kit.times import LIVE_FOR
 from services.purchases.agreement import Difference, Figures, Kind, difference, ledger_figures, shop_figures
 
 _ROUNDS: Final = 3
@@ -157,9 +158,9 @@ class Reconciler:
         refused: dict[str, str] = {}
         for number, each in reports:
             for refund in each.refunds:
-                if reason := await self._ledger.refund(number, refund):
+                if reason := await self._ledger.refund(number, _marked(refund)):
                     refused[number] = reason
-        refused |= await self._ledger.record([*(each.purchase for _, each in reports), *deletions])
+        refused |= await self._ledger.record([*(_marked(each.purchase) for _, each in reports), *deletions])
         return refused
 
     async def _deletion(self, number: str, at: str) -> Mapping[str, Any]:
@@ -184,6 +185,12 @@ class Reconciler:
 
 def _figures(balance: OrderBalance | None) -> Figures | None:
     return None if balance is None else ledger_figures(balance)
+
+
+def _marked(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A report, marked as history if it comes too late for what follows from sales and refunds as they happen."""
+    at = max(datetime.fromisoformat(report[name]) for name in ("timestamp", "paid_at") if report.get(name))
+    return {**report, "historical": datetime.now(UTC) - at > LIVE_FOR}
 
 
 def _by_number(number: str) -> tuple[int, str]:

@@ -34,10 +34,10 @@ def print_outcome(console: Console, outcome: Outcome, period: str) -> None:
     healed = len(outcome.found) - outcome.left
     compared = f"{outcome.orders:,} orders of {period} compared: "
     if outcome.left:
-        console.print(f"{compared}{outcome.left:,} differ from the shop's, {healed:,} were corrected.", highlight=False)
+        console.print(f"{compared}{outcome.left:,} differ from the shop's, {healed:,} were corrected.", highlight=False, soft_wrap=True)
     else:
         corrected = f" {healed:,} orders were corrected." if healed else ""
-        console.print(f"{compared}the ledger agrees with the shop.{corrected}", highlight=False)
+        console.print(f"{compared}the ledger agrees with the shop.{corrected}", highlight=False, soft_wrap=True)
 
 
 def write_csv(file: Path, outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from cli.daily_rates import DailyRates
+from cli.chores import CHORES
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
@@ -86,7 +86,9 @@ class Supervisor:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
                 _print(welcome(self._plan.url, self._folder))
-                chores.append(asyncio.create_task(DailyRates(self._plan.environment, self._folder.log("rates"), self._say).run()))
+                environment = {**self._plan.environment, "PMP_DATA": str(self._folder.path)}
+                for name, command in CHORES.items():
+                    chores.append(asyncio.create_task(command.run(environment, self._folder.log(name), self._say)))
                 await self._until_stopped()
         finally:
             for chore in chores:

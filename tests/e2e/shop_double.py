@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +36,7 @@ class Order:
     number: int
     created: datetime
     total: Decimal
+    _: KW_ONLY
     status: str = "completed"
     currency: str = "USD"
     paid: datetime | None = None

@@ -28,7 +28,7 @@ from tests.servers import PrivateMariaDb
 from tests.shape.test_deploy_rendered import JOBS, Pod
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-ORDERS = 200
+ORDERS = 120
 NUMBERS = range(1000, 1000 + ORDERS)
 DIFFERENT = 3
 AGREES = 0
@@ -184,6 +184,10 @@ def test_fifty_random_damages_are_found_exactly_and_corrected(mesh: Mesh, shop: 
         number: Decimal() if number in deleted else shop.orders[number].net for number in NUMBERS
     }
     assert {entry["reason"] for number in deleted for entry in known[number]["entries"][1:]} == {"deleted"}
+    refunds = {number: shop.orders[number].refunds for number in damaged if number in shop.orders and shop.orders[number].refunds}
+    assert {number: [entry["reference"] for entry in known[number]["entries"][1:]] for number in refunds} == {
+        number: [str(reference) for reference in each] for number, each in refunds.items()
+    }
     assert [len(known[number]["lines"]) for number in deleted] == [1] * len(deleted), "what was sold stays known"
     assert differences(mesh, shop, tmp_path / "again.csv", status=AGREES) == []
     newest = get(mesh, "comparisons/newest")["comparison"]

@@ -259,7 +259,7 @@ def test_many_missing_orders_are_corrected_on_request_only(mesh: Mesh, shop: Sho
 
 
 @on_sqlite
-def test_what_is_too_old_to_be_news_is_recorded_as_history(mesh: Mesh, shop: Shop) -> None:
+def test_what_happened_days_ago_is_recorded_as_history(mesh: Mesh, shop: Shop) -> None:
     place(shop, 2400)
     place(shop, 2401, created=NOW - timedelta(days=4), paid=NOW - timedelta(days=4))
     assert reconcile(mesh, shop.url).exit_code == AGREES

@@ -18,6 +18,7 @@ from cli.destination_commands import destinations
 from cli.figure_commands import export, export_days, reports
 from cli.importing.commands import imports
 from cli.layout import Processes
+from cli.reconcile_commands import reconciliations
 
 app = typer.Typer(
     cls=Commands,
@@ -33,6 +34,7 @@ audit = typer.Typer(no_args_is_help=True, help="Check the proof of what was done
 app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
 app.add_typer(destinations, name="destinations")
+app.add_typer(reconciliations, name="reconcile")
 app.command()(export)
 app.command()(export_days)
 app.add_typer(imports, name="import")

@@ -1,66 +1,68 @@
-"""Runs a command once a day while a local mesh runs, if the setting that it depends on is there."""
+"""Commands that a local mesh runs once a day."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from cli.processes import last_lines, run_to_end
 
 RETRY = timedelta(hours=1)
-"""Pause after a failure."""
+"""Pause after a command that failed."""
 LONGEST_SLEEP = timedelta(hours=1)
-"""The interval of looking at the clock: after a machine slept, the command is late by no more than this."""
+"""The interval of looking at the clock: after a machine slept, a command is late by no more than this."""
 
 
-class DailyCommand(NamedTuple):
-    """A command of `pmp` that runs once a day."""
+@dataclass(frozen=True, slots=True)
+class DailyCommand:
+    """A command of `pmp` that is run once a day."""
 
-    arguments: tuple[str, ...]
+    arguments: Sequence[str]
+    """Of `pmp`."""
     setting: str
-    """The environment variable without which it does not run."""
-    subject: str
-    """What it is about, for the user: `exchange rates`."""
-    failure: str
-    """What has not happened when it fails: `exchange rates were not imported`."""
-    due: Callable[[datetime], datetime]
-    """Returns the first moment after another one at which it is due."""
+    """The variable without which it is not run."""
+    due: Callable[[datetime, Mapping[str, str]], datetime]
+    """Returns the first moment after another one at which it is to be run, given the environment of the mesh."""
+    done: str
+    """What the user reads before the last line of its output when it has run."""
+    failed: str
+    """What the user reads when it failed, before the last line of its output."""
+    statuses: frozenset[int] = frozenset({0})
+    """Exit statuses of a command that has run."""
+    wait: timedelta = timedelta()
+    """Pause before it is run for the first time."""
 
+    async def run(self, environment: Mapping[str, str], log: Path, report: Callable[[str], None]) -> None:
+        """Runs it until it is cancelled; returns at once where its setting is missing.
 
-class Daily:
-    """Runs a command when the mesh is ready, and then whenever it is due; an hour after a failure it is tried again.
-
-    Args:
-        command: what runs.
-        environment: the environment of the mesh: its databases, and the settings of the shop.
-        log: the file for the command's output.
-        report: shows the outcome of each run to the user.
-    """
-
-    def __init__(self, command: DailyCommand, environment: Mapping[str, str], log: Path, report: Callable[[str], None]) -> None:
-        self._command = command
-        self._environment = environment
-        self._log = log
-        self._report = report
-
-    async def run(self) -> None:
-        """Runs until it is cancelled; returns at once without the setting."""
-        if not self._environment.get(self._command.setting):
+        Args:
+            environment: the environment of the mesh.
+            log: the file for its output.
+            report: shows the outcome of each run to the user.
+        """
+        if not environment.get(self.setting):
             return
+        await _sleep_until(datetime.now(UTC) + self.wait)
         while True:
-            done = await self._once()
+            status = await run_to_end((sys.executable, "-m", "cli", *self.arguments), environment, log)
+            is_done = status in self.statuses
+            report(f"{self.done if is_done else self.failed}: {' '.join(last_lines(log, 1))}")
             now = datetime.now(UTC)
-            await _sleep_until(self._command.due(now) if done else now + RETRY)
+            await _sleep_until(self.due(now, environment) if is_done else now + RETRY)
 
-    async def _once(self) -> bool:
-        status = await run_to_end((sys.executable, "-m", "cli", *self._command.arguments), self._environment, self._log)
-        said = " ".join(last_lines(self._log, 1))
-        self._report(f"{self._command.subject}: {said}" if status == 0 else f"{self._command.failure}, the next try is in an hour: {said}")
-        return status == 0
+
+def every_day_at(time_of_day: timedelta) -> Callable[[datetime, Mapping[str, str]], datetime]:
+    """Returns what `DailyCommand.due` is for a time of day, UTC."""
+
+    def due(now: datetime, _environment: Mapping[str, str]) -> datetime:
+        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + time_of_day
+        return today if today > now else today + timedelta(days=1)
+
+    return due
 
 
 async def _sleep_until(moment: datetime) -> None:

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from cli.daily_exports import DailyExports
-from cli.daily_rates import DailyRates
+from cli.chores import CHORES
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
@@ -87,18 +86,14 @@ class Supervisor:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
                 _print(welcome(self._plan.url, self._folder))
-                chores += self._daily_commands()
+                environment = {**self._plan.environment, "PMP_DATA": str(self._folder.path)}
+                for name, command in CHORES.items():
+                    chores.append(asyncio.create_task(command.run(environment, self._folder.log(name), self._say)))
                 await self._until_stopped()
         finally:
             for chore in chores:
                 chore.cancel()
             await self._drain()
-
-    def _daily_commands(self) -> list[asyncio.Task[None]]:
-        daily = {"rates": DailyRates, "exports": DailyExports}
-        return [
-            asyncio.create_task(command(self._plan.environment, self._folder.log(name), self._say).run()) for name, command in daily.items()
-        ]
 
     async def _start(self, started: float) -> None:
         """Starts the processes that need no database alongside the migrations, then the others, which end without Redis.

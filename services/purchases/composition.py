@@ -6,6 +6,7 @@ from typing import Final
 
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
+from pmp.purchases.v1.comparison_pb2_grpc import add_ComparisonServiceServicer_to_server
 from pmp.purchases.v1.purchases_pb2_grpc import add_PurchasesServiceServicer_to_server
 
 from kit.people.persons import project_identity
@@ -15,6 +16,7 @@ from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from kit.service.state import PublishedState
+from services.purchases.comparison import ComparisonGauges, ComparisonServicer
 from services.purchases.deadlines import HeldReportExpiry
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
@@ -32,11 +34,14 @@ def compose(settings: PurchasesSettings, resources: Resources) -> ServiceRuntime
     state = PublishedState(settings, resources, TOPIC)
     servicer = PurchasesServicer(settings, state.sessions, state.topic, resources.keys)
     return state.runtime(
-        rpcs=[(add_PurchasesServiceServicer_to_server, servicer)],
+        rpcs=[
+            (add_PurchasesServiceServicer_to_server, servicer),
+            (add_ComparisonServiceServicer_to_server, ComparisonServicer(settings, state.sessions)),
+        ],
         tables=personal_tables(resources.keys.hasher, settings.site_erased_purchases),
         after_erasure={PurchaseRow.__tablename__: RepublishErased(state.topic)},
         subscriptions=[Subscription("gdpr", _GDPR, project_consent), Subscription("identity", _IDENTITY, project_identity)],
-        background=[HeldReportExpiry(state.sessions).run],
+        background=[HeldReportExpiry(state.sessions).run, ComparisonGauges(state.sessions).run],
     )
 
 

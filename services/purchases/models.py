@@ -183,3 +183,21 @@ class RateRow(Base):
     currency: Mapped[str] = mapped_column(String(3), primary_key=True)
     units: Mapped[Decimal] = mapped_column(Exact(24, 12))
     source: Mapped[str] = mapped_column(String(50))
+
+
+class ComparisonRow(Base):
+    """The outcome of comparing the ledger with the shop."""
+
+    __tablename__ = "shop_comparisons"
+
+    shop: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    """What it was compared with."""
+    checked_at: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+    """The compared orders were placed from `since` on, and before `until`."""
+    orders: Mapped[int] = mapped_column(BigInteger)
+    found: Mapped[int] = mapped_column(BigInteger)
+    """Orders that differed at first."""
+    different: Mapped[int] = mapped_column(BigInteger)
+    """Orders that differed in the end."""

@@ -17,3 +17,6 @@ class PurchasesSettings(Settings):
 
     site_erased_purchases: Literal["keep", "delete"] = "keep"
     """What becomes of an erased person's purchases: kept under a pseudonym, as tax law asks, or deleted."""
+
+    site_orders_url: HttpUrl | None = None
+    """The plugin's route to the shop's orders, with which the ledger is compared every night; without it, it is not."""

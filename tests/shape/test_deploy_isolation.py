@@ -70,7 +70,7 @@ def _production(name: str) -> Pod:
     return next(pod for pod in (*PODS, *JOBS) if (pod.overlay, pod.name) == ("production", name))
 
 
-CALLERS = ["destinations-service", "exports", "gdpr-service", "rates"]
+CALLERS = ["comparison", "destinations-service", "exports", "gdpr-service", "rates"]
 """Who calls other systems."""
 
 
@@ -82,12 +82,13 @@ def test_who_calls_other_systems_reaches_public_ones_by_https_alone(name: str) -
     assert [address for address in (*PUBLIC, *PRIVATE, *FORBIDDEN) if reaches(policies, _production(name), address, 80)] == []
 
 
-def test_gdpr_reaches_systems_in_a_private_network_when_that_is_said() -> None:
-    policies, gdpr = _policies(render("production", "private-systems")), _production("gdpr-service")
-    assert [address for address in (*PUBLIC, *PRIVATE) if not reaches(policies, gdpr, address, 443)] == []
-    assert [address for address in PRIVATE if not reaches(policies, gdpr, address, 80)] == []
-    assert [address for address in PUBLIC if reaches(policies, gdpr, address, 80)] == []
-    assert [address for address in FORBIDDEN for port in (80, 443) if reaches(policies, gdpr, address, port)] == []
+@pytest.mark.parametrize("name", ["gdpr-service", "comparison"])
+def test_who_calls_the_shop_reaches_it_in_a_private_network_when_that_is_said(name: str) -> None:
+    policies, caller = _policies(render("production", "private-systems")), _production(name)
+    assert [address for address in (*PUBLIC, *PRIVATE) if not reaches(policies, caller, address, 443)] == []
+    assert [address for address in PRIVATE if not reaches(policies, caller, address, 80)] == []
+    assert [address for address in PUBLIC if reaches(policies, caller, address, 80)] == []
+    assert [address for address in FORBIDDEN for port in (80, 443) if reaches(policies, caller, address, port)] == []
 
 
 def test_nobody_else_reaches_the_web() -> None:
@@ -139,6 +140,16 @@ def test_jobs_reach_the_database(name: str) -> None:
     assert reaches(objects_of("production", "NetworkPolicy"), _production(name), "10.0.0.7", 3306)
 
 
+def test_the_comparison_reaches_the_gateway_and_no_service() -> None:
+    rules = _rules(objects_of("production", "NetworkPolicy"), _production("comparison"), "Egress")
+    inside = [(peer["podSelector"]["matchLabels"], rule["ports"]) for rule in rules for peer in rule["to"] if "podSelector" in peer]
+    (port,) = [port["containerPort"] for port in _production("gateway").main["ports"] if port["name"] == "http"]
+    assert inside == [({"app.kubernetes.io/component": "gateway"}, [{"port": port}])]
+    (service,) = [one for one in objects_of("production", "Service") if one["metadata"]["name"] == "gateway"]
+    assert environment_of(_production("comparison").main)["PMP_URL"] == "http://gateway"
+    assert [each["port"] for each in service["spec"]["ports"]] == [80]
+
+
 @every_pod_of_ours
 def test_a_pod_is_scraped_from_monitoring_and_from_nowhere_else(pod: Pod) -> None:
     (port,) = [port["containerPort"] for port in pod.main["ports"] if port["name"] == "metrics"]
@@ -177,6 +188,7 @@ def test_a_pod_is_given_no_secret_of_another(pod: Pod) -> None:
         "gateway": {"gateway-secrets", "mesh-secrets/PMP_MESH_TOKEN"},
         "rates": {"purchases-secrets/PMP_DATABASE_URL"},
         "exports": {"exports-secrets", *(f"{name}-secrets/PMP_DATABASE_URL" for name in ("analytics", "ingestion", "purchases"))},
+        "comparison": {"gateway-secrets/PMP_API_KEYS", "gateway-secrets/PMP_JWT_SECRETS", "gdpr-secrets/PMP_SITE_ERASURE_SECRET"},
     }.get(pod.name, {"mesh-secrets", f"{pod.name.split('-')[0]}-secrets"})
     assert [_known(container) for container in pod.containers] == [expected] * len(pod.containers)
     assert not any("secret" in volume for volume in pod.spec.get("volumes", []))

@@ -22,6 +22,7 @@ from kit.settings import MeshSettings, Settings
 from kit.telemetry.names import MetricName
 from services.destinations.upkeep import MetricName as DestinationsMetricName
 from services.gdpr.deadlines import MetricName as GdprMetricName
+from services.purchases.comparison import MetricName as ComparisonMetricName
 from tests.roles import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,7 +259,7 @@ def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_brok
     assert all(rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"} for rule in rules)
     measured = {
         f"{name.replace('.', '_')}{unit}"
-        for name in (*MetricName, *DestinationsMetricName, *GdprMetricName)
+        for name in (*MetricName, *ComparisonMetricName, *DestinationsMetricName, *GdprMetricName)
         for unit in ("", "_seconds", "_bytes")
     }
     asked = {name for rule in rules for name in re.findall(r"\bpmp_\w+(?=[ {])", rule["expr"])}

@@ -31,7 +31,7 @@ KEY = base64.b64encode(bytes(32)).decode()
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/models.py"))
 TEXTS = {str, dict, list, bytes}
 IMPERSONAL = {
-    *("exchange_rates", "identity_graph"),
+    *("exchange_rates", "identity_graph", "shop_comparisons"),
     # sums over all persons
     *("attribution_totals", "analytics_audiences", "analytics_cohorts", "analytics_traffic", "analytics_revenue", "analytics_content"),
     *("analytics_content_changes", "analytics_content_removals", "analytics_content_feed"),

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.closed_days import last_closed, next_closing
-from cli.daily_exports import DailyExports
 from kit.migrate import migrate
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -97,7 +96,3 @@ def test_a_refusal_says_why(databases: str, arguments: list[str], message: str) 
     assert ran.exit_code == 1
     assert message in ran.stderr
 
-
-async def test_nothing_is_exported_unless_it_is_said_where(tmp_path: Path) -> None:
-    await DailyExports({**os.environ, "PMP_SITE_EXPORTS_URL": ""}, tmp_path / "exports.log", lambda _: None).run()
-    assert not (tmp_path / "exports.log").exists()

@@ -10,10 +10,12 @@ export type Report = components["schemas"]["analytics.GetReportResponse"];
 export type Column = components["schemas"]["analytics.Column"];
 export type Books = components["schemas"]["ingestion.GetAccountingResponse"];
 
+export type Agreement = components["schemas"]["purchases.GetNewestComparisonResponse"];
+
 export type Attribution = components["schemas"]["journeys.GetAttributionResponse"];
 export type Funnel = components["schemas"]["journeys.GetFunnelResponse"];
 
-export type Path = keyof paths & `/api/v1/${"analytics/" | "events/accounting" | "attribution" | "funnels"}${string}`;
+export type Path = keyof paths & `/api/v1/${"analytics/" | "events/accounting" | "comparisons/" | "attribution" | "funnels"}${string}`;
 
 export interface Query {
   path: Path;
@@ -21,6 +23,9 @@ export interface Query {
   /** Name under which the answer is kept for the time when the mesh does not answer; by default it is not kept. */
   keep?: string;
 }
+
+/** The newest comparison of the ledger with the shop. */
+export const AGREEMENT: Query = { path: "/api/v1/comparisons/newest", parameters: {}, keep: "agreement" };
 
 /** Why there is no answer. */
 export type Failure =

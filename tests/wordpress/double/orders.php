@@ -289,7 +289,8 @@ function wc_get_payment_gateway_by_order(WC_Order $order): object|false
 
 /**
  * @param array{
- *     type: string, limit: int, orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
+ *     type: string, limit: int, status?: list<string>,
+ *     orderby?: string, order?: string, exclude?: list<int>, date_created?: string, customer?: list<int|string>,
  *     parent?: int,
  * } $query
  * @return list<WC_Order>|list<WC_Order_Refund>
@@ -308,7 +309,7 @@ function wc_get_orders(array $query): array
         static fn (object $order): bool => $order instanceof WC_Order
             && ! in_array($order->get_id(), $query['exclude'] ?? [], true)
             && array_intersect([$order->get_billing_email(), $order->get_customer_id()], $query['customer'] ?? [$order->get_customer_id()])
-            && $order->get_status() !== 'trash'
+            && ($order->get_status() !== 'trash' || in_array('trash', $query['status'] ?? [], true))
             && $order->get_date_created()->getTimestamp() >= $since,
     );
     // Those of one second come in no order that could be relied on.
@@ -320,4 +321,13 @@ function wc_get_orders(array $query): array
 function wc_get_page_screen_id(string $for): string
 {
     return $for === 'shop-order' ? 'woocommerce_page_wc-orders' : '';
+}
+
+/**
+ * @return array<string, string>
+ */
+function wc_get_order_statuses(): array
+{
+    $names = ['pending', 'processing', 'on-hold', 'completed', 'cancelled', 'refunded', 'failed', 'checkout-draft'];
+    return array_combine(array_map(static fn (string $name): string => "wc-{$name}", $names), array_map(ucfirst(...), $names));
 }

@@ -8,7 +8,6 @@ use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Queue\Kind;
 use PMP_Config;
 use WC_Order;
-use WP_REST_Request;
 use WP_REST_Response;
 
 /**
@@ -16,7 +15,7 @@ use WP_REST_Response;
  */
 final class ErasuresTest extends SiteTestCase
 {
-    private const SECRET = 'whsec_c2hhcmVkIGJ5IHRoZSBtZXNoIGFuZCBhbm90aGVyIHN5c3RlbQ==';
+    use SignedCalls;
 
     private const ADA = ['emails' => ['ada@example.org'], 'session_ids' => ['s-ada'], 'wordpress_user_ids' => [], 'anonymous_ids' => []];
 
@@ -26,7 +25,7 @@ final class ErasuresTest extends SiteTestCase
     protected function setUp(): void
     {
         parent::setUp();
-        update_option(PMP_Config::OPTION, ['erasure_secret' => self::SECRET]);
+        $this->share_secret();
         $this->erased = [];
         add_filter('wp_privacy_personal_data_erasers', [$this, 'add_eraser']);
     }
@@ -213,17 +212,6 @@ final class ErasuresTest extends SiteTestCase
      */
     private function call(array $data, array $changes = [], string $type = 'person.erased'): WP_REST_Response
     {
-        $body = (string) wp_json_encode(['type' => $type, 'timestamp' => gmdate('c'), 'data' => ['request' => 'r1'] + $data]);
-        $id = $changes['webhook-id'] ?? 'r1-wordpress';
-        $time = $changes['webhook-timestamp'] ?? (string) (int) $this->clock->now();
-        $key = base64_decode(substr($changes['secret'] ?? self::SECRET, 6));
-        $signed = implode('.', [$changes['signed-id'] ?? $id, $time, $changes['signed-body'] ?? $body]);
-        $signature = 'v1,' . base64_encode(hash_hmac('sha256', $signed, $key, true));
-        $request = new WP_REST_Request('POST', '/pmp/v1/erasures');
-        $request->set_header('webhook-id', $id);
-        $request->set_header('webhook-timestamp', $time);
-        $request->set_header('webhook-signature', $changes['webhook-signature'] ?? ($changes['further'] ?? '') . $signature);
-        $request->set_body($body);
-        return rest_do_request($request);
+        return $this->signed_call('/pmp/v1/erasures', $type, ['request' => 'r1'] + $data, $changes);
     }
 }

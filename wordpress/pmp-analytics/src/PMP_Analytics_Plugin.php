@@ -17,6 +17,7 @@ use PMP\Analytics\Capture\Enrollments;
 use PMP\Analytics\Capture\Forms;
 use PMP\Analytics\Capture\OrderPage;
 use PMP\Analytics\Capture\OrderReader;
+use PMP\Analytics\Capture\OrderList;
 use PMP\Analytics\Capture\Orders;
 use PMP\Analytics\Capture\ProductType;
 use PMP\Analytics\Capture\Visitor;
@@ -49,6 +50,7 @@ use PMP\Analytics\Rest\ChoicesRoute;
 use PMP\Analytics\Rest\CollectRoute;
 use PMP\Analytics\Rest\DrainRoute;
 use PMP\Analytics\Rest\ErasuresRoute;
+use PMP\Analytics\Rest\OrdersRoute;
 use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\Rest\ReportsRoute;
 use PMP\Analytics\Rest\SharingChoice;
@@ -240,6 +242,7 @@ class PMP_Analytics_Plugin
             $personal_data,
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),
             new ErasuresRoute($this->config, $personal_data, new SiteErasers($this->clock), $this->clock),
+            new OrdersRoute($this->config, new OrderList($this->order_reader, $this->clock), $this->clock),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
             new ReportsRoute($reports, $this->clock, PMP_ANALYTICS_FILE),
             new DashboardPage($this->config, PMP_ANALYTICS_FILE),

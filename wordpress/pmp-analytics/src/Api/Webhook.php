@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace PMP\Analytics\Api;
 
+use WP_REST_Request;
+
 /**
  * A call of the mesh, signed according to Standard Webhooks: HMAC-SHA256 of its id, time and body.
  */
@@ -17,6 +19,8 @@ final class Webhook
 
     private const VERSION = 'v1,';
 
+    private const MAX_BYTES = 1 << 20;
+
     /**
      * @param string $time       Seconds since 1970, from the call.
      * @param string $signatures One or more, separated by spaces, while a secret is being rotated.
@@ -27,6 +31,30 @@ final class Webhook
         private readonly string $signatures,
         private readonly string $body,
     ) {
+    }
+
+    public static function of(WP_REST_Request $request): self
+    {
+        return new self(
+            (string) $request->get_header('webhook-id'),
+            (string) $request->get_header('webhook-timestamp'),
+            (string) $request->get_header('webhook-signature'),
+            $request->get_body(),
+        );
+    }
+
+    /**
+     * Its type and data; null if the body is none of `{"type": "...", "data": {...}}`, or too large.
+     *
+     * @return array{type: string, data: array<mixed>}|null
+     */
+    public function content(): ?array
+    {
+        $call = strlen($this->body) <= self::MAX_BYTES ? json_decode($this->body, true, 8) : null;
+        if (! is_array($call) || ! is_string($call['type'] ?? null) || ! is_array($call['data'] ?? null)) {
+            return null;
+        }
+        return ['type' => $call['type'], 'data' => $call['data']];
     }
 
     /**

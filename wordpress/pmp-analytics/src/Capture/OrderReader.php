@@ -88,7 +88,27 @@ final class OrderReader
      */
     public function purchase(WC_Order $order, string $reason = ''): array
     {
-        $facts = [
+        $facts = $this->money($order, $reason) + [
+            'lines' => $this->lines($order),
+            'discount_total' => $order->get_total_discount(),
+            'tax_total' => $order->get_total_tax(),
+            'shipping_total' => $order->get_shipping_total(),
+            'coupon_codes' => $order->get_coupon_codes(),
+            'is_test' => $this->is_test($order),
+            'source' => self::SOURCE,
+        ];
+        // The amount counts without a buyer. WooCommerce replaces an anonymised buyer's address with a made-up one.
+        return $this->is_anonymized($order) ? $facts : $facts + $this->buyer($order);
+    }
+
+    /**
+     * The facts of purchase() that decide what the order amounts to.
+     *
+     * @return array<string, mixed>
+     */
+    public function money(WC_Order $order, string $reason = ''): array
+    {
+        return [
             'timestamp' => $order->get_date_created(),
             'order_id' => (string) $order->get_id(),
             'amount' => $order->get_total(),
@@ -97,17 +117,8 @@ final class OrderReader
             'payment_status' => $reason === '' ? $this->status($order) : 'cancelled',
             'reason' => $reason,
             'paid_at' => $order->get_date_paid(),
-            'lines' => $this->lines($order),
-            'discount_total' => $order->get_total_discount(),
-            'tax_total' => $order->get_total_tax(),
-            'shipping_total' => $order->get_shipping_total(),
-            'coupon_codes' => $order->get_coupon_codes(),
             'refunded_total' => $this->refunded_total($order),
-            'is_test' => $this->is_test($order),
-            'source' => self::SOURCE,
         ];
-        // The amount counts without a buyer. WooCommerce replaces an anonymised buyer's address with a made-up one.
-        return $this->is_anonymized($order) ? $facts : $facts + $this->buyer($order);
     }
 
     /**

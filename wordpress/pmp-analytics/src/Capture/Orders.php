@@ -158,6 +158,14 @@ final class Orders implements Registerable
         }
     }
 
+    /**
+     * Whether it is an order, and no draft of one.
+     */
+    public static function is_placed(WC_Order $order): bool
+    {
+        return $order->get_type() === 'shop_order' && $order->get_id() > 0 && ! in_array($order->get_status(), self::UNPLACED, true);
+    }
+
     public function report_late(mixed $order_id): void
     {
         $this->report($this->order($order_id), true);
@@ -169,7 +177,7 @@ final class Orders implements Registerable
      */
     public function report(?WC_Order $order, bool $is_late = false, bool $is_backfilled = false): void
     {
-        if ($order?->get_type() !== 'shop_order' || $order->get_id() === 0 || in_array($order->get_status(), self::UNPLACED, true)) {
+        if ($order === null || ! self::is_placed($order)) {
             return;
         }
         $before = Reported::of($order);
@@ -210,12 +218,11 @@ final class Orders implements Registerable
             // A draft without a buyer, which staff is still editing.
             return $reported;
         }
-        // Refunds are reported separately.
-        $digest = substr(hash('sha256', (string) wp_json_encode(['refunded_total' => 0] + $payload)), 0, 16);
+        $digest = Reported::digest($payload);
         if ($reported->state === $digest) {
             return $reported;
         }
-        $id = "wc-order-{$order->get_id()}-" . ($reported->count + 1) . "-{$digest}";
+        $id = $reported->id_of($order, $digest);
         $payload['reported_at'] = Clean::time($this->clock->now());
         if ($is_backfilled && $this->is_past($order->get_date_created(), $order->get_date_paid())) {
             $payload['historical'] = true;

@@ -35,6 +35,26 @@ final class Reported
         );
     }
 
+    /**
+     * Digest of a report, which is the same as long as nothing has changed.
+     *
+     * @param array<string, mixed> $payload
+     */
+    public static function digest(array $payload): string
+    {
+        // Refunds are reported separately.
+        return substr(hash('sha256', (string) wp_json_encode(['refunded_total' => 0] + $payload)), 0, 16);
+    }
+
+    /**
+     * The id of an order's report with this digest: that of the newest report if it has the same.
+     */
+    public function id_of(WC_Order $order, string $digest): string
+    {
+        $number = $this->count + ($digest === $this->state ? 0 : 1);
+        return "wc-order-{$order->get_id()}-{$number}-{$digest}";
+    }
+
     public function is_known(): bool
     {
         return $this->count > 0;

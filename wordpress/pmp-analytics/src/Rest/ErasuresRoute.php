@@ -30,8 +30,6 @@ final class ErasuresRoute implements Registerable
     /** The mesh's timeout is ten. */
     private const SECONDS = 8.0;
 
-    private const MAX_BYTES = 1 << 20;
-
     private const DONE = 'pmp_erasure_';
 
     public function __construct(
@@ -58,19 +56,18 @@ final class ErasuresRoute implements Registerable
 
     public function is_signed(WP_REST_Request $request): bool|WP_Error
     {
-        $is_signed = $this->webhook($request)->is_signed($this->config->erasure_secret(), $this->clock->now());
+        $is_signed = Webhook::of($request)->is_signed($this->config->erasure_secret(), $this->clock->now());
         return $is_signed ?: new WP_Error('pmp_unsigned', 'Only the mesh may call this.', ['status' => 401]);
     }
 
     public function erase(WP_REST_Request $request): WP_REST_Response
     {
-        $done = self::DONE . hash('sha256', $this->webhook($request)->id);
+        $done = self::DONE . hash('sha256', Webhook::of($request)->id);
         if (get_transient($done) !== false) {
             return new WP_REST_Response(['success' => true, 'duplicate' => true]);
         }
-        $body = $request->get_body();
-        $call = strlen($body) <= self::MAX_BYTES ? json_decode($body, true, 8) : null;
-        if (! is_array($call) || ($call['type'] ?? '') !== 'person.erased' || ! is_array($call['data'] ?? null)) {
+        $call = Webhook::of($request)->content();
+        if ($call === null || $call['type'] !== 'person.erased') {
             return Refusal::of(400, 3, 'The body is {"type": "person.erased", "data": {...}}.');
         }
         $until = $this->clock->now() + self::SECONDS;
@@ -105,15 +102,5 @@ final class ErasuresRoute implements Registerable
         $person = new Person($emails, $user_ids);
         array_map($person->add_session(...), [...$texts('session_ids'), ...$texts('anonymous_ids')]);
         return $person;
-    }
-
-    private function webhook(WP_REST_Request $request): Webhook
-    {
-        return new Webhook(
-            (string) $request->get_header('webhook-id'),
-            (string) $request->get_header('webhook-timestamp'),
-            (string) $request->get_header('webhook-signature'),
-            $request->get_body(),
-        );
     }
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -95,4 +94,3 @@ def test_a_refusal_says_why(databases: str, arguments: list[str], message: str) 
     ran = CliRunner().invoke(app, ["export-days", *arguments], env={"PMP_DATABASE_URL": databases, "PMP_SITE_TIMEZONE": "UTC"})
     assert ran.exit_code == 1
     assert message in ran.stderr
-

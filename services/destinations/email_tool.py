@@ -83,6 +83,8 @@ class EmailTool(Destination[_Options]):
             case EventStored():
                 step = email_marketing.shopping_step(message)
                 return self.wanted_of_event(message, step) if step else []
+            case _:
+                return []
 
     @override
     async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:

@@ -20,12 +20,11 @@ from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.layout import Processes
 from cli.local_secrets import Secrets
+from tests.e2e import jobs
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.e2e.shop_double import Order, Shop, open_shop
-from tests.e2e.test_rates_job import WITHOUT_THEM
 from tests.receiver import SECRET, receiving
 from tests.servers import PrivateMariaDb
-from tests.shape.test_deploy_rendered import JOBS, Pod
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ORDERS = 120
@@ -335,22 +334,16 @@ def test_the_double_answers_as_the_plugin() -> None:
 
 @on_sqlite
 def test_the_nightly_job_of_a_cluster_compares_and_ends_well_though_orders_differ(mesh: Mesh, shop: Shop, tmp_path: Path) -> None:
-    pod: Pod
-    (pod,) = [pod for pod in JOBS if (pod.overlay, pod.name) == ("production", "comparison")]
     secrets = Secrets.load(DataFolder(mesh.data))
     environment = {
-        "PATH": str(PMP.parent),
-        "PYTHONPATH": str(tmp_path),
         "PMP_URL": mesh.url,
         "PMP_API_KEYS": json.dumps(secrets.api_keys),
         "PMP_JWT_SECRETS": json.dumps(secrets.jwt_secrets),
         "PMP_SITE_ERASURE_SECRET": SECRET,
     }
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_THEM)
-    command = [*pod.main["command"], *pod.main["args"]]
 
     def run(**settings: str) -> CompletedProcess[str]:
-        return subprocess.run(command, env={**environment, **settings}, check=False, capture_output=True, text=True, cwd=tmp_path)
+        return jobs.run("comparison", tmp_path, environment | settings)
 
     idle = run()
     assert (idle.returncode, idle.stdout) == (0, "PMP_SITE_ORDERS_URL is not set: nothing is compared\n")

@@ -7,8 +7,8 @@ from alembic import op
 
 from kit.database.columns import MYSQL, Id, UtcDateTime
 
-revision = "purchases_0006"
-down_revision = "purchases_0005"
+revision = "purchases_0007"
+down_revision = "purchases_0006"
 branch_labels = None
 depends_on = None
 

@@ -87,13 +87,15 @@ def _visit(mesh: Mesh, *ids: str) -> None:
 
 
 def listed(mesh: Mesh) -> dict[str, Any]:
-    (crm,) = json.loads(mesh.pmp("destinations", "list", "--json").stdout)
+    answer = mesh.client.get(f"{mesh.url}/api/v1/destinations", headers=mesh.credentials("read"))
+    (crm,) = answer.json()["destinations"]
     return crm
 
 
 def test_an_operator_tests_pauses_resumes_and_replays(mesh: Mesh, shop: Shop) -> None:
     assert mesh.pmp("destinations", "test", "crm").stdout == "HTTP 200\n"
     assert mesh.pmp("destinations", "pause", "crm", "--reason", "the office moves").stdout == "crm is paused\n"
+    assert json.loads(mesh.pmp("destinations", "list", "--json").stdout) == [listed(mesh)]
     assert "crm" in mesh.pmp("destinations", "list").stdout
     assert (listed(mesh)["is_paused"], listed(mesh)["pause_reason"]) == (True, "the office moves")
     _visit(mesh, "paused-1", "paused-2")

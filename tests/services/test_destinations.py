@@ -25,7 +25,7 @@ from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
 from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged, SuppressionChanged
 from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1 import change_pb2 as purchases
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.state_topic import StateTopic
@@ -424,6 +424,24 @@ async def test_a_destination_that_hangs_delays_no_other(settings: Settings, reso
         await eventually(lambda: _is(mesh.states("well"), {"delivered": 50}))
         assert time() - began < 3
         assert len(shop.received["/hangs"]) == 16
+
+
+async def test_books_and_queues_are_read_from_indexes(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
+    async with deliverer(settings, resources, file, table(shop.port)) as mesh:
+        await mesh.topics.happen(*(page_view(f"e{number}") for number in range(200)))
+        own = (DeliveryRow.destination == "all", DeliveryRow.state == "pending")
+        async with mesh.runtime.sessions.begin() as session:
+            is_mysql = session.get_bind().dialect.name == "mysql"
+            if is_mysql:
+                await session.execute(text("ANALYZE TABLE deliveries"))
+            for query, index in (
+                (select(func.min(DeliveryRow.decided_at)).where(*own), "idx_deliveries_age"),
+                (select(func.min(DeliveryRow.next_attempt_at)).where(*own), "idx_deliveries_due"),
+                (select(DeliveryRow.id).where(*own).order_by(DeliveryRow.next_attempt_at, DeliveryRow.id).limit(16), "idx_deliveries_due"),
+            ):
+                sql = str(query.compile(session.get_bind(), compile_kwargs={"literal_binds": True}))
+                plan = " ".join(map(str, (await session.execute(text(f"EXPLAIN {'' if is_mysql else 'QUERY PLAN '}{sql}"))).all()))
+                assert index in plan or "optimized away" in plan, plan
 
 
 async def test_an_operator_pauses_resumes_tests_and_replays(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:

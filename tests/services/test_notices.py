@@ -132,6 +132,7 @@ async def owner(settings: Settings, resources: Resources, tmp_path: Path, monkey
 
 EMAIL = {"kind": "email", "server": "MAIL_SERVER", "sender": "mesh@shop.example", "to": ["ada@shop.example", "bob@shop.example"]}
 SLACK = {"kind": "slack", "webhook": "CHANNEL"}
+OWNERS: Mapping[str, str] = {"owner": "email", "besitzer": "email"}
 
 
 async def _was_added_long_ago(owner: Owner) -> None:

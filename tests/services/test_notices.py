@@ -132,7 +132,10 @@ async def owner(settings: Settings, resources: Resources, tmp_path: Path, monkey
 
 EMAIL = {"kind": "email", "server": "MAIL_SERVER", "sender": "mesh@shop.example", "to": ["ada@shop.example", "bob@shop.example"]}
 SLACK = {"kind": "slack", "webhook": "CHANNEL"}
-OWNERS: Mapping[str, str] = {"owner": "email", "besitzer": "email"}
+
+
+def _owners(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "email")
 
 
 async def _was_added_long_ago(owner: Owner) -> None:

@@ -142,8 +142,7 @@ async def _was_added_long_ago(owner: Owner) -> None:
     async with owner.following():
         await owner.quiet()
         async with owner.runtime.sessions.begin() as session:
-            kinds = dict.fromkeys(("owner", "besitzer"), "email")
-            await Destinations(session).add(kinds, LONG_AGO)
+            await Destinations(session).add(_owners("owner", "besitzer"), LONG_AGO)
             await session.execute(update(DestinationRow).values(added_at=LONG_AGO))
 
 

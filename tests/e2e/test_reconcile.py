@@ -20,7 +20,7 @@ from cli.folder import DataFolder
 from cli.layout import Processes
 from cli.local_secrets import Secrets
 from tests.e2e import jobs
-from tests.e2e.mesh import PMP, Mesh, running
+from tests.e2e.mesh import Mesh, running
 from tests.e2e.shop_double import Order, Shop, open_shop
 from tests.receiver import SECRET, receiving
 from tests.servers import PrivateMariaDb

@@ -134,11 +134,15 @@ EMAIL = {"kind": "email", "server": "MAIL_SERVER", "sender": "mesh@shop.example"
 SLACK = {"kind": "slack", "webhook": "CHANNEL"}
 
 
+def _owners(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "email")
+
+
 async def _was_added_long_ago(owner: Owner) -> None:
     async with owner.following():
         await owner.quiet()
         async with owner.runtime.sessions.begin() as session:
-            await Destinations(session).add({"owner": "email", "besitzer": "email"}, LONG_AGO)
+            await Destinations(session).add(_owners("owner", "besitzer"), LONG_AGO)
             await session.execute(update(DestinationRow).values(added_at=LONG_AGO))
 
 

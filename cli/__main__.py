@@ -16,6 +16,7 @@ from cli.credentials import Format
 from cli.dead_letter_commands import letters
 from cli.destination_commands import destinations
 from cli.figure_commands import export, reports
+from cli.importing.commands import imports
 from cli.layout import Processes
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(reports, name="report")
 app.add_typer(destinations, name="destinations")
 app.command()(export)
+app.add_typer(imports, name="import")
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")
 keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")

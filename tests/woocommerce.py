@@ -83,8 +83,10 @@ class Shop:
         if parts[0] == "orders" and parts[2:] == ["refunds"]:
             own = [{**refund, "parent_id": None} for refund in self.refunds if refund["parent_id"] == int(parts[1])]
             return self._page(own, query)
-        found = {"orders": self._orders, "customers": self._customers, "products": lambda _: self.products}.get(path)
-        return self._page(found(query), query) if found else (404, {"code": "rest_no_route"}, 0)
+        collections = {"orders": self._orders, "customers": self._customers, "products": self._products}
+        if path not in collections:
+            return 404, {"code": "rest_no_route"}, 0
+        return self._page(collections[path](query), query)
 
     def _orders(self, query: Mapping[str, str]) -> Sequence[Record]:
         statuses = query.get("status", "any")
@@ -99,6 +101,9 @@ class Shop:
         role = query.get("role", "customer")
         found = [customer for customer in self.customers if role in {"all", customer["role"]}]
         return sorted(found, key=lambda customer: customer["id"], reverse=query.get("order", "asc") == "desc")
+
+    def _products(self, _: Mapping[str, str]) -> Sequence[Record]:
+        return self.products
 
     def _page(self, records: Sequence[Record], query: Mapping[str, str]) -> tuple[int, Any, int]:
         size = int(query.get("per_page", "10"))

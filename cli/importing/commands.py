@@ -39,12 +39,12 @@ def import_woocommerce(
     PMP_WOOCOMMERCE_KEY and PMP_WOOCOMMERCE_SECRET are the consumer key and secret of the REST API, with the permission to read;
     without them, they are asked for.
     """
-    from cli.importing.command import import_from_file, import_from_shop
+    from cli.importing.command import import_from_shop, import_source, orders_of
 
     if bool(url) == bool(csv):
         raise CommandFailed("name either the shop with --url, or a file with --csv")
     if csv is not None:
-        asyncio.run(import_from_file("orders", csv, data, mapping=mapping, dry_run=dry_run, again=again))
+        asyncio.run(import_source(orders_of(csv, mapping), data, dry_run=dry_run, again=again))
         return
     key = os.environ.get("PMP_WOOCOMMERCE_KEY") or typer.prompt("Consumer key")
     secret = os.environ.get("PMP_WOOCOMMERCE_SECRET") or typer.prompt("Consumer secret", hide_input=True)
@@ -60,9 +60,9 @@ def import_stripe(
     again: Again = False,
 ) -> None:
     """Import payments: as those of the shop's orders where their metadata has the order, else as orders of their own."""
-    from cli.importing.command import import_from_file
+    from cli.importing.command import import_source, payments_of
 
-    asyncio.run(import_from_file("stripe", file, data, dry_run=dry_run, again=again))
+    asyncio.run(import_source(payments_of(file), data, dry_run=dry_run, again=again))
 
 
 @imports.command("events")
@@ -75,9 +75,9 @@ def import_events(
     again: Again = False,
 ) -> None:
     """Import events of another analytics tool."""
-    from cli.importing.command import import_from_file
+    from cli.importing.command import events_of, import_source
 
-    asyncio.run(import_from_file("events", file, data, mapping=mapping, dry_run=dry_run, again=again))
+    asyncio.run(import_source(events_of(file, mapping), data, dry_run=dry_run, again=again))
 
 
 @imports.command("ga4")
@@ -90,6 +90,6 @@ def import_ga4(
     again: Again = False,
 ) -> None:
     """Import events of Google Analytics 4."""
-    from cli.importing.command import import_from_file
+    from cli.importing.command import ga4_events_of, import_source
 
-    asyncio.run(import_from_file("ga4", file, data, wordpress_users=wordpress_users, dry_run=dry_run, again=again))
+    asyncio.run(import_source(ga4_events_of(file, wordpress_users=wordpress_users), data, dry_run=dry_run, again=again))

@@ -79,9 +79,9 @@ class Journal:
         return Counter(self._state.counts)
 
     @property
-    def is_complete(self) -> bool:
-        """The source was read to its end."""
-        return self._state.complete
+    def has_rejects(self) -> bool:
+        """Something was not imported."""
+        return self._state.rejects_bytes > 0
 
     def done(self, page: Page, counts: Mapping[str, int], rejects: list[Reject]) -> None:
         """Keeps that everything up to a page was answered. Rejects are written first: none is missing after a crash, or there twice.

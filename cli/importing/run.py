@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Protocol
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -15,9 +15,9 @@ from rich.text import Text
 from typing_extensions import override
 
 from cli.errors import CommandFailed
-from cli.importing.items import Page, Source
+from cli.importing.items import Item, Page, Source
 from cli.importing.journal import Journal
-from cli.importing.sending import Mesh, Verdicts
+from cli.importing.sending import Verdicts
 
 PAGES_AT_ONCE: Final = 6
 """Pages that are sent at the same time."""
@@ -31,7 +31,19 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed * 60:,.0f}/min")
 
 
-async def run(source: Source, mesh: Mesh, journal: Journal, console: Console) -> None:
+class Receiver(Protocol):
+    """Takes records, or says what a mesh would do with them."""
+
+    async def send(self, items: Sequence[Item], /) -> Verdicts:
+        """What becomes of some records.
+
+        Raises:
+            CommandFailed: the mesh does not answer.
+        """
+        ...
+
+
+async def run(source: Source, receiver: Receiver, journal: Journal, console: Console) -> None:
     """Imports what a source has beyond the journal's cursor, with a bar that shows rate and time left.
 
     Raises:
@@ -43,7 +55,7 @@ async def run(source: Source, mesh: Mesh, journal: Journal, console: Console) ->
         task = progress.add_task("", total=source.total, completed=journal.read)
         try:
             async with asyncio.TaskGroup() as group:
-                async for page, sent in _in_order(group, source.pages(journal.cursor), mesh):
+                async for page, sent in _in_order(group, source.pages(journal.cursor), receiver):
                     verdicts = await sent
                     journal.done(page, _counts(page, verdicts), [*page.rejects, *verdicts.rejects])
                     progress.update(task, completed=journal.read, total=source.total)
@@ -54,11 +66,13 @@ async def run(source: Source, mesh: Mesh, journal: Journal, console: Console) ->
         raise CommandFailed(f"{failure}. What was answered is kept: the same command goes on from there.")
 
 
-async def _in_order(group: asyncio.TaskGroup, pages: AsyncIterator[Page], mesh: Mesh) -> AsyncIterator[tuple[Page, asyncio.Task[Verdicts]]]:
+async def _in_order(
+    group: asyncio.TaskGroup, pages: AsyncIterator[Page], receiver: Receiver
+) -> AsyncIterator[tuple[Page, asyncio.Task[Verdicts]]]:
     """Pages in their order, each with its sending, which has begun; as many more are under way as the mesh is to take at once."""
     waiting: deque[tuple[Page, asyncio.Task[Verdicts]]] = deque()
     async for page in pages:
-        waiting.append((page, group.create_task(mesh.send(page.items))))
+        waiting.append((page, group.create_task(receiver.send(page.items))))
         if len(waiting) == PAGES_AT_ONCE:
             yield waiting.popleft()
     while waiting:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -87,7 +88,7 @@ class Mesh:
         answer = await self._call(f"/api/v1/purchases/{quote(item.order_id, safe='')}/refunds", item.body)
         if answer.is_success:
             verdicts.counts["refunds known" if answer.json().get("duplicate") else "refunds new"] += 1
-        elif answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        elif answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise CommandFailed(f"the mesh refused the caller: {answer.status_code} {answer.text.strip()[:300]}")
         else:
             verdicts.counts["refunds rejected"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -89,7 +90,7 @@ class WooCommerce:
         code = body.get("code", "") if isinstance(body, dict) else ""  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         if code == "rest_no_route":
             return None
-        if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise CommandFailed(f"the shop refuses the key for {path} ({answer.status_code} {code}): it needs the permission to read")
         raise CommandFailed(f"the shop refuses {path}: {answer.status_code} {code}")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cli.importing.items import Item, Kind, UnusableError
 from cli.importing.shop_orders import Buyer, ShopOrder, ShopRefund, given, line, rfc3339, text
@@ -36,8 +36,7 @@ class Products:
         id_, fields = int(product["id"]), _meta(product)
         self.types[id_] = _product_type(fields, product.get("categories", ()))
         linked: Any = fields.get("_related_course")
-        several: Any = linked if isinstance(linked, list) else [linked]
-        courses = [str(each) for each in several if str(each or "").isdigit()]
+        courses = [str(each) for each in _several(linked) if str(each or "").isdigit()]
         self.courses[id_] = courses or ([str(id_)] if self.types[id_] == "course" else [])
 
 
@@ -174,6 +173,10 @@ def _product_type(fields: Mapping[str, Any], categories: Iterable[Mapping[str, A
         return "course"
     found = (_CATEGORIES.search(str(category.get("slug", "")).replace("-", " ")) for category in categories)
     return next((match.group(1).lower() for match in found if match), "other")
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return cast("Sequence[Any]", value) if isinstance(value, list) else [value]
 
 
 def _meta(record: Mapping[str, Any]) -> dict[str, Any]:

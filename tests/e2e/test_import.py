@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -135,12 +134,10 @@ def test_a_shop_is_imported_exactly_although_the_import_is_killed_and_run_again(
     killed.wait()
     requests = shop.requests
     assert counted(mariadb_server, first, first + ORDERS) != expected(shop), "it was killed in the middle"
-    started = time.monotonic()
     finished = import_shop(mesh, shop)
     assert finished.returncode == 0, finished.stderr
     assert counted(mariadb_server, first, first + ORDERS) == expected(shop)
     assert shop.requests - requests < ORDERS // 100 + 12, "it goes on where it was"
-    print(f"{ORDERS} orders, the rest in {time.monotonic() - started:.1f} s")
     totals = counts(mesh, of(shop))
     assert totals["users new"] + totals["users known"] == 149
     # All of it again: nothing changes.
@@ -156,3 +153,136 @@ def test_a_shop_is_imported_exactly_although_the_import_is_killed_and_run_again(
 
 def known(mariadb: PrivateMariaDb, first: int) -> int:
     return mariadb.query("import_purchases", f"SELECT COUNT(*) FROM purchases WHERE wordpress_order_id >= {first}")[0][0]  # noqa: S608
+
+
+@pytest.mark.parametrize("is_import_first", [True, False], ids=["import, plugin", "plugin, import"])
+def test_an_order_of_the_plugin_and_of_an_import_is_one_sale(mesh: Mesh, shop: Shop, *, is_import_first: bool) -> None:
+    number = 20 if is_import_first else 21
+    paid = NEW_YEAR + timedelta(days=40)
+    record = shop.order(number, paid, "99.900000", customer_id=42, total_tax="15.950000")
+    shop.refund(record, 900 + number, "10.00", paid + timedelta(days=3), "asked by ada@example.org")
+    plugin = [
+        ("purchases/track", reported(record, "wc-order-1", paid + timedelta(minutes=1))),
+        (f"purchases/{number}/refunds", refunded(900 + number, paid + timedelta(days=3, seconds=1))),
+        ("purchases/track", {**reported(record, "wc-order-2", paid + timedelta(days=3, seconds=2)), "refunded_total": 10.0}),
+    ]
+    steps = [lambda: import_shop(mesh, shop), *(lambda call=call: post(mesh, *call) for call in plugin)]
+    for step in steps if is_import_first else [*steps[1:], steps[0]]:
+        step()
+    found = order(mesh, number)
+    at = [time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in (paid, paid + timedelta(days=3))]
+    assert ledger(found) == [("sale", "", 99.9, at[0]), ("partial_refund", str(900 + number), -10, at[1])]
+    assert (found["payment_status"], found.get("disputed", False)) == ("partially_refunded", False)
+    assert [line["product_type"] for line in found["lines"]] == ["course"]
+
+
+def reported(record: Record, id_: str, at: datetime) -> Record:
+    """An order of the double as the plugin reports it at a time."""
+    paid = f"{record['date_paid_gmt']}Z"
+    line: Record = {"product_id": "201", "product_name": "PMP course", "product_type": "course", "quantity": 1, "amount": 99.9}
+    line["course_ids"] = ["201"]
+    return {
+        "id": id_,
+        "timestamp": paid,
+        "paid_at": paid,
+        "order_id": str(record["id"]),
+        "user_id": "42",
+        "email": record["billing"]["email"],
+        "amount": 99.9,
+        "currency": "USD",
+        "payment_method": "stripe",
+        "payment_status": "completed",
+        "tax_total": 15.95,
+        "refunded_total": 0.0,
+        "lines": [line],
+        "source": "plugin",
+        "reported_at": at.isoformat(),
+    }
+
+
+def refunded(id_: int, at: datetime) -> Record:
+    made = (at - timedelta(seconds=1)).isoformat()
+    fields = {"reference": str(id_), "amount": 10.0, "refunded_total": 10.0, "timestamp": made}
+    return {**fields, "source": "plugin", "reported_at": at.isoformat()}
+
+
+def test_a_dry_run_says_what_would_change_and_sends_nothing(mesh: Mesh, shop: Shop) -> None:
+    known, new, broken = (shop.order(number, NEW_YEAR + timedelta(days=number), "10.00") for number in (30, 31, 32))
+    import_shop(mesh, shop)
+    shop.refund(known, 930, "4.00", NEW_YEAR + timedelta(days=50))
+    shop.orders.remove(new)
+    import_shop(mesh, shop, "--again")
+    shop.order(33, NEW_YEAR + timedelta(days=33), "11.00")
+    shop.order(34, NEW_YEAR + timedelta(days=34), "11.00", currency="QQQ")
+    shop.customer(777)
+    broken["total"] = "12.00"
+    ran = import_shop(mesh, shop, "--dry-run")
+    assert ran.returncode == 0, ran.stderr
+    assert counts(mesh, f"{of(shop)}-dry-run") == Counter(
+        {
+            "orders known": 1,
+            "refunds known": 1,
+            "orders changed": 1,
+            "orders new": 1,
+            "orders rejected": 1,
+            "users new, or known by the address": 1,
+        }
+    )
+    rejects = (mesh.data / "imports" / f"{of(shop)}-dry-run.rejects.csv").read_text()
+    assert rejects.splitlines()[1:] == [
+        "order 34,purchase.currency: currency is no code of ISO 4217, nor of WooCommerce, in which one pays or could once"
+    ]
+    asked = mesh.client.get(f"{mesh.url}/api/v1/purchases/33", headers=mesh.credentials("site"))
+    assert asked.status_code == 404
+
+
+def test_a_shop_before_woocommerce_9_that_is_busy_is_imported_with_its_refunds(mesh: Mesh, shop: Shop) -> None:
+    shop.has_refunds_route = False
+    record = shop.order(40, NEW_YEAR, "10.00")
+    shop.refund(record, 940, "10.00", NEW_YEAR + timedelta(days=2))
+    record["status"] = "refunded"
+    shop.refusals = [503, 429]
+    assert import_shop(mesh, shop).returncode == 0
+    assert [entry["amount"] for entry in order(mesh, 40)["entries"]] == [10, -10]
+
+
+def test_a_wrong_key_is_explained(mesh: Mesh, shop: Shop) -> None:
+    mesh.environment["PMP_WOOCOMMERCE_SECRET"] = "cs_wrong"
+    try:
+        refused = import_shop(mesh, shop)
+    finally:
+        mesh.environment["PMP_WOOCOMMERCE_SECRET"] = SECRET
+    assert refused.returncode == 1
+    assert "the shop refuses the key for products (401 woocommerce_rest_cannot_view)" in refused.stderr
+
+
+def test_payments_of_stripe_are_the_shops_orders_where_they_name_them(mesh: Mesh, shop: Shop, tmp_path: Path) -> None:
+    shop.order(50, NEW_YEAR, "25.00")
+    assert import_shop(mesh, shop).returncode == 0
+    file = tmp_path / "payments.csv"
+    file.write_text(
+        "id,Created date (UTC),Amount,Amount Refunded,Currency,Captured,Status,Customer Email,Description,order_id (metadata)\n"
+        "ch_1,2024-01-01 00:00:00,25.00,0.00,usd,true,Paid,buyer50@example.org,Order 50,50\n"
+        "ch_2,2024-01-02 10:30,40.00,15.00,eur,true,Paid,grace@example.org,Invoice,\n"
+        "ch_3,2024-01-03 10:30,40.00,0.00,eur,false,Failed,grace@example.org,Invoice,\n"
+    )
+    assert mesh.pmp("import", "stripe", str(file)).returncode == 0
+    assert counts(mesh, "stripe-*") == Counter({"orders known": 1, "orders new or changed": 1, "refunds new": 1, "left out: not paid": 1})
+    assert ledger(order(mesh, 50)) == [("sale", "", 25, "2024-01-01T00:00:00Z")]
+    entries = ledger(order(mesh, "stripe:ch_2"))
+    assert entries == [("sale", "", 40, "2024-01-02T10:30:00Z"), ("partial_refund", "ch_2-refunded", -15, "2024-01-02T10:30:00Z")]
+
+
+def test_events_are_stored_once_and_what_is_wrong_is_set_aside_with_its_line(mesh: Mesh, tmp_path: Path) -> None:
+    before = mesh.drained()
+    lines = [{"timestamp": "2024-05-01T10:00:00Z", "event_type": "page_view", "session_id": "old-1"}] * 2
+    lines += [{"id": "seen", "timestamp": "2024-05-01T10:00:01Z", "event_type": "lead_capture", "session_id": "old-1"}]
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join([*map(json.dumps, lines), "nonsense", '{"event_type": "page_view"}']) + "\n")
+    for arguments in ([], ["--again"]):
+        assert mesh.pmp("import", "events", str(file), *arguments).returncode == 0
+    gained = {name: count - before[name] for name, count in mesh.drained().items() if count != before[name]}
+    assert gained["stored"] == 3
+    assert gained["duplicate"] == 3
+    [rejects] = (mesh.data / "imports").glob("events-*.rejects.csv")
+    assert [row.split(",")[0] for row in rejects.read_text().splitlines()] == ["where", "line 4", "line 5"]

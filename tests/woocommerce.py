@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,8 @@ class Shop:
         """WooCommerce 9.0 and later have it."""
         self.refusals: list[int] = []
         """Statuses of the next answers."""
-        self.requests = 0
+        self.requests: Counter[str] = Counter()
+        """By path."""
         self.url = ""
 
     def order(self, id_: int, at: datetime, total: str, *, modified: datetime | None = None, **fields: Any) -> Record:
@@ -122,8 +124,8 @@ def serving(shop: Shop) -> Generator[Shop]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            shop.requests += 1
             parts = urlsplit(self.path)
+            shop.requests[parts.path.removeprefix("/wp-json/wc/v3/")] += 1
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             if self.headers["authorization"] != f"Basic {credentials}":
                 answer = 401, {"code": "woocommerce_rest_cannot_view"}, 0
@@ -145,7 +147,7 @@ def serving(shop: Shop) -> Generator[Shop]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         shop.url = f"http://127.0.0.1:{server.server_port}"
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield shop

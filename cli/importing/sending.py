@@ -27,6 +27,7 @@ MOST_BYTES: Final = 900_000
 """Bytes of a call: the gateway takes 1 MiB."""
 _TOKEN_SECONDS: Final = 1800
 """How long a token is used, half of its life."""
+_DATED: Final = "reported_at"
 _SHOWN: Final = 3
 """Reasons of one record that are stated."""
 
@@ -55,9 +56,8 @@ class Mesh:
         self._made = time.monotonic()
 
     async def send(self, items: Sequence[Item]) -> Verdicts:
-        """Sends records: users first, then refunds, which wait for their orders, then the rest.
-
-        In this order the ledger of an order gets each refund with its own date and reference.
+        """Sends records: users first, then orders, then events. Refunds that are dated by their source come before their orders,
+        for which they wait, and others after them: so the ledger of an order gets each refund with its own date and reference.
 
         Raises:
             CommandFailed: the mesh does not answer, or refuses the caller.
@@ -65,12 +65,17 @@ class Mesh:
         verdicts = Verdicts()
         by_kind = {kind: [item for item in items if item.kind is kind] for kind in Kind}
         await self._batches(Kind.USERS, by_kind[Kind.USERS], verdicts)
-        async with asyncio.TaskGroup() as group:
-            for refund in by_kind[Kind.REFUNDS]:
-                group.create_task(self._refund(refund, verdicts))
-        for kind in (Kind.PURCHASES, Kind.EVENTS):
-            await self._batches(kind, by_kind[kind], verdicts)
+        refunds = by_kind[Kind.REFUNDS]
+        await self._refunds([refund for refund in refunds if _DATED in refund.body], verdicts)
+        await self._batches(Kind.PURCHASES, by_kind[Kind.PURCHASES], verdicts)
+        await self._refunds([refund for refund in refunds if _DATED not in refund.body], verdicts)
+        await self._batches(Kind.EVENTS, by_kind[Kind.EVENTS], verdicts)
         return verdicts
+
+    async def _refunds(self, refunds: Sequence[Item], verdicts: Verdicts) -> None:
+        async with asyncio.TaskGroup() as group:
+            for refund in refunds:
+                group.create_task(self._refund(refund, verdicts))
 
     async def _batches(self, kind: Kind, items: Sequence[Item], verdicts: Verdicts) -> None:
         for batch in _batched(items):

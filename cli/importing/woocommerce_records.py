@@ -19,6 +19,8 @@ _VISIT: Final = "_pmp_visit"
 """Where the plugin keeps the session of an order."""
 _ATTRIBUTION: Final = "_wc_order_attribution_"
 """Where WooCommerce keeps the campaign of an order."""
+_DECIMALS: Final = 6
+"""As many as the API is asked for."""
 _UTM: Final = ("source", "medium", "campaign", "term", "content")
 _COURSE_FIELDS: Final = ("_related_course", "_tutor_product")
 _CATEGORIES: Final = re.compile(r"\b(course|guide|membership)s?\b", re.IGNORECASE)
@@ -160,7 +162,7 @@ def _line(item: Mapping[str, Any], products: Products) -> dict[str, Any]:
         name=str(item.get("name") or ""),
         product_type=products.types.get(product, "other"),
         quantity=float(item.get("quantity") or 1),
-        amount=_money(item, "total") + _money(item, "total_tax"),
+        amount=round(_money(item, "total") + _money(item, "total_tax"), _DECIMALS),
         course_ids=products.courses.get(product, ()),
     )
 

@@ -39,15 +39,29 @@ class Answer:
 
 
 async def call(
-    client: httpx.AsyncClient, credentials: Credentials, path: str, *, body: Mapping[str, object] | None = None, patience: float
+    client: httpx.AsyncClient,
+    credentials: Credentials,
+    path: str,
+    *,
+    body: Mapping[str, object] | None = None,
+    patience: float,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Answer:
     """Calls the gateway (POST with a body, else GET) until it gives a final answer, for at most `patience` seconds.
+
+    Args:
+        client: connections to it.
+        credentials: of the caller.
+        path: of the call, with its query.
+        body: JSON to post.
+        patience: how long it is asked again, in seconds.
+        answer_seconds: timeout of one attempt.
 
     Raises:
         CommandFailed: it gave none.
     """
     request = client.build_request(
-        "GET" if body is None else "POST", f"{credentials.url}{path}", json=body, headers=credentials.headers(), timeout=ANSWER_SECONDS
+        "GET" if body is None else "POST", f"{credentials.url}{path}", json=body, headers=credentials.headers(), timeout=answer_seconds
     )
     try:
         async for attempt in stamina.retry_context(on=_pause, attempts=None, timeout=patience):

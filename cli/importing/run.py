@@ -19,7 +19,7 @@ from cli.importing.items import Item, Page, Source
 from cli.importing.journal import Journal
 from cli.importing.sending import Verdicts
 
-PAGES_AT_ONCE: Final = 6
+PAGES_AT_ONCE: Final = 4
 """Pages that are sent at the same time."""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,7 +22,13 @@ from cli.importing.items import NAMES, Item, Kind, Reject
 PATIENCE_SECONDS: Final = 300.0
 """How long one call is retried while the mesh is busy or restarts."""
 MOST_IN_BATCH: Final = 200
-"""Records of a call: the mesh takes up to 500, and answers a smaller call sooner."""
+"""Records of a call: the mesh takes up to 500."""
+LEAST_IN_BATCH: Final = 10
+"""Records of a call to a mesh that has no time."""
+ANSWER_SECONDS: Final = 30.0
+"""Timeout of one attempt: longer than the gateway's own, which ends a call that it gives up."""
+_SLOW_SECONDS: Final = 2.0
+"""An answer that takes longer makes the next calls smaller, so that none is given up and done twice."""
 MOST_BYTES: Final = 900_000
 """Bytes of a call: the gateway takes 1 MiB."""
 _TOKEN_SECONDS: Final = 1800
@@ -54,10 +60,13 @@ class Mesh:
         self._make = credentials
         self._credentials = credentials()
         self._made = time.monotonic()
+        self._size = MOST_IN_BATCH // 2
 
     async def send(self, items: Sequence[Item]) -> Verdicts:
-        """Sends records: users first, then orders, then events. Refunds that are dated by their source come before their orders,
-        for which they wait, and others after them: so the ledger of an order gets each refund with its own date and reference.
+        """Sends records: users, orders, events.
+
+        Refunds that are dated by their source come before their orders, for which they wait, and others after them: so the ledger
+        of an order gets each refund with its own date and reference.
 
         Raises:
             CommandFailed: the mesh does not answer, or refuses the caller.
@@ -78,7 +87,9 @@ class Mesh:
                 group.create_task(self._refund(refund, verdicts))
 
     async def _batches(self, kind: Kind, items: Sequence[Item], verdicts: Verdicts) -> None:
-        for batch in _batched(items):
+        left = deque(items)
+        while left:
+            batch = _next_batch(left, self._size)
             answer = await self._call(f"/api/v1/{kind}/batch", {kind.value: [item.body for item in batch]})
             if not answer.is_success:
                 raise CommandFailed(f"the mesh refused a batch of {NAMES[kind]}: {answer.status_code} {answer.text.strip()[:300]}")
@@ -102,21 +113,27 @@ class Mesh:
     async def _call(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         if time.monotonic() - self._made > _TOKEN_SECONDS:
             self._credentials, self._made = self._make(), time.monotonic()
-        return (await call(self._client, self._credentials, path, body=body, patience=PATIENCE_SECONDS)).response
+        began = time.monotonic()
+        answer = await call(self._client, self._credentials, path, body=body, patience=PATIENCE_SECONDS, answer_seconds=ANSWER_SECONDS)
+        self._adapt(time.monotonic() - began)
+        return answer.response
+
+    def _adapt(self, seconds: float) -> None:
+        """Makes the next calls smaller after a slow answer, and larger after a quick one."""
+        if seconds > _SLOW_SECONDS:
+            self._size = max(LEAST_IN_BATCH, self._size // 2)
+        elif seconds < _SLOW_SECONDS / 2:
+            self._size = min(MOST_IN_BATCH, self._size + LEAST_IN_BATCH)
 
 
-def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _next_batch(left: deque[Item], most: int) -> list[Item]:
+    """Takes the records of the next call."""
     batch: list[Item] = []
     size = 0
-    for item in items:
-        length = len(orjson.dumps(item.body))
-        if batch and (len(batch) == MOST_IN_BATCH or size + length > MOST_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += length
-    if batch:
-        yield batch
+    while left and len(batch) < most and (not batch or size + len(orjson.dumps(left[0].body)) <= MOST_BYTES):
+        size += len(orjson.dumps(left[0].body))
+        batch.append(left.popleft())
+    return batch
 
 
 def _effect(kind: Kind, verdict: Mapping[str, Any]) -> str:

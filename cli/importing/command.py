@@ -97,6 +97,8 @@ async def import_source(source: Source, data: Path, *, dry_run: bool, again: boo
     site()  # before anything is read: whether there is a mesh
     name = f"{source.name}-dry-run" if dry_run else source.name
     journal = Journal(folder.path / "imports", name, source.title, again=again or dry_run)
+    if journal.is_complete:
+        console.print("It was imported before: only what is new since is sent. --again sends all of it again.")
     async with connect(CONNECTIONS) as client:
         receiver: Receiver = Preview(client, site) if dry_run else Mesh(client, site)
         await run(source, receiver, journal, console)

@@ -79,6 +79,11 @@ class Journal:
         return Counter(self._state.counts)
 
     @property
+    def is_complete(self) -> bool:
+        """The source was read to its end before."""
+        return self._state.complete
+
+    @property
     def has_rejects(self) -> bool:
         """Something was not imported."""
         return self._state.rejects_bytes > 0
@@ -113,7 +118,7 @@ class Journal:
             file.write(text.getvalue().encode())
             file.flush()
             os.fsync(file.fileno())
-            self._state.rejects_bytes = file.tell()
+        self._state.rejects_bytes = self.rejects.stat().st_size
 
     def _truncate_rejects(self) -> None:
         if self.rejects.exists():

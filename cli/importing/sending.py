@@ -89,7 +89,7 @@ class Mesh:
     async def _batches(self, kind: Kind, items: Sequence[Item], verdicts: Verdicts) -> None:
         left = deque(items)
         while left:
-            batch = _next_batch(left, self._size)
+            batch = next_batch(left, self._size)
             answer = await self._call(f"/api/v1/{kind}/batch", {kind.value: [item.body for item in batch]})
             if not answer.is_success:
                 raise CommandFailed(f"the mesh refused a batch of {NAMES[kind]}: {answer.status_code} {answer.text.strip()[:300]}")
@@ -126,7 +126,7 @@ class Mesh:
             self._size = min(MOST_IN_BATCH, self._size + LEAST_IN_BATCH)
 
 
-def _next_batch(left: deque[Item], most: int) -> list[Item]:
+def next_batch(left: deque[Item], most: int) -> list[Item]:
     """Takes the records of the next call."""
     batch: list[Item] = []
     size = 0

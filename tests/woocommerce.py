@@ -27,6 +27,7 @@ class Shop:
         self.refunds: list[Record] = []
         self.customers: list[Record] = []
         self.products: list[Record] = []
+        self.roles = {"all", "customer", "administrator", "editor", "shop_manager"}
         self.has_refunds_route = True
         """WooCommerce 9.0 and later have it."""
         self.refusals: list[int] = []
@@ -88,6 +89,8 @@ class Shop:
         collections = {"orders": self._orders, "customers": self._customers, "products": self._products}
         if path not in collections:
             return 404, {"code": "rest_no_route"}, 0
+        if query.get("role", "all") not in self.roles:
+            return 400, {"code": "rest_invalid_param", "data": {"params": ["role"]}}, 0
         return self._page(collections[path](query), query)
 
     def _orders(self, query: Mapping[str, str]) -> Sequence[Record]:

@@ -79,10 +79,11 @@ class ShopApi:
     async def _read_staff(self) -> None:
         for role in STAFF_ROLES:
             page = 1
-            while records := await self._records("customers", role=role, page=page, orderby="id", order="asc", _fields="id,email"):
-                for record in records:
+            # A shop may have removed one of the roles.
+            while listing := await self._shop.list("customers", role=role, page=page, orderby="id", order="asc", _fields="id,email"):
+                for record in listing.records:
                     self._staff.add(record)
-                if len(records) < PER_PAGE:
+                if len(listing.records) < PER_PAGE:
                     break
                 page += 1
 
@@ -158,7 +159,7 @@ class ShopApi:
     async def _records(self, path: str, **query: Any) -> Sequence[_Record]:
         listing = await self._shop.list(path, **query)
         if listing is None:
-            raise CommandFailed(f"{self._shop.url} has no REST API of WooCommerce at wp-json/wc/v3/{path}")
+            raise CommandFailed(f"{self._shop.url} has no wp-json/wc/v3/{path}: is WooCommerce 5.8 or later active there?")
         return listing.records
 
 

@@ -20,6 +20,9 @@ _PATIENCE_SECONDS: Final = 300.0
 _BUSY: Final = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
 """Statuses after which the shop may answer if it is asked again."""
 
+_NOT_THERE: Final = frozenset({"rest_no_route", "rest_invalid_param"})
+"""Codes by which WordPress answers what an older version or another shop would know."""
+
 
 class _BusyShopError(Exception):
     """The shop does not answer at the moment."""
@@ -58,7 +61,7 @@ class WooCommerce:
         await self._client.aclose()
 
     async def list(self, path: str, **query: Any) -> Listing | None:
-        """Records of a collection; None if this version of WooCommerce has none.
+        """Records of a collection; None if this shop has no such collection, or not what is asked of it.
 
         Raises:
             CommandFailed: the shop refuses, or gives no answer that can be used.
@@ -88,7 +91,7 @@ class WooCommerce:
             total = answer.headers.get("x-wp-total", "")
             return Listing(body, int(total) if total.isdecimal() else None)  # pyright: ignore[reportUnknownArgumentType]
         code = body.get("code", "") if isinstance(body, dict) else ""  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        if code == "rest_no_route":
+        if code in _NOT_THERE:
             return None
         if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise CommandFailed(f"the shop refuses the key for {path} ({answer.status_code} {code}): it needs the permission to read")

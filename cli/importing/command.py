@@ -111,13 +111,14 @@ def _mapping(file: Path, mapping: Path | None, fields: Mapping[str, Sequence[str
     """The mapping of a file, which is shown with its first rows."""
     header = read_header(file)
     whole = read_mapping(mapping, header, fields, required, os.environ.get("PMP_SITE_TIMEZONE", "UTC"))
-    table = Table("field", "column", "first rows", title=f"How {file} is read", box=SIMPLE, show_edge=False, title_justify="left")
+    table = Table("field", "column", "first rows", title=f"How {file.name} is read", box=SIMPLE, show_edge=False, title_justify="left")
     rows = [*_first(read_table(file))]
     for field, column in whole.columns.items():
         table.add_row(field, column, " | ".join(row.cells.get(column, "") for row in rows))
     console = Console(stderr=True)
     console.print(table)
-    if unused := [name for name in header if name not in {*whole.columns.values(), *whole.metadata}]:
+    used = {*whole.columns.values(), *whole.metadata}
+    if unused := [name for name in header if name not in used and not orders_file.LINE_ITEM.fullmatch(name)]:
         console.print(f"Columns that are not used: {', '.join(unused)}", soft_wrap=True)
     return whole
 

@@ -60,7 +60,7 @@ class FileSource:
         except OSError as error:
             raise CommandFailed(f"{file} can't be read: {error.strerror or error}") from error
         self.name = f"{form}-{digest.hexdigest()[:16]}"
-        self.title = str(file)
+        self.title = file.name
         self.total: int | None = lines
 
     async def pages(self, cursor: Mapping[str, Any]) -> AsyncIterator[Page]:

@@ -19,7 +19,8 @@ from cli.importing.values import amount, moment
 from services.purchases.statuses import PAID, effective_status, parse_status
 
 REQUIRED: Final = ("order_id", "placed_at", "amount")
-_LINE_ITEM: Final = re.compile(r"line_item_\d+")
+LINE_ITEM: Final = re.compile(r"line_item_\d+")
+"""A column with a line of the order, which is read without a mapping."""
 _DEFAULT_STATUS: Final = "completed"
 _DIGITS: Final = re.compile(r"#?(\d+)")
 
@@ -128,7 +129,7 @@ def _lines(rows: Sequence[Row], mapping: FileMapping) -> Iterator[dict[str, Any]
             kind = mapping.cell(row.cells, "product_type").lower()
             yield _line(mapping.decimal, product or name, name, quantity, total, product_type=kind)
         for column, value in row.cells.items():
-            if _LINE_ITEM.fullmatch(column) and ":" in value:
+            if LINE_ITEM.fullmatch(column) and ":" in value:
                 parts: dict[str, str] = dict(part.split(":", 1) for part in value.split("|") if ":" in part)
                 name = parts.get("name", "")
                 yield _line(mapping.decimal, parts.get("product_id") or name, name, parts.get("quantity", ""), parts.get("total", "0"))

@@ -22,7 +22,7 @@ from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import PrivateMariaDb, until
 from tests.woocommerce import KEY, SECRET, Record, Shop, serving
 
-ORDERS = int(os.environ.get("PMP_IMPORT_ORDERS", "1000"))
+ORDERS = int(os.environ.get("PMP_IMPORT_ORDERS", "700"))
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
 PLUGIN = {"source": "plugin"}
 

@@ -22,9 +22,9 @@ from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import PrivateMariaDb, until
 from tests.woocommerce import KEY, SECRET, Record, Shop, serving
 
-ORDERS = int(os.environ.get("PMP_IMPORT_ORDERS", "700"))
+pytestmark = pytest.mark.timeout(max(600, int(os.environ.get("PMP_IMPORT_ORDERS", "0")) // 20))
+ORDERS = int(os.environ.get("PMP_IMPORT_ORDERS", "600"))
 NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
-PLUGIN = {"source": "plugin"}
 
 
 @pytest.fixture(scope="module")

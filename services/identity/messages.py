@@ -52,6 +52,7 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
         registration_date=timestamp(row.registration_date),
         created_at=timestamp(row.created_at),
         historical=row.historical,
+        updated_at=timestamp(row.updated_at),
     )
     return change_pb2.IdentityChanged(user=user)
 

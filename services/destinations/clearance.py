@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias, cast
 
 from google.protobuf.descriptor_pool import Default
@@ -18,11 +18,13 @@ from kit.people.privacy import Consent, Consents, of_several
 from kit.people.suppression import Suppressed, Suppressions, screen
 from services.destinations.kind import Destination, Message
 from services.destinations.queue import Claimed, Settled
-from services.destinations.repository import DEAD, EXPIRED, WITHHELD, Deliveries
+from services.destinations.repository import DEAD, EXPIRED, PENDING, WITHHELD, Deliveries
 from services.destinations.rules import allows, in_force
 
 ERASED: Final = "the person was erased"
 UNKNOWN: Final = "the outcome of the last attempt is unknown, and the destination does not recognise a repetition"
+NOT_YET: Final = "the person is not known yet"
+_WAITS: Final = (timedelta(seconds=2), timedelta(minutes=1))
 SEALED: Final = {"email": EMAIL_CONTEXT}
 """The contexts of sealed fields, by their names without the prefix `sealed_`."""
 _Refusal: TypeAlias = tuple[str, str]
@@ -42,7 +44,7 @@ class Cleared:
 async def clear(
     session: AsyncSession, hasher: KeyedHasher, destination: Destination[Any], claimed: Sequence[Claimed], now: datetime
 ) -> tuple[Sequence[Cleared], Sequence[Settled]]:
-    """Separates claimed deliveries into those that may be sent and those that may not, with what becomes of these."""
+    """Separates claimed deliveries into those that may be sent now and those that may not, with what becomes of these."""
     stored = await Deliveries(session).messages({each.message_id for each in claimed})
     messages = {each: _parsed(row.type, row.payload) for each, row in stored.items()}
     identifiers = {each: ordered(message) for each, message in messages.items()}
@@ -56,6 +58,9 @@ async def clear(
         own = identifiers.get(each.message_id, ())
         consent = Consent() if message is None else in_force(message, of_several([consents[identifier] for identifier in own]))
         refusal = _impossible(destination, each, now) or _erased(message, own, each, suppressed)
+        if refusal is None and (at := waits_until(destination, each, consent, now)):
+            refused.append(Settled(each.id, PENDING, each.attempts - 1, at, NOT_YET, each.wanted.order_by, was_attempted=False))
+            continue
         if refusal is None and each.wanted.needs_consent and not allows(consent, destination.consent):
             refusal = WITHHELD, f"no consent: {destination.consent}"
         if refusal is None:
@@ -63,6 +68,20 @@ async def clear(
         else:
             refused.append(Settled(each.id, refusal[0], each.attempts - 1, now, refusal[1], each.wanted.order_by, was_attempted=False))
     return cleared, refused
+
+
+def waits_until(destination: Destination[Any], claimed: Claimed, consent: Consent, now: datetime) -> datetime | None:
+    """Returns until when a delivery waits, since its person may be known then; None if it does not wait.
+
+    An order, the buyer's consent and the user it makes are published in three topics, which are read in any order.
+    """
+    if not destination.needs_profile or (consent.person_id and not _is_unasked(destination, claimed, consent)):
+        return None
+    return next((at for at in (claimed.decided_at + wait for wait in _WAITS) if at > now), None)
+
+
+def _is_unasked(destination: Destination[Any], claimed: Claimed, consent: Consent) -> bool:
+    return claimed.wanted.needs_consent and destination.consent is not None and getattr(consent, destination.consent) is None
 
 
 def _impossible(destination: Destination[Any], claimed: Claimed, now: datetime) -> _Refusal | None:

@@ -135,7 +135,7 @@ class Destination(ABC, Generic[_Options]):
     takes_history: ClassVar[bool] = False
     """Whether it takes what was reported as historical."""
     needs_profile: ClassVar[bool] = False
-    """Whether `Outgoing.profile` is asked for."""
+    """Whether `Outgoing.profile` is asked for. A delivery then waits a minute where its person, or a choice, is not known yet."""
     most_at_once: ClassVar[int] = 1
     """Most deliveries of one request."""
     most_requests: ClassVar[int] = 4

@@ -48,6 +48,7 @@ class Claimed:
     """Attempts that were begun, this one included."""
     was_interrupted: bool
     """The attempt before has no result, since its sender died: it may have had its effect."""
+    decided_at: datetime
 
 
 class Settled(NamedTuple):
@@ -155,7 +156,7 @@ class Queue:
 
 def _claimed(row: Any) -> Claimed:
     wanted = Wanted(row.name, row.key, row.happened_at, row.order_by, row.not_before, row.needs_consent)
-    return Claimed(row.id, wanted, row.message_id, row.attempts + 1, bool(row.claim))
+    return Claimed(row.id, wanted, row.message_id, row.attempts + 1, bool(row.claim), row.decided_at)
 
 
 def _new_values(settled: Settled) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""What the kinds of tools for e-mail marketing have in common: what they want, and who may be sent to them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from pmp.gdpr.v1.change_pb2 import GdprChanged
+from pmp.identity.v1.change_pb2 import IdentityChanged
+from pmp.identity.v1.identity_pb2 import User
+from pmp.ingestion.v1.event_pb2 import EventStored
+from pmp.journeys.v1.change_pb2 import JourneyChanged
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
+from typing_extensions import override
+
+from kit.people.privacy import Choice, Purpose
+from services.destinations import email_marketing
+from services.destinations.email_marketing import CONSENT, LINK, is_late
+from services.destinations.kind import Destination, Message, Options, Outcome, Outgoing, Result, Wanted
+
+DONE: Final = Result(Outcome.DELIVERED)
+
+_Options = TypeVar("_Options", bound=Options)
+
+
+class RefusedError(Exception):
+    """The tool refused a request.
+
+    Args:
+        result: what that makes of the delivery.
+    """
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+class EmailTool(Destination[_Options]):
+    """A tool for e-mail marketing.
+
+    Its methods may raise `RefusedError` where they make requests; `send` turns it into a result.
+    """
+
+    consent: Purpose | None = "marketing_emails"
+    needs_profile = True
+
+    @abstractmethod
+    def wanted_of_order(self, purchase: PurchaseChanged) -> Sequence[Wanted]:
+        """Decides what to deliver of an order that counts."""
+
+    @abstractmethod
+    def wanted_of_event(self, stored: EventStored, step: str) -> Sequence[Wanted]:
+        """Decides what to deliver of a step of shopping: of a `view`, a `cart` or a `checkout`."""
+
+    @abstractmethod
+    async def deliver(self, outgoing: Outgoing, profile: User, choice: Choice, *, late: bool) -> Result:
+        """Delivers something about a person who consents.
+
+        Args:
+            outgoing: the delivery.
+            profile: the person, who has an address.
+            choice: the consent in force.
+            late: no automation may start.
+        """
+
+    @abstractmethod
+    async def unsubscribe(self, email: str) -> Result:
+        """Unsubscribes an address; one that the tool does not know stays unknown to it."""
+
+    @override
+    def wanted(self, message: Message) -> Iterable[Wanted]:
+        match message:
+            case IdentityChanged():
+                return email_marketing.wanted_profile(message)
+            case GdprChanged():
+                return email_marketing.wanted_consent(message)
+            case JourneyChanged():
+                return email_marketing.wanted_conversion(message.conversion)
+            case PurchaseChanged():
+                return self.wanted_of_order(message) if email_marketing.counts(message) else []
+            case EventStored():
+                step = email_marketing.shopping_step(message)
+                return self.wanted_of_event(message, step) if step else []
+
+    @override
+    async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
+        return [await self._send(each) for each in deliveries]
+
+    async def _send(self, outgoing: Outgoing) -> Result:
+        profile, choice = outgoing.profile, outgoing.consent.marketing_emails
+        if profile is None or not profile.email:
+            return Result(Outcome.WITHHELD, "no address is known")
+        try:
+            if choice is not None and choice.granted:
+                return await self.deliver(outgoing, profile, choice, late=is_late(outgoing.wanted.at, datetime.now(UTC)))
+            if choice is not None and outgoing.wanted.name in {CONSENT, LINK}:
+                return await self.unsubscribe(profile.email)
+        except RefusedError as refused:
+            return refused.result
+        return Result(Outcome.WITHHELD, "no consent")

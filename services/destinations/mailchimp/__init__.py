@@ -1,0 +1,1 @@
+"""Mailchimp: the members of an audience, and the orders of a store."""

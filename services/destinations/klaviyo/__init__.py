@@ -1,0 +1,1 @@
+"""Klaviyo: profiles, their subscription, and what they did."""

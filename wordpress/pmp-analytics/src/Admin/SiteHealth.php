@@ -68,7 +68,7 @@ final class SiteHealth implements Registerable
             return [
                 'recommended',
                 __('PMP Analytics is not connected to the mesh', 'pmp-analytics'),
-                __('Paste a code of pmp connect wordpress, or set the address and both keys. Until then everything waits in the outbox.', 'pmp-analytics'),
+                __('Paste a code of pmp connect wordpress, or set address and both keys. Until then everything waits.', 'pmp-analytics'),
             ];
         }
         $state = $this->queue->state();

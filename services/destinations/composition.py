@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
 from pmp.destinations.v1.destinations_pb2_grpc import add_DestinationsServiceServicer_to_server
+from pmp.destinations.v1.notice_pb2 import ContentPerformanceUpdated, PeriodEnded
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.identity.v1 import identity_pb2
 from pmp.ingestion.v1 import ingestion_pb2
 from pmp.journeys.v1 import journeys_pb2
 from pmp.purchases.v1 import purchases_pb2
 
+from kit.database.transactions import Sessions
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
@@ -21,8 +23,13 @@ from kit.service.parts import Subscription
 from kit.service.resources import Resources
 from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
+from services.destinations.alarms import Watch, wants
 from services.destinations.configuration import load
-from services.destinations.consumers import MESSAGES, Decide
+from services.destinations.consumers import MESSAGES, Decide, Decisions
+from services.destinations.content_feed import ContentFeed
+from services.destinations.kind import Destination
+from services.destinations.mesh_client import MeshClient
+from services.destinations.notices import Notices, Source, is_wanted
 from services.destinations.personal import KEPT, PERSONAL_TABLES
 from services.destinations.profiles import Profiles
 from services.destinations.received.composition import reception
@@ -33,6 +40,7 @@ from services.destinations.received.store import PAYMENTS
 from services.destinations.senders import Senders
 from services.destinations.servicer import DestinationsServicer
 from services.destinations.settings import SERVICE, DestinationsSettings
+from services.destinations.summaries import KINDS, Summaries
 from services.destinations.upkeep import Upkeep
 
 _HISTORIES: Final[dict[str, MethodDescriptor]] = {
@@ -74,8 +82,31 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         subject_data=SubjectDataServicer(data, database, resources.log, None),
         retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, {**KEPT, **RECEIVED_KEPT}), PAYMENTS]),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
-        background=[*webhooks.background, *([senders.run, upkeep.report, upkeep.expire] if destinations else [])],
+        background=[
+            *webhooks.background,
+            *([senders.run, upkeep.report, upkeep.expire] if destinations else []),
+            *_notices(settings, resources, destinations, senders, database.sessions),
+        ],
     )
+
+
+def _notices(
+    settings: DestinationsSettings,
+    resources: Resources,
+    destinations: Mapping[str, Destination[Any]],
+    senders: Senders,
+    sessions: Sessions,
+) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+    """Returns what makes notices, if a destination wants some."""
+    decisions = Decisions(destinations, resources.keys.hasher, datetime.now(UTC), senders.wake)
+    mesh, sources = MeshClient(settings), list[Source]()
+    if is_wanted(destinations, ContentPerformanceUpdated()):
+        sources.append(ContentFeed(sessions, decisions, mesh))
+    if any(is_wanted(destinations, PeriodEnded(period=kind)) for kind in KINDS):
+        sources.append(Summaries(destinations, sessions, decisions, mesh, settings.site_timezone))
+    if any(is_wanted(destinations, alarm) for alarm in wants()):
+        sources.append(Watch(destinations, sessions, decisions, mesh, settings.log_disk))
+    return [Notices(sources, resources.log, settings.notices_seconds).run] if sources else []
 
 
 ROLE: Final = Role(SERVICE, DestinationsSettings, compose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
@@ -44,11 +44,10 @@ _IDENTIFIERS: Final = ("subject", "session", "email")
 """Columns of a message that identify its person."""
 
 
-class Decide:
-    """Handler of a topic: stores the deliveries that destinations want of its messages.
+class Decisions:
+    """Stores the deliveries that destinations want of messages.
 
     Args:
-        topic: one of `MESSAGES`.
         destinations: by name.
         hasher: recognises the identifiers of erased persons.
         started_at: when this process started: destinations that are new are delivered what happens from then on.
@@ -56,15 +55,8 @@ class Decide:
     """
 
     def __init__(
-        self,
-        topic: str,
-        destinations: Mapping[str, Destination[Any]],
-        hasher: KeyedHasher,
-        started_at: datetime,
-        wake: Callable[[], None],
+        self, destinations: Mapping[str, Destination[Any]], hasher: KeyedHasher, started_at: datetime, wake: Callable[[], None]
     ) -> None:
-        self._type = MESSAGES[topic]
-        self._project = _PROJECTIONS.get(topic)
         self._destinations = destinations
         self._hasher = hasher
         self._started_at = started_at
@@ -72,22 +64,24 @@ class Decide:
         self._added: Mapping[str, datetime] = {}
         """When destinations were added; empty until that is committed."""
 
-    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
-        """Stores deliveries of what happened since their destination was added; nothing about erased persons."""
-        if self._project is not None:
-            await self._project(session, deliveries)
+    async def add(self, session: AsyncSession, published: Iterable[tuple[str, Message]]) -> None:
+        """Stores deliveries of what happened since their destination was added; nothing about erased persons.
+
+        Args:
+            session: the transaction.
+            published: messages, each with its id.
+        """
         added = self._added or await self._add(session)
         now = datetime.now(UTC)
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         messages: dict[str, dict[str, Any]] = {}
-        for delivery in deliveries:
-            message = self._type.FromString(delivery.record.payload)
+        for message_id, message in published:
             stored: dict[str, Any] | None = None
             for name, destination in self._destinations.items():
                 for each in destination.wanted(message):
                     if each.at < max(added[name], _oldest(destination, now)) or _is_history(destination, each, message):
                         continue
-                    stored = stored or _message(delivery, message, now)
+                    stored = stored or _message(message_id, message, now)
                     messages[stored["id"]] = stored
                     wanted = each._replace(key=_key(each, stored["id"]))
                     rows.setdefault((name, wanted.key), _delivery(name, wanted, stored, about(message), now))
@@ -119,6 +113,41 @@ class Decide:
 
     def _committed(self, _session: object) -> None:
         self._wake()
+
+
+class Decide:
+    """Handler of a topic: stores the deliveries that destinations want of its messages.
+
+    Args:
+        topic: one of `MESSAGES`.
+        destinations: by name.
+        hasher: recognises the identifiers of erased persons.
+        started_at: when this process started.
+        wake: is called once deliveries are committed.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        destinations: Mapping[str, Destination[Any]],
+        hasher: KeyedHasher,
+        started_at: datetime,
+        wake: Callable[[], None],
+    ) -> None:
+        self._type = MESSAGES[topic]
+        self._project = _PROJECTIONS.get(topic)
+        self._decisions = Decisions(destinations, hasher, started_at, wake)
+
+    async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
+        """Stores what is to be delivered of the messages."""
+        if self._project is not None:
+            await self._project(session, deliveries)
+        messages = ((_id(delivery), self._type.FromString(delivery.record.payload)) for delivery in deliveries)
+        await self._decisions.add(session, messages)
+
+
+def _id(delivery: Delivery) -> str:
+    return f"{delivery.topic}:{delivery.partition}:{delivery.offset}:{delivery.ordinal}"
 
 
 def _key(wanted: Wanted, message_id: str) -> str:
@@ -154,12 +183,12 @@ def _oldest(destination: Destination[Any], now: datetime) -> datetime:
     return now - KEPT_FOR if not destination.takes_history else datetime.min.replace(tzinfo=UTC)
 
 
-def _message(delivery: Delivery, message: Message, now: datetime) -> dict[str, Any]:
+def _message(id_: str, message: Message, now: datetime) -> dict[str, Any]:
     identifiers = ordered(message)
     return {
-        "id": f"{delivery.topic}:{delivery.partition}:{delivery.offset}:{delivery.ordinal}",
+        "id": id_,
         "type": message.DESCRIPTOR.full_name,
-        "payload": delivery.record.payload,
+        "payload": message.SerializeToString(),
         "subject": _first(identifiers, _USER),
         "session": _first(identifiers, _SESSION),
         "email": _first(identifiers, _EMAIL),

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 import httpx
+from pmp.destinations.v1.notice_pb2 import AlarmChanged, ContentPerformanceUpdated, PeriodEnded
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.identity.v1.identity_pb2 import User
@@ -23,8 +24,11 @@ from pydantic import BaseModel, ConfigDict
 
 from kit.people.privacy import Consent, Purpose
 
-Message: TypeAlias = EventStored | PurchaseChanged | IdentityChanged | JourneyChanged | GdprChanged
-"""A message of a topic. A kind maps those that concern it, and passes over the others."""
+Notice: TypeAlias = ContentPerformanceUpdated | PeriodEnded | AlarmChanged
+"""What the mesh itself has to say. It is made only while a destination wants some of its type, filled or empty."""
+
+Message: TypeAlias = EventStored | PurchaseChanged | IdentityChanged | JourneyChanged | GdprChanged | Notice
+"""A message of a topic, or a notice. A kind maps those that concern it, and passes over the others."""
 
 
 class Options(BaseModel):

@@ -124,3 +124,23 @@ class MessageRow(Base):
     email: Mapped[str | None] = mapped_column(Id(280))
     """The keyed hash of the e-mail address it is about."""
     stored_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ContentCursorRow(Base):
+    """Where the feed of content was read up to."""
+
+    __tablename__ = "content_cursors"
+
+    feed: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    cursor: Mapped[str] = mapped_column(Id(50))
+    """As analytics returned it."""
+
+
+class AlarmRow(Base):
+    """An alarm that has not ended."""
+
+    __tablename__ = "alarms"
+
+    alarm: Mapped[str] = mapped_column(Id(100), primary_key=True)
+    """Its name and, after a colon, the destination that it is about, `alarms.Alarm`."""
+    since: Mapped[datetime] = mapped_column(UtcDateTime)

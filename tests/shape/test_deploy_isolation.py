@@ -70,7 +70,7 @@ def _production(name: str) -> Pod:
     return next(pod for pod in (*PODS, *JOBS) if (pod.overlay, pod.name) == ("production", name))
 
 
-CALLERS = ["exports", "gdpr-service", "rates"]
+CALLERS = ["destinations-service", "exports", "gdpr-service", "rates"]
 """Who calls other systems."""
 
 
@@ -97,6 +97,16 @@ def test_nobody_else_reaches_the_web() -> None:
     assert [
         pod.name for pod in others for address in (*PUBLIC, *PRIVATE) for port in (80, 443) if reaches(policies, pod, address, port)
     ] == []
+
+
+def test_destinations_alone_submits_mail() -> None:
+    policies = objects_of("production", "NetworkPolicy")
+    senders = [
+        pod.name
+        for pod in (*PODS, *JOBS)
+        if pod.overlay == "production" and any(reaches(policies, pod, address, port) for address in PUBLIC for port in (465, 587))
+    ]
+    assert senders == ["destinations-service"]
 
 
 STREAMS = 50052

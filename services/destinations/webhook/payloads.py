@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -12,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.destinations.v1.notice_pb2 import ContentPerformanceUpdated
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.journeys.v1.change_pb2 import JourneyChanged
@@ -21,7 +23,7 @@ from pmp.purchases.v1 import change_pb2 as purchases
 from services.destinations.kind import Message, Wanted
 
 ORDER_TYPES: Final = ("order.placed", "order.paid", "order.refunded")
-OTHER_TYPES: Final = ("user.created", "user.registered", "touchpoint.recorded", "conversion.recorded")
+OTHER_TYPES: Final = ("user.created", "user.registered", "touchpoint.recorded", "conversion.recorded", "content.performance.updated")
 ERASED: Final = "person.erased"
 """The type that asks a system to delete a person."""
 EVENT: Final = "event."
@@ -41,6 +43,12 @@ def happened(message: Message) -> Iterator[Wanted]:
         yield from _of_order(message)
     elif isinstance(message, JourneyChanged):
         yield from _of_journey(message)
+    elif isinstance(message, ContentPerformanceUpdated):
+        shown = message.performance
+        row = (message.day, shown.kind, shown.content, shown.course)
+        yield Wanted(
+            "content.performance.updated", "", _at(message.at), f"content:{blake2b(repr(row).encode(), digest_size=16).hexdigest()}"
+        )
     elif isinstance(message, IdentityChanged) and message.HasField("user"):
         user, own = message.user, f"user:{message.user.user_id}"
         if user.HasField("created_at"):

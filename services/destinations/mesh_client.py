@@ -1,0 +1,72 @@
+"""What notices consist of, from the services that know it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.analytics.v1 import analytics_pb2, courses_pb2
+from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
+from pmp.analytics.v1.courses_pb2_grpc import CoursesServiceStub
+from pmp.ingestion.v1 import ingestion_pb2
+from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+
+from kit.errors import Unavailable
+from kit.settings import Settings
+
+_CALL_SECONDS: Final = 10.0
+_TOP: Final = 5
+_CHANGES: Final = 500
+
+
+class MeshClient:
+    """Asks analytics and ingestion.
+
+    Args:
+        settings: the addresses of services, and the mesh's credential.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def dashboard(self, first: date, last: date) -> analytics_pb2.GetDashboardResponse:
+        """Returns the figures of a period beside those of as many days before.
+
+        Raises:
+            Unavailable: analytics does not answer.
+        """
+        days = {"from": first.isoformat(), "to": last.isoformat(), "compare": "previous", "top": _TOP}
+        request = ParseDict(days, analytics_pb2.GetDashboardRequest())
+        return await self._ask("analytics", AnalyticsServiceStub, "GetDashboard", request)
+
+    async def content_changes(self, since: str) -> courses_pb2.ListContentChangesResponse:
+        """Returns the content that has changed since a cursor.
+
+        Raises:
+            Unavailable: analytics does not answer.
+        """
+        request = courses_pb2.ListContentChangesRequest(since=since, page_size=_CHANGES)
+        return await self._ask("analytics", CoursesServiceStub, "ListContentChanges", request)
+
+    async def is_balanced(self, since: datetime) -> bool:
+        """Whether no event that was accepted since then is missing.
+
+        Raises:
+            Unavailable: ingestion does not answer.
+        """
+        first = Timestamp()
+        first.FromDatetime(since)
+        request = ingestion_pb2.GetAccountingRequest(**{"from": first})
+        return (await self._ask("ingestion", IngestionServiceStub, "GetAccounting", request)).balanced
+
+    async def _ask(self, service: str, stub: Any, method: str, request: Message) -> Any:
+        try:
+            async with grpc.aio.insecure_channel(self._settings.address(service)) as channel:
+                return await getattr(stub(channel), method)(request, metadata=self._settings.mesh_metadata, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable(f"{service} answers {error.code().name} to {method}") from None

@@ -1,0 +1,90 @@
+"""The kind `slack`: what the owner is sent, as a message in a channel. Mattermost, Rocket.Chat and others take the same requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Final
+
+import httpx
+from pmp.destinations.v1.notice_pb2 import PeriodEnded
+from pydantic import AfterValidator, SecretStr
+from typing_extensions import override
+
+from services.destinations.answers import retry_after
+from services.destinations.configuration import Secret
+from services.destinations.kind import Destination, Erasure, Message, Outcome, Outgoing, Result, Wanted
+from services.destinations.owner.wishes import OwnerOptions, rendered, wanted
+
+_GONE: Final = frozenset({401, 403, 404, 410})
+"""Statuses of a webhook that was revoked, or whose channel is archived."""
+_REJECTED: Final = frozenset({400, 413})
+
+
+def _is_url(secret: SecretStr) -> SecretStr:
+    url = httpx.URL(secret.get_secret_value())
+    if url.scheme not in {"https", "http"} or not url.host:
+        message = "is no https address"
+        raise ValueError(message)
+    return secret
+
+
+class SlackOptions(OwnerOptions):
+    """How a destination of the kind `slack` is configured."""
+
+    webhook: Annotated[Secret, AfterValidator(_is_url)]
+    """The environment variable with the address of the incoming webhook: who knows it may write to the channel."""
+
+
+class SlackDestination(Destination[SlackOptions]):
+    """Messages in a channel. A repetition is shown again: nothing in a request identifies it."""
+
+    options_type: ClassVar[type[SlackOptions]] = SlackOptions
+    most_requests: ClassVar[int] = 1
+
+    def __init__(self, name: str, options: SlackOptions, http: httpx.AsyncClient) -> None:
+        super().__init__(name, options, http)
+        self.consent = None
+
+    @override
+    def wanted(self, message: Message) -> Iterable[Wanted]:
+        return wanted(self.options, message)
+
+    @override
+    async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
+        (delivery,) = deliveries
+        content = rendered(self.options, delivery.message)
+        text = f"```{content.text}```" if isinstance(delivery.message, PeriodEnded) else content.text
+        message = {"text": f"*{_escaped(content.subject)}*\n{_escaped(text)}"}
+        response = await self.http.post(self.options.webhook.get_secret_value(), json=message)
+        status = response.status_code
+        if response.is_success:
+            return [Result(Outcome.DELIVERED, f"HTTP {status}")]
+        if status in _GONE:
+            return [Result(Outcome.UNAUTHORIZED, f"HTTP {status}: the webhook is gone")]
+        if status in _REJECTED:
+            return [Result(Outcome.REJECTED, f"HTTP {status}")]
+        return [Result(Outcome.RETRY, f"HTTP {status}", retry_after(response.headers, datetime.now(UTC)))]
+
+    @override
+    async def test(self) -> Result:
+        # An empty request is refused without a trace in the channel, by a webhook that exists.
+        response = await self.http.post(self.options.webhook.get_secret_value(), json={})
+        if response.status_code in _GONE:
+            return Result(Outcome.UNAUTHORIZED, f"HTTP {response.status_code}: the webhook is gone")
+        return Result(Outcome.DELIVERED if response.status_code in _REJECTED else Outcome.RETRY, f"HTTP {response.status_code}")
+
+    @override
+    async def erase(self, person: Erasure) -> Result | None:
+        return None
+
+    @override
+    def is_repeatable(self, wanted: Wanted) -> bool:
+        return True
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+KIND = SlackDestination

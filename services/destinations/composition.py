@@ -83,8 +83,8 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, {**KEPT, **RECEIVED_KEPT}), PAYMENTS]),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
         background=[
-            *webhooks.background,
             *([senders.run, upkeep.report, upkeep.expire] if destinations else []),
+            *webhooks.background,
             *_notices(settings, resources, destinations, senders, database.sessions),
         ],
     )

@@ -38,7 +38,7 @@ INSERT INTO events (id, user_id, event_type, platform, event_data, content_hash,
   timestamp, received_at, created_at, topic_partition, topic_position, topic_ordinal)
 VALUES (:id, :user_id, 'page_view', 'web', :event_data, x'00', 'shop', 'site', 1, :at, :at, :at, 0, 0, 0)
 """
-SECTIONS = ["wordpress_data", "analytics_data", "purchase_history", "email_data", "consents", "journeys"]
+SECTIONS = ["wordpress_data", "analytics_data", "purchase_history", "email_data", "consents", "journeys", "deliveries"]
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,14 @@ export type Report = components["schemas"]["analytics.GetReportResponse"];
 export type Column = components["schemas"]["analytics.Column"];
 export type Books = components["schemas"]["ingestion.GetAccountingResponse"];
 
+export type Destinations = components["schemas"]["destinations.ListDestinationsResponse"];
+
 export type Agreement = components["schemas"]["purchases.GetNewestComparisonResponse"];
 
 export type Attribution = components["schemas"]["journeys.GetAttributionResponse"];
 export type Funnel = components["schemas"]["journeys.GetFunnelResponse"];
 
-export type Path = keyof paths & `/api/v1/${"analytics/" | "events/accounting" | "comparisons/" | "attribution" | "funnels"}${string}`;
+export type Path = keyof paths & `/api/v1/${"analytics/" | "events/accounting" | "comparisons/" | "destinations" | "attribution" | "funnels"}${string}`;
 
 export interface Query {
   path: Path;
@@ -26,6 +28,9 @@ export interface Query {
 
 /** The newest comparison of the ledger with the shop. */
 export const AGREEMENT: Query = { path: "/api/v1/comparisons/newest", parameters: {}, keep: "agreement" };
+
+/** The systems outside of the mesh that are sent what happens. */
+export const DESTINATIONS: Query = { path: "/api/v1/destinations", parameters: {}, keep: "destinations" };
 
 /** Why there is no answer. */
 export type Failure =

@@ -60,6 +60,22 @@ final class OrderBoxTest extends SiteTestCase
         self::assertLessThanOrEqual(2, $this->mesh->calls[0]['arguments']['timeout'], 'nobody wants to wait for an order');
     }
 
+    public function test_a_booked_order_shows_what_became_of_it_at_each_destination(): void
+    {
+        $this->know(['payment_status' => 'completed', 'currency' => 'EUR', 'paid_amount' => 1]);
+        $this->mesh->known['/api/v1/deliveries'] = ['deliveries' => [
+            ['destination' => 'google', 'name' => 'purchase', 'state' => 'DELIVERY_STATE_DELIVERED', 'detail' => 'HTTP 204'],
+            ['destination' => 'ads', 'name' => 'Purchase', 'state' => 'DELIVERY_STATE_WITHHELD', 'detail' => 'no consent'],
+            ['destination' => 'crm', 'name' => 'order.paid', 'state' => 'DELIVERY_STATE_DEAD', 'detail' => '<b>HTTP 400'],
+        ]];
+
+        self::assertStringEndsWith(
+            '<p>google, purchase: delivered</p><p>ads, Purchase: not sent (no consent)</p><p>crm, order.paid: failed (HTTP 400)</p>',
+            $this->shown(),
+        );
+        self::assertSame("order_id={$this->order->get_id()}", $this->mesh->calls[1]['query']);
+    }
+
     public function test_an_order_that_does_not_count_says_so(): void
     {
         $this->know(['payment_status' => 'completed', 'currency' => 'EUR', 'paid_amount' => 1, 'is_staff' => true]);

@@ -13,8 +13,9 @@ use WC_Order;
 use WP_Post;
 
 /**
- * A meta box on the order screen that shows what the mesh has booked and what still waits in the outbox. The mesh is called while
- * the screen is rendered, with a short timeout, and not at all while deliveries are paused.
+ * A meta box on the order screen that shows what the mesh has booked, what became of it at the mesh's destinations, and what still
+ * waits in the outbox. The mesh is called while the screen is rendered, with a short timeout, and not at all while deliveries are
+ * paused.
  */
 final class OrderBox implements Registerable
 {
@@ -70,7 +71,7 @@ final class OrderBox implements Registerable
         $reply = $this->client->call('GET', '/api/v1/purchases/' . $order->get_id(), '', self::SECONDS);
         $purchase = $reply->body['purchase'] ?? null;
         if ($reply->status === 200 && is_array($purchase)) {
-            return $this->booked($purchase);
+            return [...$this->booked($purchase), ...$this->delivered($order)];
         }
         // A proxy's 404 page is not an answer of the mesh.
         if ($reply->status === 404 && is_int($reply->body['code'] ?? null)) {
@@ -96,6 +97,40 @@ final class OrderBox implements Registerable
             $lines[] = __('Left out of reports: a test or staff order.', 'pmp-analytics');
         }
         return $lines;
+    }
+
+    /**
+     * @return list<string> What became of the order at each destination of the mesh; nothing if that can't be found out.
+     */
+    private function delivered(WC_Order $order): array
+    {
+        $reply = $this->client->call('GET', '/api/v1/deliveries?order_id=' . $order->get_id(), '', self::SECONDS);
+        $lines = [];
+        foreach ($reply->status === 200 ? (array) ($reply->body['deliveries'] ?? []) : [] as $delivery) {
+            if (is_array($delivery)) {
+                $lines[] = sprintf(
+                    /* translators: 1: a destination, 2: what it is sent such as purchase, 3: a state such as delivered. */
+                    __('%1$s, %2$s: %3$s', 'pmp-analytics'),
+                    sanitize_text_field($delivery['destination'] ?? ''),
+                    sanitize_text_field($delivery['name'] ?? ''),
+                    $this->state(sanitize_text_field($delivery['state'] ?? ''), sanitize_text_field($delivery['detail'] ?? '')),
+                );
+            }
+        }
+        return $lines;
+    }
+
+    private function state(string $state, string $detail): string
+    {
+        $named = match ($state) {
+            'DELIVERY_STATE_DELIVERED' => __('delivered', 'pmp-analytics'),
+            'DELIVERY_STATE_PENDING' => __('waiting', 'pmp-analytics'),
+            'DELIVERY_STATE_WITHHELD' => __('not sent', 'pmp-analytics'),
+            'DELIVERY_STATE_EXPIRED' => __('expired', 'pmp-analytics'),
+            'DELIVERY_STATE_DROPPED' => __('dropped', 'pmp-analytics'),
+            default => __('failed', 'pmp-analytics'),
+        };
+        return $detail === '' || $state === 'DELIVERY_STATE_DELIVERED' ? $named : "{$named} ({$detail})";
     }
 
     /**

@@ -14,6 +14,7 @@ from pmp.destinations.v1.notice_pb2 import AlarmChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
+from kit.errors import Unavailable
 from services.destinations import notice_store
 from services.destinations.consumers import Decisions
 from services.destinations.kind import Destination
@@ -46,6 +47,7 @@ class Alarm(NamedTuple):
 
 
 BOOKS: Final = Alarm("books")
+SHOP: Final = Alarm("shop")
 DISK: Final = Alarm("disk")
 
 
@@ -58,7 +60,7 @@ class Watch:
         destinations: by name.
         sessions: of the database.
         decisions: store what is to be delivered.
-        mesh: knows the books.
+        mesh: knows the books, and whether the ledger agrees with the shop.
         disk: a folder on the disk that is watched; None for none.
     """
 
@@ -76,20 +78,24 @@ class Watch:
         """Stores what has begun and what has ended.
 
         Raises:
-            Unavailable: the books are unknown. Other alarms were stored.
+            Unavailable: a service did not answer. What it knows stays as it was; other alarms were stored.
         """
         async with self._sessions.reading() as session:
             on = {Alarm.of(key) for key in await notice_store.Alarms(session).all()}
             found = await self._of_destinations(session, now)
         is_low = self._disk is not None and await asyncio.to_thread(_is_nearly_full, self._disk, was_low=DISK in on)
         found |= {DISK} if is_low else set()
-        unbalanced = BOOKS in on
-        try:
-            unbalanced = not await self._mesh.is_balanced(now - _BOOKS_OF)
-        finally:
-            found |= {BOOKS} if unbalanced else set()
-            confirmed, self._seen = found & (self._seen | on), found
-            await transact(self._sessions, lambda session: self._store(session, confirmed, now), follows=True)
+        unknown: Unavailable | None = None
+        for alarm, asked in ((BOOKS, self._mesh.is_unbalanced(now - _BOOKS_OF)), (SHOP, self._mesh.differs_from_shop())):
+            try:
+                is_on = await asked
+            except Unavailable as error:
+                is_on, unknown = alarm in on, error
+            found |= {alarm} if is_on else set()
+        confirmed, self._seen = found & (self._seen | on), found
+        await transact(self._sessions, lambda session: self._store(session, confirmed, now), follows=True)
+        if unknown is not None:
+            raise unknown
 
     async def _of_destinations(self, session: AsyncSession, now: datetime) -> set[Alarm]:
         found: set[Alarm] = set()

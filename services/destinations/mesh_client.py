@@ -15,6 +15,8 @@ from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from pmp.analytics.v1.courses_pb2_grpc import CoursesServiceStub
 from pmp.ingestion.v1 import ingestion_pb2
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
+from pmp.purchases.v1 import comparison_pb2
+from pmp.purchases.v1.comparison_pb2_grpc import ComparisonServiceStub
 
 from kit.errors import Unavailable
 from kit.settings import Settings
@@ -25,7 +27,7 @@ _CHANGES: Final = 500
 
 
 class MeshClient:
-    """Asks analytics and ingestion.
+    """Asks analytics, ingestion and purchases.
 
     Args:
         settings: the addresses of services, and the mesh's credential.
@@ -53,8 +55,8 @@ class MeshClient:
         request = courses_pb2.ListContentChangesRequest(since=since, page_size=_CHANGES)
         return await self._ask("analytics", CoursesServiceStub, "ListContentChanges", request)
 
-    async def is_balanced(self, since: datetime) -> bool:
-        """Whether no event that was accepted since then is missing.
+    async def is_unbalanced(self, since: datetime) -> bool:
+        """Whether an event that was accepted since then is missing.
 
         Raises:
             Unavailable: ingestion does not answer.
@@ -62,7 +64,16 @@ class MeshClient:
         first = Timestamp()
         first.FromDatetime(since)
         request = ingestion_pb2.GetAccountingRequest(**{"from": first})
-        return (await self._ask("ingestion", IngestionServiceStub, "GetAccounting", request)).balanced
+        return not (await self._ask("ingestion", IngestionServiceStub, "GetAccounting", request)).balanced
+
+    async def differs_from_shop(self) -> bool:
+        """Whether orders still differed from the shop's when they were last compared; False if they never were.
+
+        Raises:
+            Unavailable: purchases does not answer.
+        """
+        request = comparison_pb2.GetNewestComparisonRequest()
+        return (await self._ask("purchases", ComparisonServiceStub, "GetNewestComparison", request)).comparison.different > 0
 
     async def _ask(self, service: str, stub: Any, method: str, request: Message) -> Any:
         try:

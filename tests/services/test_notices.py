@@ -14,10 +14,13 @@ from zoneinfo import ZoneInfo
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.analytics.v1.analytics_pb2 import Figure, GetDashboardResponse
 from pmp.destinations.v1.notice_pb2 import AlarmChanged, PeriodEnded
 from pmp.ingestion.v1 import ingestion_pb2
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer, add_IngestionServiceServicer_to_server
+from pmp.purchases.v1.comparison_pb2 import AddComparisonRequest, Comparison
+from pmp.purchases.v1.comparison_pb2_grpc import ComparisonServiceStub
 from sqlalchemy import select, update
 from typing_extensions import override
 
@@ -68,11 +71,12 @@ class Owner:
         self.hooks = Systems()
         self.books = Books()  # pyright: ignore[reportAbstractUsage]  (the other rpcs are not called)
         self.file = file
-        self.addresses = {"analytics": f"127.0.0.1:{free_port()}", "ingestion": f"127.0.0.1:{free_port()}"}
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in ("analytics", "ingestion", "purchases")}
         self.settings = settings.model_copy(update={"service_addresses": self.addresses, "site_timezone": ZoneInfo("Europe/Berlin")})
         self.resources = resources
         self.runtime: ServiceRuntime
         self.analytics: Analytics
+        self.comparisons: Any
 
     def configure(self, **tables: Mapping[str, Any]) -> None:
         lines = [f"[{name}]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in table.items()) for name, table in tables.items()]
@@ -116,12 +120,16 @@ async def owner(settings: Settings, resources: Resources, tmp_path: Path, monkey
         found.hooks = await stack.enter_async_context(systems())
         monkeypatch.setenv("MAIL_SERVER", f"smtp://127.0.0.1:{found.mail.port}")
         monkeypatch.setenv("CHANNEL", f"http://127.0.0.1:{found.channel.port}/services/T0/B0/x")
-        for service in ("analytics", "destinations"):
+        for service in ("analytics", "destinations", "purchases"):
             await stack.enter_async_context(newest_database(settings, service))
         analytics = ROLES["analytics"].compose(
             settings_for(ROLES["analytics"], found.settings, listen=found.addresses["analytics"]), resources
         )
         found.analytics = Analytics(analytics, await stack.enter_async_context(serving(analytics)))
+        purchases = ROLES["purchases"].compose(
+            settings_for(ROLES["purchases"], found.settings, listen=found.addresses["purchases"]), resources
+        )
+        found.comparisons = ComparisonServiceStub(await stack.enter_async_context(serving(purchases)))
         server = grpc.aio.server()
         add_IngestionServiceServicer_to_server(found.books, server)
         server.add_insecure_port(found.addresses["ingestion"])
@@ -249,6 +257,27 @@ async def test_an_alarm_is_sent_once_when_it_begins_and_once_when_it_ends(owner:
         [f"pmp-mesh: {each}" for each in over],
     ]
     assert sorted(text.splitlines()[0] for text in owner.channel.texts) == sorted(f"*pmp-mesh: {each}*" for each in (*began, *over))
+
+
+@ONE_DATABASE
+async def test_a_ledger_that_differs_from_the_shop_is_an_alarm_until_it_agrees(owner: Owner) -> None:
+    owner.configure(team=SLACK)
+
+    async def compared(different: int) -> None:
+        at = Timestamp()
+        at.GetCurrentTime()
+        comparison = Comparison(shop="woocommerce", checked_at=at, to=at, orders=10, found=2, different=different, **{"from": at})
+        await owner.comparisons.AddComparison(AddComparisonRequest(comparison=comparison), metadata=owner.settings.mesh_metadata)
+
+    async with owner.following():
+        async with owner.runtime.sessions.begin() as session:
+            await Destinations(session).add({"team": "slack"}, LONG_AGO)
+        await compared(2)
+        await eventually(lambda: owner.delivered(1))
+        await compared(0)
+        await eventually(lambda: owner.delivered(2))
+    said = "orders differ from the shop's"
+    assert [text.splitlines()[0] for text in owner.channel.texts] == [f"*pmp-mesh: {said}*", f"*pmp-mesh: over: {said}*"]
 
 
 @ONE_DATABASE

@@ -89,6 +89,10 @@ CATALOGUE: Final[Mapping[Language, Texts]] = {
         since="Since {since}.",
         alarms={
             "books": ("events are missing", "Events that were accepted are not accounted for: see `pmp books --lost`."),
+            "shop": (
+                "orders differ from the shop's",
+                "The ledger does not agree with the shop: `pmp reconcile woocommerce` lists the orders.",
+            ),
             "queue": (
                 "deliveries to {destination} wait",
                 "A delivery has been waiting for more than an hour: see `pmp destinations list`.",
@@ -137,6 +141,10 @@ CATALOGUE: Final[Mapping[Language, Texts]] = {
         since="Seit {since}.",
         alarms={
             "books": ("Ereignisse fehlen", "Angenommene Ereignisse sind nicht verbucht: siehe `pmp books --lost`."),
+            "shop": (
+                "Bestellungen weichen vom Shop ab",
+                "Das Kassenbuch stimmt nicht mit dem Shop überein: `pmp reconcile woocommerce` zeigt die Bestellungen.",
+            ),
             "queue": (
                 "Lieferungen an {destination} warten",
                 "Eine Lieferung wartet seit mehr als einer Stunde: siehe `pmp destinations list`.",

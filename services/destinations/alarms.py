@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -83,7 +84,9 @@ class Watch:
         async with self._sessions.reading() as session:
             on = {Alarm.of(key) for key in await notice_store.Alarms(session).all()}
             found = await self._of_destinations(session, now)
-        is_low = self._disk is not None and await asyncio.to_thread(_is_nearly_full, self._disk, was_low=DISK in on)
+        is_low = DISK in on
+        with suppress(OSError):
+            is_low = self._disk is not None and await asyncio.to_thread(_is_nearly_full, self._disk, was_low=is_low)
         found |= {DISK} if is_low else set()
         unknown: Unavailable | None = None
         for alarm, asked in ((BOOKS, self._mesh.is_unbalanced(now - _BOOKS_OF)), (SHOP, self._mesh.differs_from_shop())):

@@ -17,6 +17,7 @@ from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEX
 from kit.people.privacy import Consent, Consents, of_several
 from kit.people.suppression import Suppressed, Suppressions, screen
 from services.destinations.kind import Destination, Message
+from services.destinations.personal import KEPT_FOR
 from services.destinations.queue import Claimed, Settled
 from services.destinations.repository import DEAD, EXPIRED, PENDING, WITHHELD, Deliveries
 from services.destinations.rules import allows, in_force
@@ -57,7 +58,7 @@ async def clear(
         message = messages.get(each.message_id)
         own = identifiers.get(each.message_id, ())
         consent = Consent() if message is None else in_force(message, of_several([consents[identifier] for identifier in own]))
-        refusal = _impossible(destination, each, now) or _erased(message, own, each, suppressed)
+        refusal = _impossible(destination, message, each, now) or _erased(message, own, each, suppressed)
         if refusal is None and (at := waits_until(destination, each, consent, now)):
             refused.append(Settled(each.id, PENDING, each.attempts - 1, at, NOT_YET, each.wanted.order_by, was_attempted=False))
             continue
@@ -84,9 +85,11 @@ def _is_unasked(destination: Destination[Any], claimed: Claimed, consent: Consen
     return claimed.wanted.needs_consent and destination.consent is not None and getattr(consent, destination.consent) is None
 
 
-def _impossible(destination: Destination[Any], claimed: Claimed, now: datetime) -> _Refusal | None:
+def _impossible(destination: Destination[Any], message: Message | None, claimed: Claimed, now: datetime) -> _Refusal | None:
     if claimed.was_interrupted and not destination.is_repeatable(claimed.wanted):
         return DEAD, UNKNOWN
+    if message is None and now - claimed.decided_at > KEPT_FOR:
+        return EXPIRED, "its content is not kept any more"
     if destination.window is not None and now > claimed.wanted.at + destination.window:
         return EXPIRED, "older than the destination accepts"
     return None

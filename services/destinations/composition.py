@@ -16,6 +16,7 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.purchases.v1 import purchases_pb2
 
 from kit.database.transactions import Sessions
+from kit.log.consume.handler import Handler
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries
 from kit.people.subjects.servicer import SubjectDataServicer
@@ -25,7 +26,7 @@ from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from services.destinations.alarms import Watch, wants
 from services.destinations.configuration import load
-from services.destinations.consumers import MESSAGES, Decide, Decisions
+from services.destinations.consumers import MESSAGES, PROJECTIONS, Decide, Decisions
 from services.destinations.content_feed import ContentFeed
 from services.destinations.kind import Destination
 from services.destinations.mesh_client import MeshClient
@@ -53,7 +54,9 @@ _HISTORIES: Final[dict[str, MethodDescriptor]] = {
 
 
 def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of: Mapping[str, Sender] | None = None) -> ServiceRuntime:
-    """Composes destinations. Without a configured destination it follows no topic.
+    """Composes destinations.
+
+    Without a configured destination it follows only what an erasure needs: suppressions, and the links between identifiers.
 
     Args:
         settings: of this service.
@@ -67,8 +70,12 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
     webhooks = reception(settings, database.sessions, keys, webhooks_of)
     senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
     upkeep = Upkeep(database.sessions, destinations)
-    topics, started_at = sorted(MESSAGES) if destinations else [], datetime.now(UTC)
-    decide = {topic: Decide(topic, destinations, keys.hasher, started_at, senders.wake) for topic in topics}
+    started_at = datetime.now(UTC)
+    handlers: Mapping[str, Handler] = (
+        {topic: Decide(topic, destinations, keys.hasher, started_at, senders.wake) for topic in sorted(MESSAGES)}
+        if destinations
+        else PROJECTIONS
+    )
     return ServiceRuntime(
         settings,
         resources,
@@ -79,9 +86,9 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
             (add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake)),
             *webhooks.rpcs,
         ],
-        subject_data=SubjectDataServicer(data, database, resources.log, None),
+        subject_data=SubjectDataServicer(data, database, resources.log, None, follows=handlers),
         retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, {**KEPT, **RECEIVED_KEPT}), PAYMENTS]),
-        subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in decide.items()],
+        subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in handlers.items()],
         background=[
             *([senders.run, upkeep.report, upkeep.expire] if destinations else []),
             *webhooks.background,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
@@ -15,11 +15,12 @@ from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from kit.log.consume.handler import Handler
 from kit.log.streams import Delivery
 from kit.people.hashing import KeyedHasher
 from kit.people.persons import project_identity
 from kit.people.privacy import project_consent
-from kit.people.suppression import Suppressions
+from kit.people.suppression import Suppressed, Suppressions, screen
 from services.destinations.clearance import ordered
 from services.destinations.kind import Destination, Message, Wanted
 from services.destinations.personal import KEPT_FOR
@@ -34,8 +35,8 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
 }
 """The topics that are followed, and the type of the messages of each."""
 
-_Handler: TypeAlias = Callable[[AsyncSession, Sequence[Delivery]], Awaitable[None]]
-_PROJECTIONS: Final[Mapping[str, _Handler]] = {"identity": project_identity, "gdpr": project_consent}
+PROJECTIONS: Final[Mapping[str, Handler]] = {"gdpr": project_consent, "identity": project_identity}
+"""What is projected of topics: who may be sent what, whatever is configured."""
 _USER: Final = ("user:", "wordpress:")
 _SESSION: Final = ("session:", "anonymous:")
 _EMAIL: Final = ("email:",)
@@ -105,10 +106,13 @@ class Decisions:
         decided = await Deliveries(session).decided(rows)
         identifiers = {each[name] for each in messages.values() for name in _IDENTIFIERS if each[name]}
         erased = await Suppressions(session).of(self._hasher, identifiers)
-        kept = {id_: each for id_, each in messages.items() if not any(each[name] in erased for name in _IDENTIFIERS)}
-        fresh = [row for key, row in rows.items() if key not in decided and row["message_id"] in kept]
+        fresh = [
+            row
+            for key, row in rows.items()
+            if key not in decided and not _is_erased(messages[row["message_id"]], row["happened_at"], erased)
+        ]
         if fresh:
-            await Deliveries(session).add(fresh, [kept[message_id] for message_id in {row["message_id"] for row in fresh}])
+            await Deliveries(session).add(fresh, [messages[message_id] for message_id in {row["message_id"] for row in fresh}])
             event.listen(session.sync_session, "after_commit", self._committed)
 
     def _committed(self, _session: object) -> None:
@@ -135,7 +139,7 @@ class Decide:
         wake: Callable[[], None],
     ) -> None:
         self._type = MESSAGES[topic]
-        self._project = _PROJECTIONS.get(topic)
+        self._project = PROJECTIONS.get(topic)
         self._decisions = Decisions(destinations, hasher, started_at, wake)
 
     async def __call__(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
@@ -194,6 +198,12 @@ def _message(id_: str, message: Message, now: datetime) -> dict[str, Any]:
         "email": _first(identifiers, _EMAIL),
         "stored_at": now,
     }
+
+
+def _is_erased(message: Mapping[str, Any], at: datetime, suppressed: Suppressed) -> bool:
+    """Whether a message names an erased person; one who registered again is a new person from then on."""
+    screened = screen([message[name] or "" for name in _IDENTIFIERS], at, suppressed)
+    return screened.is_dropped or bool(screened.stripped)
 
 
 def _first(identifiers: Sequence[str], kinds: tuple[str, ...]) -> str | None:

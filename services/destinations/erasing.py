@@ -14,12 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
 from services.destinations.kind import Destination, Erasure, Outcome, Result
-from services.destinations.repository import Erasures
+from services.destinations.repository import Deliveries, Destinations, Erasures
 
 _log = structlog.get_logger(__name__)
 
 _SECONDS: Final = 30.0
 _NO_WAY: Final = "offers no way to delete a person; nothing more is sent"
+_FORMER: Final = "is not configured any more: delete the person there by hand"
+_UNDER_WAY: Final = "waits for an attempt under way"
+"""Of a delivery that was about to be sent when its message was deleted: it would bring the person back."""
 _WORDS: Final = {
     Outcome.DELIVERED: "deleted",
     Outcome.WITHHELD: "knows no such person",
@@ -44,9 +47,15 @@ class Erasing:
         """Asks those destinations that have not given a final answer, all at once."""
         async with self._sessions.reading() as session:
             known = await Erasures(session).answers(request.request)
+            states = await Destinations(session).all()
+            busy = await Deliveries(session).under_way_without_message(self._destinations, datetime.now(UTC))
         person = Erasure(list(request.names), list(request.emails))
         left = [name for name in sorted(self._destinations) if name not in known]
-        asked = dict(zip(left, await asyncio.gather(*(self._ask(name, person) for name in left)), strict=True))
+        asked = {name: (_UNDER_WAY, False) for name in left if name in busy}
+        free = [name for name in left if name not in busy]
+        asked |= dict(zip(free, await asyncio.gather(*(self._ask(name, person) for name in free)), strict=True))
+        former = [name for name, row in states.items() if row.delivered and name not in self._destinations and name not in known]
+        asked |= dict.fromkeys(former, (_FORMER, True))
         answers = {name: (answer, True) for name, answer in known.items()} | asked
         final = {name: answer for name, (answer, is_final) in asked.items() if is_final}
 

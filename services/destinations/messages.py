@@ -15,7 +15,7 @@ _FIELDS: Final = {"delivered": "delivered", "pending": "pending", "withheld": "w
 """The counts of the books by the state of a delivery."""
 
 
-def destination_message(row: DestinationRow, books: Books | None, *, is_configured: bool) -> pb.Destination:
+def destination_message(row: DestinationRow, books: Books | None, now: datetime, *, is_configured: bool) -> pb.Destination:
     """Returns a destination with its books."""
     message = pb.Destination(
         name=row.name,
@@ -25,12 +25,17 @@ def destination_message(row: DestinationRow, books: Books | None, *, is_configur
         is_paused=row.is_paused,
         pause_reason=row.pause_reason,
         books=pb.DeliveryBooks(),
-        open_until=_timestamp(row.open_until),
+        open_until=_timestamp(row.open_until) if is_open(row, now) else None,
     )
     if books is not None:
         counts = {field: books.by_state.get(state, 0) for state, field in _FIELDS.items()}
         message.books.MergeFrom(pb.DeliveryBooks(due=sum(counts.values()), **counts, oldest_pending_at=_timestamp(books.oldest)))
     return message
+
+
+def is_open(row: DestinationRow, now: datetime) -> bool:
+    """Whether nothing is sent at this moment, since recent attempts failed."""
+    return row.open_until is not None and row.open_until > now
 
 
 def delivery_message(row: DeliveryRow) -> pb.Delivery:

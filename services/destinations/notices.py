@@ -62,5 +62,7 @@ class Notices:
                     await source.look(datetime.now(UTC))
                 except Unavailable as error:
                     _log.warning("notices wait", source=type(source).__name__, reason=str(error))
+                except Exception as error:  # noqa: BLE001 (one source must not keep the others from looking)
+                    _log.error("notices failed", source=type(source).__name__, error=type(error).__name__, exc_info=True)
             await wait_until_set(stop, self._interval)
         return {}

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from sqlalchemy import ColumnElement, Table, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.destinations.clearance import UNKNOWN
 from services.destinations.kind import Destination, Wanted
 from services.destinations.models import DeliveryRow
 from services.destinations.repository import DEAD, DELIVERED, DROPPED, PENDING, Deliveries, Destinations
@@ -41,7 +42,7 @@ class Operations:
     async def replay(
         self, destination: Destination[Any], since: datetime, until: datetime, after: int, now: datetime, *, dry_run: bool
     ) -> tuple[int | None, Counter[Verdict]]:
-        """Makes some deliveries of a period due again that are not pending.
+        """Makes some deliveries of a period due again that are neither pending nor dropped.
 
         Args:
             destination: decides which of them it would take.
@@ -55,7 +56,7 @@ class Operations:
             The last number that was looked at, None if there are no more, and how many deliveries had which verdict.
         """
         await Destinations(self._session).lock([self._destination])
-        query = select(_deliveries).where(self._own, _deliveries.c.id > after, _deliveries.c.state != PENDING)
+        query = select(_deliveries).where(self._own, _deliveries.c.id > after, _deliveries.c.state.not_in((PENDING, DROPPED)))
         query = query.where(_deliveries.c.happened_at >= since, _deliveries.c.happened_at < until)
         rows = (await self._session.execute(query.order_by(_deliveries.c.id).limit(AT_ONCE).with_for_update())).all()
         kept = await Deliveries(self._session).messages({row.message_id for row in rows})
@@ -92,7 +93,7 @@ class Operations:
     async def _due_again(self, rows: Sequence[Any], now: datetime) -> None:
         if not rows:
             return
-        due = {"state": PENDING, "attempts": 0, "next_attempt_at": now, "claim": "", "detail": ""}
+        due = {"state": PENDING, "attempts": 0, "decided_at": now, "next_attempt_at": now, "claim": "", "detail": ""}
         await self._session.execute(update(_deliveries).where(_deliveries.c.id.in_([row.id for row in rows])).values(due))
         left = Counter(DEAD if row.state == DROPPED else row.state for row in rows)
         moved = {PENDING: len(rows), **{state: -count for state, count in left.items()}}
@@ -105,4 +106,5 @@ def _verdict(destination: Destination[Any], row: Any, *, has_message: bool, now:
     if destination.window is not None and now > row.happened_at + destination.window:
         return Verdict.TOO_OLD
     wanted = Wanted(row.name, row.key, row.happened_at, row.order_by)
-    return Verdict.NOT_REPEATABLE if row.state == DELIVERED and not destination.is_repeatable(wanted) else Verdict.REPLAYED
+    may_have_arrived = row.state == DELIVERED or row.detail.endswith(UNKNOWN)
+    return Verdict.NOT_REPEATABLE if may_have_arrived and not destination.is_repeatable(wanted) else Verdict.REPLAYED

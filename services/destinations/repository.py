@@ -136,11 +136,21 @@ class Deliveries:
             found |= {row.id: cast("MessageRow", row) for row in await self._session.execute(query)}
         return found
 
+    async def under_way_without_message(self, names: Collection[str], now: datetime) -> set[str]:
+        """Returns those destinations with an attempt in progress whose message was deleted meanwhile."""
+        query = select(DeliveryRow.destination).where(
+            DeliveryRow.destination.in_(sorted(names)),
+            DeliveryRow.state == PENDING,
+            DeliveryRow.claim != "",
+            DeliveryRow.next_attempt_at > now,
+            ~select(MessageRow.id).where(MessageRow.id == DeliveryRow.message_id).exists(),
+        )
+        return set(await self._session.scalars(query.distinct()))
+
     async def about(self, what: str, limit: int) -> Sequence[DeliveryRow]:
-        """Returns the deliveries about an order or event, oldest first."""
-        return (
-            await self._session.scalars(select(DeliveryRow).where(DeliveryRow.about == what).order_by(DeliveryRow.id).limit(limit))
-        ).all()
+        """Returns the newest deliveries about an order or event, oldest first."""
+        query = select(DeliveryRow).where(DeliveryRow.about == what).order_by(DeliveryRow.id.desc()).limit(limit)
+        return list(reversed((await self._session.scalars(query)).all()))
 
 
 class Erasures:

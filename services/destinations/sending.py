@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions, transact
 from kit.errors import Unavailable
 from kit.log.runner import pause_seconds, unless, wait_until_set
+from kit.people.keys.seals import Unsealable
 from kit.people.keys.store import Keys
 from services.destinations.clearance import ERASED, SEALED, Cleared, clear, sealed_fields
 from services.destinations.kind import Destination, Outcome, Outgoing, Result
@@ -205,7 +206,11 @@ class Sender:
                 self._done.append(Attempt(cleared, [PutOff("", timedelta(0))] * len(cleared)))
 
     async def _attempt(self, cleared: Sequence[Cleared]) -> None:
-        outgoing, without = await self._outgoing(cleared)
+        try:
+            outgoing, without = await self._outgoing(cleared)
+        except Exception as error:  # noqa: BLE001 (it counts as an attempt: it must not be repeated for ever)
+            _log.error("deliveries not prepared", destination=self.destination.name, error=type(error).__name__, exc_info=True)
+            outgoing, without = (), {self._id(each): Result(Outcome.RETRY, type(error).__name__) for each in cleared}
         sent: Sequence[Result] = await self._send(outgoing) if outgoing else ()
         results = {each.id: result for each, result in zip(outgoing, sent, strict=True)}
         self._done.append(Attempt(cleared, [results.get(self._id(each)) or without[self._id(each)] for each in cleared]))
@@ -224,7 +229,11 @@ class Sender:
         without: dict[str, Result | PutOff] = {}
         for each in cleared:
             id_ = self._id(each)
-            opened = {name: decryptor.open(value, context=SEALED[name]) for name, value in sealed[id_].items()}
+            try:
+                opened = {name: decryptor.open(value, context=SEALED[name]) for name, value in sealed[id_].items()}
+            except Unsealable as error:
+                without[id_] = Result(Outcome.RETRY, type(error).__name__)
+                continue
             if not all(opened.values()):
                 without[id_] = Result(Outcome.WITHHELD, ERASED)
                 continue

@@ -18,7 +18,7 @@ from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound
 from services.destinations.erasing import Erasing
 from services.destinations.kind import Destination, Outcome, Result
-from services.destinations.messages import delivery_message, destination_message
+from services.destinations.messages import delivery_message, destination_message, is_open
 from services.destinations.models import DestinationRow
 from services.destinations.operations import AT_ONCE, Operations, Verdict
 from services.destinations.repository import Deliveries, Destinations
@@ -45,9 +45,12 @@ class DestinationsServicer(DestinationsServiceServicer):
     async def ListDestinations(self, request: pb.ListDestinationsRequest, context: Context) -> pb.ListDestinationsResponse:
         async with self._sessions.reading() as session:
             states, books = await Destinations(session).all(), await Destinations(session).books()
+        now = datetime.now(UTC)
         listed = [name for name in sorted(states) if name in self._destinations or name in books]
         return pb.ListDestinationsResponse(
-            destinations=[destination_message(states[name], books.get(name), is_configured=name in self._destinations) for name in listed]
+            destinations=[
+                destination_message(states[name], books.get(name), now, is_configured=name in self._destinations) for name in listed
+            ]
         )
 
     @override
@@ -71,7 +74,7 @@ class DestinationsServicer(DestinationsServiceServicer):
         async def work(session: AsyncSession) -> bool:
             row = await self._locked(session, request.name)
             await Destinations(session).set_paused(row.name, None)
-            return row.is_paused or row.open_until is not None
+            return row.is_paused or is_open(row, datetime.now(UTC))
 
         changed = await transact(self._sessions, work)
         self._wake()

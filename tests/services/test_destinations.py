@@ -23,6 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1 import destinations_pb2 as pb
 from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
 from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged, SuppressionChanged
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged
 from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1 import change_pb2 as purchases
 from sqlalchemy import delete, func, select, text, update
@@ -352,6 +353,41 @@ async def test_nothing_is_sent_about_the_erased(settings: Settings, resources: R
 
 
 @ONE_DATABASE
+async def test_who_registers_again_after_an_erasure_is_a_new_person(
+    settings: Settings, resources: Resources, shop: Systems, file: Path
+) -> None:
+    address = b"a" * 32
+    subject = f"email:{address.hex()}"
+    async with deliverer(settings, resources, file, table(shop.port)) as mesh:
+        erased = SuppressionChanged(digest=digest(resources.keys.hasher, subject), erased_at=stamp(NOW - timedelta(hours=1)))
+        await mesh.publish("gdpr", GdprChanged(suppression=erased))
+        await mesh.topics.happen(order(1, email_hash=address))
+        assert await mesh.rows() == []
+        linked = AliasChanged(subject=subject, user_id="anew", linked_at=stamp(NOW - timedelta(minutes=1)))
+        await mesh.publish("identity", IdentityChanged(alias=linked))
+        await mesh.topics.happen(order(2, email_hash=address))
+        assert [row.name for row in await mesh.rows()] == ["order.placed", "order.paid"]
+
+
+@ONE_DATABASE
+async def test_an_erasure_waits_for_an_attempt_that_would_bring_the_person_back(
+    settings: Settings, resources: Resources, shop: Systems, file: Path
+) -> None:
+    async with deliverer(settings, resources, file, table(shop.port, types=["*"])) as mesh, serving(mesh.runtime) as channel:
+        await mesh.topics.happen(page_view("e1"))
+        async with mesh.runtime.sessions.begin() as session:
+            await session.execute(update(DeliveryRow).values(claim="another", next_attempt_at=NOW + timedelta(hours=1)))
+            await session.execute(delete(MessageRow))
+        stub: Any = DestinationsServiceStub(channel)
+        request = pb.ErasePersonRequest(request="r1", names=["wordpress:42"])
+        (answer,) = (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).answers
+        assert (answer.answer, answer.is_final, shop.received["/all"]) == ("waits for an attempt under way", False, [])
+        async with mesh.runtime.sessions.begin() as session:
+            await session.execute(update(DeliveryRow).values(claim=""))
+        assert (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).is_done
+
+
+@ONE_DATABASE
 async def test_history_is_not_delivered(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
     async with deliverer(settings, resources, file, table(shop.port)) as mesh:
         old = order(1, historical=True, refunds=2)
@@ -509,13 +545,17 @@ async def test_dead_letters_are_listed_retried_and_dropped(settings: Settings, r
 async def test_an_erasure_asks_each_destination_until_it_answers(
     settings: Settings, resources: Resources, shop: Systems, file: Path
 ) -> None:
-    tables = [table(shop.port, name).replace('["event', '["person.erased", "event') for name in ("all", "late")]
+    wanted = {"all": "person.erased", "late": "person.*"}
+    tables = [table(shop.port, name).replace('["event', f'["{types}", "event') for name, types in wanted.items()]
     async with (
         deliverer(settings, resources, file, *tables, table(shop.port, "never")) as mesh,
         serving(mesh.runtime) as channel,
         mesh.sending(),
     ):
         stub: Any = DestinationsServiceStub(channel)
+        async with mesh.runtime.sessions.begin() as session:
+            await Destinations(session).add({"former": "webhook"}, NOW)
+            await session.execute(update(DestinationRow).where(DestinationRow.name == "former").values(delivered=1))
         request = pb.ErasePersonRequest(request="r1", names=["wordpress:42"], emails=["ada@example.org"])
         shop.replies["/late"] = Reply(503)
         first = await stub.ErasePerson(request, metadata=settings.mesh_metadata)
@@ -525,6 +565,7 @@ async def test_an_erasure_asks_each_destination_until_it_answers(
         assert second.is_done
         assert {each.destination: each.answer for each in second.answers} == {
             "all": "deleted (HTTP 200)",
+            "former": "is not configured any more: delete the person there by hand",
             "late": "deleted (HTTP 204)",
             "never": "offers no way to delete a person; nothing more is sent",
         }

@@ -330,7 +330,7 @@ def _waiting(decided_at: datetime, not_before: datetime | None) -> DeliveryRow:
 async def test_changed_content_is_sent_as_a_signed_webhook(owner: Owner) -> None:
     types = ["content.performance.updated"]
     hook = {"kind": "webhook", "url": f"http://127.0.0.1:{owner.hooks.port}/content", "secrets": ["HOOK_SECRET"], "types": types}
-    owner.configure(tube={**hook, "allow_private_networks": True, "consent": "none"})
+    owner.configure(tube={**hook, "allow_private_networks": True})
     noon = datetime.now(UTC)
 
     def seen(number: int, video: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from pmp.privacy.v1 import privacy_pb2 as pb
@@ -28,9 +28,14 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     Args:
         outbox: The outbox of the topic that the service publishes, if any.
+        follows: The topics that the service follows; by default those that it has followed, which are the same unless its settings
+            decide.
     """
 
-    def __init__(self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox | None) -> None:
+    def __init__(
+        self, data: SubjectData, database: Database, log: RedisLog, outbox: Outbox | None, *, follows: Collection[str] | None = None
+    ) -> None:
+        self._follows = follows
         self._data = data
         self._database = database
         self._log = log
@@ -64,7 +69,9 @@ class SubjectDataServicer(SubjectDataServiceServicer):
 
     async def _read(self) -> list[pb.Place]:
         async with self._database.sessions.reading() as session:
-            rows = await session.execute(select(offsets))
+            query = select(offsets)
+            # Offsets of a topic that is not followed any more stay where they are: nobody must wait for them.
+            rows = await session.execute(query if self._follows is None else query.where(offsets.c.topic.in_(sorted(self._follows))))
             return [pb.Place(topic=row.topic, partition=row.partition, position=row.position) for row in rows]
 
     async def _written(self) -> list[pb.Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -40,11 +41,16 @@ def _signs(secret: SecretStr) -> SecretStr:
 
 def _is_known(pattern: str) -> str:
     types = (*ORDER_TYPES, *OTHER_TYPES, ERASED)
-    # What begins otherwise matches no event, so that these need not be looked at.
     if not pattern.startswith(EVENT) and not any(fnmatchcase(each, pattern) for each in types):
         message = f"no type of webhook; there are {', '.join(types)} and event. with the type of an event"
         raise ValueError(message)
     return pattern
+
+
+def _may_be_event(pattern: str) -> bool:
+    """Whether the type of an event may match a pattern, by what stands before its first wildcard."""
+    fixed, *wild = re.split(r"[*?[]", pattern, maxsplit=1)
+    return fixed.startswith(EVENT) or (bool(wild) and EVENT.startswith(fixed))
 
 
 class WebhookOptions(Options):
@@ -81,7 +87,7 @@ class WebhookDestination(Destination[WebhookOptions]):
         self._signers = [Webhook(secret.get_secret_value()) for secret in options.secrets]
         self._url = httpx.URL(str(options.url))
         self._exact = frozenset(options.types)
-        self._takes_events = any(each.startswith(EVENT) for each in options.types)
+        self._takes_events = any(_may_be_event(each) for each in options.types)
         self._patterns = [each for each in options.types if "*" in each or "?" in each or "[" in each]
 
     @override
@@ -102,7 +108,7 @@ class WebhookDestination(Destination[WebhookOptions]):
 
     @override
     async def erase(self, person: Erasure) -> Result | None:
-        if ERASED not in self._exact:
+        if not self._wants(ERASED):
             return None
         now, data = datetime.now(UTC), {"identifiers": list(person.identifiers), "emails": list(person.emails)}
         id_ = blake2b(orjson.dumps(data), digest_size=16).hexdigest()

@@ -46,9 +46,9 @@ def happened(message: Message) -> Iterator[Wanted]:
     elif isinstance(message, ContentPerformanceUpdated):
         shown = message.performance
         row = (message.day, shown.kind, shown.content, shown.course)
-        yield Wanted(
-            "content.performance.updated", "", _at(message.at), f"content:{blake2b(repr(row).encode(), digest_size=16).hexdigest()}"
-        )
+        own = f"content:{blake2b(repr(row).encode(), digest_size=16).hexdigest()}"
+        # About no person, who would have to agree.
+        yield Wanted("content.performance.updated", "", _at(message.at), own, needs_consent=False)
     elif isinstance(message, IdentityChanged) and message.HasField("user"):
         user, own = message.user, f"user:{message.user.user_id}"
         if user.HasField("created_at"):

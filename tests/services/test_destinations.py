@@ -380,11 +380,12 @@ async def test_an_erasure_waits_for_an_attempt_that_would_bring_the_person_back(
             await session.execute(delete(MessageRow))
         stub: Any = DestinationsServiceStub(channel)
         request = pb.ErasePersonRequest(request="r1", names=["wordpress:42"])
-        (answer,) = (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).answers
-        assert (answer.answer, answer.is_final, shop.received["/all"]) == ("waits for an attempt under way", False, [])
-        async with mesh.runtime.sessions.begin() as session:
-            await session.execute(update(DeliveryRow).values(claim=""))
-        assert (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).is_done
+        async with mesh.sending():
+            (answer,) = (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).answers
+            assert (answer.answer, answer.is_final, shop.received["/all"]) == ("waits for an attempt under way", False, [])
+            async with mesh.runtime.sessions.begin() as session:
+                await session.execute(update(DeliveryRow).values(claim=""))
+            assert (await stub.ErasePerson(request, metadata=settings.mesh_metadata)).is_done
 
 
 @ONE_DATABASE

@@ -7,13 +7,15 @@ fork; what is copied afterwards are the snapshots of that moment, and nobody wai
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import sqlite3
 import tarfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +42,9 @@ _LOG_MANIFEST: Final = f"file {_BASE} seq 1 type b\nfile {_INCREMENT} seq 1 type
 """How Redis finds the files of its log: https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/."""
 _DUMP: Final = "dump.rdb"
 _NAME: Final = "pmp-{:%Y-%m-%dT%H%M%SZ}.tar.gz"
+_COPIES: Final = ".pmp-backup-"
+_PARTIAL: Final = ".partial"
+_LOCK: Final = "backup.lock"
 _LOCK_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
@@ -68,7 +73,7 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
         The new file, which only its owner can read.
 
     Raises:
-        CommandFailed: no mesh runs on the folder, its data is on other servers, or the backup can't be written.
+        CommandFailed: no mesh runs on the folder, its data is on other servers, another backup of it is being made, or it can't be written.
     """
     mesh = running_mesh(folder)
     files = _databases(mesh)
@@ -76,7 +81,8 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
         raise CommandFailed("the log is in a Redis of your own: back that up together with the databases (docs/backup.md)")
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target, prefix=".pmp-") as copies:
+        with _alone(folder), TemporaryDirectory(dir=target, prefix=_COPIES) as copies:
+            _remove_leftovers(folder, target, Path(copies))
             made_at = _snapshot(files, Path(copies), folder, mesh.redis_url)
             shutil.copyfile(folder.secrets, Path(copies) / folder.secrets.name)
             archive = _archive(Path(copies), target / _NAME.format(made_at), made_at)
@@ -90,6 +96,33 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
 def backups(target: Path) -> list[Path]:
     """The backups in a folder, the newest first."""
     return sorted(target.glob("pmp-????-??-??T??????Z.tar.gz"), reverse=True)
+
+
+@contextmanager
+def _alone(folder: DataFolder) -> Generator[None]:
+    """Keeps other backups of the mesh away. The kernel releases the lock when the process ends, however it ends.
+
+    Raises:
+        CommandFailed: another one is being made.
+    """
+    descriptor = os.open(folder.redis / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise CommandFailed("another backup of this mesh is being made") from None
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: DataFolder, target: Path, own: Path) -> None:
+    """Removes what backups left that were killed: it would keep what is erased later."""
+    (folder.redis / _DUMP).unlink(missing_ok=True)
+    for partial in target.glob(f"pmp-*{_PARTIAL}"):
+        partial.unlink()
+    for copies in target.glob(f"{_COPIES}*"):
+        if copies != own:
+            shutil.rmtree(copies)
 
 
 def _databases(mesh: MeshState) -> Sequence[Path]:
@@ -117,7 +150,9 @@ def _snapshot(files: Sequence[Path], copies: Path, folder: DataFolder, redis_url
             (copies / LOG).mkdir(parents=True)
             shutil.move(dump, copies / LOG / _BASE)
         finally:
-            # It would keep what is erased later.
+            # It would keep what is erased later. Redis may still be writing it, and gives it its name at the end.
+            with suppress(RedisError):
+                _written(redis)
             dump.unlink(missing_ok=True)
     (copies / LOG / _INCREMENT).touch()
     (copies / LOG / "appendonly.aof.manifest").write_text(_LOG_MANIFEST)
@@ -161,11 +196,20 @@ def _forked(redis: Any) -> bool:
 
 
 def _dumped(redis: Any) -> None:
-    """Waits until Redis has written its snapshot."""
+    """Waits until Redis has written its snapshot.
+
+    Raises:
+        CommandFailed: it could not.
+    """
+    if _written(redis)["rdb_last_bgsave_status"] != "ok":
+        raise CommandFailed("Redis could not write a snapshot of the log: is the disk full?")
+
+
+def _written(redis: Any) -> Any:
+    """Waits until Redis writes no snapshot, and returns what it says of the last one."""
     while (found := redis.info("persistence"))["rdb_bgsave_in_progress"]:
         time.sleep(0.05)
-    if found["rdb_last_bgsave_status"] != "ok":
-        raise CommandFailed("Redis could not write a snapshot of the log: is the disk full?")
+    return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -184,12 +228,15 @@ def _archive(copies: Path, target: Path, made_at: datetime) -> Path:
     found = {str(path.relative_to(copies)): path for path in sorted(copies.rglob("*")) if path.is_file()}
     manifest = copies / MANIFEST
     manifest.write_text(Manifest(made_at=made_at, files={name: checksum(path) for name, path in found.items()}).model_dump_json(indent=2))
-    partial = target.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    with tarfile.open(partial, "w:gz", compresslevel=1) as archive:
-        for name, path in {MANIFEST: manifest, **found}.items():
-            archive.add(path, name, filter=_private)
-    return partial.replace(target)
+    partial = target.with_suffix(_PARTIAL)
+    try:
+        partial.touch(mode=0o600)
+        with tarfile.open(partial, "w:gz", compresslevel=1) as archive:
+            for name, path in {MANIFEST: manifest, **found}.items():
+                archive.add(path, name, filter=_private)
+        return partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _private(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from pydantic import ValidationError
@@ -15,13 +16,30 @@ from cli.folder import DataFolder
 
 
 def restore(backup: Path, folder: DataFolder) -> Manifest:
-    """Unpacks a backup into a folder that is new or empty, and compares every file with its checksum.
+    """Unpacks a backup beside a folder that is new or empty, compares every file with its checksum, and makes that the folder.
 
     Raises:
-        CommandFailed: the folder has files, or the backup is damaged, incomplete or none.
+        CommandFailed: the folder has files or can't be replaced, or the backup is damaged, incomplete or none: the folder is as before.
     """
     if folder.path.exists() and any(folder.path.iterdir()):
         raise CommandFailed(f"{folder.path} is not empty: a backup is restored to a new folder, and the old one stays as it is")
+    try:
+        folder.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.path.parent, prefix=".restored-") as place:
+            new = DataFolder(Path(place) / folder.path.name)
+            manifest = _restored(backup, new)
+            new.path.replace(folder.path)
+    except OSError as error:
+        raise CommandFailed(f"{folder.path} can't be made in {folder.path.parent}: {error}") from error
+    return manifest
+
+
+def _restored(backup: Path, folder: DataFolder) -> Manifest:
+    """Unpacks a backup into a new folder.
+
+    Raises:
+        CommandFailed: it is damaged, incomplete or none.
+    """
     folder.create()
     try:
         with tarfile.open(backup) as archive:

@@ -18,7 +18,7 @@ from gateway.tls import certificate_source, secret_file
 def main() -> None:
     """Replaces this process with Envoy. Secrets are never written to disk, and Envoy receives only those that it needs."""
     settings = GatewaySettings()  # pyright: ignore[reportCallIssue]  (the required fields come from the environment)
-    settings = settings.model_copy(update={"gateway_max_connections": min(settings.gateway_max_connections, _open_files() // 2)})
+    settings = bounded(settings, _open_files())
     os.umask(0o077)
     Path(settings.gateway_admin).parent.mkdir(parents=True, exist_ok=True)
     if settings.gateway_certificates:
@@ -32,6 +32,17 @@ def main() -> None:
     arguments += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "1000"]
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PMP_")}
     os.execve(envoy, ["envoy", *arguments], {**inherited, **secrets(settings)})  # noqa: S606  (deliberately without a shell)
+
+
+def bounded(settings: GatewaySettings, files: int) -> GatewaySettings:
+    """The settings with as many connections as the process can have.
+
+    Args:
+        settings: as configured.
+        files: the number of files that the process may open; callers' connections, at all addresses together, get half of them.
+    """
+    most = files // (2 * len(settings.callers_listeners))
+    return settings.model_copy(update={"gateway_max_connections": min(settings.gateway_max_connections, most)})
 
 
 def _open_files() -> int:

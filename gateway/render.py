@@ -27,7 +27,7 @@ from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, DASHBOARD, SIGNED, GatewaySettings
 from gateway.streams import session_stream_route, stream_clusters, stream_routes
-from gateway.tls import add_tls
+from gateway.tls import add_tls, redirected_connections
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
 from kit.settings import mesh_tokens, split_address
 
@@ -83,6 +83,7 @@ def render(
     if settings.metrics_port:
         clusters.append(fill(patterns["admin"], {"admin": settings.gateway_admin}))
         operations = fill(patterns["operations"], {"host": settings.metrics_host or host, "port": settings.metrics_port, **probes})
+    connections = settings.gateway_max_connections * len(settings.callers_listeners) + redirected_connections(settings)
     origins = settings.origins()
     cors = fill(patterns["cors"], {"origins": list(map(origin_matcher, origins))})
     config = fill(
@@ -92,8 +93,8 @@ def render(
             "port": port,
             "admin": settings.gateway_admin,
             "max_connections": settings.gateway_max_connections,
-            "all_connections": settings.gateway_max_connections * len(settings.callers_listeners) + WATCHERS,
-            "connections_heap": IDLE_BYTES + settings.gateway_max_connections * len(settings.callers_listeners) * CONNECTION_BYTES,
+            "all_connections": connections + WATCHERS,
+            "connections_heap": IDLE_BYTES + connections * CONNECTION_BYTES,
             "trusted_hops": settings.gateway_trusted_hops,
             "tracing": tracing,
             "operations": operations,

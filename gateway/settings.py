@@ -65,7 +65,7 @@ class GatewaySettings(MeshSettings):
     """Address of that port; by default the one the gateway listens on."""
 
     gateway_max_connections: int = Field(default=10_000, ge=10)
-    """Concurrent connections of callers; at most half of the files that the process may open."""
+    """Concurrent connections of callers, at each address; in all at most half of the files that the process may open."""
 
     gateway_concurrency: int = Field(default=1, ge=1)
     """Envoy's worker threads: one carries about 7000 requests a second."""

@@ -17,6 +17,9 @@ from kit.settings import split_address
 
 _NAME: Final = "gateway"
 _HSTS: Final = "max-age=31536000"
+_REDIRECTED: Final = 1000
+"""Connections that are redirected at once; each serves one request."""
+_LIMIT: Final = "envoy.resource_limits.listener.{}.connection_limit"
 
 
 def secret_file(settings: GatewaySettings) -> Path:
@@ -43,6 +46,7 @@ def add_tls(config: Node, patterns: Node, settings: GatewaySettings) -> None:
     """Adds the listeners for TLS and for the redirect to a rendered configuration, if the settings ask for them."""
     listeners: list[Node] = config["static_resources"]["listeners"]
     plain = listeners[0]
+    bounds: Node = config["layered_runtime"]["layers"][0]["static_layer"]
     if settings.gateway_tls_listen:
         secure = deepcopy(plain)
         secure["name"] = "gateway_tls"
@@ -52,12 +56,17 @@ def add_tls(config: Node, patterns: Node, settings: GatewaySettings) -> None:
         routes = chain["filters"][0]["typed_config"]["route_config"]
         routes["response_headers_to_add"] = [{"header": {"key": "strict-transport-security", "value": _HSTS}}]
         listeners.append(secure)
-        bounds: Node = config["layered_runtime"]["layers"][0]["static_layer"]
-        bounds["envoy.resource_limits.listener.gateway_tls.connection_limit"] = settings.gateway_max_connections
+        bounds[_LIMIT.format("gateway_tls")] = settings.gateway_max_connections
     if settings.gateway_redirect_listen:
         host, port = split_address(settings.gateway_redirect_listen)
         _, target = split_address(settings.gateway_tls_listen or "")
         listeners.append(fill(patterns["redirect"], {"host": host, "port": port, "target": target}))
+        bounds[_LIMIT.format("redirect")] = redirected_connections(settings)
+
+
+def redirected_connections(settings: GatewaySettings) -> int:
+    """Connections that the listener of the redirect accepts; 0 if there is none."""
+    return min(_REDIRECTED, settings.gateway_max_connections) if settings.gateway_redirect_listen else 0
 
 
 def _address(listen: str) -> Node:

@@ -45,7 +45,9 @@ class PayPalDouble:
     tokens: int = 0
     """How often a token was asked for."""
     down: bool = False
-    """The API answers 503."""
+    """It answers 503."""
+    verdict: int = 200
+    """The status of its answers about signatures."""
 
     def sign(self, body: bytes, at: datetime, *, certificate: str = "cert.pem", transmission: str = "t-1") -> dict[str, str]:
         """The headers of a webhook."""
@@ -114,7 +116,7 @@ def _handler(published: Mapping[str, bytes], double: PayPalDouble) -> type[BaseH
         def do_GET(self) -> None:
             double.fetched += 1
             content = published.get(self.path)
-            self._answer(404 if content is None else 200, content or b"")
+            self._answer(503 if double.down else 404 if content is None else 200, content or b"")
 
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["content-length"]))
@@ -126,7 +128,9 @@ def _handler(published: Mapping[str, bytes], double: PayPalDouble) -> type[BaseH
                 is_known = authorization == f"Basic {b64encode(b'app:secret').decode()}"
                 self._answer(200 if is_known else 401, b'{"access_token": "a-token", "expires_in": 3600}' if is_known else b"{}")
             elif self.path == "/v1/notifications/verify-webhook-signature" and authorization == "Bearer a-token":
-                self._answer(200, json.dumps({"verification_status": "SUCCESS" if _is_own(double, content) else "FAILURE"}).encode())
+                self._answer(
+                    double.verdict, json.dumps({"verification_status": "SUCCESS" if _is_own(double, content) else "FAILURE"}).encode()
+                )
             else:
                 self._answer(404, b"")
 

@@ -116,7 +116,10 @@ def woocommerce_order(order_id: int, at: datetime, modified: datetime, **fields:
         "payment_method": "stripe",
         "created_via": "checkout",
         "billing": {"first_name": "Ada", "city": "London", "country": "GB", "email": "ada@example.org"},
-        "meta_data": [{"id": 1, "key": "_wc_order_attribution_utm_source", "value": "newsletter"}],
+        "meta_data": [
+            {"id": 1, "key": "_wc_order_attribution_source_type", "value": "utm"},
+            {"id": 2, "key": "_wc_order_attribution_utm_source", "value": "newsletter"},
+        ],
         "line_items": [
             {
                 "id": 7,

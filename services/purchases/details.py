@@ -45,8 +45,10 @@ class OrderDetails:
     columns: Mapping[str, Any]
     """Columns of the order; only those that the report has a value for."""
     lines: Sequence[Mapping[str, Any]]
-    is_test: bool
-    is_staff: bool
+    is_test: bool | None
+    """None if the report does not state it."""
+    is_staff: bool | None
+    """As `is_test`."""
     erased: bool = False
     """The buyer was erased, and is left out."""
     breakdown: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -114,8 +116,8 @@ def read_details(purchase: pb.Purchase, currency: str, email_hash: bytes, seals:
         timestamp=purchase.timestamp.ToDatetime(UTC),
         columns={name: value for name, value in columns.items() if value},
         lines=[_line(line, currency) for line in _lines(purchase)],
-        is_test=purchase.is_test,
-        is_staff=purchase.is_staff,
+        is_test=purchase.is_test if purchase.HasField("is_test") else None,
+        is_staff=purchase.is_staff if purchase.HasField("is_staff") else None,
         breakdown=_breakdown(purchase, currency),
     )
 

@@ -193,7 +193,8 @@ class Order:
         values |= {name: getattr(row, name) if row.email_hash else reported.get(name) for name in ("email", "email_hash")}
         values["details"] = merged_metadata(row.details, reported.get("details"))
         for flag in ("is_test", "is_staff"):
-            values[flag] = getattr(details, flag) or (getattr(row, flag) and not is_newest)
+            known, stated = getattr(row, flag), getattr(details, flag)
+            values[flag] = known if stated is None else stated or (known and not is_newest)
         buyer = identifier_of(
             user_id=values["user_id"] or "", email_hash=values["email_hash"] or b"", session_id=values["session_id"] or ""
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ import pytest
 
 from cli.folder import DataFolder
 from cli.layout import Processes
-from tests.e2e.mesh import Mesh, running
+from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import until
 
 API = "/api/v1"
@@ -100,12 +102,16 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
         for order in orders:
             _sell(mesh, order)
         sender: Future[None] = threads.submit(load, mesh)
+        killed = folder / "backups" / ".pmp-backup-killed"
+        killed.mkdir(parents=True)
+        (killed / "identity.db").touch()
+        (folder / "backups" / "pmp-2026-01-01T000000Z.tar.partial").touch()
         for _ in range(3):
             mesh.pmp("backup", str(folder / "backups"), "--keep", "2")
         stop.set()
         sender.result()
     kept = sorted((folder / "backups").iterdir())
-    assert len(kept) == 2
+    assert [each.name.startswith("pmp-") and each.name.endswith(".tar.gz") for each in kept] == [True, True], "nothing else is left"
     return Drill(before, before + after, orders, kept[-1], folder / "lost")
 
 
@@ -161,11 +167,28 @@ def test_what_is_no_whole_backup_is_refused(drill: Drill, damage: str, tmp_path:
                 changed.addfile(member, content)
     if damage == "folder in use":
         DataFolder(data).create()
+    before = sorted(tmp_path.rglob("*"))
     answer = Mesh(data, {}).pmp("restore", str(backup), check=False)
     assert answer.returncode == 1
+    assert sorted(tmp_path.rglob("*")) == before, "nothing that a mesh would start on"
     assert {"cut off": "no whole backup", "other bytes": "secrets.json", "no backup": "no whole backup", "folder in use": "not empty"}[
         damage
     ] in answer.stderr
+
+
+def test_a_backup_that_fails_leaves_nothing(restored: Mesh, tmp_path: Path) -> None:
+    backup = f"ulimit -f 64; exec {PMP} backup {tmp_path / 'backups'}"
+    failed = subprocess.run(["sh", "-c", backup], env=restored.environment, check=False, capture_output=True, text=True, timeout=60)
+    assert (failed.returncode, "was not made" in failed.stderr) == (1, True), failed.stderr
+    assert list((tmp_path / "backups").iterdir()) == []
+    assert not (restored.data / "redis" / "dump.rdb").exists()
+
+
+def test_a_mesh_is_backed_up_once_at_a_time(restored: Mesh, tmp_path: Path) -> None:
+    with (restored.data / "redis" / "backup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = restored.pmp("backup", str(tmp_path), check=False)
+    assert (refused.returncode, "another backup" in refused.stderr) == (1, True)
 
 
 def test_a_backup_needs_a_running_mesh_and_a_folder_that_can_be_written(drill: Drill, restored: Mesh, tmp_path: Path) -> None:

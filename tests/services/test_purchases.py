@@ -990,6 +990,8 @@ async def test_lines_and_flags_are_those_of_the_newest_report(shop: Shop) -> Non
     await shop.track(reported(2, lines=lines))
     assert (len((await shop.get()).lines), (await shop.get()).is_test) == (250, True)
     await shop.track(reported(6, lines=lines))
+    assert (await shop.get()).is_test, "the report does not state it"
+    await shop.track(reported(7, lines=lines, is_test=False))
     order = await shop.get()
     assert ([(line.product_id, line.amount) for line in order.lines], order.is_test) == ([("a", 120), ("gift-card", -20)], False)
     assert await shop.count(LineRow) == 2

@@ -43,7 +43,7 @@ from services.destinations.received.models import PaymentRow, WebhookRow
 from services.destinations.received.personal import KEPT, RECEIVED
 from services.destinations.received.sender import webhook_senders
 from services.destinations.received.senders.paypal import PayPal
-from services.destinations.received.store import PAYMENTS, State, Webhooks
+from services.destinations.received.store import PAYMENTS, Outcome, State, Webhooks
 from services.destinations.received.worker import Worker
 from services.destinations.settings import DestinationsSettings
 from tests.conftest import newest_database
@@ -323,8 +323,10 @@ async def test_a_chargeback_finds_its_order_by_the_payment(shop: Shop) -> None:
     await shop.receive(stripe_event("charge.dispute.funds_withdrawn", dispute("8", "needs_response", lost_at), lost_at))
     await shop.apply()
     assert await shop.states() == [State.WAITING], "an inquiry withdraws nothing, and no webhook has named the order"
-    await shop.receive(stripe_event("payment_intent.succeeded", payment("8"), PAID_AT))
+    await shop.receive(stripe_event("charge.dispute.funds_withdrawn", dispute("88", "needs_response", lost_at), lost_at))
     await shop.apply()
+    await shop.receive(stripe_event("payment_intent.succeeded", payment("8"), PAID_AT))
+    assert await shop.worker.work(datetime.now(UTC)) == 2, "what waits for another payment goes on waiting"
     assert ((await shop.order("8")).payment_status, (await shop.order("8")).refunded_amount) == ("charged_back", 100)
     await shop.receive(stripe_event("charge.dispute.closed", dispute("8", "won", lost_at), won_at))
     await shop.receive(stripe_event("charge.dispute.funds_reinstated", dispute("8", "won", lost_at), won_at))
@@ -335,6 +337,20 @@ async def test_a_chargeback_finds_its_order_by_the_payment(shop: Shop) -> None:
         ("chargeback", -100, ""),
         ("correction", 100, "reinstated"),
     ]
+
+
+async def test_a_payment_that_is_named_while_its_webhook_is_being_worked_on_is_found_at_once(shop: Shop) -> None:
+    at = START + timedelta(hours=3)
+    await shop.receive(stripe_event("charge.dispute.funds_withdrawn", dispute("9", "needs_response", at), at))
+    await shop.apply()
+    async with shop.database.sessions.begin() as session:
+        [row] = await Webhooks(session).claim(datetime.now(UTC) + LATER)
+    leased_until = (await shop.rows())[0].next_attempt_at
+    await shop.receive(stripe_event("payment_intent.succeeded", payment("9"), PAID_AT))
+    assert (await shop.rows())[0].next_attempt_at == leased_until, "nobody else works on it"
+    async with shop.database.sessions.begin() as session:
+        await Webhooks(session).finish(row, Outcome(State.WAITING, "no webhook has named it"), NOW + LATER, NOW)
+    assert (await shop.rows())[0].next_attempt_at == NOW
 
 
 async def test_what_paypal_refunds_and_reverses_is_booked(shop: Shop) -> None:
@@ -380,10 +396,40 @@ async def test_woocommerce_alone_makes_the_order_with_the_plugins_number_and_tak
     gone = await shop.order("1016")
     assert (gone.payment_status, gone.paid_amount, sum(entry.amount for entry in gone.entries)) == ("failed", 0, 0)
     assert [line.product_id for line in gone.lines] == ["201"]
-    back = woocommerce_order(1016, START, NOW + timedelta(seconds=5), date_paid_gmt=stamp)
-    await shop.receive(woocommerce("order.restored", back))
+    back = woocommerce_order(1016, START, START + timedelta(minutes=2), date_paid_gmt=stamp)
+    assert not (await shop.receive(woocommerce("order.updated", back))).duplicate
+    assert not (await shop.receive(woocommerce("order.restored", back))).duplicate
+    assert (await shop.receive(woocommerce("order.restored", back, delivery="d2"))).duplicate
     await shop.apply()
     assert ((await shop.order("1016")).payment_status, (await shop.order("1016")).paid_amount) == ("completed", 100)
+
+
+async def test_an_anonymised_order_names_nobody_any_more(shop: Shop) -> None:
+    stamp, mark = PAID_AT.strftime("%Y-%m-%dT%H:%M:%S"), [{"id": 2, "key": "_anonymized", "value": "yes"}]
+    billing = {"first_name": "[deleted]", "country": "GB", "email": "deleted@site.invalid"}
+    for number, fields in ((1018, {"billing": billing}), (1019, {"meta_data": mark})):
+        thing = woocommerce_order(number, START, PAID_AT, date_paid_gmt=stamp, **fields)
+        await shop.receive(woocommerce("order.updated", thing))
+        assert (await shop.rows())[-1].subject is None
+        await shop.apply()
+        order = await shop.order(str(number))
+        assert (order.paid_amount, order.user_id, order.country) == (100, "", "")
+        assert (len(order.billing_address), len(order.metadata), order.utm_attribution.source) == (0, 0, "")
+
+
+async def test_a_staffs_order_stays_one_whatever_woocommerce_leaves_out(shop: Shop) -> None:
+    await shop.track(
+        order_id="1020", payment_status="processing", paid_at=PAID_AT.isoformat(), reported_at=PAID_AT.isoformat(), is_staff=True
+    )
+    await shop.receive_and_apply(woocommerce("order.updated", woocommerce_order(1020, START, REFUNDED_AT)))
+    assert (await shop.order("1020")).is_staff
+
+
+async def test_words_of_woocommerce_about_other_visits_are_no_campaign(shop: Shop) -> None:
+    words = {"source_type": "organic", "utm_source": "google", "utm_medium": "organic"}
+    meta = [{"id": 1, "key": f"_wc_order_attribution_{name}", "value": value} for name, value in words.items()]
+    await shop.receive_and_apply(woocommerce("order.updated", woocommerce_order(1021, START, PAID_AT, meta_data=meta)))
+    assert (await shop.order("1021")).utm_attribution.source == ""
 
 
 async def test_of_woocommerces_webhooks_the_newest_counts_whatever_the_order_of_arrival(shop: Shop) -> None:

@@ -16,6 +16,7 @@ from pmp.options.v1 import options_pb2
 from pydantic import SecretStr, ValidationError
 
 from gateway import render as rendering
+from gateway.__main__ import bounded
 from gateway.contracts import RenderError, for_envoy, read_descriptors
 from gateway.public import public_files
 from gateway.render import committed, main, render, secrets
@@ -452,3 +453,18 @@ def test_wrong_setting_is_refused(wrong: dict[str, Any]) -> None:
 def test_address_is_split_at_its_port() -> None:
     assert split_address("[::1]:8080") == ("::1", 8080)
     assert split_address("shop-service:50051") == ("shop-service", 50051)
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_all_listeners_share_the_connections_that_the_process_can_have(tmp_path: Path, *, is_secure: bool) -> None:
+    addresses: dict[str, Any] = {"gateway_listen": "127.0.0.1:80"}
+    if is_secure:
+        addresses |= {"gateway_tls_listen": "127.0.0.1:443", "gateway_redirect_listen": "127.0.0.1:81", "gateway_certificates": tmp_path}
+    settings = bounded(GatewaySettings.model_construct(**{**SECRETS, **addresses}), 20_000)
+    rendered = render(settings, contracts(), "mesh.binpb")
+    limits = rendered["layered_runtime"]["layers"][0]["static_layer"]
+    callers = {"gateway": 5000, "gateway_tls": 5000, "redirect": 1000} if is_secure else {"gateway": 10_000}
+    assert limits == {f"envoy.resource_limits.listener.{name}.connection_limit": most for name, most in callers.items()}
+    monitors = {each["name"]: each["typed_config"] for each in rendered["overload_manager"]["resource_monitors"]}
+    bound = monitors["envoy.resource_monitors.global_downstream_max_connections"]["max_active_downstream_connections"]
+    assert bound == sum(callers.values()) + rendering.WATCHERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import zlib
 from base64 import b64decode, b64encode
@@ -151,7 +152,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PayPalDouble]:
 
 @pytest.fixture
 def paypal(running: PayPalDouble) -> PayPalDouble:
-    running.fetched, running.tokens, running.down = 0, 0, False
+    running.fetched, running.tokens, running.down, running.verdict = 0, 0, False, 200
     return running
 
 
@@ -211,16 +212,24 @@ async def test_certificates_come_from_paypal_alone(paypal: PayPalDouble, url: st
     assert paypal.fetched == 0
 
 
-@pytest.mark.parametrize("path", ["other-name.pem", "expired.pem", "self-signed.pem", "garbage.pem", "huge.pem", "elliptic.pem"])
+@pytest.mark.parametrize(
+    "path", ["missing.pem", "other-name.pem", "expired.pem", "self-signed.pem", "garbage.pem", "huge.pem", "elliptic.pem"]
+)
 async def test_only_a_valid_certificate_of_paypal_signs(paypal: PayPalDouble, path: str) -> None:
     headers = paypal.sign(BODY, NOW, certificate=path)
     assert "cert-url" in await refusal(sender_of(paypal), headers)
 
 
 async def test_a_certificate_that_can_not_be_fetched_is_an_outage(paypal: PayPalDouble) -> None:
-    headers = paypal.sign(BODY, NOW, certificate="missing.pem")
+    paypal.down = True
     with pytest.raises(Unavailable):
-        await sender_of(paypal).verify(headers, BODY, NOW)
+        await sender_of(paypal).verify(paypal.sign(BODY, NOW), BODY, NOW)
+
+
+async def test_many_webhooks_at_once_make_few_calls_of_paypal(paypal: PayPalDouble) -> None:
+    headers, sender = paypal.sign(BODY, NOW), sender_of(paypal)
+    assert set(await asyncio.gather(*(refusal(sender, headers) for _ in range(10)))) == {""}
+    assert paypal.fetched <= 2
 
 
 async def test_paypal_is_asked_where_the_shop_wants_it(paypal: PayPalDouble) -> None:
@@ -244,6 +253,16 @@ async def test_paypal_is_asked_where_the_shop_wants_it(paypal: PayPalDouble) -> 
         await sender.verify(headers, BODY, NOW)
     paypal.down = False
     assert await refusal(sender, headers) == ""
+    tokens = paypal.tokens
+    for paypal.verdict in (400, 422):
+        assert "does not match" in await refusal(sender, headers)
+    for paypal.verdict in (500, 429, 401):
+        with pytest.raises(Unavailable):
+            await sender.verify(headers, BODY, NOW)
+        assert paypal.tokens == tokens
+    paypal.verdict = 200
+    assert await refusal(sender, headers) == ""
+    assert paypal.tokens == tokens + 1, "a token that was refused is not used again"
 
 
 def test_the_checksum_is_the_one_that_paypal_documents() -> None:

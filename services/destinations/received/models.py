@@ -51,7 +51,7 @@ class WebhookRow(Base):
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """While it is being worked on, when another process may take it over."""
     detail: Mapped[str] = mapped_column(String(200))
-    """The result of the last attempt."""
+    """The result of the last attempt; empty while it is being worked on, and before the first."""
 
 
 class PaymentRow(Base):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -21,6 +23,7 @@ from kit.errors import Unauthenticated, Unavailable
 _SECONDS: Final = 8.0
 _EARLY: Final = timedelta(seconds=60)
 """A token is renewed so long before its end."""
+_UNREADABLE: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 _HEADERS: Final = {
     "auth_algo": "paypal-auth-algo",
     "cert_url": "paypal-cert-url",
@@ -57,7 +60,7 @@ class Postback:
         self._token_ends_at: datetime | None = None
 
     async def verify(self, webhook_id: str, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
-        """True if PayPal has signed a webhook.
+        """True if PayPal has signed a webhook; False also if it can't read what it is asked.
 
         Raises:
             Unauthenticated: the body is no JSON.
@@ -70,15 +73,21 @@ class Postback:
         stated = {"webhook_id": webhook_id, **{field: headers[name] for field, name in _HEADERS.items()}}
         # The body as it was sent: PayPal's checksum is of its bytes.
         question = orjson.dumps(stated)[:-1] + b',"webhook_event":' + body + b"}"
-        context = ssl.create_default_context(cafile=str(self._roots))
         try:
-            async with httpx.AsyncClient(base_url=self._api, timeout=_SECONDS, verify=context) as client:
+            async with httpx.AsyncClient(base_url=self._api, timeout=_SECONDS, verify=self._context) as client:
                 authorization = {"authorization": f"Bearer {await self._current_token(client, now)}", "content-type": "application/json"}
                 answer = await client.post("/v1/notifications/verify-webhook-signature", content=question, headers=authorization)
+                if answer.status_code in _UNREADABLE:
+                    return False
+                if answer.status_code == HTTPStatus.UNAUTHORIZED:
+                    self._token = ""
                 return _Verdict.model_validate_json(answer.raise_for_status().content).verification_status == "SUCCESS"
         except (httpx.HTTPError, ValidationError) as error:
-            self._token = ""
             raise Unavailable(f"PayPal does not verify signatures now: {type(error).__name__}") from None
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self._roots))
 
     async def _current_token(self, client: httpx.AsyncClient, now: datetime) -> str:
         if not self._token or self._token_ends_at is None or self._token_ends_at - _EARLY <= now:

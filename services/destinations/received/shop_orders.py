@@ -23,6 +23,9 @@ _MOST_LINES: Final = 1000
 _MOST_COUPONS: Final = 100
 _MOST_CHARACTERS: Final = 255
 """Of a coupon's code, or one line of an address."""
+_NOBODY: Final = "@site.invalid"
+"""End of the address that WooCommerce gives to an anonymised buyer."""
+_ATTRIBUTION: Final = "_wc_order_attribution_"
 _UTM: Final = ("source", "medium", "campaign", "term", "content")
 
 
@@ -94,13 +97,27 @@ class Order(BaseModel):
         return self.status not in _UNPLACED
 
     @property
+    def is_anonymised(self) -> bool:
+        """True once the shop has erased the buyer: only the sale is left."""
+        return self._stated_email.endswith(_NOBODY) or any(each.key == "_anonymized" and each.value == "yes" for each in self.meta_data)
+
+    @property
     def user_id(self) -> str:
-        """The buyer's account; empty for a guest."""
-        return str(self.customer_id) if self.customer_id > 0 else ""
+        """The buyer's account; empty for a guest or an anonymised buyer."""
+        return str(self.customer_id) if self.customer_id > 0 and not self.is_anonymised else ""
 
     @property
     def email(self) -> str:
-        """The buyer's e-mail address; empty for none."""
+        """The buyer's e-mail address; empty for none or an anonymised buyer."""
+        return "" if self.is_anonymised else self._stated_email
+
+    @property
+    def address(self) -> Mapping[str, Any]:
+        """The billing address; empty for an anonymised buyer."""
+        return {} if self.is_anonymised else self.billing
+
+    @property
+    def _stated_email(self) -> str:
         stated = self.billing.get("email")
         return stated.strip() if isinstance(stated, str) and "@" in stated else ""
 
@@ -127,20 +144,25 @@ def purchase_of(order: Order, read_at: datetime) -> pb.Purchase:
         discount_total=order.discount_total,
         tax_total=order.total_tax,
         shipping_total=order.shipping_total,
-        country=_country(order.billing),
+        country=_country(order.address),
         source=SOURCE,
         reported_at=timestamp(read_at),
     )
 
 
 def personal_of(order: Order) -> pb.Purchase:
-    """What is personal in an order, as a part of its report. The billing address is left out where the buyer has no identifier."""
+    """What is personal in an order, as a part of its report.
+
+    The billing address is left out where the buyer has no identifier, and everything but coupons where the buyer is anonymised.
+    """
     personal = pb.Purchase(
         user_id=order.user_id,
         email=order.email,
         coupon_codes=[coupon.code[:_MOST_CHARACTERS] for coupon in order.coupon_lines[:_MOST_COUPONS]],
     )
-    address = {name: value[:_MOST_CHARACTERS] for name, value in order.billing.items() if isinstance(value, str) and value}
+    if order.is_anonymised:
+        return personal
+    address = {name: value[:_MOST_CHARACTERS] for name, value in order.address.items() if isinstance(value, str) and value}
     if order.user_id or order.email:
         personal.billing_address.update(address)
     for name, value in _campaign(order.meta_data).items():
@@ -195,7 +217,9 @@ def _country(billing: Mapping[str, Any]) -> str:
 
 
 def _campaign(meta_data: Sequence[_Meta]) -> Mapping[str, str]:
-    """The campaign to which WooCommerce attributes the order."""
+    """The campaign to which WooCommerce attributes the order. For other types of sources its fields hold words of its own."""
     found = {each.key: each.value for each in meta_data}
-    values = {name: found.get(f"_wc_order_attribution_utm_{name}") for name in _UTM}
+    if found.get(f"{_ATTRIBUTION}source_type") != "utm":
+        return {}
+    values = {name: found.get(f"{_ATTRIBUTION}utm_{name}") for name in _UTM}
     return {name: value[:100] for name, value in values.items() if isinstance(value, str) and value}

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Table, func, or_, select, update
+from sqlalchemy import Table, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import upsert
@@ -126,6 +126,7 @@ class Webhooks:
         for row in rows:
             row.attempts += 1
             row.next_attempt_at = now + _LEASE
+            row.detail = ""
         return rows
 
     async def order_of(self, sender: str, payments: Sequence[str]) -> str:
@@ -133,8 +134,13 @@ class Webhooks:
         query = select(PaymentRow.order_id).where(PaymentRow.sender == sender, PaymentRow.payment.in_(payments)).limit(1)
         return await self._session.scalar(query) or ""
 
-    async def finish(self, webhook_id: int, outcome: Outcome, next_attempt_at: datetime) -> None:
-        """Stores the result of an attempt. Of a webhook that is done nothing personal is kept."""
+    async def finish(self, row: WebhookRow, outcome: Outcome, next_attempt_at: datetime, now: datetime) -> None:
+        """Stores the result of an attempt. Of a webhook that is done nothing personal is kept.
+
+        One that waits for its payment's order is due now if another webhook has named that in between.
+        """
+        if outcome.state is State.WAITING and not outcome.order_id and await self.order_of(row.sender, row.payments.split()):
+            next_attempt_at = now
         values: dict[str, Any] = {"state": outcome.state.value, "detail": outcome.detail[:_DETAIL], "next_attempt_at": next_attempt_at}
         if outcome.order_id:
             values["order_id"] = outcome.order_id
@@ -142,7 +148,7 @@ class Webhooks:
             values |= {"personal": None, "subject": None}
         if outcome.state is State.DONE:
             values["request"] = None
-        await self._session.execute(update(WebhookRow).where(WebhookRow.id == webhook_id).values(values))
+        await self._session.execute(update(WebhookRow).where(WebhookRow.id == row.id).values(values))
 
     async def next_due(self) -> datetime | None:
         """Returns when the next webhook is due; None for none."""
@@ -160,12 +166,25 @@ class Webhooks:
         return Backlog({row.state: row.rows for row in rows}, next((row.oldest for row in rows if row.state == State.PENDING), None))
 
     async def _know_order(self, webhook: Webhook, now: datetime) -> None:
-        """Remembers which order a payment is for. Webhooks that named the payment alone are due again."""
+        """Remembers which order a payment is for. Webhooks that named the payment alone are due again.
+
+        Those that are being worked on are left alone: the worker looks once more when it is finished.
+        """
         rows = [
             {"sender": webhook.sender, "payment": payment[:_ID], "order_id": webhook.order_id, "received_at": now}
             for payment in filter(None, webhook.payments)
         ]
         if rows:
             await upsert(self._session, _payments, rows, changing=("order_id",))
-            waiting = (WebhookRow.sender == webhook.sender, WebhookRow.state == State.WAITING, WebhookRow.order_id.is_(None))
-            await self._session.execute(update(WebhookRow).where(*waiting).values(next_attempt_at=now))
+            is_waiting = (
+                WebhookRow.sender == webhook.sender,
+                WebhookRow.state == State.WAITING,
+                WebhookRow.order_id.is_(None),
+                WebhookRow.detail != "",
+            )
+            named = literal(" ").concat(WebhookRow.payments).concat(" ")
+            names_one = or_(*(named.contains(f" {row['payment']} ", autoescape=True) for row in rows))
+            # Not one UPDATE: it would lock every waiting webhook that it looks at.
+            found = (await self._session.scalars(select(WebhookRow.id).where(*is_waiting, names_one).limit(_MOST))).all()
+            if found:
+                await self._session.execute(update(WebhookRow).where(WebhookRow.id.in_(found), *is_waiting).values(next_attempt_at=now))

@@ -133,7 +133,7 @@ class Worker:
         next_attempt_at = now + delays[min(row.attempts, len(delays)) - 1]
 
         async def finish(session: AsyncSession) -> None:
-            await Webhooks(session).finish(row.id, outcome, next_attempt_at)
+            await Webhooks(session).finish(row, outcome, next_attempt_at, now)
 
         await transact(self._sessions, finish)
 

@@ -64,6 +64,8 @@ class WooCommerce(Sender):
 
 def _stated(topic: str, order: Order, body: bytes, read_at: datetime) -> Statement:
     fact = f"order:{order.id}:{order.date_modified_gmt:%Y%m%dT%H%M%S}:{sha256(body).hexdigest()[:32]}"
+    if topic == _RESTORED:  # it comes with an update of the same body, which counts from another time
+        fact = f"{fact}:restored"
     return Statement(
         fact,
         topic,

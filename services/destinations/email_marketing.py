@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -74,8 +75,10 @@ def wanted_consent(change: GdprChanged) -> Sequence[Wanted]:
     """Returns the delivery of a choice about marketing e-mails. It needs no consent: a denial has to reach the tool as well."""
     if not change.consent.HasField("marketing_emails"):
         return []
-    decided_at = moment(change.consent.marketing_emails.decided_at)
-    return [Wanted(CONSENT, "", decided_at, change.consent.subject, needs_consent=False)]
+    subject, choice = change.consent.subject, change.consent.marketing_emails
+    # A choice is published again with each change of another one, and must not subscribe again who left the tool's list since.
+    key = sha256(f"{subject} {choice.granted} {choice.decided_at.ToNanoseconds()}".encode()).hexdigest()
+    return [Wanted(CONSENT, f"{CONSENT}:{key}", moment(choice.decided_at), subject, needs_consent=False)]
 
 
 def wanted_conversion(conversion: ConversionRecorded) -> Sequence[Wanted]:
@@ -163,9 +166,9 @@ def event_key(stored: EventStored) -> str:
     return stored.key or stored.event.id
 
 
-def is_late(at: datetime, now: datetime) -> bool:
-    """Whether what happened then is sent too late to start an automation."""
-    return now - at > LATE
+def is_late(due: datetime, now: datetime) -> bool:
+    """Whether what was to be sent then is sent too late to start an automation."""
+    return now - due > LATE
 
 
 def language(profile: User) -> str:

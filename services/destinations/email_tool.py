@@ -96,7 +96,8 @@ class EmailTool(Destination[_Options]):
             return Result(Outcome.WITHHELD, "no address is known")
         try:
             if choice is not None and choice.granted:
-                return await self.deliver(outgoing, profile, choice, late=is_late(outgoing.wanted.at, datetime.now(UTC)))
+                due = outgoing.wanted.not_before or outgoing.wanted.at
+                return await self.deliver(outgoing, profile, choice, late=is_late(due, datetime.now(UTC)))
             if choice is not None and outgoing.wanted.name in {CONSENT, LINK}:
                 return await self.unsubscribe(profile.email)
         except RefusedError as refused:

@@ -139,7 +139,7 @@ class Destination(ABC, Generic[_Options]):
     takes_history: ClassVar[bool] = False
     """Whether it takes what was reported as historical."""
     needs_profile: ClassVar[bool] = False
-    """Whether `Outgoing.profile` is asked for. A delivery then waits a minute where its person, or a choice, is not known yet."""
+    """Whether identity is asked for `Outgoing.profile`. A delivery then waits a minute where its person, or a choice, is not known yet."""
     most_at_once: ClassVar[int] = 1
     """Most deliveries of one request."""
     most_requests: ClassVar[int] = 4
@@ -174,6 +174,10 @@ class Destination(ABC, Generic[_Options]):
         Returns:
             What became of it; None if the destination offers no way to delete a person.
         """
+
+    def uses_profile(self, message: Message) -> bool:  # noqa: ARG002 (a kind may decide by it)
+        """Whether `send` reads `Outgoing.profile` of deliveries of this message; identity is not asked for the others."""
+        return self.needs_profile
 
     @abstractmethod
     def is_repeatable(self, wanted: Wanted) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import grpc
@@ -10,9 +11,11 @@ from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 
 from kit.errors import Unavailable
-from kit.settings import Settings
+from kit.settings import MeshSettings
 
 _CALL_SECONDS: Final = 3.0
+_MOST_AT_ONCE: Final = 16
+"""Most calls in progress at once, for all destinations together."""
 
 
 class Profiles:
@@ -22,9 +25,10 @@ class Profiles:
         settings: the address of identity, and the mesh's credential.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: MeshSettings) -> None:
         self._address = settings.address("identity")
         self._metadata = settings.mesh_metadata
+        self._free = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def of(self, user_ids: frozenset[str]) -> dict[str, pb.User]:
         """Returns persons by the ids that were asked for; those that identity does not know are missing.
@@ -32,17 +36,19 @@ class Profiles:
         Raises:
             Unavailable: identity does not answer.
         """
-        found: dict[str, pb.User] = {}
         async with grpc.aio.insecure_channel(self._address) as channel:
             stub: Any = IdentityServiceStub(channel)
-            for user_id in sorted(user_ids):
-                try:
-                    answer: pb.GetUserResponse = await stub.GetUser(
-                        pb.GetUserRequest(id=user_id), metadata=self._metadata, timeout=_CALL_SECONDS
-                    )
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is grpc.StatusCode.NOT_FOUND:
-                        continue
-                    raise Unavailable(f"identity answers {error.code().name}: a person's profile is not known") from None
-                found[user_id] = answer.user
-        return found
+            found = await asyncio.gather(*(self._user(stub, user_id) for user_id in user_ids))
+        return {user_id: user for user_id, user in zip(user_ids, found, strict=True) if user is not None}
+
+    async def _user(self, stub: Any, user_id: str) -> pb.User | None:
+        async with self._free:
+            try:
+                answer: pb.GetUserResponse = await stub.GetUser(
+                    pb.GetUserRequest(id=user_id), metadata=self._metadata, timeout=_CALL_SECONDS
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    return None
+                raise Unavailable(f"identity answers {error.code().name}: a person's profile is not known") from None
+        return answer.user

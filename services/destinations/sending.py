@@ -218,11 +218,11 @@ class Sender:
     async def _outgoing(self, cleared: Sequence[Cleared]) -> tuple[Sequence[Outgoing], dict[str, Result | PutOff]]:
         """Returns deliveries with all that they are made of, and the results of those that can't or may not be sent."""
         sealed = {self._id(each): sealed_fields(each.message) for each in cleared}
-        people = frozenset(each.consent.person_id for each in cleared if each.consent.person_id)
+        people = frozenset(each.consent.person_id for each in cleared if self.destination.uses_profile(each.message)) - {""}
         try:
             async with asyncio.timeout(_PREPARE_SECONDS):
                 decryptor = await self._keys.decryptor(value for fields in sealed.values() for value in fields.values())
-                profiles = await self._profiles.of(people) if self.destination.needs_profile else {}
+                profiles = await self._profiles.of(people) if people else {}
         except (Unavailable, TimeoutError) as error:
             return (), {self._id(each): PutOff(str(error) or "profiles took too long") for each in cleared}
         outgoing: list[Outgoing] = []

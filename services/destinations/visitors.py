@@ -30,7 +30,7 @@ class Visitor(NamedTuple):
     session_id: str
     """The mesh's own id of its session."""
     refuses_sharing: bool
-    """It sent Global Privacy Control."""
+    """It sent Global Privacy Control, or its visitor denied sharing in the site's consent tool."""
 
 
 def visitor_of(outgoing: Outgoing) -> Visitor:

@@ -13,6 +13,7 @@ from kit.people.identifiers import identifier_of
 from kit.people.privacy import Choice
 from kit.people.suppression import Suppressed, screen
 from kit.rules import without_query
+from services.ingestion.rules import TAGS
 
 IDENTIFYING: Final = ("visitor", "session")
 """Fields of the enrichment that identify a person."""
@@ -80,7 +81,8 @@ def unsuppressed(received: pb.ReceivedEvent, suppressed: Suppressed) -> pb.Recei
 def is_anonymous(received: pb.ReceivedEvent) -> bool:
     """True if nothing in the event identifies a person, so that no consent is needed."""
     event = received.event
-    return not (event.user_id or event.session_id or received.email_hash or event.ip_address or event.user_agent)
+    named = event.user_id or event.session_id or received.email_hash or event.ip_address or event.user_agent
+    return not (named or any(tag in event.metadata.fields for tag in TAGS))
 
 
 def anonymous(received: pb.ReceivedEvent, enrichment: pb.Enrichment) -> tuple[pb.ReceivedEvent, pb.Enrichment]:

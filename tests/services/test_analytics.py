@@ -738,6 +738,7 @@ async def test_every_query_of_a_reader_uses_an_index(analytics: Analytics) -> No
         await analytics.report(report, "2026-02-02", "2026-04-02", group_by=group)
     await analytics.dashboard("2026-03-10", "2026-03-10")
     await analytics.dashboard("2025-01-10", "2026-03-10")
+    await analytics.dashboard("2026-03-10", "2026-03-10", include="staff")
     await analytics.course("python", "2026-02-02", "2026-04-02")
     await analytics.content("2026-02-02", "2026-04-02")
     await analytics.changes()

@@ -175,6 +175,10 @@ def test_without_anything_to_find_the_person_by_nothing_is_sent() -> None:
     assert only(event("lead_capture", metadata={}), {"email": "ada@example.org"})["user_data"]["em"] == digest("ada@example.org")
 
 
+def test_the_profile_is_asked_for_only_where_it_is_used() -> None:
+    assert [meta().uses_profile(each) for each in (event(), registration(), order())] == [True, True, False]
+
+
 def test_data_processing_options_are_sent_as_configured() -> None:
     assert "data_processing_options" not in only(event())
     assert only(event(), data_processing_options=[])["data_processing_options"] == []

@@ -43,6 +43,15 @@ def test_one_field_that_identifies_a_person_is_enough(field: str) -> None:
     assert not is_anonymous(pb.ReceivedEvent(event=pb.Event(**{field: "x"})))  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("tag", ["ga_client_id", "ga_session_id", "fbp", "fbc"])
+def test_an_id_that_another_system_gave_the_browser_identifies_it(tag: str) -> None:
+    received = pb.ReceivedEvent(event=pb.Event(id="e1", event_type="page_view"))
+    received.event.metadata.update({"value": 49})
+    assert is_anonymous(received)
+    received.event.metadata.update({tag: "1.2"})
+    assert not is_anonymous(received)
+
+
 def test_an_event_made_anonymous_is_anonymous_and_still_known_by_its_id_and_content() -> None:
     before = PERSONAL.SerializeToString(deterministic=True)
     kept, found = anonymous(PERSONAL, pb.Enrichment(device="mobile", visitor="0042", session="s1"))

@@ -124,6 +124,19 @@ async def test_a_denial_unsubscribes(mailchimp: KIND, account: Mailchimp) -> Non
     assert account.members[ADA]["status"] == "unsubscribed"
 
 
+def test_a_choice_that_is_published_again_is_not_delivered_again(mailchimp: KIND) -> None:
+    first = choice_made(granted=True)
+    again = choice_made(granted=True)
+    again.consent.analytics_tracking.granted = True
+    another_person = choice_made(granted=True)
+    another_person.consent.subject = "wordpress:43"
+    later = choice_made(granted=True, at=NOW + timedelta(microseconds=1))
+    keys = [[each.key for each in mailchimp.wanted(one)] for one in (first, again, choice_made(granted=False), another_person, later)]
+    assert keys[0] == keys[1]
+    assert len({key for some in keys for key in some}) == 4
+    assert "wordpress:42" not in str(keys), "a key outlives an erasure"
+
+
 async def test_a_denial_makes_nobody_a_member(mailchimp: KIND, account: Mailchimp) -> None:
     assert outcomes(await send(mailchimp, choice_made(granted=False), consent=DENIED)) == [Outcome.DELIVERED]
     assert not account.members
@@ -182,6 +195,14 @@ async def test_an_order_that_is_sent_again_is_one_order(mailchimp: KIND, account
     await send(mailchimp, order(order_id="1017"))
     assert len(account.sent("POST", "/products")) == 2
     assert len([each for each in account.requests if each.method == "GET" and "/products/" in each.path]) == 2, "asked for once"
+
+
+async def test_a_store_that_was_deleted_is_made_again_with_its_products(mailchimp: KIND, account: Mailchimp) -> None:
+    await send(mailchimp, order())
+    for kept in (account.stores, account.products, account.orders):
+        kept.clear()
+    assert outcomes(await send(mailchimp, order())) == [Outcome.DELIVERED]
+    assert (account.products.keys(), account.orders.keys()) == ({"7", "9"}, {"1016"})
 
 
 async def test_refunds_change_the_order(mailchimp: KIND, account: Mailchimp) -> None:
@@ -262,6 +283,13 @@ async def test_a_cart_without_an_order_is_abandoned_once(mailchimp: KIND, accoun
     assert (first[0].not_before, first[0].order_by) == (NOW + timedelta(minutes=60), "")
     assert outcomes(await send(mailchimp, event("add_to_cart"))) == [Outcome.DELIVERED]
     assert [each["name"] for each in account.events[ADA]] == ["abandoned_cart"]
+
+
+async def test_a_cart_is_as_late_as_it_is_sent_after_it_counted_as_abandoned(account: Mailchimp) -> None:
+    async with opened(KIND, options(account, abandoned_cart_minutes=1440)) as mailchimp:
+        for hours in (25, 49):
+            await send(mailchimp, event("add_to_cart", at=NOW - timedelta(hours=hours)))
+    assert [each["is_syncing"] for each in account.events[ADA]] == [False, True]
 
 
 async def test_a_cart_that_was_bought_is_not_abandoned(mailchimp: KIND, account: Mailchimp) -> None:

@@ -76,7 +76,7 @@ class Ga4(Destination[Ga4Options]):
             result = _result(await self._deletion.delete(user_id))
             if result.outcome is not Outcome.DELIVERED:
                 return result
-        return Result(Outcome.DELIVERED, "by user id") if user_ids else Result(Outcome.WITHHELD, "no user id")
+        return Result(Outcome.DELIVERED, "by user id") if user_ids else None
 
     @override
     def is_repeatable(self, wanted: Wanted) -> bool:

@@ -117,6 +117,7 @@ class Mailchimp(EmailTool[MailchimpOptions]):
     async def _keep_store(self, currency: str) -> None:
         if await self._client.find("GET", self._store, fields="id") is None:
             await self._client.call("POST", "/ecommerce/stores", mapping.store(self.options, currency))
+            self._known_products.clear()
 
     async def _keep_product(self, product: Mapping[str, object]) -> None:
         found = str(product["id"])

@@ -40,6 +40,16 @@ final class CaptureTest extends SiteTestCase
         self::assertSame(self::TAGS, array_intersect_key($conversion['metadata'], self::TAGS));
     }
 
+    public function test_a_registration_of_who_denied_marketing_in_the_consent_tool_must_not_be_shared(): void
+    {
+        $this->start_session();
+        $_COOKIE['wp_consent_marketing'] = 'deny';
+
+        $this->customer();
+
+        self::assertTrue($this->outbox(Kind::Conversion)[0]['payload']['metadata']['global_privacy_control']);
+    }
+
     public function test_a_user_registered_by_staff_has_no_session(): void
     {
         wp_set_current_user(1);

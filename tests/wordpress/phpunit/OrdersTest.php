@@ -291,6 +291,37 @@ final class OrdersTest extends SiteTestCase
         self::assertArrayNotHasKey('session_id', $payload);
     }
 
+    public function test_an_order_of_who_denied_marketing_in_the_consent_tool_must_not_be_shared(): void
+    {
+        foreach (['deny' => ['global_privacy_control' => true], 'allow' => [], '' => []] as $choice => $expected) {
+            $_COOKIE['wp_consent_marketing'] = $choice;
+            $order = $this->order();
+            do_action('woocommerce_checkout_create_order', $order, []);
+            $order->save();
+            $_COOKIE = [];
+
+            $this->pay($order->get_id());
+
+            $payload = array_values($this->outbox(Kind::Purchase));
+            self::assertSame($expected, end($payload)['payload']['metadata'] ?? [], "marketing: {$choice}");
+        }
+    }
+
+    public function test_a_draft_forgets_its_session_once_consent_is_withdrawn(): void
+    {
+        $this->start_session();
+        $order = $this->order();
+        $order->save();
+        do_action('woocommerce_store_api_checkout_update_order_meta', $order);
+
+        $_COOKIE = [];
+        do_action('woocommerce_store_api_checkout_update_order_meta', $order);
+        $this->pay($order->get_id());
+
+        $payload = $this->outbox(Kind::Purchase)[0]['payload'];
+        self::assertSame([], array_intersect_key($payload, ['session_id' => 1, 'utm_parameters' => 1, 'metadata' => 1]));
+    }
+
     public function test_the_block_checkouts_order_keeps_its_session_without_being_saved(): void
     {
         $this->start_session();

@@ -31,7 +31,7 @@ final class OrderReader
 
     /**
      * Sets the session's data on the order, without saving it. Without consent, that is at most that the buyer's data must not be
-     * shared.
+     * shared: the block checkout's draft may have more, from before consent was withdrawn.
      */
     public function remember(WC_Order $order, Visitor $visitor): void
     {
@@ -40,7 +40,9 @@ final class OrderReader
             'utm_parameters' => $visitor->utm(),
             'marks' => $visitor->marks() + $visitor->refusal(),
         ] : array_filter(['marks' => $visitor->refusal()]);
-        if ($session !== []) {
+        if ($session === []) {
+            $order->delete_meta_data(self::SESSION);
+        } else {
             $order->update_meta_data(self::SESSION, $session);
         }
     }

@@ -98,13 +98,13 @@ final class Visitor
     }
 
     /**
-     * This signal for a report, with or without consent.
+     * That the data of this report must not be shared, by the browser's signal or the visitor's choice; with or without consent.
      *
      * @return array<string, true>
      */
     public function refusal(): array
     {
-        return $this->refuses_sharing() ? ['global_privacy_control' => true] : [];
+        return $this->refuses_sharing() || $this->sharing() === false ? ['global_privacy_control' => true] : [];
     }
 
     /**

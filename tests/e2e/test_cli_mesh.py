@@ -35,6 +35,7 @@ from cli.local_secrets import Secrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
+from tests.webhooks import SECRET
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
 PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
@@ -65,8 +66,20 @@ def mesh(bank: str) -> Iterator[Mesh]:
             file.chmod(0o644)
         for folder in (Path(parent), data, data / "redis", data / "redis" / "appendonlydir", data / "logs"):
             folder.chmod(0o755)
-        with running(data, environment={"PMP_SITE_RATES_URL": bank, "PMP_SITE_EXPORTS_URL": (data.parent / "store").as_uri()}) as mesh:
+        daily = {"PMP_SITE_RATES_URL": bank, "PMP_SITE_EXPORTS_URL": (data.parent / "store").as_uri()}
+        with running(data, environment=daily | _with_a_destination(Path(parent) / "destinations")) as mesh:
             yield mesh
+
+
+def _with_a_destination(folder: Path) -> dict[str, str]:
+    """Settings of a mesh with a destination that nothing happens for."""
+    folder.mkdir()
+    options = 'kind = "webhook"\nurl = "https://crm.example/hook"\nsecrets = ["CRM_SECRET"]\ntypes = ["conversion.recorded"]\n'
+    (folder / "destinations.toml").write_text(f"[crm]\n{options}")
+    return {
+        "PMP_DESTINATIONS": str(folder / "destinations.toml"),
+        "CRM_SECRET": SECRET,
+    }
 
 
 def printed(mesh: Mesh) -> str:
@@ -219,7 +232,11 @@ def test_every_part_but_redis_shows_its_metrics(mesh: Mesh) -> None:
 
 def test_what_the_alerts_ask_for_is_shown_by_some_part(mesh: Mesh) -> None:
     rules = "\n".join(rule["expr"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"])
-    asked = set(re.findall(r"\b(?:pmp|envoy)_\w+(?=[ {)[]|$)", re.sub(r"\{.*?\}", "", rules), re.MULTILINE))
+    asked = set(re.findall(r"\b(?:pmp|envoy)_\w+(?=[ {)[]|$)", re.sub(r"\{.*?\}|by \(.*?\)", "", rules), re.MULTILINE))
+    assert track(mesh, event()) == 200
+    now = datetime.now(UTC).isoformat()
+    comparison = {"shop": "woocommerce", "checked_at": now, "from": now, "to": now, "orders": 1}
+    assert mesh.client.post(f"{mesh.url}/api/v1/comparisons", headers=mesh.credentials("admin"), json=comparison).is_success
     assert {"pmp_log_limit_bytes", "pmp_report_age_seconds", "envoy_http_downstream_rq_xx"} <= asked
     urls = [process["metrics_url"] for process in mesh.state["processes"] if process["metrics_url"]]
     until(lambda: asked <= {re.split("[ {]", line)[0] for url in urls for line in mesh.client.get(url).text.splitlines()})

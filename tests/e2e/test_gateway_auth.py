@@ -101,7 +101,7 @@ NOW = int(time.time())
 BAD_TOKENS = {
     "garbage": "garbage",
     "expired": token(iat=NOW - 7200, exp=NOW - 120),
-    "not yet valid": token(nbf=NOW + 600),
+    "not yet valid": token(nbf=NOW + 7200),
     "of another issuer": token(iss="somebody-else"),
     "without issuer": token(iss=None),
     "without expiry": token(exp=None),

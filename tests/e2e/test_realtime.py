@@ -137,13 +137,13 @@ async def test_a_stream_shows_what_is_selected_and_nothing_else(mesh: Mesh, read
 
 
 async def test_personal_fields_are_shown_to_an_admin_alone(mesh: Mesh, reader: dict[str, str], shop: httpx.AsyncClient) -> None:
-    personal = {"user_id": "4711", "session_id": "a-session-of-ann", "page_title": "Welcome back, Ann"}
+    personal = {"user_id": "471100815", "session_id": "a-session-of-ann", "page_title": "Welcome back, Ann"}
     async with web_socket(mesh.url, reader) as public, web_socket(mesh.url, mesh.credentials("admin")) as admin:
         await anext(public)
         await anext(admin)
         await track(shop, page_view(next(_numbers), **personal))
         [shown] = await next_with_messages(admin)
-        assert {name: shown["event"][name] for name in (*personal, "visitor")} == {**personal, "visitor": "4711"}
+        assert {name: shown["event"][name] for name in (*personal, "visitor")} == {**personal, "visitor": "471100815"}
         [shown] = await next_with_messages(public)
         assert not {*personal, "visitor"} & shown["event"].keys()
         assert not any(value in str(shown) for value in personal.values())
@@ -513,5 +513,5 @@ async def test_the_dashboard_takes_no_parameters_and_no_other_scope(mesh: Mesh, 
 def test_nothing_personal_is_logged(mesh: Mesh) -> None:
     logged = Path(mesh.data / "logs" / "realtime.log").read_text()
     assert "StreamEvents" in logged
-    for value in ("4711", "a-session-of-ann", "Welcome back", "basket-42"):
+    for value in ("471100815", "a-session-of-ann", "Welcome back", "basket-42"):
         assert value not in logged

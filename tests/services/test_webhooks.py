@@ -561,23 +561,25 @@ async def test_one_fact_under_two_ids_is_stored_once_and_what_the_second_adds_is
     assert sorted(answer.duplicate for answer in storm) == [False] + [True] * 19
 
 
-NOTHING = [
-    stripe_event("customer.created", {"id": "cus_1"}, NOW),
-    stripe_event("payment_intent.payment_failed", payment("1"), NOW),
-    stripe_event("checkout.session.completed", {"id": "cs_1", "payment_status": "unpaid"}, NOW),
-    stripe_event("payment_intent.succeeded", payment("1", metadata={"order_id": "1", "site_url": "https://another-shop.example"}), NOW),
-    woocommerce("product.updated", {"id": 5}),
-    woocommerce("action.woocommerce_add_to_cart", {}),
-    woocommerce("order.created", woocommerce_order(5, NOW, NOW, status="checkout-draft")),
-    mailchimp("campaign", "", NOW),
-    mailchimp("profile", "ada@example.org", NOW),
-    Call("woocommerce", b"webhook_id=12", {"content-type": "application/x-www-form-urlencoded"}),
-]
+def _nothing() -> list[Call]:
+    """Webhooks that state nothing about an order or a person, signed now."""
+    return [
+        stripe_event("customer.created", {"id": "cus_1"}, NOW),
+        stripe_event("payment_intent.payment_failed", payment("1"), NOW),
+        stripe_event("checkout.session.completed", {"id": "cs_1", "payment_status": "unpaid"}, NOW),
+        stripe_event("payment_intent.succeeded", payment("1", metadata={"order_id": "1", "site_url": "https://another-shop.example"}), NOW),
+        woocommerce("product.updated", {"id": 5}),
+        woocommerce("action.woocommerce_add_to_cart", {}),
+        woocommerce("order.created", woocommerce_order(5, NOW, NOW, status="checkout-draft")),
+        mailchimp("campaign", "", NOW),
+        mailchimp("profile", "ada@example.org", NOW),
+        Call("woocommerce", b"webhook_id=12", {"content-type": "application/x-www-form-urlencoded"}),
+    ]
 
 
 async def test_what_states_nothing_is_answered_what_is_bad_is_refused_and_neither_is_stored(shop: Shop) -> None:
     other = paypal_event("CHECKOUT.ORDER.APPROVED", {"id": "O1"}, NOW)
-    for call in [*NOTHING, shop.from_paypal(other)]:
+    for call in [*_nothing(), shop.from_paypal(other)]:
         answer = await shop.receive(call)
         assert (answer.success, answer.ignored) == (True, True), call
     await _what_is_not_signed_is_refused(shop)
@@ -585,26 +587,28 @@ async def test_what_states_nothing_is_answered_what_is_bad_is_refused_and_neithe
     assert await shop.rows() == []
 
 
-STRIPE = stripe_event("charge.refunded", charge("1", 3000), NOW)
-WOOCOMMERCE = woocommerce("order.created", woocommerce_order(5, NOW, NOW))
-MAILCHIMP = mailchimp("unsubscribe", "ada@example.org", NOW)
-UNSIGNED = [
-    STRIPE._replace(headers={}),
-    STRIPE._replace(body=STRIPE.body + b" "),
-    STRIPE._replace(headers={"stripe-signature": stripe_signature(STRIPE.body, NOW - timedelta(minutes=20))}),
-    stripe_event("charge.refunded", charge("1", 3000), NOW, secret="whsec_another"),
-    WOOCOMMERCE._replace(headers={"x-wc-webhook-topic": "order.created"}),
-    WOOCOMMERCE._replace(body=b"{}"),
-    woocommerce("order.created", woocommerce_order(5, NOW, NOW), secret="another secret"),
-    Call("woocommerce", b"webhook_id=12&x=1", {}),
-    MAILCHIMP._replace(headers={"x-mailchimp-signature": "t=1,v1=00"}),
-    MAILCHIMP._replace(body=MAILCHIMP.body.replace(b"ada", b"bob")),
-    Call("paypal", b"{}", {}),
-]
+def _unsigned() -> list[Call]:
+    """Webhooks without a valid signature of now."""
+    stripe = stripe_event("charge.refunded", charge("1", 3000), NOW)
+    shops = woocommerce("order.created", woocommerce_order(5, NOW, NOW))
+    left = mailchimp("unsubscribe", "ada@example.org", NOW)
+    return [
+        stripe._replace(headers={}),
+        stripe._replace(body=stripe.body + b" "),
+        stripe._replace(headers={"stripe-signature": stripe_signature(stripe.body, NOW - timedelta(minutes=20))}),
+        stripe_event("charge.refunded", charge("1", 3000), NOW, secret="whsec_another"),
+        shops._replace(headers={"x-wc-webhook-topic": "order.created"}),
+        shops._replace(body=b"{}"),
+        woocommerce("order.created", woocommerce_order(5, NOW, NOW), secret="another secret"),
+        Call("woocommerce", b"webhook_id=12&x=1", {}),
+        left._replace(headers={"x-mailchimp-signature": "t=1,v1=00"}),
+        left._replace(body=left.body.replace(b"ada", b"bob")),
+        Call("paypal", b"{}", {}),
+    ]
 
 
 async def _what_is_not_signed_is_refused(shop: Shop) -> None:
-    for call in UNSIGNED:
+    for call in _unsigned():
         code, message = await shop.refusal(call)
         assert code is grpc.StatusCode.UNAUTHENTICATED, call
         assert "example" not in message
@@ -616,28 +620,31 @@ def signed_stripe(body: bytes) -> Call:
     return Call("stripe", body, {"stripe-signature": f"t={stamp},v1={value}"})
 
 
-UNREADABLE = [
-    (signed_stripe(b""), "not JSON"),
-    (signed_stripe(b"\xff\xfe{}"), "not JSON"),
-    (signed_stripe(b"[1]"), "fields"),
-    (signed_stripe(b'{"id": "evt_1"}'), "created, data, type"),
-    (stripe_event("charge.refunded", {"id": "ch_1", "amount_refunded": -5, "currency": "usd"}, NOW), "amount_refunded"),
-    (stripe_event("charge.refunded", {"id": "ch_1", "currency": 5}, NOW), "amount_refunded, currency"),
-    (woocommerce("order.created", {"id": "ada@example.org"}), "id"),
-    (woocommerce("order.created", woocommerce_order(5, NOW, NOW, total="NaN")), "total"),
-    (woocommerce("order.deleted", {"id": -1}), "id"),
-    (mailchimp("unsubscribe", "no address", NOW), "data.email"),
-]
+def _unreadable() -> list[tuple[Call, str]]:
+    """Signed webhooks that can not be read, and what is said of each."""
+    return [
+        (signed_stripe(b""), "not JSON"),
+        (signed_stripe(b"\xff\xfe{}"), "not JSON"),
+        (signed_stripe(b"[1]"), "fields"),
+        (signed_stripe(b'{"id": "evt_1"}'), "created, data, type"),
+        (stripe_event("charge.refunded", {"id": "ch_1", "amount_refunded": -5, "currency": "usd"}, NOW), "amount_refunded"),
+        (stripe_event("charge.refunded", {"id": "ch_1", "currency": 5}, NOW), "amount_refunded, currency"),
+        (woocommerce("order.created", {"id": "ada@example.org"}), "id"),
+        (woocommerce("order.created", woocommerce_order(5, NOW, NOW, total="NaN")), "total"),
+        (woocommerce("order.deleted", {"id": -1}), "id"),
+        (mailchimp("unsubscribe", "no address", NOW), "data.email"),
+    ]
 
 
 async def _what_can_not_be_read_names_the_fields(shop: Shop) -> None:
-    for call, part in UNREADABLE:
+    for call, part in _unreadable():
         code, message = await shop.refusal(call)
         assert code is grpc.StatusCode.INVALID_ARGUMENT, call
         assert part in message, call
         assert "example.org" not in message
-    assert (await shop.refusal(STRIPE._replace(sender="square")))[0] is grpc.StatusCode.NOT_FOUND
-    assert (await shop.refusal(STRIPE._replace(sender="../etc")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    call = stripe_event("charge.refunded", charge("1", 3000), NOW)
+    assert (await shop.refusal(call._replace(sender="square")))[0] is grpc.StatusCode.NOT_FOUND
+    assert (await shop.refusal(call._replace(sender="../etc")))[0] is grpc.StatusCode.INVALID_ARGUMENT
     answer = await shop.inside(shop.webhooks.CheckWebhook, pb.CheckWebhookRequest(sender="mailchimp"))
     assert answer.success
 

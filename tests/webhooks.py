@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import time
 from typing import Any, Final
 
@@ -16,6 +17,15 @@ from standardwebhooks import Webhook
 
 SECRET: Final = "whsec_c2hhcmVkIGJ5IHRoZSBtZXNoIGFuZCBhbm90aGVyIHN5c3RlbQ=="
 SECOND_SECRET: Final = "whsec_YW5vdGhlciBzZWNyZXQgd2hpbGUgb25lIHJlcGxhY2VzIGl0"
+
+
+def with_a_destination(folder: Path) -> dict[str, str]:
+    """Settings of a mesh with the destination `crm`, which nothing happens for; its file is in the folder."""
+    file = folder / "destinations.toml"
+    file.write_text(
+        '[crm]\nkind = "webhook"\nurl = "https://crm.example/hook"\nsecrets = ["CRM_SECRET"]\ntypes = ["conversion.recorded"]\n'
+    )
+    return {"PMP_DESTINATIONS": str(file), "CRM_SECRET": SECRET}
 
 
 @dataclass

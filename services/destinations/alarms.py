@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1.notice_pb2 import AlarmChanged
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
 from kit.errors import Unavailable
+from kit.times import timestamp
 from services.destinations import notice_store
 from services.destinations.consumers import Decisions
 from services.destinations.kind import Destination
@@ -124,14 +124,8 @@ class Watch:
 
 def _notice(alarm: Alarm, since: datetime, at: datetime, *, ended: bool) -> tuple[str, AlarmChanged]:
     kind = AlarmChanged.Alarm.Value(f"ALARM_{alarm.name.upper()}")
-    message = AlarmChanged(alarm=kind, destination=alarm.destination, ended=ended, since=_stamp(since), at=_stamp(at))
+    message = AlarmChanged(alarm=kind, destination=alarm.destination, ended=ended, since=timestamp(since), at=timestamp(at))
     return f"alarm:{alarm.key}:{int(since.timestamp() * 1000)}:{'ended' if ended else 'began'}", message
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    found = Timestamp()
-    found.FromDatetime(moment)
-    return found
 
 
 def is_low(free: int, total: int, *, was_low: bool) -> bool:

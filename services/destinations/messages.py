@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1 import destinations_pb2 as pb
 
+from kit.times import timestamp
 from services.destinations.models import DeliveryRow, DestinationRow
 from services.destinations.repository import Books
 
@@ -20,16 +20,16 @@ def destination_message(row: DestinationRow, books: Books | None, now: datetime,
     message = pb.Destination(
         name=row.name,
         kind=row.kind,
-        added_at=_timestamp(row.added_at),
+        added_at=timestamp(row.added_at),
         is_configured=is_configured,
         is_paused=row.is_paused,
         pause_reason=row.pause_reason,
         books=pb.DeliveryBooks(),
-        open_until=_timestamp(row.open_until) if is_open(row, now) else None,
+        open_until=timestamp(row.open_until) if is_open(row, now) else None,
     )
     if books is not None:
         counts = {field: books.by_state.get(state, 0) for state, field in _FIELDS.items()}
-        message.books.MergeFrom(pb.DeliveryBooks(due=sum(counts.values()), **counts, oldest_pending_at=_timestamp(books.oldest)))
+        message.books.MergeFrom(pb.DeliveryBooks(due=sum(counts.values()), **counts, oldest_pending_at=timestamp(books.oldest)))
     return message
 
 
@@ -46,15 +46,7 @@ def delivery_message(row: DeliveryRow) -> pb.Delivery:
         name=row.name,
         state=pb.DeliveryState.Value(f"DELIVERY_STATE_{row.state.upper()}"),
         attempts=row.attempts,
-        happened_at=_timestamp(row.happened_at),
-        at=_timestamp(row.next_attempt_at),
+        happened_at=timestamp(row.happened_at),
+        at=timestamp(row.next_attempt_at),
         detail=row.detail,
     )
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    found = Timestamp()
-    found.FromDatetime(moment)
-    return found

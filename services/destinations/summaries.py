@@ -7,11 +7,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1.notice_pb2 import PeriodEnded
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
+from kit.times import timestamp
 from services.destinations.consumers import Decisions
 from services.destinations.kind import Destination
 from services.destinations.mesh_client import MeshClient
@@ -74,7 +74,7 @@ class Summaries:
         for period in (ended(kind, now, self._zone) for kind in self._wanted):
             if period.name in self._done:
                 continue
-            notice = PeriodEnded(period=period.kind, name=period.name, at=_stamp(period.closed_at))
+            notice = PeriodEnded(period=period.kind, name=period.name, at=timestamp(period.closed_at))
             notice.dashboard.CopyFrom(await self._mesh.dashboard(period.first, period.last))
 
             async def store(session: AsyncSession, notice: PeriodEnded = notice) -> None:
@@ -82,9 +82,3 @@ class Summaries:
 
             await transact(self._sessions, store, follows=True)
             self._done.add(period.name)
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    found = Timestamp()
-    found.FromDatetime(moment)
-    return found

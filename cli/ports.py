@@ -78,13 +78,3 @@ class Ports:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.enter_context(holder)
         return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns different ports of the loopback interface that are free now.
-
-    Raises:
-        CommandFailed: there are too few.
-    """
-    with Ports() as ports:
-        return ports.take(count)

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pymysql
 import redis
@@ -19,14 +19,13 @@ from cli.ports import Ports
 from tests import logs
 
 _PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
-
-
-_ports = Ports()
+PORTS: Final = Ports()
+"""Reserves each port until all tests of this process are done."""
 
 
 def free_port() -> int:
     """A port for a server of this test process, which is given to no other until all tests are done."""
-    return _ports.take(1)[0]
+    return PORTS.take(1)[0]
 
 
 class PrivateServer(ABC):

@@ -24,8 +24,8 @@ from cli.folder import DataFolder
 from cli.layout import Processes, databases, service_names
 from cli.local_secrets import Secrets
 from cli.plan import Options, make_plan
-from cli.ports import LOOPBACK, Ports
-from tests.servers import PrivateMariaDb
+from cli.ports import LOOPBACK
+from tests.servers import PORTS, PrivateMariaDb, free_port
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "components" / "accounts" / "accounts.sh"
 pytestmark = pytest.mark.timeout(400)  # the setup is a dozen starts of Python
@@ -78,9 +78,7 @@ async def mesh(accounts: Accounts, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = DataFolder(tmp_path_factory.mktemp("mesh"))
     folder.create()
     own = Secrets.load_or_make(folder)
-    with Ports() as ports:
-        [port] = ports.take(1)
-        plan = make_plan(Options(LOOPBACK, port, "mysql+aiomysql://", None, Processes.EACH), folder, own, ports, environment())
+    plan = make_plan(Options(LOOPBACK, free_port(), "mysql+aiomysql://", None, Processes.EACH), folder, own, PORTS, environment())
     commands = [
         replace(each, environment={**each.environment, "PMP_DATABASE_URL": accounts.url(each.name.removesuffix("-worker"))})
         for each in plan.services

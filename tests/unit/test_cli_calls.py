@@ -12,7 +12,7 @@ from cli.books import fetch_books
 from cli.calls import call, connect
 from cli.credentials import Credentials
 from cli.errors import CommandFailed
-from cli.ports import free_ports
+from tests.servers import free_port
 
 Answer = tuple[int, dict[str, str], bytes]
 NONE: dict[str, str] = {}
@@ -65,7 +65,7 @@ async def test_a_refusal_for_good_is_answered_at_once() -> None:
 
 
 async def test_a_gateway_that_stays_away_is_reported() -> None:
-    nobody = Credentials(f"http://127.0.0.1:{free_ports(1)[0]}", "key", "token")
+    nobody = Credentials(f"http://127.0.0.1:{free_port()}", "key", "token")
     async with connect() as client:
         with pytest.raises(CommandFailed, match=r"accepted nothing for 0\.5 s .*see `pmp status`"):
             await call(client, nobody, "/", patience=0.5)

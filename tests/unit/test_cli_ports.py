@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.errors import CommandFailed
-from cli.ports import LOOPBACK, RANGE, Ports, free_ports
+from cli.ports import LOOPBACK, RANGE, Ports
 
 
 @pytest.fixture
@@ -58,8 +58,9 @@ def test_a_port_is_free_again_when_the_mesh_has_ended() -> None:
 
 def test_a_port_with_a_listener_is_not_held(ports: Ports) -> None:
     with listener() as server:
-        assert not ports.hold(LOOPBACK, server.getsockname()[1])
-    assert ports.hold(LOOPBACK, free_ports(1)[0])
+        port = server.getsockname()[1]
+        assert not ports.hold(LOOPBACK, port)
+    assert ports.hold(LOOPBACK, port)
 
 
 def test_an_address_of_another_machine_is_reported(ports: Ports) -> None:

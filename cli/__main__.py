@@ -53,7 +53,7 @@ def up(
     redis_url: RedisUrl = None,
     *,
     processes: Annotated[
-        Processes, typer.Option(help="The intake in one process and all other services in a second, or each in its own.")
+        Processes, typer.Option(help="Intake, worker and all other services in three processes, or each in its own.")
     ] = Processes.SHARED,
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C stops it at once."""

@@ -14,14 +14,16 @@ SERVICES = Path(services.__path__[0])
 INTAKE = "ingestion"
 """The role that takes events in, and its process."""
 FOLLOWERS = "followers"
-"""Name of the process of all roles but the intake: they follow what it took in."""
+"""Name of the process of all other services: they follow what was taken in."""
 
 
 class Processes(StrEnum):
     """How roles are distributed over processes."""
 
     SHARED = "shared"
-    """The intake in one process, all other roles in a second."""
+    """The intake in one process, each worker in its own, and all other services in another.
+
+    What a worker stores reaches the others in a fifth of a second, however much these have to do."""
     EACH = "each"
     """Each role in its own."""
 
@@ -46,4 +48,5 @@ def roles_by_process(processes: Processes) -> Mapping[str, Sequence[str]]:
     roles = list(role_modules())
     if processes is Processes.EACH:
         return {role: [role] for role in roles}
-    return {INTAKE: [INTAKE], FOLLOWERS: [role for role in roles if role != INTAKE]}
+    apart = [INTAKE, *worker_names()]
+    return {role: [role] for role in apart} | {FOLLOWERS: [role for role in roles if role not in apart]}

@@ -163,14 +163,12 @@ class RedisLog(StreamLog):
         return {names[name]: (entries, _counters(counters[names[name]])) for name, entries in _streams(found)}
 
     @override
-    async def head(self, topic: str, partition: int) -> Offset:
-        try:
-            info: dict[str, Any] = await self._redis.xinfo_stream(key(topic, partition, "log"))
-        except ResponseError as error:
-            if "no such key" in str(error):
-                return START
-            raise
-        return Offset.parse(_text(info["last-generated-id"]))
+    async def heads(self, topic: str, partitions: Collection[int]) -> Mapping[int, Offset]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for partition in partitions:
+                pipe.xinfo_stream(key(topic, partition, "log"))
+            answers = await pipe.execute(raise_on_error=False)
+        return {partition: _head(answer) for partition, answer in zip(partitions, answers, strict=True)}
 
     async def newest(self, topic: str, partition: int) -> Offset:
         """Returns the offset of the last entry that exists: the head may have been raised above it."""
@@ -252,6 +250,14 @@ async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenera
     finally:
         await log.close()
         await reading.aclose()
+
+
+def _head(answer: Any) -> Offset:
+    if isinstance(answer, Exception):
+        if isinstance(answer, ResponseError) and "no such key" in str(answer):
+            return START
+        raise answer
+    return Offset.parse(_text(answer["last-generated-id"]))
 
 
 def _append(topic: str, item: Append) -> tuple[Any, ...]:

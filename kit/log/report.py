@@ -121,4 +121,5 @@ class Report:
             self._folded = hour
 
     async def _heads(self, topic: str) -> dict[int, int]:
-        return {partition: (await self._log.head(topic, partition)).ms for partition in range(self._partitions)}
+        heads = await self._log.heads(topic, range(self._partitions))
+        return {partition: head.ms for partition, head in heads.items()}

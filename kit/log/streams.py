@@ -179,9 +179,13 @@ class StreamLog(Protocol):
         """
         ...
 
-    async def head(self, topic: str, partition: int) -> Offset:
-        """Returns the last offset that was ever assigned in the stream."""
+    async def heads(self, topic: str, partitions: Collection[int]) -> Mapping[int, Offset]:
+        """Returns the last offset that was ever assigned in the stream of each partition."""
         ...
+
+    async def head(self, topic: str, partition: int) -> Offset:
+        """Does `heads` for one partition."""
+        return (await self.heads(topic, [partition]))[partition]
 
     async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:
         """Appends entries (offset, pack, number of messages) if the stream's head is still `head`.

@@ -1,4 +1,4 @@
-"""Each of the two processes of `pmp up` is killed under load: everything answered with 200 is stored and published once."""
+"""Each process of `pmp up` is killed under load: everything answered with 200 is stored and published once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.e2e.event_load import SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
+_WORKER = "ingestion-worker"
 RATE = 150
 """What SQLite keeps up with while the load and the mesh share two cores with other tests."""
 
@@ -29,15 +30,15 @@ def _column(mesh: Mesh, service: str, sql: str) -> list[str]:
         return [row[0] for row in connection.execute(sql)]
 
 
-def test_the_mesh_runs_in_two_processes_beside_redis_and_gateway(mesh: Mesh) -> None:
+def test_the_mesh_runs_in_three_processes_beside_redis_and_gateway(mesh: Mesh) -> None:
     until(lambda: mesh.pmp("status", check=False).returncode == 0)
     processes = {process["name"]: process["roles"] for process in json.loads(mesh.pmp("status", "--json").stdout)["processes"]}
-    followers = [name for name in (*service_names(), "ingestion-worker") if name != INTAKE]
-    ready = {FOLLOWERS: [{"name": name, "ready": True} for name in followers], INTAKE: [{"name": INTAKE, "ready": True}]}
+    roles = {INTAKE: [INTAKE], _WORKER: [_WORKER], FOLLOWERS: [name for name in service_names() if name != INTAKE]}
+    ready = {process: [{"name": role, "ready": True} for role in some] for process, some in roles.items()}
     assert processes == {"redis": [], "gateway": [], **ready}
 
 
-@pytest.mark.parametrize("victim", [INTAKE, FOLLOWERS])
+@pytest.mark.parametrize("victim", [INTAKE, _WORKER, FOLLOWERS])
 async def test_nothing_answered_is_lost_or_counted_twice(mesh: Mesh, victim: str) -> None:
     killed = mesh.pid(victim)
     answered = await load(mesh, victim, during=lambda: mesh.kill(victim), rate=RATE)

@@ -7,7 +7,7 @@ one, after it (`pause`): there a scheduler may suspend it, end its process, or r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
@@ -197,9 +197,12 @@ class MemoryLog(StreamLog):
         return {partition: entries for partition, entries in later.items() if entries}
 
     @override
-    async def head(self, topic: str, partition: int) -> Offset:
-        await self._pause(f"head {topic} {partition}")
-        return self._server.stream(topic, partition).head
+    async def heads(self, topic: str, partitions: Collection[int]) -> Mapping[int, Offset]:
+        heads: dict[int, Offset] = {}
+        for partition in partitions:
+            await self._pause(f"head {topic} {partition}")
+            heads[partition] = self._server.stream(topic, partition).head
+        return heads
 
     @override
     async def publish(self, topic: str, partition: int, *, head: Offset, packs: Sequence[tuple[int, bytes, int]]) -> bool:

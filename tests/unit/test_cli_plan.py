@@ -12,7 +12,7 @@ from cli.disk import Disk
 from cli.embedded_redis import INTAKE_SHARE, LEAST_MEMORY, max_memory
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.layout import Processes, roles_by_process, service_names
+from cli.layout import Processes, service_names
 from cli.local_secrets import Secrets
 from cli.plan import Options, Plan, make_plan
 from cli.ports import LOOPBACK, Ports
@@ -46,14 +46,14 @@ def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
     assert {command.name: command.address for command in made.services if command.kind == "service"} == made.service_addresses
 
 
-def test_the_intake_and_all_other_roles_are_two_processes(tmp_path: Path) -> None:
+def test_the_intake_its_worker_and_all_other_services_are_three_processes(tmp_path: Path) -> None:
     made = plan(tmp_path, processes=Processes.SHARED)
-    intake, followers = made.services
+    intake, worker, followers = made.services
     assert (intake.name, intake.roles, intake.argv[1:]) == ("ingestion", ("ingestion",), ("-m", "services", "ingestion"))
     assert followers.name == "followers"
-    assert followers.roles == followers.argv[3:] == tuple(role for role in roles_by_process(Processes.EACH) if role != "ingestion")
-    assert "ingestion-worker" in followers.roles
-    assert intake.niceness == made.gateway.niceness == 0 < followers.niceness
+    assert (worker.name, worker.roles, worker.kind) == ("ingestion-worker", ("ingestion-worker",), "worker")
+    assert followers.roles == followers.argv[3:] == tuple(name for name in service_names() if name != "ingestion")
+    assert intake.niceness == made.gateway.niceness == 0 < worker.niceness == followers.niceness
     assert made.service_addresses == {name: (intake if name == "ingestion" else followers).address for name in service_names()}
 
 

@@ -36,7 +36,7 @@ _AT_ONCE: Final = 8
 """Most partitions in one query."""
 _PRUNE_ROWS: Final = 1000
 # A commit wakes the relay of its own process; what a dead process left unpublished waits this long at most.
-_POLL_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 5.0
 _LINGER_SECONDS: Final = 0.05
 """Commits that follow each other within this time share one look at the outbox."""
 _COMPARE_SECONDS: Final = 10.0
@@ -128,9 +128,9 @@ class Relay:
             Why partitions failed.
         """
         now = asyncio.get_running_loop().time()
-        for partition in _due(self._compare_at, partitions, now, _COMPARE_SECONDS):
-            last = self._last.get(partition)
-            if last and (await self._log.head(self._topic, partition)).ms != last.position:
+        compared = [partition for partition in _due(self._compare_at, partitions, now, _COMPARE_SECONDS) if partition in self._last]
+        for partition, head in (await self._log.heads(self._topic, compared)).items() if compared else ():
+            if head.ms != self._last.get(partition, NOTHING).position:
                 self._last.pop(partition, None)
         failed: dict[int, Exception] = {}
         left = set(partitions)

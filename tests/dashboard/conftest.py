@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
 
-from cli.layout import Processes
 from tests.dashboard import shop
 from tests.dashboard.reader import Reader, link
 from tests.e2e.mesh import Mesh, running
@@ -18,7 +17,7 @@ from tests.webhooks import with_a_destination
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """The mesh. It has a destination that nothing happens for."""
     folder = tmp_path_factory.mktemp("mesh")
-    with running(folder, environment=with_a_destination(folder), processes=Processes.SHARED) as mesh:
+    with running(folder, environment=with_a_destination(folder)) as mesh:
         shop.fill(mesh)
         yield mesh
 

@@ -8,22 +8,23 @@ from typing import Any
 from tests.e2e.mesh import Mesh
 from tests.servers import until
 
-NOW = datetime.now(UTC).replace(microsecond=0)
 DAYS = 21
 SOURCES = ("newsletter", "google", "youtube")
 COURSES = ("pmp", "agile")
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Version/17.5 Mobile/15E148 Safari/604.1"
 
 
-def _at(day: int, minutes: int = 0) -> str:
-    return (NOW - timedelta(days=day, minutes=10 - minutes)).isoformat()
+def _newest() -> datetime:
+    """Ten minutes ago, but today."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    return max(now - timedelta(minutes=10), now.replace(hour=0, minute=0, second=0))
 
 
-def _events() -> list[dict[str, Any]]:
+def _events(newest: datetime) -> list[dict[str, Any]]:
     return [
         {
             "id": f"view-{day}-{visit}-{step}",
-            "timestamp": _at(day, step),
+            "timestamp": (newest - timedelta(days=day) + timedelta(minutes=step)).isoformat(),
             "event_type": kind,
             "session_id": f"s-{day}-{visit}",
             "page_url": f"https://shop.example/courses/{COURSES[visit % 2]}?utm_source={SOURCES[visit % 3]}&utm_campaign=spring",
@@ -36,13 +37,13 @@ def _events() -> list[dict[str, Any]]:
     ]
 
 
-def _purchases() -> list[dict[str, Any]]:
+def _purchases(newest: datetime) -> list[dict[str, Any]]:
     return [
         {
             "id": f"order-{day}",
             "order_id": str(1000 + day),
-            "timestamp": _at(day),
-            "paid_at": _at(day),
+            "timestamp": (newest - timedelta(days=day)).isoformat(),
+            "paid_at": (newest - timedelta(days=day)).isoformat(),
             "user_id": str(1 + day % 5),
             "session_id": f"s-{day}-0",
             "amount": 199,
@@ -63,15 +64,17 @@ def _purchases() -> list[dict[str, Any]]:
 
 def fill(mesh: Mesh) -> None:
     """Sends the shop's events and orders, and waits until its figures have them."""
+    newest = _newest()
+    events, purchases = _events(newest), _purchases(newest)
     site, before = mesh.credentials("site"), figures(mesh)["page_views"]
-    for path, name, records in (("events", "events", _events()), ("purchases", "purchases", _purchases())):
+    for path, name, records in (("events", "events", events), ("purchases", "purchases", purchases)):
         answer = mesh.client.post(f"{mesh.url}/api/v1/{path}/batch", headers=site, json={name: records})
         assert answer.json()["accepted"] == len(records), answer.text
-    refund = {"amount": 199, "reference": "r-1", "reason": "asked", "timestamp": _at(0)}
+    refund = {"amount": 199, "reference": "r-1", "reason": "asked", "timestamp": newest.isoformat()}
     assert mesh.client.post(f"{mesh.url}/api/v1/purchases/1001/refunds", headers=site, json=refund).is_success
     until(
         lambda: (
-            figures(mesh)["page_views"] == before + 2 * len(_events()) / 3
+            figures(mesh)["page_views"] == before + 2 * len(events) / 3
             and figures(mesh)["refunds"] == 199
             and figures(mesh)["orders"] == DAYS
         )

@@ -16,7 +16,6 @@ from uuid import uuid4
 import pytest
 
 from cli.folder import DataFolder
-from cli.layout import Processes
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import until
 
@@ -95,7 +94,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
             _send(mesh, events)
             after.extend(events)
 
-    with running(folder / "lost", processes=Processes.SHARED) as mesh, ThreadPoolExecutor() as threads:
+    with running(folder / "lost") as mesh, ThreadPoolExecutor() as threads:
         for start in range(0, len(before), 200):
             _send(mesh, before[start : start + 200])
         orders = [_order(number) for number in range(20)]
@@ -120,7 +119,7 @@ def restored(drill: Drill, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     data = tmp_path_factory.mktemp("restored") / "data"
     answer = Mesh(data, {}).pmp("restore", str(drill.backup))
     assert "docs/backup.md" in answer.stdout
-    with running(data, processes=Processes.SHARED) as mesh:
+    with running(data) as mesh:
         yield mesh
 
 

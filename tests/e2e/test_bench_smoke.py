@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+every_bench = pytest.mark.skipif("PMP_BENCHES" not in os.environ, reason="PMP_BENCHES=1 runs every part of the bench")
 
 
 def measured(part: str, results: Path) -> dict[str, Any]:
@@ -22,6 +25,7 @@ def measured(part: str, results: Path) -> dict[str, Any]:
     return json.loads(result.read_text())
 
 
+@every_bench
 def test_intake_is_measured_beside_the_empty_service(tmp_path: Path) -> None:
     figures = measured("intake", tmp_path)
     assert [each["events_per_request"] for each in figures["intake"]["compared"]] == [1, 100]
@@ -53,6 +57,7 @@ def test_result_describes_the_machine_without_identifying_it(worker_figures: dic
         assert str(place) not in text
 
 
+@every_bench
 @pytest.mark.timeout(320)
 def test_a_whole_mesh_is_measured(tmp_path: Path) -> None:
     figures = measured("mesh", tmp_path)["mesh"]
@@ -68,6 +73,7 @@ def test_a_whole_mesh_is_measured(tmp_path: Path) -> None:
         assert {"redis", "gateway", "ingestion"} <= mesh["pss_mib"].keys()
 
 
+@every_bench
 def test_the_shop_is_measured_beside_a_bare_insert(tmp_path: Path) -> None:
     figures = measured("shop", tmp_path)["shop"]
     calls = ("bare_insert", "track_purchase", "register_user", "get_user_journey")
@@ -77,6 +83,7 @@ def test_the_shop_is_measured_beside_a_bare_insert(tmp_path: Path) -> None:
     assert {"mariadb", "identity", "journeys", "purchases", "gateway"} == figures["cpu_us_per_call"].keys()
 
 
+@every_bench
 def test_the_plugin_is_measured_beside_its_absence(tmp_path: Path) -> None:
     figures = measured("wordpress", tmp_path)["wordpress"]
     assert [figures[what]["pairs"] for what in ("page_view", "checkout")] == [10, 10]
@@ -90,6 +97,7 @@ def test_live_streams_are_measured(tmp_path: Path) -> None:
     assert {"followers", "gateway", "redis"} <= figures["peak_mib"].keys()
 
 
+@every_bench
 def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> None:
     figures = measured("attribution", tmp_path)["attribution"]
     assert (figures["orders"], figures["reports"].keys(), figures["count_ms"].keys()) == (

@@ -22,7 +22,7 @@ import redis
 from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
-from cli.layout import service_names
+from cli.layout import INTAKE
 from tests import logs
 from tests.e2e.mesh import PMP, Mesh, says_ready
 from tests.servers import free_port, until
@@ -41,7 +41,7 @@ class Up:
         logs.follow(self.output)
         logs.follow(data / "logs")
         with self.output.open("wb") as said:
-            command = [PMP, "up", "--port", str(free_port()), "--processes", "each", *arguments]
+            command = [PMP, "up", "--port", str(free_port()), *arguments]
             self.process = subprocess.Popen(command, env=self.mesh.environment, stdout=said, stderr=said)
 
     def said(self) -> str:
@@ -135,7 +135,7 @@ def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> 
     shop.join()
     assert shop.refused == []  # no call reached a gateway without services
     said = first.said()
-    stages = ["stopping gateway", f"stopping {service_names()[0]}", "stopping redis", "stopped"]
+    stages = ["stopping gateway", f"stopping {INTAKE}", "stopping redis", "stopped"]
     assert sorted(stages, key=said.index) == stages
     assert running_pids(pids) == []
     assert not (data / "mesh.json").exists()
@@ -158,7 +158,7 @@ def test_a_mesh_drains_and_keeps_its_data(tmp_path: Path, started: list[Up]) -> 
     pids = second.pids()
     os.kill(mesh.pid("ingestion"), signal.SIGSTOP)
     second.process.send_signal(signal.SIGINT)
-    until(lambda: f"stopping {service_names()[0]}" in second.said(), SECONDS)
+    until(lambda: f"stopping {INTAKE}" in second.said(), SECONDS)
     assert second.process.poll() is None
     assert second.end(signal.SIGINT) == 0
     assert "stopping at once" in second.said()

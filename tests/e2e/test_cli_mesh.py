@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.folder import DataFolder
-from cli.layout import service_names
+from cli.layout import Processes, service_names
 from cli.local_secrets import Secrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
@@ -67,7 +67,7 @@ def mesh(bank: str) -> Iterator[Mesh]:
         for folder in (Path(parent), data, data / "redis", data / "redis" / "appendonlydir", data / "logs"):
             folder.chmod(0o755)
         daily = {"PMP_SITE_RATES_URL": bank, "PMP_SITE_EXPORTS_URL": (data.parent / "store").as_uri()}
-        with running(data, environment=daily | with_a_destination(Path(parent))) as mesh:
+        with running(data, environment=daily | with_a_destination(Path(parent)), processes=Processes.EACH) as mesh:
             yield mesh
 
 

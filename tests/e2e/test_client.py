@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +21,7 @@ PROGRAM = Path(__file__).with_name("client_program.py")
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
@@ -29,7 +30,7 @@ RATE, PACK = 200, 10
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.EACH) as mesh:
         yield mesh
 
 

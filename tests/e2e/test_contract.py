@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,7 @@ EXAMPLES = int(os.environ.get("PMP_CONTRACT_EXAMPLES", "0"))
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

@@ -19,6 +19,7 @@ import pytest
 from standardwebhooks import Webhook
 from typing_extensions import override
 
+from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 from tests.webhooks import SECRET
@@ -75,7 +76,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Iterator[Mesh]
         f'[crm]\nkind = "webhook"\nurl = "{shop.url}"\nsecrets = ["CRM_SECRET"]\nconsent = "none"\n'
         'allow_private_networks = true\ntypes = ["event.page_view", "order.*"]\n'
     )
-    with running(folder, environment={"PMP_DESTINATIONS": str(file), "CRM_SECRET": SECRET}) as mesh:
+    with running(folder, environment={"PMP_DESTINATIONS": str(file), "CRM_SECRET": SECRET}, processes=Processes.EACH) as mesh:
         until(lambda: mesh.pmp("destinations", "list", check=False).stdout.count("crm") or _visit(mesh, "first"))
         yield mesh
 

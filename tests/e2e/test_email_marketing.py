@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cli.layout import Processes
 from services.destinations.mailchimp.mapping import member_id
 from tests import klaviyo, mailchimp
 from tests.e2e.mesh import Mesh, running
@@ -69,7 +68,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             url = "{of_klaviyo.url}"
         """)
         environment = {"PMP_DESTINATIONS": str(file), "MAILCHIMP_KEY": mailchimp.KEY, "KLAVIYO_KEY": klaviyo.KEY}
-        with running(folder / "data", environment=environment, processes=Processes.SHARED) as mesh:
+        with running(folder / "data", environment=environment) as mesh:
             yield Shop(mesh, of_mailchimp, of_klaviyo)
 
 

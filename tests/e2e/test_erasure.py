@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import Person, another_visitor, asked, call, event, known, now, order
 from tests.receiver import SECRET, Receiver, receiving
@@ -56,8 +57,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, crm: Receiver, newsletter: Re
             for name, types in {"newsletter": ["person.erased", "order.*"], "feed": ["event.never_happens"]}.items()
         )
     )
-    calls = {"PMP_SITE_ERASURE_CALLS": json.dumps({"crm": crm.url}), "PMP_SITE_ERASURE_SECRET": SECRET}
-    with running(folder, environment={**calls, "PMP_DESTINATIONS": str(destinations), "NEWSLETTER_SECRET": SECRET}) as mesh:
+    environment = {
+        "PMP_SITE_ERASURE_CALLS": json.dumps({"crm": crm.url}),
+        "PMP_SITE_ERASURE_SECRET": SECRET,
+        "PMP_DESTINATIONS": str(destinations),
+        "NEWSLETTER_SECRET": SECRET,
+    }
+    with running(folder, environment=environment, processes=Processes.EACH) as mesh:
         yield mesh
 
 

@@ -18,6 +18,7 @@ import redis
 from pydantic import SecretStr
 
 from cli.folder import DataFolder
+from cli.layout import Processes
 from cli.local_secrets import Secrets
 from kit.people.keys.seals import EMAIL_CONTEXT
 from kit.people.keys.store import open_keys
@@ -84,7 +85,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, 
     urls = ["--database-url", mariadb_server.url.replace("{service}", "scale_{service}"), "--redis-url", redis_of_mesh.url]
     with ExitStack() as stack:
         spans, environment = stack.enter_context(receiving())
-        mesh = stack.enter_context(running(tmp_path_factory.mktemp("mesh"), *urls, environment=environment))
+        mesh = stack.enter_context(running(tmp_path_factory.mktemp("mesh"), *urls, environment=environment, processes=Processes.EACH))
         yield Shop(mesh, mariadb_server, redis_of_mesh, spans)
 
 

@@ -24,7 +24,6 @@ from pmp.journeys.v1 import journeys_pb2
 from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import purchases_pb2
 
-from cli.layout import Processes
 from kit.scrubbing.fields import text_of
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import asked, call
@@ -165,7 +164,7 @@ def found(mesh: Mesh, pattern: str = "*") -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
@@ -43,7 +44,7 @@ SECTIONS = ["wordpress_data", "analytics_data", "purchase_history", "email_data"
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.EACH) as mesh:
         yield mesh
 
 

@@ -14,6 +14,7 @@ import pymysql
 import pytest
 import redis
 
+from cli.layout import Processes
 from tests.e2e.event_load import RATE, SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
@@ -22,7 +23,7 @@ from tests.servers import PrivateMariaDb, PrivateRedis, until
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb) -> Iterator[Mesh]:
     urls = ["--database-url", mariadb_server.url.replace("{service}", "faults_{service}"), "--redis-url", redis_of_mesh.url]
-    with running(tmp_path_factory.mktemp("mesh"), *urls) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), *urls, processes=Processes.EACH) as mesh:
         yield mesh
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from cli.layout import FOLLOWERS, INTAKE, Processes, service_names
+from cli.layout import FOLLOWERS, INTAKE, service_names
 from tests.e2e.event_load import SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
@@ -21,7 +21,7 @@ RATE = 150
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from cli.layout import Processes
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import PrivateMariaDb, until
 from tests.woocommerce import KEY, SECRET, Record, Shop, serving
@@ -32,7 +31,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, mariadb_server: PrivateMariaD
     database = mariadb_server.url.replace("{service}", "import_{service}")
     settings = {"PMP_SITE_RETENTION": "P3650D", "PMP_WOOCOMMERCE_KEY": KEY, "PMP_WOOCOMMERCE_SECRET": SECRET}
     arguments = ["--database-url", database]
-    with running(tmp_path_factory.mktemp("mesh"), *arguments, environment=settings, processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), *arguments, environment=settings) as mesh:
         yield mesh
 
 

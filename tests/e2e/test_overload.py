@@ -23,6 +23,7 @@ from google.protobuf.json_format import ParseDict
 from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 
+from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
@@ -82,7 +83,7 @@ def starved(mesh: Mesh) -> Generator[None]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh")) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.EACH) as mesh:
         yield mesh
 
 

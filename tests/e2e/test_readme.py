@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.layout import Processes
 from services.analytics.figures import FIGURES
 from tests.e2e.mesh import Mesh, running
 
@@ -25,7 +24,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

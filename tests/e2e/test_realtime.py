@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cli.credentials import Scope, credentials
 from cli.folder import DataFolder
+from cli.layout import Processes
 from services.realtime.cursor import Partition, cursor_of
 from services.realtime.topics import TOPICS
 from tests.background import eventually
@@ -45,7 +46,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         "PMP_REALTIME_WINDOW_BYTES": "4194304",
         "PMP_RATE_USER_PER_HOUR": "100000",
     }
-    with running(tmp_path_factory.mktemp("mesh") / "data", environment=settings) as mesh:
+    with running(tmp_path_factory.mktemp("mesh") / "data", environment=settings, processes=Processes.EACH) as mesh:
         yield mesh
 
 

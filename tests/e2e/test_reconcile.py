@@ -17,7 +17,6 @@ from typer.testing import CliRunner, Result
 
 from cli.__main__ import app
 from cli.folder import DataFolder
-from cli.layout import Processes
 from cli.local_secrets import Secrets
 from tests.e2e import jobs
 from tests.e2e.mesh import Mesh, running
@@ -38,9 +37,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "mariadb":
         server: PrivateMariaDb = request.getfixturevalue("mariadb_server")
         urls = ["--database-url", server.url.replace("{service}", "compared_{service}")]
-    with running(
-        tmp_path_factory.mktemp("mesh"), *urls, environment={"PMP_SITE_ERASURE_SECRET": SECRET}, processes=Processes.SHARED
-    ) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), *urls, environment={"PMP_SITE_ERASURE_SECRET": SECRET}) as mesh:
         yield mesh
 
 

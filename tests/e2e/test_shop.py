@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
@@ -29,7 +28,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("mesh"), processes=Processes.SHARED) as mesh:
+    with running(tmp_path_factory.mktemp("mesh")) as mesh:
         yield mesh
 
 

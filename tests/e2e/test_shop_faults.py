@@ -15,6 +15,7 @@ import redis
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 
+from cli.layout import Processes
 from kit.log.redis_log import key
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
@@ -29,7 +30,7 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb) -> Iterator[Mesh]:
     urls = ["--database-url", mariadb_server.url.replace("{service}", "shop_{service}"), "--redis-url", redis_of_mesh.url]
-    with running(tmp_path_factory.mktemp("mesh"), *urls) as mesh:
+    with running(tmp_path_factory.mktemp("mesh"), *urls, processes=Processes.EACH) as mesh:
         yield mesh
 
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.layout import Processes
 from tests.e2e.mesh import running
 from tests.e2e.spans import receiving
 from tests.servers import until
@@ -18,7 +17,7 @@ def test_one_event_is_one_trace_from_the_gateway_to_the_topic(tmp_path_factory: 
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with (
         receiving() as (received, environment),
-        running(tmp_path_factory.mktemp("traced"), environment=environment, processes=Processes.SHARED) as mesh,
+        running(tmp_path_factory.mktemp("traced"), environment=environment) as mesh,
     ):
         event = {
             "event_type": "page_view",

@@ -13,7 +13,6 @@ from pathlib import Path
 import httpx
 
 from cli.folder import DataFolder
-from cli.layout import Processes
 from cli.local_secrets import Secrets
 from tests.e2e.mesh import Mesh, running
 from tests.relay import Relay
@@ -47,7 +46,6 @@ def open_shop(
     gateway: Relay | None = None,
     *,
     is_connected: bool = True,
-    processes: Processes = Processes.EACH,
 ) -> Generator[Shop]:
     """A shop and a mesh that call each other, until the block ends.
 
@@ -57,7 +55,6 @@ def open_shop(
         front: What browsers reach the shop through; directly if not given.
         gateway: What the shop reaches the mesh through; directly if not given.
         is_connected: Whether the shop knows the mesh. Otherwise a code of `pmp connect` connects it.
-        processes: How the mesh's roles are distributed.
     """
     port = free_port()
     home = f"http://127.0.0.1:{port}"
@@ -66,7 +63,7 @@ def open_shop(
     shared = "whsec_" + b64encode(os.urandom(32)).decode()
     calls = {"wordpress": f"{home}/wp-json/pmp/v1/erasures"}
     environment = {"PMP_SITE_ERASURE_CALLS": json.dumps(calls), "PMP_SITE_ERASURE_SECRET": shared}
-    with running(folder / "mesh", environment=environment, processes=processes) as mesh:
+    with running(folder / "mesh", environment=environment) as mesh:
         if gateway is not None:
             gateway.to = int(mesh.url.rpartition(":")[2])
         secrets = Secrets.load(DataFolder(mesh.data))

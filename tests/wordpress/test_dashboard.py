@@ -15,7 +15,6 @@ from playwright.async_api import Browser, BrowserContext, FrameLocator, Page, Vi
 from pmp_mesh_client.tokens import ISSUER
 
 from cli.folder import DataFolder
-from cli.layout import Processes
 from cli.local_secrets import Secrets
 from tests.dashboard import shop as figures
 from tests.relay import Relay, relaying
@@ -46,7 +45,7 @@ def gateway() -> Iterator[Relay]:
 def shop(gateway: Relay, mariadb_server: PrivateMariaDb, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop that does not know its mesh yet."""
     folder = tmp_path_factory.mktemp("shop")
-    with open_shop(folder, mariadb_server, gateway=gateway, is_connected=False, processes=Processes.SHARED) as shop:
+    with open_shop(folder, mariadb_server, gateway=gateway, is_connected=False) as shop:
         yield shop
 
 

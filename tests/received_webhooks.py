@@ -66,6 +66,12 @@ def charge(order_id: str, refunded: int, **fields: Any) -> dict[str, Any]:
     }
 
 
+def refund(order_id: str, number: int, units: int, status: str, **fields: Any) -> dict[str, Any]:
+    """A refund of a charge, in cents: it names the payment, and no order."""
+    of = {"payment_intent": f"pi_{order_id}", "charge": f"ch_{order_id}"}
+    return {"id": f"re_{order_id}_{number}", "object": "refund", "amount": units, "currency": "usd", "status": status, **of, **fields}
+
+
 def dispute(order_id: str, status: str, at: datetime, **fields: Any) -> dict[str, Any]:
     """A dispute: it names the payment, and no order."""
     of = {"payment_intent": f"pi_{order_id}", "charge": f"ch_{order_id}"}
@@ -94,6 +100,23 @@ def capture(order_id: str, at: datetime, **fields: Any) -> dict[str, Any]:
         "custom_id": order_id,
         "invoice_id": f"WC-{order_id}",
         "create_time": at.isoformat(),
+        **fields,
+    }
+
+
+def paypal_dispute(order_id: str, outcome: str = "", **fields: Any) -> dict[str, Any]:
+    """A dispute of PayPal: it names the capture. Without an outcome it is open."""
+    return {
+        "dispute_id": f"PP-D-{order_id}",
+        "id": f"PP-D-{order_id}",
+        "disputed_transactions": [{"seller_transaction_id": f"CAP{order_id}", "seller": {"merchant_id": "M1", "name": "A shop"}}],
+        "reason": "MERCHANDISE_OR_SERVICE_NOT_RECEIVED",
+        "status": "RESOLVED" if outcome else "OPEN",
+        "dispute_amount": {"currency_code": "USD", "value": "100.00"},
+        "dispute_life_cycle_stage": "CHARGEBACK",
+        "dispute_channel": "EXTERNAL",
+        "messages": [{"posted_by": "BUYER", "content": "ada@example.org never got it"}],
+        **({"dispute_outcome": {"outcome_code": outcome}} if outcome else {}),
         **fields,
     }
 

@@ -63,9 +63,10 @@ class Shop:
         self.orders.append(record)
         return record
 
-    def refund(self, order: Record, id_: int, amount: str, at: datetime, reason: str = "") -> None:
+    def refund(self, order: Record, id_: int, amount: str, at: datetime, reason: str = "", *, lines: Sequence[Record] = ()) -> None:
         """Refunds a part of an order, which changes the order, too."""
-        self.refunds.append({"id": id_, "parent_id": order["id"], "amount": amount, "reason": reason, **_times("date_created", at)})
+        stated = {"id": id_, "parent_id": order["id"], "amount": amount, "reason": reason, "line_items": [*lines]}
+        self.refunds.append({**stated, **_times("date_created", at)})
         order["refunds"].append({"id": id_, "reason": reason, "total": f"-{amount}"})
         order |= _times("date_modified", max(at, _modified(order)))
 

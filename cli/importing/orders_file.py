@@ -14,7 +14,7 @@ from typing import Any, Final
 from cli.importing.files import Read, Row, read_table
 from cli.importing.items import UnusableError
 from cli.importing.mapping import FileMapping
-from cli.importing.shop_orders import UNPAID, UNPLACED, Buyer, ShopOrder, given, line, order_items
+from cli.importing.shop_orders import LEFT_OUT, UNPAID, Buyer, ShopOrder, given, line, order_items
 from cli.importing.values import amount, moment
 from services.purchases.statuses import PAID, effective_status, parse_status
 
@@ -41,7 +41,7 @@ def read_orders(file: Path, mapping: FileMapping) -> Iterator[Read]:
 
 def _read(rows: Sequence[Row], mapping: FileMapping) -> Read:
     order = _order(rows, mapping)
-    if order.status in UNPLACED or not order.is_sold:
+    if order.status in LEFT_OUT or not order.is_sold:
         return Read(rows[-1].line, skipped=UNPAID)
     return Read(rows[-1].line, items=[*order_items(order)])
 

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cli.importing.items import Item, Kind
+from services.destinations.received.shop_words import STATUSES, UNPLACED
 
 SOURCE: Final = "plugin"
 """Both read the same shop: of their reports the newest counts."""
 UNPAID: Final = "never paid"
 """Why an order is left out, as the plugin's backfill leaves it out."""
-UNPLACED: Final = frozenset({"checkout-draft", "auto-draft", "draft", "new", "trash"})
-_KNOWN: Final = frozenset({"pending", "on-hold", "processing", "completed", "cancelled", "refunded", "failed"})
+LEFT_OUT: Final = UNPLACED | {"trash"}
+"""Statuses of orders that are no sale, and may become one."""
 _PAID: Final = frozenset({"processing", "completed", "refunded"})
 _MOST_LINES: Final = 200
 _LARGEST_QUANTITY: Final = 1_000_000
@@ -36,6 +37,8 @@ class ShopRefund:
     amount: float
     at: datetime
     reason: str = ""
+    lines: Sequence[Mapping[str, Any]] = ()
+    """What was returned, as in the contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Buyer:
     utm: Mapping[str, str] = field(default_factory=dict[str, str])
     referral_code: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    is_staff: bool = False
+    is_staff: bool | None = False
+    """None for a buyer of whom it is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def _purchase(order: ShopOrder, refunded_total: float) -> dict[str, Any]:
         amount=max(order.amount, 0.0),
         currency=order.currency.upper(),
         payment_method=text(order.payment_method, 50),
-        payment_status=order.status if order.status in _KNOWN else ("completed" if order.is_sold else "pending"),
+        payment_status=order.status if order.status in STATUSES else ("completed" if order.is_sold else "pending"),
         paid_at=rfc3339(order.paid_at) if order.paid_at else None,
         billing_address=billing,
         country=billing.get("country", "").upper(),
@@ -148,7 +152,13 @@ def _refund(order: ShopOrder, refund: ShopRefund, total: float) -> dict[str, Any
         source=SOURCE,
         reported_at=rfc3339(order.read_at),
         historical=True,
+        lines=[*refund.lines[:_MOST_LINES]],
     )
+
+
+def returned_line(*, product_id: str, quantity: float, amount: float) -> dict[str, Any]:
+    """What was refunded of a line as the contract has it, with taxes. WooCommerce has the negative of each."""
+    return {"product_id": text(product_id, 100), "quantity": min(abs(int(quantity)), _LARGEST_QUANTITY), "amount": abs(amount)}
 
 
 def line(

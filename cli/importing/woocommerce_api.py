@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cli.errors import CommandFailed
 from cli.importing.items import Item, Page, Reject, UnusableError
-from cli.importing.shop_orders import UNPAID, UNPLACED, order_items
+from cli.importing.shop_orders import LEFT_OUT, UNPAID, order_items
 from cli.importing.woocommerce_client import PER_PAGE, WooCommerce
 from cli.importing.woocommerce_records import STAFF_ROLES, Products, Staff, order_of, user_item
 
@@ -135,7 +135,7 @@ class ShopApi:
             except UnusableError as error:
                 rejects.append(Reject(f"order {record['id']}", str(error)))
                 continue
-            if order.status in UNPLACED or not order.is_sold:
+            if order.status in LEFT_OUT or not order.is_sold:
                 skipped[UNPAID] += 1
             else:
                 items += order_items(order)

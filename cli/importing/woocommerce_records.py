@@ -9,19 +9,15 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from cli.importing.items import Item, Kind, UnusableError
-from cli.importing.shop_orders import Buyer, ShopOrder, ShopRefund, given, line, rfc3339, text
+from cli.importing.shop_orders import Buyer, ShopOrder, ShopRefund, given, line, returned_line, rfc3339, text
+from services.destinations.received.shop_words import UTM, campaign, is_anonymised, product_of
 
 STAFF_ROLES: Final = ("administrator", "editor", "shop_manager")
 """Roles of the shop's own people, as the plugin excludes them."""
-_NOBODY: Final = "@site.invalid"
-"""WordPress's address of an anonymised buyer."""
 _VISIT: Final = "_pmp_visit"
 """Where the plugin keeps the session of an order."""
-_ATTRIBUTION: Final = "_wc_order_attribution_"
-"""Where WooCommerce keeps the campaign of an order."""
 _DECIMALS: Final = 6
 """As many as the API is asked for."""
-_UTM: Final = ("source", "medium", "campaign", "term", "content")
 _COURSE_FIELDS: Final = ("_related_course", "_tutor_product")
 _CATEGORIES: Final = re.compile(r"\b(course|guide|membership)s?\b", re.IGNORECASE)
 
@@ -97,7 +93,8 @@ def refund_of(record: Mapping[str, Any]) -> ShopRefund:
         UnusableError: it has no date or no amount.
     """
     at = _required(_time(record, "date_created"), "a refund has no date")
-    return ShopRefund(str(record["id"]), abs(_money(record, "amount")), at, str(record.get("reason") or ""))
+    lines = [_returned_line(item) for item in record.get("line_items") or ()]
+    return ShopRefund(str(record["id"]), abs(_money(record, "amount")), at, str(record.get("reason") or ""), lines)
 
 
 def user_item(record: Mapping[str, Any]) -> Item:
@@ -125,8 +122,8 @@ def _buyer(record: Mapping[str, Any], staff: Staff) -> Buyer:
     address: Mapping[str, Any] = record.get("billing") or {}
     billing = {name: str(value) for name, value in address.items()}
     email = billing.get("email", "").strip()
-    if meta.get("_anonymized") == "yes" or email.endswith(_NOBODY):
-        return Buyer()
+    if is_anonymised(email, meta):
+        return Buyer(is_staff=None)
     is_renewal = meta.get("_subscription_renewal") not in (None, "")
     visit: Mapping[str, Any] = meta[_VISIT] if not is_renewal and isinstance(meta.get(_VISIT), dict) else {}
     marks: Mapping[str, Any] = visit.get("marks") or {}
@@ -149,16 +146,23 @@ def _buyer(record: Mapping[str, Any], staff: Staff) -> Buyer:
 def _utm(visit: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, str]:
     """The campaign that the plugin kept, else the one that WooCommerce did."""
     kept: Mapping[str, Any] = visit.get("utm_parameters") or {}
-    own = {name: str(kept.get(name) or kept.get(f"utm_{name}") or "") for name in _UTM}
-    if any(own.values()) or meta.get(f"{_ATTRIBUTION}source_type") != "utm":
-        return own
-    return {name: str(meta.get(f"{_ATTRIBUTION}utm_{name}") or "") for name in _UTM}
+    own = {name: str(kept.get(name) or kept.get(f"utm_{name}") or "") for name in UTM}
+    return own if any(own.values()) else campaign(meta)
+
+
+def _returned_line(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A product that is gone has the id of the order's line, as there."""
+    return returned_line(
+        product_id=product_of(item.get("variation_id"), item.get("product_id"), _meta(item).get("_refunded_item_id") or item.get("id")),
+        quantity=float(item.get("quantity") or 0),
+        amount=round(_money(item, "total") + _money(item, "total_tax"), _DECIMALS),
+    )
 
 
 def _line(item: Mapping[str, Any], products: Products) -> dict[str, Any]:
     product = int(item.get("product_id") or 0)
     return line(
-        product_id=str(item.get("variation_id") or product or item.get("id") or ""),
+        product_id=product_of(item.get("variation_id"), product, item.get("id")),
         name=str(item.get("name") or ""),
         product_type=products.types.get(product, "other"),
         quantity=float(item.get("quantity") or 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from hashlib import sha256
@@ -102,10 +102,32 @@ def _of_order(order: PurchaseChanged) -> Iterator[Happened]:
         return
     if not order.historical:
         yield Happened(Occasion.SALE, _key("sale", order.purchase_id), _moment(order.sold_at), order.purchase_id)
-    for entry in order.entries:
-        if _is_return(entry):
-            key = _key(change_pb2.EntryKind.Name(entry.kind), order.purchase_id, entry.reference)
-            yield Happened(Occasion.REFUND, key, _moment(entry.timestamp), order.purchase_id, entry)
+    for first, entry in _returns(order.entries):
+        key = _key(change_pb2.EntryKind.Name(first.kind), order.purchase_id, first.reference)
+        yield Happened(Occasion.REFUND, key, _moment(entry.timestamp), order.purchase_id, entry)
+
+
+def _returns(entries: Sequence[LedgerEntry]) -> Sequence[tuple[LedgerEntry, LedgerEntry]]:
+    """The entries by which money went back, each with the one by which it was booked at first, which comes first in the pair.
+
+    A payment provider may report a refund before the shop, which knows its reference, its time and what was returned: the ledger then
+    takes the first entry back, as restated, and books the same amount once more. It is one refund.
+    """
+    found = [(entry, entry) for entry in entries if _is_return(entry)]
+    for restated in filter(_restates, entries):
+        amount, at = f"-{restated.amount}", restated.timestamp
+        same = [number for number, (_, entry) in enumerate(found) if entry.amount == amount]
+        before = next((number for number in same if found[number][1].timestamp == at), len(found))
+        again = (number for number in same if number > before and found[number][0] is found[number][1])
+        after = next((number for number in again if found[number][1].timestamp != at), None)
+        if after is not None:
+            found[after] = found[before][0], found[after][1]
+            del found[before]
+    return found
+
+
+def _restates(entry: LedgerEntry) -> bool:
+    return entry.kind == change_pb2.ENTRY_KIND_CORRECTION and entry.reason == change_pb2.ENTRY_REASON_RESTATED
 
 
 def _is_return(entry: LedgerEntry) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -25,6 +25,16 @@ class ReportKind(StrEnum):
     """The refund of a payment provider, which moved the money itself."""
     CHARGEBACK = "chargeback"
     """Money that the buyer's bank took back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedLine:
+    """What was refunded of one line of an order."""
+
+    product_id: str
+    quantity: int
+    """0 for a part of the price alone."""
+    amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,11 @@ class Claim:
     reason: Reason | None = None
     """The reason for the order's status."""
     deleted: bool = False
-    """The shop deleted the refund."""
+    """The shop deleted the refund, its provider could not deliver it, or the bank returned a chargeback."""
+    payment: str = ""
+    """The payment that the money is of; empty if it is not known."""
+    lines: tuple[ReturnedLine, ...] = ()
+    """What was returned; empty if it is not known."""
 
     @property
     def can_reverse(self) -> bool:
@@ -74,8 +88,14 @@ class Claim:
         status = -1 if self.status is None else _STATUSES.index(self.status)
         first = (self.read_at, self.deleted, status, self.amount or NOTHING, total, self.source, self.reference)
         # Whatever else two claims differ in decides; a claim that states less comes first.
-        others = (self.kind, self.reason or "", self.currency, *map(_known, (self.paid_at, self.at, self.amount, self.refunded_total)))
-        return (*first, *others)
+        others = (
+            self.kind,
+            self.reason or "",
+            self.currency,
+            self.payment,
+            *map(_known, (self.paid_at, self.at, self.amount, self.refunded_total)),
+        )
+        return (*first, *others, tuple(map(astuple, self.lines)))
 
     @property
     def returns_everything(self) -> bool:
@@ -87,7 +107,8 @@ class Claim:
         if self.currency or not currency:
             return self
         amount, total = (None if each is None else exact(each, currency) for each in (self.amount, self.refunded_total))
-        return replace(self, currency=currency, amount=amount, refunded_total=total)
+        lines = tuple(replace(line, amount=exact(line.amount, currency)) for line in self.lines)
+        return replace(self, currency=currency, amount=amount, refunded_total=total, lines=lines)
 
 
 def _known(value: datetime | Decimal | None) -> tuple[Any, ...]:

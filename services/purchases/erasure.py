@@ -31,10 +31,11 @@ def without_erased(report: OrderReport, identifier: str | None, suppressed: Supp
 
 
 def reference_pseudonym(hasher: KeyedHasher, reference: str) -> str:
-    """The pseudonym of a report's reference: the same when it is reported again. Empty for none."""
+    """The pseudonym of a report's reference, or of the payment it is about: the same when it is reported again. Empty for none."""
     return f"erased-{hasher.digest(reference.encode(), purpose='reference').hex()}" if reference else ""
 
 
 def _pseudonymised(claim: Claim, hasher: KeyedHasher) -> Claim:
     source = claim.source and (listed(claim.source, SENDERS) or OTHER)
-    return replace(claim, reference=reference_pseudonym(hasher, claim.reference), source=source)
+    reference, payment = (reference_pseudonym(hasher, each) for each in (claim.reference, claim.payment))
+    return replace(claim, reference=reference, payment=payment, source=source)

@@ -9,11 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from services.purchases.claims import Claim, ReportKind
 from services.purchases.money import NOTHING, Rate, entries_in_base
 from services.purchases.statuses import Reason
+
+_TAKEN_BACK: Final = {ReportKind.CHARGEBACK: Reason.REINSTATED, ReportKind.PROVIDER_REFUND: Reason.REFUND_FAILED}
+"""Why money is no longer returned, by what returned it."""
 
 
 class EntryKind(StrEnum):
@@ -138,7 +141,7 @@ def _base_amount(entries: Iterable[LedgerEntry]) -> Decimal:
 def _deletion(claim: Claim, amount: Decimal) -> Reason | None:
     if not claim.deleted or amount <= NOTHING:
         return None
-    return Reason.REINSTATED if claim.kind is ReportKind.CHARGEBACK else Reason.REFUND_DELETED
+    return _TAKEN_BACK.get(claim.kind, Reason.REFUND_DELETED)
 
 
 def _differences(before: Balance, after: Balance) -> Iterator[tuple[EntryKind, Decimal]]:

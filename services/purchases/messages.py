@@ -14,6 +14,7 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 
 from kit.people.keys.seals import BILLING_CONTEXT, VISITOR_CONTEXT, Decryptor
 from kit.times import timestamp
+from services.purchases.entries import lines_of
 from services.purchases.money import exact, in_base
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
 
@@ -67,6 +68,10 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
                 timestamp=timestamp(entry.timestamp),
                 reason=change_pb2.EntryReason.Value(f"ENTRY_REASON_{(entry.reason or 'unspecified').upper()}"),
                 historical=entry.historical,
+                lines=[
+                    change_pb2.RefundedLine(product_id=line.product_id, quantity=line.quantity, amount=_text(line.amount, row.currency))
+                    for line in lines_of(entry.lines)
+                ],
             )
             for entry in entries
         ],
@@ -132,6 +137,10 @@ def recorded_message(
                 booked_at=timestamp(entry.booked_at),
                 reason=entry.reason,
                 historical=entry.historical,
+                lines=[
+                    pb.RefundLine(product_id=line.product_id, quantity=line.quantity, amount=float(line.amount))
+                    for line in lines_of(entry.lines)
+                ],
             )
             for entry in entries
         ],

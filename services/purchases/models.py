@@ -115,7 +115,7 @@ class LineRow(Base):
 
 
 class EntryRow(Base):
-    """An entry of the ledger, append-only: `base_amount` alone is set later, once, if there was no rate at first."""
+    """An entry of the ledger, append-only: `base_amount` and `lines` alone are set later, once, if they were not known at first."""
 
     __tablename__ = "purchase_entries"
     __table_args__ = (
@@ -140,6 +140,8 @@ class EntryRow(Base):
     """The reason for a correction."""
     historical: Mapped[bool] = mapped_column(Boolean, default=False)
     """Booked by a historical report, and not confirmed in time by a live one."""
+    lines: Mapped[list[dict[str, Any]] | None] = mapped_column("returned_lines", JSON(none_as_null=True))
+    """What a refund returned; NULL while it is not known."""
 
 
 class ReportRow(Base):
@@ -171,7 +173,11 @@ class ReportRow(Base):
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The time of the payment; NULL when not reported."""
     deleted: Mapped[bool] = mapped_column(Boolean, default=False)
-    """The shop deleted the refund."""
+    """As in a claim."""
+    payment: Mapped[str] = mapped_column(Id, default="")
+    """The payment that a refund is of; empty if it is not known."""
+    lines: Mapped[list[dict[str, Any]] | None] = mapped_column("returned_lines", JSON(none_as_null=True))
+    """What a refund returned; NULL when not reported."""
 
 
 class RateRow(Base):

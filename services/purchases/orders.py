@@ -10,15 +10,16 @@ from typing import Any, Final
 from kit.people.identifiers import identifier_of
 from services.purchases.claims import Claim, ReportKind, in_order_currency
 from services.purchases.details import ANONYMOUS, OrderDetails, identifier_without_buyer, merged_metadata, takes_lines
+from services.purchases.entries import add_lines, entry_row, ledger_entry, stored_lines
 from services.purchases.facts import State, facts_of
 from services.purchases.history import confirm_entries, is_order_historical
-from services.purchases.ledger import Balance, EntryKind, LedgerEntry, entries_between, missing_entries, with_free_references
+from services.purchases.ledger import Balance, LedgerEntry, entries_between, missing_entries, with_free_references
 from services.purchases.money import NOTHING, Rate, entries_in_base, in_base
 from services.purchases.order_ids import purchase_id_of, wordpress_order_id
 from services.purchases.provider import BY_PROVIDER
 from services.purchases.reconciliation import reconcile
 from services.purchases.records import EntryRecord, LineRecord, PurchaseRecord
-from services.purchases.statuses import PAID, Reason, Status
+from services.purchases.statuses import PAID, Status
 
 _FILLED: Final = ("user_id", "session_id", "payment_method", "utm_attribution", "billing_data", "visitor", "referral_code")
 """Columns that the first report with a value fills."""
@@ -134,12 +135,12 @@ class Order:
         if self._due is None:
             entries = entries_between(self._balance, _balance(row), claim, row.sold_at or now, now)
         else:
-            entries = missing_entries(self._due, [_ledger_entry(entry) for entry in self.entries], rate, base)
+            entries = missing_entries(self._due, [ledger_entry(entry) for entry in self.entries], rate, base)
         booked = [(entry.kind, entry.reference) for entry in self.entries]
-        new = [_entry_row(row, entry, now, historical=historical) for entry in with_free_references(entries, booked)]
+        new = [entry_row(row, entry, now, historical=historical) for entry in with_free_references(entries, booked)]
         is_confirmed = not historical and confirm_entries(self.entries, now)
         self.entries = [*self.entries, *new]
-        if new or is_confirmed:
+        if add_lines(self.entries, self._claims) or new or is_confirmed:
             self.changed.add("entries")
         self._set({"historical": is_order_historical(self.entries, before=row.historical, reported=historical)})
         self.price(rate)
@@ -183,6 +184,8 @@ class Order:
             "reported_at": claim.reported_at,
             "paid_at": claim.paid_at,
             "deleted": claim.deleted,
+            "payment": claim.payment,
+            "returned_lines": stored_lines(claim.lines),
         }
 
     def _merged_columns(self, details: OrderDetails, *, is_newest: bool) -> dict[str, Any]:
@@ -246,33 +249,12 @@ def _is_paid(claims: Iterable[Claim]) -> bool:
 
 
 def _adds_facts(claim: Claim, known: Sequence[Claim], claims: Sequence[Claim]) -> bool:
-    """True when a claim adds to what is known; one that reverses nothing, to the facts."""
-    if claim.can_reverse or claim.kind in BY_PROVIDER:
+    """True when a claim adds to what is known; one that reverses nothing, to the facts or what is known of a refund's lines."""
+    if claim.can_reverse or claim.lines or claim.kind in BY_PROVIDER:
         return claim not in known
     undated = ([each for each in some if not each.can_reverse and each.kind not in BY_PROVIDER] for some in (known, claims))
     before, after = map(facts_of, undated)
     return before != after
-
-
-def _ledger_entry(row: EntryRecord) -> LedgerEntry:
-    reason = Reason(row.reason) if row.reason else None
-    return LedgerEntry(row.timestamp, EntryKind(row.kind), row.amount, row.reference, reason, row.base_amount)
-
-
-def _entry_row(row: PurchaseRecord, entry: LedgerEntry, now: datetime, *, historical: bool) -> EntryRecord:
-    return EntryRecord(
-        purchase_id=row.id,
-        site=row.site,
-        order_id=row.order_id,
-        kind=entry.kind.value,
-        reference=entry.reference,
-        amount=entry.amount,
-        base_amount=entry.base_amount,
-        timestamp=entry.at,
-        booked_at=now,
-        reason=entry.reason or "",
-        historical=historical,
-    )
 
 
 def _balance(row: PurchaseRecord) -> Balance:

@@ -27,10 +27,10 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
         erased: whether the shop keeps or deletes an erased person's purchases.
     """
 
-    def pseudonym(row: Row) -> str:
-        return reference_pseudonym(hasher, row["reference"])
+    def pseudonym_of(column: str) -> Becomes:
+        return lambda row: reference_pseudonym(hasher, row[column])
 
-    references: dict[str, Becomes] = {"reference": pseudonym}
+    references: dict[str, Becomes] = {"reference": pseudonym_of("reference")}
     ids = {"purchase_id": Stays.ID, "site": Stays.ID, "order_id": Stays.SHOP}
     products = {"product_id": Stays.SHOP, "product_name": Stays.SHOP, "product_type": Stays.WORD}
     kept = PersonalTable(
@@ -64,12 +64,16 @@ def personal_tables(hasher: KeyedHasher, erased: Literal["keep", "delete"]) -> t
         ages=Ages("timestamp", key="id"),
         parts=(
             Part(LineRow, "purchase_id", stays={"purchase_id": Stays.ID, "course_ids": Stays.SHOP, **products}),
-            Part(EntryRow, "purchase_id", references, {**ids, "kind": Stays.WORD, "reason": Stays.WORD}),
+            Part(EntryRow, "purchase_id", references, {**ids, "kind": Stays.WORD, "reason": Stays.WORD, "returned_lines": Stays.SHOP}),
             Part(
                 ReportRow,
                 "purchase_id",
-                {**references, "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
-                {"purchase_id": Stays.ID, **dict.fromkeys(("kind", "status", "currency", "changed"), Stays.WORD)},
+                {**references, "payment": pseudonym_of("payment"), "reason": _reason, **word("source", SENDERS, otherwise=OTHER)},
+                {
+                    "purchase_id": Stays.ID,
+                    "returned_lines": Stays.SHOP,
+                    **dict.fromkeys(("kind", "status", "currency", "changed"), Stays.WORD),
+                },
             ),
         ),
     )

@@ -1,8 +1,7 @@
 """What a payment provider states of an order's refunds and chargebacks: money that it moved itself. Pure.
 
 A shop may not know of a refund that was made in the provider's dashboard, or of a chargeback: its own reports, however new, don't
-contradict the provider. A refund that both report is one: the cumulative totals of the two overlap. A chargeback is none of the
-refunds, and counts in addition to them until its funds are returned.
+contradict the provider. A chargeback is none of the refunds, and counts in addition to them until its funds are returned.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from services.purchases.claims import Claim, ReportKind
 from services.purchases.facts import State
 from services.purchases.ledger import EntryKind
 from services.purchases.money import NOTHING
+from services.purchases.provider_refunds import with_provider_refunds
 from services.purchases.refunds import Change
 from services.purchases.statuses import Reason, Status
 
 BY_PROVIDER: Final = frozenset({ReportKind.PROVIDER_REFUND, ReportKind.CHARGEBACK})
 """Kinds of reports that no report of the shop replaces."""
+_REFUNDED: Final = frozenset({Status.REFUNDED, Status.PARTIALLY_REFUNDED})
 
 
 class Returns(NamedTuple):
@@ -29,61 +30,66 @@ class Returns(NamedTuple):
 
     state: State
     changes: Sequence[Change]
+    """All changes of the order's money."""
 
 
 @dataclass(slots=True)
 class _Chargeback:
     """A chargeback under one reference."""
 
+    source: str
+    payment: str = ""
     at: datetime | None = None
     amount: Decimal | None = None
     """None for all that was paid."""
     reinstated_at: datetime | None = None
 
+    def reinstate(self, at: datetime) -> None:
+        """Its funds were returned."""
+        self.reinstated_at = min(at, self.reinstated_at or at)
 
-def returned_by_provider(claims: Sequence[Claim], before: State) -> Returns:
+    def is_ended_by(self, claim: Claim, at: datetime) -> bool:
+        """True if a claim that names the payment alone ends it: it may be one of several, and a later one is another dispute's."""
+        is_of_payment = claim.source == self.source and self.payment in {"", claim.payment}
+        return bool(claim.payment) and is_of_payment and self.at is not None and self.at <= at
+
+
+def returned_by_provider(claims: Sequence[Claim], before: State, changes: Sequence[Change]) -> Returns:
     """What follows from the claims of payment providers.
 
     Args:
         claims: those of the kinds `BY_PROVIDER`.
         before: the state that follows from all other claims.
+        changes: the changes that do.
     """
-    refunds, due = _refunds(claims, before)
+    refunds, has_failed = with_provider_refunds([each for each in claims if each.kind is ReportKind.PROVIDER_REFUND], changes, before)
     chargebacks = _chargebacks(claims)
     open_amount = sum((_amount(each, before) for each in chargebacks.values() if each.at and each.reinstated_at is None), NOTHING)
-    returned = due + open_amount
+    returned = max(NOTHING, refunds.due + open_amount)
     paid = before.paid_amount if before.is_paid else NOTHING
+    known = replace(before, status=Status.COMPLETED) if has_failed and before.status in _REFUNDED else before
     state = replace(
         before,
-        status=_status(before, paid, min(paid, returned), charged_back=open_amount > NOTHING),
+        status=_status(known, paid, min(paid, returned), charged_back=open_amount > NOTHING),
         refunded_amount=min(paid, returned),
         returned=returned,
         disputed=before.disputed or (before.is_paid and returned > paid),
     )
-    return Returns(state, [*refunds, *(change for each in chargebacks.items() for change in _changes(*each, before))])
-
-
-def _refunds(claims: Iterable[Claim], before: State) -> tuple[list[Change], Decimal]:
-    """The refunds that the shop has not reported, and the refunded amount with them."""
-    changes: list[Change] = []
-    due = before.returned
-    totals = ((claim.refunded_total or NOTHING, claim) for claim in claims if claim.kind is ReportKind.PROVIDER_REFUND)
-    for total, claim in sorted(totals, key=lambda each: (each[0], each[1].version)):
-        if total > due:
-            changes.append(Change(_not_before(before.sold_at, claim), EntryKind.REFUND, returned=total - due, reference=claim.reference))
-            due = total
-    return changes, due
+    return Returns(state, [*refunds.changes, *(change for each in chargebacks.items() for change in _changes(*each, before))])
 
 
 def _chargebacks(claims: Iterable[Claim]) -> dict[str, _Chargeback]:
     """Chargebacks by reference. One whose funds were returned stays returned, in whatever order the two are reported."""
     found: dict[str, _Chargeback] = {}
-    for claim in sorted((claim for claim in claims if claim.kind is ReportKind.CHARGEBACK), key=lambda claim: claim.version):
-        chargeback, at = found.setdefault(claim.reference, _Chargeback()), claim.at or claim.read_at
+    # False comes first: what was returned is looked for among all chargebacks.
+    for claim in sorted((claim for claim in claims if claim.kind is ReportKind.CHARGEBACK), key=lambda each: (each.deleted, each.version)):
+        chargeback, at = found.setdefault(claim.reference, _Chargeback(claim.source)), claim.at or claim.read_at
         if claim.deleted:
-            chargeback.reinstated_at = min(at, chargeback.reinstated_at or at)
+            for each in (chargeback, *(other for other in found.values() if other.is_ended_by(claim, at))):
+                each.reinstate(at)
         else:
             chargeback.at, chargeback.amount = min(at, chargeback.at or at), claim.amount
+            chargeback.payment = claim.payment
     return found
 
 
@@ -98,12 +104,6 @@ def _changes(reference: str, chargeback: _Chargeback, before: State) -> Iterator
 
 def _amount(chargeback: _Chargeback, before: State) -> Decimal:
     return before.paid_amount if chargeback.amount is None else chargeback.amount
-
-
-def _not_before(sold_at: datetime | None, claim: Claim) -> datetime:
-    """No money goes back before the sale."""
-    at = claim.at or claim.read_at
-    return at if sold_at is None else max(at, sold_at)
 
 
 def _status(before: State, paid: Decimal, refunded: Decimal, *, charged_back: bool) -> Status:

@@ -34,8 +34,8 @@ def reconcile(claims: Sequence[Claim]) -> Reconciliation:
     """Reconciles an order's claims, given in the order of their arrival, which counts among undated reports only."""
     state, changes = _by_shop([claim for claim in claims if claim.kind not in BY_PROVIDER])
     if by_provider := [claim for claim in claims if claim.kind in BY_PROVIDER]:
-        state, returned = returned_by_provider(by_provider, state)
-        changes = None if changes is None else [*changes, *returned]
+        state, returned = returned_by_provider(by_provider, state, changes or ())
+        changes = None if changes is None else returned
     if changes is None:
         return Reconciliation(state, None)
     return Reconciliation(state, list(_entries(sorted(changes, key=lambda change: (change.at, change.returned != NOTHING)))))

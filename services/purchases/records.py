@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -109,5 +109,7 @@ class EntryRecord:
     booked_at: datetime
     reason: str
     historical: bool = False
+    lines: Sequence[Mapping[str, Any]] | None = None
+    """None while they are not known."""
     id: int | None = None
     """None for one that is not stored yet."""

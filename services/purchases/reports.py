@@ -15,7 +15,7 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from kit.errors import InvalidRequest, Violation
 from kit.people.keys.seals import Seal
 from kit.rules import Period, check, wrong_struct, wrong_time
-from services.purchases.claims import Claim, ReportKind
+from services.purchases.claims import Claim, ReportKind, ReturnedLine
 from services.purchases.details import OrderDetails, read_details, sealing_identifiers
 from services.purchases.money import exact, is_currency
 from services.purchases.order_ids import purchase_id_of
@@ -147,6 +147,8 @@ def refund_report(site: str, request: pb.RefundPurchaseRequest, allowed: Period,
         source=refund.source,
         reported_at=reported_at,
         deleted=refund.deleted,
+        payment=refund.payment,
+        lines=tuple(ReturnedLine(line.product_id, line.quantity, _decimal(line.amount)) for line in refund.lines),
     )
     return OrderReport(site, unquote(request.id), claim, note=refund.reason, historical=refund.historical)
 

@@ -17,6 +17,7 @@ from kit.database.records import RecordTable, RecordWriter
 from kit.database.transactions import upsert
 from kit.rules import PageKey
 from services.purchases.claims import Claim, ReportKind
+from services.purchases.entries import lines_of
 from services.purchases.exchange import ANCHOR, OLDEST, Quote, by_day, rate_on
 from services.purchases.models import EntryRow, LineRow, PurchaseRow, RateRow, ReportRow
 from services.purchases.money import PAR, Rate
@@ -45,6 +46,8 @@ _CLAIMS: Final = select(
     ReportRow.reported_at,
     ReportRow.paid_at,
     ReportRow.deleted,
+    ReportRow.payment,
+    ReportRow.lines,
 )
 
 
@@ -258,4 +261,6 @@ def _claim(row: Any) -> Claim:
         paid_at=row.paid_at,
         reason=Reason(row.reason) if row.kind == ReportKind.PURCHASE and row.reason else None,
         deleted=row.deleted,
+        payment=row.payment,
+        lines=lines_of(row.lines),
     )

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     REFUND_DELETED = "refund_deleted"
     RESTATED = "restated"
     REINSTATED = "reinstated"
+    REFUND_FAILED = "refund_failed"
 
 
 PAID: Final = frozenset({Status.COMPLETED, Status.REFUNDED, Status.PARTIALLY_REFUNDED, Status.CHARGED_BACK})

@@ -39,6 +39,7 @@ from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START
+from kit.migrate import migrate
 from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
 from kit.people.persons import project_identity
 from kit.people.subjects.data import SubjectData
@@ -468,6 +469,47 @@ async def test_a_refund_that_woocommerce_and_stripe_report_counts_once(shop: Sho
     await shop.track(purchase(payment_status="refunded", refunded_total=100))
     order = await shop.get()
     assert (balance(order), sum(entry.amount for entry in order.entries)) == (("refunded", 100, 100), 0)
+
+
+async def test_a_refund_says_what_was_returned_where_it_is_read_and_published(shop: Shop) -> None:
+    payload = golden("RefundPurchase")
+    await shop.track(golden("TrackPurchase"))
+    assert not (await shop.call(ParseDict({"id": "1016", "refund": payload}, pb.RefundPurchaseRequest()))).duplicate
+    _, entry = MessageToDict(await shop.get("1016"), preserving_proto_field_name=True, always_print_fields_with_no_presence=True)["entries"]
+    assert (entry["reference"], entry["amount"], entry["lines"]) == ("1017", -29.9, payload["lines"])
+    published = (await shop.published())[-1].entries[-1]
+    assert [(line.product_id, line.quantity, line.amount) for line in published.lines] == [("305", 2, "29.90"), ("201", 0, "0.00")]
+    assert (await shop.history())[-1].entries[-1] == published
+
+
+async def test_totals_of_payments_add_up_and_a_refund_that_failed_is_taken_back(shop: Shop) -> None:
+    await shop.track(purchase(reported_at=YESTERDAY.isoformat(), refunded_total=0))
+    of_stripe: dict[str, Any] = {"source": "stripe", "provider": True}
+    for payment, amount in (("ch_1", 40), ("ch_2", 60)):
+        total = {"payment": payment, "timestamp": YESTERDAY.isoformat(), **of_stripe}
+        assert (await shop.refund("1", f"{payment}:{amount}", amount, amount, **total)).booked_amount == amount
+    failed: dict[str, Any] = {"deleted": True, "payment": "ch_1", "timestamp": NOW.isoformat(), **of_stripe}
+    for known in (False, True):
+        assert (await shop.refund("1", "re_1", 40, **failed)).duplicate == known
+    order = await shop.get()
+    assert (balance(order), order.disputed, order.entries[-1].reason) == (("partially_refunded", 100, 60), False, "refund_failed")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await shop.call(ParseDict({"id": "1", "refund": {"reference": "re_2", **failed}}, pb.RefundPurchaseRequest()))
+    assert violations(raised.value) == {"refund": "refunded_total is required with provider, and amount if the refund failed"}
+
+
+async def test_the_references_of_stripes_refunds_so_far_name_their_payment(shop: Shop) -> None:
+    for reference, source in (("ch_1:3000", "stripe"), ("REF1", "paypal"), ("a:b", "another")):
+        await shop.refund("9", reference, 30, 30, source=source, provider=True)
+    older = [("purchase_entries", "returned_lines"), ("purchase_notices", "returned_lines"), ("purchase_notices", "payment")]
+    async with shop.sessions.begin() as session:
+        for table, column in older:
+            await session.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        await session.execute(text("UPDATE alembic_version SET version_num = 'purchases_0007' WHERE version_num LIKE 'purchases%'"))
+    await migrate(TOPIC, shop.settings.database(TOPIC))
+    async with shop.sessions() as session:
+        payments = {row.reference: row.payment for row in await session.execute(select(ReportRow.reference, ReportRow.payment))}
+    assert payments == {"ch_1:3000": "ch_1", "REF1": "", "a:b": ""}
 
 
 async def test_an_order_as_woocommerce_fires_it_from_first_to_last_hook(shop: Shop) -> None:

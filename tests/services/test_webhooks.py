@@ -59,7 +59,9 @@ from tests.received_webhooks import (
     dispute,
     mailchimp,
     payment,
+    paypal_dispute,
     paypal_event,
+    refund,
     stripe_event,
     stripe_signature,
     woocommerce,
@@ -379,6 +381,84 @@ async def test_what_paypal_refunds_and_reverses_is_booked(shop: Shop) -> None:
     assert sum(entry.amount for entry in order.entries) == 0
 
 
+def paid(order_id: str) -> dict[str, str]:
+    """The plugin's report of an order that was paid."""
+    at = PAID_AT.isoformat()
+    return {"order_id": order_id, "payment_status": "processing", "paid_at": at, "reported_at": at}
+
+
+async def test_refunds_of_an_orders_payments_add_up_beside_what_the_shop_knows_of_them(shop: Shop) -> None:
+    await shop.track(**paid("51"), refunded_total=0)
+    second = charge("51", 4000, id="ch_51b", payment_intent="pi_51b")
+    up = [{"rel": "up", "href": "https://api.paypal.com/v2/payments/captures/CAP51", "method": "GET"}]
+    by_paypal = {"id": "REF51", "amount": {"currency_code": "USD", "value": "10.00"}, "create_time": NOW.isoformat(), "links": up}
+    reports: list[Report] = [
+        lambda: shop.receive_and_apply(stripe_event("charge.refunded", charge("51", 3001), REFUNDED_AT)),
+        lambda: shop.receive_and_apply(stripe_event("charge.refunded", second, REFUNDED_AT)),
+        lambda: shop.receive_and_apply(shop.from_paypal(paypal_event("PAYMENT.CAPTURE.REFUNDED", {**by_paypal, "custom_id": "51"}, NOW))),
+        *by_plugin(shop, "51", refunded=True)[-1:],
+    ]
+    await report([*reports, reports[0]])
+    order = await shop.order("51")
+    assert (order.payment_status, round(order.refunded_amount, 2), order.disputed) == ("partially_refunded", 80.01, False)
+    assert round(sum(entry.amount for entry in order.entries), 2) == 19.99
+
+
+async def test_a_refund_that_fails_later_is_taken_back_on_its_day(shop: Shop) -> None:
+    failed_at = REFUNDED_AT + timedelta(hours=2)
+    await shop.track(**paid("52"), refunded_total=0)
+    await shop.receive(stripe_event("refund.failed", refund("52", 1, 3000, "failed"), failed_at))
+    await shop.receive(stripe_event("payment_intent.succeeded", payment("52"), PAID_AT))
+    await shop.receive(stripe_event("charge.refunded", charge("52", 3000), REFUNDED_AT))
+    again = stripe_event("charge.refund.updated", refund("52", 1, 3000, "failed"), failed_at + timedelta(seconds=1))
+    assert (await shop.receive(again)).duplicate
+    assert (await shop.receive(stripe_event("charge.refund.updated", refund("52", 2, 500, "succeeded"), failed_at))).ignored
+    await shop.apply()
+    order = await shop.order("52")
+    assert (order.payment_status, order.refunded_amount) == ("completed", 0)
+    assert {(entry.amount, entry.reason, entry.timestamp.ToDatetime(UTC)) for entry in order.entries} >= {
+        (-30, "", REFUNDED_AT),
+        (30, "refund_failed", failed_at),
+    }
+    await shop.receive_and_apply(stripe_event("charge.refunded", charge("52", 3000), NOW, "evt_52_again"))
+    order = await shop.order("52")
+    assert (order.payment_status, order.refunded_amount, order.entries[-1].amount) == ("partially_refunded", 30, -30)
+
+
+async def test_a_dispute_that_never_withdraws_money_is_no_chargeback_and_a_lost_one_is(shop: Shop) -> None:
+    await shop.track(**paid("53"))
+    await shop.receive(stripe_event("payment_intent.succeeded", payment("53"), PAID_AT))
+    assert (await shop.receive(stripe_event("charge.dispute.closed", dispute("53", "prevented", START), NOW))).ignored
+    assert (await shop.receive(stripe_event("charge.dispute.closed", dispute("53", "warning_closed", START), NOW, "evt_53"))).ignored
+    await shop.receive_and_apply(stripe_event("charge.dispute.closed", dispute("53", "lost", START), NOW, "evt_53b"))
+    order = await shop.order("53")
+    assert (order.payment_status, order.refunded_amount) == ("charged_back", 100)
+
+
+@pytest.mark.parametrize(("outcome", "refunded"), [("RESOLVED_SELLER_FAVOUR", 0), ("RESOLVED_BUYER_FAVOUR", 100)])
+async def test_a_dispute_at_paypal_that_the_seller_wins_returns_the_reversal(shop: Shop, outcome: str, refunded: float) -> None:
+    number = "54" if refunded else "55"
+    await shop.track(**paid(number))
+    await shop.receive(shop.from_paypal(paypal_event("PAYMENT.CAPTURE.COMPLETED", capture(number, PAID_AT), PAID_AT)))
+    for kind in ("CREATED", "UPDATED"):
+        assert (await shop.receive(shop.from_paypal(paypal_event(f"CUSTOMER.DISPUTE.{kind}", paypal_dispute(number), START)))).ignored
+    ended = shop.from_paypal(paypal_event("CUSTOMER.DISPUTE.RESOLVED", paypal_dispute(number, outcome), NOW))
+    assert (await shop.receive(ended)).ignored == bool(refunded)
+    await shop.apply()
+    assert (await shop.order(number)).refunded_amount == 0
+    up = [{"rel": "up", "href": f"https://api.paypal.com/v2/payments/captures/CAP{number}", "method": "GET"}]
+    reversal = {"id": f"REV{number}", "amount": {"currency_code": "USD", "value": "100.00"}, "links": up}
+    at = START + timedelta(hours=5)
+    await shop.receive_and_apply(
+        shop.from_paypal(paypal_event("PAYMENT.CAPTURE.REVERSED", {**reversal, "create_time": at.isoformat()}, at))
+    )
+    order = await shop.order(number)
+    assert (order.payment_status, order.refunded_amount) == ("charged_back" if refunded else "completed", refunded)
+    assert [entry.reason for entry in order.entries] == (["", ""] if refunded else ["", "", "reinstated"])
+    stored = b"".join((row.request or b"") + (row.personal or b"") for row in await shop.rows())
+    assert b"example.org" not in stored
+
+
 async def test_woocommerce_alone_makes_the_order_with_the_plugins_number_and_takes_it_back(shop: Shop) -> None:
     stamp = PAID_AT.strftime("%Y-%m-%dT%H:%M:%S")
     whole = woocommerce_order(1016, START, PAID_AT, date_paid_gmt=stamp, coupon_lines=[{"code": "Spring10"}], number="A-77")
@@ -629,6 +709,7 @@ def _unreadable() -> list[tuple[Call, str]]:
         (signed_stripe(b'{"id": "evt_1"}'), "created, data, type"),
         (stripe_event("charge.refunded", {"id": "ch_1", "amount_refunded": -5, "currency": "usd"}, NOW), "amount_refunded"),
         (stripe_event("charge.refunded", {"id": "ch_1", "currency": 5}, NOW), "amount_refunded, currency"),
+        (stripe_event("refund.failed", {"id": "re_1", "status": "failed", "currency": "usd"}, NOW), "amount"),
         (woocommerce("order.created", {"id": "ada@example.org"}), "id"),
         (woocommerce("order.created", woocommerce_order(5, NOW, NOW, total="NaN")), "total"),
         (woocommerce("order.deleted", {"id": -1}), "id"),

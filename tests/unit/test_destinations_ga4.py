@@ -12,7 +12,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pmp.purchases.v1.change_pb2 import PaymentStatus
+from pmp.purchases.v1.change_pb2 import PaymentStatus, PurchaseChanged
 from pydantic import ValidationError
 
 from kit.people.privacy import Choice, Consent
@@ -145,6 +145,45 @@ def test_a_whole_refund_has_its_items_and_a_partial_one_its_value() -> None:
     assert [(each["value"], [item["item_id"] for item in each["items"]]) for each in refunds] == [(228.9, ["201", "305"])]
     partial = only(refunded(order(), "29.90"), sealed(), events=["refund"])["events"][0]["params"]
     assert (partial["value"], "items" in partial) == (29.9, False)
+
+
+def test_a_partial_refund_has_the_items_that_were_returned_and_no_part_of_a_price() -> None:
+    returned = [
+        {"product_id": "305", "quantity": 1, "amount": "14.95"},
+        {"product_id": "201", "quantity": 0, "amount": "20.00"},
+        {"product_id": "gone", "quantity": 2, "amount": "3.00"},
+    ]
+    payload = only(refunded(order(), "37.95", lines=returned), sealed(), events=["refund"])
+    assert not list(violations_of(orjson.dumps(payload)))
+    params = payload["events"][0]["params"]
+    assert (params["value"], params["items"]) == (
+        37.95,
+        [
+            {"item_id": "305", "item_name": "Formula guide", "item_category": "guide", "price": 14.95, "quantity": 1},
+            {"item_id": "gone", "price": 1.5, "quantity": 2},
+        ],
+    )
+
+
+def restating(message: PurchaseChanged, at: datetime) -> PurchaseChanged:
+    """The order after the refund of 29.90 that was booked for a time was taken back."""
+    entry = message.entries.add(kind="ENTRY_KIND_CORRECTION", reason="ENTRY_REASON_RESTATED", amount="29.90")
+    entry.timestamp.FromDatetime(at)
+    return message
+
+
+def test_a_refund_that_its_provider_reports_before_the_shop_is_one_and_has_the_shops_items() -> None:
+    lines = [{"product_id": "305", "quantity": 2, "amount": "29.90"}]
+    by_provider = refunded(order(), "29.90", ago(hours=2), reference="ch_1:2990")
+    [_, first] = ga4().wanted(by_provider)
+    by_shop = restating(refunded(by_provider, "29.90", ago(hours=3), reference="501", lines=lines), ago(hours=2))
+    [_, again] = outgoing(ga4(), by_shop, sealed())
+    assert again.wanted.key == first.key
+    assert [item["item_id"] for item in sent(again, ga4())["events"][0]["params"]["items"]] == ["305"]
+    another = refunded(by_shop, "29.90", reference="502")
+    assert len({each.key for each in ga4().wanted(another)}) == 3
+    edited = restating(refunded(order(), "29.90", ago(hours=2)), ago(hours=2))
+    assert len(list(ga4().wanted(edited))) == 2, "what was taken back without another refund was one, and may be known already"
 
 
 def test_what_is_reported_ahead_of_time_is_sent_as_of_now() -> None:

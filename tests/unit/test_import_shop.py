@@ -128,7 +128,11 @@ async def test_an_order_is_reported_as_the_plugin_reports_it(shop: Shop, client:
         ],
         meta_data=[{"key": "_pmp_visit", "value": visit}],
     )
-    shop.refund(order, 13, "9.50", NEW_YEAR + timedelta(days=2), "for ada@example.org")
+    returned: list[dict[str, Any]] = [
+        {"id": 91, "product_id": 202, "variation_id": 0, "quantity": -1, "total": "-7.14", "total_tax": "-1.36", "meta_data": []},
+        {"id": 92, "product_id": 0, "quantity": 0, "total": "-1.00", "meta_data": [{"key": "_refunded_item_id", "value": "3"}]},
+    ]
+    shop.refund(order, 13, "9.50", NEW_YEAR + timedelta(days=2), "for ada@example.org", lines=returned)
     shop.order(14, NEW_YEAR, "1.00", billing={"email": "Owner@example.org"})
     refunds, purchases = await bodies(client, Kind.REFUNDS), await bodies(client)
     assert refunds == [
@@ -141,6 +145,7 @@ async def test_an_order_is_reported_as_the_plugin_reports_it(shop: Shop, client:
             "source": "plugin",
             "reported_at": "2024-01-03T00:00:00Z",
             "historical": True,
+            "lines": [{"product_id": "202", "quantity": 1, "amount": 8.5}, {"product_id": "3", "quantity": 0, "amount": 1.0}],
         }
     ]
     staffs, body = purchases
@@ -196,7 +201,7 @@ async def test_nothing_is_stated_of_an_anonymised_buyer_and_a_renewal_has_no_cam
     shop.order(2, NEW_YEAR, "1.00", meta_data=attribution)
     shop.order(3, NEW_YEAR, "1.00", meta_data=[*attribution, {"key": "_subscription_renewal", "value": "2"}])
     anonymous, first, renewal = await bodies(client)
-    assert not {"email", "billing_address", "utm_parameters", "user_id"} & anonymous.keys()
+    assert not {"email", "billing_address", "utm_parameters", "user_id", "is_staff"} & anonymous.keys()
     assert (first["utm_parameters"], "utm_parameters" in renewal, renewal["metadata"]["is_renewal"]) == ({"source": "ads"}, False, True)
 
 

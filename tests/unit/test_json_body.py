@@ -328,7 +328,7 @@ def test_times_without_a_zone_follow_the_clocks_of_the_shop() -> None:
         (gdpr_pb2.EraseUserDataRequest, {"id", "email"}),
         (gdpr_pb2.ExportUserDataRequest, {"id", "email"}),
         (purchases_pb2.Purchase, PURCHASE_TEXTS),
-        (purchases_pb2.Refund, {"reference", "source"}),
+        (purchases_pb2.Refund, {"reference", "source", "payment"}),
         (purchases_pb2.UpdatePaymentStatusRequest, {"id", "payment_status", "reference", "source"}),
         (event_pb2.Event, {"id", "event_type", "user_id", "session_id", "platform"}),
         (event_pb2.UtmParameters, set[str]()),

@@ -6,7 +6,7 @@ Reference: https://developers.google.com/analytics/devguides/collection/protocol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.purchases.v1 import change_pb2
-from pmp.purchases.v1.change_pb2 import LedgerEntry, PurchaseChanged, PurchasedLine
+from pmp.purchases.v1.change_pb2 import LedgerEntry, PurchaseChanged, PurchasedLine, RefundedLine
 
 from services.destinations.ga4.options import EventName, Ga4Options
 from services.destinations.kind import Outgoing
@@ -134,20 +134,38 @@ def _purchase(order: PurchaseChanged) -> dict[str, Any]:
 
 
 def _refund(order: PurchaseChanged, entry: LedgerEntry) -> dict[str, Any]:
-    """A refund: of everything with its items, of a part by its value, since the shop does not say which items it is about."""
+    """A refund: of everything with the order's items, of a part with those that were returned, as far as the shop has reported them."""
     value = -Decimal(entry.amount)
     is_whole = value == Decimal(order.amount) and entry.kind != change_pb2.ENTRY_KIND_PARTIAL_REFUND
     return {
         "transaction_id": clipped("transaction_id", order.order_id),
         "currency": order.currency,
         "value": float(value),
-        "items": _items(order) if is_whole else [],
+        "items": _items(order) if is_whole else _returned_items(order, entry.lines),
     }
 
 
 def _items(order: PurchaseChanged) -> list[dict[str, Any]]:
-    """The lines that are goods, as many as fit: a line of its own for a discount or a gift card has a negative amount."""
-    items = [_item(line) for line in order.lines if not line.amount.startswith("-")][:_MOST_ITEMS]
+    """The lines that are goods: a line of its own for a discount or a gift card has a negative amount."""
+    return _fitting(_item(line) for line in order.lines if not line.amount.startswith("-"))
+
+
+def _returned_items(order: PurchaseChanged, returned: Iterable[RefundedLine]) -> list[dict[str, Any]]:
+    """What was returned, with its name as ordered. A part of a line's price alone is no item: Google would count it as one."""
+    ordered = {line.product_id: line for line in order.lines}
+    lines: list[PurchasedLine] = []
+    for line in filter(lambda each: each.quantity, returned):
+        item = PurchasedLine(product_id=line.product_id)
+        if line.product_id in ordered:
+            item.CopyFrom(ordered[line.product_id])
+        item.quantity, item.amount = line.quantity, line.amount
+        lines.append(item)
+    return _fitting(map(_item, lines))
+
+
+def _fitting(each: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many items as fit."""
+    items = list(each)[:_MOST_ITEMS]
     sizes = accumulate(len(orjson.dumps(item)) for item in items)
     return [item for item, size in zip(items, sizes, strict=True) if size <= _MOST_ITEM_BYTES]
 

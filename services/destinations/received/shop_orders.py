@@ -5,7 +5,7 @@ https://woocommerce.github.io/woocommerce-rest-api-docs/#order-properties
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -13,20 +13,17 @@ from pmp.purchases.v1 import purchases_pb2 as pb
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from kit.times import timestamp
+from services.destinations.received.shop_words import STATUSES, UNPLACED, campaign, is_anonymised, product_of
 
 SOURCE: Final = "woocommerce"
 """The source of reports by WooCommerce's own webhooks."""
 
-_KNOWN: Final = frozenset({"pending", "processing", "on-hold", "completed", "cancelled", "refunded", "failed"})
-_UNPLACED: Final = frozenset({"checkout-draft", "auto-draft", "new"})
 _MOST_LINES: Final = 1000
 _MOST_COUPONS: Final = 100
 _MOST_CHARACTERS: Final = 255
 """Of a coupon's code, or one line of an address."""
-_NOBODY: Final = "@site.invalid"
-"""End of the address that WooCommerce gives to an anonymised buyer."""
-_ATTRIBUTION: Final = "_wc_order_attribution_"
-_UTM: Final = ("source", "medium", "campaign", "term", "content")
+_MOST_UTM: Final = 100
+"""Characters of a part of a campaign."""
 
 
 def _utc(at: datetime) -> datetime:
@@ -94,12 +91,17 @@ class Order(BaseModel):
     @property
     def is_placed(self) -> bool:
         """False for a draft of the checkout or of the shop's staff."""
-        return self.status not in _UNPLACED
+        return self.status not in UNPLACED
 
     @property
     def is_anonymised(self) -> bool:
         """True once the shop has erased the buyer: only the sale is left."""
-        return self._stated_email.endswith(_NOBODY) or any(each.key == "_anonymized" and each.value == "yes" for each in self.meta_data)
+        return is_anonymised(self._stated_email, self.meta)
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The metadata by key."""
+        return {each.key: each.value for each in self.meta_data}
 
     @property
     def user_id(self) -> str:
@@ -165,8 +167,8 @@ def personal_of(order: Order) -> pb.Purchase:
     address = {name: value[:_MOST_CHARACTERS] for name, value in order.address.items() if isinstance(value, str) and value}
     if order.user_id or order.email:
         personal.billing_address.update(address)
-    for name, value in _campaign(order.meta_data).items():
-        setattr(personal.utm_parameters, name, value)
+    for name, value in campaign(order.meta).items():
+        setattr(personal.utm_parameters, name, value[:_MOST_UTM])
     number = order.number if order.number != str(order.id) else ""
     personal.metadata.update({name: value for name, value in (("created_via", order.created_via), ("order_number", number)) if value})
     return personal
@@ -195,7 +197,7 @@ def deleted(known: pb.RecordedPurchase, at: datetime) -> pb.Purchase:
 
 def _line(line: Line) -> pb.PurchaseLine:
     return pb.PurchaseLine(
-        product_id=str(line.variation_id or line.product_id or line.id),
+        product_id=product_of(line.variation_id, line.product_id, line.id),
         product_name=line.name[:255],
         quantity=min(max(int(line.quantity), 1), 1_000_000),
         amount=line.total + line.total_tax,
@@ -206,7 +208,7 @@ def _status(order: Order) -> str:
     """A custom status counts as paid if the order has a date of payment."""
     if order.status == "trash":
         return "cancelled"
-    if order.status in _KNOWN:
+    if order.status in STATUSES:
         return order.status
     return "completed" if order.date_paid_gmt else "pending"
 
@@ -214,12 +216,3 @@ def _status(order: Order) -> str:
 def _country(billing: Mapping[str, Any]) -> str:
     country = billing.get("country")
     return country if isinstance(country, str) and country.isascii() and country.isalpha() and len(country) == len("DE") else ""
-
-
-def _campaign(meta_data: Sequence[_Meta]) -> Mapping[str, str]:
-    """The campaign to which WooCommerce attributes the order. For other types of sources its fields hold words of its own."""
-    found = {each.key: each.value for each in meta_data}
-    if found.get(f"{_ATTRIBUTION}source_type") != "utm":
-        return {}
-    values = {name: found.get(f"{_ATTRIBUTION}utm_{name}") for name in _UTM}
-    return {name: value[:100] for name, value in values.items() if isinstance(value, str) and value}

@@ -230,6 +230,14 @@ class WC_Order_Refund extends WC_Data
         return $this->field('reason');
     }
 
+    /**
+     * @return list<WC_Order_Item_Product>
+     */
+    public function get_items(): array
+    {
+        return $this->field('items', []);
+    }
+
     public function get_date_created(): ?WC_DateTime
     {
         return $this->field('date_created', new WC_DateTime('2026-11-25T09:00:00Z'));

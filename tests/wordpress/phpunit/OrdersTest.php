@@ -415,6 +415,25 @@ final class OrdersTest extends SiteTestCase
         self::assertSame(['completed', 'pending'], array_column($this->reports(), 0));
     }
 
+    public function test_a_refund_says_what_was_returned(): void
+    {
+        $order = $this->order(['status' => 'completed', 'total' => '228.90']);
+        $order->save();
+        $gone = $this->item(0, 'A course that is gone', 0, '-8.40', '-1.60');
+        $gone->update_meta_data('_refunded_item_id', '71');
+        $items = [$this->item(305, 'Formula guide', -2, '-25.12', '-4.78'), $gone];
+        $refund = $this->refund($order->get_id(), '39.90', 0, $items);
+
+        do_action('woocommerce_order_refunded', $order->get_id(), $refund);
+
+        [$reported] = array_column($this->outbox(Kind::Refund), 'payload');
+        self::assertSame([['305', 2], ['71', 0]], array_map(
+            static fn (array $line): array => [$line['product_id'], $line['quantity']],
+            $reported['lines'],
+        ));
+        self::assertEqualsWithDelta([29.9, 10], array_column($reported['lines'], 'amount'), 1e-9);
+    }
+
     public function test_a_refund_of_an_order_from_before_the_plugin_reports_the_order_first(): void
     {
         $order = $this->order(['status' => 'completed']);
@@ -488,6 +507,7 @@ final class OrdersTest extends SiteTestCase
         self::assertStringNotContainsString('guest@example.org', (string) wp_json_encode($this->outbox()), 'what waits is nobody\'s');
         self::assertSame('', (new WC_Order($order->get_id()))->get_meta('_pmp_visit'));
         $this->end_of_request();
+        self::assertArrayNotHasKey('is_staff', array_slice($this->outbox(Kind::Purchase), -1)[0]['payload'], 'staff stays staff');
         $this->drain();
 
         $this->refund($order->get_id(), '40.00');
@@ -781,10 +801,13 @@ final class OrdersTest extends SiteTestCase
         do_action('woocommerce_order_status_changed', $order_id, 'pending', 'processing', $order);
     }
 
-    private function refund(int $order_id, string $amount, int $id = 0): int
+    /**
+     * @param list<WC_Order_Item_Product> $items
+     */
+    private function refund(int $order_id, string $amount, int $id = 0, array $items = []): int
     {
         $refund = new WC_Order_Refund($id);
-        $refund->set_props(['parent' => $order_id, 'amount' => $amount]);
+        $refund->set_props(['parent' => $order_id, 'amount' => $amount, 'items' => $items]);
         return $refund->save();
     }
 

@@ -191,6 +191,7 @@ final class PayloadTest extends TestCase
             'reason' => 'edited',
             'reported_at' => 1795169763.25,
             'historical' => true,
+            'is_staff' => false,
         ]));
     }
 
@@ -212,6 +213,7 @@ final class PayloadTest extends TestCase
                 'source' => 'plugin',
                 'reported_at' => 1_795_342_530.0,
                 'historical' => true,
+                'is_staff' => false,
             ]),
             PurchasePayload::of([
                 'id' => 'wp-backfill-1015',
@@ -242,6 +244,12 @@ final class PayloadTest extends TestCase
             'source' => 'plugin',
             'reported_at' => '2026-11-21T09:00:01.500Z',
             'historical' => true,
+            'lines' => [
+                ['product_id' => 305, 'quantity' => 2, 'amount' => '29.90'],
+                ['product_id' => '', 'quantity' => 1, 'amount' => 1],
+                ['product_id' => '201', 'quantity' => -3],
+                null,
+            ],
         ]));
     }
 

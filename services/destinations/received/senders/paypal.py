@@ -1,4 +1,4 @@
-"""PayPal: payments, refunds and reversals.
+"""PayPal: payments, refunds, reversals and disputes.
 
 Only events of the REST app under which the shop's payments are made arrive. https://developer.paypal.com/api/rest/webhooks/
 """
@@ -36,7 +36,10 @@ _SOURCE: Final = "paypal"
 _REPEATED: Final = timedelta(days=3, hours=1)
 _ALGORITHM: Final = "SHA256withRSA"
 _CAPTURE: Final = re.compile(r"/v2/payments/captures/([A-Za-z0-9-]{1,64})")
+_WON: Final = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED"})
+"""Outcomes of a dispute by which the seller keeps the money."""
 _Text: TypeAlias = Annotated[str, BeforeValidator(lambda value: value or "")]
+_Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._:-]+$")]
 
 
 class _Money(BaseModel):
@@ -55,7 +58,7 @@ class _Breakdown(BaseModel):
 class _Resource(BaseModel):
     """A capture, or what returned some of its money."""
 
-    id: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._:-]+$")
+    id: _Id
     amount: _Money
     custom_id: _Text = ""
     invoice_id: _Text = ""
@@ -68,6 +71,20 @@ class _Resource(BaseModel):
         """The capture that money of was returned; empty if it isn't stated."""
         above = (_CAPTURE.fullmatch(urlsplit(link.href).path) for link in self.links if link.rel == "up")
         return next((found[1] for found in above if found), "")
+
+
+class _Dispute(BaseModel):
+    class Transaction(BaseModel):
+        seller_transaction_id: _Id
+        custom: _Text = ""
+        invoice_number: _Text = ""
+
+    class Outcome(BaseModel):
+        outcome_code: _Text = ""
+
+    dispute_id: _Id
+    disputed_transactions: list[Transaction] = []
+    dispute_outcome: Outcome = Outcome()
 
 
 class _Event(BaseModel):
@@ -125,13 +142,15 @@ class PayPal(Sender):
                 return self._paid(event, parsed(_Resource, event.resource))
             case "PAYMENT.CAPTURE.REFUNDED" | "PAYMENT.CAPTURE.REVERSED":
                 return self._returned(event, parsed(_Resource, event.resource))
+            case "CUSTOMER.DISPUTE.CREATED" | "CUSTOMER.DISPUTE.UPDATED" | "CUSTOMER.DISPUTE.RESOLVED":
+                return self._disputed(event, parsed(_Dispute, event.resource))
             case _:
                 return Nothing(event.event_type)
 
     def _paid(self, event: _Event, capture: _Resource) -> Statement:
         at = capture.create_time
         request = pb.UpdatePaymentStatusRequest(payment_status="completed", timestamp=timestamp(at), reference=capture.id, source=_SOURCE)
-        order_id = self._order_in(capture)
+        order_id = self._order_in(capture.custom_id, capture.invoice_id)
         return Statement(event.id, event.event_type, f"{capture.id}:paid", at, Effect.STATUS, request, order_id, (capture.id,))
 
     def _returned(self, event: _Event, resource: _Resource) -> Statement:
@@ -139,29 +158,45 @@ class PayPal(Sender):
         at, amount = resource.create_time, resource.amount.value
         refund = pb.Refund(reference=resource.id, amount=amount, timestamp=timestamp(at), source=_SOURCE)
         if event.event_type.endswith("REVERSED"):
-            refund.chargeback = True
+            refund.chargeback, refund.payment = True, resource.capture or resource.id
         else:
             total = resource.seller_payable_breakdown.total_refunded_amount
             refund.provider, refund.refunded_total = True, amount if total is None else total.value
+            refund.payment = resource.capture
         payments, request = (resource.capture,), pb.RefundPurchaseRequest(refund=refund)
-        return Statement(
-            event.id, event.event_type, f"{resource.id}:returned", at, Effect.REFUND, request, self._order_in(resource), payments
-        )
+        order_id = self._order_in(resource.custom_id, resource.invoice_id)
+        return Statement(event.id, event.event_type, f"{resource.id}:returned", at, Effect.REFUND, request, order_id, payments)
 
-    def _order_in(self, resource: _Resource) -> str:
+    def _disputed(self, event: _Event, dispute: _Dispute) -> Statement | Nothing:
+        """One that the seller wins: what was reversed of its payment is returned.
+
+        An open dispute moves no money, it is held. What a lost one takes is a reversal or a refund of the capture, with an event of
+        its own that names the amount: here it would count twice.
+        """
+        if dispute.dispute_outcome.outcome_code not in _WON or not dispute.disputed_transactions:
+            return Nothing(event.event_type)
+        payment, at = dispute.disputed_transactions[0], event.create_time
+        capture, order_id = payment.seller_transaction_id, self._order_in(payment.custom, payment.invoice_number)
+        refund = pb.Refund(
+            reference=dispute.dispute_id, timestamp=timestamp(at), source=_SOURCE, chargeback=True, deleted=True, payment=capture
+        )
+        request = pb.RefundPurchaseRequest(refund=refund)
+        return Statement(event.id, event.event_type, f"{dispute.dispute_id}:won", at, Effect.REFUND, request, order_id, payments=(capture,))
+
+    def _order_in(self, custom: str, invoice: str) -> str:
         """The order that a payment is for; empty if it doesn't say.
 
         WooCommerce's plugin writes the order's id into `custom_id`, older ones an object with it, and its number into `invoice_id`.
         """
-        if resource.custom_id.isdecimal():
-            return resource.custom_id
-        if resource.custom_id.startswith("{"):
+        if custom.isdecimal():
+            return custom
+        if custom.startswith("{"):
             try:
-                return str(orjson.loads(resource.custom_id).get("order_id") or "")
+                return str(orjson.loads(custom).get("order_id") or "")
             except orjson.JSONDecodeError:
                 return ""
         prefix = self.settings.webhooks_paypal_invoice_prefix
-        return resource.invoice_id.removeprefix(prefix) if prefix and resource.invoice_id.startswith(prefix) else ""
+        return invoice.removeprefix(prefix) if prefix and invoice.startswith(prefix) else ""
 
 
 def _decoded(signature: str) -> bytes:

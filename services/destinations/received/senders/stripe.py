@@ -29,6 +29,7 @@ _ORDER: Final = re.compile(r"(\d{1,18}):[0-9a-f]{32}")
 _WITHOUT_MINOR_UNIT: Final = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
+_UNDONE: Final = frozenset({"failed", "canceled"})
 _THREE_DECIMALS: Final = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 
 
@@ -39,6 +40,7 @@ def _id(value: object) -> object:
 
 _Ref: TypeAlias = Annotated[str, BeforeValidator(_id)]
 _Metadata: TypeAlias = Annotated[dict[str, str], BeforeValidator(lambda value: value or {})]
+_List: TypeAlias = Annotated[list[Any], BeforeValidator(lambda value: value or [])]
 
 
 class _Event(BaseModel):
@@ -73,6 +75,15 @@ class _Charge(BaseModel):
     metadata: _Metadata = {}
 
 
+class _Refund(BaseModel):
+    id: str
+    payment_intent: _Ref = ""
+    charge: _Ref = ""
+    amount: int = Field(ge=0)
+    currency: str
+    status: str | None = None
+
+
 class _Dispute(BaseModel):
     id: str
     payment_intent: _Ref = ""
@@ -81,6 +92,7 @@ class _Dispute(BaseModel):
     currency: str
     status: str
     created: int = Field(ge=0, le=10**10)
+    balance_transactions: _List = []
 
 
 class Stripe(Sender):
@@ -106,6 +118,8 @@ class Stripe(Sender):
                 return self._checked_out(event, parsed(_Session, event.data.object))
             case ["charge", "refunded"]:
                 return self._refunded(event, parsed(_Charge, event.data.object))
+            case ["refund", "failed" | "updated"] | ["charge", "refund", "updated"]:
+                return _updated(event, parsed(_Refund, event.data.object))
             case ["charge", "dispute", _]:
                 return _disputed(event, parsed(_Dispute, event.data.object))
             case _:
@@ -128,17 +142,18 @@ class Stripe(Sender):
         return Statement(event.id, event.type, f"{payment}:paid", at, Effect.STATUS, request, order_id, payments)
 
     def _refunded(self, event: _Event, charge: _Charge) -> Statement | Nothing:
-        """The cumulative total: also makes up for an event that was lost."""
+        """The cumulative total, which also makes up for an event that was lost. After a refund that failed it may be the same again."""
         if self._is_another_shops(charge.metadata):
             return Nothing(event.type)
         at, total = _time(event.created), _amount(charge.amount_refunded, charge.currency)
         reference = f"{charge.id}:{charge.amount_refunded}"
         refund = pb.Refund(reference=reference, amount=total, refunded_total=total, timestamp=timestamp(at), source=_SOURCE, provider=True)
+        refund.payment = charge.id
         payments = (charge.payment_intent, charge.id)
         return Statement(
             event.id,
             event.type,
-            f"{reference}:refunded",
+            f"{reference}:{event.created}:refunded",
             at,
             Effect.REFUND,
             pb.RefundPurchaseRequest(refund=refund),
@@ -159,9 +174,22 @@ def _order_in(metadata: Mapping[str, str]) -> str:
     return signed[1] if signed else metadata.get("order_id", "")
 
 
+def _updated(event: _Event, refund: _Refund) -> Statement | Nothing:
+    """A refund that failed or was cancelled: Stripe has the money back, and no longer counts it in the charge's total."""
+    if refund.status not in _UNDONE or not refund.charge:
+        return Nothing(event.type)  # the total of the charge says the rest
+    at, amount = _time(event.created), _amount(refund.amount, refund.currency)
+    failed = pb.Refund(
+        reference=refund.id, amount=amount, timestamp=timestamp(at), source=_SOURCE, provider=True, deleted=True, payment=refund.charge
+    )
+    request, payments = pb.RefundPurchaseRequest(refund=failed), (refund.payment_intent, refund.charge)
+    return Statement(event.id, event.type, f"{refund.id}:failed", at, Effect.REFUND, request, payments=payments)
+
+
 def _disputed(event: _Event, dispute: _Dispute) -> Statement | Nothing:
-    if dispute.status.startswith("warning"):
-        return Nothing(event.type)  # an inquiry, by which no money is withdrawn
+    is_inquiry = dispute.status.startswith("warning")
+    if is_inquiry or (dispute.status == "prevented" and not dispute.balance_transactions):
+        return Nothing(event.type)  # no money is withdrawn by it
     returned = dispute.status == "won" or event.type.endswith(".funds_reinstated")
     at = _time(event.created if returned else dispute.created)
     refund = pb.Refund(

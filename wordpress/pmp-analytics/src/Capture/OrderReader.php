@@ -137,6 +137,7 @@ final class OrderReader
             'timestamp' => $refund->get_date_created(),
             'reason' => $this->is_anonymized($order) ? '' : $refund->get_reason(),
             'source' => self::SOURCE,
+            'lines' => $this->returned_lines($refund),
         ];
     }
 
@@ -211,6 +212,28 @@ final class OrderReader
                     'course_ids' => $this->courses->of_product($item->get_product_id()),
                     'quantity' => $item->get_quantity(),
                     'amount' => (float) $item->get_total() + (float) $item->get_total_tax(),
+                ];
+            }
+        }
+        return $lines;
+    }
+
+    /**
+     * What was refunded of the order's lines: WooCommerce keeps negative quantities and totals, with a quantity of 0 where only a
+     * part of the price went back.
+     *
+     * @return list<array<string, mixed>>
+     */
+    private function returned_lines(WC_Order_Refund $refund): array
+    {
+        $lines = [];
+        foreach ($refund->get_items() as $item) {
+            if ($item instanceof WC_Order_Item_Product) {
+                $product = $item->get_variation_id() ?: $item->get_product_id() ?: $item->get_meta('_refunded_item_id');
+                $lines[] = [
+                    'product_id' => (string) $product,
+                    'quantity' => abs((int) $item->get_quantity()),
+                    'amount' => abs((float) $item->get_total() + (float) $item->get_total_tax()),
                 ];
             }
         }

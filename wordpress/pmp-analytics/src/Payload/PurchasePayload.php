@@ -19,7 +19,7 @@ final class PurchasePayload
 
     /**
      * @param array<string, mixed> $facts The purchase's own fields; `order_id`, `timestamp` and one of
-     *     `user_id`, `email` and `session_id` are required.
+     *     `user_id`, `email` and `session_id` are required. Without `is_staff` nothing is stated of that.
      * @return array<string, mixed>
      */
     public static function of(array $facts): array
@@ -56,7 +56,7 @@ final class PurchasePayload
             'reason' => Clean::word($facts['reason'] ?? '', 50),
             'reported_at' => Clean::time($facts['reported_at'] ?? null),
             'historical' => self::only_true($facts['historical'] ?? false),
-        ]) + ['is_test' => ! empty($facts['is_test']), 'is_staff' => ! empty($facts['is_staff'])];
+        ]) + ['is_test' => ! empty($facts['is_test'])] + (isset($facts['is_staff']) ? ['is_staff' => (bool) $facts['is_staff']] : []);
     }
 
     /**
@@ -74,7 +74,31 @@ final class PurchasePayload
             'source' => Clean::text($facts['source'] ?? '', 50),
             'reported_at' => Clean::time($facts['reported_at'] ?? null),
             'historical' => self::only_true($facts['historical'] ?? false),
+            'lines' => self::returned((array) ($facts['lines'] ?? [])),
         ]) + ['deleted' => ! empty($facts['deleted'])];
+    }
+
+    /**
+     * What was returned; a line without a product says nothing.
+     *
+     * @param array<mixed> $lines
+     * @return list<array<string, mixed>>
+     */
+    private static function returned(array $lines): array
+    {
+        $returned = [];
+        foreach (array_slice($lines, 0, self::MAX_LINES) as $line) {
+            $facts = (array) $line;
+            $product = Clean::text($facts['product_id'] ?? '', 100);
+            if ($product !== '') {
+                $returned[] = [
+                    'product_id' => $product,
+                    'quantity' => min(max((int) ($facts['quantity'] ?? 0), 0), 1_000_000),
+                    'amount' => Clean::money($facts['amount'] ?? null) ?? 0.0,
+                ];
+            }
+        }
+        return $returned;
     }
 
     /**

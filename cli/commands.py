@@ -24,9 +24,26 @@ class Commands(TyperGroup):
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         before = os.umask(0o077)
         try:
+            _take_secrets()
             return super().invoke(ctx)
         except CommandFailed as failure:
             typer.secho(f"pmp: {failure}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from failure
         finally:
             os.umask(before)
+
+
+def _take_secrets() -> None:
+    """Puts the secrets of PMP_SECRETS_DIR, which a pod has, into the environment.
+
+    Raises:
+        CommandFailed: they can't be read.
+    """
+    if not os.environ.get("PMP_SECRETS_DIR"):
+        return
+    from kit.credentials.files import into_environment  # noqa: PLC0415  (most commands need no secrets)
+
+    try:
+        into_environment()
+    except OSError as error:
+        raise CommandFailed(f"PMP_SECRETS_DIR: {error.filename}: {error.strerror}") from None

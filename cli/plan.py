@@ -95,7 +95,8 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     redis_url = options.redis_url or f"redis://:{secrets.redis_password}@{LOOPBACK}:{redis_port}"
     # Modules are imported from the installed package, never from the working directory of `pmp`.
     base = {
-        **environ,
+        # Its processes talk over the loopback interface.
+        **{name: value for name, value in environ.items() if name != "PMP_CERTIFICATES"},
         "PYTHONSAFEPATH": "1",
         "PMP_MESH_TOKEN": secrets.mesh_token,
         "PMP_SERVICE_ADDRESSES": json.dumps(addresses),

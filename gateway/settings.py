@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
 from kit.settings import Address, MeshSettings
 
 SOCKET_PATH_BYTES = 107
@@ -22,16 +23,16 @@ SIGNED = "signed"
 """The client that signs its body: of every call of a SIGNED rpc over REST, and its scope."""
 
 
-CERTIFICATE = "tls.crt"
-"""File with the certificate and those it was issued by, in PEM: named as in a Kubernetes secret of TLS."""
-PRIVATE_KEY = "tls.key"
-"""File with the certificate's private key, in PEM."""
-
-
 def _socket_path(value: str) -> str:
     if not value.startswith("/") or len(value.encode()) > SOCKET_PATH_BYTES:
         raise ValueError(f"expected the absolute path of a Unix socket, at most {SOCKET_PATH_BYTES} bytes long")
     return value
+
+
+def _require(setting: str, folder: Path | None, *names: str) -> None:
+    missing = [name for name in names if folder and not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{setting}: the folder has no {' and no '.join(missing)}")
 
 
 ApiKey = Annotated[SecretStr, Field(min_length=16)]
@@ -129,11 +130,8 @@ class GatewaySettings(MeshSettings):
             raise ValueError("gateway_tls_listen and gateway_certificates belong together")
         if self.gateway_redirect_listen is not None and self.gateway_tls_listen is None:
             raise ValueError("gateway_redirect_listen needs gateway_tls_listen")
-        missing = [
-            name for name in (CERTIFICATE, PRIVATE_KEY) if self.gateway_certificates and not (self.gateway_certificates / name).is_file()
-        ]
-        if missing:
-            raise ValueError(f"gateway_certificates: the folder has no {' and no '.join(missing)}")
+        _require("gateway_certificates", self.gateway_certificates, CERTIFICATE, PRIVATE_KEY)
+        _require("certificates", self.certificates, CERTIFICATE, PRIVATE_KEY, AUTHORITY)
         return self
 
     @property

@@ -8,19 +8,23 @@ from typing import Any, Final
 from gateway.contracts import Rpc
 from gateway.patterns import Node, endpoint, fill, origin_matcher
 from gateway.settings import DASHBOARD, GatewaySettings
+from gateway.tls import to_service
 
 _OPTIONAL: Final = dict.fromkeys(("rules", "mutations", "api_key", "protocols", "own_origin"))
 
 
 def stream_clusters(patterns: Node, methods: Sequence[Rpc], settings: GatewaySettings) -> list[Node]:
     """The clusters of the services that have streams."""
-    return [
-        fill(
-            patterns["streams"],
-            {"name": _cluster(service), "most_streams": settings.gateway_most_streams, **endpoint(settings.address_of_streams(service))},
-        )
-        for service in sorted({rpc.cluster for rpc in methods if rpc.stream})
-    ]
+    return [_stream_cluster(patterns, service, settings) for service in sorted({rpc.cluster for rpc in methods if rpc.stream})]
+
+
+def _stream_cluster(patterns: Node, service: str, settings: GatewaySettings) -> Node:
+    address = settings.address_of_streams(service)
+    transport = to_service(patterns, settings, address, "http/1.1")
+    return fill(
+        patterns["streams"],
+        {"name": _cluster(service), "most_streams": settings.gateway_most_streams, "transport": transport, **endpoint(address)},
+    )
 
 
 def stream_routes(patterns: Node, rpc: Rpc, origins: Sequence[str]) -> list[Node]:

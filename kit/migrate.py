@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
+from kit.database.logins import log_in_by
 from kit.database.revisions import branches, has_database
 from kit.outages import is_outage
 from kit.settings import KEYS_DATABASE, Settings
@@ -53,6 +54,7 @@ async def _create(url: str) -> None:
     target = make_url(url)
     name = target.database or ""
     engine = create_async_engine(target.set(database="information_schema"), isolation_level="AUTOCOMMIT")
+    log_in_by(engine, lambda: url)
     try:
         async with engine.connect() as connection:
             exists = await connection.scalar(text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name"), {"name": name})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from typing_extensions import override
 
 ANSWER_SECONDS: Final = 10.0
@@ -21,7 +22,7 @@ _REWRITE_SECONDS: Final = 0.05
 
 
 class _Cancellable(AbstractConnection):
-    """A connection whose writes can be cancelled.
+    """A connection whose writes can be cancelled, and that reads its certificates anew whenever it connects.
 
     The client bounds a write by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that arrives as the write
     ends (https://github.com/python/cpython/issues/86296): the work that was cancelled would go on.
@@ -37,17 +38,44 @@ class _Cancellable(AbstractConnection):
             await self.disconnect(nowait=True)
             raise asyncio.CancelledError
 
+    @override
+    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        if isinstance(self, SSLConnection) and not self.is_connected:
+            self.ssl_context.context = None
+        await super().connect_check_health(check_health, retry_socket_connect)
 
-def connection_pool(url: str, **options: Any) -> ConnectionPool:
+
+class _Login(CredentialProvider):
+    """The user and the password of a URL at the moment of a login."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+
+    @override
+    def get_credentials(self) -> Any:
+        named: Any = parse_url(self._url())
+        return tuple(named[name] for name in ("username", "password") if name in named)
+
+    @override
+    async def get_credentials_async(self) -> Any:
+        return self.get_credentials()
+
+
+def connection_pool(url: str, newest_url: Callable[[], str] | None = None, **options: Any) -> ConnectionPool:
     """Makes a pool of connections, lazily. Nothing is sent twice: what was sent on a connection that broke may have taken effect.
 
     Args:
         url: as in redis-py.
+        newest_url: returns the URL whose user and password new connections log in with, if those may change.
         options: of redis-py's connections.
     """
     pool: Any = ConnectionPool.from_url(
         url, socket_connect_timeout=5, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), health_check_interval=0, **options
     )
+    if newest_url is not None:
+        for name in ("username", "password"):
+            pool.connection_kwargs.pop(name, None)
+        pool.connection_kwargs["credential_provider"] = _Login(newest_url)
     pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
     return pool
 

@@ -9,23 +9,23 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import structlog
 import uvloop
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION
 from grpc_reflection.v1alpha.reflection import enable_server_reflection
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from kit.boundary import health
 from kit.boundary.boundary import Boundary
+from kit.credentials.channels import listen_on
 from kit.outages import is_outage
 from kit.registry import Check, Part, Registry
 from kit.scrubbing.scrubber import Scrubber
-from kit.settings import Settings, WrongSetting, mesh_tokens
+from kit.settings import Settings, WrongSetting
 from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout
 from kit.telemetry.roles import acting_as
@@ -64,8 +64,8 @@ async def serve(settings: Settings, parts: Sequence[Part]) -> None:
     """Serves until SIGTERM, SIGINT or cancellation, then drains: first the calls, then the background work.
 
     Args:
-        settings: `listen`, `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls`, `slow_call_seconds`, `drain_delay_seconds`
-            and `drain_seconds`.
+        settings: addresses, `mesh_token`, `certificates`, `site_timezone`, `site_url_parameters`, `most_calls`, `slow_call_seconds`,
+            `drain_delay_seconds` and `drain_seconds`.
         parts: The roles of the process. grpc.health.v1 says NOT_SERVING of a role, and of what it serves, while one of its checks fails;
             of the process, while one of any role fails.
 
@@ -77,6 +77,7 @@ async def serve(settings: Settings, parts: Sequence[Part]) -> None:
     with _signals() as stopped:
         server.listen(settings.listen)
         await server.listen_for_streams(settings.stream_listen)
+        await server.listen_for_probes(settings.health_listen)
         await server.start()
         works = [task for part in parts for task in _start(server, part)]
         try:
@@ -159,26 +160,18 @@ def _complaints(error: ValidationError | SettingsError) -> Iterator[str]:
         yield f"{variable} is missing" if each["type"] == "missing" else f"{variable}: {each['msg']}"
 
 
-class _Health(Protocol):
-    """What grpcio's stubs leave out of its asyncio health servicer."""
-
-    async def set(self, service: str, status: Any) -> None: ...
-
-    async def enter_graceful_shutdown(self) -> None: ...
-
-
 class Server:
     """The gRPC server of a process: services inside of the boundary, with health and reflection.
 
     Args:
-        settings: `mesh_token`, `site_timezone`, `site_url_parameters`, `most_calls` and `slow_call_seconds`.
+        settings: `mesh_token`, `certificates`, `site_timezone`, `site_url_parameters`, `most_calls` and `slow_call_seconds`.
         parts: the roles of the process.
     """
 
     def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
         registry = Registry(parts)
         boundary = Boundary(
-            *mesh_tokens(settings.mesh_token),
+            settings.token_source,
             timezone=settings.site_timezone,
             scrubber=Scrubber(settings.site_url_parameters),
             most_calls=settings.most_calls,
@@ -189,24 +182,22 @@ class Server:
         self._boundary = boundary
         self._stream_listener: StreamListener | None = None
         self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
-        self._health = cast("_Health", health.aio.HealthServicer())  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
+        self._settings = settings
+        self._health = health.Health()
         registry.add_to(self._server)
         self._serving = dict.fromkeys((part.role for part in parts), False)
         self._roles = {"": list(self._serving), **{role: [role] for role in self._serving}, **registry.roles}
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # pyright: ignore[reportUnknownMemberType]
-        enable_server_reflection([*registry.roles, health.SERVICE_NAME, REFLECTION], self._server)
+        self._health.add_to(self._server)
+        enable_server_reflection([*registry.roles, health.SERVICE, REFLECTION], self._server)
 
     def listen(self, address: str) -> int:
         """Listens on an address; returns the port.
 
         Raises:
             OSError: the port is taken, or the address is not of this machine.
+            WrongSetting: the certificates are of no use.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            message = f"can't listen on {address}: the port is taken, or the address is not of this machine"
-            raise OSError(message) from None
+        port = listen_on(self._server, address, self._settings.certificates)
         _log.info("listening", address=address)
         return port
 
@@ -217,14 +208,18 @@ class Server:
         # Only where it is needed: its library takes memory.
         from kit.streams.listener import StreamListener  # noqa: PLC0415
 
-        self._stream_listener = StreamListener(self._boundary, self._streams)
+        self._stream_listener = StreamListener(self._boundary, self._streams, self._settings.certificates)
         return await self._stream_listener.listen(address)
+
+    async def listen_for_probes(self, address: str | None) -> int:
+        """Listens for questions about health alone, without TLS, if an address is given; returns the port, else 0."""
+        return await self._health.listen(address) if address else 0
 
     async def start(self) -> None:
         """Starts to take calls. The process is live from now on, and ready once `set_serving` says so."""
         for role in self._serving:
             await self.set_serving(role, serving=False)
-        await self._health.set(LIVENESS, HealthCheckResponse.SERVING)
+        await self._health.set(LIVENESS, serving=True)
         await self._server.start()
 
     async def set_serving(self, role: str, *, serving: bool) -> None:
@@ -232,17 +227,17 @@ class Server:
         self._serving[role] = serving
         for name, roles in self._roles.items():
             if role in roles:
-                all_serve = all(self._serving[each] for each in roles)
-                await self._health.set(name, HealthCheckResponse.SERVING if all_serve else HealthCheckResponse.NOT_SERVING)
+                await self._health.set(name, serving=all(self._serving[each] for each in roles))
 
     async def drain(self, delay_seconds: float, seconds: float) -> None:
         """Reports that it stops, takes calls for `delay_seconds` more, then ends streams and lets other calls take up to `seconds`."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.drain()
         await asyncio.sleep(delay_seconds)
         for _, stream in self._streams:
             stream.end()
         closing = [self._stream_listener.close(seconds)] if self._stream_listener is not None else []
         await asyncio.gather(self._server.stop(seconds), *closing)
+        await self._health.close()
 
 
 @contextmanager

@@ -1,31 +1,45 @@
-"""Settings, read once from `PMP_*` in the environment and never changed: those of all services, and those they share with the gateway.
+"""Settings, read once from `PMP_*` and never changed, except secrets in files: those of all services, and those shared with the gateway.
+
+A setting is a variable of the environment or, in the folder that `PMP_SECRETS_DIR` names, a file with the variable's name. Secrets
+in files may change while a process runs: where a property returns one, it returns the newest.
 
 A setting that a single service reads is a field of that service's own settings, a subclass of `Settings`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict, SettingsError
+
+from kit.credentials.files import FOLDER, Followed, read, secret_file
 
 MESH_HEADER: Final = "x-pmp-mesh-token"
 """Key of the gRPC metadata that holds the mesh's own credential."""
 
 
-def mesh_tokens(setting: SecretStr) -> tuple[str, ...]:
-    """The credentials in `mesh_token`: the first one is sent, each of them is accepted."""
-    return tuple(setting.get_secret_value().split(","))
-
-
-def _one_or_two(setting: SecretStr) -> SecretStr:
-    tokens = mesh_tokens(setting)
+def _tokens(setting: str) -> tuple[str, ...]:
+    tokens = tuple(setting.split(","))
     if len(tokens) > _MOST_TOKENS or not all(tokens):
         message = "one credential, or two with a comma between them while they rotate"
         raise ValueError(message)
+    return tokens
+
+
+def _one_or_two(setting: SecretStr) -> SecretStr:
+    _tokens(setting.get_secret_value())
+    return setting
+
+
+def _url(setting: str) -> str:
+    if "://" not in setting:
+        raise ValueError("expected a URL")
     return setting
 
 
@@ -66,6 +80,10 @@ class MeshSettings(BaseSettings):
     """The settings that every process of the mesh shares, the gateway included."""
 
     model_config = SettingsConfigDict(env_prefix="PMP_", frozen=True, use_attribute_docstrings=True, extra="ignore")
+    _followed: dict[str, Followed[Any] | None] = PrivateAttr(default_factory=dict[str, Followed[Any] | None])
+
+    secrets_dir: Path | None = None
+    """Folder of secrets: files with the names of the variables that they replace. A variable has precedence over its file."""
 
     mesh_token: MeshToken
     """The mesh's own credential, without which a service refuses a caller; after a comma, another that is accepted too."""
@@ -88,10 +106,46 @@ class MeshSettings(BaseSettings):
     stream_addresses: dict[str, Address] = {}
     """Addresses that differ from `stream_address`, by service, as JSON."""
 
+    certificates: Path | None = None
+    """Folder with `tls.crt`, `tls.key` and `ca.crt`. With it services are called with TLS only, and by callers that have a certificate
+    of that authority; by default TLS is not used. The files are read again when they change."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (there is none)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (of a folder that is not known before)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Is called by pydantic for the sources of the settings, the first of which has precedence.
+
+        Raises:
+            SettingsError: the folder of secrets does not exist.
+        """
+        folder = os.environ.get(FOLDER) or None
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"{FOLDER}: there is no folder {folder}")
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)
+
+    @property
+    def token_source(self) -> Callable[[], tuple[str, ...]]:
+        """Returns the mesh's own credentials at the moment of a call: the first one is sent, each of them is accepted."""
+        if followed := self._follow("mesh_token", _tokens):
+            return followed.value
+        tokens = _tokens(self.mesh_token.get_secret_value())
+        return lambda: tokens
+
+    @property
+    def mesh_tokens(self) -> tuple[str, ...]:
+        """What `token_source` returns now."""
+        return self.token_source()
+
     @property
     def mesh_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata with which a process of the mesh calls another."""
-        return ((MESH_HEADER, mesh_tokens(self.mesh_token)[0]),)
+        """Metadata with which a process of the mesh calls another at this moment."""
+        return ((MESH_HEADER, self.mesh_tokens[0]),)
 
     def address(self, service: str) -> str:
         """Address of a service, `host:port`."""
@@ -100,6 +154,18 @@ class MeshSettings(BaseSettings):
     def address_of_streams(self, service: str) -> str:
         """Address of a service's streams, `host:port`."""
         return self.stream_addresses.get(service) or self.stream_address.replace("{service}", service)
+
+    def _follow(self, field: str, parse: Callable[[str], Any]) -> Followed[Any] | None:
+        """Follows the file of a setting; None if the setting does not come from a file."""
+        if field not in self._followed:
+            file = secret_file(f"PMP_{field}".upper())
+            self._followed[field] = Followed([file], lambda: parse(read(file))) if file else None
+        return self._followed[field]
+
+    def _newest_url(self, field: str) -> Any:
+        """A setting that is a URL, at this moment."""
+        followed = self._follow(field, _url)
+        return followed.value() if followed else getattr(self, field)
 
 
 class Settings(MeshSettings):
@@ -110,6 +176,9 @@ class Settings(MeshSettings):
 
     stream_listen: Address = "0.0.0.0:50052"
     """Address and port for streams over HTTP, of processes that serve some."""
+
+    health_listen: Address | None = None
+    """Address and port for grpc.health.v1 alone, without TLS: for probes that have no certificate. By default there is none."""
 
     metrics_port: int = 0
     """Port of the Prometheus endpoint, on the address of `listen`; 0 serves none."""
@@ -138,6 +207,7 @@ class Settings(MeshSettings):
     database_url: str
     """SQLAlchemy URL with `{service}` in the place of the database's name: `mysql+aiomysql` or `sqlite+aiosqlite`.
 
+    `?ssl_ca=FILE` connects to MySQL with TLS, `&ssl_cert=FILE&ssl_key=FILE` with a certificate of the client's as well.
     Each service may have its own account, which also reads and adds keys in the database of persons' keys.
     """
 
@@ -148,7 +218,11 @@ class Settings(MeshSettings):
     """Most connections one process holds to its database."""
 
     redis_url: str
-    """The Redis that holds the log: `appendonly yes`, `appendfsync always`, `noeviction`."""
+    """The Redis that holds the log: `appendonly yes`, `appendfsync always`, `noeviction`.
+
+    `rediss://` connects with TLS, `?ssl_ca_certs=FILE` by an authority of its own, `&ssl_certfile=FILE&ssl_keyfile=FILE` with a
+    certificate of the client's as well.
+    """
 
     log_partitions: int = Field(default=4, ge=1, le=1024)
     """Partitions of each topic. Fixed by the first start; another number refuses to start."""
@@ -201,10 +275,16 @@ class Settings(MeshSettings):
             raise ValueError(message) from error
 
     def database(self, service: str) -> str:
-        """URL of a service's own database."""
-        return self.database_url.replace("{service}", service)
+        """URL of a service's own database, with the account of this moment."""
+        url: str = self._newest_url("database_url")
+        return url.replace("{service}", service)
 
     @property
     def keys_database_url(self) -> str:
-        """URL of the database of persons' keys."""
-        return self.subject_keys_url or self.database(KEYS_DATABASE)
+        """URL of the database of persons' keys, with the account of this moment."""
+        return self._newest_url("subject_keys_url") or self.database(KEYS_DATABASE)
+
+    @property
+    def log_url(self) -> str:
+        """URL of the Redis that holds the log, with the password of this moment."""
+        return self._newest_url("redis_url")

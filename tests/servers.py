@@ -16,7 +16,9 @@ import pymysql
 import redis
 
 from cli.ports import Ports
+from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
 from tests import logs
+from tests.authority import Authority
 
 _PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
 PORTS: Final = Ports()
@@ -120,9 +122,12 @@ class PrivateMariaDb(PrivateServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.url = f"mysql+aiomysql://mesh:mesh@127.0.0.1:{self.port}/{{service}}"
+        self.authority = Authority()
+        """Issues the server's certificate, and those of clients that need one."""
 
     def install(self) -> None:
         """Makes the data folder and the account."""
+        self.authority.issue(self.folder / "tls")
         install = [_found("mariadb-install-db"), "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"]
         subprocess.run([*install, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, capture_output=True)
         self.start()
@@ -141,6 +146,10 @@ class PrivateMariaDb(PrivateServer):
             f"--tmpdir={self.folder}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
+            *(
+                f"--ssl-{option}={self.folder / 'tls' / name}"
+                for option, name in (("ca", AUTHORITY), ("cert", CERTIFICATE), ("key", PRIVATE_KEY))
+            ),
             "--skip-log-bin",
             "--innodb-buffer-pool-size=256M",
         ]

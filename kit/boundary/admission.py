@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kit.boundary.caller import Call, Method
@@ -15,13 +15,11 @@ class Admission:
     """Admits calls that carry the mesh's own credential and a scope that opens their method.
 
     Args:
-        mesh_token: the mesh's own credential.
-        rotating: a second credential that is accepted as well.
+        mesh_tokens: returns the mesh's own credentials that are accepted at this moment.
     """
 
-    def __init__(self, mesh_token: str, rotating: str | None = None) -> None:
-        self._token = mesh_token.encode()
-        self._rotating = self._token if rotating is None else rotating.encode()
+    def __init__(self, mesh_tokens: Callable[[], Sequence[str]]) -> None:
+        self._mesh_tokens = mesh_tokens
 
     def call(self, method: Method, metadata: Mapping[str, Any]) -> Call:
         """Makes the state of a call from its metadata."""
@@ -29,7 +27,7 @@ class Admission:
 
     def _knows(self, token: str) -> bool:
         sent = token.encode()
-        return hmac.compare_digest(sent, self._token) or hmac.compare_digest(sent, self._rotating)
+        return any(hmac.compare_digest(sent, each.encode()) for each in self._mesh_tokens())
 
 
 def admit(call: Call) -> None:

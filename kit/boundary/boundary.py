@@ -51,8 +51,7 @@ class Boundary(grpc.aio.ServerInterceptor):
     returned nor logged.
 
     Args:
-        mesh_token: the mesh's own credential.
-        rotating: a second credential that is accepted as well.
+        mesh_tokens: returns the mesh's own credentials that are accepted at this moment.
         timezone: the shop's, of times in JSON bodies without a zone.
         scrubber: removes personal data from requests; not from those whose rules the servicer applies itself.
         most_calls: the maximum of concurrent calls of one rpc.
@@ -62,8 +61,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        mesh_token: str,
-        rotating: str | None = None,
+        mesh_tokens: Callable[[], Sequence[str]],
         *,
         timezone: tzinfo = UTC,
         scrubber: Scrubber | None = None,
@@ -71,7 +69,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         slow_seconds: float = 5.0,
         roles: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.admission = Admission(mesh_token, rotating)
+        self.admission = Admission(mesh_tokens)
         """Of all calls of the process, over whichever protocol they come."""
         self.recorder = Recorder()
         """Of the same calls."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from pymysql.converters import escape_item
 from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from kit.database.logins import log_in_by
 from kit.database.sqlite_driver import connect
 from kit.database.transactions import Sessions
 
@@ -62,22 +63,25 @@ class Database:
         return not busy
 
 
-def lazy_database(url: str, pool: int = 8, *, one_writer: bool = False) -> Database:
+def lazy_database(url: str, pool: int = 8, *, one_writer: bool = False, newest_url: Callable[[], str] | None = None) -> Database:
     """A database that is connected to when it is first used; the caller closes it.
 
     Args:
         url: as in SQLAlchemy.
         pool: the maximum number of connections.
         one_writer: whether all write transactions take the same lock, and so wait for it in the process.
+        newest_url: returns the URL whose account new connections log in with, if that may change.
     """
-    engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool)
+    engine = _sqlite(url, pool) if make_url(url).get_backend_name() == "sqlite" else _mysql(url, pool, newest_url or (lambda: url))
     return Database(engine, one_writer=one_writer)
 
 
 @asynccontextmanager
-async def open_database(url: str, pool: int = 8, *, one_writer: bool = False) -> AsyncGenerator[Database]:
+async def open_database(
+    url: str, pool: int = 8, *, one_writer: bool = False, newest_url: Callable[[], str] | None = None
+) -> AsyncGenerator[Database]:
     """Opens a database as `lazy_database` does; closes its connections at the end."""
-    database = lazy_database(url, pool, one_writer=one_writer)
+    database = lazy_database(url, pool, one_writer=one_writer, newest_url=newest_url)
     try:
         yield database
     finally:
@@ -105,7 +109,7 @@ def _literal(value: object) -> str:
     return str(escape_item(value, "utf8mb4"))
 
 
-def _mysql(url: str, pool: int) -> AsyncEngine:
+def _mysql(url: str, pool: int, newest_url: Callable[[], str]) -> AsyncEngine:
     engine = create_async_engine(
         url,
         isolation_level="READ COMMITTED",
@@ -121,6 +125,8 @@ def _mysql(url: str, pool: int) -> AsyncEngine:
             "init_command": f"SET time_zone = '+00:00', sql_mode = '{_SQL_MODE}', group_concat_max_len = {_LONGEST_TEXT}",
         },
     )
+
+    log_in_by(engine, newest_url)
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _record: object) -> None:

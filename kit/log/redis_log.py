@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -234,16 +234,16 @@ class RedisLog(StreamLog):
 
 
 @asynccontextmanager
-async def open_log(url: str, *, floors: Watermarks | None = None) -> AsyncGenerator[RedisLog]:
+async def open_log(url: str, *, floors: Watermarks | None = None, newest_url: Callable[[], str] | None = None) -> AsyncGenerator[RedisLog]:
     """Opens the log at `url`, lazily.
 
     Before the first append on each new connection the log is reconciled with `floors`; while those can't be read, nothing
     is appended. Nothing is retried silently: a broken connection is an error, since what was sent may have taken
-    effect.
+    effect. Of `newest_url` each new connection takes the user and the password.
     """
-    reading = Redis.from_pool(connection_pool(url, max_connections=256))
+    reading = Redis.from_pool(connection_pool(url, newest_url, max_connections=256))
     connections = _Connections()
-    appending = connection_pool(url, redis_connect_func=connections.connected)
+    appending = connection_pool(url, newest_url, redis_connect_func=connections.connected)
     log = RedisLog(reading, appending, connections, floors)
     try:
         yield log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from kit.database.engine import Database, lazy_database
 from kit.log.redis_log import RedisLog, open_log
@@ -35,7 +36,8 @@ class Resources:
             one_writer: all write transactions take the same lock.
         """
         if service not in self._databases:
-            database = lazy_database(self._settings.database(service), self._settings.database_pool, one_writer=one_writer)
+            url = partial(self._settings.database, service)
+            database = lazy_database(url(), self._settings.database_pool, one_writer=one_writer, newest_url=url)
             instrument(database.engine)
             self._databases[service] = database
         return self._databases[service]
@@ -60,7 +62,7 @@ async def open_resources(settings: Settings) -> AsyncGenerator[Resources]:
 
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(open_keys(settings))
-        log = await stack.enter_async_context(open_log(settings.redis_url, floors=floors))
+        log = await stack.enter_async_context(open_log(settings.log_url, floors=floors, newest_url=lambda: settings.log_url))
         resources = Resources(settings, log, keys, watermarks)
         stack.push_async_callback(resources.close)
         yield resources

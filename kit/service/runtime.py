@@ -202,8 +202,7 @@ class ServiceRuntime:
 
     def consumer(self, subscription: Subscription) -> Consumer:
         """Applies a topic to its database."""
-        publisher = subscription.history.containing_service.full_name.split(".")[1]
-        history = remote_history(self.settings.address(publisher), self.settings.mesh_metadata, subscription.history)
+        history = remote_history(self.settings, subscription.history)
         return Consumer(
             self.sessions,
             self.log,

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -22,6 +24,7 @@ from kit.boundary.admission import admit
 from kit.boundary.boundary import Boundary
 from kit.boundary.caller import Method, current_call
 from kit.boundary.outcome import Outcome, outcome_of
+from kit.credentials.certificates import certificates_in
 from kit.errors import NotFound
 from kit.settings import split_address
 from kit.streams.exchange import BUFFER_BYTES, Exchange, exchange_for, read_request
@@ -51,10 +54,12 @@ class StreamListener:
     Args:
         boundary: the boundary of the process.
         streams: the streams with the roles that serve them.
+        certificates: folder with the certificate of the process and the authority of its callers' ones; None is without TLS.
     """
 
-    def __init__(self, boundary: Boundary, streams: list[tuple[str, Stream]]) -> None:
+    def __init__(self, boundary: Boundary, streams: list[tuple[str, Stream]], certificates: Path | None = None) -> None:
         self._boundary = boundary
+        self._certificates = certificates
         self._served: Mapping[str, _Served] = {
             stream.method.GetOptions().Extensions[options_pb2.stream]: _Served(stream, boundary.method(_path(stream)), role)
             for role, stream in streams
@@ -67,11 +72,13 @@ class StreamListener:
 
         Raises:
             OSError: the port is taken, or the address is not of this machine.
+            WrongSetting: the certificates are of no use.
         """
         _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a stream takes one
         host, port = split_address(address)
-        self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
+        context = certificates_in(self._certificates).of_listener() if self._certificates else None
+        self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG, ssl=context)
         _log.info("listening", address=address, streams=sorted(self._served))
         return self._server.sockets[0].getsockname()[1]
 
@@ -95,7 +102,7 @@ class StreamListener:
         try:
             writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
             # What a peer does to its connection is no error of this process.
-            with suppress(ConnectionError, TimeoutError):
+            with suppress(ConnectionError, TimeoutError, ssl.SSLError):
                 async with asyncio.timeout(_REQUEST_SECONDS):
                     read = await read_request(reader)
                 if read is not None:

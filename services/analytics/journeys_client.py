@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-import grpc
 import grpc.aio
 from pmp.journeys.v1 import journeys_pb2 as pb
 from pmp.journeys.v1.journeys_pb2_grpc import JourneysServiceStub
 
+from kit.credentials.channels import open_channel
 from kit.errors import Unavailable
 from kit.settings import Settings
 
@@ -24,8 +24,7 @@ class JourneysClient:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._address = settings.address("journeys")
-        self._metadata = settings.mesh_metadata
+        self._settings = settings
 
     async def attribution(self, model: str, group_by: str, since: datetime, until: datetime) -> pb.GetAttributionResponse:
         """Returns the revenue of a period by source, medium or campaign.
@@ -37,8 +36,8 @@ class JourneysClient:
         getattr(request, "from").FromDatetime(since)
         request.to.FromDatetime(until)
         try:
-            async with grpc.aio.insecure_channel(self._address) as channel:
+            async with open_channel(self._settings, "journeys") as channel:
                 stub: Any = JourneysServiceStub(channel)
-                return await stub.GetAttribution(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                return await stub.GetAttribution(request, metadata=self._settings.mesh_metadata, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"journeys answers {error.code().name}: attribution is not known") from None

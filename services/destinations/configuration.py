@@ -1,11 +1,10 @@
 """The configuration of destinations: a TOML file with one table for each, read once.
 
-Secrets are not in the file: where a kind needs one, the file names an environment variable.
+Secrets are not in the file: where a kind needs one, the file names an environment variable, or a file in the folder of secrets.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import httpx
 from pydantic import BeforeValidator, SecretStr, ValidationError
 
+from kit.credentials.files import secret
 from kit.settings import WrongSetting
 from services.destinations.kind import Destination
 
@@ -25,7 +25,7 @@ _AGENT: Final = "pmp-mesh"
 
 
 def _from_environment(variable: object) -> object:
-    value = os.environ.get(variable) if isinstance(variable, str) else None
+    value = secret(variable) if isinstance(variable, str) else None
     if not value:
         message = "names an environment variable, which is not set or empty"
         raise ValueError(message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any, Final
 
-import grpc
 import grpc.aio
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -18,6 +17,7 @@ from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 from pmp.purchases.v1 import comparison_pb2
 from pmp.purchases.v1.comparison_pb2_grpc import ComparisonServiceStub
 
+from kit.credentials.channels import open_channel
 from kit.errors import Unavailable
 from kit.settings import Settings
 
@@ -77,7 +77,7 @@ class MeshClient:
 
     async def _ask(self, service: str, stub: Any, method: str, request: Message) -> Any:
         try:
-            async with grpc.aio.insecure_channel(self._settings.address(service)) as channel:
+            async with open_channel(self._settings, service) as channel:
                 return await getattr(stub(channel), method)(request, metadata=self._settings.mesh_metadata, timeout=_CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{service} answers {error.code().name} to {method}") from None

@@ -10,6 +10,7 @@ import grpc.aio
 from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 
+from kit.credentials.channels import open_channel
 from kit.errors import Unavailable
 from kit.settings import MeshSettings
 
@@ -26,8 +27,7 @@ class Profiles:
     """
 
     def __init__(self, settings: MeshSettings) -> None:
-        self._address = settings.address("identity")
-        self._metadata = settings.mesh_metadata
+        self._settings = settings
         self._free = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def of(self, user_ids: frozenset[str]) -> dict[str, pb.User]:
@@ -36,7 +36,7 @@ class Profiles:
         Raises:
             Unavailable: identity does not answer.
         """
-        async with grpc.aio.insecure_channel(self._address) as channel:
+        async with open_channel(self._settings, "identity") as channel:
             stub: Any = IdentityServiceStub(channel)
             found = await asyncio.gather(*(self._user(stub, user_id) for user_id in user_ids))
         return {user_id: user for user_id, user in zip(user_ids, found, strict=True) if user is not None}
@@ -45,7 +45,7 @@ class Profiles:
         async with self._free:
             try:
                 answer: pb.GetUserResponse = await stub.GetUser(
-                    pb.GetUserRequest(id=user_id), metadata=self._metadata, timeout=_CALL_SECONDS
+                    pb.GetUserRequest(id=user_id), metadata=self._settings.mesh_metadata, timeout=_CALL_SECONDS
                 )
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.NOT_FOUND:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
-import grpc
 import grpc.aio
 import orjson
 from pmp.destinations.v1 import destinations_pb2
@@ -19,6 +18,7 @@ from pmp.privacy.v1 import privacy_pb2 as pb
 from pmp.privacy.v1.privacy_pb2_grpc import SubjectDataServiceStub
 
 from kit.boundary.caller import ROLE_HEADER
+from kit.credentials.channels import open_channel
 from kit.errors import Unavailable
 from kit.log.streams import START, Offset, TopicPartition
 from kit.settings import Settings
@@ -53,8 +53,7 @@ class Holders:
 
     def __init__(self, settings: Settings, names: Collection[str]) -> None:
         self.names = sorted(names)
-        self._addresses = {name: settings.address(name) for name in names}
-        self._inside = settings.mesh_metadata
+        self._settings = settings
 
     async def erase(
         self,
@@ -140,7 +139,7 @@ class Holders:
         """
         request = destinations_pb2.ErasePersonRequest(request=request_id, names=identifiers, emails=emails)
         try:
-            async with grpc.aio.insecure_channel(self._addresses[DESTINATIONS]) as channel:
+            async with open_channel(self._settings, DESTINATIONS) as channel:
                 stub: Any = DestinationsServiceStub(channel)
                 answer: destinations_pb2.ErasePersonResponse = await stub.ErasePerson(
                     request, metadata=self._metadata(DESTINATIONS), timeout=_CALL_SECONDS
@@ -159,7 +158,7 @@ class Holders:
                 yield row
 
     def _metadata(self, holder: str) -> tuple[tuple[str, str], ...]:
-        return (*self._inside, (ROLE_HEADER, holder))
+        return (*self._settings.mesh_metadata, (ROLE_HEADER, holder))
 
     @asynccontextmanager
     async def _called(self, holder: str) -> AsyncGenerator[Any]:
@@ -169,7 +168,7 @@ class Holders:
             Unavailable: it does not respond.
         """
         try:
-            async with grpc.aio.insecure_channel(self._addresses[holder]) as channel:
+            async with open_channel(self._settings, holder) as channel:
                 yield SubjectDataServiceStub(channel)
         except grpc.aio.AioRpcError as error:
             raise Unavailable(f"{holder} answers {error.code().name}") from None

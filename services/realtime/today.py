@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Any, Final
 
-import grpc
 import grpc.aio
 from pmp.purchases.v1 import purchases_pb2 as pb
 from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 
+from kit.credentials.channels import open_channel
 from kit.errors import Unavailable
 from kit.settings import Settings
 from services.realtime.sales import Sale
@@ -28,8 +28,7 @@ class TodaysOrders:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._address = settings.address("purchases")
-        self._metadata = settings.mesh_metadata
+        self._settings = settings
 
     async def since(self, midnight: float) -> AsyncGenerator[Sale]:
         """Yields the orders with a ledger entry at a time or later, in seconds since 1970; no excluded ones.
@@ -40,10 +39,11 @@ class TodaysOrders:
         request = pb.ListPurchasesRequest(date="entry", page_size=_PAGE)
         getattr(request, "from").FromMilliseconds(int(midnight * 1000))
         try:
-            async with grpc.aio.insecure_channel(self._address) as channel:
+            async with open_channel(self._settings, "purchases") as channel:
                 stub: Any = PurchasesServiceStub(channel)
                 while True:
-                    page: pb.ListPurchasesResponse = await stub.ListPurchases(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+                    metadata = self._settings.mesh_metadata
+                    page: pb.ListPurchasesResponse = await stub.ListPurchases(request, metadata=metadata, timeout=_CALL_SECONDS)
                     for purchase in page.purchases:
                         yield _sale(purchase)
                     if not page.next_page_token:

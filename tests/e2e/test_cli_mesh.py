@@ -32,6 +32,7 @@ from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.layout import Processes, service_names
 from cli.local_secrets import Secrets
+from tests.authority import MountedSecrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.servers import free_port, until
@@ -242,10 +243,11 @@ def test_books_are_shown_and_balance(mesh: Mesh) -> None:
 
 def test_a_pod_shows_services_and_books_by_its_own_settings(mesh: Mesh, tmp_path: Path) -> None:
     state, token = mesh.state, Secrets.load(DataFolder(mesh.data)).mesh_token
+    secrets = MountedSecrets(tmp_path / "secrets", PMP_MESH_TOKEN=token, PMP_REDIS_URL=str(state["redis_url"]))
 
     def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        own = {"PMP_DATA": str(tmp_path), "PMP_MESH_TOKEN": token, "PMP_SERVICE_ADDRESSES": json.dumps(state["service_addresses"])}
-        environment = mesh.environment | own | {"PMP_REDIS_URL": state["redis_url"]} | settings
+        own = {"PMP_DATA": str(tmp_path), "PMP_SERVICE_ADDRESSES": json.dumps(state["service_addresses"])}
+        environment = mesh.environment | own | {"PMP_SECRETS_DIR": str(secrets.folder)} | settings
         return subprocess.run([PMP, *arguments], env=environment, check=False, capture_output=True, text=True, timeout=60)
 
     assert json.loads(run("books", "--json").stdout)["total"] == json.loads(mesh.pmp("books", "--json").stdout)["total"]
@@ -259,6 +261,7 @@ def test_a_pod_shows_services_and_books_by_its_own_settings(mesh: Mesh, tmp_path
     assert re.search(r"^pmp: ingestion at [\d.:]+ does not answer \(UNAVAILABLE", run("books", PMP_SERVICE_ADDRESSES=elsewhere).stderr)
     assert "does not answer (UNAUTHENTICATED" in run("books", PMP_MESH_TOKEN="wrong").stderr
     assert run("books", PMP_MESH_TOKEN="a,b,c").stderr == "pmp: PMP_MESH_TOKEN can't be read\n"
+    assert run("books", PMP_SECRETS_DIR="/nowhere").stderr == "pmp: PMP_SECRETS_DIR: /nowhere: No such file or directory\n"
     assert run("books", PMP_SERVICE_ADDRESSES="no JSON").stderr.startswith("pmp: a setting is not JSON: ")
 
 

@@ -24,6 +24,12 @@ MESH_TOKEN = "mesh-token-100%-of-the-tests"
 API_KEYS = ("server-key-that-is-old", "server-key-that-is-new")
 BROWSER_KEY = "browser-key-of-the-tests"
 JWT_SECRETS = ("the-old-secret-of-the-tests-0123456789", "the-new-secret-of-the-tests-0123456789")
+SECRETS = {
+    "PMP_MESH_TOKEN": MESH_TOKEN,
+    "PMP_API_KEYS": json.dumps(API_KEYS),
+    "PMP_BROWSER_API_KEYS": json.dumps([BROWSER_KEY]),
+    "PMP_JWT_SECRETS": json.dumps(JWT_SECRETS),
+}
 EVENT = {"timestamp": "2026-11-22T10:00:00Z", "event_type": "page_view"}
 
 Answer = TypeVar("Answer")
@@ -95,25 +101,26 @@ def _process(arguments: list[str], environment: Mapping[str, str], log: Path) ->
 
 
 @contextmanager
-def running_probe(folder: Path, port: int | None = None) -> Generator[int]:
-    """Runs the probe service on this port, or on a free one; yields the port."""
+def running_probe(folder: Path, port: int | None = None, certificates: Path | None = None) -> Generator[int]:
+    """Runs the probe service on this port, or on a free one, with TLS if it has certificates; yields the port."""
     port = port or free_port()
-    with _process(["tests.gateway_probe.server", str(port)], {}, folder / f"probe-{port}.log"):
+    tls = [str(certificates)] if certificates else []
+    with _process(["tests.gateway_probe.server", str(port), *tls], {}, folder / f"probe-{port}.log"):
         eventually(lambda: _is_open(port))
         yield port
 
 
 @contextmanager
 def running_gateway(folder: Path, service_port: int, **environment: str) -> Generator[Gateway]:
-    """A gateway in front of the service on this port; settings can be overridden by their variables."""
+    """A gateway in front of the service on this port; settings can be overridden by their variables.
+
+    With `PMP_SECRETS_DIR` its secrets are those of that folder.
+    """
     port, admin = free_port(), str(folder / f"gateway-{free_port()}.sock")
     settings = {
         "PMP_GATEWAY_LISTEN": f"127.0.0.1:{port}",
         "PMP_GATEWAY_ADMIN": admin,
-        "PMP_MESH_TOKEN": MESH_TOKEN,
-        "PMP_API_KEYS": json.dumps(API_KEYS),
-        "PMP_BROWSER_API_KEYS": json.dumps([BROWSER_KEY]),
-        "PMP_JWT_SECRETS": json.dumps(JWT_SECRETS),
+        **SECRETS,
         "PMP_SITE_NAME": "shop-of-the-tests",
         "PMP_CORS_ORIGINS": '["https://shop.example"]',
         "PMP_SERVICE_ADDRESS": f"127.0.0.1:{service_port}",
@@ -121,6 +128,8 @@ def running_gateway(folder: Path, service_port: int, **environment: str) -> Gene
         "PMP_RATE_USER_PER_HOUR": "100000",
         **environment,
     }
+    if "PMP_SECRETS_DIR" in environment:
+        settings = {name: value for name, value in settings.items() if name not in SECRETS}
     log = folder / f"gateway-{port}.log"
     with _process(["gateway"], settings, log) as process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         eventually(lambda: process.poll() is not None or _is_open(port))

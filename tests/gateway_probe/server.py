@@ -1,7 +1,7 @@
 """The service of the gateway under test: the contract of ingestion, answering with the metadata it received.
 
-`python -m tests.gateway_probe.server PORT`. An accepted event's id in the answer is a JSON object of the request's
-metadata and of how long its caller waits; the event's type chooses how the call ends.
+`python -m tests.gateway_probe.server PORT [CERTIFICATES]`. An accepted event's id in the answer is a JSON object of the request's
+metadata, of how long its caller waits and of its certificate's serial number; the event's type chooses how the call ends.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC
+from pathlib import Path
 
 import grpc
+from cryptography import x509
 from google.protobuf.any_pb2 import Any
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
@@ -22,6 +24,7 @@ from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceServicer, add_IngestionServiceServicer_to_server
 
 from kit.boundary.items import ItemsReader
+from kit.credentials.channels import listen_on
 from kit.errors import InvalidRequest
 from services.ingestion.reading import EventReader
 
@@ -45,7 +48,7 @@ class Probe(IngestionServiceServicer):
 
     async def TrackEvent(self, request: pb.TrackEventRequest, context: Context) -> pb.TrackEventResponse:
         """Ends according to the event's type: `slow` never, `fail.*` with a status, `large` with 2 MB, anything else successfully."""
-        metadata = {**_metadata(context), "time-remaining": f"{context.time_remaining()}"}
+        metadata = {**_metadata(context), "time-remaining": f"{context.time_remaining()}", "peer-serial": _peer_serial(context)}
         try:
             violations = SINGLE.read(request).violations
         except InvalidRequest as error:
@@ -92,6 +95,12 @@ def _metadata(context: Context) -> dict[str, str]:
     return {key: value if isinstance(value, str) else value.decode() for key, value in context.invocation_metadata() or ()}
 
 
+def _peer_serial(context: Context) -> str:
+    """The serial number of the caller's certificate; empty without one."""
+    shown: dict[str, list[bytes]] = context.auth_context()  # pyright: ignore[reportAssignmentType]  (the stubs know other values)
+    return "".join(str(x509.load_pem_x509_certificate(each).serial_number) for each in shown.get("x509_pem_cert", []))
+
+
 async def _refuse(context: Context) -> None:
     violation = BadRequest.FieldViolation(field="timestamp", description="value is required")
     details = Any()
@@ -101,15 +110,17 @@ async def _refuse(context: Context) -> None:
     await context.abort(grpc.StatusCode.INVALID_ARGUMENT, status.message, trailers)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, certificates: Path | None) -> None:
     """Serves until the process ends."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    # With certificates connections end soon, so that those that change are seen.
+    age = [("grpc.max_connection_age_ms", 500)] if certificates else []
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *age])
     add_IngestionServiceServicer_to_server(Probe(), server)
     health_pb2_grpc.add_HealthServicer_to_server(Healthy(), server)  # pyright: ignore[reportUnknownMemberType]
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    listen_on(server, f"127.0.0.1:{port}", certificates)
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None))

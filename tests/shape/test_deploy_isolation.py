@@ -22,6 +22,7 @@ from tests.shape.test_deploy_rendered import (
     environment_of,
     every_overlay,
     every_pod_of_ours,
+    files_of,
     made_secrets,
     objects_of,
     render,
@@ -175,11 +176,13 @@ def test_nothing_is_rendered_for_production_until_the_shop_is_named(hosts: str, 
     assert complaint in refused.value.stderr
 
 
-def _known(container: Manifest) -> set[str]:
+def _known(pod: Pod, container: Manifest) -> set[str]:
     """The secrets that a container is given, with the key if it is one."""
     whole = {source["secretRef"]["name"] for source in container.get("envFrom", []) if "secretRef" in source}
     keys = [variable["valueFrom"]["secretKeyRef"] for variable in container.get("env", []) if "valueFrom" in variable]
-    return whole | {f"{key['name']}/{key['key']}" for key in keys}
+    mounts = {each["name"] for each in container.get("volumeMounts", [])}
+    files = [f"{name}/{key}".removesuffix("/") for name, key in files_of(pod)] if "secrets" in mounts else []
+    return whole | {f"{key['name']}/{key['key']}" for key in keys} | set(files)
 
 
 @pytest.mark.parametrize("pod", [*OURS, *JOBS], ids=lambda pod: f"{pod.overlay}-{pod.name}")
@@ -190,7 +193,7 @@ def test_a_pod_is_given_no_secret_of_another(pod: Pod) -> None:
         "exports": {"exports-secrets", *(f"{name}-secrets/PMP_DATABASE_URL" for name in ("analytics", "ingestion", "purchases"))},
         "comparison": {"gateway-secrets/PMP_API_KEYS", "gateway-secrets/PMP_JWT_SECRETS", "gdpr-secrets/PMP_SITE_ERASURE_SECRET"},
     }.get(pod.name, {"mesh-secrets", f"{pod.name.split('-')[0]}-secrets"})
-    assert [_known(container) for container in pod.containers] == [expected] * len(pod.containers)
+    assert [_known(pod, container) for container in pod.containers] == [expected] * len(pod.containers)
     assert not any("secret" in volume for volume in pod.spec.get("volumes", []))
 
 

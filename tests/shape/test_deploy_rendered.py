@@ -110,6 +110,12 @@ def settings_of(overlay: str) -> dict[str, str]:
     return {name: value for data in settings for name, value in data.items()}
 
 
+def files_of(pod: Pod) -> list[tuple[str, str]]:
+    """The secrets that a pod has as files, each with the one key of it or, if it has all of them, an empty one."""
+    sources = [source["secret"] for volume in pod.spec.get("volumes", []) for source in volume.get("projected", {}).get("sources", [])]
+    return [(source["name"], key) for source in sources for key in ([each["key"] for each in source.get("items", [])] or [""])]
+
+
 def environment_of(container: Manifest) -> dict[str, str]:
     return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
 
@@ -173,7 +179,7 @@ def test_a_pods_memory_is_bounded(pod: Pod) -> None:
     for container in pod.containers:
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
         assert "memory" in container["resources"]["limits"]
-    written = [volume for volume in pod.spec.get("volumes", []) if not volume.keys() & {"configMap", "secret"}]
+    written = [volume for volume in pod.spec.get("volumes", []) if not volume.keys() & {"configMap", "projected", "secret"}]
     assert [volume for volume in written if "sizeLimit" not in volume["emptyDir"]] == []
 
 
@@ -219,11 +225,17 @@ def test_what_an_overlay_sets_is_a_field_of_some_settings(overlay: str) -> None:
 def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     secrets = made_secrets(tmp_path)
     environment = settings_of(pod.overlay)
-    for source in pod.main["envFrom"]:
-        environment |= secrets[source["secretRef"]["name"]] if "secretRef" in source else {}
-    for variable in pod.main["env"]:
-        reference = variable.get("valueFrom", {}).get("secretKeyRef")
-        environment[variable["name"]] = secrets[reference["name"]][reference["key"]] if reference else variable["value"]
+    assert not [source for source in pod.main["envFrom"] if "secretRef" in source], "a variable would not follow its secret"
+    environment |= environment_of(pod.main)
+    (mounted,) = (each for each in pod.main["volumeMounts"] if each["mountPath"] == environment["PMP_SECRETS_DIR"])
+    assert mounted["readOnly"]
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, key in files_of(pod):
+        for file, value in secrets[name].items():
+            if key in {"", file}:
+                (folder / file).write_text(value)
+    environment["PMP_SECRETS_DIR"] = str(folder)
     for name in [name for name in os.environ if name.startswith("PMP_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.settings import CERTIFICATE, PRIVATE_KEY, GatewaySettings
+from gateway.settings import GatewaySettings
+from kit.credentials.files import CERTIFICATE, PRIVATE_KEY
 from tests.shape.test_deploy_rendered import TOOLS, objects_of, render
 
 

@@ -114,9 +114,11 @@ def test_a_folder_for_the_socket_that_has_a_long_path_itself_is_passed_over(tmp_
 
 
 def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:
-    made = plan(tmp_path, {"PATH": "/bin", "PMP_LOG_LEVEL": "debug", "PMP_MESH_TOKEN": "somebody else's", "PMP_LOG_PARTITIONS": "2"})
+    chosen = {"PMP_LOG_LEVEL": "debug", "PMP_MESH_TOKEN": "somebody else's", "PMP_LOG_PARTITIONS": "2", "PMP_CERTIFICATES": "/of/a/cluster"}
+    made = plan(tmp_path, {"PATH": "/bin", **chosen})
     assert {command.environment["PMP_LOG_LEVEL"] for command in (*made.services, made.gateway)} == {"debug"}
     assert {command.environment["PMP_MESH_TOKEN"] for command in (*made.services, made.gateway)} == {SECRETS.mesh_token}
+    assert not any("PMP_CERTIFICATES" in command.environment for command in (*made.services, made.gateway))
     assert made.log_partitions == 2
 
 

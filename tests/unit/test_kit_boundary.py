@@ -126,7 +126,7 @@ async def channel_to(
     add: Callable[[grpc.aio.Server], object], *, most_calls: int = 1024, **receivers: Any
 ) -> AsyncGenerator[grpc.aio.Channel]:
     with reporting(**receivers):
-        boundary = Boundary(TOKEN, most_calls=most_calls)
+        boundary = Boundary(lambda: (TOKEN,), most_calls=most_calls)
         server = grpc.aio.server(interceptors=[boundary], options=[("grpc.max_receive_message_length", 8_000_000)])
         add(server)
         port = server.add_insecure_port("127.0.0.1:0")

@@ -21,7 +21,7 @@ from gateway.render import render, secrets
 from gateway.settings import GatewaySettings
 from kit.boundary.boundary import Boundary
 from kit.errors import Unavailable
-from kit.settings import Settings, mesh_tokens
+from kit.settings import Settings
 from services.gdpr.holders import Holders
 
 STEPS = ("old", "old,new", "new,old", "new")
@@ -64,7 +64,7 @@ class Pod(IngestionServiceServicer, SubjectDataServiceServicer):
 @asynccontextmanager
 async def replica(mesh_token: str) -> AsyncGenerator[str]:
     """Address of a pod of a service with that setting."""
-    server = grpc.aio.server(interceptors=[Boundary(*mesh_tokens(settings_of(mesh_token).mesh_token))])
+    server = grpc.aio.server(interceptors=[Boundary(lambda: settings_of(mesh_token).mesh_tokens)])
     pod: Any = Pod()  # pyright: ignore[reportAbstractUsage]  (the other rpcs are not called)
     add_IngestionServiceServicer_to_server(pod, server)
     add_SubjectDataServiceServicer_to_server(pod, server)

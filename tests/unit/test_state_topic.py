@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.identity.v1 import identity_pb2
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged
 from pmp.identity.v1.identity_pb2_grpc import IdentityServiceServicer, add_IdentityServiceServicer_to_server
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
@@ -26,7 +27,7 @@ from kit.log.publish.relay import Relay
 from kit.log.publish.state_topic import StateTopic
 from kit.log.redis_log import RedisLog
 from kit.log.streams import Delivery, Offset
-from kit.settings import MESH_HEADER, Settings
+from kit.settings import Settings
 
 PARTITIONS = 2
 HISTORY = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].methods_by_name["ListIdentityChanges"]
@@ -76,7 +77,7 @@ class HistoryServicer(IdentityServiceServicer):
 @asynccontextmanager
 async def serving(settings: Settings, sessions: Sessions, topic: StateTopic) -> AsyncGenerator[str]:
     """Address of a publisher."""
-    server = grpc.aio.server(interceptors=[Boundary(settings.mesh_token.get_secret_value())])
+    server = grpc.aio.server(interceptors=[Boundary(lambda: settings.mesh_tokens)])
     publisher = HistoryServicer(sessions, topic)  # pyright: ignore[reportAbstractUsage]  (it streams its history, and no more)
     add_IdentityServiceServicer_to_server(publisher, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -127,7 +128,7 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
         await log.trim("identity", partition, Offset(head.ms - 3, 0))
     late = Reader()
     async with serving(settings, sessions, topic) as address:
-        history = remote_history(address, settings.mesh_metadata, HISTORY)
+        history = remote_history(settings.model_copy(update={"service_address": address}), HISTORY)
         consumer = Consumer(sessions, log, "identity", late, history=history)
         for partition in range(PARTITIONS):
             while await consumer.step(partition):
@@ -136,18 +137,20 @@ async def test_who_comes_late_knows_what_the_others_know(settings: Settings, ing
     assert late.messages < 60, "the history leaves out what was overtaken"
 
 
-async def test_a_publisher_that_is_down_is_waited_for(ingestion_database: Database, log: RedisLog) -> None:
+async def test_a_publisher_that_is_down_is_waited_for(settings: Settings, ingestion_database: Database, log: RedisLog) -> None:
     sessions, topic = ingestion_database.sessions, StateTopic("identity", 1)
     for number in range(5):
         await commit(sessions, topic, link(f"s{number}", "u", number))
     await publish(ingestion_database, log)
     await log.trim("identity", 0, Offset(4, 0))
-    consumer = Consumer(sessions, log, "identity", Reader(), history=remote_history("127.0.0.1:1", (), HISTORY))
+    history = remote_history(settings.model_copy(update={"service_address": "127.0.0.1:1"}), HISTORY)
+    consumer = Consumer(sessions, log, "identity", Reader(), history=history)
     with pytest.raises(ConnectionError, match=r"^/pmp.identity.v1.IdentityService/ListIdentityChanges answers UNAVAILABLE$"):
         await consumer.step(0)
 
 
 async def test_the_histories_of_others_are_not_for_everybody(settings: Settings, ingestion_database: Database) -> None:
     async with serving(settings, ingestion_database.sessions, StateTopic("identity", 1)) as address:
+        others = settings.model_copy(update={"service_address": address, "mesh_token": SecretStr("not the mesh's own")})
         with pytest.raises(ConnectionError, match="UNAUTHENTICATED"):
-            await remote_history(address, ((MESH_HEADER, "not the mesh's own"),), HISTORY)(0, 0)
+            await remote_history(others, HISTORY)(0, 0)

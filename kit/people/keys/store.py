@@ -246,7 +246,7 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
         InvalidKey: A key in the settings is invalid.
     """
     hasher, wrapping = KeyedHasher(configured_key(settings)), EnvironmentKeys.from_settings(settings)
-    async with open_database(settings.keys_database_url, _CONNECTIONS) as database:
+    async with open_database(settings.keys_database_url, _CONNECTIONS, newest_url=lambda: settings.keys_database_url) as database:
         instrument(database.engine)
         yield Keys(database, hasher, wrapping, intake_keep=settings.intake_key_keep)
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-import grpc
 import grpc.aio
 from pmp.gdpr.v1 import gdpr_pb2
 from pmp.gdpr.v1.gdpr_pb2_grpc import GdprServiceStub
@@ -17,6 +16,7 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from pmp.purchases.v1 import purchases_pb2
 from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 
+from kit.credentials.channels import open_channel
 from kit.settings import Settings
 from services.destinations.received.shop_orders import deleted
 
@@ -78,5 +78,5 @@ class Calls:
 
     @asynccontextmanager
     async def _stub(self, service: str, stub: Callable[[grpc.aio.Channel], Any]) -> AsyncGenerator[Any]:
-        async with grpc.aio.insecure_channel(self._settings.address(service)) as channel:
+        async with open_channel(self._settings, service) as channel:
             yield stub(channel)

@@ -1,0 +1,1 @@
+"""What processes of the mesh prove themselves with: secrets in files, and certificates."""

@@ -19,6 +19,7 @@ from cli.figure_commands import export, export_days, reports
 from cli.importing.commands import imports
 from cli.layout import Processes
 from cli.reconcile_commands import reconciliations
+from cli.server.commands import service, upgrade
 
 app = typer.Typer(
     cls=Commands,
@@ -37,6 +38,8 @@ app.add_typer(destinations, name="destinations")
 app.add_typer(reconciliations, name="reconcile")
 app.command()(export)
 app.command()(export_days)
+app.add_typer(service, name="service")
+app.command()(upgrade)
 app.add_typer(imports, name="import")
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")
@@ -46,9 +49,9 @@ app.add_typer(keys, name="keys")
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway.")] = 8080,
+    port: Annotated[int, typer.Option(envvar="PMP_PORT", min=1, max=65535, help="Port of the gateway.")] = 8080,
     data: Data = DATA,
-    host: Annotated[str, typer.Option(help="Address the gateway listens on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(envvar="PMP_HOST", help="Address the gateway listens on; 0.0.0.0 for all.")] = "127.0.0.1",
     database_url: DatabaseUrl = None,
     redis_url: RedisUrl = None,
     *,
@@ -190,8 +193,12 @@ def demo(
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the backup, which is created if it does not exist.")],
-    keep: Annotated[int | None, typer.Option(min=1, help="Keep only this many of the newest backups in it. Default: all.")] = None,
+    target: Annotated[
+        Path, typer.Argument(envvar="PMP_BACKUPS", metavar="FOLDER", help="Folder for the backup, which is created if it does not exist.")
+    ],
+    keep: Annotated[
+        int | None, typer.Option(envvar="PMP_BACKUP_KEEP", min=1, help="Keep only this many of the newest backups in it. Default: all.")
+    ] = None,
     data: Data = DATA,
 ) -> None:
     """Back a running mesh up to one file: its databases, its log and its secrets, as they are at one moment."""

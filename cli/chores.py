@@ -39,5 +39,13 @@ EXPORTS: Final = DailyCommand(
     done="exports",
     failed="days were not exported, the next try is in an hour",
 )
-CHORES: Final = {"exports": EXPORTS, "rates": RATES, "reconcile": COMPARISON}
+BACKUP: Final = DailyCommand(
+    arguments=("backup",),
+    setting="PMP_BACKUPS",
+    due=every_day_at(timedelta(hours=3)),
+    done="backup",
+    failed="no backup was made, the next try is in an hour",
+    at_start=False,  # a mesh that is restarted often would replace the backups of other nights
+)
+CHORES: Final = {"backup": BACKUP, "exports": EXPORTS, "rates": RATES, "reconcile": COMPARISON}
 """By the name of their log."""

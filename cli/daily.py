@@ -35,6 +35,8 @@ class DailyCommand:
     """Exit statuses of a command that has run."""
     wait: timedelta = timedelta()
     """Pause before it is run for the first time."""
+    at_start: bool = True
+    """Whether it is run when the mesh starts; otherwise first when it is due."""
 
     async def run(self, environment: Mapping[str, str], log: Path, report: Callable[[str], None]) -> None:
         """Runs it until it is cancelled; returns at once where its setting is missing.
@@ -46,7 +48,8 @@ class DailyCommand:
         """
         if not environment.get(self.setting):
             return
-        await _sleep_until(datetime.now(UTC) + self.wait)
+        now = datetime.now(UTC)
+        await _sleep_until(now + self.wait if self.at_start else self.due(now, environment))
         while True:
             status = await run_to_end((sys.executable, "-m", "cli", *self.arguments), environment, log)
             is_done = status in self.statuses

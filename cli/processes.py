@@ -20,6 +20,8 @@ LONGEST_PAUSE = 30.0
 """Longest pause in seconds, unless the command sets another."""
 STEADY_SECONDS = 20.0
 """After a process ran this long, the pauses start over."""
+GRACE_SECONDS = 15.0
+"""How long a process may take to end before it is killed, unless its command sets another time."""
 POLL_SECONDS = 0.1
 """Interval between two checks of a process that is starting."""
 
@@ -50,7 +52,7 @@ class Command:
     """URL of its metrics for Prometheus."""
     before_end: Callable[[], Awaitable[None]] | None = None
     """Runs before it is terminated."""
-    grace_seconds: float = 15.0
+    grace_seconds: float = GRACE_SECONDS
     """How long it may take to end before it is killed."""
     longest_pause: float = LONGEST_PAUSE
     """Longest pause before a restart, in seconds."""

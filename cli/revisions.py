@@ -16,5 +16,5 @@ def url_of(name: str, url: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def are_newest(url: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """True if all databases have their newest revisions. False says nothing."""
+    """True if all databases have their newest revisions, or later ones. False says nothing."""
     return all(is_newest(name, url_of(name, url, environ)) for name in (*databases(), KEYS_DATABASE))

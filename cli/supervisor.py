@@ -10,20 +10,24 @@ import sys
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import typer
 
 from cli.chores import CHORES
+from cli.envoy_drain import PATIENCE_SECONDS
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.journal import in_journal, is_journal
 from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
+from cli.notification import notify
 from cli.plan import Options, Plan, make_plan, remove_socket
 from cli.ports import Ports
-from cli.processes import Command, SupervisedProcess, last_lines, run_to_end
+from cli.processes import GRACE_SECONDS, Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
 from cli.revisions import are_newest
-from cli.state import MeshState
+from cli.state import Kind, MeshState
 from cli.welcome import welcome
 
 READY_SECONDS = 10.0
@@ -34,6 +38,10 @@ DISK_SECONDS = 10.0
 """Interval between two checks of the disk."""
 POLL_SECONDS = 0.05
 """Interval between two checks of the processes while the mesh starts."""
+DRAIN_ORDER: Final[Sequence[Sequence[Kind]]] = (("gateway",), ("service", "worker"), ("redis",))
+"""The kinds of processes in the order in which they are ended, so that each can still finish its work."""
+LONGEST_DRAIN_SECONDS: Final = PATIENCE_SECONDS + len(DRAIN_ORDER) * GRACE_SECONDS
+"""The longest that a mesh takes from a signal to its end."""
 
 
 async def run_mesh(options: Options, folder: DataFolder) -> None:
@@ -72,6 +80,7 @@ class Supervisor:
         self._processes: list[SupervisedProcess] = []
         self._runs: dict[SupervisedProcess, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
+        self._in_journal = is_journal(sys.stdout)
         self._began = datetime.now(UTC)
 
     async def run(self, started: float) -> None:
@@ -85,7 +94,8 @@ class Supervisor:
         try:
             if await self._unless_stopped(self._start(started)):
                 self._say(f"ready in {time.monotonic() - started:.1f} s")
-                _print(welcome(self._plan.url, self._folder))
+                notify("READY=1")
+                _print(welcome(self._plan.url, self._folder, self._logs))
                 environment = {**self._plan.environment, "PMP_DATA": str(self._folder.path)}
                 for name, command in CHORES.items():
                     chores.append(asyncio.create_task(command.run(environment, self._folder.log(name), self._say)))
@@ -112,8 +122,13 @@ class Supervisor:
             self._supervise(command)
         await self._until_ready(self._processes, started)
 
+    @property
+    def _logs(self) -> str:
+        """Where the logs of processes are."""
+        return "the journal" if self._in_journal else str(self._folder.logs)
+
     def _supervise(self, command: Command) -> SupervisedProcess:
-        process = SupervisedProcess(command, self._write_state, self._say)
+        process = SupervisedProcess(in_journal(command) if self._in_journal else command, self._write_state, self._say)
         self._processes.append(process)
         self._runs[process] = asyncio.create_task(process.run(), name=command.name)
         return process
@@ -132,7 +147,7 @@ class Supervisor:
             if not late and time.monotonic() - started > READY_SECONDS:
                 late = True
                 names = ", ".join(process.command.name for process in waiting)
-                self._say(f"not ready after {READY_SECONDS:g} s: {names} (logs are in {self._folder.logs}); still waiting")
+                self._say(f"not ready after {READY_SECONDS:g} s: {names} (logs are in {self._logs}); still waiting")
             await asyncio.sleep(POLL_SECONDS)
 
     async def _migrate(self) -> None:
@@ -156,8 +171,9 @@ class Supervisor:
             await asyncio.sleep(DISK_SECONDS)
 
     async def _drain(self) -> None:
-        """Ends the gateway, then services and workers, then Redis, so that each can still finish its work."""
-        for kinds in (("gateway",), ("service", "worker"), ("redis",)):
+        """Ends the processes in their order."""
+        notify("STOPPING=1")
+        for kinds in DRAIN_ORDER:
             stage = [process for process in self._processes if process.command.kind in kinds]
             if stage:
                 self._say(f"stopping {', '.join(process.command.name for process in stage)}")

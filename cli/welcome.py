@@ -15,8 +15,8 @@ EVENT = """'{"event_type":"page_view","page_url":"https://shop.example/","timest
 """An event as a shell word, timestamped when the line runs."""
 
 
-def welcome(url: str, folder: DataFolder) -> str:
-    """The address, a working call, where the calls are described, and the next commands."""
+def welcome(url: str, folder: DataFolder, logs: str) -> str:
+    """The address, a working call, where the calls are described, where the logs are, and the next commands."""
     pmp = command_line(folder)
     return f"""
 The mesh is ready at {url}. Send an event:
@@ -25,7 +25,7 @@ The mesh is ready at {url}. Send an event:
   curl -sS "$PMP_URL/api/v1/events/track" {HEADERS} -d {EVENT}
 
 See the shop's figures with `{pmp} open`, the books with `{pmp} books`, the processes with `{pmp} status`; all calls are
-described at {url}/docs, and logs are in {folder.logs}.
+described at {url}/docs, and logs are in {logs}.
 A whole shop's clickstream: `{pmp} demo`. Ctrl-C drains and stops.
 """
 

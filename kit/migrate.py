@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import stamina
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.database.engine import open_database
 from kit.database.logins import log_in_by
-from kit.database.revisions import branches, has_database
+from kit.database.revisions import branches, has_database, is_of_later_release
 from kit.outages import is_outage
 from kit.settings import KEYS_DATABASE, Settings
 
@@ -35,17 +35,17 @@ _DENIED = frozenset({1044, 1142})
 async def migrate(service: str, url: str) -> None:
     """Upgrades the database of `service`, or that of keys, at `url`; on a database server it is created first if missing.
 
-    Several processes may call it at once: one of them migrates, the others wait and find nothing to do.
+    One that a later release has migrated stays as it is. Several processes may call it at once: one of them migrates, the others wait
+    and find nothing to do.
 
     Raises:
         FileNotFoundError: the service doesn't exist.
         TimeoutError: another process held the migration lock for two minutes.
     """
-    folders = branches(service).values()
     if make_url(url).get_backend_name() == "mysql":
         await _create(url)
     async with open_database(url) as database, database.engine.connect() as connection:
-        await connection.run_sync(_upgrade, folders)
+        await connection.run_sync(_upgrade, service)
         await connection.commit()
 
 
@@ -65,7 +65,7 @@ async def _create(url: str) -> None:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection, folders: Iterable[Path]) -> None:
+def _upgrade(connection: Connection, database: str) -> None:
     locked = connection.dialect.name == "mysql"
     # DDL commits by itself on MySQL, so the lock has to outlive the transaction; SQLite holds its write lock from BEGIN on.
     if locked and connection.scalar(text("SELECT GET_LOCK(CONCAT('pmp.', DATABASE()), :wait)"), {"wait": _LOCK_SECONDS}) != 1:
@@ -74,9 +74,10 @@ def _upgrade(connection: Connection, folders: Iterable[Path]) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_ENVIRONMENT))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", "\n".join(map(str, folders)))
+    config.set_main_option("version_locations", "\n".join(map(str, branches(database).values())))
     try:
-        command.upgrade(config, "heads")
+        if not is_of_later_release(database, MigrationContext.configure(connection).get_current_heads()):
+            command.upgrade(config, "heads")
         connection.commit()
     finally:
         if locked:

@@ -1,6 +1,7 @@
 """Runs roles of services in one process: `python -m services purchases identity ingestion-worker`.
 
-A role is named like its service, or `SERVICE-worker`; `ingestion worker`, the arguments of a pod, is the worker as well.
+A role is named like its service, or `SERVICE-worker`; `ingestion worker`, the arguments of a pod, is the worker as well. `all` stands
+for every role.
 """
 
 from __future__ import annotations
@@ -14,24 +15,34 @@ from services import role_modules
 
 _USAGE = "usage: python -m services ROLE..."
 _WORKER = "worker"
+_ALL = "all"
 
 
 def main(words: list[str]) -> None:
     """Runs the roles that the words name; exits with what is wrong with them."""
-    names = [f"{words[0]}-{_WORKER}"] if words[1:] == [_WORKER] else words
-    if not names or len(set(names)) < len(names):
-        sys.exit(f"{_USAGE}: at least one, and each once")
-    modules = role_modules()
-    for name in names:
-        if name not in modules:
-            sys.exit(f"{_USAGE}: there is no {name!r}")
+    names = named_roles(words)
     # gRPC's own remarks, such as a server's goodbye, are no JSON; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     gc.disable()  # modules are no garbage: looking for some took a tenth of the start
+    modules = role_modules()
     roles = [import_module(modules[name]).ROLE for name in names]
     run_roles = import_module("kit.service.role").run_roles
     gc.enable()
     run_roles(roles)
+
+
+def named_roles(words: list[str]) -> list[str]:
+    """The names of the roles that the words name; exits with what is wrong with them."""
+    known = list(role_modules())
+    if words == [_ALL]:
+        return known
+    names = [f"{words[0]}-{_WORKER}"] if words[1:] == [_WORKER] else words
+    if not names or len(set(names)) < len(names):
+        sys.exit(f"{_USAGE}: at least one, and each once")
+    for name in names:
+        if name not in known:
+            sys.exit(f"{_USAGE}: there is no {name!r}")
+    return names
 
 
 if __name__ == "__main__":

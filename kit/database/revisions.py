@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -53,15 +53,25 @@ def newest(database: str) -> Sequence[str]:
     return [f"{name}_{file.name.partition('_')[0]}" for name, file in files.items()]
 
 
+def is_of_later_release(database: str, revisions: Iterable[str]) -> bool:
+    """Whether a database with these revisions was migrated by a later release: after a rollback, or while both of them run.
+
+    Releases only add to tables, so that this one works with the database as it is.
+    """
+    known = dict(revision.rsplit("_", 1) for revision in newest(database))
+    found = dict(revision.rsplit("_", 1) for revision in revisions)
+    return any(branch not in known or int(number) > int(known[branch]) for branch, number in found.items())
+
+
 def is_newest(database: str, url: str) -> bool:
-    """True if a database has its newest revisions. False says nothing: it may be out of reach, or its URL have options.
+    """True if a database has its newest revisions, or later ones. False says nothing: it may be out of reach, or its URL have options.
 
     Args:
         database: the service's name, or that of keys.
         url: its SQLAlchemy URL.
     """
-    read = _of_sqlite if url.startswith(_SQLITE) else _of_mysql
-    return sorted(read(url)) == sorted(newest(database))
+    revisions = (_of_sqlite if url.startswith(_SQLITE) else _of_mysql)(url)
+    return sorted(revisions) == sorted(newest(database)) or is_of_later_release(database, revisions)
 
 
 def _of_sqlite(url: str) -> Sequence[str]:

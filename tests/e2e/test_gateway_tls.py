@@ -11,6 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from cli.server.certificate import take_up
 from gateway.settings import GatewaySettings
 from tests.gateway_probe.processes import EVENT, Gateway, eventually, headers, running_gateway, running_probe
 from tests.servers import free_port
@@ -61,6 +62,19 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     }
     with running_probe(folder) as probe, running_gateway(folder, probe, **settings) as gateway:
         yield Secure(gateway, certificates, port, redirect)
+
+
+def test_a_certificate_that_certbot_renewed_is_taken_up_without_a_restart(secure: Secure, tmp_path: Path) -> None:
+    lineage = tmp_path / "lineage"
+    lineage.mkdir()
+    issue(lineage)
+    for name, known in (("tls.key", "privkey.pem"), ("tls.crt", "fullchain.pem")):
+        (lineage / name).rename(lineage / known)
+    before = secure.serial()
+    take_up(lineage, secure.certificates)
+    eventually(lambda: secure.serial() != before)
+    with client(secure) as caller:
+        assert caller.post(TRACK, json=EVENT, headers=headers()).status_code == 200
 
 
 def client(secure: Secure) -> httpx.Client:

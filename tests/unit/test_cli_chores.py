@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.chores import CHORES, COMPARISON, RATES
+from cli.chores import BACKUP, CHORES, COMPARISON, RATES
 from tests.receiver import SECRET
 from tests.servers import free_port
 
@@ -32,6 +32,15 @@ def test_the_next_rates_are_those_of_the_afternoon(now: str, then: str) -> None:
 async def test_nothing_is_fetched_unless_it_is_said_where(name: str, tmp_path: Path) -> None:
     await CHORES[name].run({**os.environ, CHORES[name].setting: ""}, tmp_path / "chore.log", lambda _: None)
     assert not (tmp_path / "chore.log").exists()
+
+
+async def test_a_start_makes_no_backup(tmp_path: Path) -> None:
+    """A mesh that is restarted often would have kept backups of one day alone."""
+    for command in (BACKUP, replace(BACKUP, at_start=True)):
+        run = asyncio.create_task(command.run({**os.environ, "PMP_BACKUPS": str(tmp_path)}, tmp_path / "backup.log", lambda _: None))
+        await asyncio.sleep(0.2)
+        run.cancel()
+        assert (tmp_path / "backup.log").exists() is command.at_start
 
 
 async def test_a_failed_import_is_reported(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from kit.telemetry.names import Attribute, MetricName, SpanName
 from kit.telemetry.roles import acting_as
 from kit.telemetry.setup import telemetry
 from kit.telemetry.tracing import span
-from services.__main__ import main
+from services import role_modules
+from services.__main__ import main, named_roles
 from tests.background import running as working
 from tests.servers import free_port
 
@@ -181,7 +182,14 @@ def test_gauges_of_two_roles_stand_beside_each_other(monkeypatch: pytest.MonkeyP
     ]
 
 
-@pytest.mark.parametrize("words", [[], ["identity", "identity"], ["nothing"], ["identity-worker"], ["ingestion", "rules"], ["ingestion-"]])
+def test_all_stands_for_every_role() -> None:
+    assert named_roles(["all"]) == list(role_modules())
+    assert named_roles(["ingestion", "worker"]) == ["ingestion-worker"]
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["all", "identity"], ["identity", "identity"], ["nothing"], ["identity-worker"], ["ingestion", "rules"], ["ingestion-"]]
+)
 def test_what_names_no_role_is_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit, match=r"^usage: python -m services ROLE"):
         main(words)

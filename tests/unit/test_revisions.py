@@ -19,7 +19,7 @@ from sqlalchemy import text
 from cli.layout import databases
 from cli.revisions import are_newest
 from kit.database.engine import open_database
-from kit.database.revisions import branches, has_database, is_newest, newest
+from kit.database.revisions import branches, has_database, is_newest, is_of_later_release, newest
 from kit.migrate import migrate
 from kit.settings import KEYS_DATABASE, Settings
 from tests.servers import PrivateMariaDb, free_port
@@ -54,6 +54,26 @@ async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_b
     async with open_database(url) as database, database.sessions.begin() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = 'kit_0001' WHERE version_num LIKE 'kit%'"))
     assert not is_newest("ingestion", url)
+
+
+async def test_a_database_of_a_later_release_stays_as_it_is(database_url: str) -> None:
+    url = database_url.replace("{service}", "ingestion")
+    await migrate("ingestion", url)
+    async with open_database(url) as database, database.sessions.begin() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = 'ingestion_9999' WHERE version_num LIKE 'ingestion%'"))
+    assert is_newest("ingestion", url), "nothing is to be migrated"
+    await migrate("ingestion", url)
+    async with open_database(url) as database, database.sessions.begin() as session:
+        found = set((await session.scalars(text("SELECT version_num FROM alembic_version"))).all())
+    assert "ingestion_9999" in found
+
+
+def test_a_later_release_has_a_later_revision_or_one_more_branch() -> None:
+    assert not is_of_later_release("ingestion", [])
+    assert not is_of_later_release("ingestion", newest("ingestion"))
+    assert not is_of_later_release("ingestion", ["kit_0001", "ingestion_0001"])
+    assert is_of_later_release("ingestion", ["kit_9999", "ingestion_0001"])
+    assert is_of_later_release("ingestion", [*newest("ingestion"), "reports_0001"])
 
 
 async def test_one_database_that_is_missing_makes_a_migration_due(tmp_path: Path) -> None:

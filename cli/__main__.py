@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from pmp_mesh_client.tokens import Scope
 
 from cli.arguments import DATA, AsJson, Data, DatabaseUrl, RedisUrl, Service
+from cli.backup_commands import backup, restore
 from cli.commands import Commands
 from cli.credentials import Format
 from cli.dead_letter_commands import letters
@@ -40,6 +40,8 @@ app.command()(export)
 app.command()(export_days)
 app.add_typer(service, name="service")
 app.command()(upgrade)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(imports, name="import")
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")
@@ -189,37 +191,6 @@ def demo(
     from cli.folder import DataFolder
 
     asyncio.run(send(DataFolder(data), events, Console()))
-
-
-@app.command()
-def backup(
-    target: Annotated[
-        Path, typer.Argument(envvar="PMP_BACKUPS", metavar="FOLDER", help="Folder for the backup, which is created if it does not exist.")
-    ],
-    keep: Annotated[
-        int | None, typer.Option(envvar="PMP_BACKUP_KEEP", min=1, help="Keep only this many of the newest backups in it. Default: all.")
-    ] = None,
-    data: Data = DATA,
-) -> None:
-    """Back a running mesh up to one file: its databases, its log and its secrets, as they are at one moment."""
-    from cli.backup import back_up
-    from cli.folder import DataFolder
-
-    typer.echo(back_up(DataFolder(data), target, keep))
-
-
-@app.command()
-def restore(
-    backup: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="A file that `pmp backup` made.")],
-    data: Data = DATA,
-) -> None:
-    """Make a new data folder from a backup. The mesh is started on it by `pmp up`."""
-    from cli.folder import DataFolder
-    from cli.restore import restore as unpack
-
-    made_at = unpack(backup, folder := DataFolder(data)).made_at
-    typer.echo(f"{folder.path}: the mesh as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC; `pmp up` starts it")
-    typer.echo("What it accepted afterwards is missing, and who was erased afterwards is there again: docs/backup.md says what to do.")
 
 
 @app.command()

@@ -70,6 +70,7 @@ SHARED = ("topic_state", "attribution_totals")
 """Tables with rows that several persons share."""
 DESTROYED = Seal(KeyId(bytes(16), 1), None)
 FIXED: dict[str, Any] = {
+    "returned_lines": [{"product_id": "201", "quantity": 1, "amount": "7"}],
     "currency": "EUR",
     "base_currency": "EUR",
     "payment_status": "completed",

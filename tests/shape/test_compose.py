@@ -100,11 +100,9 @@ def test_one_container_runs_every_role_and_its_schema_comes_first() -> None:
 
 def test_a_container_starts_once_what_it_needs_is_healthy() -> None:
     for name, service in DEVELOPMENT.items():
-        needed: Any = service.get("depends_on", {})
-        if isinstance(needed, dict):
-            conditions: dict[str, dict[str, str]] = needed
-            for other, each in conditions.items():
-                assert "healthcheck" in DEVELOPMENT[other] or each["condition"] == "service_completed_successfully", (name, other)
+        for other, each in service.get("depends_on", {}).items():
+            ends = each["condition"] == "service_completed_successfully"
+            assert ends or (each["condition"] == "service_healthy" and "healthcheck" in DEVELOPMENT[other]), (name, other)
 
 
 def test_the_ports_of_development_are_of_this_machine_alone() -> None:

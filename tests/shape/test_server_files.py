@@ -89,13 +89,11 @@ def test_a_path_that_systemd_would_read_otherwise_is_refused(path: str) -> None:
         machine_files(Path(path))
 
 
-@pytest.mark.parametrize(("release", "is_hidden"), [("/home/ada/pmp", True), ("/root/pmp", True), ("/opt/pmp", False)])
-def test_a_release_in_a_home_is_visible_to_the_service(release: str, *, is_hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("above", "is_hidden"), [("home", True), ("root", True), ("opt", False)])
+def test_a_release_in_a_home_is_visible_to_the_service(above: str, *, is_hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", "/usr")
-
-    def text(files: list[MachineFile]) -> str:
-        return next(file.text for file in files if file.path == UNIT)
-
-    unit = text(machine_files(Path(release) / ".venv" / "bin" / "pmp"))
-    assert service(unit)["ProtectHome"] == "tmpfs"
-    assert service(unit).get("BindReadOnlyPaths") == (release if is_hidden else None)
+    release = Path("/") / above / "pmp"
+    files: list[MachineFile] = machine_files(release / ".venv" / "bin" / "pmp")
+    settings = service(next(file.text for file in files if file.path == UNIT))
+    assert settings["ProtectHome"] == "tmpfs"
+    assert settings.get("BindReadOnlyPaths") == (str(release) if is_hidden else None)

@@ -17,7 +17,9 @@ from cli.dead_letter_commands import letters
 from cli.destination_commands import destinations
 from cli.figure_commands import export, export_days, reports
 from cli.importing.commands import imports
+from cli.key_commands import keys
 from cli.layout import Processes
+from cli.operation_commands import doctor, trace
 from cli.reconcile_commands import reconciliations
 from cli.server.commands import service, upgrade
 
@@ -45,8 +47,9 @@ app.command()(restore)
 app.add_typer(imports, name="import")
 connections = typer.Typer(no_args_is_help=True, help="Connect other systems to the mesh.")
 app.add_typer(connections, name="connect")
-keys = typer.Typer(no_args_is_help=True, help="Manage the keys that wrap persons' keys.")
 app.add_typer(keys, name="keys")
+app.command()(trace)
+app.command()(doctor)
 
 
 @app.command()
@@ -60,6 +63,9 @@ def up(
     processes: Annotated[
         Processes, typer.Option(help="Intake, worker and all other services in three processes, or each in its own.")
     ] = Processes.SHARED,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Keep the newest spans in the folder, for `pmp trace`. It costs performance.")
+    ] = False,
 ) -> None:
     """Run the whole mesh until Ctrl-C; a second Ctrl-C stops it at once."""
     from cli.addresses import checked_database_url, checked_host, checked_redis_url
@@ -70,7 +76,7 @@ def up(
     folder = DataFolder(data)
     url = checked_database_url(database_url) if database_url else folder.database_url()
     redis = checked_redis_url(redis_url) if redis_url else None
-    asyncio.run(run_mesh(Options(checked_host(host), port, url, redis, processes), folder))
+    asyncio.run(run_mesh(Options(checked_host(host), port, url, redis, processes, traces), folder))
 
 
 @app.command()
@@ -223,32 +229,6 @@ def verify_audit(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
         typer.echo(fault)
     typer.echo(f"{count} entries, {len(faults)} faults")
     raise typer.Exit(1 if faults else 0)
-
-
-@keys.command("new")
-def new_key(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """Add a new key to the folder. The mesh wraps with it from its next start on."""
-    from cli.databases import find_database_url
-    from cli.folder import DataFolder
-    from cli.keys import new
-
-    folder = DataFolder(data)
-    asyncio.run(new(folder, find_database_url(folder, database_url)))
-    typer.echo("a new key was added: restart the mesh, then run `pmp keys rotate`")
-
-
-@keys.command("rotate")
-def rotate_keys(data: Data = DATA, database_url: DatabaseUrl = None) -> None:
-    """Wrap the keys of all persons with the newest key while the mesh is running."""
-    from rich.console import Console
-
-    from cli.databases import find_database_url
-    from cli.folder import DataFolder
-    from cli.keys import rotate
-
-    folder = DataFolder(data)
-    count = asyncio.run(rotate(folder, find_database_url(folder, database_url), Console(stderr=True)))
-    typer.echo(f"{count} keys were wrapped anew; all of them are wrapped by the newest key")
 
 
 @rates.command("import")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.addresses import checked_database_url
 from cli.errors import CommandFailed
-from cli.folder import DataFolder
+from cli.folder import DataFolder, in_pod
 from cli.layout import databases
 from cli.state import running_mesh
 from kit.database.engine import open_database
@@ -22,10 +22,12 @@ def find_database_url(folder: DataFolder, chosen: str | None) -> str:
     """The chosen URL, else that of the mesh on the folder, with `{service}` for the database's name.
 
     Raises:
-        CommandFailed: services can't use the chosen URL.
+        CommandFailed: services can't use the chosen URL, or this is a pod without one.
     """
     if chosen:
         return checked_database_url(chosen)
+    if in_pod(folder):
+        raise CommandFailed("this pod has no PMP_DATABASE_URL: run the command in a pod of the service")
     return running_mesh(folder).database_url if folder.is_locked() else folder.database_url()
 
 

@@ -15,6 +15,8 @@ from cli.arguments import DATA, AsJson, Data, Every, Letters
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cli.destinations import Caller
+
 destinations = typer.Typer(no_args_is_help=True, help="Manage the systems that are sent what happens.")
 
 Name = Annotated[str, typer.Argument(help="Name of a destination.")]
@@ -27,11 +29,9 @@ def list_destinations(data: Data = DATA, *, json: AsJson = False) -> None:
     import orjson
     from rich.console import Console
 
-    from cli.credentials import credentials
     from cli.destinations import fetch, print_destinations
-    from cli.folder import DataFolder
 
-    found = asyncio.run(fetch(credentials(DataFolder(data), Scope.READ)))
+    found = asyncio.run(fetch(_caller(data, Scope.READ)))
     if json:
         typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -83,11 +83,9 @@ def list_dead_letters(name: Name, data: Data = DATA) -> None:
     """List deliveries that a destination refused, or that failed at every attempt."""
     from rich.console import Console
 
-    from cli.credentials import credentials
     from cli.destinations import dead_letters, print_dead_letters
-    from cli.folder import DataFolder
 
-    print_dead_letters(Console(), asyncio.run(dead_letters(credentials(DataFolder(data), Scope.ADMIN), name)))
+    print_dead_letters(Console(), asyncio.run(dead_letters(_caller(data, Scope.ADMIN), name)))
 
 
 @destinations.command()
@@ -109,8 +107,14 @@ def drop(name: Name, ids: Letters = None, *, every: Every = False, data: Data = 
 
 
 def _operate(data: Data, name: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
-    from cli.credentials import credentials
     from cli.destinations import operate
-    from cli.folder import DataFolder
 
-    return asyncio.run(operate(credentials(DataFolder(data), Scope.ADMIN), name, operation, **parameters))
+    return asyncio.run(operate(_caller(data, Scope.ADMIN), name, operation, **parameters))
+
+
+def _caller(data: Data, scope: Scope) -> Caller:
+    from cli.credentials import credentials
+    from cli.folder import DataFolder
+    from cli.pod import pod_settings
+
+    return pod_settings(folder := DataFolder(data)) or credentials(folder, scope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 from rich.box import SIMPLE
@@ -13,26 +13,30 @@ from rich.table import Table
 from cli.calls import call, connect
 from cli.credentials import Credentials
 from cli.errors import CommandFailed
+from cli.pod_calls import call_service
+from kit.settings import MeshSettings
 
 _PATIENCE_SECONDS: Final = 10.0
 _PATH: Final = "/api/v1/destinations"
+Caller: TypeAlias = Credentials | MeshSettings
+"""Who calls the gateway, or the settings by which a pod calls the service itself."""
 _BOOKS: Final = ("delivered", "pending", "withheld", "expired", "dead_lettered")
 
 
-async def fetch(credentials: Credentials) -> Sequence[Mapping[str, Any]]:
+async def fetch(caller: Caller) -> Sequence[Mapping[str, Any]]:
     """Returns all destinations, as the API lists them.
 
     Raises:
         CommandFailed: the mesh does not answer.
     """
-    return (await _call(credentials, _PATH)).get("destinations", [])
+    return (await _call(caller, _PATH)).get("destinations", [])
 
 
-async def operate(credentials: Credentials, name: str, operation: str, **parameters: object) -> Mapping[str, Any]:
+async def operate(caller: Caller, name: str, operation: str, **parameters: object) -> Mapping[str, Any]:
     """Calls an operation on a destination (`pause`, `dead-letters/retry`, ...), and returns the answer.
 
     Args:
-        credentials: of scope admin.
+        caller: of scope admin, or a pod.
         name: the destination.
         operation: the end of the path.
         parameters: those of the operation; a `_` at the end of a name is left out.
@@ -41,16 +45,16 @@ async def operate(credentials: Credentials, name: str, operation: str, **paramet
         CommandFailed: the mesh does not answer, or refuses the call.
     """
     query = urlencode({key.rstrip("_"): value for key, value in parameters.items() if value not in (None, "", [])}, doseq=True)
-    return await _call(credentials, f"{_PATH}/{quote(name, safe='')}/{operation}?{query}", body={})
+    return await _call(caller, f"{_PATH}/{quote(name, safe='')}/{operation}?{query}", body={})
 
 
-async def dead_letters(credentials: Credentials, name: str) -> Sequence[Mapping[str, Any]]:
+async def dead_letters(caller: Caller, name: str) -> Sequence[Mapping[str, Any]]:
     """Returns the oldest dead letters of a destination.
 
     Raises:
         CommandFailed: the mesh does not answer, or knows no such destination.
     """
-    return (await _call(credentials, f"{_PATH}/{quote(name, safe='')}/dead-letters")).get("deliveries", [])
+    return (await _call(caller, f"{_PATH}/{quote(name, safe='')}/dead-letters")).get("deliveries", [])
 
 
 def print_destinations(console: Console, destinations: Sequence[Mapping[str, Any]]) -> None:
@@ -82,9 +86,11 @@ def state_of(destination: Mapping[str, Any]) -> str:
     return f"left alone until {destination['open_until']}" if destination.get("open_until") else "sending"
 
 
-async def _call(credentials: Credentials, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+async def _call(caller: Caller, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+    if isinstance(caller, MeshSettings):
+        return await call_service(caller, "destinations", "GET" if body is None else "POST", path)
     async with connect() as client:
-        answer = await call(client, credentials, path, body=body, patience=_PATIENCE_SECONDS)
+        answer = await call(client, caller, path, body=body, patience=_PATIENCE_SECONDS)
     if answer.response.is_error:
         message = answer.response.json().get("message") or answer.response.text.strip()
         raise CommandFailed(f"{answer.response.status_code} {message}")

@@ -7,12 +7,14 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import CommandFailed
 
+MESH_TOKEN = "PMP_MESH_TOKEN"  # noqa: S105  (the name of a variable)
+"""What every process of a mesh has in its environment."""
 LOCK_ATTEMPTS = 5
 """Readers hold the lock for an instant to see whether a mesh runs: `pmp up` retries rather than take one of them for a mesh."""
 LOCK_PAUSE = 0.05
@@ -28,6 +30,8 @@ class DataFolder:
         self.state = self.path / "mesh.json"
         self.redis = self.path / "redis"
         self.logs = self.path / "logs"
+        self.traces = self.path / "traces"
+        self.last_backup = self.path / "last-backup"
         self._lock = self.path / "lock"
 
     def create(self) -> list[Path]:
@@ -37,7 +41,7 @@ class DataFolder:
             CommandFailed: the file system refuses, or a path belongs to another user.
         """
         try:
-            for folder in (self.path, self.redis, self.logs):
+            for folder in (self.path, self.redis, self.logs, self.traces):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.stat().st_mode & stat.S_IWOTH:
                 message = f"everybody may write to {self.path}: name a folder of your own with --data"
@@ -52,7 +56,7 @@ class DataFolder:
         """The folders and their contents."""
         yield self.path
         yield from (path for path in self.path.iterdir() if not path.is_dir())
-        for folder in (self.redis, self.logs):
+        for folder in (self.redis, self.logs, self.traces):
             yield folder
             yield from folder.rglob("*")
 
@@ -95,6 +99,11 @@ class DataFolder:
             return not _try_lock(descriptor, fcntl.LOCK_SH)
         finally:
             os.close(descriptor)
+
+
+def in_pod(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a command runs in a pod of the mesh, which has its settings in the environment; a mesh on the data folder goes first."""
+    return MESH_TOKEN in environ and not folder.is_locked()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cli.databases import must_exist
 from cli.errors import CommandFailed
-from cli.folder import DataFolder
+from cli.folder import DataFolder, in_pod
 from cli.local_secrets import add_key, key_encryption_keys
 from cli.revisions import url_of
 from kit.database.engine import open_database
@@ -19,6 +19,16 @@ from kit.people.derivation import InvalidKey
 from kit.people.keys.rotation import KeyRotation
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.settings import KEYS_DATABASE
+
+
+def check_not_in_pod(folder: DataFolder) -> None:
+    """Refuses to add a key in a pod.
+
+    Raises:
+        CommandFailed: this is one.
+    """
+    if in_pod(folder):
+        raise CommandFailed("the keys of a cluster are in the secret mesh-secrets: put the new one before the old one there, and restart")
 
 
 async def new(folder: DataFolder, url: str) -> None:

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.errors import CommandFailed
-from cli.folder import DataFolder, write_private
+from cli.folder import DataFolder, in_pod, write_private
+
+NOT_IN_A_POD = (
+    "this pod has no keys of callers: run the command on a machine where PMP_URL, PMP_API_KEYS and PMP_JWT_SECRETS name the mesh "
+    '(docs/operations.md, "Commands in a pod")'
+)
+"""Why a command that calls the gateway can't work in a pod."""
 
 
 class Secrets(BaseModel):
@@ -56,6 +62,8 @@ class Secrets(BaseModel):
         try:
             return cls.model_validate_json(folder.secrets.read_text())
         except FileNotFoundError:
+            if in_pod(folder):
+                raise CommandFailed(NOT_IN_A_POD) from None
             message = f"{folder.path} holds no secrets yet: run `pmp up` first, or name the mesh's folder with --data or PMP_DATA"
             raise CommandFailed(message) from None
         except (ValidationError, UnicodeDecodeError):

@@ -29,6 +29,10 @@ from services.ingestion.settings import IngestionSettings
 
 _NICENESS = 5
 """Of the processes that follow the intake: where processors are short, no answer waits for what follows from others."""
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Setting of a collector of all telemetry, the gateway's spans included."""
+SPANS_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+"""Setting of a collector of the services' spans alone."""
 REDIS_LONGEST_PAUSE = 5.0
 """Seconds: without Redis intake stops, and a start that finds the disk still full costs little."""
 
@@ -47,6 +51,8 @@ class Options:
     """URL of an existing Redis; None starts the embedded one."""
     processes: Processes
     """How roles are distributed over processes."""
+    traces: bool = False
+    """Whether the spans of all processes are kept in the data folder."""
 
     @property
     def url(self) -> str:
@@ -72,6 +78,8 @@ class Plan:
     """The embedded Redis; None with an existing Redis."""
     disk: Disk | None
     """The disk of the embedded Redis."""
+    traces: Command | None
+    """Keeps spans, if they are kept."""
     services: tuple[Command, ...]
     """The processes of services and workers."""
     gateway: Command
@@ -85,7 +93,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         CommandFailed: no ports are free, or a setting is invalid.
     """
     processes = roles_by_process(options.processes)
-    redis_port, gateway_metrics_port, *own = ports.take(2 + 3 * len(processes))
+    redis_port, gateway_metrics_port, traces_port, *own = ports.take(3 + 3 * len(processes))
     metrics_ports = own[: len(processes)]
     listens, streams = (
         {process: f"{LOOPBACK}:{port}" for process, port in zip(processes, some, strict=True)}
@@ -102,7 +110,10 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         "PMP_SERVICE_ADDRESSES": json.dumps(addresses),
         "PMP_STREAM_ADDRESSES": json.dumps(stream_addresses),
     }
+    traces = _traces(folder, traces_port, environ) if options.traces else None
+    of_gateway = base if traces is None else base | {ENDPOINT: _http(traces.address)}
     environment = {
+        **({} if traces is None else _exporting(traces.address)),
         **base,
         "PMP_VAULT_KEY": secrets.vault_key,
         "PMP_KEY_ENCRYPTION_KEYS": ",".join(secrets.key_encryption_keys),
@@ -138,8 +149,9 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         environment=environment,
         redis=None if disk is None else _redis(folder, secrets, redis_port, environ, disk=disk),
         disk=disk,
+        traces=traces,
         services=tuple(commands),
-        gateway=_gateway(options, folder, secrets, gateway_metrics_port, base),
+        gateway=_gateway(options, folder, secrets, gateway_metrics_port, of_gateway),
     )
 
 
@@ -169,6 +181,32 @@ def _redis(folder: DataFolder, secrets: Secrets, port: int, environ: Mapping[str
         longest_pause=REDIS_LONGEST_PAUSE,
         why=lambda: disk.describe() if disk.is_low() else "",
     )
+
+
+def _traces(folder: DataFolder, port: int, environ: Mapping[str, str]) -> Command:
+    for name in (ENDPOINT, SPANS_ENDPOINT):
+        if name in environ:
+            raise CommandFailed(f"{name} says where spans go: unset it, or leave --traces out")
+    address = f"{LOOPBACK}:{port}"
+    return Command(
+        name="traces",
+        kind="traces",
+        niceness=_NICENESS,
+        argv=(sys.executable, "-m", "cli.traces.receiver", str(folder.traces), address),
+        environment={"PATH": environ.get("PATH", os.defpath), "PYTHONSAFEPATH": "1"},
+        log=folder.log("traces"),
+        address=address,
+        ready=partial(service_ready, address),
+    )
+
+
+def _exporting(address: str) -> Mapping[str, str]:
+    """Environment of a service whose spans, and not its metrics, are exported to an address, within a second rather than five."""
+    return {SPANS_ENDPOINT: _http(address), "OTEL_BSP_SCHEDULE_DELAY": "1000"}
+
+
+def _http(address: str) -> str:
+    return f"http://{address}"
 
 
 def _gateway(options: Options, folder: DataFolder, secrets: Secrets, metrics_port: int, base: Mapping[str, str]) -> Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any, Final
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc.aio
@@ -16,14 +16,14 @@ from pydantic_settings import SettingsError
 
 from cli.books import PATIENCE_SECONDS, Books
 from cli.errors import CommandFailed
-from cli.folder import DataFolder
+from cli.folder import DataFolder, in_pod
 from cli.layout import service_names
 from cli.readiness import redis_ready, service_ready
 from cli.status import ProcessStatus, RoleStatus, Status
 from kit.credentials.channels import open_channel
 from kit.settings import MeshSettings
 
-_TOKEN: Final = "PMP_MESH_TOKEN"  # noqa: S105  (the name of a variable)
+_Settings = TypeVar("_Settings", bound=MeshSettings)
 
 
 def pod_settings(folder: DataFolder) -> MeshSettings | None:
@@ -32,10 +32,17 @@ def pod_settings(folder: DataFolder) -> MeshSettings | None:
     Raises:
         CommandFailed: a setting is wrong.
     """
-    if folder.is_locked() or _TOKEN not in os.environ:
-        return None
+    return read_settings(MeshSettings) if in_pod(folder) else None
+
+
+def read_settings(kind: type[_Settings]) -> _Settings:
+    """Reads settings from the environment of a pod.
+
+    Raises:
+        CommandFailed: a setting is missing or wrong.
+    """
     try:
-        return MeshSettings()  # pyright: ignore[reportCallIssue]
+        return kind()  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         # The values may be secret.
         names = ", ".join(f"PMP_{'.'.join(map(str, each['loc']))}".upper() for each in error.errors())

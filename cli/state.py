@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from cli.disk import Disk
 from cli.errors import CommandFailed
-from cli.folder import DataFolder, write_private
+from cli.folder import DataFolder, in_pod, write_private
 
-Kind = Literal["redis", "service", "worker", "gateway"]
+Kind = Literal["redis", "traces", "service", "worker", "gateway"]
 State = Literal["starting", "ready", "restarting", "stopped"]
 
 
@@ -71,6 +71,8 @@ def running_mesh(folder: DataFolder) -> MeshState:
     Raises:
         CommandFailed: there is none.
     """
+    if in_pod(folder):
+        raise CommandFailed("this is a pod: the command is for a mesh that `pmp up` runs on a data folder")
     if not folder.is_locked():
         message = f"no mesh runs on {folder.path}: run `pmp up` first, or name its folder with --data or PMP_DATA"
         raise CommandFailed(message)

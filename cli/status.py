@@ -108,4 +108,10 @@ async def _status(mesh: MeshState, process: ProcessState) -> ProcessStatus:
 
 def _ready(mesh: MeshState, process: ProcessState) -> Awaitable[bool]:
     """Whether a process without roles is ready."""
-    return redis_ready(mesh.redis_url) if process.kind == "redis" else gateway_ready(mesh.url)
+    match process.kind:
+        case "redis":
+            return redis_ready(mesh.redis_url)
+        case "traces":
+            return service_ready(process.address)
+        case _:
+            return gateway_ready(mesh.url)

@@ -38,7 +38,7 @@ DISK_SECONDS = 10.0
 """Interval between two checks of the disk."""
 POLL_SECONDS = 0.05
 """Interval between two checks of the processes while the mesh starts."""
-DRAIN_ORDER: Final[Sequence[Sequence[Kind]]] = (("gateway",), ("service", "worker"), ("redis",))
+DRAIN_ORDER: Final[Sequence[Sequence[Kind]]] = (("gateway",), ("service", "worker"), ("redis", "traces"))
 """The kinds of processes in the order in which they are ended, so that each can still finish its work."""
 LONGEST_DRAIN_SECONDS: Final = PATIENCE_SECONDS + len(DRAIN_ORDER) * GRACE_SECONDS
 """The longest that a mesh takes from a signal to its end."""
@@ -115,6 +115,8 @@ class Supervisor:
         if not redis and not await redis_ready(self._plan.redis_url):
             message = "the Redis of --redis-url (or PMP_REDIS_URL) does not answer: check its address and password"
             raise CommandFailed(message)
+        if self._plan.traces is not None:
+            self._supervise(self._plan.traces)
         self._supervise(self._plan.gateway)
         await self._migrate()
         await self._until_ready(redis, started)

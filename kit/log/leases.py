@@ -18,6 +18,11 @@ _RENEW: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call
 _RELEASE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 
 
+def members_key(topic: str, group: str) -> str:
+    """The sorted set of a group's live processes, by the time at which each renewed its leases, in seconds since 1970."""
+    return f"pmp:{topic}:{group}:members"
+
+
 class Leases:
     """The partitions of a topic that this process may work on, shared evenly among the live processes of a group."""
 
@@ -34,7 +39,7 @@ class Leases:
         self._seconds = seconds
         self._clock = clock
         self._me = secrets.token_hex(8)
-        self._members = f"pmp:{topic}:{group}:members"
+        self._members = members_key(topic, group)
         self._held: set[int] = set()
         self._release: Any = log.redis.register_script(_RELEASE)
 

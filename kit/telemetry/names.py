@@ -11,6 +11,7 @@ class SpanName(StrEnum):
     APPEND = "log append"
     CONSUME = "log consume"
     PUBLISH = "outbox publish"
+    DELIVER = "deliver"
 
 
 class MetricName(StrEnum):
@@ -48,6 +49,8 @@ class Attribute(StrEnum):
     DB_SYSTEM = "db.system.name"
     DB_STATEMENT = "db.query.text"
     DB_NAME = "db.namespace"
+    DESTINATION = "pmp.delivery.destination"
+    OUTCOME = "pmp.delivery.outcome"
     FAULT = "pmp.fault"
     POOL = "db.client.connection.pool.name"
     ERROR = "error.type"

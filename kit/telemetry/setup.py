@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Tracer
@@ -19,6 +19,7 @@ from kit.telemetry.deferred import flush_all
 from kit.telemetry.log_lines import log_to_stdout
 from kit.telemetry.names import Attribute
 from kit.telemetry.state import SCOPE, state
+from kit.telemetry.version import installed_version
 
 if TYPE_CHECKING:
     from kit.settings import Settings
@@ -58,7 +59,7 @@ def _restore(tracers: Mapping[str, Tracer], meters: Mapping[str, Meter]) -> None
 
 
 def _resource(service: str) -> Resource:
-    return Resource.create({SERVICE_NAME: service})
+    return Resource.create({SERVICE_NAME: service, SERVICE_VERSION: installed_version()})
 
 
 def _trace(stack: ExitStack, names: Mapping[str, str], exporters: Sequence[SpanExporter]) -> None:

@@ -32,6 +32,12 @@ def traceparent() -> str:
     return _incoming.get()
 
 
+def trace_id_of(traceparent: str) -> str:
+    """Returns the id of the trace that a W3C trace context continues, in hex; empty if there is none or it is malformed."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1] if match else ""
+
+
 def span(
     name: str,
     *,

@@ -40,6 +40,8 @@ class Cleared:
     claimed: Claimed
     message: Message
     consent: Consent
+    traceparent: str
+    """The W3C trace context with which the message was published; empty for none."""
 
 
 async def clear(
@@ -65,7 +67,7 @@ async def clear(
         if refusal is None and each.wanted.needs_consent and not allows(consent, destination.consent):
             refusal = WITHHELD, f"no consent: {destination.consent}"
         if refusal is None:
-            cleared.append(Cleared(each, cast("Message", message), consent))
+            cleared.append(Cleared(each, cast("Message", message), consent, stored[each.message_id].traceparent))
         else:
             refused.append(Settled(each.id, refusal[0], each.attempts - 1, now, refusal[1], each.wanted.order_by, was_attempted=False))
     return cleared, refused

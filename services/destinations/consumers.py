@@ -65,12 +65,15 @@ class Decisions:
         self._added: Mapping[str, datetime] = {}
         """When destinations were added; empty until that is committed."""
 
-    async def add(self, session: AsyncSession, published: Iterable[tuple[str, Message]]) -> None:
+    async def add(
+        self, session: AsyncSession, published: Iterable[tuple[str, Message]], traceparents: Mapping[str, str] | None = None
+    ) -> None:
         """Stores deliveries of what happened since their destination was added; nothing about erased persons.
 
         Args:
             session: the transaction.
             published: messages, each with its id.
+            traceparents: W3C trace contexts that the deliveries continue, by the messages' ids.
         """
         added = self._added or await self._add(session)
         now = datetime.now(UTC)
@@ -82,7 +85,7 @@ class Decisions:
                 for each in destination.wanted(message):
                     if each.at < max(added[name], _oldest(destination, now)) or _is_history(destination, each, message):
                         continue
-                    stored = stored or _message(message_id, message, now)
+                    stored = stored or _message(message_id, message, now, (traceparents or {}).get(message_id, ""))
                     messages[stored["id"]] = stored
                     wanted = each._replace(key=_key(each, stored["id"]))
                     rows.setdefault((name, wanted.key), _delivery(name, wanted, stored, about(message), now))
@@ -147,7 +150,8 @@ class Decide:
         if self._project is not None:
             await self._project(session, deliveries)
         messages = ((_id(delivery), self._type.FromString(delivery.record.payload)) for delivery in deliveries)
-        await self._decisions.add(session, messages)
+        traceparents = {_id(delivery): delivery.record.traceparent for delivery in deliveries if delivery.record.traceparent}
+        await self._decisions.add(session, messages, traceparents)
 
 
 def _id(delivery: Delivery) -> str:
@@ -187,12 +191,13 @@ def _oldest(destination: Destination[Any], now: datetime) -> datetime:
     return now - KEPT_FOR if not destination.takes_history else datetime.min.replace(tzinfo=UTC)
 
 
-def _message(id_: str, message: Message, now: datetime) -> dict[str, Any]:
+def _message(id_: str, message: Message, now: datetime, traceparent: str) -> dict[str, Any]:
     identifiers = ordered(message)
     return {
         "id": id_,
         "type": message.DESCRIPTOR.full_name,
         "payload": message.SerializeToString(),
+        "traceparent": traceparent,
         "subject": _first(identifiers, _USER),
         "session": _first(identifiers, _SESSION),
         "email": _first(identifiers, _EMAIL),

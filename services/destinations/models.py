@@ -117,6 +117,8 @@ class MessageRow(Base):
     type: Mapped[str] = mapped_column(Id(100))
     """Full name of the message's type."""
     payload: Mapped[bytes] = mapped_column(LargeBinary(2**24 - 1))
+    traceparent: Mapped[str] = mapped_column(String(64), default="")
+    """The W3C trace context with which it was published; empty for none."""
     subject: Mapped[str | None] = mapped_column(Id(280))
     """The user it is about."""
     session: Mapped[str | None] = mapped_column(Id(280))

@@ -132,7 +132,7 @@ class Deliveries:
         """Returns messages by id; those that are gone are missing."""
         found: dict[str, MessageRow] = {}
         for some in chunks(ids):
-            query = select(_messages.c.id, _messages.c.type, _messages.c.payload).where(_messages.c.id.in_(some))
+            query = select(_messages.c.id, _messages.c.type, _messages.c.payload, _messages.c.traceparent).where(_messages.c.id.in_(some))
             found |= {row.id: cast("MessageRow", row) for row in await self._session.execute(query)}
         return found
 

@@ -29,6 +29,7 @@ from services.destinations.queue import Queue, delivery_id
 from services.destinations.repository import Destinations, breaker_of
 from services.destinations.rules import LONGEST_WAIT, Breaker
 from services.destinations.settling import PutOff, settled
+from services.destinations.spans import delivery_span, describe_results
 
 _log = structlog.get_logger(__name__)
 
@@ -200,7 +201,9 @@ class Sender:
         began, is_well = asyncio.get_running_loop().time(), True
         for cleared in requests:
             if is_well and asyncio.get_running_loop().time() - began < _FRESH_SECONDS:
-                await self._attempt(cleared)
+                with delivery_span(self.destination.name, cleared) as current:
+                    await self._attempt(cleared)
+                    describe_results(current, self._done[-1].results)
                 is_well = bool(self._done[-1].is_answered)
             else:
                 self._done.append(Attempt(cleared, [PutOff("", timedelta(0))] * len(cleared)))

@@ -24,7 +24,7 @@ from kit.people.privacy import Consents, of_several
 from kit.people.subjects.personal_tables import Ages
 from kit.people.subjects.retention import Expiry, expiries
 from kit.people.suppression import Suppressions
-from kit.telemetry.tracing import traceparent
+from kit.telemetry.tracing import trace_id_of, traceparent
 from services.ingestion import rules
 from services.ingestion.consent import Policy, Treatment, anonymous, identifiers, is_anonymous, unsuppressed
 from services.ingestion.enrichment import Enricher
@@ -238,4 +238,5 @@ def _logged(delivery: Delivery, message: pb.ReceivedEvent, outcome: Outcome, now
         "received_at": moment(message.received_at),
         "processed_at": now,
         "log_position": f"{delivery.partition}/{delivery.offset}/{delivery.ordinal}",
+        "trace_id": trace_id_of(delivery.record.traceparent) or None,
     }

@@ -86,6 +86,8 @@ class ProcessingRow(Base):
     processed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     log_position: Mapped[str] = mapped_column(String(64))
     """Partition, entry and index in the raw log."""
+    trace_id: Mapped[str | None] = mapped_column(Id(32))
+    """Of the call that delivered it, in hex; NULL if nothing traces calls."""
 
 
 class ReceiptRow(Base):

@@ -149,6 +149,8 @@ def test_a_backup_is_private_and_leaves_no_copy_of_the_log(drill: Drill) -> None
     with tarfile.open(drill.backup) as archive:
         names = set(archive.getnames())
     assert {"manifest.json", "secrets.json", "ingestion.db", "subject_keys.db"} <= names
+    made_at = datetime.fromisoformat((drill.lost / "last-backup").read_text())
+    assert f"{made_at:%Y-%m-%dT%H%M%SZ}" in drill.backup.name
 
 
 @pytest.mark.parametrize("damage", ["cut off", "other bytes", "no backup", "folder in use"])
@@ -181,6 +183,7 @@ def test_a_backup_that_fails_leaves_nothing(restored: Mesh, tmp_path: Path) -> N
     assert (failed.returncode, "was not made" in failed.stderr) == (1, True), failed.stderr
     assert list((tmp_path / "backups").iterdir()) == []
     assert not (restored.data / "redis" / "dump.rdb").exists()
+    assert not (restored.data / "last-backup").exists()
 
 
 def test_a_mesh_is_backed_up_once_at_a_time(restored: Mesh, tmp_path: Path) -> None:

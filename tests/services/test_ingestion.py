@@ -90,9 +90,11 @@ class Ingestion:
             ("x-pmp-address", address),
         )
 
-    async def track(self, fields: Event, *, scope: str = "site", user: str = "", **caller: str) -> pb.TrackEventResponse:
+    async def track(
+        self, fields: Event, *, scope: str = "site", user: str = "", traceparent: str = "", **caller: str
+    ) -> pb.TrackEventResponse:
         request = ParseDict({"event": fields}, pb.TrackEventRequest())
-        return await self._stub.TrackEvent(request, metadata=self._metadata(scope, user, **caller))
+        return await self._stub.TrackEvent(request, metadata=(*self._metadata(scope, user, **caller), ("traceparent", traceparent)))
 
     async def track_all(self, events: Sequence[Event], *, scope: str = "site", user: str = "") -> pb.TrackEventsResponse:
         return await self._stub.TrackEvents(ParseDict({"events": events}, pb.TrackEventsRequest()), metadata=self._metadata(scope, user))
@@ -673,12 +675,13 @@ async def test_receipts_stay_until_their_events_are_processed(ingestion: Ingesti
 
 
 async def test_every_delivery_can_be_explained(ingestion: Ingestion) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     await ingestion.track(event())
-    await ingestion.track(event(page_title="other"))
+    await ingestion.track(event(page_title="other"), traceparent=f"00-{trace}-00f067aa0ba902b7-01")
     await ingestion.drain()
     async with ingestion.database.sessions() as session:
-        outcomes = (await session.scalars(select(ProcessingRow.outcome).order_by(ProcessingRow.id))).all()
-    assert outcomes == ["stored", "dead_lettered"]
+        rows = (await session.execute(select(ProcessingRow.outcome, ProcessingRow.trace_id).order_by(ProcessingRow.id))).all()
+    assert [(row.outcome, row.trace_id) for row in rows] == [("stored", None), ("dead_lettered", trace)]
 
 
 async def test_a_retried_dead_letter_is_stored_once_what_stood_in_its_way_is_gone(ingestion: Ingestion) -> None:

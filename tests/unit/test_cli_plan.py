@@ -27,11 +27,12 @@ def plan(
     host: str = "127.0.0.1",
     redis_url: str | None = None,
     processes: Processes = Processes.EACH,
+    traces: bool = False,
 ) -> Plan:
     folder = DataFolder(tmp_path)
     folder.create()
     with Ports() as ports:
-        options = Options(host, 8080, folder.database_url(), redis_url, processes)
+        options = Options(host, 8080, folder.database_url(), redis_url, processes, traces)
         return make_plan(options, folder, SECRETS, ports, environ or {"PATH": "/bin"})
 
 
@@ -120,6 +121,22 @@ def test_settings_of_the_environment_reach_the_services(tmp_path: Path) -> None:
     assert {command.environment["PMP_MESH_TOKEN"] for command in (*made.services, made.gateway)} == {SECRETS.mesh_token}
     assert not any("PMP_CERTIFICATES" in command.environment for command in (*made.services, made.gateway))
     assert made.log_partitions == 2
+
+
+def test_spans_are_kept_only_if_they_are_asked_for(tmp_path: Path) -> None:
+    without = plan(tmp_path)
+    assert without.traces is None
+    assert not [name for command in (*without.services, without.gateway) for name in command.environment if name.startswith("OTEL_")]
+    made = plan(tmp_path, traces=True)
+    assert made.traces is not None
+    endpoint = f"http://{made.traces.address}"
+    assert {command.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] for command in made.services} == {endpoint}
+    # This one would have the services export their metrics as well.
+    assert not [command.name for command in made.services if "OTEL_EXPORTER_OTLP_ENDPOINT" in command.environment]
+    assert made.gateway.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == endpoint
+    assert not set(made.traces.environment) - {"PATH", "PYTHONSAFEPATH"}
+    with pytest.raises(CommandFailed, match="says where spans go"):
+        plan(tmp_path, {"PATH": "/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}, traces=True)
 
 
 def test_a_setting_that_is_not_a_number_is_reported(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def ledger() -> Ledger:
 
 def cleared(name: str = "order", attempts: int = 1, age: timedelta = timedelta(0)) -> Cleared:
     wanted = Wanted(name, "key", NOW - age)
-    return Cleared(Claimed(1, wanted, "m", attempts, was_interrupted=False, decided_at=NOW), PurchaseChanged(), Consent())
+    return Cleared(Claimed(1, wanted, "m", attempts, was_interrupted=False, decided_at=NOW), PurchaseChanged(), Consent(), "")
 
 
 def test_attempts_are_spread_over_a_weekend() -> None:

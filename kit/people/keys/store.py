@@ -185,8 +185,7 @@ class Keys:
             return await self._database.scrub()
 
     def _owner(self, identifier: str) -> bytes:
-        """Returns the digest of an identifier, 16 bytes."""
-        return self.hasher.digest(identifier.encode(), purpose="key owner")
+        return owner_of(identifier, self.hasher)
 
     async def _known(self, owners: Collection[bytes]) -> dict[bytes, Sequence[_Key]]:
         """Returns the keys of owners, oldest generation first, from the cache or else the database."""
@@ -249,6 +248,11 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
     async with open_database(settings.keys_database_url, _CONNECTIONS, newest_url=lambda: settings.keys_database_url) as database:
         instrument(database.engine)
         yield Keys(database, hasher, wrapping, intake_keep=settings.intake_key_keep)
+
+
+def owner_of(identifier: str, hasher: KeyedHasher) -> bytes:
+    """Returns the digest of an identifier under which its keys are stored, 16 bytes."""
+    return hasher.digest(identifier.encode(), purpose="key owner")
 
 
 def _intake_identifier(day: date) -> str:

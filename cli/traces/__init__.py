@@ -1,0 +1,1 @@
+"""`pmp trace`: the spans of one event, from a local mesh that keeps them or from Jaeger or Tempo, as a tree."""

@@ -106,6 +106,28 @@ def drop(name: Name, ids: Letters = None, *, every: Every = False, data: Data = 
     typer.echo(f"{answer.get('dropped', '0')} dead letters of {name} are given up")
 
 
+@destinations.command("conflicts")
+def list_conflicts(
+    data: Data = DATA,
+    *,
+    user: Annotated[str, typer.Option(help="Only those of this person: a mesh user id, or a WordPress user id.")] = "",
+    json: AsJson = False,
+) -> None:
+    """List the newest conflicts between the mesh and the shop's site: what each had of a field, and whose value was kept."""
+    import orjson
+    from rich.console import Console
+
+    from cli.credentials import credentials
+    from cli.destinations import conflicts, print_conflicts
+    from cli.folder import DataFolder
+
+    found = asyncio.run(conflicts(credentials(DataFolder(data), Scope.ADMIN), user))
+    if json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print_conflicts(Console(), found)
+
+
 def _operate(data: Data, name: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
     from cli.destinations import operate
 

@@ -57,6 +57,20 @@ async def dead_letters(caller: Caller, name: str) -> Sequence[Mapping[str, Any]]
     return (await _call(caller, f"{_PATH}/{quote(name, safe='')}/dead-letters")).get("deliveries", [])
 
 
+async def conflicts(credentials: Credentials, user: str) -> Sequence[Mapping[str, Any]]:
+    """Returns the newest conflicts between the mesh and the shop's site, as the API lists them.
+
+    Args:
+        credentials: of scope admin.
+        user: only those of this person; empty for all.
+
+    Raises:
+        CommandFailed: the mesh does not answer, or refuses the call.
+    """
+    query = f"?{urlencode({'user_id': user})}" if user else ""
+    return (await _call(credentials, f"/api/v1/conflicts{query}")).get("conflicts", [])
+
+
 def print_destinations(console: Console, destinations: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table of destinations with their books."""
     table = Table(
@@ -75,6 +89,16 @@ def print_dead_letters(console: Console, deliveries: Sequence[Mapping[str, Any]]
     for each in deliveries:
         table.add_row(each["id"], each["name"], each["happened_at"], each["at"], str(each.get("attempts", 0)), each.get("detail", ""))
     console.print(table if deliveries else "no dead letters")
+
+
+def print_conflicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of conflicts."""
+    table = Table("decided at", "person", "field", "site", "mesh", "kept", box=SIMPLE, show_edge=False)
+    for each in found:
+        conflict = each["conflict"]
+        values = (conflict.get("site_value", ""), conflict.get("mesh_value", ""), conflict["kept"])
+        table.add_row(conflict["decided_at"], each["subject"], conflict["field"], *values)
+    console.print(table if found else "no conflicts")
 
 
 def state_of(destination: Mapping[str, Any]) -> str:

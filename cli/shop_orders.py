@@ -17,7 +17,7 @@ from pmp.purchases.v1.purchases_pb2 import Purchase
 from standardwebhooks import Webhook
 
 from cli.errors import CommandFailed
-from services.gdpr.settings import is_private
+from kit.settings import is_private
 
 SOURCE: Final = "plugin"
 """The source under which the plugin reports its orders."""

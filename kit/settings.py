@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -41,6 +42,14 @@ def _url(setting: str) -> str:
     if "://" not in setting:
         raise ValueError("expected a URL")
     return setting
+
+
+def is_private(host: str) -> bool:
+    """True for an address of this machine or of a private network, or for a name that only such a network knows."""
+    try:
+        return ip_address(host.strip("[]")).is_private
+    except ValueError:
+        return "." not in host
 
 
 def split_address(address: str) -> tuple[str, int]:

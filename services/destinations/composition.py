@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
+from pmp.destinations.v1.conflicts_pb2_grpc import add_ConflictsServiceServicer_to_server
 from pmp.destinations.v1.destinations_pb2_grpc import add_DestinationsServiceServicer_to_server
 from pmp.destinations.v1.notice_pb2 import ContentPerformanceUpdated, PeriodEnded
 from pmp.gdpr.v1 import gdpr_pb2
@@ -26,6 +27,9 @@ from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from services.destinations.alarms import Watch, wants
 from services.destinations.configuration import load
+from services.destinations.conflicts.personal import CONFLICTS
+from services.destinations.conflicts.personal import KEPT as CONFLICTS_KEPT
+from services.destinations.conflicts.servicer import ConflictsServicer
 from services.destinations.consumers import MESSAGES, PROJECTIONS, Decide, Decisions
 from services.destinations.content_feed import ContentFeed
 from services.destinations.kind import Destination
@@ -64,8 +68,8 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         webhooks_of: the senders of webhooks; by default all.
     """
     database, keys = resources.database(SERVICE, one_writer=True), resources.keys
-    destinations = load(settings.destinations)
-    tables = (*PERSONAL_TABLES, RECEIVED)
+    destinations = load(settings.destinations, settings.connected)
+    tables, kept = (*PERSONAL_TABLES, RECEIVED, CONFLICTS), {**KEPT, **RECEIVED_KEPT, **CONFLICTS_KEPT}
     data = SubjectData(database, keys, None, tables)
     webhooks = reception(settings, database.sessions, keys, webhooks_of)
     senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
@@ -84,10 +88,11 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         database=database,
         rpcs=[
             (add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake)),
+            (add_ConflictsServiceServicer_to_server, ConflictsServicer(database.sessions, keys)),
             *webhooks.rpcs,
         ],
         subject_data=SubjectDataServicer(data, database, resources.log, None, follows=handlers),
-        retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, {**KEPT, **RECEIVED_KEPT}), PAYMENTS]),
+        retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, kept), PAYMENTS]),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in handlers.items()],
         background=[
             *([senders.run, upkeep.report, upkeep.expire] if destinations else []),

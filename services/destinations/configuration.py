@@ -41,23 +41,29 @@ def kinds() -> list[str]:
     return sorted(path.parent.name for path in Path(__file__).parent.glob("*/destination.py"))
 
 
-def load(path: Path | None) -> Mapping[str, Destination[Any]]:
+def load(path: Path | None, connected: Mapping[str, Mapping[str, Any]] | None = None) -> Mapping[str, Destination[Any]]:
     """Reads the file and opens a client for each destination.
 
+    Args:
+        path: the file; None for none.
+        connected: tables of further destinations, by name. One of the file with the same name takes its place.
+
     Returns:
-        The destinations by name; none without a file.
+        The destinations by name.
 
     Raises:
         WrongSetting: the file can't be read, or a destination is configured wrongly.
     """
-    if path is None:
-        return {}
+    tables = {**(connected or {}), **(_tables(path) if path else {})}
+    return {name: _opened(name, table) for name, table in tables.items()}
+
+
+def _tables(path: Path) -> Mapping[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         message = f"PMP_DESTINATIONS: {path.name} can't be read as TOML: {error}"
         raise WrongSetting(message) from None
-    return {name: _opened(name, table) for name, table in tables.items()}
 
 
 def _opened(name: str, table: Any) -> Destination[Any]:

@@ -83,7 +83,8 @@ class Decisions:
             stored: dict[str, Any] | None = None
             for name, destination in self._destinations.items():
                 for each in destination.wanted(message):
-                    if each.at < max(added[name], _oldest(destination, now)) or _is_history(destination, each, message):
+                    is_old = not each.is_state and each.at < max(added[name], _oldest(destination, now))
+                    if is_old or _is_history(destination, each, message):
                         continue
                     stored = stored or _message(message_id, message, now, (traceparents or {}).get(message_id, ""))
                     messages[stored["id"]] = stored

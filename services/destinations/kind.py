@@ -60,6 +60,9 @@ class Wanted(NamedTuple):
     needs_consent: bool = True
     """Whether it is withheld for want of `Destination.consent`. False where the kind decides by `Outgoing.consent` when it sends, as for
     an unsubscription, which follows from a denial."""
+    is_state: bool = False
+    """Whether it is about how something is, not about what happened: it is delivered however old it is, so that a destination that is new
+    can be brought up to date by `pmp replay destinations`."""
     is_historical: bool | None = None
     """Whether it is history, and so left out unless `Destination.takes_history`. None for what the message's mark says: that of an order
     is about the order and its sale, while each of its refunds is marked by its own entry."""

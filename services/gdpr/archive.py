@@ -21,7 +21,7 @@ from services.gdpr.repository import ArchiveLinks, Audit, Requests
 from services.gdpr.rules import HOLD
 
 SECTIONS: Final = {
-    "wordpress_data": "The account: its profile, the identifiers of the person on the site, and accounts that were merged with it.",
+    "wordpress_data": "The account: its profile, the identifiers of the person, merged accounts, and what the site had otherwise.",
     "analytics_data": "What was done on the site, session by session, and the campaign that led there first.",
     "purchase_history": "Orders with their lines, every payment and refund, and what was reported of them.",
     "email_data": "The mailing lists the person is on, or has left.",

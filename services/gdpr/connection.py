@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields, caller
 from kit.errors import InvalidRequest, Unauthenticated, Violation
+from kit.settings import is_private
 from services.gdpr.calls import check_site
-from services.gdpr.settings import GdprSettings, is_private
+from services.gdpr.settings import GdprSettings
 
 VALID: Final = timedelta(minutes=10)
 """How long settings can be taken."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from re import fullmatch
 from typing import Annotated, Final, Self, TypeAlias
@@ -12,7 +11,7 @@ from typing import Annotated, Final, Self, TypeAlias
 from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
 
 import services
-from kit.settings import Settings
+from kit.settings import Settings, is_private
 
 SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,50}$")]
 """Names a system that is no part of the mesh."""
@@ -54,11 +53,3 @@ class GdprSettings(Settings):
             message = "site_erasure_calls needs site_erasure_secret: whsec_ and 24 to 64 bytes in base64"
             raise ValueError(message)
         return self
-
-
-def is_private(host: str) -> bool:
-    """True for an address of this machine or of a private network, or for a name that only such a network knows."""
-    try:
-        return ip_address(host.strip("[]")).is_private
-    except ValueError:
-        return "." not in host

@@ -17,6 +17,11 @@ def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 
+def moment(microseconds_: int) -> datetime:
+    """Returns the time that is so many microseconds after the start of 1970."""
+    return _EPOCH + microseconds_ * _MICROSECOND
+
+
 def wins(times: Mapping[str, int], field: str, at: datetime) -> bool:
     """Returns True when a value written at a time replaces the one a field has."""
     return microseconds(at) >= times.get(field, microseconds(at))

@@ -35,6 +35,8 @@ class LifecycleStage:
     user_type: str
     lifetime_value: Decimal
     utm_attribution: Mapping[str, Any] | None
+    paid_orders: int
+    """Orders that were paid, whatever was refunded later."""
 
 
 def lifecycle_stage(*, is_lead: bool, orders: Iterable[Order], campaigns: Iterable[Campaign]) -> LifecycleStage:
@@ -48,7 +50,8 @@ def lifecycle_stage(*, is_lead: bool, orders: Iterable[Order], campaigns: Iterab
     counted = list(orders)
     first = min(campaigns, key=lambda campaign: (campaign.at, sorted(campaign.utm.items())), default=None)
     value = sum((order.net for order in counted), Decimal(0))
-    return LifecycleStage(_user_type(counted, is_lead=is_lead), value, first.utm if first else None)
+    paid = sum(order.paid for order in counted)
+    return LifecycleStage(_user_type(counted, is_lead=is_lead), value, first.utm if first else None, paid)
 
 
 def _user_type(orders: Sequence[Order], *, is_lead: bool) -> str:

@@ -11,7 +11,7 @@ from pmp.ingestion.v1.event_pb2 import UtmParameters
 
 from kit.people.keys.seals import EMAIL_CONTEXT, Decryptor
 from kit.times import timestamp
-from services.identity.fields import combine_preferences
+from services.identity.fields import combine_preferences, moment
 from services.identity.links import Link
 from services.identity.models import LinkRow, UserRow
 from services.identity.profiles import Subscription
@@ -53,6 +53,7 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
         created_at=timestamp(row.created_at),
         historical=row.historical,
         updated_at=timestamp(row.updated_at),
+        paid_orders=row.paid_orders,
     )
     return change_pb2.IdentityChanged(user=user)
 
@@ -94,9 +95,17 @@ def person(
         merged_user_ids=[row.id for row in rows[1:]],
         created_at=timestamp(min(row.created_at for row in rows)),
         updated_at=timestamp(max(row.updated_at for row in rows)),
+        paid_orders=root.paid_orders,
+        written_at={name: timestamp(moment(time)) for name, time in _newest_times(rows).items()},
     )
     user.preferences.update(combine_preferences([(row.preferences, row.field_times) for row in rows]))
     return user
+
+
+def _newest_times(rows: Sequence[UserRow]) -> Mapping[str, int]:
+    """Returns when each field was last written with any of the users, in microseconds since 1970."""
+    names = {name for row in rows for name in row.field_times}
+    return {name: max(row.field_times[name] for row in rows if name in row.field_times) for name in sorted(names)}
 
 
 def _newest(rows: Sequence[UserRow], field: str) -> bytes | None:

@@ -43,10 +43,11 @@ class UserRow(Base):
     registration_date: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_login: Mapped[datetime | None] = mapped_column(UtcDateTime)
     user_type: Mapped[str] = mapped_column(Enum(*USER_TYPES, name="user_type"), default=USER_TYPES[0])
-    """The person's, like the next two columns."""
+    """The person's, like the next three columns."""
     lifetime_value: Mapped[Decimal] = mapped_column(Exact, default=Decimal(0))
     """In the shop's base currency; 0 for a merged user, since the value is kept with the user that stands for the person."""
     utm_attribution: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    paid_orders: Mapped[int] = mapped_column(Integer, default=0)
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     field_times: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
     """When each field was written, as stated by its writer, in microseconds since 1970; preferences as `preferences.<name>`."""

@@ -175,6 +175,7 @@ class Graph:
                 row.user_type = stage.user_type
                 row.lifetime_value = stage.lifetime_value if row.id == person_id else _NOTHING
                 row.utm_attribution = dict(stage.utm_attribution) if stage.utm_attribution else None
+                row.paid_orders = stage.paid_orders
 
 
 class _PersonLookup:

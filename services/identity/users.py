@@ -42,6 +42,7 @@ class Users:
             wordpress_id=wordpress_id_of(identifier),
             user_type="prospect",
             lifetime_value=Decimal(0),
+            paid_orders=0,
             preferences={},
             field_times={},
             created_at=now,

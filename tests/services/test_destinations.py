@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import tracemalloc
 from collections.abc import AsyncGenerator
@@ -19,22 +20,29 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.destinations.v1 import conflicts_pb2
 from pmp.destinations.v1 import destinations_pb2 as pb
+from pmp.destinations.v1.conflicts_pb2_grpc import ConflictsServiceStub
 from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
 from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged, SuppressionChanged
-from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged
+from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, UserChanged
 from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1 import change_pb2 as purchases
 from sqlalchemy import delete, func, select, text, update
 
 from kit.log.publish.outbox import prepare_heads
 from kit.log.publish.state_topic import StateTopic
+from kit.people.subjects.data import SubjectData
 from kit.people.suppression import digest
 from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.destinations.composition import ROLE
+from services.destinations.conflicts.models import ConflictRow
+from services.destinations.conflicts.personal import CONFLICTS
 from services.destinations.models import DeliveryRow, DestinationRow, MessageRow
 from services.destinations.queue import delivery_id
 from services.destinations.repository import Destinations
@@ -45,6 +53,7 @@ from tests.topics import Topics
 from tests.webhooks import SECOND_SECRET, SECRET, Reply, Systems, systems
 
 NOW = datetime.now(UTC)
+PAYLOADS = Path(__file__).parent.parent / "payloads"
 ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 """For what does not depend on the database."""
 
@@ -541,6 +550,55 @@ async def test_dead_letters_are_listed_retried_and_dropped(settings: Settings, r
         (listed,) = (await stub.ListDestinations(pb.ListDestinationsRequest(), metadata=settings.mesh_metadata)).destinations
         assert (listed.books.due, listed.books.delivered, listed.books.dead_lettered) == (2, 1, 1)
         assert not (await call("ListDeadDeliveries")).deliveries
+
+
+@ONE_DATABASE
+async def test_the_state_of_a_person_is_delivered_once_to_a_site_that_is_new(settings: Settings, resources: Resources, file: Path) -> None:
+    site = '[site]\nkind = "wordpress"\nurl = "https://shop.example/users"\nsecret = "HOOK_SECRET"\n'
+    async with deliverer(settings, resources, file, site) as mesh:
+        old = stamp(NOW - timedelta(days=400))
+        user = IdentityChanged(user=UserChanged(user_id="u1", wordpress_id=42, created_at=old, updated_at=old, historical=True))
+        await mesh.topics.happen(user, IdentityChanged(alias=AliasChanged(subject="session:s1", user_id="u1", linked_at=old)))
+        assert [(row.name, row.order_by, row.state) for row in await mesh.rows()] == [("user", "wordpress:42", "pending")]
+        await mesh.topics.replay()
+        assert len(await mesh.rows()) == 1
+
+
+async def test_conflicts_are_recorded_once_sealed_listed_and_erased(settings: Settings, resources: Resources, file: Path) -> None:
+    async with deliverer(settings, resources, file) as mesh, serving(mesh.runtime) as channel:
+        stub: Any = ConflictsServiceStub(channel)
+
+        async def record(payload: str, id_: str, user: str = "42") -> conflicts_pb2.RecordConflictResponse:
+            body = HttpBody(data=payload.replace("wp-conflict-5f2c", id_).encode())
+            request = conflicts_pb2.RecordConflictRequest(user_id=user, json_body=body)
+            return await stub.RecordConflict(request, metadata=settings.mesh_metadata)
+
+        async def listed(**fields: Any) -> conflicts_pb2.ListConflictsResponse:
+            return await stub.ListConflicts(conflicts_pb2.ListConflictsRequest(**fields), metadata=settings.mesh_metadata)
+
+        payload = (PAYLOADS / "destinations.RecordConflict.json").read_text()
+        assert [(await record(payload, each)).duplicate for each in ("c-1", "c-2", "c-1")] == [False, False, True]
+        assert not (await record(payload, "c-3", user="43")).duplicate
+        first = await listed(page_size=2)
+        second = await listed(page_size=2, page_token=first.next_page_token)
+        assert [each.conflict.id for page in (first, second) for each in page.conflicts] == ["c-3", "c-2", "c-1"]
+        assert not second.next_page_token
+        own = [each for each in (await listed(user_id="42")).conflicts if each.conflict.id == "c-1"]
+        assert [each.subject for each in own] == ["wordpress:42"]
+        given = MessageToDict(own[0].conflict, preserving_proto_field_name=True)
+        assert given == json.loads(payload) | {"id": "c-1"}
+        async with mesh.runtime.sessions.reading() as session:
+            rows = list(await session.scalars(select(ConflictRow)))
+        assert not any(value in row.site_value + row.mesh_value for row in rows for value in (b"Ada", b"Augusta"))
+        data = SubjectData(resources.database("destinations"), resources.keys, None, [CONFLICTS])
+        assert (await data.erase(["wordpress:42"], "erased:1"))["conflicts"] == 2
+        assert [each.conflict.id for each in (await listed()).conflicts] == ["c-3"]
+        erased = SuppressionChanged(digest=digest(resources.keys.hasher, "wordpress:43"), erased_at=stamp(datetime.now(UTC)))
+        await mesh.publish("gdpr", GdprChanged(suppression=erased))
+        assert (await record(payload, "c-4", user="43")).duplicate, "nothing is stored of an erased person"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await record(payload, "c-5", user="0")
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_an_erasure_asks_each_destination_until_it_answers(

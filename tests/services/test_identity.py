@@ -217,7 +217,9 @@ async def test_a_registration_is_kept_with_every_field(identity: Identity) -> No
     for field in ("wordpress_id", "email", "first_name", "last_name", "registration_date", "preferences", "email_subscriptions"):
         assert getattr(user, field) == getattr(sent, field), field
     assert user.utm_attribution == sent.utm_parameters
-    assert (user.user_type, user.lifetime_value, user.currency) == ("prospect", 0, "USD")
+    assert (user.user_type, user.lifetime_value, user.currency, user.paid_orders) == ("prospect", 0, "USD", 0)
+    assert {"email", "first_name", "last_name", "preferences.language"} <= set(user.written_at)
+    assert {each.ToJsonString() for each in user.written_at.values()} == {sent.timestamp.ToJsonString()}
     assert user.created_at == user.updated_at
     links = {(link.kind, link.value): link for link in user.links}
     email = identity.hasher.fingerprint("ada@example.org").hex()
@@ -420,11 +422,11 @@ async def test_a_merge_is_undone_without_a_trace(identity: Identity) -> None:
     )
     await identity.sold({"number": 1, "user_id": "1"}, {"number": 2, "email": "ada@work.example", "net": "0.10"})
     before = [await identity.get("1"), await identity.get(lead.user_id)]
-    assert [(user.user_type, user.lifetime_value) for user in before] == [("customer", 199), ("customer", 0.1)]
+    assert [(user.user_type, user.lifetime_value, user.paid_orders) for user in before] == [("customer", 199, 1), ("customer", 0.1, 1)]
     merged = await identity.merge("1", lead.user_id, reason="asked for it")
     assert (merged.success, merged.user_id, merged.duplicate) == (True, before[0].user_id, False)
     person = await identity.get(lead.user_id)
-    assert (person.user_id, person.lifetime_value, person.first_name) == (before[0].user_id, 199.1, "Ada")
+    assert (person.user_id, person.lifetime_value, person.paid_orders, person.first_name) == (before[0].user_id, 199.1, 2, "Ada")
     assert (list(person.merged_user_ids), person.utm_attribution.source) == ([lead.user_id], "newsletter")
     assert await identity.person("session:s2") == person.user_id
     assert (await identity.merge("1", lead.user_id)).duplicate

@@ -83,7 +83,7 @@ def test_who_calls_other_systems_reaches_public_ones_by_https_alone(name: str) -
     assert [address for address in (*PUBLIC, *PRIVATE, *FORBIDDEN) if reaches(policies, _production(name), address, 80)] == []
 
 
-@pytest.mark.parametrize("name", ["gdpr-service", "comparison"])
+@pytest.mark.parametrize("name", ["gdpr-service", "comparison", "destinations-service"])
 def test_who_calls_the_shop_reaches_it_in_a_private_network_when_that_is_said(name: str) -> None:
     policies, caller = _policies(render("production", "private-systems")), _production(name)
     assert [address for address in (*PUBLIC, *PRIVATE) if not reaches(policies, caller, address, 443)] == []

@@ -62,7 +62,11 @@ def open_shop(
         front.to, home = port, front.url
     shared = "whsec_" + b64encode(os.urandom(32)).decode()
     calls = {"wordpress": f"{home}/wp-json/pmp/v1/erasures"}
-    environment = {"PMP_SITE_ERASURE_CALLS": json.dumps(calls), "PMP_SITE_ERASURE_SECRET": shared}
+    environment = {
+        "PMP_SITE_ERASURE_CALLS": json.dumps(calls),
+        "PMP_SITE_ERASURE_SECRET": shared,
+        "PMP_SITE_USERS_URL": f"{home}/wp-json/pmp/v1/users",
+    }
     with running(folder / "mesh", environment=environment) as mesh:
         if gateway is not None:
             gateway.to = int(mesh.url.rpartition(":")[2])

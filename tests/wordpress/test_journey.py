@@ -7,10 +7,12 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pymysql
 import pytest
 from playwright.async_api import Browser, Page
 
@@ -20,7 +22,7 @@ from tests.servers import PrivateMariaDb, until
 from tests.wordpress.local import Shop, open_shop
 from tests.wordpress.person import PERSON, agrees, answered, browser, logs_in, logs_out, reports
 from tests.wordpress.privacy_tools import PrivacyTools
-from tests.wordpress.sites import add_customer
+from tests.wordpress.sites import HERE, add_customer, program, run
 
 pytestmark = pytest.mark.timeout(900)  # the first run downloads WordPress
 
@@ -230,6 +232,91 @@ async def test_a_repetition_is_the_same_event_whatever_carries_it(shop: Shop, fr
     assert after["balanced"]
     assert after["duplicate"] - before["duplicate"] >= len(["stranger", "customer", "closed"])
     assert "None of ingestion's messages waits" in shop.mesh.pmp("dead-letters", "list", "ingestion").stdout
+
+
+def test_an_account_and_the_mesh_end_up_the_same_though_an_answer_is_lost(shop: Shop, front: Relay) -> None:
+    account = add_customer(shop.site, "mary")
+
+    def write(key: str, value: str) -> None:
+        run([program("php"), HERE / "account.php"], shop.site, PMP_CUSTOMER=account, PMP_KEY=key, PMP_VALUE=value)
+
+    def meta() -> dict[str, str]:
+        return _user_meta(shop, account)
+
+    def books() -> Json:
+        [site] = _get(shop.mesh, "destinations", "read").json()["destinations"]
+        return site["books"]
+
+    def ends_with(**expected: str) -> None:
+        def is_settled() -> bool:
+            shop.deliver()
+            return not int(books().get("pending", 0)) and meta().items() >= expected.items()
+
+        until(is_settled, 60)
+
+    def in_mesh() -> Json:
+        answer = _get(shop.mesh, f"users/{account}")
+        return answer.json()["user"] if answer.status_code == 200 else {}
+
+    ends_with(pmp_user_type="prospect", pmp_segment="prospect", pmp_paid_orders="0")
+
+    # The site applies a call, and its answer is lost: the call is repeated.
+    front.loses = re.compile(rb"POST /wp-json/pmp/v1/users ")
+    lost = front.lost
+    now = datetime.now(UTC).isoformat()
+    order = {"id": "mary-1", "order_id": "9001", "user_id": account, "amount": 199, "currency": "USD", "payment_status": "completed"}
+    order |= {"timestamp": now, "payment_method": "card", "lines": [{"product_id": "1", "product_name": "PMP", "amount": 199}]}
+    _send(shop.mesh, "POST", "purchases/track", order)
+    until(lambda: front.lost > lost)
+    front.loses = None
+    ends_with(pmp_user_type="customer", pmp_lifetime_value="199", pmp_currency="USD")
+
+    # What the site owns reaches the mesh; what another system writes there does not stay.
+    write("first_name", "Mary")
+    until(lambda: (shop.deliver(), in_mesh().get("first_name") == "Mary")[1])
+    written = {"first_name": "Maria", "updated_at": datetime.now(UTC).isoformat()}
+    _send(shop.mesh, "PATCH", f"users/{account}", written)
+    until(lambda: (shop.deliver(), in_mesh()["first_name"] == "Mary" and _conflicts(shop, account))[1])
+    # What the mesh owns stays as it is.
+    write("pmp_user_type", "vip")
+    assert meta()["pmp_user_type"] == "customer"
+    until(lambda: (shop.deliver(), len(_conflicts(shop, account)) > 1)[1])
+    assert _conflicts(shop, account) == {("first_name", "Mary", "Maria", "wordpress"), ("user_type", "vip", "customer", "mesh")}
+
+    # The newest choice counts on both sides.
+    write("pmp_marketing_emails", "granted")
+    choices = f"users/{account}/consent"
+    until(lambda: (shop.deliver(), _get(shop.mesh, choices).json()["consent"]["marketing_emails"]["state"] == "granted")[1])
+    _send(shop.mesh, "PUT", choices, {"marketing_emails": False})
+    ends_with(pmp_marketing_emails="denied", first_name="Mary")
+    assert int(books().get("dead_lettered", 0)) == 0
+    assert "Maria" in shop.mesh.pmp("destinations", "conflicts", "--user", account).stdout
+
+    _send(shop.mesh, "POST", "users/erase", {"id": account})
+    until(lambda: not [key for key in meta() if key.startswith("pmp_")], 60)
+
+
+def _send(mesh: Mesh, method: str, path: str, body: Json) -> None:
+    answer = mesh.client.request(method, f"{mesh.url}/api/v1/{path}", json=body, headers=mesh.credentials("site", "1"))
+    assert answer.status_code == 200, answer.text
+
+
+def _user_meta(shop: Shop, account: str) -> dict[str, str]:
+    """The user meta of an account as the site's database has it."""
+    config = (shop.site / "wp-config.php").read_text()
+    [(database, port)] = re.findall(r"'DB_NAME', '(\w+)'.*'DB_HOST', '127\.0\.0\.1:(\d+)'", config, re.DOTALL)
+    with (
+        pymysql.connect(host="127.0.0.1", port=int(port), user="mesh", password="mesh", database=database) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SELECT meta_key, meta_value FROM wp_usermeta WHERE user_id = %s", [account])
+        return dict(cursor.fetchall())
+
+
+def _conflicts(shop: Shop, account: str) -> set[tuple[str, ...]]:
+    listed = _get(shop.mesh, "conflicts", "admin", user_id=account).json().get("conflicts", [])
+    found: list[Json] = [each["conflict"] for each in listed]
+    return {tuple(each.get(name, "") for name in ("field", "site_value", "mesh_value", "kept")) for each in found}
 
 
 async def _reports_unheard(page: Page, mark: str, shop: Shop, front: Relay) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 from google.protobuf.json_format import Parse
 from google.protobuf.message import Message
+from pmp.destinations.v1.conflicts_pb2 import Conflict
 from pmp.gdpr.v1.gdpr_pb2 import Consent
 from pmp.identity.v1.identity_pb2 import Registration, UserUpdate
 from pmp.ingestion.v1.event_pb2 import Event
@@ -32,6 +33,7 @@ _MESSAGES: Final[dict[str, type[Message]]] = {
     "touchpoint": Touchpoint,
     "conversion": Conversion,
     "consent": Consent,
+    "conflict": Conflict,
 }
 
 

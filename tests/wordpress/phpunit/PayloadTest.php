@@ -6,6 +6,7 @@ namespace PMP\Analytics\Tests;
 
 use PHPUnit\Framework\TestCase;
 use PMP\Analytics\Payload\Clean;
+use PMP\Analytics\Payload\ConflictPayload;
 use PMP\Analytics\Payload\ConsentPayload;
 use PMP\Analytics\Payload\EventPayload;
 use PMP\Analytics\Payload\Uuid;
@@ -337,6 +338,18 @@ final class PayloadTest extends TestCase
             Clean::url('https://shop.example/thanks?key=wc_order_x&ref=PARTNER7&email=ada%40example.org&reset_token=1&utm_source=a#top'),
         );
         self::assertSame('https://shop.example/', Clean::url('https://shop.example/?key=1'));
+    }
+
+    public function test_a_conflict(): void
+    {
+        $this->assert_golden('destinations.RecordConflict', ConflictPayload::of([
+            'id' => 'wp-conflict-5f2c',
+            'field' => 'first_name',
+            'site_value' => "Ada\n",
+            'mesh_value' => 'Augusta',
+            'kept' => 'wordpress',
+            'decided_at' => 1_795_342_530,
+        ]));
     }
 
     public function test_made_ids_sort_by_their_time_and_are_uuids(): void

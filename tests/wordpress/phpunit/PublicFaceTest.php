@@ -77,6 +77,8 @@ final class PublicFaceTest extends SiteTestCase
     public function test_a_page_calls_nobody_and_is_the_same_for_everybody(): void
     {
         global $wpdb;
+        // What other tests have done in this process is over.
+        $this->end_of_request();
         $first = $this->page();
         $this->start_session();
         $_SERVER['REMOTE_ADDR'] = '198.51.100.7';

@@ -55,7 +55,7 @@ final class Installer implements Registerable
         RateLimit::of_this_site()->drop();
         $options = [self::SCHEMA_OPTION, PMP_Config::OPTION, Cipher::KEY_OPTION, Pause::OPTION, Lease::OPTION, Backfill::OPTION];
         array_map(delete_option(...), $options);
-        $wpdb->query("DELETE FROM {$wpdb->usermeta} WHERE meta_key LIKE 'pmp\\_enrolled\\_%'");
+        $wpdb->query("DELETE FROM {$wpdb->usermeta} WHERE meta_key LIKE 'pmp\\_%'");
         $transients = '^_transient_(timeout_)?pmp_(asked|check|erasure|found|report)_';
         $wpdb->query("DELETE FROM {$wpdb->options} WHERE option_name REGEXP '{$transients}'");
     }

@@ -54,6 +54,9 @@ use PMP\Analytics\Rest\OrdersRoute;
 use PMP\Analytics\Rest\RateLimit;
 use PMP\Analytics\Rest\ReportsRoute;
 use PMP\Analytics\Rest\SharingChoice;
+use PMP\Analytics\Rest\UsersRoute;
+use PMP\Analytics\Sync\SyncedUsers;
+use PMP\Analytics\Sync\UserMeta;
 use PMP\Analytics\TrackerScript;
 
 /**
@@ -75,6 +78,8 @@ class PMP_Analytics_Plugin
     private readonly Drainer $drainer;
 
     private readonly Pause $pause;
+
+    private readonly SyncedUsers $synced_users;
 
     private readonly Accounts $accounts;
 
@@ -100,7 +105,8 @@ class PMP_Analytics_Plugin
         $this->pause = new Pause($this->clock);
         $lease = new Lease($wpdb, $this->clock);
         $this->drainer = new Drainer($this->event_queue, $this->api_client, $lease, $this->pause, $this->clock);
-        $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock);
+        $this->synced_users = new SyncedUsers($this->event_queue, $this->clock);
+        $this->accounts = new Accounts($this->event_queue, $this->config, $this->clock, $this->synced_users);
         $this->enrollments = new Enrollments($this->event_queue, $this->config, $this->clock);
         $product_type = new ProductType();
         $this->courses = new Courses($product_type);
@@ -212,7 +218,7 @@ class PMP_Analytics_Plugin
     {
         $overdue = new Overdue($this->event_queue, $this->drainer);
         $rates = RateLimit::of_this_site();
-        $personal_data = new PersonalData($this->event_queue, $this->order_reader);
+        $personal_data = new PersonalData($this->event_queue, $this->order_reader, $this->synced_users);
         $backfill = new Backfill($this->event_queue, $this->orders, $this->clock);
         $reports = new Reports($this->api_client, $this->clock);
         $way_back = new WayBack($this->config, $this->api_client);
@@ -243,6 +249,8 @@ class PMP_Analytics_Plugin
             new MeshData($this->api_client, $this->config, new SubjectRequests($this->api_client, $this->clock)),
             new ErasuresRoute($this->config, $personal_data, new SiteErasers($this->clock), $this->clock),
             new OrdersRoute($this->config, new OrderList($this->order_reader, $this->clock), $this->clock),
+            new UsersRoute($this->config, $this->synced_users, $this->clock),
+            new UserMeta($this->synced_users, $this->config),
             new OrderBox($this->event_queue, $this->pause, $this->api_client),
             new ReportsRoute($reports, $this->clock, PMP_ANALYTICS_FILE),
             new DashboardPage($this->config, PMP_ANALYTICS_FILE),

@@ -14,12 +14,13 @@ use PMP\Analytics\Payload\RegistrationPayload;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\Message;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Sync\SyncedUsers;
 use PMP_Config;
 use PMP_Event_Queue;
 use WP_User;
 
 /**
- * Registrations, logins and changed e-mail addresses. Staff users are excluded.
+ * Registrations and logins. Staff users are excluded.
  */
 final class Accounts implements Registerable
 {
@@ -27,6 +28,7 @@ final class Accounts implements Registerable
         private readonly PMP_Event_Queue $queue,
         private readonly PMP_Config $config,
         private readonly Clock $clock,
+        private readonly SyncedUsers $users,
     ) {
     }
 
@@ -35,7 +37,6 @@ final class Accounts implements Registerable
         // WooCommerce fires woocommerce_created_customer later for the same user.
         Hook::action('user_register', [$this, 'registered'], 20);
         Hook::action('wp_login', [$this, 'logged_in'], 20, 2);
-        Hook::action('profile_update', [$this, 'changed'], 20, 2);
     }
 
     public function registered(mixed $user_id): void
@@ -50,6 +51,7 @@ final class Accounts implements Registerable
             new Message(Kind::Registration, "wp-user-{$user_id}-registered", $this->registration($user, $visitor)),
             $this->conversion($user, $visitor),
         );
+        $this->users->reported($user, $this->clock->now());
     }
 
     /**
@@ -70,23 +72,7 @@ final class Accounts implements Registerable
             $this->profile($user->ID, ['last_login' => $now]),
             new Message(Kind::Event, $event, EventPayload::of('login', $facts + Visitor::current()->facts())),
         );
-    }
-
-    public function changed(mixed $user_id, mixed $before = null): void
-    {
-        $user_id = Clean::number($user_id);
-        $user = get_userdata($user_id);
-        if (! $user instanceof WP_User || ! $before instanceof WP_User || $this->config->is_staff($user_id)) {
-            return;
-        }
-        if ($user->user_email === $before->user_email) {
-            return;
-        }
-        $this->queue->add($this->profile($user_id, [
-            'email' => $user->user_email,
-            'first_name' => $user->first_name,
-            'last_name' => $user->last_name,
-        ]));
+        $this->users->reported($user, $now);
     }
 
     /**

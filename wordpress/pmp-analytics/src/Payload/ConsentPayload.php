@@ -9,6 +9,8 @@ namespace PMP\Analytics\Payload;
  */
 final class ConsentPayload
 {
+    public const PURPOSES = ['analytics_tracking', 'marketing_emails', 'third_party_sharing'];
+
     private const POLICY_VERSION = '/^[A-Za-z0-9._:-]{0,100}$/D';
 
     private const SOURCES = ['banner', 'form', 'import', 'api'];
@@ -21,10 +23,9 @@ final class ConsentPayload
     public static function of(array $facts): array
     {
         $version = (string) ($facts['policy_version'] ?? '');
+        $choices = array_map(static fn (string $purpose): ?bool => self::choice($facts[$purpose] ?? null), self::PURPOSES);
         return Clean::only_given([
-            'analytics_tracking' => self::choice($facts['analytics_tracking'] ?? null),
-            'marketing_emails' => self::choice($facts['marketing_emails'] ?? null),
-            'third_party_sharing' => self::choice($facts['third_party_sharing'] ?? null),
+            ...array_combine(self::PURPOSES, $choices),
             'policy_version' => preg_match(self::POLICY_VERSION, $version) === 1 ? $version : '',
             'source' => in_array($facts['source'] ?? '', self::SOURCES, true) ? $facts['source'] : '',
             'timestamp' => Clean::time($facts['timestamp'] ?? null),

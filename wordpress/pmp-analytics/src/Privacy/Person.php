@@ -85,7 +85,8 @@ final class Person
      */
     private function is_identified_by(StoredMessage $message, array $payload): bool
     {
-        $user_ids = [$payload['user_id'] ?? '', $payload['wordpress_id'] ?? '', $message->kind === Kind::Profile ? $message->target : ''];
+        $is_about_user = in_array($message->kind, [Kind::Profile, Kind::Consent, Kind::Conflict], true);
+        $user_ids = [$payload['user_id'] ?? '', $payload['wordpress_id'] ?? '', $is_about_user ? $message->target : ''];
         $order = $message->kind === Kind::Refund ? $message->target : $payload['order_id'] ?? '';
         return in_array(strtolower((string) ($payload['email'] ?? '')), $this->emails, true)
             || array_intersect(array_map(strval(...), $this->user_ids), $user_ids) !== []

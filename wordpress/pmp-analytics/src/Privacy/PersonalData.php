@@ -10,12 +10,13 @@ use PMP\Analytics\Hook;
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Queue\StoredMessage;
 use PMP\Analytics\Registerable;
+use PMP\Analytics\Sync\SyncedUsers;
 use PMP_Event_Queue;
 use WC_Order;
 
 /**
  * Tools > Export and Erase Personal Data: this plugin's data about a person. That is messages in the outbox, the session stored
- * with an order, and the reported enrolments. MeshData covers the data of the mesh.
+ * with an order, the reported enrolments, and what the mesh has stated of an account. MeshData covers the data of the mesh.
  */
 final class PersonalData implements Registerable
 {
@@ -27,8 +28,11 @@ final class PersonalData implements Registerable
         'payment_status', 'paid_at', 'lines', 'refunded_total', 'source', 'is_test', 'is_staff', 'reason', 'reported_at',
     ];
 
-    public function __construct(private readonly PMP_Event_Queue $queue, private readonly OrderReader $reader)
-    {
+    public function __construct(
+        private readonly PMP_Event_Queue $queue,
+        private readonly OrderReader $reader,
+        private readonly SyncedUsers $users,
+    ) {
     }
 
     public function register(): void
@@ -109,6 +113,12 @@ final class PersonalData implements Registerable
                     __('Enrolment reported', 'pmp-analytics') => gmdate('c', $time),
                 ]);
             }
+            $known = SyncedUsers::values_of($user_id);
+            if ($known !== []) {
+                $items[] = $this->item("user-{$user_id}", [
+                    __('Known to our analytics system', 'pmp-analytics') => (string) wp_json_encode($known, JSON_UNESCAPED_SLASHES),
+                ]);
+            }
         }
         return ['data' => $items, 'done' => true];
     }
@@ -146,6 +156,7 @@ final class PersonalData implements Registerable
         }
         foreach ($person->user_ids as $user_id) {
             $found = Enrollments::forget($user_id) || $found;
+            $found = $this->users->forget($user_id) || $found;
         }
         return ['found' => $found, 'kept' => $kept];
     }

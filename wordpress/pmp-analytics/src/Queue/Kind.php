@@ -17,6 +17,7 @@ enum Kind: string
     case Touchpoint = 'touchpoint';
     case Conversion = 'conversion';
     case Consent = 'consent';
+    case Conflict = 'conflict';
 
     public function method(): string
     {
@@ -43,6 +44,7 @@ enum Kind: string
             self::Touchpoint => 'journey/touchpoint',
             self::Conversion => 'conversions/track',
             self::Consent => "users/{$target}/consent",
+            self::Conflict => "users/{$target}/conflicts",
         };
     }
 

@@ -6,14 +6,11 @@ namespace PMP\Analytics\Rest;
 
 use PMP\Analytics\Api\Webhook;
 use PMP\Analytics\Clock;
-use PMP\Analytics\Hook;
 use PMP\Analytics\Privacy\Person;
 use PMP\Analytics\Privacy\PersonalData;
 use PMP\Analytics\Privacy\SiteErasers;
-use PMP\Analytics\Registerable;
 use PMP\Analytics\Reports\Reports;
 use PMP_Config;
-use WP_Error;
 use WP_REST_Request;
 use WP_REST_Response;
 use WP_User;
@@ -23,7 +20,7 @@ use WP_User;
  *
  * If the time is not sufficient, the answer is 503; the mesh calls again, and the erasure continues.
  */
-final class ErasuresRoute implements Registerable
+final class ErasuresRoute extends SignedRoute
 {
     public const PATH = '/erasures';
 
@@ -33,34 +30,15 @@ final class ErasuresRoute implements Registerable
     private const DONE = 'pmp_erasure_';
 
     public function __construct(
-        private readonly PMP_Config $config,
+        PMP_Config $config,
         private readonly PersonalData $data,
         private readonly SiteErasers $erasers,
-        private readonly Clock $clock,
+        Clock $clock,
     ) {
+        parent::__construct($config, $clock);
     }
 
-    public function register(): void
-    {
-        Hook::action('rest_api_init', [$this, 'add_route']);
-    }
-
-    public function add_route(): void
-    {
-        register_rest_route(CollectRoute::SPACE, self::PATH, [
-            'methods' => 'POST',
-            'callback' => [$this, 'erase'],
-            'permission_callback' => [$this, 'is_signed'],
-        ]);
-    }
-
-    public function is_signed(WP_REST_Request $request): bool|WP_Error
-    {
-        $is_signed = Webhook::of($request)->is_signed($this->config->erasure_secret(), $this->clock->now());
-        return $is_signed ?: new WP_Error('pmp_unsigned', 'Only the mesh may call this.', ['status' => 401]);
-    }
-
-    public function erase(WP_REST_Request $request): WP_REST_Response
+    public function answer(WP_REST_Request $request): WP_REST_Response
     {
         $done = self::DONE . hash('sha256', Webhook::of($request)->id);
         if (get_transient($done) !== false) {

@@ -7,11 +7,8 @@ namespace PMP\Analytics\Rest;
 use PMP\Analytics\Api\Webhook;
 use PMP\Analytics\Capture\OrderList;
 use PMP\Analytics\Clock;
-use PMP\Analytics\Hook;
 use PMP\Analytics\Payload\Clean;
-use PMP\Analytics\Registerable;
 use PMP_Config;
-use WP_Error;
 use WP_REST_Request;
 use WP_REST_Response;
 
@@ -19,7 +16,7 @@ use WP_REST_Response;
  * POST pmp/v1/orders: the mesh compares its ledger with the orders of this shop. The call `orders.list` asks for the amounts of a
  * period, page by page, and `orders.read` for the reports of single orders, as this plugin would send them.
  */
-final class OrdersRoute implements Registerable
+final class OrdersRoute extends SignedRoute
 {
     public const PATH = '/orders';
 
@@ -28,31 +25,9 @@ final class OrdersRoute implements Registerable
 
     private const MAX_ORDERS = 50;
 
-    public function __construct(
-        private readonly PMP_Config $config,
-        private readonly OrderList $orders,
-        private readonly Clock $clock,
-    ) {
-    }
-
-    public function register(): void
+    public function __construct(PMP_Config $config, private readonly OrderList $orders, Clock $clock)
     {
-        Hook::action('rest_api_init', [$this, 'add_route']);
-    }
-
-    public function add_route(): void
-    {
-        register_rest_route(CollectRoute::SPACE, self::PATH, [
-            'methods' => 'POST',
-            'callback' => [$this, 'answer'],
-            'permission_callback' => [$this, 'is_signed'],
-        ]);
-    }
-
-    public function is_signed(WP_REST_Request $request): bool|WP_Error
-    {
-        $is_signed = Webhook::of($request)->is_signed($this->config->erasure_secret(), $this->clock->now());
-        return $is_signed ?: new WP_Error('pmp_unsigned', 'Only the mesh may call this.', ['status' => 401]);
+        parent::__construct($config, $clock);
     }
 
     public function answer(WP_REST_Request $request): WP_REST_Response

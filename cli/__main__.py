@@ -81,16 +81,15 @@ def up(
 
 @app.command()
 def status(data: Data = DATA, *, json: AsJson = False) -> None:
-    """Show the processes and the disk, or in a pod the services; exit 0 when all are ready and the disk has enough space."""
+    """Show processes, disk and paused destinations, or in a pod the services; exit 0 when all are ready and the disk has enough space."""
     from rich.console import Console
 
     from cli.folder import DataFolder
     from cli.pod import ask_services, pod_settings
-    from cli.state import running_mesh
-    from cli.status import ask, print_status
+    from cli.status import ask_all, print_status
 
     pod = pod_settings(folder := DataFolder(data))
-    answer = asyncio.run(ask_services(pod) if pod else ask(running_mesh(folder)))
+    answer = asyncio.run(ask_services(pod) if pod else ask_all(folder))
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:

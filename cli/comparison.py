@@ -16,15 +16,21 @@ from cli.calls import connect
 from cli.credentials import Credentials
 from cli.errors import CommandFailed
 from cli.export import period_of
+from cli.importing.woocommerce_client import WooCommerce
 from cli.ledger import Ledger
 from cli.reconcile import Outcome, Reconciler
+from cli.shop_api_orders import ApiOrders
 from cli.shop_orders import ShopOrders
+from cli.shop_reports import Shop
 from kit.times import timestamp
 
 DAYS: Final = timedelta(days=90)
 """The period by default: most of an order's changes happen within it. The mesh keeps the outcome for no shorter one."""
 SHOP: Final = "woocommerce"
 SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
+KEYS: Final = ("PMP_WOOCOMMERCE_KEY", "PMP_WOOCOMMERCE_SECRET")
+_ROUTE: Final = "/pmp/v1/orders"
+"""How the address of the plugin's route ends, whatever the shop's permalinks are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +75,19 @@ async def compare(
     """Compares a shop with the ledger, and has the mesh keep the outcome, unless the period is too short for that.
 
     Args:
-        url: of the plugin's route.
+        url: of the plugin's route, or of a shop without the plugin.
         credentials: makes credentials of a scope.
         period: when the orders were placed.
         currency: of orders without one.
         heals: whether orders that differ are reported again.
         deletes: whether many orders may be recorded as deleted.
         console: shows the progress.
-        environ: has the secret that signs the calls of the shop.
+        environ: has the secret that signs the calls of the plugin, or the key of the REST API.
 
     Raises:
-        CommandFailed: there is no secret, or one of the two does not answer.
+        CommandFailed: there is neither, or one of the two does not answer.
     """
-    if not (secret := environ.get(SECRET)):
-        raise CommandFailed(f"{SECRET} is not set: it signs the calls of the shop, whose plugin has the same")
-    shop = ShopOrders(url, secret)
+    shop = shop_at(url, environ)
     try:
         async with connect() as client:
             ledger = Ledger(client, credentials)
@@ -95,6 +99,22 @@ async def compare(
     finally:
         await shop.close()
     return outcome
+
+
+def shop_at(url: str, environ: Mapping[str, str]) -> Shop:
+    """The shop at an address: by its plugin if that is the address of the plugin's route, by its REST API if there is a key of it.
+
+    Raises:
+        CommandFailed: the address or what is needed to ask the shop is wrong or missing.
+    """
+    key, secret = (environ.get(name, "") for name in KEYS)
+    is_route = url.rstrip("/").endswith(_ROUTE)
+    if key and secret and not is_route:
+        return ApiOrders(WooCommerce(url, key, secret))
+    if not (signs := environ.get(SECRET)):
+        other = "" if is_route else f"; {' and '.join(KEYS)} are not set either, by which a shop without the plugin is asked"
+        raise CommandFailed(f"{SECRET} is not set: it signs the calls of the shop, whose plugin has the same{other}")
+    return ShopOrders(url, signs)
 
 
 def _comparison(period: Period, outcome: Outcome) -> Comparison:

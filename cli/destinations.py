@@ -101,11 +101,16 @@ def print_conflicts(console: Console, found: Sequence[Mapping[str, Any]]) -> Non
     console.print(table if found else "no conflicts")
 
 
+def is_paused(destination: Mapping[str, Any]) -> bool:
+    """Whether a destination that is configured is sent nothing until an operator resumes it."""
+    return bool(destination.get("is_configured") and destination.get("is_paused"))
+
+
 def state_of(destination: Mapping[str, Any]) -> str:
     """Returns the state of a destination in words."""
     if not destination.get("is_configured"):
         return "not configured"
-    if destination.get("is_paused"):
+    if is_paused(destination):
         return f"paused: {destination.get('pause_reason', '')}"
     return f"left alone until {destination['open_until']}" if destination.get("open_until") else "sending"
 

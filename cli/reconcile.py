@@ -12,7 +12,7 @@ from pmp.purchases.v1.purchases_pb2 import Purchase
 
 from cli.errors import CommandFailed
 from cli.ledger import Ledger
-from cli.shop_orders import SOURCE, Reports, ShopOrders
+from cli.shop_reports import SOURCES, Reports, Shop
 from kit.errors import InvalidRequest
 from kit.times import LIVE_FOR
 from services.purchases.agreement import Difference, Figures, Kind, difference, ledger_figures, shop_figures
@@ -59,6 +59,8 @@ class _Examined:
 
     differences: Mapping[str, Difference] = field(default_factory=dict[str, Difference])
     reports: Mapping[str, Reports] = field(default_factory=dict[str, Reports])
+    sources: Mapping[str, Collection[str]] = field(default_factory=dict[str, Collection[str]])
+    """The sources that have reported an order before."""
     read_at: str = ""
 
 
@@ -70,7 +72,7 @@ class Reconciler:
         show: is called with the number of orders that were read so far.
     """
 
-    def __init__(self, shop: ShopOrders, ledger: Ledger, currency: str, show: Callable[[int], None]) -> None:
+    def __init__(self, shop: Shop, ledger: Ledger, currency: str, show: Callable[[int], None]) -> None:
         self._shop = shop
         self._ledger = ledger
         self._currency = currency
@@ -104,7 +106,7 @@ class Reconciler:
         """The number of orders in the period, and the numbers of those that differ, or are in the period of one side only."""
         balances: dict[str, tuple[Figures, bool]] = {}
         async for balance in self._ledger.balances(since, until):
-            balances[balance.order_id] = ledger_figures(balance), SOURCE in balance.sources
+            balances[balance.order_id] = ledger_figures(balance), not SOURCES.isdisjoint(balance.sources)
         orders, suspects = 0, set[str]()
         async for page in self._shop.pages(since, until):
             for order in page:
@@ -128,7 +130,7 @@ class Reconciler:
             found = difference(number, self._figures(reports.order) if reports else None, _figures(balances.get(number)))
             if found:
                 differences[number] = found
-        return _Examined(differences, read.reports, read.at)
+        return _Examined(differences, read.reports, {number: each.sources for number, each in balances.items()}, read.at)
 
     async def _heal(self, examined: _Examined, orders: int, *, deletes: bool) -> tuple[Mapping[str, str], _Examined]:
         """Has the shop's reports recorded until nothing differs, or a round changes nothing more.
@@ -146,24 +148,26 @@ class Reconciler:
             existing = [number for number in examined.differences if number in examined.reports]
             if not existing and not deleted:
                 break
-            reports = [(number, examined.reports[number]) for number in existing]
-            reasons |= await self._record(reports, [await self._deletion(number, examined.read_at) for number in deleted])
+            reasons |= await self._record(examined, existing, [await self._deletion(number, examined) for number in deleted])
             before, examined = examined.differences, await self._examine(list(examined.differences))
             if examined.differences.items() <= before.items():
                 break
         return reasons, examined
 
-    async def _record(self, reports: Sequence[tuple[str, Reports]], deletions: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
+    async def _record(self, examined: _Examined, numbers: Sequence[str], deletions: Sequence[Mapping[str, Any]]) -> Mapping[str, str]:
         """Records reports, refunds first: otherwise the status refunded would be booked without their references and dates."""
         refused: dict[str, str] = {}
-        for number, each in reports:
-            for refund in each.refunds:
-                if reason := await self._ledger.refund(number, _marked(refund)):
+        purchases: list[Mapping[str, Any]] = []
+        for number in numbers:
+            reports, source = examined.reports[number], self._shop.source(examined.sources.get(number, ()))
+            purchases.append(_marked(reports.purchase, source))
+            for refund in reports.refunds:
+                if reason := await self._ledger.refund(number, _marked(refund, source)):
                     refused[number] = reason
-        refused |= await self._ledger.record([*(_marked(each.purchase) for _, each in reports), *deletions])
+        refused |= await self._ledger.record([*purchases, *deletions])
         return refused
 
-    async def _deletion(self, number: str, at: str) -> Mapping[str, Any]:
+    async def _deletion(self, number: str, examined: _Examined) -> Mapping[str, Any]:
         """The report of an order that the shop does not have any more, as the plugin reports one that is being deleted."""
         known = await self._ledger.order(number)
         return {
@@ -172,8 +176,8 @@ class Reconciler:
             "payment_status": "cancelled",
             "reason": "deleted",
             "refunded_total": known.get("refunded_amount", 0),
-            "reported_at": at,
-            "source": SOURCE,
+            "reported_at": examined.read_at,
+            "source": self._shop.source(examined.sources[number]),
         }
 
     def _figures(self, order: Purchase) -> Figures:
@@ -187,10 +191,10 @@ def _figures(balance: OrderBalance | None) -> Figures | None:
     return None if balance is None else ledger_figures(balance)
 
 
-def _marked(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A report, marked as history if it comes too late for what follows from sales and refunds as they happen."""
+def _marked(report: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """A report under a source, marked as history if it comes too late for what follows from sales and refunds as they happen."""
     at = max(datetime.fromisoformat(report[name]) for name in ("timestamp", "paid_at") if report.get(name))
-    return {**report, "historical": datetime.now(UTC) - at > LIVE_FOR}
+    return {**report, "source": source, "historical": datetime.now(UTC) - at > LIVE_FOR}
 
 
 def _by_number(number: str) -> tuple[int, str]:

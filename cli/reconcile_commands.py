@@ -27,7 +27,10 @@ def reconcile() -> None:
 def reconcile_woocommerce(
     url: Annotated[
         str,
-        typer.Option(envvar="PMP_SITE_ORDERS_URL", help="The plugin's route, such as https://shop.example/wp-json/pmp/v1/orders."),
+        typer.Option(
+            envvar="PMP_SITE_ORDERS_URL",
+            help="The plugin's route, such as https://shop.example/wp-json/pmp/v1/orders; the shop's address where it has no plugin.",
+        ),
     ],
     *,
     since: Annotated[
@@ -45,7 +48,8 @@ def reconcile_woocommerce(
 ) -> None:
     """Compare a shop's orders and refunds with the ledger and correct it; exit 0 when they agree, 3 when orders still differ.
 
-    PMP_SITE_ERASURE_SECRET signs the calls of the shop; its plugin has the same.
+    PMP_SITE_ERASURE_SECRET signs the calls of the shop; its plugin has the same. A shop without the plugin is asked by its REST API:
+    PMP_WOOCOMMERCE_KEY and PMP_WOOCOMMERCE_SECRET are its consumer key and secret, with the permission to read.
     """
     from rich.console import Console
 

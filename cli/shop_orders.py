@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -12,48 +11,19 @@ from uuid import uuid4
 import httpx
 import orjson
 import stamina
-from google.protobuf.json_format import ParseDict, ParseError
 from pmp.purchases.v1.purchases_pb2 import Purchase
 from standardwebhooks import Webhook
 
 from cli.errors import CommandFailed
+from cli.shop_reports import PLUGIN, Read, Reports, order_of_report
 from kit.settings import is_private
 
-SOURCE: Final = "plugin"
-"""The source under which the plugin reports its orders."""
 _AT_ONCE: Final = 50
 """Orders whose reports are read with one call."""
 _SECONDS: Final = 60.0
 """Timeout of a call: the plugin ends a page after eight seconds, and a slow shop takes longer for the last order."""
 _ATTEMPTS: Final = 4
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """An order's reports, as the plugin would send them now."""
-
-    purchase: Mapping[str, Any]
-    refunds: Sequence[Mapping[str, Any]]
-
-    @property
-    def order(self) -> Purchase:
-        """The order.
-
-        Raises:
-            CommandFailed: it is no report of an order.
-        """
-        return _purchase(self.purchase)
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Reports that were read together."""
-
-    at: str
-    """When, by the shop's clock, in RFC 3339."""
-    reports: Mapping[str, Reports] = field(default_factory=dict[str, Reports])
-    """By number; the shop has no order of a number that is missing."""
 
 
 class _Busy(Exception):
@@ -99,7 +69,7 @@ class ShopOrders:
         after: Mapping[str, Any] | None = {"after": max(0, int(since.timestamp()))}
         while after is not None:
             answer = await self._call("orders.list", {**after, "until": int(until.timestamp())})
-            yield [_purchase(each) for each in answer["orders"]]
+            yield [order_of_report(each) for each in answer["orders"]]
             after = answer.get("next")
 
     async def read(self, order_ids: Collection[str]) -> Read:
@@ -114,6 +84,10 @@ class ShopOrders:
             found |= {each["order_id"]: Reports(each["purchase"], each["refunds"]) for each in answer["orders"]}
             at = at or answer["read_at"]
         return Read(at, found)
+
+    def source(self, known: Collection[str]) -> str:  # noqa: ARG002 (the plugin reports all orders)
+        """The source under which the plugin reports its orders."""
+        return PLUGIN
 
     async def _call(self, kind: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -152,10 +126,3 @@ def _content(answer: httpx.Response, url: str) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not {"orders", "read_at"} <= content.keys():
         raise CommandFailed(f"{url} answers, but not as the plugin does: is it the newest version?")
     return cast("Mapping[str, Any]", content)
-
-
-def _purchase(payload: Mapping[str, Any]) -> Purchase:
-    try:
-        return ParseDict(dict(payload), Purchase(), ignore_unknown_fields=True)
-    except ParseError as error:
-        raise CommandFailed(f"order {payload.get('order_id', '?')} of the shop can't be read: {error}") from error

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 
+from pmp_mesh_client.tokens import Scope
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Column, Table
 
+from cli.credentials import credentials
+from cli.destinations import fetch, is_paused
 from cli.disk import Disk
+from cli.errors import CommandFailed
+from cli.folder import DataFolder
 from cli.readiness import gateway_ready, redis_ready, service_ready
-from cli.state import MeshState, ProcessState
+from cli.state import MeshState, ProcessState, running_mesh
 
 
 class RoleStatus(BaseModel):
@@ -54,6 +60,15 @@ class DiskStatus(BaseModel):
     """The same in words."""
 
 
+class PausedDestination(BaseModel):
+    """A destination that is sent nothing until an operator resumes it."""
+
+    name: str
+    """Its name."""
+    reason: str
+    """Why."""
+
+
 class Status(BaseModel):
     """The current status of a mesh."""
 
@@ -65,6 +80,20 @@ class Status(BaseModel):
     """The disk of the Redis that the mesh runs, if it runs one."""
     processes: list[ProcessStatus]
     """The processes, in starting order."""
+    paused_destinations: list[PausedDestination] = []
+    """Those that are paused, for which an alert asks: the mesh itself is ready without them."""
+
+
+async def ask_all(folder: DataFolder) -> Status:
+    """Checks every process of the mesh on this machine, and its destinations if it is ready."""
+    status = await ask(running_mesh(folder))
+    if not status.ready:
+        return status
+    with suppress(CommandFailed):
+        found = await fetch(credentials(folder, Scope.READ))
+        paused = [PausedDestination(name=each["name"], reason=each.get("pause_reason", "")) for each in found if is_paused(each)]
+        return status.model_copy(update={"paused_destinations": paused})
+    return status
 
 
 async def ask(mesh: MeshState) -> Status:
@@ -88,6 +117,9 @@ def print_status(console: Console, status: Status) -> None:
     if status.disk is not None:
         low = status.disk.free_bytes < status.disk.least_bytes
         console.print(status.disk.description, style="red" if low else None, highlight=False, soft_wrap=True)
+    for each in status.paused_destinations:
+        resume = f"`pmp destinations resume {each.name}` sends to it again"
+        console.print(f"the destination {each.name} is paused: {each.reason}; {resume}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def _disk(disk: Disk) -> DiskStatus:

@@ -28,3 +28,8 @@ def timestamp(at: datetime | None) -> Timestamp | None:
         return None
     since = at - _EPOCH
     return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1000)
+
+
+def moment(at: Timestamp) -> datetime:
+    """Converts a time of a message to one in UTC."""
+    return at.ToDatetime(UTC)

@@ -66,6 +66,8 @@ class Klaviyo(Vendor):
             raise _RefusedError(415, "unsupported_media_type")
         if (request.method, request.path) == ("GET", "/api/profiles"):
             return self._found(request)
+        if request.method == "PATCH" and request.path.startswith("/api/profiles/id-"):
+            return self._change(request.path.removeprefix("/api/profiles/"), request.body)
         handlers: dict[str, Callable[[Any], Reply]] = {
             "/api/profile-import": self._import,
             "/api/profile-subscription-bulk-create-jobs": self._subscribe,
@@ -111,6 +113,16 @@ class Klaviyo(Vendor):
         known = self.profiles.get(email, {"properties": {}})
         self.profiles[email] = known | attributes | {"properties": known["properties"] | attributes["properties"]}
         return Reply(201 if is_new else 200, {"data": self._resource(email)})
+
+    def _change(self, id_: str, body: Any) -> Reply:
+        _check(body["data"].keys() == {"type", "id", "attributes"} and (body["data"]["type"], body["data"]["id"]) == ("profile", id_))
+        former, email = id_.removeprefix("id-"), body["data"]["attributes"]["email"]
+        if email in self.profiles:
+            raise _RefusedError(409, "duplicate_profile", f"A profile already exists with {email}")
+        self.profiles[email] = self.profiles.pop(former) | {"email": email}
+        if former in self.marketing:
+            self.marketing[email] = self.marketing.pop(former)
+        return Reply(200, {"data": self._resource(email)})
 
     def _subscribe(self, body: Any) -> Reply:
         """Lifts suppressions, as the real one does."""

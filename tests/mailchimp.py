@@ -95,28 +95,34 @@ class Mailchimp(Vendor):
             case ("GET",):
                 return Reply(200, self.members[member])
             case ("PATCH",):
-                return self._set_status(member, body)
+                return self._change(member, body)
+            case ("DELETE",):
+                self.members[member]["status"] = "archived"
             case ("POST", "tags"):
                 _require(body, {"tags"}, {"tags", "is_syncing"})
-                for tag in body["tags"]:
-                    _require(tag, {"name", "status"}, {"name", "status"})
-                    _check(tag["status"] in {"active", "inactive"} and 0 < len(tag["name"]) <= 100)
-                    change = self.tags[member].add if tag["status"] == "active" else self.tags[member].discard
-                    change(tag["name"])
-                return Reply(204)
+                self._tag(member, body["tags"])
             case ("POST", "events"):
                 _require(body, {"name"}, {"name", "properties", "is_syncing", "occurred_at"})
                 _check(2 <= len(body["name"]) <= 30 and all(isinstance(value, str) for value in body["properties"].values()))
                 _check(datetime.fromisoformat(body["occurred_at"]).tzinfo is not None)
                 self.events[member].append(body)
-                return Reply(204)
             case ("POST", "actions", "delete-permanent"):
                 self.forgotten.add(member)
                 for kept in (self.members, self.tags, self.events):
                     del kept[member]
-                return Reply(204)
             case _:
                 raise _ProblemError(405, "Method Not Allowed")
+        return Reply(204)
+
+    def _tag(self, member: str, tags: list[Any]) -> None:
+        for tag in tags:
+            _require(tag, {"name", "status"}, {"name", "status"})
+            _check(tag["status"] in {"active", "inactive"} and 0 < len(tag["name"]) <= 100)
+            change = self.tags[member].add if tag["status"] == "active" else self.tags[member].discard
+            change(tag["name"])
+
+    def _change(self, member: str, body: Any) -> Reply:
+        return self._readdress(member, body["email_address"]) if "email_address" in body else self._set_status(member, body)
 
     def _put_member(self, member: str, body: Any) -> Reply:
         _require(body, {"email_address", "status_if_new"}, _MEMBER)
@@ -134,6 +140,14 @@ class Mailchimp(Vendor):
         self.tags.setdefault(member, set())
         self.events.setdefault(member, [])
         return Reply(200, self.members[member])
+
+    def _readdress(self, member: str, email: str) -> Reply:
+        new = md5(email.lower().encode(), usedforsecurity=False).hexdigest()
+        if new in self.members or self.members[member]["status"] in {"cleaned", "archived"}:
+            raise _ProblemError(400, "Member Exists", f"{email} is already a list member.")
+        self.tags[new], self.events[new] = self.tags.pop(member), self.events.pop(member)
+        self.members[new] = self.members.pop(member) | {"id": new, "email_address": email}
+        return Reply(200, self.members[new])
 
     def _set_status(self, member: str, body: Any) -> Reply:
         _require(body, {"status"}, _MEMBER)

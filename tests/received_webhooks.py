@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 from base64 import b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ import stripe
 STRIPE_SECRET = "whsec_the_secret_of_the_tests"
 WOOCOMMERCE_SECRET = "woocommerce-secret-of-the-tests"
 MAILCHIMP_SECRET = "mailchimp-secret-of-the-tests"
+KLAVIYO_SECRET = "klaviyo-secret-of-the-tests"
 
 
 class Call(NamedTuple):
@@ -183,3 +185,27 @@ def mailchimp(kind: str, email: str, at: datetime, **fields: str) -> Call:
 
 def _gmt(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def klaviyo_event(topic: str, email: str, at: datetime, id_: str = "", **properties: Any) -> dict[str, Any]:
+    """An event as a webhook of Klaviyo has it: as `Get Event` of its API does, with the address among its properties."""
+    id_ = id_ or f"event-{topic}-{at.timestamp():.0f}"
+    attributes = {"timestamp": int(at.timestamp()), "datetime": at.isoformat(), "event_properties": {"email_address": email, **properties}}
+    profile = {"data": {"type": "profile", "id": "01KP4EGHH8QJ3N3AY2Z6V7RMDK"}}
+    data = {"type": "event", "id": id_, "attributes": attributes, "relationships": {"profile": profile}}
+    return {"topic": f"event:klaviyo.{topic}", "external_id": id_, "payload": {"data": data}}
+
+
+def klaviyo(*events: Mapping[str, Any], at: datetime | None = None, secret: str = KLAVIYO_SECRET, **meta: Any) -> Call:
+    """A webhook of Klaviyo, which states several events."""
+    at = at or datetime.now(UTC)
+    own = {"klaviyo_account_id": "WBhXHN", "klaviyo_webhook_id": "01KP4928STE8FKCWB6WDHZ4ZB7", "timestamp": at.isoformat(), **meta}
+    body = orjson.dumps({"data": events, "meta": {**own, "version": "2026-07-15"}})
+    stamp = format_datetime(at + timedelta(hours=5), usegmt=True)  # as seen: of another zone than it says
+    headers = {
+        "klaviyo-webhook-id": "01KP4928STE8FKCWB6WDHZ4ZB7",
+        "klaviyo-timestamp": stamp,
+        "klaviyo-signature": hmac.digest(secret.encode(), body + stamp.encode(), "sha256").hex(),
+        "content-type": "application/json",
+    }
+    return Call("klaviyo", body, headers)

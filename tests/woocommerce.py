@@ -30,6 +30,8 @@ class Shop:
         self.roles = {"all", "customer", "administrator", "editor", "shop_manager"}
         self.has_refunds_route = True
         """WooCommerce 9.0 and later have it."""
+        self.unknown_routes: set[str] = set()
+        """Paths that WordPress does not know, as while a plugin is updated."""
         self.refusals: list[int] = []
         """Statuses of the next answers."""
         self.requests: Counter[str] = Counter()
@@ -43,9 +45,9 @@ class Shop:
             "number": str(id_),
             "status": "completed",
             "currency": "USD",
-            **_times("date_created", at),
-            **_times("date_paid", at),
-            **_times("date_modified", modified or at),
+            **times("date_created", at),
+            **times("date_paid", at),
+            **times("date_modified", modified or at),
             "total": total,
             "total_tax": "0.00",
             "discount_total": "0.00",
@@ -66,27 +68,33 @@ class Shop:
     def refund(self, order: Record, id_: int, amount: str, at: datetime, reason: str = "", *, lines: Sequence[Record] = ()) -> None:
         """Refunds a part of an order, which changes the order, too."""
         stated = {"id": id_, "parent_id": order["id"], "amount": amount, "reason": reason, "line_items": [*lines]}
-        self.refunds.append({**stated, **_times("date_created", at)})
+        self.refunds.append({**stated, **times("date_created", at)})
         order["refunds"].append({"id": id_, "reason": reason, "total": f"-{amount}"})
-        order |= _times("date_modified", max(at, _modified(order)))
+        order |= times("date_modified", max(at, _modified(order)))
 
     def customer(self, id_: int, role: str = "customer", **fields: Any) -> None:
         """Adds a user of the site."""
         at = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=id_)
         names = {"email": f"user{id_}@example.org", "first_name": "Grace", "last_name": "Hopper"}
-        self.customers.append({"id": id_, "role": role, **names, **_times("date_created", at), **_times("date_modified", at), **fields})
+        self.customers.append({"id": id_, "role": role, **names, **times("date_created", at), **times("date_modified", at), **fields})
 
     def answer(self, path: str, query: Mapping[str, str]) -> tuple[int, Any, int]:
         """Status, body and number of all records that match."""
         if not 1 <= int(query.get("per_page", "10")) <= 100:
             return 400, {"code": "rest_invalid_param", "data": {"params": ["per_page"]}}, 0
-        parts = path.split("/")
-        if path == "refunds" and self.has_refunds_route:
-            wanted = {int(id_) for id_ in query["include"].split(",")}
-            return self._page([refund for refund in self.refunds if refund["id"] in wanted], query)
-        if parts[0] == "orders" and parts[2:] == ["refunds"]:
-            own = [{**refund, "parent_id": None} for refund in self.refunds if refund["parent_id"] == int(parts[1])]
-            return self._page(own, query)
+        match [path] if path in self.unknown_routes else path.split("/"):
+            case ["refunds"] if self.has_refunds_route:
+                wanted = {int(id_) for id_ in query["include"].split(",")}
+                return self._page([refund for refund in self.refunds if refund["id"] in wanted], query)
+            case ["orders", id_]:
+                found = next((order for order in self.orders if order["id"] == int(id_)), None)
+                return (200, found, 1) if found else (404, {"code": "woocommerce_rest_shop_order_invalid_id"}, 0)
+            case ["orders", id_, "refunds"]:
+                return self._page([{**refund, "parent_id": None} for refund in self.refunds if refund["parent_id"] == int(id_)], query)
+            case _:
+                return self._collection(path, query)
+
+    def _collection(self, path: str, query: Mapping[str, str]) -> tuple[int, Any, int]:
         collections = {"orders": self._orders, "customers": self._customers, "products": self._products}
         if path not in collections:
             return 404, {"code": "rest_no_route"}, 0
@@ -96,10 +104,16 @@ class Shop:
 
     def _orders(self, query: Mapping[str, str]) -> Sequence[Record]:
         statuses = query.get("status", "any")
-        orders = [order for order in self.orders if (order["status"] != "trash" if statuses == "any" else order["status"] == statuses)]
-        modified = "date_modified_gmt" if query.get("dates_are_gmt") == "true" else "date_modified"
+        orders = [order for order in self.orders if _has_status(order, statuses)]
+        zone = "_gmt" if query.get("dates_are_gmt") == "true" else ""
         if after := query.get("modified_after"):
-            orders = [order for order in orders if order[modified] > after]
+            orders = [order for order in orders if order[f"date_modified{zone}"] > after]
+        if after := query.get("after"):
+            orders = [order for order in orders if order[f"date_created{zone}"] > after]
+        if before := query.get("before"):
+            orders = [order for order in orders if order[f"date_created{zone}"] < before]
+        if wanted := query.get("include"):
+            orders = [order for order in orders if str(order["id"]) in wanted.split(",")]
         by = "date_modified_gmt" if query.get("orderby") == "modified" else "date_created_gmt"
         return sorted(orders, key=lambda order: (order[by], order["id"]), reverse=query.get("order", "desc") == "desc")
 
@@ -160,10 +174,15 @@ def serving(shop: Shop) -> Generator[Shop]:
             thread.join()
 
 
+def _has_status(order: Record, asked: str) -> bool:
+    """Neither the trash nor a status that another plugin keeps out of lists is any status."""
+    return order["status"] not in {"trash", "archived"} if asked == "any" else order["status"] == asked
+
+
 def _modified(order: Record) -> datetime:
     return datetime.fromisoformat(order["date_modified_gmt"]).replace(tzinfo=UTC)
 
 
-def _times(name: str, at: datetime) -> Record:
+def times(name: str, at: datetime) -> Record:
     """A time as the API has it: where the site is, and in GMT, both without a zone."""
     return {name: (at + SHOP_OFFSET).strftime("%Y-%m-%dT%H:%M:%S"), f"{name}_gmt": at.strftime("%Y-%m-%dT%H:%M:%S")}

@@ -6,16 +6,16 @@ a page begins in the second of the last one, and what was seen of that second is
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cli.errors import CommandFailed
 from cli.importing.items import Item, Page, Reject, UnusableError
 from cli.importing.shop_orders import LEFT_OUT, UNPAID, order_items
 from cli.importing.woocommerce_client import PER_PAGE, WooCommerce
-from cli.importing.woocommerce_records import STAFF_ROLES, Products, Staff, order_of, user_item
+from cli.importing.woocommerce_reading import read_products, read_records, read_refunds, read_staff
+from cli.importing.woocommerce_records import Products, Staff, order_of, user_item
 
 _OVERLAP: Final = 10
 """Customers of a page that are read again: as many may be deleted meanwhile and none is missed."""
@@ -54,8 +54,7 @@ class ShopApi:
         Raises:
             CommandFailed: the shop refuses or does not answer.
         """
-        await self._read_products()
-        await self._read_staff()
+        self._products, self._staff = await read_products(self._shop), await read_staff(self._shop)
         await self._count()
         state = dict(cursor)
         if not state.get("customers_done"):
@@ -64,28 +63,6 @@ class ShopApi:
                 yield page
         async for page in self._orders(state):
             yield page
-
-    async def _read_products(self) -> None:
-        fields = "id,categories,meta_data"
-        after = 0
-        # By pages: a product that is deleted meanwhile costs at most the type of another one's lines.
-        while records := await self._records("products", page=after + 1, orderby="id", order="asc", status="any", _fields=fields):
-            after += 1
-            for record in records:
-                self._products.add(record)
-            if len(records) < PER_PAGE:
-                return
-
-    async def _read_staff(self) -> None:
-        for role in STAFF_ROLES:
-            page = 1
-            # A shop may have removed one of the roles.
-            while listing := await self._shop.list("customers", role=role, page=page, orderby="id", order="asc", _fields="id,email"):
-                for record in listing.records:
-                    self._staff.add(record)
-                if len(listing.records) < PER_PAGE:
-                    break
-                page += 1
 
     async def _count(self) -> None:
         for path, query in (("customers", {"role": "all"}), ("orders", {"status": "any"})):
@@ -96,7 +73,7 @@ class ShopApi:
     async def _customers(self, state: dict[str, Any]) -> AsyncIterator[Page]:
         offset, seen = int(state.get("customers", 0)), set[int]()
         while True:
-            records = await self._records("customers", role="all", orderby="id", order="asc", offset=offset)
+            records = await read_records(self._shop, "customers", role="all", orderby="id", order="asc", offset=offset)
             new = [record for record in records if record["id"] not in seen]
             seen = {record["id"] for record in records}
             offset += max(len(records) - _OVERLAP, 0)
@@ -110,7 +87,9 @@ class ShopApi:
         seen = {(int(id_), str(at)) for id_, at in state.get("seen", ())}
         while True:
             query = {"modified_after": _second_before(last)} if last else {}
-            records = await self._records("orders", status="any", orderby="modified", order="asc", dates_are_gmt="true", page=page, **query)
+            records = await read_records(
+                self._shop, "orders", status="any", orderby="modified", order="asc", dates_are_gmt="true", page=page, **query
+            )
             new = [record for record in records if _version(record) not in seen]
             newest = max((str(record["date_modified_gmt"]) for record in records), default=last)
             if newest > last:
@@ -127,7 +106,7 @@ class ShopApi:
                 return
 
     async def _orders_page(self, records: Sequence[_Record], cursor: Mapping[str, Any]) -> Page:
-        refunds = await self._refunds([record for record in records if record.get("refunds")])
+        refunds = await read_refunds(self._shop, [record for record in records if record.get("refunds")])
         items, rejects, skipped = list[Item](), list[Reject](), Counter[str]()
         for record in records:
             try:
@@ -140,27 +119,6 @@ class ShopApi:
             else:
                 items += order_items(order)
         return Page(cursor, items, rejects, skipped, len(records))
-
-    async def _refunds(self, orders: Sequence[_Record]) -> Mapping[int, Sequence[_Record]]:
-        """The refunds of orders. WooCommerce 9.0 and later list those of several orders at once."""
-        found: dict[int, list[_Record]] = defaultdict(list)
-        ids = [int(refund["id"]) for order in orders for refund in order["refunds"]]
-        for some in (ids[start : start + PER_PAGE] for start in range(0, len(ids), PER_PAGE)):
-            listing = await self._shop.list("refunds", include=",".join(map(str, some)))
-            if listing is None:
-                return await self._refunds_by_order(orders)
-            for record in listing.records:
-                found[int(record["parent_id"])].append(record)
-        return found
-
-    async def _refunds_by_order(self, orders: Iterable[_Record]) -> Mapping[int, Sequence[_Record]]:
-        return {int(order["id"]): await self._records(f"orders/{order['id']}/refunds") for order in orders}
-
-    async def _records(self, path: str, **query: Any) -> Sequence[_Record]:
-        listing = await self._shop.list(path, **query)
-        if listing is None:
-            raise CommandFailed(f"{self._shop.url} has no wp-json/wc/v3/{path}: is WooCommerce 5.8 or later active there?")
-        return listing.records
 
 
 def _users_page(records: Sequence[_Record], staff: Staff, cursor: Mapping[str, Any]) -> Page:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httpx
 import stamina
 
 from cli.errors import CommandFailed
+from cli.importing.woocommerce_records import DECIMALS
 
 PER_PAGE: Final = 100
 """The most that the API gives at once."""
@@ -19,7 +22,8 @@ _ANSWER_SECONDS: Final = 120.0
 _PATIENCE_SECONDS: Final = 300.0
 _BUSY: Final = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
 """Statuses after which the shop may answer if it is asked again."""
-
+_NO_SUCH_ID: Final = "_invalid_id"
+"""How the codes of answers end by which WooCommerce knows no record of an id."""
 _NOT_THERE: Final = frozenset({"rest_no_route", "rest_invalid_param"})
 """Codes by which WordPress answers what an older version or another shop would know."""
 
@@ -34,6 +38,8 @@ class Listing(NamedTuple):
     records: Sequence[Mapping[str, Any]]
     total: int | None
     """Records of all pages; None if the shop does not say."""
+    read_at: datetime
+    """When the shop read them at the earliest, by its own clock."""
 
 
 class WooCommerce:
@@ -66,11 +72,33 @@ class WooCommerce:
         Raises:
             CommandFailed: the shop refuses, or gives no answer that can be used.
         """
-        params: dict[str, Any] = {"per_page": PER_PAGE, "dp": 6, **query}
+        answer, body = await self._ask(path, {"per_page": PER_PAGE, "dp": DECIMALS, **query})
+        if answer.is_success and isinstance(body, list):
+            total = answer.headers.get("x-wp-total", "")
+            return Listing(cast("list[Mapping[str, Any]]", body), int(total) if total.isdecimal() else None, _read_at(answer))
+        if _code(body) in _NOT_THERE:
+            return None
+        raise _refusal(path, answer, body)
+
+    async def one(self, path: str) -> Mapping[str, Any] | None:
+        """A record; None if the shop has none of that id.
+
+        Raises:
+            CommandFailed: the shop refuses, or gives no answer that can be used.
+        """
+        answer, body = await self._ask(path, {"dp": DECIMALS})
+        if answer.is_success and isinstance(body, dict):
+            return cast("Mapping[str, Any]", body)
+        if answer.status_code == HTTPStatus.NOT_FOUND and _code(body).endswith(_NO_SUCH_ID):
+            return None
+        raise _refusal(path, answer, body)
+
+    async def _ask(self, path: str, params: Mapping[str, Any]) -> tuple[httpx.Response, object]:
+        """An answer of the API with its JSON."""
         try:
             async for attempt in stamina.retry_context(on=(httpx.TransportError, _BusyShopError), attempts=None, timeout=_PATIENCE_SECONDS):
                 with attempt:
-                    return self._read(path, await self._get(path, params))
+                    return self._read(await self._get(path, params))
         except (httpx.TransportError, _BusyShopError) as error:
             reason = str(error) or type(error).__name__
             raise CommandFailed(f"{self.url} did not answer for {_PATIENCE_SECONDS:g} s ({reason})") from error
@@ -82,20 +110,32 @@ class WooCommerce:
             raise _BusyShopError(f"status {answer.status_code}")
         return answer
 
-    def _read(self, path: str, answer: httpx.Response) -> Listing | None:
+    def _read(self, answer: httpx.Response) -> tuple[httpx.Response, object]:
         try:
-            body: Any = answer.json()
+            return answer, answer.json()
         except ValueError:
             raise CommandFailed(f"{self.url} answers with a page instead of the REST API: {_hint(answer)}") from None
-        if answer.is_success and isinstance(body, list):
-            total = answer.headers.get("x-wp-total", "")
-            return Listing(body, int(total) if total.isdecimal() else None)  # pyright: ignore[reportUnknownArgumentType]
-        code = body.get("code", "") if isinstance(body, dict) else ""  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        if code in _NOT_THERE:
-            return None
-        if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise CommandFailed(f"the shop refuses the key for {path} ({answer.status_code} {code}): it needs the permission to read")
-        raise CommandFailed(f"the shop refuses {path}: {answer.status_code} {code}")
+
+
+def _code(body: object) -> str:
+    """The code of an error."""
+    return str(cast("dict[str, Any]", body).get("code", "")) if isinstance(body, dict) else ""
+
+
+def _refusal(path: str, answer: httpx.Response, body: object) -> CommandFailed:
+    code = _code(body)
+    if answer.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return CommandFailed(f"the shop refuses the key for {path} ({answer.status_code} {code}): it needs the permission to read")
+    return CommandFailed(f"the shop refuses {path}: {answer.status_code} {code}")
+
+
+def _read_at(answer: httpx.Response) -> datetime:
+    """When the shop began to answer, by its own clock, which states whole seconds; by ours if it states no time."""
+    try:
+        at = parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError):
+        at = datetime.now(UTC)
+    return at.replace(tzinfo=at.tzinfo or UTC) - answer.elapsed
 
 
 def _hint(answer: httpx.Response) -> str:

@@ -16,8 +16,8 @@ STAFF_ROLES: Final = ("administrator", "editor", "shop_manager")
 """Roles of the shop's own people, as the plugin excludes them."""
 _VISIT: Final = "_pmp_visit"
 """Where the plugin keeps the session of an order."""
-_DECIMALS: Final = 6
-"""As many as the API is asked for."""
+DECIMALS: Final = 6
+"""Of amounts: as many as the API is asked for."""
 _COURSE_FIELDS: Final = ("_related_course", "_tutor_product")
 _CATEGORIES: Final = re.compile(r"\b(course|guide|membership)s?\b", re.IGNORECASE)
 
@@ -155,7 +155,7 @@ def _returned_line(item: Mapping[str, Any]) -> dict[str, Any]:
     return returned_line(
         product_id=product_of(item.get("variation_id"), item.get("product_id"), _meta(item).get("_refunded_item_id") or item.get("id")),
         quantity=float(item.get("quantity") or 0),
-        amount=round(_money(item, "total") + _money(item, "total_tax"), _DECIMALS),
+        amount=round(_money(item, "total") + _money(item, "total_tax"), DECIMALS),
     )
 
 
@@ -166,7 +166,7 @@ def _line(item: Mapping[str, Any], products: Products) -> dict[str, Any]:
         name=str(item.get("name") or ""),
         product_type=products.types.get(product, "other"),
         quantity=float(item.get("quantity") or 1),
-        amount=round(_money(item, "total") + _money(item, "total_tax"), _DECIMALS),
+        amount=round(_money(item, "total") + _money(item, "total_tax"), DECIMALS),
         course_ids=products.courses.get(product, ()),
     )
 

@@ -1,10 +1,32 @@
-"""What headers of an answer mean, for all kinds: pure."""
+"""What answers and their headers mean, for all kinds: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+from services.destinations.kind import Outcome, Result
+
+_BUSY: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+def refused(status: int, code: str, wait: timedelta | None) -> Result:
+    """Returns the result of a request that was refused.
+
+    Args:
+        status: of the answer. A redirection is taken for a busy vendor: none of its APIs redirects.
+        code: the vendor's word for the error, for the operator; empty for none. Nothing else of an answer is shown: it may be personal.
+        wait: how long the answer asks to wait.
+    """
+    detail = f"HTTP {status} {code}".rstrip()
+    if status in _BUSY or status < HTTPStatus.BAD_REQUEST or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Result(Outcome.RETRY, detail, wait)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return Result(Outcome.UNAUTHORIZED, detail)
+    return Result(Outcome.REJECTED, detail)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.identity.v1.identity_pb2 import User
@@ -20,6 +19,7 @@ from pmp.purchases.v1.change_pb2 import PurchaseChanged, PurchasedLine
 
 from kit.people.identifiers import identifier_of
 from kit.rules import event_name
+from kit.times import moment
 from services.destinations.kind import Message, Wanted
 
 PROFILE: Final = "profile"
@@ -34,12 +34,18 @@ VIEW: Final = "view"
 CART: Final = "cart"
 CHECKOUT: Final = "checkout"
 
+ProfileField: TypeAlias = Literal[
+    "first_name", "last_name", "user_type", "lifetime_value", "currency", "utm_source", "utm_medium", "utm_campaign"
+]
+"""What a field of the tool can be filled with, where the shop decides which it has."""
+
 STAGES: Final = ("prospect", "lead", "customer", "subscriber")
 """The lifecycle stages of a person, as `User.user_type` has them."""
 
 LATE: Final = timedelta(days=1)
 """What is sent later than this, after an outage or by a replay, must not start automations."""
 
+_CENT: Final = Decimal("0.01")
 _LANGUAGE: Final = re.compile(r"([A-Za-z]{2})(?:[-_]([A-Za-z]{2}))?$")
 _VISITOR: Final = ("session:", "anonymous:")
 _REVERSED: Final = {change_pb2.PAYMENT_STATUS_FAILED, change_pb2.PAYMENT_STATUS_REFUNDED, change_pb2.PAYMENT_STATUS_CHARGED_BACK}
@@ -52,11 +58,6 @@ _STEPS: Final = {
     CART: {"add_to_cart"},
     CHECKOUT: {"begin_checkout", "checkout", "checkout_start", "checkout_started", "initiate_checkout"},
 }
-
-
-def moment(timestamp: Timestamp) -> datetime:
-    """Returns a timestamp as an aware datetime in UTC."""
-    return timestamp.ToDatetime(UTC)
 
 
 def wanted_profile(change: IdentityChanged) -> Sequence[Wanted]:
@@ -89,6 +90,15 @@ def wanted_conversion(conversion: ConversionRecorded) -> Sequence[Wanted]:
         return []
     order_by = identifier_of(user_id=conversion.user_id) or conversion.subject
     return [Wanted(name, f"{name}:{conversion.id}", moment(conversion.timestamp), order_by)]
+
+
+def wanted_step(stored: EventStored, step: str) -> Sequence[Wanted]:
+    """Returns the delivery of a step of shopping, one for each event; none of a view of nobody who is known."""
+    user = identifier_of(user_id=stored.event.user_id)
+    if step == VIEW and not user:
+        return []
+    order_by = user or identifier_of(session_id=stored.event.session_id)
+    return [Wanted(step, f"{step}:{event_key(stored)}", moment(stored.event.timestamp), order_by)]
 
 
 def enrolled_course(conversion: ConversionRecorded) -> str:
@@ -164,6 +174,31 @@ def product_of(stored: EventStored) -> str:
 def event_key(stored: EventStored) -> str:
     """Returns the idempotency key of an event."""
     return stored.key or stored.event.id
+
+
+def remaining_total(purchase: PurchaseChanged) -> Decimal:
+    """Returns what remains of an order's total after refunds."""
+    return Decimal(purchase.amount or 0) - Decimal(purchase.refunded_amount or 0)
+
+
+def unit_price(line: PurchasedLine) -> float:
+    """Returns the price of one piece of a line."""
+    return float((Decimal(line.amount or 0) / max(line.quantity, 1)).quantize(_CENT))
+
+
+def profile_fields(profile: User) -> Mapping[ProfileField, str]:
+    """Returns what a person's profile fills fields of the tool with; empty for what is not known."""
+    utm = profile.utm_attribution
+    return {
+        "first_name": profile.first_name,
+        "last_name": profile.last_name,
+        "user_type": profile.user_type,
+        "lifetime_value": f"{Decimal(repr(profile.lifetime_value)).quantize(_CENT)}",
+        "currency": profile.currency,
+        "utm_source": utm.source,
+        "utm_medium": utm.medium,
+        "utm_campaign": utm.campaign,
+    }
 
 
 def is_late(due: datetime, now: datetime) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+import httpx
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.identity.v1.identity_pb2 import User
@@ -21,6 +22,7 @@ from services.destinations.email_marketing import CONSENT, LINK, is_late
 from services.destinations.kind import Destination, Message, Options, Outcome, Outgoing, Result, Wanted
 
 DONE: Final = Result(Outcome.DELIVERED)
+_LEFT: Final = "the person unsubscribed there under a former address"
 
 _Options = TypeVar("_Options", bound=Options)
 
@@ -66,6 +68,14 @@ class EmailTool(Destination[_Options]):
         """
 
     @abstractmethod
+    async def follow(self, former: str, email: str) -> bool:
+        """Moves a contact to the address that its person has now. Where that one is a contact already, the former is mailed no more.
+
+        Returns:
+            False for one that has unsubscribed or complained, which stays as it is.
+        """
+
+    @abstractmethod
     async def unsubscribe(self, email: str) -> Result:
         """Unsubscribes an address; one that the tool does not know stays unknown to it."""
 
@@ -96,6 +106,9 @@ class EmailTool(Destination[_Options]):
             return Result(Outcome.WITHHELD, "no address is known")
         try:
             if choice is not None and choice.granted:
+                left = await self._left(outgoing, profile.email)
+                if left is not None:
+                    return left
                 due = outgoing.wanted.not_before or outgoing.wanted.at
                 return await self.deliver(outgoing, profile, choice, late=is_late(due, datetime.now(UTC)))
             if choice is not None and outgoing.wanted.name in {CONSENT, LINK}:
@@ -103,3 +116,18 @@ class EmailTool(Destination[_Options]):
         except RefusedError as refused:
             return refused.result
         return Result(Outcome.WITHHELD, "no consent")
+
+    async def _left(self, outgoing: Outgoing, email: str) -> Result | None:
+        """Moves the contacts of a person who has another address now; returns the result if nothing may be sent to that."""
+        try:
+            followed = [await self.follow(former, email) for former in outgoing.former]
+        except httpx.HTTPError as error:
+            # It can be repeated, other than an event after it.
+            return Result(Outcome.RETRY, type(error).__name__)
+        # Who unsubscribed under the former address is subscribed under another one by its own new choice only.
+        return None if all(followed) or outgoing.wanted.name == CONSENT else Result(Outcome.WITHHELD, _LEFT)
+
+    @override
+    def contact(self, outgoing: Outgoing) -> str:
+        choice = outgoing.consent.marketing_emails
+        return outgoing.profile.email if outgoing.profile is not None and choice is not None and choice.granted else ""

@@ -82,6 +82,8 @@ class Outgoing:
     """The person, for kinds that need it; None if identity knows none."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
     """The fields `sealed_*` of the message in plain text, without the prefix; empty texts for those of an erased person."""
+    former: Sequence[str] = ()
+    """Addresses under which the destination keeps the person still, though the person has another one now (`Destination.contact`)."""
 
 
 class Outcome(Enum):
@@ -181,6 +183,14 @@ class Destination(ABC, Generic[_Options]):
     def uses_profile(self, message: Message) -> bool:  # noqa: ARG002 (a kind may decide by it)
         """Whether `send` reads `Outgoing.profile` of deliveries of this message; identity is not asked for the others."""
         return self.needs_profile
+
+    def contact(self, outgoing: Outgoing) -> str:  # noqa: ARG002 (for kinds that keep persons)
+        """Returns the e-mail address under which the destination keeps the person once this is delivered; empty for none.
+
+        It is remembered until the person is erased: when the person has another one, it is in `Outgoing.former` until something is
+        delivered, and an erasure deletes the person under all of them.
+        """
+        return ""
 
     @abstractmethod
     def is_repeatable(self, wanted: Wanted) -> bool:

@@ -128,6 +128,28 @@ class MessageRow(Base):
     stored_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ContactRow(Base):
+    """An address under which a destination keeps a person, so that it can be followed when it changes, and deleted."""
+
+    __tablename__ = "destination_contacts"
+    __table_args__ = (
+        Index("idx_destination_contacts_user", "user_id", "destination"),
+        Index("idx_destination_contacts_subject", "subject"),
+    )
+
+    destination: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    subject: Mapped[str] = mapped_column(Id(280), primary_key=True)
+    """The keyed hash of the address, with its kind. An address is one person's, the last that was sent with it."""
+    user_id: Mapped[str] = mapped_column(Id)
+    """The user that the person was known by."""
+    email: Mapped[bytes] = mapped_column(LargeBinary(1000))
+    """The address, sealed."""
+    is_former: Mapped[bool] = mapped_column(Boolean)
+    """The destination has moved the person to another address, or mails this one no more."""
+    sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """When it was first sent with this address."""
+
+
 class ContentCursorRow(Base):
     """Where the feed of content was read up to."""
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.journeys.v1.change_pb2 import JourneyChanged
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1.change_pb2 import LedgerEntry, PurchaseChanged
 
 from kit.rules import event_name
+from kit.times import moment
 from services.destinations.kind import Message
 
 
@@ -88,23 +88,23 @@ def _of_event(stored: EventStored) -> Iterator[Happened]:
     event = stored.event
     occasion = _OCCASION_OF.get(event_name(event.event_type))
     if occasion is not None and not (stored.enrichment.is_bot or event.historical):
-        yield Happened(occasion, _key("event", stored.key or event.id), _moment(event.timestamp))
+        yield Happened(occasion, _key("event", stored.key or event.id), moment(event.timestamp))
 
 
 def _of_conversion(changed: JourneyChanged) -> Iterator[Happened]:
     conversion = changed.conversion
     if conversion.conversion_type in _SIGN_UPS:
-        yield Happened(Occasion.SIGN_UP, _key("conversion", conversion.id), _moment(conversion.timestamp))
+        yield Happened(Occasion.SIGN_UP, _key("conversion", conversion.id), moment(conversion.timestamp))
 
 
 def _of_order(order: PurchaseChanged) -> Iterator[Happened]:
     if order.excluded or not order.HasField("sold_at"):
         return
     if not order.historical:
-        yield Happened(Occasion.SALE, _key("sale", order.purchase_id), _moment(order.sold_at), order.purchase_id)
+        yield Happened(Occasion.SALE, _key("sale", order.purchase_id), moment(order.sold_at), order.purchase_id)
     for first, entry in _returns(order.entries):
         key = _key(change_pb2.EntryKind.Name(first.kind), order.purchase_id, first.reference)
-        yield Happened(Occasion.REFUND, key, _moment(entry.timestamp), order.purchase_id, entry)
+        yield Happened(Occasion.REFUND, key, moment(entry.timestamp), order.purchase_id, entry)
 
 
 def _returns(entries: Sequence[LedgerEntry]) -> Sequence[tuple[LedgerEntry, LedgerEntry]]:
@@ -139,7 +139,3 @@ def _key(*parts: str) -> str:
     """A key of what identifies an occasion; its digest where that is longer than a key may be."""
     key = ":".join(parts)
     return key if len(key) <= _LONGEST_KEY else f"{parts[0]}:{sha256(key.encode()).hexdigest()}"
-
-
-def _moment(time: Timestamp) -> datetime:
-    return time.ToDatetime(UTC)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from kit.people.subjects.personal_tables import SET, Ages, IdentifierKind, PersonalTable, Stays
-from services.destinations.models import DeliveryRow, MessageRow
+from kit.people.keys.seals import EMAIL_CONTEXT
+from kit.people.subjects.personal_tables import LONG, SET, Ages, IdentifierKind, PersonalTable, Stays, nothing
+from services.destinations.models import ContactRow, DeliveryRow, MessageRow
 
 KEPT_FOR: Final = timedelta(days=30)
 """How long deliveries that are decided, and the messages they are made of, can be looked up and replayed."""
@@ -14,6 +15,17 @@ KEPT: Final = {"delivery_messages": KEPT_FOR}
 """The retention periods of tables whose rows expire: as long as a delivery can be replayed."""
 
 PERSONAL_TABLES: Final = (
+    PersonalTable(
+        ContactRow,
+        section="email_data",
+        why="under which addresses e-mail tools keep the person, to follow a change of address and to delete the person there",
+        kept=LONG,
+        identifiers={"user_id": IdentifierKind.USER_ID, "subject": IdentifierKind.SUBJECT},
+        personal=nothing("email"),
+        sealed={"email": EMAIL_CONTEXT},
+        any_identifier=True,
+        deletes_rows=True,
+    ),
     PersonalTable(
         MessageRow,
         section="",

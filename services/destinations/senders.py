@@ -15,6 +15,7 @@ from services.destinations.kind import Destination
 from services.destinations.profiles import Profiles
 from services.destinations.sending import Sender
 from services.destinations.settings import SERVICE
+from services.destinations.waking import Waking
 
 _GROUP: Final = "sender"
 
@@ -33,17 +34,25 @@ class Senders:
         self._log = log
         self._destinations = destinations
         self._senders = [Sender(destinations[name], sessions, keys, profiles) for name in sorted(destinations)]
+        self._waking = Waking(log.redis, self._wake)
 
     def wake(self) -> None:
-        """Signals that there may be more to send."""
+        """Signals that there may be more to send, to the senders of all processes."""
+        self._wake()
+        self._waking.signal()
+
+    def _wake(self) -> None:
         for sender in self._senders:
             sender.wake()
 
     async def run(self) -> None:
         """Sends until cancelled, to the destinations whose leases this process holds; closes their clients at the end."""
+        waking = asyncio.create_task(self._waking.run())
         try:
             await LeasedRunner(Leases(self._log, SERVICE, _GROUP, len(self._senders))).run(self._work)
         finally:
+            waking.cancel()
+            await asyncio.gather(waking, return_exceptions=True)
             for destination in self._destinations.values():
                 await destination.http.aclose()
 

@@ -18,14 +18,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import Sessions, transact
-from kit.errors import Unavailable
 from kit.log.runner import pause_seconds, unless, wait_until_set
-from kit.people.keys.seals import Unsealable
 from kit.people.keys.store import Keys
-from services.destinations.clearance import ERASED, SEALED, Cleared, clear, sealed_fields
+from services.destinations.clearance import Cleared, clear
+from services.destinations.contacts import Contacts
 from services.destinations.kind import Destination, Outcome, Outgoing, Result
+from services.destinations.preparing import Preparing
 from services.destinations.profiles import Profiles
-from services.destinations.queue import Queue, delivery_id
+from services.destinations.queue import Queue
 from services.destinations.repository import Destinations, breaker_of
 from services.destinations.rules import LONGEST_WAIT, Breaker
 from services.destinations.settling import PutOff, settled
@@ -34,14 +34,13 @@ from services.destinations.spans import delivery_span, describe_results
 _log = structlog.get_logger(__name__)
 
 _ATTEMPT_SECONDS: Final = 30.0
-_PREPARE_SECONDS: Final = 10.0
-"""Preparing and making an attempt takes less than a claim holds."""
+"""With the time that it takes to prepare it, an attempt takes less than a claim holds."""
 _END_SECONDS: Final = 5.0
 """How long attempts in progress may still take when sending ends."""
 _PACE_SECONDS: Final = 0.02
 """Least time between two transactions while attempts are in progress: their results share one."""
 _LONGEST_REST: Final = 10.0
-"""What another process stored, or resumed, is seen after this time at the latest; what this one did, immediately."""
+"""What another process stored, or resumed, is seen after this time at the latest, should its signal (`waking`) be lost."""
 _MOST_AT_ONCE: Final = 1000
 _MOST_AHEAD: Final = 16
 """Requests that are claimed for one connection at once, while the destination answers quickly."""
@@ -86,7 +85,8 @@ class Sender:
         self.destination = destination
         self._sessions = sessions
         self._keys = keys
-        self._profiles = profiles
+        self._contacts = Contacts(destination.name, sessions, keys)
+        self._preparing = Preparing(destination, keys, profiles, self._contacts)
         self._name = secrets.token_hex(8)
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
@@ -210,38 +210,25 @@ class Sender:
 
     async def _attempt(self, cleared: Sequence[Cleared]) -> None:
         try:
-            outgoing, without = await self._outgoing(cleared)
+            outgoing, without = await self._preparing.outgoing(cleared)
         except Exception as error:  # noqa: BLE001 (it counts as an attempt: it must not be repeated for ever)
             _log.error("deliveries not prepared", destination=self.destination.name, error=type(error).__name__, exc_info=True)
-            outgoing, without = (), {self._id(each): Result(Outcome.RETRY, type(error).__name__) for each in cleared}
+            outgoing, without = (), {self._preparing.id_of(each): Result(Outcome.RETRY, type(error).__name__) for each in cleared}
         sent: Sequence[Result] = await self._send(outgoing) if outgoing else ()
         results = {each.id: result for each, result in zip(outgoing, sent, strict=True)}
-        self._done.append(Attempt(cleared, [results.get(self._id(each)) or without[self._id(each)] for each in cleared]))
+        ids = [self._preparing.id_of(each) for each in cleared]
+        self._done.append(Attempt(cleared, [results.get(id_) or without[id_] for id_ in ids]))
+        await self._leave(outgoing, sent)
 
-    async def _outgoing(self, cleared: Sequence[Cleared]) -> tuple[Sequence[Outgoing], dict[str, Result | PutOff]]:
-        """Returns deliveries with all that they are made of, and the results of those that can't or may not be sent."""
-        sealed = {self._id(each): sealed_fields(each.message) for each in cleared}
-        people = frozenset(each.consent.person_id for each in cleared if self.destination.uses_profile(each.message)) - {""}
+    async def _leave(self, outgoing: Sequence[Outgoing], sent: Sequence[Result]) -> None:
+        """Notes what was delivered to persons under another address than before."""
+        pairs = zip(outgoing, sent, strict=True)
+        left = [email for each, result in pairs if result.outcome is Outcome.DELIVERED for email in each.former]
         try:
-            async with asyncio.timeout(_PREPARE_SECONDS):
-                decryptor = await self._keys.decryptor(value for fields in sealed.values() for value in fields.values())
-                profiles = await self._profiles.of(people) if people else {}
-        except (Unavailable, TimeoutError) as error:
-            return (), {self._id(each): PutOff(str(error) or "profiles took too long") for each in cleared}
-        outgoing: list[Outgoing] = []
-        without: dict[str, Result | PutOff] = {}
-        for each in cleared:
-            id_ = self._id(each)
-            try:
-                opened = {name: decryptor.open(value, context=SEALED[name]) for name, value in sealed[id_].items()}
-            except Unsealable as error:
-                without[id_] = Result(Outcome.RETRY, type(error).__name__)
-                continue
-            if not all(opened.values()):
-                without[id_] = Result(Outcome.WITHHELD, ERASED)
-                continue
-            outgoing.append(Outgoing(id_, each.claimed.wanted, each.message, each.consent, profiles.get(each.consent.person_id), opened))
-        return outgoing, without
+            if left:
+                await self._contacts.leave(left)
+        except Exception as error:  # noqa: BLE001 (the next delivery says it again)
+            _log.warning("change of address not noted", destination=self.destination.name, error=type(error).__name__)
 
     async def _send(self, outgoing: Sequence[Outgoing]) -> Sequence[Result]:
         """Makes one attempt; an error is a result as well."""
@@ -263,9 +250,6 @@ class Sender:
         finally:
             self._timeouts.discard(timeout)
         return [failed] * len(outgoing)
-
-    def _id(self, cleared: Cleared) -> str:
-        return delivery_id(self.destination.name, cleared.claimed.wanted.key)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

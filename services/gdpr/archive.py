@@ -24,7 +24,7 @@ SECTIONS: Final = {
     "wordpress_data": "The account: its profile, the identifiers of the person, merged accounts, and what the site had otherwise.",
     "analytics_data": "What was done on the site, session by session, and the campaign that led there first.",
     "purchase_history": "Orders with their lines, every payment and refund, and what was reported of them.",
-    "email_data": "The mailing lists the person is on, or has left.",
+    "email_data": "The mailing lists the person is on, or has left, and the addresses under which e-mail tools know the person.",
     "consents": "What the person allowed or refused, and when: every choice, none overwritten.",
     "journeys": "How the person came to buy: touchpoints, sessions, and the goals that were reached.",
     "deliveries": "Which other systems were sent what about the person, and when.",

@@ -25,7 +25,7 @@ from kit.settings import Settings
 from services.gdpr.rules import DESTINATIONS
 
 _IDENTIFIERS_AT_ONCE: Final = 1000
-_WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history")
+_WITH_ADDRESSES: Final = ("wordpress_data", "purchase_history", "email_data")
 """Sections of an export with e-mail addresses in plain text."""
 _CALL_SECONDS: Final = 120.0
 _EXPORT_SECONDS: Final = 900.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import Any
 from standardwebhooks import Webhook, WebhookVerificationError
 from typing_extensions import override
 
+from tests import woocommerce
 from tests.receiver import SECRET
 
 PAGE = 20
@@ -47,8 +48,8 @@ class Order:
         """False for a draft, which the plugin does not report."""
         return self.status != "checkout-draft"
 
-    def purchase(self) -> dict[str, Any]:
-        """The order as the plugin would report it now."""
+    def purchase(self, at: datetime | None = None) -> dict[str, Any]:
+        """The order as the plugin would report it at a time, by default now."""
         trashed = self.status == "trash"
         facts = {
             "id": f"wc-order-{self.number}-1-{self.total}{self.status}",
@@ -64,21 +65,21 @@ class Order:
             "refunded_total": float(sum(self.refunds.values(), Decimal())),
             "lines": [{"product_id": "101", "product_name": "PMP", "product_type": "course", "quantity": 1, "amount": float(self.total)}],
             "source": "plugin",
-            "reported_at": _text(datetime.now(UTC)),
+            "reported_at": _text(at or datetime.now(UTC)),
             "is_test": False,
             "is_staff": False,
         }
         return {name: value for name, value in facts.items() if value is not None}
 
-    def reports(self) -> dict[str, Any]:
+    def reports(self, at: datetime | None = None) -> dict[str, Any]:
         """Its reports, with those of its refunds."""
-        purchase = self.purchase()
+        purchase = self.purchase(at)
         refunds: list[dict[str, Any]] = [
             {
                 "reference": str(reference),
                 "amount": float(amount),
                 "refunded_total": purchase["refunded_total"],
-                "timestamp": _text(datetime.now(UTC)),
+                "timestamp": _text(at or datetime.now(UTC)),
                 "source": "plugin",
                 "reported_at": purchase["reported_at"],
                 "deleted": False,
@@ -129,6 +130,24 @@ class Shop:
         before = seen if last == since else set[int]()
         same = {each.number for each in page if int(each.created.timestamp()) == last} | before
         return {"orders": orders, "next": {"after": last, "seen": sorted(same)}, **at}
+
+
+class RestApi(woocommerce.Shop):
+    """The REST API of a shop: what its orders are there at the moment it is asked."""
+
+    def __init__(self, shop: Shop) -> None:
+        super().__init__()
+        self._shop = shop
+
+    @override
+    def answer(self, path: str, query: Mapping[str, str]) -> tuple[int, Any, int]:
+        self.orders, self.refunds = [], []
+        for order in self._shop.orders.values():
+            paid = woocommerce.times("date_paid", order.paid) if order.paid else {"date_paid": None, "date_paid_gmt": None}
+            record = self.order(order.number, order.created, str(order.total), status=order.status, currency=order.currency, **paid)
+            for reference, amount in order.refunds.items():
+                self.refund(record, reference, str(amount), order.created)
+        return super().answer(path, query)
 
 
 @contextmanager

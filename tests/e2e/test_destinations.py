@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
+from typer.testing import CliRunner
 from typing_extensions import override
 
+from cli.__main__ import app
 from cli.layout import Processes
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
@@ -99,10 +101,14 @@ def test_an_operator_tests_pauses_resumes_and_replays(mesh: Mesh, shop: Shop) ->
     assert json.loads(mesh.pmp("destinations", "list", "--json").stdout) == [listed(mesh)]
     assert "crm" in mesh.pmp("destinations", "list").stdout
     assert (listed(mesh)["is_paused"], listed(mesh)["pause_reason"]) == (True, "the office moves")
+    status = CliRunner().invoke(app, ["status"], env=mesh.environment)
+    assert "the destination crm is paused: the office moves; `pmp destinations resume crm` sends to it again\n" in status.stdout
+    assert status.exit_code == 0, "the mesh is ready"
     _visit(mesh, "paused-1", "paused-2")
     until(lambda: int(listed(mesh)["books"].get("pending", 0)) == 2)
     assert not {"paused-1", "paused-2"} & shop.events()
     assert mesh.pmp("destinations", "resume", "crm").stdout == "crm is sent to again\n"
+    assert json.loads(CliRunner().invoke(app, ["status", "--json"], env=mesh.environment).stdout)["paused_destinations"] == []
     until(lambda: {"paused-1", "paused-2"} <= shop.events())
     answer = mesh.client.get(f"{mesh.url}/api/v1/deliveries", params={"event_id": "paused-1"}, headers=mesh.credentials("site"))
     (delivery,) = answer.json()["deliveries"]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, cast
@@ -18,9 +19,10 @@ from typer.testing import CliRunner, Result
 from cli.__main__ import app
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
+from tests import woocommerce
 from tests.e2e import jobs
 from tests.e2e.mesh import Mesh, running
-from tests.e2e.shop_double import Order, Shop, open_shop
+from tests.e2e.shop_double import Order, RestApi, Shop, open_shop
 from tests.receiver import SECRET, receiving
 from tests.servers import PrivateMariaDb
 
@@ -60,6 +62,11 @@ def differences(mesh: Mesh, shop: Shop, file: Path, *arguments: str, status: int
     """Compares, and returns the lines of the file."""
     ran = reconcile(mesh, shop.url, "--csv", str(file), *arguments)
     assert ran.exit_code == status, ran.output
+    return read(file)
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    """The lines of a file."""
     with file.open(newline="") as lines:
         return list(csv.DictReader(lines))
 
@@ -76,12 +83,13 @@ def get(mesh: Mesh, path: str, scope: str = "read") -> dict[str, Any]:
     return answer.json()
 
 
-def report(mesh: Mesh, orders: list[Order]) -> None:
-    """Reports orders, as the plugin does."""
+def report(mesh: Mesh, orders: list[Order], at: datetime | None = None, source: str = "plugin") -> None:
+    """Reports orders as of a time, by default now, as the plugin does."""
     for order in orders:
-        for refund in order.reports()["refunds"]:
+        for refund in order.reports(at)["refunds"]:
             post(mesh, f"purchases/{order.number}/refunds", refund)
-    assert post(mesh, "purchases/batch", {"purchases": [each.purchase() for each in orders]})["accepted"] == len(orders)
+    reports = [each.purchase(at) | {"source": source} for each in orders]
+    assert post(mesh, "purchases/batch", {"purchases": reports})["accepted"] == len(orders)
 
 
 def ledger(mesh: Mesh) -> dict[int, dict[str, Any]]:
@@ -102,9 +110,9 @@ def net(purchase: dict[str, Any]) -> Decimal:
     return booked
 
 
-def open_orders(shop: Shop, chance: random.Random) -> None:
+def open_orders(shop: Shop, numbers: range, chance: random.Random) -> None:
     """Fills a shop with orders of each kind."""
-    for number in NUMBERS:
+    for number in numbers:
         created = NOW - timedelta(days=80) + timedelta(minutes=chance.randrange(80 * 24 * 60))
         order = Order(number, created, Decimal(chance.randrange(100, 100_000)) / 100, paid=created + timedelta(minutes=1))
         order.currency = chance.choice(["USD", "EUR"])
@@ -152,13 +160,18 @@ DAMAGES: dict[Damage, tuple[str, set[str]]] = {
 """Changes of a shop that were not reported, and what differs then."""
 
 
-def test_fifty_random_damages_are_found_exactly_and_corrected(mesh: Mesh, shop: Shop, tmp_path: Path) -> None:
+Compare = Callable[..., list[dict[str, str]]]
+"""Compares a mesh with its shop, and returns the lines of the file: given arguments and the expected exit status."""
+
+
+def find_fifty_damages(mesh: Mesh, shop: Shop, numbers: range, compare: Compare, reported_at: datetime | None = None) -> None:
+    """Damages fifty orders of a shop that the mesh does not hear of, compares them, and has them corrected."""
     chance = random.Random(17)  # noqa: S311
-    open_orders(shop, chance)
-    paid = [number for number in NUMBERS if shop.orders[number].status == "completed" and not shop.orders[number].refunds]
+    open_orders(shop, numbers, chance)
+    paid = [number for number in numbers if shop.orders[number].status == "completed" and not shop.orders[number].refunds]
     damaged = chance.sample(paid, 50)
     unreported = set(damaged[:10])
-    report(mesh, [order for order in shop.orders.values() if order.number not in unreported])
+    report(mesh, [shop.orders[number] for number in numbers if number not in unreported], reported_at)
     expected = {str(number): ("missing here", {"status", "currency", "amount", "paid", "refunded"}) for number in unreported}
     deleted: set[int] = set()
     for place, number in enumerate(damaged[10:]):
@@ -167,16 +180,16 @@ def test_fifty_random_damages_are_found_exactly_and_corrected(mesh: Mesh, shop: 
         expected[str(number)] = DAMAGES[damage]
         deleted |= {number} - shop.orders.keys()
 
-    seen = differences(mesh, shop, tmp_path / "seen.csv", "--no-heal", status=DIFFERENT)
-    healed = differences(mesh, shop, tmp_path / "healed.csv", status=AGREES)
+    seen = compare("--no-heal", status=DIFFERENT)
+    healed = compare(status=AGREES)
 
     for found, outcome in ((seen, "left"), (healed, "corrected")):
         fields = {row["order"]: {each["field"] for each in found if each["order"] == row["order"]} for row in found}
         assert {row["order"]: (row["difference"], fields[row["order"]]) for row in found} == expected
         assert {row["outcome"] for row in found} == {outcome}
     known = ledger(mesh)
-    assert {number: net(known[number]) for number in NUMBERS} == {
-        number: Decimal() if number in deleted else shop.orders[number].net for number in NUMBERS
+    assert {number: net(known[number]) for number in numbers} == {
+        number: Decimal() if number in deleted else shop.orders[number].net for number in numbers
     }
     assert {entry["reason"] for number in deleted for entry in known[number]["entries"][1:]} == {"deleted"}
     refunds = {number: shop.orders[number].refunds for number in damaged if number in shop.orders and shop.orders[number].refunds}
@@ -184,10 +197,39 @@ def test_fifty_random_damages_are_found_exactly_and_corrected(mesh: Mesh, shop: 
         number: [str(reference) for reference in each] for number, each in refunds.items()
     }
     assert [len(known[number]["lines"]) for number in deleted] == [1] * len(deleted), "what was sold stays known"
-    assert differences(mesh, shop, tmp_path / "again.csv", status=AGREES) == []
+    assert compare(status=AGREES) == []
     newest = get(mesh, "comparisons/newest")["comparison"]
     assert (newest["shop"], newest["found"], newest["different"]) == ("woocommerce", "0", "0")
-    assert int(newest["orders"]) == ORDERS - len(deleted)
+    assert int(newest["orders"]) == len(shop.orders)
+
+
+def test_fifty_random_damages_are_found_exactly_and_corrected(mesh: Mesh, shop: Shop, tmp_path: Path) -> None:
+    find_fifty_damages(mesh, shop, NUMBERS, partial(differences, mesh, shop, tmp_path / "found.csv"))
+    assert len(shop.orders) < ORDERS
+
+
+@on_sqlite
+def test_they_are_without_the_plugin_by_the_shops_own_api(mesh: Mesh, shop: Shop, tmp_path: Path) -> None:
+    """A webhook may have reported an order of such a shop, too. There are not so many that later tests delete few of them."""
+    with woocommerce.serving(RestApi(shop)) as api:
+
+        def compare(*arguments: str, status: int) -> list[dict[str, str]]:
+            keys = {"PMP_WOOCOMMERCE_KEY": woocommerce.KEY, "PMP_WOOCOMMERCE_SECRET": woocommerce.SECRET}
+            ran = reconcile(mesh, api.url, "--csv", str(tmp_path / "found.csv"), *arguments, **keys)
+            assert ran.exit_code == status, ran.output
+            return read(tmp_path / "found.csv")
+
+        minute_ago = datetime.now(UTC) - timedelta(minutes=1)
+        find_fifty_damages(mesh, shop, range(5000, 5080), compare, minute_ago)
+        report(mesh, [place(Shop(""), 6000), place(shop, 6001)], minute_ago, "woocommerce")
+        shop.orders[6001].total += 1
+        rows = compare(status=AGREES)
+    assert {(row["order"], row["difference"]) for row in rows} == {("6000", "missing there"), ("6001", "different")}
+    known = ledger(mesh)
+    assert {number: (net(known[number]), known[number]["disputed"]) for number in (6000, 6001)} == {
+        6000: (Decimal(), False),
+        6001: (Decimal("20.90"), False),
+    }
 
 
 def place(shop: Shop, number: int, **fields: Any) -> Order:

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import Any
@@ -488,6 +489,25 @@ async def test_books_and_queues_are_read_from_indexes(settings: Settings, resour
                 sql = str(query.compile(session.get_bind(), compile_kwargs={"literal_binds": True}))
                 plan = " ".join(map(str, (await session.execute(text(f"EXPLAIN {'' if is_mysql else 'QUERY PLAN '}{sql}"))).all()))
                 assert index in plan or "optimized away" in plan, plan
+
+
+def _has_arrived(shop: Systems, number: int) -> bool:
+    return len(shop.ids("/all")) == number
+
+
+@ONE_DATABASE
+async def test_what_another_process_decides_is_sent_at_once(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
+    async with deliverer(settings, resources, file, table(shop.port)) as mesh:
+        runtime = ROLE.compose(settings_for(ROLE, settings, destinations=file), resources)
+        async with Deliverer(runtime, Topics(runtime)).sending():
+            await asyncio.sleep(0.3)  # it has the lease of the destination
+            async with mesh.sending():
+                await asyncio.sleep(0.3)
+                for number in range(1, 4):
+                    began = asyncio.get_running_loop().time()
+                    await mesh.topics.happen(page_view(f"e{number}"))
+                    await until(partial(_has_arrived, shop, number))
+                    assert asyncio.get_running_loop().time() - began < 3, "without a signal it takes up to ten seconds"
 
 
 async def test_an_operator_pauses_resumes_tests_and_replays(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:

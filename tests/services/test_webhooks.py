@@ -50,6 +50,7 @@ from tests.conftest import newest_database
 from tests.gateway_probe.processes import running_gateway
 from tests.paypal import PayPalDouble, running_paypal
 from tests.received_webhooks import (
+    KLAVIYO_SECRET,
     MAILCHIMP_SECRET,
     STRIPE_SECRET,
     WOOCOMMERCE_SECRET,
@@ -57,6 +58,8 @@ from tests.received_webhooks import (
     capture,
     charge,
     dispute,
+    klaviyo,
+    klaviyo_event,
     mailchimp,
     payment,
     paypal_dispute,
@@ -166,6 +169,7 @@ async def running(
         webhooks_stripe_secrets=[STRIPE_SECRET],
         webhooks_woocommerce_secrets=[WOOCOMMERCE_SECRET],
         webhooks_mailchimp_secrets=[MAILCHIMP_SECRET],
+        webhooks_klaviyo_secrets=[KLAVIYO_SECRET],
         webhooks_paypal_ids=[paypal.webhook_id],
     )
     known = {**webhook_senders(own), "paypal": PayPal(own, Certificates({paypal.host}, paypal.roots))}
@@ -558,6 +562,43 @@ async def test_who_unsubscribes_wants_no_more_mail(shop: Shop) -> None:
     assert consent.consent.marketing_emails.state == "denied", "subscribing elsewhere is no consent of the shop's"
 
 
+async def _marketing_of(shop: Shop, user_id: str) -> str:
+    consent = await shop.inside(shop.gdpr.GetConsent, gdpr_pb2.GetConsentRequest(id=user_id))
+    return consent.consent.marketing_emails.state
+
+
+async def test_each_event_of_one_webhook_reaches_its_person(shop: Shop) -> None:
+    people = {
+        name: (await shop.inside(shop.identity.RegisterUser, identity_pb2.RegisterUserRequest(user=registration))).user_id
+        for name, registration in (
+            (name, identity_pb2.Registration(wordpress_id=number, email=f"{name}@example.org"))
+            for number, name in enumerate(("ada", "bob", "cyd", "dan", "eve"), 100)
+        )
+    }
+    events = [
+        klaviyo_event("unsubscribed_from_email_marketing", "Ada@example.org ", NOW),
+        klaviyo_event("marked_email_as_spam", "bob@example.org", NOW),
+        klaviyo_event("bounced_email", "cyd@example.org", NOW, "b-1", **{"Bounce Type": "Hard"}),
+        klaviyo_event("bounced_email", "dan@example.org", NOW, "b-2", **{"Bounce Type": "Soft"}),
+        klaviyo_event("subscribed_to_email_marketing", "eve@example.org", NOW),
+        klaviyo_event("opened_email", "eve@example.org", NOW),
+        klaviyo_event("unsubscribed_from_email_marketing", "", NOW, "nobody"),
+        {"topic": "event:klaviyo.marked_email_as_spam"},
+    ]
+    assert not (await shop.receive(klaviyo(*events))).duplicate
+    assert (await shop.receive(klaviyo(*events))).duplicate, "sent again, it is signed anew"
+    more = klaviyo_event("manually_suppressed_from_email_marketing", "dan@example.org", NOW)
+    assert not (await shop.receive(klaviyo(*events, more))).duplicate
+    await shop.apply()
+    assert await shop.states() == [State.DONE] * 5
+    assert {name: await _marketing_of(shop, user_id) for name, user_id in people.items()} == {
+        **dict.fromkeys(("ada", "bob", "cyd", "dan"), "denied"),
+        "eve": "unknown",
+    }
+    person = (await shop.inside(shop.identity.GetUser, identity_pb2.GetUserRequest(id=people["ada"]))).user
+    assert [(each.list, each.subscribed) for each in person.email_subscriptions] == [("klaviyo:WBhXHN", False)]
+
+
 async def test_nothing_personal_of_a_webhook_is_kept_in_the_clear_or_when_it_is_done(shop: Shop) -> None:
     personal = (b"grace@example.org", b"ada@example.org", b"London", b"Ada", b"newsletter")
     order = woocommerce_order(5, START, START)
@@ -653,6 +694,9 @@ def _nothing() -> list[Call]:
         woocommerce("order.created", woocommerce_order(5, NOW, NOW, status="checkout-draft")),
         mailchimp("campaign", "", NOW),
         mailchimp("profile", "ada@example.org", NOW),
+        klaviyo(),
+        klaviyo(klaviyo_event("clicked_email", "ada@example.org", NOW)),
+        klaviyo(klaviyo_event("bounced_email", "ada@example.org", NOW)),
         Call("woocommerce", b"webhook_id=12", {"content-type": "application/x-www-form-urlencoded"}),
     ]
 
@@ -672,7 +716,15 @@ def _unsigned() -> list[Call]:
     stripe = stripe_event("charge.refunded", charge("1", 3000), NOW)
     shops = woocommerce("order.created", woocommerce_order(5, NOW, NOW))
     left = mailchimp("unsubscribe", "ada@example.org", NOW)
+    event = klaviyo_event("unsubscribed_from_email_marketing", "ada@example.org", NOW)
+    spam = klaviyo(event)
     return [
+        spam._replace(headers={name: value for name, value in spam.headers.items() if name != "klaviyo-timestamp"}),
+        spam._replace(headers={**spam.headers, "klaviyo-timestamp": spam.headers["klaviyo-timestamp"].replace("GMT", "UTC")}),
+        spam._replace(headers={**spam.headers, "klaviyo-webhook-id": "another"}),
+        spam._replace(body=spam.body.replace(b"ada", b"bob")),
+        klaviyo(event, secret="another secret"),
+        klaviyo(event, at=datetime.now(UTC) - timedelta(days=4)),
         stripe._replace(headers={}),
         stripe._replace(body=stripe.body + b" "),
         stripe._replace(headers={"stripe-signature": stripe_signature(stripe.body, NOW - timedelta(minutes=20))}),
@@ -714,6 +766,8 @@ def _unreadable() -> list[tuple[Call, str]]:
         (woocommerce("order.created", woocommerce_order(5, NOW, NOW, total="NaN")), "total"),
         (woocommerce("order.deleted", {"id": -1}), "id"),
         (mailchimp("unsubscribe", "no address", NOW), "data.email"),
+        (klaviyo(klaviyo_account_id="ada@example.org"), "meta.klaviyo_account_id"),
+        (klaviyo({"topic": "event:klaviyo.marked_email_as_spam", "external_id": "ada@example.org"}), "payload"),
     ]
 
 
@@ -787,6 +841,7 @@ async def test_the_gateway_passes_webhooks_as_they_were_sent_to_their_service(sh
         shop.from_paypal(paypal_event("PAYMENT.CAPTURE.COMPLETED", capture("32", PAID_AT), PAID_AT)),
         woocommerce("order.created", woocommerce_order(33, START, START)),
         mailchimp("unsubscribe", "linus@example.org", NOW),
+        klaviyo(klaviyo_event("marked_email_as_spam", "linus@example.org", NOW)),
     ]
     for call in taken:
         answer = await post(gateway, call)
@@ -803,7 +858,7 @@ async def test_the_gateway_passes_webhooks_as_they_were_sent_to_their_service(sh
 async def test_the_gateway_refuses_what_is_no_webhook(shop: Shop, gateway: httpx.AsyncClient) -> None:
     good = stripe_event("payment_intent.succeeded", payment("34"), PAID_AT)
     assert (await post(gateway, good._replace(headers={}), 6)).status_code == 401
-    assert (await post(gateway, good._replace(body=b" " * 524_289), 6)).status_code == 413
+    assert (await post(gateway, good._replace(body=b" " * 2_097_153), 6)).status_code == 413
     assert (await post(gateway, good._replace(sender="square"), 6)).status_code == 404
     assert (await post(gateway, good._replace(body=b"\xff\xfe"), 6)).status_code == 401
     unreadable = await post(gateway, signed_stripe(b"\xff\xfe"), 6)

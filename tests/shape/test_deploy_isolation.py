@@ -191,7 +191,10 @@ def test_a_pod_is_given_no_secret_of_another(pod: Pod) -> None:
         "gateway": {"gateway-secrets", "mesh-secrets/PMP_MESH_TOKEN"},
         "rates": {"purchases-secrets/PMP_DATABASE_URL"},
         "exports": {"exports-secrets", *(f"{name}-secrets/PMP_DATABASE_URL" for name in ("analytics", "ingestion", "purchases"))},
-        "comparison": {"gateway-secrets/PMP_API_KEYS", "gateway-secrets/PMP_JWT_SECRETS", "gdpr-secrets/PMP_SITE_ERASURE_SECRET"},
+        "comparison": {
+            *("comparison-secrets", "gateway-secrets/PMP_API_KEYS", "gateway-secrets/PMP_JWT_SECRETS"),
+            "gdpr-secrets/PMP_SITE_ERASURE_SECRET",
+        },
     }.get(pod.name, {"mesh-secrets", f"{pod.name.split('-')[0]}-secrets"})
     assert [_known(pod, container) for container in pod.containers] == [expected] * len(pod.containers)
     assert not any("secret" in volume for volume in pod.spec.get("volumes", []))

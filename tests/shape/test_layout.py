@@ -36,11 +36,13 @@ SERVICE_MODULES = {
     "configuration": "opens the systems that a file names",
     "connection": "the rpcs by which a site gets its settings",
     "consumers": "handlers of topics",
+    "contacts": "the SQL of addresses under which a destination keeps persons",
     "content_changes": "numbers what changes of performance",
     "content_feed": "follows what changes of content",
     "content_store": "reads what performance shows",
     "dashboard": "sums up what is read of topics",
     "deadlines": "are exported as metrics",
+    "email_tool": "what tools for e-mail marketing have in common",
     "erasing": "deletes persons at destinations",
     "exports": "tables for files",
     "holders": "the services that a saga works with",
@@ -76,6 +78,7 @@ SERVICE_MODULES = {
     "topics": "are read without a database",
     "unit_of_work": "collects the changes of one transaction, writes and publishes them",
     "upkeep": "what a queue needs beside sending",
+    "waking": "signals to other processes",
     "worker": "a role beside the service's own",
 }
 """Modules of a service that may reach the outside world, and what each is. The others are pure."""

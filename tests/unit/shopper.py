@@ -21,6 +21,7 @@ from services.destinations.kind import Destination, Message, Outcome, Outgoing, 
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 EMAIL = "Ada@example.org"
+NEW_EMAIL = "ada@lovelace.example"
 GRANTED = Consent(marketing_emails=Choice(granted=True, decided_at=NOW), person_id="u-ada")
 DENIED = Consent(marketing_emails=Choice(granted=False, decided_at=NOW), person_id="u-ada")
 
@@ -117,12 +118,12 @@ async def opened(kind: type[Destination[Any]], options: dict[str, Any]) -> Async
 
 
 async def send(
-    destination: Destination[Any], message: Message, *, profile: User | None = None, consent: Consent = GRANTED
+    destination: Destination[Any], message: Message, *, profile: User | None = None, consent: Consent = GRANTED, former: Sequence[str] = ()
 ) -> Sequence[Result]:
     """Makes one attempt at each delivery that is wanted of a message."""
     results: list[Result] = []
     for number, wanted in enumerate(destination.wanted(message)):
-        results += await destination.send([Outgoing(f"d{number}", wanted, message, consent, profile or ada())])
+        results += await destination.send([Outgoing(f"d{number}", wanted, message, consent, profile or ada(), former=former)])
     return results
 
 

@@ -20,6 +20,7 @@ from tests.unit.shopper import (
     DENIED,
     EMAIL,
     GRANTED,
+    NEW_EMAIL,
     NOW,
     ada,
     choice_made,
@@ -263,3 +264,30 @@ async def test_an_erased_person_is_deleted(klaviyo: KIND, account: Klaviyo) -> N
 async def test_all_may_be_repeated(klaviyo: KIND) -> None:
     messages = [user_changed(), order(), conversion("signup"), event("add_to_cart")]
     assert all(klaviyo.is_repeatable(wanted) for message in messages for wanted in klaviyo.wanted(message))
+
+
+async def test_a_profile_follows_its_person_to_another_address(klaviyo: KIND, account: Klaviyo) -> None:
+    await send(klaviyo, order())
+    assert outcomes(await send(klaviyo, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
+    assert account.profiles.keys() == {NEW_EMAIL}
+    assert account.profiles[NEW_EMAIL]["properties"]["course:pmp-prep"] is True
+    assert account.marketing[NEW_EMAIL]["consent"] == "SUBSCRIBED"
+
+
+async def test_a_profile_that_can_not_follow_is_unsubscribed(klaviyo: KIND, account: Klaviyo) -> None:
+    for address in (EMAIL, NEW_EMAIL):
+        await send(klaviyo, user_changed(), profile=ada(email=address))
+    assert outcomes(await send(klaviyo, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
+    assert {email: each["consent"] for email, each in account.marketing.items()} == {EMAIL: "UNSUBSCRIBED", NEW_EMAIL: "SUBSCRIBED"}
+
+
+@pytest.mark.parametrize(("reason", "stays"), [("UNSUBSCRIBE", True), ("SPAM_COMPLAINT", True), ("HARD_BOUNCE", False)])
+async def test_who_left_under_a_former_address_is_not_subscribed_under_another(
+    klaviyo: KIND, account: Klaviyo, reason: str, *, stays: bool
+) -> None:
+    await send(klaviyo, user_changed())
+    account.withdraw(EMAIL, reason, NOW - HOUR)
+    [result] = await send(klaviyo, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, NEW_EMAIL in account.profiles) == ((Outcome.WITHHELD, False) if stays else (Outcome.DELIVERED, True))
+    assert outcomes(await send(klaviyo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])) != [Outcome.RETRY]
+    assert NEW_EMAIL in account.profiles

@@ -23,6 +23,7 @@ from tests.mailchimp import KEY, LIST, Mailchimp
 from tests.unit.shopper import (
     DENIED,
     EMAIL,
+    NEW_EMAIL,
     NOW,
     ada,
     choice_made,
@@ -398,3 +399,41 @@ def test_wrong_options(account: Mailchimp, monkeypatch: pytest.MonkeyPatch, more
 def test_the_address_is_that_of_the_data_centre(account: Mailchimp) -> None:
     found = MailchimpOptions.model_validate({"kind": "mailchimp", **options(account, url=None)})
     assert found.address == "https://us21.api.mailchimp.com/3.0"
+
+
+NEW = member_id(NEW_EMAIL)
+
+
+async def test_a_member_follows_its_person_to_another_address(mailchimp: KIND, account: Mailchimp) -> None:
+    await send(mailchimp, order())
+    assert outcomes(await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
+    assert {id_: (each["email_address"], each["status"]) for id_, each in account.members.items()} == {NEW: (NEW_EMAIL, "subscribed")}
+    assert "course:pmp-prep" in account.tags[NEW]
+    assert outcomes(await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED], (
+        "it is gone"
+    )
+
+
+@pytest.mark.parametrize(("status", "is_known"), [("subscribed", True), ("cleaned", False), ("archived", False)])
+async def test_a_member_that_can_not_follow_is_archived(mailchimp: KIND, account: Mailchimp, status: str, *, is_known: bool) -> None:
+    await send(mailchimp, user_changed())
+    account.members[ADA]["status"] = status
+    if is_known:
+        await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL))
+    assert outcomes(await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
+    assert {id_: each["status"] for id_, each in account.members.items()} == {ADA: "archived", NEW: "subscribed"}
+
+
+async def test_who_unsubscribed_under_a_former_address_is_not_subscribed_under_another(mailchimp: KIND, account: Mailchimp) -> None:
+    await send(mailchimp, user_changed())
+    account.members[ADA]["status"] = "unsubscribed"
+    [result] = await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, NEW in account.members) == (Outcome.WITHHELD, False)
+    assert outcomes(await send(mailchimp, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
+    assert {id_: each["status"] for id_, each in account.members.items()} == {ADA: "unsubscribed", NEW: "subscribed"}
+
+
+async def test_a_vendor_that_is_down_keeps_the_event_after_a_change_of_address(mailchimp: KIND, account: Mailchimp) -> None:
+    account.next_replies.append(Reply(503))
+    [result] = await send(mailchimp, conversion("signup"), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, account.members) == (Outcome.RETRY, {})

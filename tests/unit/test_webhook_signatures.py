@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import subprocess
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from services.destinations.received.certificates import Certificates
 from services.destinations.received.sender import Sender, webhook_senders
 from services.destinations.received.senders.paypal import PayPal
 from services.destinations.received.settings import WebhookSettings
-from services.destinations.received.signatures import check_base64, check_timestamped
+from services.destinations.received.signatures import check_appended, check_base64, check_timestamped
 from tests.paypal import PayPalDouble, running_paypal
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -138,9 +139,26 @@ def test_a_base64_signature_is_that_of_the_body() -> None:
     assert not taken(of(OLD).rstrip("="))
 
 
+def test_a_signature_with_the_time_after_the_body_is_what_openssl_makes_of_both() -> None:
+    stamp = "Fri, 20 Nov 2026 12:00:00 GMT"
+
+    def taken(value: str, body: bytes = BODY, at: str = stamp) -> bool:
+        try:
+            check_appended([OLD, NEW], body, {"klaviyo-signature": value}, "klaviyo-signature", at)
+        except Unauthenticated:
+            return False
+        return True
+
+    for secret in (OLD, NEW):
+        command = ["openssl", "dgst", "-sha256", "-hmac", secret.get_secret_value(), "-r"]
+        made = subprocess.run(command, input=BODY + stamp.encode(), capture_output=True, check=True).stdout.split()[0].decode()
+        assert [taken(made), taken(made.upper())] == [True, True]
+        assert [taken(made, BODY + b" "), taken(made, at=stamp + " "), taken(made[:-1]), taken("")] == [False] * 4
+
+
 def test_every_sender_refuses_what_has_no_secret_yet() -> None:
     found = webhook_senders(settings_with())
-    assert set(found) == {"mailchimp", "paypal", "stripe", "woocommerce"}
+    assert set(found) == {"klaviyo", "mailchimp", "paypal", "stripe", "woocommerce"}
     assert not any(sender.is_configured for sender in found.values())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -10,13 +10,13 @@ from typing import Annotated, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
-import httpx
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 from typing_extensions import override
 
 from services.destinations.configuration import Secret
-from services.destinations.kind import Destination, Erasure, Message, Outcome, Outgoing, Result, Wanted
-from services.destinations.owner.wishes import OwnerOptions, rendered, wanted
+from services.destinations.kind import Outcome, Outgoing, Result
+from services.destinations.owner.kind import OwnerDestination
+from services.destinations.owner.wishes import OwnerOptions, rendered
 
 _SECONDS: Final = 20.0
 _PERMANENT: Final = 500
@@ -43,22 +43,13 @@ class EmailOptions(OwnerOptions):
     """The addresses that they are sent to."""
 
 
-class EmailDestination(Destination[EmailOptions]):
+class EmailDestination(OwnerDestination[EmailOptions]):
     """Messages to the owner. A repetition has the same `Message-ID`, by which many mailboxes recognise it.
 
     A password is sent over TLS only; without one, TLS is used where the server offers it.
     """
 
     options_type: ClassVar[type[EmailOptions]] = EmailOptions
-    most_requests: ClassVar[int] = 1
-
-    def __init__(self, name: str, options: EmailOptions, http: httpx.AsyncClient) -> None:
-        super().__init__(name, options, http)
-        self.consent = None
-
-    @override
-    def wanted(self, message: Message) -> Iterable[Wanted]:
-        return wanted(self.options, message)
 
     @override
     async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
@@ -79,14 +70,6 @@ class EmailDestination(Destination[EmailOptions]):
         except (aiosmtplib.SMTPException, OSError) as error:
             return _result(error)
         return Result(Outcome.DELIVERED, "the server answers")
-
-    @override
-    async def erase(self, person: Erasure) -> Result | None:
-        return None
-
-    @override
-    def is_repeatable(self, wanted: Wanted) -> bool:
-        return True
 
     def _server(self) -> aiosmtplib.SMTP:
         url = urlsplit(self.options.server.get_secret_value())

@@ -6,18 +6,18 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from http import HTTPStatus
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from kit.people.privacy import Choice
-from services.destinations.kind import Outcome, Result
+from services.destinations.answers import refused
+from services.destinations.kind import Result
 
 _CODE: Final = re.compile(r"[a-z_]{1,60}")
-_BUSY: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _FINAL: Final = {"HARD_BOUNCE", "INVALID_EMAIL", "SPAM_COMPLAINT"}
 """Suppressions that stay whatever the person chooses in the shop."""
+_UNWANTED: Final = {"UNSUBSCRIBE", "USER_SUPPRESSED", "SPAM_COMPLAINT"}
 
 _Time = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
@@ -52,6 +52,7 @@ class _Attributes(BaseModel):
 class Profile(BaseModel):
     """A profile with its subscriptions."""
 
+    id: str = ""
     attributes: _Attributes
 
     @property
@@ -114,6 +115,11 @@ def is_unsubscribed(marketing: Marketing) -> bool:
     return marketing.consent == "UNSUBSCRIBED"
 
 
+def has_left(marketing: Marketing) -> bool:
+    """Whether the person, or the owner of the account, wants no e-mails to be sent; an address that bounced says nothing of that."""
+    return is_unsubscribed(marketing) or any(each.reason in _UNWANTED for each in marketing.suppression or ())
+
+
 def refusal(status: int, body: bytes, wait: timedelta | None) -> Result:
     """Returns the result of a request that was refused. Its detail is made of the error's code alone: the rest may be personal.
 
@@ -123,12 +129,7 @@ def refusal(status: int, body: bytes, wait: timedelta | None) -> Result:
         wait: how long the answer asks to wait.
     """
     code = _code(body)
-    detail = f"HTTP {status} {code}" if _CODE.fullmatch(code) else f"HTTP {status}"
-    if status in _BUSY or status < HTTPStatus.BAD_REQUEST or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Result(Outcome.RETRY, detail, wait)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return Result(Outcome.UNAUTHORIZED, detail)
-    return Result(Outcome.REJECTED, detail)
+    return refused(status, code if _CODE.fullmatch(code) else "", wait)
 
 
 def _code(body: bytes) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -54,6 +55,12 @@ class KlaviyoClient:
         parameters = {"filter": f"equals(email,{json.dumps(email)})", **_SUBSCRIPTIONS}
         response = await self._http.get(f"{self._address}/api/profiles", params=parameters, headers=self._headers)
         return list(_read(FoundProfiles, _body(response)).data)
+
+    async def change(self, profile: Profile, document: Mapping[str, Any]) -> None:
+        """Changes a profile."""
+        headers = {**self._headers, "content-type": _CONTENT_TYPE}
+        path = f"{self._address}/api/profiles/{quote(profile.id, safe='')}"
+        _body(await self._http.patch(path, content=json.dumps(document), headers=headers))
 
     async def check(self) -> None:
         """Makes sure that the key is accepted."""

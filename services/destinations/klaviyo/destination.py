@@ -11,14 +11,14 @@ from pmp.journeys.v1.change_pb2 import JourneyChanged
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 from typing_extensions import override
 
-from kit.people.identifiers import identifier_of
 from kit.people.privacy import Choice
+from kit.times import moment
 from services.destinations import email_marketing
-from services.destinations.email_marketing import CONSENT, VIEW, moment
+from services.destinations.email_marketing import CONSENT
 from services.destinations.email_tool import DONE, EmailTool, RefusedError
 from services.destinations.kind import Erasure, Message, Outcome, Outgoing, Result, Wanted
 from services.destinations.klaviyo import mapping
-from services.destinations.klaviyo.answers import Subscription, is_unsubscribed, subscription_wanted
+from services.destinations.klaviyo.answers import Subscription, has_left, is_unsubscribed, subscription_wanted
 from services.destinations.klaviyo.client import KlaviyoClient
 from services.destinations.klaviyo.options import KlaviyoOptions
 
@@ -44,11 +44,7 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
 
     @override
     def wanted_of_event(self, stored: EventStored, step: str) -> Sequence[Wanted]:
-        user = identifier_of(user_id=stored.event.user_id)
-        if step == VIEW and not user:
-            return []
-        key, order_by = email_marketing.event_key(stored), user or identifier_of(session_id=stored.event.session_id)
-        return [Wanted(step, f"{step}:{key}", moment(stored.event.timestamp), order_by)]
+        return email_marketing.wanted_step(stored, step)
 
     @override
     async def deliver(self, outgoing: Outgoing, profile: User, choice: Choice, *, late: bool) -> Result:
@@ -65,6 +61,21 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
         if subscription is Subscription.WITHDRAWN and wanted.name == CONSENT:
             return Result(Outcome.WITHHELD, subscription.value)
         return DONE
+
+    @override
+    async def follow(self, former: str, email: str) -> bool:
+        profiles = await self._client.profiles(former)
+        if any(has_left(each.marketing) for each in profiles):
+            return False
+        for each in profiles:
+            try:
+                await self._client.change(each, mapping.readdressed(each.id, email))
+            except RefusedError as refused:
+                if refused.result.outcome is not Outcome.REJECTED:
+                    raise
+                # Another profile has the address.
+                await self._client.post("/api/profile-subscription-bulk-delete-jobs", mapping.unsubscription(former))
+        return True
 
     @override
     async def unsubscribe(self, email: str) -> Result:

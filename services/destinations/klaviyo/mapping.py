@@ -13,6 +13,7 @@ from pmp.journeys.v1.change_pb2 import ConversionRecorded
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1.change_pb2 import LedgerEntry, PurchaseChanged
 
+from kit.times import moment
 from services.destinations.email_marketing import (
     CART,
     CHECKOUT,
@@ -22,7 +23,6 @@ from services.destinations.email_marketing import (
     courses,
     enrolled_course,
     language,
-    moment,
     product_lines,
     product_of,
 )
@@ -105,6 +105,11 @@ def unsubscription(email: str) -> dict[str, Any]:
     """Returns the job that unsubscribes a profile from all marketing e-mails."""
     consent = {"email": {"marketing": {"consent": "UNSUBSCRIBED"}}}
     return _document("profile-subscription-bulk-delete-job", {"profiles": {"data": [_profile_of(email, subscriptions=consent)]}})
+
+
+def readdressed(profile_id: str, email: str) -> dict[str, Any]:
+    """Returns a profile with another address."""
+    return {"data": {"type": "profile", "id": profile_id, "attributes": {"email": email}}}
 
 
 def deletion(email: str) -> dict[str, Any]:

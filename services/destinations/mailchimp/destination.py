@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from kit.people.identifiers import identifier_of
 from kit.people.privacy import Choice
+from kit.times import moment
 from services.destinations import email_marketing
-from services.destinations.email_marketing import CONSENT, VIEW, is_reversed, moment
+from services.destinations.email_marketing import CONSENT, VIEW, is_reversed
 from services.destinations.email_tool import DONE, EmailTool, RefusedError
 from services.destinations.kind import Erasure, Message, Outcome, Outgoing, Result, Wanted
 from services.destinations.mailchimp import mapping
@@ -78,6 +79,29 @@ class Mailchimp(EmailTool[MailchimpOptions]):
             event = mapping.custom_event(wanted.name, happened, is_late=late)
             await self._client.call("POST", f"{self._member(profile.email)}/events", event)
         return DONE
+
+    @override
+    async def follow(self, former: str, email: str) -> bool:
+        path = self._member(former)
+        member = await self._client.find("GET", path, fields="status")
+        status = str((member or {}).get("status", ""))
+        if status == "unsubscribed":
+            return False
+        if status not in {"", "archived", "cleaned"} and await self._moves(path, email):
+            return True
+        if status not in {"", "archived"}:
+            await self._client.find("DELETE", path)  # archives it
+        return True
+
+    async def _moves(self, path: str, email: str) -> bool:
+        """Changes the address of a member; returns whether Mailchimp lets it, which it does not if that is a member already."""
+        try:
+            await self._client.call("PATCH", path, {"email_address": email}, skip_merge_validation="true")
+        except RefusedError as refused:
+            if refused.result.outcome not in {Outcome.REJECTED, Outcome.WITHHELD}:
+                raise
+            return False
+        return True
 
     @override
     async def unsubscribe(self, email: str) -> Result:

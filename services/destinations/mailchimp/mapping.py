@@ -17,6 +17,7 @@ from pmp.journeys.v1.change_pb2 import ConversionRecorded
 from pmp.purchases.v1 import change_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged, PurchasedLine
 
+from kit.times import moment
 from services.destinations.email_marketing import (
     ENROLMENT,
     REGISTRATION,
@@ -25,9 +26,11 @@ from services.destinations.email_marketing import (
     changed_at,
     enrolled_course,
     language,
-    moment,
     product_lines,
     product_of,
+    profile_fields,
+    remaining_total,
+    unit_price,
 )
 from services.destinations.kind import Outcome, Result
 from services.destinations.mailchimp.options import MailchimpOptions
@@ -38,7 +41,6 @@ EVENTS: Final = {REGISTRATION: "registered", ENROLMENT: "enrolled", VIEW: "viewe
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _TITLE: Final = re.compile(r"[A-Za-z ]{1,60}")
-_CENT: Final = Decimal("0.01")
 _BUSY: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 _GONE: Final = {
     "Forgotten Email Not Subscribed": "the person was deleted there for good",
@@ -61,17 +63,7 @@ def member_id(email: str) -> str:
 
 def member(profile: User, options: MailchimpOptions) -> dict[str, Any]:
     """Returns a member. Only a new one gets a status, so that an update subscribes nobody again; what is empty stays as it is."""
-    utm = profile.utm_attribution
-    values = {
-        "first_name": profile.first_name,
-        "last_name": profile.last_name,
-        "user_type": profile.user_type,
-        "lifetime_value": f"{Decimal(repr(profile.lifetime_value)).quantize(_CENT)}",
-        "currency": profile.currency,
-        "utm_source": utm.source,
-        "utm_medium": utm.medium,
-        "utm_campaign": utm.campaign,
-    }
+    values = profile_fields(profile)
     found: dict[str, Any] = {
         "email_address": profile.email,
         "status_if_new": status_of_new(options),
@@ -146,7 +138,7 @@ def in_path(text: str) -> str:
 def product(line: PurchasedLine) -> dict[str, Any]:
     """Returns the product of a line, with the one variant that Mailchimp requires."""
     title = line.product_name or line.product_id
-    variant = {"id": line.product_id, "title": title, "price": _unit_price(line)}
+    variant = {"id": line.product_id, "title": title, "price": unit_price(line)}
     return {"id": line.product_id, "title": title, "type": line.product_type or "other", "variants": [variant]}
 
 
@@ -175,7 +167,7 @@ def order_changes(purchase: PurchaseChanged) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "financial_status": status,
         "currency_code": purchase.currency,
-        "order_total": float(Decimal(purchase.amount or 0) - Decimal(purchase.refunded_amount or 0)),
+        "order_total": float(remaining_total(purchase)),
         "updated_at_foreign": at,
     }
     totals = {"discount_total": purchase.discount_total, "tax_total": purchase.tax_total, "shipping_total": purchase.shipping_total}
@@ -195,12 +187,8 @@ def _line(number: int, line: PurchasedLine) -> dict[str, Any]:
         "product_id": line.product_id,
         "product_variant_id": line.product_id,
         "quantity": max(line.quantity, 1),
-        "price": _unit_price(line),
+        "price": unit_price(line),
     }
-
-
-def _unit_price(line: PurchasedLine) -> float:
-    return float((Decimal(line.amount or 0) / max(line.quantity, 1)).quantize(_CENT))
 
 
 def store(options: MailchimpOptions, currency: str) -> dict[str, Any]:

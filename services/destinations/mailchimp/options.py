@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AnyHttpUrl, Field, model_validator
 
 from services.destinations.configuration import Secret
+from services.destinations.email_marketing import ProfileField
 from services.destinations.kind import Options
 
 _DATA_CENTRE: Final = re.compile(r"-([a-z]{2,4}[0-9]{1,4})$")
-
-MergedField = Literal["first_name", "last_name", "user_type", "lifetime_value", "currency", "utm_source", "utm_medium", "utm_campaign"]
-"""What a merge field can be filled with."""
 
 
 class MailchimpOptions(Options):
@@ -26,7 +24,7 @@ class MailchimpOptions(Options):
     """The audience, by the id that its settings show."""
     double_opt_in: bool = False
     """Ask new members by e-mail to confirm."""
-    merge_fields: Mapping[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,9}$")], MergedField] = {
+    merge_fields: Mapping[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,9}$")], ProfileField] = {
         "FNAME": "first_name",
         "LNAME": "last_name",
     }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 from typing import Final, NamedTuple
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.analytics.v1.analytics_pb2 import Figure, GetDashboardResponse, Ranked
 from pmp.destinations.v1.notice_pb2 import AlarmChanged, PeriodEnded
 
 from kit.rules import minor_unit
+from kit.times import moment
 from services.destinations.owner.texts import CATALOGUE, Language, Texts
 
 _MOST: Final = 3
@@ -66,7 +66,7 @@ def alarm(notice: AlarmChanged, shop: str, language: Language) -> Rendered:
     texts = CATALOGUE[language]
     name, advice = texts.alarms[AlarmChanged.Alarm.Name(notice.alarm).removeprefix("ALARM_").lower()]
     subject = (texts.ended if notice.ended else texts.began).format(shop=shop, alarm=name.format(destination=notice.destination))
-    since = texts.since.format(since=_at(notice.since).strftime(texts.moment))
+    since = texts.since.format(since=moment(notice.since).strftime(texts.moment))
     text = since if notice.ended else f"{since} {advice}"
     return Rendered(subject, f"{text}\n", f"<p>{escape(text)}</p>\n")
 
@@ -167,7 +167,3 @@ def _lists(parts: _Summary, texts: Texts) -> Sequence[tuple[str, Sequence[str]]]
 def _day(period: object, end: str, texts: Texts) -> str:
     text: str = getattr(period, end)
     return date.fromisoformat(text).strftime(texts.day)
-
-
-def _at(moment: Timestamp) -> datetime:
-    return moment.ToDatetime(UTC)

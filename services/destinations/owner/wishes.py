@@ -7,10 +7,10 @@ from datetime import UTC, datetime, time
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1.notice_pb2 import AlarmChanged, PeriodEnded
 from pydantic import Field
 
+from kit.times import moment
 from services.destinations.kind import Message, Options, Wanted
 from services.destinations.owner.rendering import Rendered, alarm, summary
 from services.destinations.owner.texts import Language
@@ -37,11 +37,11 @@ def wanted(options: OwnerOptions, message: Message) -> Iterator[Wanted]:
     """Yields what the owner is sent of a notice."""
     if isinstance(message, PeriodEnded) and _PERIODS.get(message.period) in options.summaries:
         key = f"{_PERIODS[message.period]}:{message.name}"
-        yield Wanted("summary", key, _at(message.at), not_before=_hour_of(message, options.hour))
+        yield Wanted("summary", key, moment(message.at), not_before=_hour_of(message, options.hour))
     elif isinstance(message, AlarmChanged) and options.alarms:
-        name, began = AlarmChanged.Alarm.Name(message.alarm), _at(message.since).isoformat()
+        name, began = AlarmChanged.Alarm.Name(message.alarm), moment(message.since).isoformat()
         about = f"{name}:{message.destination}"
-        yield Wanted("alarm", f"{about}:{began}:{'ended' if message.ended else 'began'}", _at(message.at), about)
+        yield Wanted("alarm", f"{about}:{began}:{'ended' if message.ended else 'began'}", moment(message.at), about)
 
 
 def rendered(options: OwnerOptions, message: Message) -> Rendered:
@@ -60,8 +60,4 @@ def rendered(options: OwnerOptions, message: Message) -> Rendered:
 def _hour_of(message: PeriodEnded, hour: int) -> datetime:
     """Returns an hour of the day on which a period was closed, where the site is."""
     zone = ZoneInfo(message.dashboard.timezone or "UTC")
-    return datetime.combine(_at(message.at).astimezone(zone).date(), time(hour), zone).astimezone(UTC)
-
-
-def _at(moment: Timestamp) -> datetime:
-    return moment.ToDatetime(UTC)
+    return datetime.combine(moment(message.at).astimezone(zone).date(), time(hour), zone).astimezone(UTC)

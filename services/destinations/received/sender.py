@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -48,8 +48,8 @@ class Sender(ABC):
         """
 
     @abstractmethod
-    def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Nothing:
-        """Reads a webhook whose signature was verified.
+    def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Sequence[Statement] | Nothing:
+        """Reads a webhook whose signature was verified, and which may state several things.
 
         Args:
             headers: in lower case.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,6 +16,7 @@ from kit.boundary.caller import Context, bind_log_fields
 from kit.database.transactions import Sessions, transact
 from kit.errors import InvalidRequest, NotFound, Unauthenticated, Violation
 from kit.people.identifiers import identifier_of
+from kit.people.keys.seals import Seal
 from kit.people.keys.store import Keys
 from kit.telemetry.state import meter
 from services.destinations.received.sender import Sender
@@ -57,21 +58,19 @@ class WebhooksServicer(WebhooksServiceServicer):
             return pb.ReceiveWebhookResponse(success=True, ignored=True)
         try:
             await sender.verify(headers, body, now)
-            statement = sender.read(headers, body, now)
+            stated = sender.read(headers, body, now)
         except Unauthenticated:
             self._count(request.sender, _WRONG_SIGNATURE)
             raise
         except Unreadable as error:
             self._count(request.sender, _UNREADABLE)
             raise InvalidRequest([Violation("body", str(error))]) from None
-        if isinstance(statement, Nothing):
+        statements = [] if isinstance(stated, Nothing) else [stated] if isinstance(stated, Statement) else stated
+        webhooks = await self._webhooks(request.sender, statements)
+        if not webhooks:
             self._count(request.sender, _IGNORED)
             return pb.ReceiveWebhookResponse(success=True, ignored=True)
-        webhook = await self._webhook(request.sender, statement)
-        if webhook is None:
-            self._count(request.sender, _IGNORED)
-            return pb.ReceiveWebhookResponse(success=True, ignored=True)
-        is_new = await self._store(webhook, now)
+        is_new = await self._store(webhooks, now)
         self._count(request.sender, _STORED if is_new else _DUPLICATE)
         return pb.ReceiveWebhookResponse(success=True, duplicate=not is_new)
 
@@ -88,43 +87,55 @@ class WebhooksServicer(WebhooksServiceServicer):
             raise NotFound(f"webhooks of {name} are not set up: the settings PMP_WEBHOOKS_{name.upper()}_... are empty")
         return sender
 
-    async def _store(self, webhook: Webhook, now: datetime) -> bool:
+    async def _store(self, webhooks: Sequence[Webhook], now: datetime) -> bool:
+        """Stores what a webhook states; returns whether any of it is new."""
+
         async def work(session: AsyncSession) -> bool:
-            return await Webhooks(session).add(webhook, now)
+            return any([await Webhooks(session).add(each, now) for each in webhooks])  # adds all
 
         is_new = await transact(self._sessions, work)
         self._worker.wake()
         return is_new
 
-    async def _webhook(self, sender: str, statement: Statement) -> Webhook | None:
-        """What is stored of a statement: what is personal is sealed under the key of its person.
+    async def _webhooks(self, sender: str, statements: Sequence[Statement]) -> Sequence[Webhook]:
+        """What is stored of statements: what is personal is sealed under the keys of its persons."""
+        subjects = [self._subject(each) for each in statements]
+        seals = await self._keys.seals({*subjects} - {""})
+        found = [_webhook(sender, each, subject, seals.get(subject)) for each, subject in zip(statements, subjects, strict=True)]
+        return [each for each in found if each is not None]
 
-        Of an erased person's order only the sale is left, and of what else it is about nothing: None.
-        """
+    def _subject(self, statement: Statement) -> str:
         email_hash = self._keys.hasher.fingerprint(statement.email) if statement.email else b""
-        subject = identifier_of(user_id=statement.user_id, email_hash=email_hash)
-        request, text = statement.request, MessageToJson(statement.personal, indent=None) if statement.personal else "{}"
-        personal = (await self._keys.seals({subject}))[subject].seal(text, context=PERSONAL_CONTEXT) if subject else b""
-        if subject and not personal:
-            if statement.effect is Effect.SUBSCRIPTION:
-                return None
-            subject = ""
-        elif statement.personal is not None and not subject:
-            request.MergeFrom(statement.personal)  # of nobody
-        return Webhook(
-            sender=sender,
-            event_id=statement.event_id,
-            fact=statement.fact,
-            kind=statement.kind[:100],
-            effect=statement.effect,
-            order_id=order_number(statement.order_id),
-            payments=statement.payments,
-            request=request.SerializeToString(deterministic=True),
-            personal=personal,
-            subject=subject,
-            happened_at=statement.at,
-        )
+        return identifier_of(user_id=statement.user_id, email_hash=email_hash)
 
     def _count(self, sender: str, outcome: str) -> None:
         bind_log_fields(sender=sender, outcome=outcome)
         self._received.add(1, {Attribute.SENDER: sender, Attribute.OUTCOME: outcome})
+
+
+def _webhook(sender: str, statement: Statement, subject: str, seal: Seal | None) -> Webhook | None:
+    """What is stored of a statement.
+
+    Of an erased person's order only the sale is left, and of what else it is about nothing: None.
+    """
+    request, text = statement.request, MessageToJson(statement.personal, indent=None) if statement.personal else "{}"
+    personal = seal.seal(text, context=PERSONAL_CONTEXT) if seal else b""
+    if subject and not personal:
+        if statement.effect is Effect.SUBSCRIPTION:
+            return None
+        subject = ""
+    elif statement.personal is not None and not subject:
+        request.MergeFrom(statement.personal)  # of nobody
+    return Webhook(
+        sender=sender,
+        event_id=statement.event_id,
+        fact=statement.fact,
+        kind=statement.kind[:100],
+        effect=statement.effect,
+        order_id=order_number(statement.order_id),
+        payments=statement.payments,
+        request=request.SerializeToString(deterministic=True),
+        personal=personal,
+        subject=subject,
+        happened_at=statement.at,
+    )

@@ -82,6 +82,17 @@ def check_base64(secrets: Sequence[SecretStr], body: bytes, headers: Mapping[str
         raise Unauthenticated(f"{name} does not match the body")
 
 
+def check_appended(secrets: Sequence[SecretStr], body: bytes, headers: Mapping[str, str], name: str, appended: str) -> None:
+    """Checks a header that is the hex of the HMAC-SHA256 of the body with a text after it.
+
+    Raises:
+        Unauthenticated: the signature is missing or wrong.
+    """
+    stated = header(headers, name).lower()
+    if not _any_equal([_hmac(secret, body + appended.encode()).hex() for secret in secrets], [stated]):
+        raise Unauthenticated(f"{name} does not match the body")
+
+
 def _hmac(secret: SecretStr, content: bytes) -> bytes:
     return hmac.digest(secret.get_secret_value().encode(), content, sha256)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Final
 
@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from services.destinations.answers import retry_after
 from services.destinations.configuration import Secret
-from services.destinations.kind import Destination, Erasure, Message, Outcome, Outgoing, Result, Wanted
-from services.destinations.owner.wishes import OwnerOptions, rendered, wanted
+from services.destinations.kind import Outcome, Outgoing, Result
+from services.destinations.owner.kind import OwnerDestination
+from services.destinations.owner.wishes import OwnerOptions, rendered
 
 _GONE: Final = frozenset({401, 403, 404, 410})
 """Statuses of a webhook that was revoked, or whose channel is archived."""
@@ -36,19 +37,10 @@ class SlackOptions(OwnerOptions):
     """The environment variable with the address of the incoming webhook: who knows it may write to the channel."""
 
 
-class SlackDestination(Destination[SlackOptions]):
+class SlackDestination(OwnerDestination[SlackOptions]):
     """Messages in a channel. A repetition is shown again: nothing in a request identifies it."""
 
     options_type: ClassVar[type[SlackOptions]] = SlackOptions
-    most_requests: ClassVar[int] = 1
-
-    def __init__(self, name: str, options: SlackOptions, http: httpx.AsyncClient) -> None:
-        super().__init__(name, options, http)
-        self.consent = None
-
-    @override
-    def wanted(self, message: Message) -> Iterable[Wanted]:
-        return wanted(self.options, message)
 
     @override
     async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
@@ -73,14 +65,6 @@ class SlackDestination(Destination[SlackOptions]):
         if response.status_code in _GONE:
             return Result(Outcome.UNAUTHORIZED, f"HTTP {response.status_code}: the webhook is gone")
         return Result(Outcome.DELIVERED if response.status_code in _REJECTED else Outcome.RETRY, f"HTTP {response.status_code}")
-
-    @override
-    async def erase(self, person: Erasure) -> Result | None:
-        return None
-
-    @override
-    def is_repeatable(self, wanted: Wanted) -> bool:
-        return True
 
 
 def _escaped(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -12,7 +12,6 @@ import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
-from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.destinations.v1.notice_pb2 import ContentPerformanceUpdated
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from pmp.ingestion.v1.event_pb2 import EventStored
@@ -20,6 +19,7 @@ from pmp.journeys.v1.change_pb2 import JourneyChanged
 from pmp.options.v1 import options_pb2
 from pmp.purchases.v1 import change_pb2 as purchases
 
+from kit.times import moment
 from services.destinations.kind import Message, Wanted
 
 ORDER_TYPES: Final = ("order.placed", "order.paid", "order.refunded")
@@ -38,7 +38,7 @@ def happened(message: Message) -> Iterator[Wanted]:
     """Yields what happened according to a message, each with the type of its webhook as its name."""
     if isinstance(message, EventStored):
         type_ = EVENT + _OTHERS.sub("_", message.event.event_type)
-        yield Wanted(type_, f"{type_}:{message.key or message.event.id}", _at(message.event.timestamp))
+        yield Wanted(type_, f"{type_}:{message.key or message.event.id}", moment(message.event.timestamp))
     elif isinstance(message, purchases.PurchaseChanged):
         yield from _of_order(message)
     elif isinstance(message, JourneyChanged):
@@ -48,13 +48,13 @@ def happened(message: Message) -> Iterator[Wanted]:
         row = (message.day, shown.kind, shown.content, shown.course)
         own = f"content:{blake2b(repr(row).encode(), digest_size=16).hexdigest()}"
         # About no person, who would have to agree.
-        yield Wanted("content.performance.updated", "", _at(message.at), own, needs_consent=False)
+        yield Wanted("content.performance.updated", "", moment(message.at), own, needs_consent=False)
     elif isinstance(message, IdentityChanged) and message.HasField("user"):
         user, own = message.user, f"user:{message.user.user_id}"
         if user.HasField("created_at"):
-            yield Wanted("user.created", f"user.created:{user.user_id}", _at(user.created_at), own)
+            yield Wanted("user.created", f"user.created:{user.user_id}", moment(user.created_at), own)
         if user.HasField("registration_date"):
-            yield Wanted("user.registered", f"user.registered:{user.user_id}", _at(user.registration_date), own)
+            yield Wanted("user.registered", f"user.registered:{user.user_id}", moment(user.registration_date), own)
 
 
 def body(type_: str, at: datetime, message: ProtoMessage) -> bytes:
@@ -65,22 +65,26 @@ def body(type_: str, at: datetime, message: ProtoMessage) -> bytes:
 
 def _of_order(order: purchases.PurchaseChanged) -> Iterator[Wanted]:
     own = f"order:{order.purchase_id}"
-    yield Wanted("order.placed", f"order.placed:{order.purchase_id}", _at(order.timestamp), own)
+    yield Wanted("order.placed", f"order.placed:{order.purchase_id}", moment(order.timestamp), own)
     if order.HasField("sold_at"):
-        yield Wanted("order.paid", f"order.paid:{order.purchase_id}", _at(order.sold_at), own)
+        yield Wanted("order.paid", f"order.paid:{order.purchase_id}", moment(order.sold_at), own)
     for number, entry in enumerate(order.entries):
         if entry.kind in _REFUNDS:
             yield Wanted(
-                "order.refunded", f"order.refunded:{order.purchase_id}:{number}", _at(entry.timestamp), own, is_historical=entry.historical
+                "order.refunded",
+                f"order.refunded:{order.purchase_id}:{number}",
+                moment(entry.timestamp),
+                own,
+                is_historical=entry.historical,
             )
 
 
 def _of_journey(message: JourneyChanged) -> Iterator[Wanted]:
     if message.HasField("touchpoint"):
         touchpoint = message.touchpoint
-        yield Wanted("touchpoint.recorded", f"touchpoint.recorded:{touchpoint.key or touchpoint.id}", _at(touchpoint.timestamp))
+        yield Wanted("touchpoint.recorded", f"touchpoint.recorded:{touchpoint.key or touchpoint.id}", moment(touchpoint.timestamp))
     elif message.HasField("conversion"):
-        yield Wanted("conversion.recorded", f"conversion.recorded:{message.conversion.id}", _at(message.conversion.timestamp))
+        yield Wanted("conversion.recorded", f"conversion.recorded:{message.conversion.id}", moment(message.conversion.timestamp))
 
 
 def _impersonal(message: ProtoMessage) -> ProtoMessage:
@@ -100,7 +104,3 @@ def _clear(message: Any) -> None:
         elif field.message_type is not None and field.message_type.file.package.startswith("pmp."):
             for each in value if field.is_repeated else [value]:
                 _clear(each)
-
-
-def _at(timestamp: Timestamp) -> datetime:
-    return timestamp.ToDatetime(UTC)

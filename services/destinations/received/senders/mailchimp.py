@@ -12,13 +12,12 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import parse_qs
 
-from pmp.identity.v1 import identity_pb2
 from typing_extensions import override
 
-from kit.times import timestamp
 from services.destinations.received.sender import Sender
 from services.destinations.received.signatures import check_timestamped
-from services.destinations.received.statement import Effect, Nothing, Statement, Unreadable
+from services.destinations.received.statement import Nothing, Statement, Unreadable
+from services.destinations.received.subscriptions import subscription
 
 _SIGNATURE: Final = "x-mailchimp-signature"
 _LIST: Final = re.compile(r"[A-Za-z0-9._:-]{1,80}")
@@ -47,10 +46,7 @@ class Mailchimp(Sender):
         email, audience, at = fields.get("data[email]", "").strip(), fields.get("data[list_id]", ""), _time(fields.get("fired_at", ""))
         if "@" not in email or _LIST.fullmatch(audience) is None:
             raise Unreadable("these fields are missing or of another type: data.email, data.list_id")
-        change = identity_pb2.EmailSubscription(list=f"mailchimp:{audience}", subscribed=_SUBSCRIBED[kind], changed_at=timestamp(at))
-        request = identity_pb2.UpdateUserRequest(user=identity_pb2.UserUpdate(email_subscriptions=[change], updated_at=timestamp(at)))
-        event_id = sha256(body).hexdigest()
-        return Statement(event_id, kind, event_id, at, Effect.SUBSCRIPTION, request, email=email)
+        return subscription(sha256(body).hexdigest(), kind, at, f"mailchimp:{audience}", email, subscribed=_SUBSCRIBED[kind])
 
 
 def _fields(body: bytes) -> Mapping[str, str]:

@@ -1,0 +1,1 @@
+"""Brevo: contacts, their lists and subscription, what they did, and their orders."""

@@ -50,6 +50,7 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/python -m gateway.render --check
 	$(BIN)/python -m gateway.openapi --check
 	$(BIN)/python -m gateway.plugin --check
+	$(BIN)/python -m deploy.monitoring.render --check
 	@PYTHON=$(CURDIR)/$(BIN)/python dashboard/build check
 
 format: setup ## Format the code and fix what the linter can
@@ -58,6 +59,7 @@ format: setup ## Format the code and fix what the linter can
 	$(BIN)/python -m gateway.render
 	$(BIN)/python -m gateway.openapi
 	$(BIN)/python -m gateway.plugin
+	$(BIN)/python -m deploy.monitoring.render
 
 lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade

@@ -31,6 +31,7 @@ from cli.folder import DataFolder, write_private
 from cli.layout import databases
 from cli.revisions import url_of
 from cli.state import MeshState, running_mesh
+from kit.log.ages import BACKED_UP
 from kit.settings import KEYS_DATABASE
 
 MANIFEST: Final = "manifest.json"
@@ -87,6 +88,7 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
             shutil.copyfile(folder.secrets, Path(copies) / folder.secrets.name)
             archive = _archive(Path(copies), target / _NAME.format(made_at), made_at)
             write_private(folder.last_backup, made_at.isoformat())
+            _record(made_at, mesh.redis_url)
     except (OSError, sqlite3.Error, RedisError) as error:
         raise CommandFailed(f"the backup was not made: {error}") from error
     for old in backups(target)[keep:] if keep is not None else ():
@@ -183,6 +185,12 @@ def _locked(files: Sequence[Path]) -> Generator[None]:
             connection = stack.enter_context(closing(_connect(path)))
             connection.execute("BEGIN IMMEDIATE")
         yield
+
+
+def _record(made_at: datetime, redis_url: str) -> None:
+    """Writes down when the backup was made, for the metric of its age; a full log takes no note of it, and the age grows."""
+    with Redis.from_url(redis_url) as redis, suppress(RedisError):
+        redis.set(BACKED_UP, made_at.timestamp())
 
 
 def _forked(redis: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule
@@ -17,6 +17,13 @@ from gateway.settings import LINK, SIGNED
 from kit.boundary.access import MAX_REQUEST_BYTES
 
 HERE = Path(__file__).resolve().parent
+_OBJECTIVES: Final = {
+    options_pb2.ACCESS_TRACK: "intake",
+    options_pb2.ACCESS_SITE: "intake",
+    options_pb2.ACCESS_SIGNED: "intake",
+    options_pb2.ACCESS_READ: "other",
+}
+"""What an rpc that does not only read counts towards, by its access. An operator's own calls count towards nothing."""
 _HTTP: Any = annotations_pb2.http  # Its stub does not declare what it extends.
 
 
@@ -59,6 +66,14 @@ class Rpc:
     def cluster(self) -> str:
         """Name of the service in the mesh: `ingestion` of `pmp.ingestion.v1`."""
         return self.service.split(".")[1]
+
+    @property
+    def objective(self) -> str:
+        """The service level objective that its calls count towards: `intake` takes what is reported, `reads` answer; else `other`."""
+        verbs = {verb for verb, _ in self.rest}
+        if self.streams or not verbs or self.access not in _OBJECTIVES:
+            return "other"
+        return "reads" if verbs == {"GET"} else _OBJECTIVES[self.access]
 
     @property
     def keyless_client(self) -> str:

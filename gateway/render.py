@@ -208,6 +208,7 @@ def _rpc_route(pattern: Node, rpc: Rpc, settings: GatewaySettings) -> Node:
             "name": rpc.path,
             "path": rpc.path,
             "cluster": rpc.cluster,
+            "objective": rpc.objective,
             "priority": "DEFAULT" if rpc.access in _PUBLIC else "HIGH",
             # A stream may last; only idleness ends it.
             "timeout": "0s" if rpc.streams else f"{seconds:g}s",

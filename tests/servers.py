@@ -107,7 +107,7 @@ class PrivateRedis(PrivateServer):
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",
         }
-        return [_found(self.program), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+        return [program_path(self.program), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
     def ping(self) -> None:
         with redis.Redis.from_url(self.url) as client:
@@ -128,7 +128,7 @@ class PrivateMariaDb(PrivateServer):
     def install(self) -> None:
         """Makes the data folder and the account."""
         self.authority.issue(self.folder / "tls")
-        install = [_found("mariadb-install-db"), "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"]
+        install = [program_path("mariadb-install-db"), "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"]
         subprocess.run([*install, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, capture_output=True)
         self.start()
         with pymysql.connect(host="127.0.0.1", port=self.port, user="root") as connection, connection.cursor() as cursor:
@@ -137,7 +137,7 @@ class PrivateMariaDb(PrivateServer):
 
     def command(self) -> list[str]:
         return [
-            _found(self.program),
+            program_path(self.program),
             "--no-defaults",
             "--user=root",
             f"--datadir={self.folder / 'data'}",
@@ -167,7 +167,7 @@ class PrivateMariaDb(PrivateServer):
     def dump(self, databases: Iterable[str]) -> bytes:
         """A backup of databases as SQL."""
         where = ["--no-defaults", "--host=127.0.0.1", f"--port={self.port}", "--user=root", "--single-transaction", "--databases"]
-        return subprocess.run([_found("mariadb-dump"), *where, *databases], check=True, capture_output=True).stdout
+        return subprocess.run([program_path("mariadb-dump"), *where, *databases], check=True, capture_output=True).stdout
 
 
 def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
@@ -182,7 +182,8 @@ def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def _found(program: str) -> str:
+def program_path(program: str) -> str:
+    """Path of a program of Debian."""
     path = shutil.which(program, path=_PATH)
     assert path, f"{program} is missing: run `make test`, which installs it"
     return path

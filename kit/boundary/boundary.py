@@ -78,7 +78,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._limits = most_calls, slow_seconds
         self._roles = roles or {}
         self._faults = meter().create_counter(
-            MetricName.BODY_FAULTS, "1", "Fields of JSON bodies that were ignored, or not read as written."
+            MetricName.BODY_FAULTS, MetricName.BODY_FAULTS.unit, "Fields of JSON bodies that were ignored, or not read as written."
         )
         self._handlers: dict[str, Handler] = {}
 

@@ -36,7 +36,7 @@ class Recorder:
         self._ended = DeferredBatch(self._record_ended)
         self._refused = DeferredBatch(self._record_refused, _REFUSALS_SECONDS)
         self._duration = meter().create_histogram(
-            MetricName.CALL_DURATION, "s", "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
+            MetricName.CALL_DURATION, MetricName.CALL_DURATION.unit, "Duration of rpcs.", explicit_bucket_boundaries_advisory=_SECONDS
         )
 
     def record(self, call: Call, current: Span, code: grpc.StatusCode, fault: BaseException | None) -> None:

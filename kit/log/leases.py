@@ -10,6 +10,8 @@ from typing import Any, Final
 import structlog
 
 from kit.log.redis_log import RedisLog, key
+from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.state import meter
 
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +44,11 @@ class Leases:
         self._members = members_key(topic, group)
         self._held: set[int] = set()
         self._release: Any = log.redis.register_script(_RELEASE)
+        self._attributes: dict[str, str] = {Attribute.TOPIC: topic, Attribute.GROUP: group}
+        self._lost = meter().create_counter(
+            MetricName.LEASES_LOST, MetricName.LEASES_LOST.unit, "How often leases expired before they were renewed."
+        )
+        self._lost.add(0, self._attributes)
 
     async def tick(self) -> set[int]:
         """Renews the leases held, takes free ones up to a fair share and gives back those above it.
@@ -89,7 +96,10 @@ class Leases:
                 *(("EVAL", _RENEW, 1, self._key(partition), self._me, int(self._seconds * 1000)) for partition in held),
             ]
         )
-        self._held -= {partition for partition, kept in zip(held, renewed, strict=True) if not kept}
+        expired = {partition for partition, kept in zip(held, renewed, strict=True) if not kept}
+        if expired:
+            self._held -= expired
+            self._lost.add(1, self._attributes)
         # The remainder goes to the members that sort first; every member computes the same.
         before_me = sum(1 for member in members if member < self._me.encode())
         return self._partitions // len(members) + (before_me < self._partitions % len(members))

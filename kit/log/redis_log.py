@@ -2,7 +2,7 @@
 
 The keys of a partition share a hash tag, so that a Redis Cluster keeps them together and they change together.
 
-    pmp:{events.0}:log        entries: `p` the pack, `n` how many messages, `h` hour of receipt (hours since 1970)
+    pmp:{events.0}:log        entries: `p` pack, `n` its messages, `h` hour of receipt, in a topic 0 and `t` ms of publishing (since 1970)
     pmp:{events.0}:books      counters by writer and hour, and the number of each writer's last append
     pmp:{events.0}:trimmed    the last offset that was trimmed
 """

@@ -24,7 +24,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 if head ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2]) end
-for i = 3, #ARGV, 3 do redis.call('XADD', KEYS[1], ARGV[i] .. '-0', 'p', ARGV[i + 1], 'n', ARGV[i + 2], 'h', '0') end
+local time = redis.call('TIME')
+local ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+for i = 3, #ARGV, 3 do redis.call('XADD', KEYS[1], ARGV[i] .. '-0', 'p', ARGV[i + 1], 'n', ARGV[i + 2], 'h', '0', 't', ms) end
 return 1
 """
 

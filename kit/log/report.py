@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Final
 
@@ -12,10 +13,11 @@ from sqlalchemy import select
 
 from kit.database.transactions import Sessions
 from kit.log import books
+from kit.log.ages import backup_seconds, oldest_seconds
 from kit.log.consume import dead_letters
-from kit.log.publish.outbox import assigned
+from kit.log.publish.outbox import assigned, first_committed_at
 from kit.log.redis_log import RedisLog
-from kit.log.streams import Offset, TopicPartition
+from kit.log.streams import START, Offset, TopicPartition
 from kit.log.tables import offsets
 from kit.server import run_every
 from kit.telemetry.gauges import Ages, Gauge
@@ -63,12 +65,15 @@ class Report:
         self._folded = 0
         self._max_bytes = max_bytes
         self._ages = Ages(_LOG, _DATABASE, clock=clock)
-        self._lag = Gauge(MetricName.LOG_LAG, "{message}", "Messages of the raw log, entries of a topic that are not processed.", clock)
-        self._bytes = Gauge(MetricName.LOG_BYTES, "By", "Memory of the log, all topics together.", clock)
-        self._limit = Gauge(MetricName.LOG_LIMIT, "By", "Memory of the log above which intake stops.", clock)
-        self._outbox = Gauge(MetricName.OUTBOX_PENDING, "{entry}", "Entries committed and not published.", clock)
-        self._dead = Gauge(MetricName.DEAD_LETTERS, "{message}", "Messages set aside that wait for a decision.", clock)
-        self._books = Gauge(MetricName.BOOKS, "{message}", "The books, by account; `missing` is what does not balance.", clock)
+        self._lag = Gauge(MetricName.LOG_LAG, "Messages of the raw log, entries of a topic that are not processed.", clock)
+        self._lag_age = Gauge(MetricName.LOG_LAG_AGE, "How long the oldest of them has been in the log.", clock)
+        self._bytes = Gauge(MetricName.LOG_BYTES, "Memory of the log, all topics together.", clock)
+        self._limit = Gauge(MetricName.LOG_LIMIT, "Memory of the log above which intake stops.", clock)
+        self._outbox = Gauge(MetricName.OUTBOX_PENDING, "Entries committed and not published.", clock)
+        self._outbox_age = Gauge(MetricName.OUTBOX_AGE, "How long ago the oldest of them was committed.", clock)
+        self._dead = Gauge(MetricName.DEAD_LETTERS, "Messages set aside that wait for a decision.", clock)
+        self._books = Gauge(MetricName.BOOKS, "The books, by account; `missing` is what does not balance.", clock)
+        self._backup = Gauge(MetricName.BACKUP_AGE, "Time since the last `pmp backup`; not shown before the first.", clock)
 
     async def run(self) -> None:
         """Reads every 15 seconds, until cancelled. While the database is down or hangs, the log is still read."""
@@ -80,6 +85,8 @@ class Report:
         """Sets the gauges that are read from the log alone."""
         self._bytes.set(await self._log.used_bytes())
         self._limit.set(self._max_bytes)
+        if self._raw is not None and (age := await backup_seconds(self._log)) is not None:
+            self._backup.set(age)
         self._ages.read(_LOG)
 
     async def look_at_database(self) -> None:
@@ -87,19 +94,37 @@ class Report:
         async with self._sessions.reading() as session:
             self._dead.set(await dead_letters.count(session))
             given: Mapping[int, int] = {} if self._topic is None else await assigned(session, self._topic)
+            known = [*self._follows, *([] if self._raw is None else [self._raw])]
             read = {
-                TopicPartition(row.topic, row.partition): Offset.parse(row.position).ms
-                for row in await session.execute(select(offsets).where(offsets.c.topic.in_(self._follows)))
+                TopicPartition(row.topic, row.partition): Offset.parse(row.position)
+                for row in await session.execute(select(offsets).where(offsets.c.topic.in_(known)))
             }
         self._ages.read(_DATABASE)
         if self._topic is not None:
-            published = await self._heads(self._topic)
-            self._outbox.set(sum(max(0, given[p] - published[p]) for p in given), {Attribute.TOPIC: self._topic})
+            await self._look_at_outbox(self._topic, given)
         for topic in self._follows:
-            heads = await self._heads(topic)
-            self._lag.set(sum(max(0, heads[p] - read.get(TopicPartition(topic, p), 0)) for p in heads), {Attribute.TOPIC: topic})
+            heads, after = await self._heads(topic), self._offsets_of(topic, read)
+            lags = {partition: max(0, heads[partition] - after[partition].ms) for partition in heads}
+            self._lag.set(sum(lags.values()), {Attribute.TOPIC: topic})
+            lagging = {partition: after[partition] for partition, lag in lags.items() if lag}
+            self._lag_age.set(await oldest_seconds(self._log, topic, lagging), {Attribute.TOPIC: topic})
         if self._raw is not None:
+            age = await oldest_seconds(self._log, self._raw, self._offsets_of(self._raw, read))
+            self._lag_age.set(age, {Attribute.TOPIC: self._raw})
             await self._look_at_books(self._raw)
+
+    async def _look_at_outbox(self, topic: str, given: Mapping[int, int]) -> None:
+        published = await self._heads(topic)
+        waiting = {partition: published[partition] for partition in given if given[partition] > published[partition]}
+        self._outbox.set(sum(given[partition] - head for partition, head in waiting.items()), {Attribute.TOPIC: topic})
+        oldest = None
+        if waiting:
+            async with self._sessions.reading() as session:
+                oldest = await first_committed_at(session, topic, waiting)
+        self._outbox_age.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0, {Attribute.TOPIC: topic})
+
+    def _offsets_of(self, topic: str, read: Mapping[TopicPartition, Offset]) -> Mapping[int, Offset]:
+        return {partition: read.get(TopicPartition(topic, partition), START) for partition in range(self._partitions)}
 
     async def _look_at_books(self, raw: str) -> None:
         total = books.Account()

@@ -55,7 +55,9 @@ class LeasedRunner:
         self._changed = asyncio.Event()
         """Set when the step has to return: other partitions are to be worked on, or none any more."""
         self._ending = False
-        self._gauge = meter().create_gauge(MetricName.PARTITIONS_HALTED, "{partition}", "Partitions that wait for an operator.")
+        self._gauge = meter().create_gauge(
+            MetricName.PARTITIONS_HALTED, MetricName.PARTITIONS_HALTED.unit, "Partitions that wait for an operator."
+        )
 
     async def run(self, step: Step) -> None:
         """Runs until cancelled; a step under way is finished first."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from enum import StrEnum
 from time import monotonic
 from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from kit.telemetry.names import Attribute, MetricName
+from kit.telemetry.names import Attribute, Metric, MetricName
 from kit.telemetry.roles import current_role
 from kit.telemetry.state import meter
 
@@ -24,11 +23,11 @@ class Gauge:
         clock: seconds, as `time.monotonic` has them.
     """
 
-    def __init__(self, name: StrEnum, unit: str, description: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, name: Metric, description: str, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._role = _role_attribute()
         self._figures: dict[frozenset[tuple[str, str]], tuple[float, float]] = {}
-        meter().create_observable_gauge(name, [self._observe], unit, description)
+        meter().create_observable_gauge(name, [self._observe], name.unit, description)
 
     def set(self, figure: float, attributes: Mapping[str, str] | None = None) -> None:
         """Shows a figure for the next minute."""
@@ -53,7 +52,7 @@ class Ages:
         self._role = _role_attribute()
         self._read_at = dict.fromkeys(sources, clock())
         description = "Time since what a report is made of was last read."
-        meter().create_observable_gauge(MetricName.REPORT_AGE, [self._observe], "s", description)
+        meter().create_observable_gauge(MetricName.REPORT_AGE, [self._observe], MetricName.REPORT_AGE.unit, description)
 
     def read(self, source: str) -> None:
         """A source was read just now."""

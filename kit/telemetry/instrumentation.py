@@ -24,9 +24,8 @@ def instrument(engine: AsyncEngine) -> None:
     sync = engine.sync_engine
     name = Path(sync.url.database or "").stem
     if isinstance(sync.pool, QueuePool):
-        meter().create_observable_gauge(
-            MetricName.POOL_USED, [partial(_pool_use, sync.pool, {Attribute.POOL: name})], "{connection}", "Connections in use."
-        )
+        used = partial(_pool_use, sync.pool, {Attribute.POOL: name})
+        meter().create_observable_gauge(MetricName.POOL_USED, [used], MetricName.POOL_USED.unit, "Connections in use.")
     if tracing():
         attributes: dict[str, str] = {Attribute.DB_SYSTEM: sync.dialect.name, Attribute.DB_NAME: name}
         event.listen(sync, "before_cursor_execute", partial(_statement_begins, attributes))

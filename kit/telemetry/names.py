@@ -3,6 +3,35 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Self
+
+_SUFFIXES: Final = {"s": "_seconds", "By": "_bytes"}
+"""What Prometheus appends to a name that does not end with it, by its unit. Units in braces say what is counted, and append nothing."""
+
+
+class Metric(StrEnum):
+    """A metric: its name as OpenTelemetry writes it, and its unit. An enum of a service's own metrics derives from it."""
+
+    _value_: str
+    unit: str
+
+    def __new__(cls, name: str, unit: str) -> Self:
+        """Names a metric.
+
+        Args:
+            name: with dots.
+            unit: in UCUM, such as `s`, `By` or `{message}`.
+        """
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.unit = unit
+        return member
+
+    @property
+    def shown(self) -> str:
+        """The name of it as a gauge in Prometheus; a counter has `_total` after it, a histogram `_bucket`, `_count` and `_sum`."""
+        name, suffix = self.replace(".", "_"), _SUFFIXES.get(self.unit, "")
+        return name if name.endswith(suffix) else name + suffix
 
 
 class SpanName(StrEnum):
@@ -14,24 +43,37 @@ class SpanName(StrEnum):
     DELIVER = "deliver"
 
 
-class MetricName(StrEnum):
-    """Names of metrics, as OpenTelemetry writes them: Prometheus shows `_` for `.` and appends the unit."""
+class MetricName(Metric):
+    """The metrics of all services."""
 
-    CALL_DURATION = "rpc.server.call.duration"
-    LOG_LAG = "pmp.log.lag"
-    LOG_BYTES = "pmp.log.bytes"
-    LOG_LIMIT = "pmp.log.limit"
-    LOG_DISK_FREE = "pmp.log.disk.free"
-    OUTBOX_PENDING = "pmp.outbox.pending"
-    DEAD_LETTERS = "pmp.dead_letters"
-    PARTITIONS_HALTED = "pmp.partitions.halted"
-    BOOKS = "pmp.books"
-    REPORT_AGE = "pmp.report.age"
-    BODY_FAULTS = "pmp.body.faults"
-    POOL_USED = "db.client.connection.count"
+    CALL_DURATION = "rpc.server.call.duration", "s"
+    LOG_LAG = "pmp.log.lag", "{message}"
+    LOG_LAG_AGE = "pmp.log.lag.age", "s"
+    LOG_BYTES = "pmp.log.bytes", "By"
+    LOG_LIMIT = "pmp.log.limit", "By"
+    LOG_DISK_FREE = "pmp.log.disk.free", "By"
+    OUTBOX_PENDING = "pmp.outbox.pending", "{entry}"
+    OUTBOX_AGE = "pmp.outbox.age", "s"
+    LEASES_LOST = "pmp.leases.lost", "{time}"
+    DEAD_LETTERS = "pmp.dead_letters", "{message}"
+    PARTITIONS_HALTED = "pmp.partitions.halted", "{partition}"
+    BOOKS = "pmp.books", "{message}"
+    BACKUP_AGE = "pmp.backup.age", "s"
+    REPORT_AGE = "pmp.report.age", "s"
+    BODY_FAULTS = "pmp.body.faults", "{field}"
+    POOL_USED = "db.client.connection.count", "{connection}"
 
 
-class Attribute(StrEnum):
+class AttributeName(StrEnum):
+    """Names of attributes. An enum of a service's own attributes derives from it."""
+
+    @property
+    def label(self) -> str:
+        """The name of it as a label in Prometheus."""
+        return self.replace(".", "_")
+
+
+class Attribute(AttributeName):
     """Names of attributes of spans and metrics: OpenTelemetry's own where it has one."""
 
     ROLE = "pmp.role"

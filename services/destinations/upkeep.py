@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final, cast
 
 from sqlalchemy import Table, delete, select
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.database.transactions import Sessions, transact
 from kit.server import run_every
 from kit.telemetry.gauges import Gauge
+from kit.telemetry.names import AttributeName, Metric
 from services.destinations.kind import Destination
 from services.destinations.models import DeliveryRow
 from services.destinations.personal import KEPT_FOR
@@ -22,19 +22,24 @@ _LOOK_SECONDS: Final = 15.0
 _EXPIRY_SECONDS: Final = 600.0
 _PORTION: Final = 500
 _DECIDED: Final = (DELIVERED, WITHHELD, EXPIRED, DEAD, DROPPED)
-_NAME: Final = "pmp.destination"
 
 _deliveries: Final = cast("Table", DeliveryRow.__table__)
 
 
-class MetricName(StrEnum):
-    """Names of the metrics of destinations alone."""
+class MetricName(Metric):
+    """The metrics of destinations alone."""
 
-    PENDING = "pmp.destinations.pending"
-    OLDEST = "pmp.destinations.oldest"
-    FAILURES = "pmp.destinations.failures"
-    DEAD = "pmp.destinations.dead"
-    PAUSED = "pmp.destinations.paused"
+    PENDING = "pmp.destinations.pending", "{delivery}"
+    OLDEST = "pmp.destinations.oldest", "s"
+    FAILURES = "pmp.destinations.failures", "{attempt}"
+    DEAD = "pmp.destinations.dead", "{delivery}"
+    PAUSED = "pmp.destinations.paused", "{destination}"
+
+
+class Attribute(AttributeName):
+    """Names of the attributes of these metrics."""
+
+    DESTINATION = "pmp.destination"
 
 
 class Upkeep:
@@ -47,11 +52,11 @@ class Upkeep:
     def __init__(self, sessions: Sessions, destinations: Mapping[str, Destination[Any]]) -> None:
         self._sessions = sessions
         self._destinations = destinations
-        self._pending = Gauge(MetricName.PENDING, "{delivery}", "Deliveries that are not sent yet.")
-        self._oldest = Gauge(MetricName.OLDEST, "s", "How long the oldest of them has been waiting.")
-        self._failures = Gauge(MetricName.FAILURES, "{attempt}", "Attempts that failed since the last successful one.")
-        self._dead = Gauge(MetricName.DEAD, "{delivery}", "Dead letters, those that were dropped included.")
-        self._paused = Gauge(MetricName.PAUSED, "{destination}", "1 while a destination is paused.")
+        self._pending = Gauge(MetricName.PENDING, "Deliveries that are not sent yet.")
+        self._oldest = Gauge(MetricName.OLDEST, "How long the oldest of them has been waiting.")
+        self._failures = Gauge(MetricName.FAILURES, "Attempts that failed since the last successful one.")
+        self._dead = Gauge(MetricName.DEAD, "Dead letters, those that were dropped included.")
+        self._paused = Gauge(MetricName.PAUSED, "1 while a destination is paused.")
 
     async def report(self) -> None:
         """Sets the gauges every 15 seconds, until cancelled."""
@@ -66,7 +71,8 @@ class Upkeep:
         async with self._sessions.reading() as session:
             states, books = await Destinations(session).all(), await Destinations(session).books()
         for name in self._destinations.keys() & states.keys():
-            row, own = states[name], {_NAME: name}
+            row = states[name]
+            own: dict[str, str] = {Attribute.DESTINATION: name}
             oldest = books[name].oldest if name in books else None
             self._pending.set(row.pending, own)
             self._oldest.set((now - oldest).total_seconds() if oldest else 0.0, own)

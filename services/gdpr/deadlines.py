@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 
 from kit.database.transactions import Sessions
 from kit.people.hashing import KeyedHasher
 from kit.server import run_every
 from kit.telemetry.gauges import Gauge
+from kit.telemetry.names import Metric
 from services.gdpr.repository import Requests
 from services.gdpr.rules import DUE, OVERDUE
 
 _LOOK_SECONDS: Final = 15.0
 
 
-class MetricName(StrEnum):
-    """Names of the metrics of gdpr alone."""
+class MetricName(Metric):
+    """The metrics of gdpr alone."""
 
-    REQUEST_LEFT = "pmp.gdpr.request.left"
-    STEPS_OVERDUE = "pmp.gdpr.steps.overdue"
+    REQUEST_LEFT = "pmp.gdpr.request.left", "s"
+    STEPS_OVERDUE = "pmp.gdpr.steps.overdue", "{step}"
 
 
 class Deadlines:
@@ -29,8 +29,8 @@ class Deadlines:
     def __init__(self, sessions: Sessions, hasher: KeyedHasher) -> None:
         self._sessions = sessions
         self._hasher = hasher
-        self._left = Gauge(MetricName.REQUEST_LEFT, "s", "Time left for the open request that is due first; 30 days for none.")
-        self._steps = Gauge(MetricName.STEPS_OVERDUE, "{step}", "Steps of requests that have been tried for ten minutes.")
+        self._left = Gauge(MetricName.REQUEST_LEFT, "Time left for the open request that is due first; 30 days for none.")
+        self._steps = Gauge(MetricName.STEPS_OVERDUE, "Steps of requests that have been tried for ten minutes.")
 
     async def run(self) -> None:
         """Sets the gauges every 15 seconds, until cancelled."""

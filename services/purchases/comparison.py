@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +18,7 @@ from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
 from kit.server import run_every
 from kit.settings import Settings
 from kit.telemetry.gauges import Gauge
+from kit.telemetry.names import Metric
 from kit.times import timestamp
 from services.purchases.balance_store import Balance, Balances, Comparison, Comparisons
 from services.purchases.money import exact
@@ -28,11 +28,11 @@ _LOOK_SECONDS: Final = 15.0
 _TIMES: Final = ("checked_at", "from", "to")
 
 
-class MetricName(StrEnum):
-    """Names of the metrics of comparisons."""
+class MetricName(Metric):
+    """The metrics of comparisons."""
 
-    DIFFERENT = "pmp.comparison.different"
-    AGE = "pmp.comparison.age"
+    DIFFERENT = "pmp.comparison.different", "{order}"
+    AGE = "pmp.comparison.age", "s"
 
 
 class ComparisonServicer(ComparisonServiceServicer):
@@ -95,8 +95,8 @@ class ComparisonGauges:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._different = Gauge(MetricName.DIFFERENT, "{order}", "Orders that differ from the shop's after the newest comparison.")
-        self._age = Gauge(MetricName.AGE, "s", "Time since the newest comparison with the shop.")
+        self._different = Gauge(MetricName.DIFFERENT, "Orders that differ from the shop's after the newest comparison.")
+        self._age = Gauge(MetricName.AGE, "Time since the newest comparison with the shop.")
 
     async def run(self) -> None:
         """Sets the gauges every 15 seconds, until cancelled."""

@@ -227,7 +227,8 @@ def test_what_the_alerts_ask_for_is_shown_by_some_part(mesh: Mesh) -> None:
     now = datetime.now(UTC).isoformat()
     comparison = {"shop": "woocommerce", "checked_at": now, "from": now, "to": now, "orders": 1}
     assert mesh.client.post(f"{mesh.url}/api/v1/comparisons", headers=mesh.credentials("admin"), json=comparison).is_success
-    assert {"pmp_log_limit_bytes", "pmp_report_age_seconds", "envoy_http_downstream_rq_xx"} <= asked
+    mesh.pmp("backup", str(mesh.data.parent / "backups"))
+    assert {"pmp_log_limit_bytes", "pmp_report_age_seconds", "pmp_backup_age_seconds", "envoy_http_downstream_rq_xx"} <= asked
     urls = [process["metrics_url"] for process in mesh.state["processes"] if process["metrics_url"]]
     until(lambda: asked <= {re.split("[ {]", line)[0] for url in urls for line in mesh.client.get(url).text.splitlines()})
 

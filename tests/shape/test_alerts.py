@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from deploy.monitoring.dashboards import DASHBOARDS
+from deploy.monitoring.names import one_of
+from deploy.monitoring.render import PAGES, RECORDED, rendered
+from gateway.contracts import read_descriptors, rpcs
+from tests.metrics import measured
 from tests.shape.test_deploy_rendered import DEPLOY, OURS
 
 CASES = Path(__file__).with_name("alerts.yaml")
 COMPONENT = DEPLOY / "components" / "alerts"
+RUNBOOK = DEPLOY.parent / "docs" / "runbook.md"
 
 
 def rules() -> dict[str, dict[str, Any]]:
@@ -26,11 +33,84 @@ def promtool(*arguments: object) -> str:
     return ran.stdout
 
 
-def test_each_alert_comes_when_it_has_to_and_only_then() -> None:
-    promtool("test", "rules", CASES)
-    tests = yaml.safe_load(CASES.read_text())["tests"]
+def link(alert: str) -> str:
+    """The section of the runbook on an alert, as the headings of Markdown are linked to."""
+    return f"docs/runbook.md#{alert.lower()}"
+
+
+def test_each_alert_comes_when_it_has_to_and_only_then(tmp_path: Path) -> None:
+    cases = yaml.load(CASES.read_text(), Loader=yaml.BaseLoader)  # noqa: S506 (texts alone: `0x60` is no number here)
+    tests = cases["tests"]
+    for each in (each for test in tests for each in test["alert_rule_test"]):
+        for alert in each["exp_alerts"]:
+            alert["exp_annotations"]["runbook_url"] = link(each["alertname"])
+    cases["rule_files"] = [str(CASES.parent / path) for path in cases["rule_files"]]
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
+    promtool("test", "rules", tmp_path / "cases.yaml")
     expected = [(each["alertname"], bool(each["exp_alerts"])) for test in tests for each in test["alert_rule_test"]]
     assert {name for name, fires in expected if fires} == {name for name, fires in expected if not fires} == rules().keys()
+
+
+def test_each_alert_links_to_its_section_of_the_runbook_and_each_section_is_of_an_alert() -> None:
+    assert {name: rule["annotations"]["runbook_url"] for name, rule in rules().items()} == {name: link(name) for name in rules()}
+    sections = re.split(r"^## ", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]
+    assert [section.split("\n", 1)[0] for section in sections] == list(rules())
+    for section in sections:
+        assert re.search(r"^\* \*\*Means\*\*.*^\* \*\*Look\*\*.*^\* \*\*Notices\*\*", section, re.MULTILINE | re.DOTALL), section
+        assert "**Do**" in section
+
+
+def test_rules_and_dashboards_follow_from_the_code_that_measures() -> None:
+    assert {path.name: path.read_text() for path in rendered()} == {path.name: text for path, text in rendered().items()}
+    assert {path.stem for path in PAGES.iterdir()} == DASHBOARDS.keys()
+
+
+def test_rules_ask_for_what_the_mesh_measures() -> None:
+    asked = {
+        name
+        for rule in rules().values()
+        for name in re.findall(r"\bpmp_[a-z_]+(?=[ {)[])", re.sub(r"by \(.*?\)|\{.*?\}", " ", rule["expr"]))
+    }
+    assert asked <= measured()
+    recorded = {rule["record"] for group in yaml.safe_load(RECORDED.read_text())["groups"] for rule in group["rules"]}
+    assert {name for rule in rules().values() for name in re.findall(r"\bpmp:[\w:]+", rule["expr"])} <= recorded
+
+
+def test_every_rpc_of_the_gateway_counts_towards_the_objective_of_its_access() -> None:
+    routed = rpcs(read_descriptors())
+    counted = {each.name: each.objective for each in routed}
+    assert (
+        counted.items()
+        >= {
+            "TrackEvents": "intake",
+            "TrackPurchase": "intake",
+            "ReceiveWebhook": "intake",
+            "GetUser": "reads",
+            "GetDashboard": "reads",
+            "DownloadArchive": "other",
+            "StreamEvents": "other",
+            "MergeUsers": "other",
+            "SignIn": "other",
+        }.items()
+    )
+    expressions = " ".join(rule["expr"] for group in yaml.safe_load(RECORDED.read_text())["groups"] for rule in group["rules"])
+    named = set(re.split(r'[|"]', expressions))
+    assert {each.objective for each in routed if one_of([f"{each.service}/{each.name}"]) in named} == {"intake", "reads"}
+    assert {each.objective for each in routed if one_of([f"{each.service}/{each.name}"]) not in named} == {"other"}
+
+
+def test_prometheus_takes_the_expression_of_every_graph(tmp_path: Path) -> None:
+    expressions = [
+        query.expr.replace("$workload", "ingestion-service")
+        for dashboard in DASHBOARDS.values()
+        for row in dashboard.rows
+        for panel in row.panels
+        for query in panel.queries
+    ]
+    recorded = [{"record": f"graph:{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    (tmp_path / "graphs.yaml").write_text(yaml.safe_dump({"groups": [{"name": "graphs", "rules": recorded}]}))
+    assert f"{len(expressions)} rules found" in promtool("check", "rules", tmp_path / "graphs.yaml")
+    promtool("check", "rules", COMPONENT / "alerts.yaml", RECORDED)
 
 
 def test_a_workload_is_missed_because_it_was_there_and_not_because_a_list_names_it() -> None:

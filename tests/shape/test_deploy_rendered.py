@@ -19,10 +19,7 @@ import yaml
 from gateway.settings import GatewaySettings
 from kit.server import LIVENESS
 from kit.settings import MeshSettings, Settings
-from kit.telemetry.names import MetricName
-from services.destinations.upkeep import MetricName as DestinationsMetricName
-from services.gdpr.deadlines import MetricName as GdprMetricName
-from services.purchases.comparison import MetricName as ComparisonMetricName
+from tests.metrics import measured
 from tests.roles import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,13 +266,8 @@ def test_production_alerts_for_what_the_mesh_measures_and_before_the_law_is_brok
     (rendered,) = [one["data"] for one in objects_of("production", "ConfigMap") if one["metadata"]["name"] == ALERTS]
     rules = [rule for group in yaml.safe_load(rendered["alerts.yaml"])["groups"] for rule in group["rules"]]
     assert all(rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"} for rule in rules)
-    measured = {
-        f"{name.replace('.', '_')}{unit}"
-        for name in (*MetricName, *ComparisonMetricName, *DestinationsMetricName, *GdprMetricName)
-        for unit in ("", "_seconds", "_bytes")
-    }
     asked = {name for rule in rules for name in re.findall(r"\bpmp_\w+(?=[ {])", rule["expr"])}
-    assert {f"pmp_{name}" for name in ("books", "log_lag", "dead_letters", "gdpr_steps_overdue")} <= asked <= measured
+    assert {f"pmp_{name}" for name in ("books", "log_lag", "dead_letters", "gdpr_steps_overdue")} <= asked <= measured()
     left = [int(days) for rule in rules for days in re.findall(r"pmp_gdpr_request_left_seconds < (\d+) \* 86400", rule["expr"])]
     assert left == [7, 2]
 

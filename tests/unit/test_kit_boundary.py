@@ -636,7 +636,7 @@ def counted(reader: InMemoryMetricReader) -> dict[object, int]:
     return {
         point.attributes[Attribute.RPC_STATUS]: point.count
         for metric in metrics
-        if metric.name == MetricName.CALL_DURATION
+        if metric.name == str(MetricName.CALL_DURATION)
         for point in metric.data.data_points
         if isinstance(point, HistogramDataPoint) and point.attributes and point.attributes[Attribute.RPC_METHOD] == f"{SERVICE}/TrackEvent"
     }

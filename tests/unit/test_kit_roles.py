@@ -169,7 +169,7 @@ def test_gauges_of_two_roles_stand_beside_each_other(monkeypatch: pytest.MonkeyP
     with telemetry(settings, "identity", "journeys", readers=[reader]):
         for role, figure in (("identity", 1), ("journeys", 2)):
             with acting_as(role):
-                gauge = Gauge(MetricName.DEAD_LETTERS, "{message}", "Set aside.")
+                gauge = Gauge(MetricName.DEAD_LETTERS, "Set aside.")
             gauge.set(figure, {Attribute.TOPIC: "events"})
         data = reader.get_metrics_data()
     assert data is not None

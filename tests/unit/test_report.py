@@ -29,6 +29,7 @@ FROM_THE_DATABASE = {
         for account in ("received", "stored", "duplicate", "rejected", "dead_lettered", "suppressed", "recovered", "pending")
     ),
     *("pmp.books missing", "pmp.dead_letters", f"pmp.log.lag {RAW_TOPIC}", "pmp.log.lag identity", f"pmp.outbox.pending {TOPIC}"),
+    *(f"pmp.log.lag.age {RAW_TOPIC}", "pmp.log.lag.age identity", f"pmp.outbox.age {TOPIC}"),
 }
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -20,7 +20,9 @@ class LogDisk:
     def __init__(self, folder: Path, least: int) -> None:
         self._folder = folder
         self._least = least
-        self._free = meter().create_gauge(MetricName.LOG_DISK_FREE, "By", "Free on the disk of the log, where it is this machine's.")
+        self._free = meter().create_gauge(
+            MetricName.LOG_DISK_FREE, MetricName.LOG_DISK_FREE.unit, "Free on the disk of the log, where it is this machine's."
+        )
 
     def is_low(self) -> bool:
         """Returns whether less is free than a full log needs to drain.

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from pmp.log.v1 import log_pb2 as pb
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -134,6 +134,12 @@ async def prepare_heads(sessions: Sessions, topic: str, partitions: int) -> None
 async def count_partitions(session: AsyncSession, topic: str) -> int:
     """The number of partitions that `prepare_heads` made for a topic; 0 when its service has never run."""
     return len(await assigned(session, topic))
+
+
+async def first_committed_at(session: AsyncSession, topic: str, after: Mapping[int, int]) -> datetime | None:
+    """Returns when the oldest of the entries was written that follow an offset of each partition; None where none do."""
+    following = [and_(outbox.c.partition == partition, outbox.c.position == offset + 1) for partition, offset in sorted(after.items())]
+    return await session.scalar(select(func.min(outbox.c.created_at)).where(outbox.c.topic == topic, or_(*following)))
 
 
 async def assigned(session: AsyncSession, topic: str) -> Mapping[int, int]:

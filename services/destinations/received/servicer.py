@@ -47,7 +47,9 @@ class WebhooksServicer(WebhooksServiceServicer):
         self._keys = keys
         self._senders = senders
         self._worker = worker
-        self._received = meter().create_counter(MetricName.RECEIVED, "{webhook}", "Webhooks that arrived, by sender and outcome.")
+        self._received = meter().create_counter(
+            MetricName.RECEIVED, MetricName.RECEIVED.unit, "Webhooks that arrived, by sender and outcome."
+        )
 
     @override
     async def ReceiveWebhook(self, request: pb.ReceiveWebhookRequest, context: Context) -> pb.ReceiveWebhookResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 import grpc
@@ -22,6 +21,7 @@ from kit.outages import is_outage
 from kit.people.keys.store import Keys
 from kit.server import run_every
 from kit.telemetry.gauges import Gauge
+from kit.telemetry.names import AttributeName, Metric
 from services.destinations.received.calls import Calls
 from services.destinations.received.models import WebhookRow
 from services.destinations.received.statement import Effect
@@ -42,15 +42,15 @@ _REFUSED: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.A
 _log = structlog.get_logger(__name__)
 
 
-class MetricName(StrEnum):
-    """Names of the metrics of webhooks alone."""
+class MetricName(Metric):
+    """The metrics of webhooks alone."""
 
-    RECEIVED = "pmp.webhooks.received"
-    BACKLOG = "pmp.webhooks.backlog"
-    BACKLOG_AGE = "pmp.webhooks.backlog.age"
+    RECEIVED = "pmp.webhooks.received", "{webhook}"
+    BACKLOG = "pmp.webhooks.backlog", "{webhook}"
+    BACKLOG_AGE = "pmp.webhooks.backlog.age", "s"
 
 
-class Attribute(StrEnum):
+class Attribute(AttributeName):
     """Names of the attributes of these metrics."""
 
     SENDER = "pmp.webhook.sender"
@@ -74,8 +74,8 @@ class Worker:
         self._keys = keys
         self._wait = wait
         self._woken = asyncio.Event()
-        self._backlog = Gauge(MetricName.BACKLOG, "{webhook}", "Received webhooks that are not done, by state.")
-        self._age = Gauge(MetricName.BACKLOG_AGE, "s", "Age of the oldest received webhook that is pending; 0 for none.")
+        self._backlog = Gauge(MetricName.BACKLOG, "Received webhooks that are not done, by state.")
+        self._age = Gauge(MetricName.BACKLOG_AGE, "Age of the oldest received webhook that is pending; 0 for none.")
 
     def wake(self) -> None:
         """A webhook was stored."""

@@ -1,0 +1,1 @@
+"""What Prometheus computes and Grafana shows of the mesh, rendered from the metrics' names in the code and from the contracts."""

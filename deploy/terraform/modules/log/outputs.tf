@@ -1,0 +1,3 @@
+output "address" {
+  value = aws_cloudformation_stack.log.outputs["Address"]
+}

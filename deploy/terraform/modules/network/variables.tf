@@ -1,0 +1,11 @@
+variable "name" {
+  type = string
+}
+
+variable "block" {
+  type = string
+}
+
+variable "zones" {
+  type = number
+}

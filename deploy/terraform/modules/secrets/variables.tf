@@ -1,0 +1,11 @@
+variable "name" {
+  type = string
+}
+
+variable "secrets" {
+  type = list(string)
+}
+
+variable "key" {
+  type = string
+}

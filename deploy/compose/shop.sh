@@ -1,14 +1,18 @@
-# Installs the shop of development at its first start: WooCommerce, the theme, and the plugin, which wp-config.php connects to the mesh.
+# Installs the shop of development, unless it is: WooCommerce, the theme, and the plugin, which wp-config.php connects to the mesh.
 set -eu
 export HOME=/tmp
-if wp core is-installed; then exit 0; fi
-wp core install --url=http://localhost:8080 --title=Shop --admin_user=admin --admin_password=admin --admin_email=admin@shop.example --skip-email
-wp rewrite structure '/%postname%/'
-wp plugin install woocommerce --activate
-wp theme install understrap
-wp theme activate understrap-child
 plugin=wp-content/plugins/pmp-analytics
-mkdir -p "$plugin"
-ln -s /mesh/pmp-analytics/* "$plugin"
-ln -s /mesh/dashboard "$plugin/dashboard"
-wp plugin activate pmp-analytics
+if ! wp plugin is-active pmp-analytics 2> /dev/null; then
+  wp core is-installed || wp core install --url=http://localhost:8080 --title=Shop --skip-email \
+    --admin_user=admin --admin_password=admin --admin_email=admin@shop.example
+  wp rewrite structure '/%postname%/'
+  wp plugin install woocommerce --activate
+  wp theme install understrap
+  wp theme activate understrap-child
+  mkdir -p "$plugin"
+  ln -sf /mesh/pmp-analytics/* "$plugin"
+  ln -sfn /mesh/dashboard "$plugin/dashboard"
+  wp plugin activate pmp-analytics
+fi
+touch /tmp/installed
+exec sleep infinity

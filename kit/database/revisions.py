@@ -60,7 +60,7 @@ def is_of_later_release(database: str, revisions: Iterable[str]) -> bool:
     """
     known = dict(revision.rsplit("_", 1) for revision in newest(database))
     found = dict(revision.rsplit("_", 1) for revision in revisions)
-    return any(branch not in known or int(number) > int(known[branch]) for branch, number in found.items())
+    return known.keys() <= found.keys() and any(branch not in known or int(number) > int(known[branch]) for branch, number in found.items())
 
 
 def is_newest(database: str, url: str) -> bool:

@@ -25,6 +25,7 @@ class _Step(NamedTuple):
     """An increase of what was refunded of a payment, refunds that failed later included."""
 
     at: datetime
+    payment: str
     reference: str
     amount: Decimal
     failed: bool = False
@@ -58,10 +59,15 @@ def with_provider_refunds(claims: Sequence[Claim], shop: Sequence[Change], befor
     known = before.returned + dropped
     own, beyond = _kept(own, steps, max(NOTHING, made - known))
     parts = list(_last(steps, beyond))
-    unstated = {part.reference: part.amount for part in parts if part.failed}
+    unstated = {(part.payment, part.reference): part.amount for part in parts if part.failed}
     made_there = [Change(part.at, EntryKind.REFUND, returned=part.amount, reference=part.reference) for part in parts if not part.failed]
     taken_back = [
-        Change(each.at, EntryKind.CORRECTION, returned=unstated.get(each.reference, NOTHING) - each.amount, reason=Reason.REFUND_FAILED)
+        Change(
+            each.at,
+            EntryKind.CORRECTION,
+            returned=unstated.get((each.payment, each.reference), NOTHING) - each.amount,
+            reason=Reason.REFUND_FAILED,
+        )
         for each in failures
     ]
     dated = [
@@ -85,12 +91,12 @@ def _steps(claims: Iterable[Claim], failures: Iterable[_Failure]) -> Sequence[_S
     payments: dict[str, list[Claim | _Failure]] = defaultdict(list)
     for each in (*(claim for claim in claims if not claim.deleted), *failures):
         payments[each.payment].append(each)
-    unnamed = sorted(_steps_of(payments.pop("", [])))
-    named = [step for some in payments.values() for step in _steps_of(some)]
+    unnamed = sorted(_steps_of("", payments.pop("", [])))
+    named = [step for payment in payments.items() for step in _steps_of(*payment)]
     return sorted([*named, *_last(unnamed, _sum(unnamed) - _sum(named))])
 
 
-def _steps_of(payment: Iterable[Claim | _Failure]) -> Iterator[_Step]:
+def _steps_of(name: str, payment: Iterable[Claim | _Failure]) -> Iterator[_Step]:
     """The increases of a payment: a total that is stated after a failure is without the refund that failed."""
     made = failed = NOTHING
     totals = [(_at(each), False, each.refunded_total or NOTHING, each.reference) for each in payment if isinstance(each, Claim)]
@@ -99,7 +105,7 @@ def _steps_of(payment: Iterable[Claim | _Failure]) -> Iterator[_Step]:
         failed += amount if is_failure else NOTHING
         stated = failed if is_failure else amount + failed
         if stated > made:
-            yield _Step(at, reference, stated - made, is_failure)
+            yield _Step(at, name, reference, stated - made, is_failure)
             made = stated
 
 
@@ -113,7 +119,7 @@ def _without_failed(shop: Iterable[Change], failures: Iterable[_Failure], most: 
     """
     left, dropped = list(shop), NOTHING
     for failure in failures:
-        same = [change for change in left if change.returned == -failure.amount]
+        same = [change for change in left if NOTHING > change.returned == -failure.amount]
         if same and dropped + failure.amount <= most:
             left.remove(min(same, key=lambda change, at=failure.at: (abs(change.at - at), change.at)))
             dropped += failure.amount

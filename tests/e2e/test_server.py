@@ -101,7 +101,7 @@ class Server:
     def pmp(self, release: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}"}
         command = [release / ".venv/bin/pmp", *arguments, "--root", self.root]
-        ran = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=150)
+        ran = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=350)
         assert ran.returncode == 0 or not check, f"{ran.stdout}{ran.stderr}{(self.root / 'journal').read_text()}"
         return ran
 

@@ -496,7 +496,10 @@ def _has_arrived(shop: Systems, number: int) -> bool:
 
 
 @ONE_DATABASE
-async def test_what_another_process_decides_is_sent_at_once(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:
+async def test_what_another_process_decides_is_sent_at_once(
+    settings: Settings, resources: Resources, shop: Systems, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.destinations.sending._LONGEST_REST", 600.0)  # nobody looks without a signal
     async with deliverer(settings, resources, file, table(shop.port)) as mesh:
         runtime = ROLE.compose(settings_for(ROLE, settings, destinations=file), resources)
         async with Deliverer(runtime, Topics(runtime)).sending():
@@ -504,10 +507,8 @@ async def test_what_another_process_decides_is_sent_at_once(settings: Settings, 
             async with mesh.sending():
                 await asyncio.sleep(0.3)
                 for number in range(1, 4):
-                    began = asyncio.get_running_loop().time()
                     await mesh.topics.happen(page_view(f"e{number}"))
                     await until(partial(_has_arrived, shop, number))
-                    assert asyncio.get_running_loop().time() - began < 3, "without a signal it takes up to ten seconds"
 
 
 async def test_an_operator_pauses_resumes_tests_and_replays(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:

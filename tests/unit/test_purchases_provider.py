@@ -137,6 +137,8 @@ def test_a_refund_that_failed_is_taken_back_whatever_the_shop_says_of_it() -> No
 def test_a_refund_that_failed_before_anybody_said_that_it_was_made_books_nothing() -> None:
     book = Book([report(1), failed(7, 30)])
     assert (book.balance, book.booked) == (("completed", 100, 0), [("sale", "", 100)])
+    for other in (failed(7, 0), failed(7, 0, payment="ch_2")):
+        assert Book([report(1), failed(7, 30), other]).booked == book.booked
 
 
 def test_after_a_refund_that_failed_the_total_counts_without_it() -> None:

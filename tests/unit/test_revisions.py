@@ -73,6 +73,7 @@ def test_a_later_release_has_a_later_revision_or_one_more_branch() -> None:
     assert not is_of_later_release("ingestion", newest("ingestion"))
     assert not is_of_later_release("ingestion", ["kit_0001", "ingestion_0001"])
     assert is_of_later_release("ingestion", ["kit_9999", "ingestion_0001"])
+    assert not is_of_later_release("ingestion", ["kit_9999", "gdpr_0001"]), "another database"
     assert is_of_later_release("ingestion", [*newest("ingestion"), "reports_0001"])
 
 

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
 from cli.errors import CommandFailed
-from cli.folder import DataFolder, write_private
+from cli.folder import DataFolder
 from cli.layout import databases
 from cli.revisions import url_of
 from cli.state import MeshState, running_mesh
@@ -87,7 +87,6 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
             made_at = _snapshot(files, Path(copies), folder, mesh.redis_url)
             shutil.copyfile(folder.secrets, Path(copies) / folder.secrets.name)
             archive = _archive(Path(copies), target / _NAME.format(made_at), made_at)
-            write_private(folder.last_backup, made_at.isoformat())
             _record(made_at, mesh.redis_url)
     except (OSError, sqlite3.Error, RedisError) as error:
         raise CommandFailed(f"the backup was not made: {error}") from error

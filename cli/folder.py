@@ -31,7 +31,6 @@ class DataFolder:
         self.redis = self.path / "redis"
         self.logs = self.path / "logs"
         self.traces = self.path / "traces"
-        self.last_backup = self.path / "last-backup"
         self._lock = self.path / "lock"
 
     def create(self) -> list[Path]:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from cli.errors import CommandFailed
+from kit.credentials.channels import open_channel
 from kit.settings import MeshSettings
 
 _SECONDS: Final = 20.0
@@ -35,7 +36,7 @@ async def call_service(settings: MeshSettings, service: str, verb: str, path: st
         CommandFailed: the service does not answer, or refuses the call.
     """
     method, request = _request(service, verb, path)
-    async with grpc.aio.insecure_channel(settings.address(service)) as channel:
+    async with open_channel(settings, service) as channel:
         send: Any = channel.unary_unary(
             f"/{method.containing_service.full_name}/{method.name}",
             request_serializer=_serialized,

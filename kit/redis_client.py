@@ -80,6 +80,17 @@ def connection_pool(url: str, newest_url: Callable[[], str] | None = None, **opt
     return pool
 
 
+class ConnectionCount:
+    """Counts the connections that were made, so that a new one is noticed."""
+
+    made = 0
+
+    async def connected(self, connection: AbstractConnection) -> None:
+        """Is called for each new connection (`redis_connect_func`)."""
+        await connection.on_connect()
+        self.made += 1
+
+
 class SharedPipeline:
     """Sends the commands that several callers have at about the same time in one round trip."""
 

@@ -11,13 +11,12 @@ from urllib.parse import unquote, urlsplit
 from cli.doctor.findings import Finding
 from cli.doctor.subject import Subject
 from cli.local_secrets import Secrets
-from kit.settings import mesh_tokens
 
 _LONG_ENOUGH: Final = 24
 _VARIED_ENOUGH: Final = 10
 """Different characters: a random secret of that length has more."""
 _OLD: Final = timedelta(days=365)
-_REPLACE: Final = "replace it by 32 random bytes, `openssl rand -base64 32`, without downtime (docs/operations.md, Deploying)"
+_REPLACE: Final = "replace it by 32 random bytes, `openssl rand -base64 32`, without downtime (docs/operations.md, Rotate a secret)"
 
 
 async def secrets(subject: Subject, now: datetime | None = None) -> AsyncIterator[Finding]:
@@ -31,15 +30,16 @@ async def secrets(subject: Subject, now: datetime | None = None) -> AsyncIterato
         if value and len(names) > 1:
             yield Finding(what=f"{' and '.join(names)} are the same secret", action="give each of them one of its own")
     if subject.local:
-        changed_at = datetime.fromtimestamp(subject.local.folder.secrets.stat().st_mtime, UTC)
+        file = subject.local.folder.secrets
+        changed_at = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         if (now or datetime.now(UTC)) - changed_at > _OLD:
             what = f"no secret of this mesh has changed since {changed_at:%Y-%m-%d}"
-            yield Finding(what=what, action=f"rotate the keys of callers in {subject.local.folder.secrets} (docs/operations.md, Deploying)")
+            yield Finding(what=what, action=f"rotate the keys of callers in {file} (docs/operations.md, Rotate a secret)")
 
 
 def _values(subject: Subject) -> Iterator[tuple[str, str]]:
     """The secrets that are known here, by name. Keys are the business of another check."""
-    yield from _numbered("PMP_MESH_TOKEN", mesh_tokens(subject.settings.mesh_token))
+    yield from _numbered("PMP_MESH_TOKEN", subject.settings.mesh_tokens)
     yield "the password of Redis", unquote(urlsplit(subject.redis_url).password or "")
     if subject.local:
         own: Secrets = subject.local.secrets

@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 from typing_extensions import override
 
@@ -37,7 +36,7 @@ from kit.log.streams import (
     reconcile,
 )
 from kit.outages import in_terms_of_the_log
-from kit.redis_client import ANSWER_SECONDS, SharedPipeline, connection_pool, rewrite_append_only_file
+from kit.redis_client import ANSWER_SECONDS, ConnectionCount, SharedPipeline, connection_pool, rewrite_append_only_file
 
 
 def key(topic: str, partition: int, name: str) -> str:
@@ -45,20 +44,10 @@ def key(topic: str, partition: int, name: str) -> str:
     return f"pmp:{{{topic}.{partition}}}:{name}"
 
 
-class _Connections:
-    """Counts the connections that were made for appending, so that a new one is noticed."""
-
-    made = 0
-
-    async def connected(self, connection: AbstractConnection) -> None:
-        await connection.on_connect()
-        self.made += 1
-
-
 class RedisLog(StreamLog):
     """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
 
-    def __init__(self, redis: Redis, appending: ConnectionPool, connections: _Connections, floors: Watermarks | None) -> None:
+    def __init__(self, redis: Redis, appending: ConnectionPool, connections: ConnectionCount, floors: Watermarks | None) -> None:
         # redis-py's types don't cover what its commands return.
         self._redis: Any = redis
         # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
@@ -242,7 +231,7 @@ async def open_log(url: str, *, floors: Watermarks | None = None, newest_url: Ca
     effect. Of `newest_url` each new connection takes the user and the password.
     """
     reading = Redis.from_pool(connection_pool(url, newest_url, max_connections=256))
-    connections = _Connections()
+    connections = ConnectionCount()
     appending = connection_pool(url, newest_url, redis_connect_func=connections.connected)
     log = RedisLog(reading, appending, connections, floors)
     try:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from playwright.async_api import Browser, expect
 
-from tests.dashboard import shop
 from tests.dashboard.reader import Reader, link
 from tests.e2e.mesh import Mesh
 
+COMPARED_AT = datetime.now(UTC).replace(microsecond=0)
 AGREES = "Agrees with the shop, checked at"
 
 
 def compared(mesh: Mesh, seconds: int, *, found: int, different: int) -> None:
     """Adds a comparison that ended so many seconds after the others."""
-    at = shop.NOW + timedelta(seconds=seconds)
+    at = COMPARED_AT + timedelta(seconds=seconds)
     body = {
         "shop": "woocommerce",
         "checked_at": at.isoformat(),

@@ -36,6 +36,7 @@ from cli.folder import DataFolder
 from cli.local_secrets import Secrets
 from cli.traces.files import SpanFiles
 from cli.traces.spans import Span
+from kit.log.ages import BACKED_UP
 from kit.log.redis_log import open_log
 from kit.telemetry.version import installed_version
 from tests.e2e.mesh import Mesh, running
@@ -304,11 +305,12 @@ async def test_a_backup_that_is_old_or_was_never_made_is_found(mesh: Mesh) -> No
     in_three_days = datetime.now(UTC) + timedelta(days=3)
     async with examining(mesh) as subject:
         assert subject.local is not None
-        folder = subject.local.folder
+        redis: Any = subject.log.redis
+        await redis.delete(BACKED_UP)
         assert [each.what async for each in backups.backups(subject, in_three_days)] == ["there has never been a backup of this mesh"]
-        folder.last_backup.write_text("2026-01-01T03:00:00+00:00")
+        await redis.set(BACKED_UP, datetime(2026, 1, 1, 3, tzinfo=UTC).timestamp())
         assert await found(backups.backups, subject) == ["the last backup is of 2026-01-01 03:00 UTC"]
-        folder.last_backup.write_text(datetime.now(UTC).isoformat())
+        await redis.set(BACKED_UP, time.time())
         assert await found(backups.backups, subject) == []
 
 

@@ -258,7 +258,7 @@ def test_what_an_overlay_sets_is_a_field_of_some_settings(overlay: str) -> None:
 
 
 @every_pod_of_ours
-def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_accepts_its_settings_with_the_secrets_of_a_new_cluster(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = made_secrets()
     environment = settings_of(pod.overlay)
     assert not [source for source in pod.main["envFrom"] if "secretRef" in source], "a variable would not follow its secret"

@@ -172,6 +172,7 @@ class World:
         self.ahead = timedelta(milliseconds=ahead)
         self.site = Site(ask, START + self.ahead)
         self.calls: list[Json] = []
+        self.made: list[Json] = []
         self.site.write("email", VALUES["email"][0])  # registers
         self.report(0)
 
@@ -186,7 +187,7 @@ class World:
             "mesh chooses": lambda: mesh.choose({value[0]: value[1], "timestamp": mesh.now}),
             "site writes": lambda: site.write(*value),
             "site chooses": lambda: site.choose(*value),
-            "call": lambda: self.calls.append(mesh.call()),
+            "call": self.make_call,
             "call arrives": lambda: self.call(*value),
             "report arrives": lambda: self.report(*value),
             "call is lost": lambda: self._lose(self.calls, value),
@@ -198,6 +199,11 @@ class World:
         """Time passes."""
         self.mesh.now += timedelta(milliseconds=milliseconds)
         self.site.now = self.mesh.now + self.ahead
+
+    def make_call(self) -> None:
+        """The mesh states what it knows now."""
+        self.made.append(self.mesh.call())
+        self.calls.append(self.made[-1])
 
     def call(self, index: int, again: bool) -> None:
         """A call arrives; if `again`, it will arrive once more."""
@@ -262,6 +268,8 @@ def test_any_interleaving_with_losses_and_repetitions_converges(ask: Ask, ahead:
         world.step(each)
     world.settle()
     mesh, site = world.mesh, world.site
+    for late in world.made:
+        site.receive(late)
     assert mesh.profile() == site.profile
     assert site.state["derived"] == {each.name: each.read(mesh.user) for each in FIELDS if each.owner is Owner.MESH}
     held: dict[str, Json] = dict(site.state["consent"])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from services.destinations.conflicts.personal import CONFLICTS
 from services.destinations.models import DeliveryRow, DestinationRow, MessageRow
 from services.destinations.queue import delivery_id
 from services.destinations.repository import Destinations
+from services.destinations.waking import Waking
 from tests.background import eventually, running, until
 from tests.conftest import newest_database
 from tests.roles import serving, settings_for
@@ -491,24 +493,18 @@ async def test_books_and_queues_are_read_from_indexes(settings: Settings, resour
                 assert index in plan or "optimized away" in plan, plan
 
 
-def _has_arrived(shop: Systems, number: int) -> bool:
-    return len(shop.ids("/all")) == number
-
-
 @ONE_DATABASE
-async def test_what_another_process_decides_is_sent_at_once(
-    settings: Settings, resources: Resources, shop: Systems, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.destinations.sending._LONGEST_REST", 600.0)  # nobody looks without a signal
-    async with deliverer(settings, resources, file, table(shop.port)) as mesh:
-        runtime = ROLE.compose(settings_for(ROLE, settings, destinations=file), resources)
-        async with Deliverer(runtime, Topics(runtime)).sending():
-            await asyncio.sleep(0.3)  # it has the lease of the destination
-            async with mesh.sending():
-                await asyncio.sleep(0.3)
-                for number in range(1, 4):
-                    await mesh.topics.happen(page_view(f"e{number}"))
-                    await until(partial(_has_arrived, shop, number))
+async def test_what_one_process_decides_wakes_the_senders_of_all_others(settings: Settings, resources: Resources, file: Path) -> None:
+    async with deliverer(settings, resources, file) as mesh:
+        woken: Counter[str] = Counter()
+        here, there = (Waking(mesh.runtime.log.redis, partial(woken.update, [name])) for name in ("here", "there"))
+        async with running(here.run()), running(there.run()):
+            await until(lambda: woken == {"here": 1, "there": 1})  # what was signalled before they listened
+            here.signal()
+            await until(lambda: woken["there"] == 2)
+            there.signal()
+            await until(lambda: woken["here"] == 2)
+        assert woken == {"here": 2, "there": 2}, "nobody wakes itself through Redis"
 
 
 async def test_an_operator_pauses_resumes_tests_and_replays(settings: Settings, resources: Resources, shop: Systems, file: Path) -> None:

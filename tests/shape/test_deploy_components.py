@@ -17,8 +17,10 @@ from tests.shape.test_deploy_rendered import (
     KUBERNETES,
     OBJECTS,
     OVERLAYS,
+    PODS,
     Manifest,
     complaints,
+    files_of,
     objects_of,
     parsed,
     recorded_calls,
@@ -29,6 +31,7 @@ ADDRESS = "HOST=mesh.example, CLASS=edge"
 ADDRESSED = {"ingress", "gateway-api"}
 """Components that need the gateway's host and class."""
 CUSTOM = {
+    "cert-manager.io/v1": {"Certificate", "Issuer"},
     "external-secrets.io/v1": {"ExternalSecret", "SecretStore"},
     "gateway.networking.k8s.io/v1": {"Gateway", "HTTPRoute"},
     "keda.sh/v1alpha1": {"ScaledObject"},
@@ -113,11 +116,7 @@ def test_no_edge_is_rendered_without_a_host(name: str) -> None:
 
 def _asked() -> set[str]:
     """The secrets that pods of production need."""
-    specs = [one["spec"]["template"]["spec"] for one in objects_of("production", "Deployment")]
-    containers = [each for spec in specs for each in (*spec.get("initContainers", []), *spec["containers"])]
-    whole = {source["secretRef"]["name"] for each in containers for source in each["envFrom"] if "secretRef" in source}
-    keys = [variable["valueFrom"]["secretKeyRef"]["name"] for each in containers for variable in each["env"] if "valueFrom" in variable]
-    return whole | {*keys}
+    return {name for pod in PODS if pod.overlay == "production" for name, _ in files_of(pod)}
 
 
 def test_external_secrets_are_those_that_pods_ask_for() -> None:

@@ -26,6 +26,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
+from cli.disk import Disk
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import databases
@@ -84,6 +85,7 @@ def back_up(folder: DataFolder, target: Path, keep: int | None) -> Path:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(folder), TemporaryDirectory(dir=target, prefix=_COPIES) as copies:
             _remove_leftovers(folder, target, Path(copies))
+            _check_space(files, target, mesh.disk)
             made_at = _snapshot(files, Path(copies), folder, mesh.redis_url)
             shutil.copyfile(folder.secrets, Path(copies) / folder.secrets.name)
             archive = _archive(Path(copies), target / _NAME.format(made_at), made_at)
@@ -125,6 +127,20 @@ def _remove_leftovers(folder: DataFolder, target: Path, own: Path) -> None:
     for copies in target.glob(f"{_COPIES}*"):
         if copies != own:
             shutil.rmtree(copies)
+
+
+def _check_space(files: Sequence[Path], target: Path, disk: Disk) -> None:
+    """Refuses a backup by which the disk would become so full that intake stops.
+
+    Raises:
+        CommandFailed: there is too little space for copies of everything and their archive.
+    """
+    copied = sum(path.stat().st_size for path in (*files, *disk.folder.rglob("*")) if path.is_file())
+    kept = disk.least_bytes if target.stat().st_dev == disk.folder.stat().st_dev else 0
+    needed, free = 2 * copied + kept, shutil.disk_usage(target).free
+    if free < needed:
+        message = f"the backup was not made: {needed / 2**20:,.0f} MiB have to be free in {target} meanwhile, and {free / 2**20:,.0f} are"
+        raise CommandFailed(message)
 
 
 def _databases(mesh: MeshState) -> Sequence[Path]:

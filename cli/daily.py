@@ -51,9 +51,12 @@ class DailyCommand:
         now = datetime.now(UTC)
         await _sleep_until(now + self.wait if self.at_start else self.due(now, environment))
         while True:
-            status = await run_to_end((sys.executable, "-m", "cli", *self.arguments), environment, log)
-            is_done = status in self.statuses
-            report(f"{self.done if is_done else self.failed}: {' '.join(last_lines(log, 1))}")
+            try:
+                is_done = await run_to_end((sys.executable, "-m", "cli", *self.arguments), environment, log) in self.statuses
+                outcome = " ".join(last_lines(log, 1))
+            except OSError as error:  # it could not be started: the disk is full, or there are too many processes
+                is_done, outcome = False, str(error)
+            report(f"{self.done if is_done else self.failed}: {outcome}")
             now = datetime.now(UTC)
             await _sleep_until(self.due(now, environment) if is_done else now + RETRY)
 

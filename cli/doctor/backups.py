@@ -16,7 +16,7 @@ _ACTION: Final = "`pmp backup FOLDER --keep 7`, every night by cron (docs/backup
 
 async def backups(subject: Subject, now: datetime | None = None) -> AsyncIterator[Finding]:
     """Finds that the last backup is old, or that a mesh of some days has none."""
-    if subject.local is None or backend_of(subject.keys) != "sqlite":
+    if subject.local is None or subject.local.state.disk is None or backend_of(subject.keys) != "sqlite":
         raise NotExamined("databases on servers are backed up by their own tools (docs/backup.md)")
     now = now or datetime.now(UTC)
     folder = subject.local.folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -102,10 +103,10 @@ def service_status(machine: Machine) -> ServiceStatus:
     """
     program = installed_program(machine)
     shown = machine.properties("ActiveState", "UnitFileState", "NRestarts")
-    try:
-        made = backups(machine.path(BACKUPS))
-    except PermissionError:
-        raise CommandFailed("only root and the user pmp see the mesh of this machine") from None
+    folder = machine.path(BACKUPS)
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
+        raise CommandFailed("only root and the user pmp see the mesh of this machine")
+    made = backups(folder)
     return ServiceStatus(
         release=program,
         state=shown["ActiveState"],

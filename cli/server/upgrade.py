@@ -41,7 +41,10 @@ def upgrade(machine: Machine, release: Path, say: Callable[[str], None], *, back
     _build(release)
     before = _books(machine, old)
     if backup:
-        saved = _run(machine, old, "backup", str(machine.path(BACKUPS))).strip()
+        try:
+            saved = _run(machine, old, "backup", str(machine.path(BACKUPS))).strip()
+        except CommandFailed as failure:
+            raise CommandFailed(f"{failure}\nThe release stays as it is. With a backup of your own: `pmp upgrade --no-backup`") from failure
         say(f"backup: {saved}")
     try:
         _start(machine, new)

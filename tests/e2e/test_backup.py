@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -149,8 +151,6 @@ def test_a_backup_is_private_and_leaves_no_copy_of_the_log(drill: Drill) -> None
     with tarfile.open(drill.backup) as archive:
         names = set(archive.getnames())
     assert {"manifest.json", "secrets.json", "ingestion.db", "subject_keys.db"} <= names
-    made_at = datetime.fromisoformat((drill.lost / "last-backup").read_text())
-    assert f"{made_at:%Y-%m-%dT%H%M%SZ}" in drill.backup.name
 
 
 @pytest.mark.parametrize("damage", ["cut off", "other bytes", "no backup", "folder in use"])
@@ -183,7 +183,19 @@ def test_a_backup_that_fails_leaves_nothing(restored: Mesh, tmp_path: Path) -> N
     assert (failed.returncode, "was not made" in failed.stderr) == (1, True), failed.stderr
     assert list((tmp_path / "backups").iterdir()) == []
     assert not (restored.data / "redis" / "dump.rdb").exists()
-    assert not (restored.data / "last-backup").exists()
+
+
+def test_a_backup_leaves_the_space_below_which_intake_stops(restored: Mesh, tmp_path: Path) -> None:
+    known = (restored.data / "mesh.json").read_text()
+    state = json.loads(known)
+    state["disk"]["least_bytes"] = shutil.disk_usage(restored.data).free
+    (restored.data / "mesh.json").write_text(json.dumps(state))
+    try:
+        refused = restored.pmp("backup", str(tmp_path / "backups"), check=False)
+    finally:
+        (restored.data / "mesh.json").write_text(known)
+    assert (refused.returncode, "have to be free" in refused.stderr.replace("\n", " ")) == (1, True), refused.stderr
+    assert list((tmp_path / "backups").iterdir()) == []
 
 
 def test_a_mesh_is_backed_up_once_at_a_time(restored: Mesh, tmp_path: Path) -> None:

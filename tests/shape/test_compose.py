@@ -98,6 +98,12 @@ def test_one_container_runs_every_role_and_its_schema_comes_first() -> None:
     assert DEVELOPMENT["migrate"]["environment"] == DEVELOPMENT["mesh"]["environment"]
 
 
+def test_every_container_of_the_mesh_finds_the_services_in_another_container() -> None:
+    for name in ("migrate", "mesh", "gateway"):
+        addresses = {each: DEVELOPMENT[name]["environment"][each].split(":")[0] for each in ("PMP_SERVICE_ADDRESS", "PMP_STREAM_ADDRESS")}
+        assert set(addresses.values()) <= DEVELOPMENT.keys(), (name, addresses)
+
+
 def test_a_container_starts_once_what_it_needs_is_healthy() -> None:
     for name, service in DEVELOPMENT.items():
         for other, each in service.get("depends_on", {}).items():

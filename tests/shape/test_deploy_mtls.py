@@ -35,6 +35,12 @@ def test_what_it_renders_is_valid(rendered: list[dict[str, Any]], tmp_path: Path
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_the_key_of_the_mesh_goes_to_its_own_pods_alone() -> None:
+    pods = [each for each in yaml.safe_load_all(render("production", "monitoring", "mtls")) if each["kind"] == "Deployment"]
+    given = {each["metadata"]["name"] for each in pods if "mesh-certificate" in str(each)}
+    assert {each["metadata"]["name"] for each in pods} - given == {"collector"}
+
+
 def test_every_pod_has_the_certificate_that_its_authority_issues_for_their_names(rendered: list[dict[str, Any]]) -> None:
     certificates, issuers = _named(rendered, "Certificate"), _named(rendered, "Issuer")
     issued, authority = certificates["mesh"]["spec"], certificates["mesh-authority"]["spec"]

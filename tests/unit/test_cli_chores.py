@@ -54,6 +54,16 @@ async def test_a_failed_import_is_reported(tmp_path: Path) -> None:
     assert "can't be read" in text
 
 
+async def test_a_command_that_can_not_be_started_is_reported_and_tried_again(tmp_path: Path) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    environment = {**os.environ, "PMP_SITE_RATES_URL": "http://shop.example/rates.csv"}
+    run = asyncio.create_task(RATES.run(environment, tmp_path / "no folder" / "rates.log", said.put_nowait))
+    text = await said.get()
+    assert text.startswith("exchange rates were not imported, the next try is in an hour: ")
+    assert not run.done()
+    run.cancel()
+
+
 async def test_a_failed_comparison_is_reported(tmp_path: Path) -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     environment = {**os.environ, "PMP_SITE_ORDERS_URL": "http://shop.example/wp-json/pmp/v1/orders", "PMP_SITE_ERASURE_SECRET": SECRET}

@@ -47,15 +47,21 @@ class Contacts:
             Unavailable: the database of keys does not answer.
         """
         subject = self._subject(email)
-        async with self._sessions.reading() as session:
-            known = await self._known(session, person_id)
+        known = await self._known(person_id)
         if subject not in {each.subject for each in known}:
             sealed = (await self._keys.seals({subject}))[subject].seal(email, context=EMAIL_CONTEXT)
             if sealed:
                 await transact(self._sessions, lambda session: self._add(session, subject, person_id, sealed))
-        former = [each.email for each in known if each.subject != subject]
-        decryptor = await self._keys.decryptor(former)
-        return [address for each in former if (address := decryptor.open(each, context=EMAIL_CONTEXT))]
+        return await self._opened([each.email for each in known if each.subject != subject])
+
+    async def others(self, person_id: str, email: str) -> Sequence[str]:
+        """Returns the addresses under which the destination keeps a person still, other than this one, which may be empty.
+
+        Raises:
+            Unavailable: the database of keys does not answer.
+        """
+        subject = self._subject(email) if email else ""
+        return await self._opened([each.email for each in await self._known(person_id) if each.subject != subject])
 
     async def leave(self, emails: Collection[str]) -> None:
         """Notes that the destination keeps nobody under these addresses any more. They are kept, for an erasure."""
@@ -66,11 +72,16 @@ class Contacts:
 
         await transact(self._sessions, work)
 
-    async def _known(self, session: AsyncSession, person_id: str) -> Sequence[_Known]:
+    async def _known(self, person_id: str) -> Sequence[_Known]:
         """The addresses of all users that are one person."""
-        members = sorted(await Persons(session).members({person_id}))
-        own = (_contacts.c.user_id.in_(members), _contacts.c.destination == self._destination, _contacts.c.is_former.is_(False))
-        return [_Known(*row) for row in await session.execute(select(_contacts.c.subject, _contacts.c.email).where(*own))]
+        async with self._sessions.reading() as session:
+            members = sorted(await Persons(session).members({person_id}))
+            own = (_contacts.c.user_id.in_(members), _contacts.c.destination == self._destination, _contacts.c.is_former.is_(False))
+            return [_Known(*row) for row in await session.execute(select(_contacts.c.subject, _contacts.c.email).where(*own))]
+
+    async def _opened(self, sealed: Sequence[bytes]) -> Sequence[str]:
+        decryptor = await self._keys.decryptor(sealed)
+        return [address for each in sealed if (address := decryptor.open(each, context=EMAIL_CONTEXT))]
 
     async def _add(self, session: AsyncSession, subject: str, person_id: str, sealed: bytes) -> None:
         now, identifiers = datetime.now(UTC), (subject, f"user:{person_id}")

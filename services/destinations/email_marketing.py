@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
@@ -44,6 +44,11 @@ STAGES: Final = ("prospect", "lead", "customer", "subscriber")
 
 LATE: Final = timedelta(days=1)
 """What is sent later than this, after an outage or by a replay, must not start automations."""
+
+UNKNOWN_TIME: Final = datetime.max.replace(tzinfo=UTC)
+"""When somebody unsubscribed of whom the tool does not say when: no choice is newer."""
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+"""When somebody unsubscribed so long ago that every choice is newer."""
 
 _CENT: Final = Decimal("0.01")
 _LANGUAGE: Final = re.compile(r"([A-Za-z]{2})(?:[-_]([A-Za-z]{2}))?$")

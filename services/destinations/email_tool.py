@@ -68,11 +68,11 @@ class EmailTool(Destination[_Options]):
         """
 
     @abstractmethod
-    async def follow(self, former: str, email: str) -> bool:
+    async def follow(self, former: str, email: str) -> datetime | None:
         """Moves a contact to the address that its person has now. Where that one is a contact already, the former is mailed no more.
 
         Returns:
-            False for one that has unsubscribed or complained, which stays as it is.
+            When it unsubscribed or complained: then it stays as it is. `UNKNOWN_TIME` if the tool does not say when; None if it did not.
         """
 
     @abstractmethod
@@ -102,30 +102,38 @@ class EmailTool(Destination[_Options]):
 
     async def _send(self, outgoing: Outgoing) -> Result:
         profile, choice = outgoing.profile, outgoing.consent.marketing_emails
-        if profile is None or not profile.email:
-            return Result(Outcome.WITHHELD, "no address is known")
+        current = [profile.email] if profile is not None and profile.email else []
         try:
+            if self.unsubscribes(outgoing) and (emails := [*current, *outgoing.former]):
+                results = [await self.unsubscribe(each) for each in emails]
+                return next((each for each in results if each.outcome is not Outcome.DELIVERED), DONE)
+            if profile is None or not current:
+                return Result(Outcome.WITHHELD, "no address is known")
             if choice is not None and choice.granted:
-                left = await self._left(outgoing, profile.email)
+                left = await self._left(outgoing, profile.email, choice)
                 if left is not None:
                     return left
                 due = outgoing.wanted.not_before or outgoing.wanted.at
                 return await self.deliver(outgoing, profile, choice, late=is_late(due, datetime.now(UTC)))
-            if choice is not None and outgoing.wanted.name in {CONSENT, LINK}:
-                return await self.unsubscribe(profile.email)
         except RefusedError as refused:
             return refused.result
         return Result(Outcome.WITHHELD, "no consent")
 
-    async def _left(self, outgoing: Outgoing, email: str) -> Result | None:
+    async def _left(self, outgoing: Outgoing, email: str, choice: Choice) -> Result | None:
         """Moves the contacts of a person who has another address now; returns the result if nothing may be sent to that."""
         try:
-            followed = [await self.follow(former, email) for former in outgoing.former]
+            left = [at for former in outgoing.former if (at := await self.follow(former, email)) is not None]
         except httpx.HTTPError as error:
             # It can be repeated, other than an event after it.
             return Result(Outcome.RETRY, type(error).__name__)
-        # Who unsubscribed under the former address is subscribed under another one by its own new choice only.
-        return None if all(followed) or outgoing.wanted.name == CONSENT else Result(Outcome.WITHHELD, _LEFT)
+        # Who unsubscribed under the former address is subscribed under another one by its own newer choice only.
+        is_newer = outgoing.wanted.name == CONSENT and all(at < choice.decided_at for at in left)
+        return None if not left or is_newer else Result(Outcome.WITHHELD, _LEFT)
+
+    @override
+    def unsubscribes(self, outgoing: Outgoing) -> bool:
+        choice = outgoing.consent.marketing_emails
+        return choice is not None and not choice.granted and outgoing.wanted.name in {CONSENT, LINK}
 
     @override
     def contact(self, outgoing: Outgoing) -> str:

@@ -192,6 +192,10 @@ class Destination(ABC, Generic[_Options]):
         """
         return ""
 
+    def unsubscribes(self, outgoing: Outgoing) -> bool:  # noqa: ARG002 (for kinds that keep persons)
+        """Whether this delivery unsubscribes the person, under each address that the destination keeps: `Outgoing.former`, too."""
+        return False
+
     @abstractmethod
     def is_repeatable(self, wanted: Wanted) -> bool:
         """Whether the destination recognises a repetition of this delivery, so that an attempt with an unknown outcome can be repeated."""

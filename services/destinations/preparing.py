@@ -68,6 +68,11 @@ class Preparing:
 
     async def _addressed(self, outgoing: Outgoing) -> Outgoing:
         """Remembers under which address the destination keeps the person, and adds those it has to leave."""
-        if not (email := self._destination.contact(outgoing)):
-            return outgoing
-        return replace(outgoing, former=await self._contacts.remember(outgoing.consent.person_id, email))
+        person = outgoing.consent.person_id
+        if email := self._destination.contact(outgoing):
+            return replace(outgoing, former=await self._contacts.remember(person, email))
+        if person and self._destination.unsubscribes(outgoing):
+            # The person may have another address since the destination was last sent something.
+            current = outgoing.profile.email if outgoing.profile is not None else ""
+            return replace(outgoing, former=await self._contacts.others(person, current))
+        return outgoing

@@ -278,3 +278,51 @@ async def test_who_left_under_a_former_address_is_not_subscribed_under_another(
     assert {email: each["emailBlacklisted"] for email, each in account.contacts.items()} == ({ADA: True} if stays else {NEW_EMAIL: False})
     assert Outcome.RETRY not in outcomes(await send(brevo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL]))
     assert NEW_EMAIL in account.contacts
+
+
+@pytest.mark.parametrize("kind", ["userUnsubscription", "adminUnsubscription", "complaints", ""])
+async def test_a_bounce_hides_no_other_reason_to_have_left(brevo: KIND, account: Brevo, kind: str) -> None:
+    await send(brevo, user_changed())
+    account.leave(EMAIL, "hardBounces", NOW - HOUR)
+    bounced = account.contacts[ADA]["statistics"]
+    if kind:
+        account.leave(EMAIL, kind, NOW - HOUR)
+        account.contacts[ADA]["statistics"] |= bounced
+    else:
+        account.contacts[ADA]["listUnsubscribed"] = [LIST]
+    [result] = await send(brevo, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, account.contacts.keys()) == (Outcome.WITHHELD, {ADA})
+
+
+@pytest.mark.parametrize(("hours", "subscribed"), [(-1, True), (1, False)])
+async def test_only_a_choice_after_who_left_subscribes_another_address(
+    brevo: KIND, account: Brevo, hours: int, *, subscribed: bool
+) -> None:
+    await send(brevo, user_changed())
+    account.leave(EMAIL, "userUnsubscription", NOW + hours * HOUR)
+    [result] = await send(brevo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome is Outcome.DELIVERED, NEW_EMAIL in account.contacts) == (subscribed, subscribed)
+
+
+async def test_who_consents_anew_under_another_address_is_subscribed(brevo: KIND, account: Brevo) -> None:
+    """Brevo does not say when the mesh itself blocked a contact."""
+    await send(brevo, user_changed())
+    await send(brevo, choice_made(granted=False), consent=DENIED)
+    await send(brevo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert {email: each["emailBlacklisted"] for email, each in account.contacts.items()} == {ADA: True, NEW_EMAIL: False}
+
+
+async def test_who_withdraws_after_a_change_of_address_is_mailed_at_neither(brevo: KIND, account: Brevo) -> None:
+    for address in (EMAIL, NEW_EMAIL):
+        await send(brevo, user_changed(), profile=ada(email=address))
+    withdrawn = await send(brevo, choice_made(granted=False), profile=ada(email=NEW_EMAIL), consent=DENIED, former=[EMAIL])
+    assert outcomes(withdrawn) == [Outcome.DELIVERED]
+    assert {email: each["emailBlacklisted"] for email, each in account.contacts.items()} == {ADA: True, NEW_EMAIL: True}
+
+
+async def test_who_withdraws_and_has_no_address_any_more_is_not_mailed_at_the_former(brevo: KIND, account: Brevo) -> None:
+    await send(brevo, user_changed())
+    message = choice_made(granted=False)
+    (wanted,) = brevo.wanted(message)
+    [result] = await brevo.send([Outgoing("d1", wanted, message, DENIED, None, former=[EMAIL])])
+    assert (result.outcome, account.contacts[ADA]["emailBlacklisted"]) == (Outcome.DELIVERED, True)

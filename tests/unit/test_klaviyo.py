@@ -291,3 +291,11 @@ async def test_who_left_under_a_former_address_is_not_subscribed_under_another(
     assert (result.outcome, NEW_EMAIL in account.profiles) == ((Outcome.WITHHELD, False) if stays else (Outcome.DELIVERED, True))
     assert outcomes(await send(klaviyo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])) != [Outcome.RETRY]
     assert NEW_EMAIL in account.profiles
+
+
+@pytest.mark.parametrize("reason", ["UNSUBSCRIBE", "SPAM_COMPLAINT"])
+async def test_no_choice_from_before_subscribes_another_address(klaviyo: KIND, account: Klaviyo, reason: str) -> None:
+    await send(klaviyo, user_changed())
+    account.withdraw(EMAIL, reason, NOW + HOUR)
+    [result] = await send(klaviyo, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, NEW_EMAIL in account.profiles) == (Outcome.WITHHELD, False)

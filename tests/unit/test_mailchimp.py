@@ -426,7 +426,7 @@ async def test_a_member_that_can_not_follow_is_archived(mailchimp: KIND, account
 
 async def test_who_unsubscribed_under_a_former_address_is_not_subscribed_under_another(mailchimp: KIND, account: Mailchimp) -> None:
     await send(mailchimp, user_changed())
-    account.members[ADA]["status"] = "unsubscribed"
+    account.members[ADA] |= {"status": "unsubscribed", "last_changed": (NOW - timedelta(seconds=1)).isoformat()}
     [result] = await send(mailchimp, user_changed(), profile=ada(email=NEW_EMAIL), former=[EMAIL])
     assert (result.outcome, NEW in account.members) == (Outcome.WITHHELD, False)
     assert outcomes(await send(mailchimp, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])) == [Outcome.DELIVERED]
@@ -437,3 +437,11 @@ async def test_a_vendor_that_is_down_keeps_the_event_after_a_change_of_address(m
     account.next_replies.append(Reply(503))
     [result] = await send(mailchimp, conversion("signup"), profile=ada(email=NEW_EMAIL), former=[EMAIL])
     assert (result.outcome, account.members) == (Outcome.RETRY, {})
+
+
+@pytest.mark.parametrize("changed", [{"last_changed": (NOW + timedelta(seconds=1)).isoformat()}, {"last_changed": ""}, {}])
+async def test_no_choice_from_before_subscribes_another_address(mailchimp: KIND, account: Mailchimp, changed: dict[str, str]) -> None:
+    await send(mailchimp, user_changed())
+    account.members[ADA] |= {"status": "unsubscribed", **changed}
+    [result] = await send(mailchimp, choice_made(granted=True), profile=ada(email=NEW_EMAIL), former=[EMAIL])
+    assert (result.outcome, NEW in account.members) == (Outcome.WITHHELD, False)

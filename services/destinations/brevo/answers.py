@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from kit.people.privacy import Choice
 from services.destinations.answers import refused
+from services.destinations.email_marketing import LONG_AGO, UNKNOWN_TIME
 from services.destinations.kind import Result
 
 _CODE: Final = re.compile(r"[a-z_]{1,60}")
@@ -79,11 +80,25 @@ def subscription_wanted(contact: Contact, list_id: int, choice: Choice, *, is_ch
         return Subscription.KEEP
     if not is_choice:
         return Subscription.WITHDRAWN
+    at, known = left_at(contact, list_id), contact.statistics
+    can_be_mailed = not (known.complaints or known.hard_bounces)
+    return Subscription.RENEW if can_be_mailed and at is not None and at < choice.decided_at else Subscription.WITHDRAWN
+
+
+def left_at(contact: Contact, list_id: int) -> datetime | None:
+    """Returns when the person complained or unsubscribed, or was unsubscribed by the shop.
+
+    Returns:
+        None for a contact that can be mailed, or can't for no other reason than that its address bounced.
+    """
+    if not contact.has_left(list_id):
+        return None
     known = contact.statistics
-    left = (*known.unsubscriptions.by_person, *known.unsubscriptions.by_owner)
-    if known.complaints or known.hard_bounces or any(each.event_time is None or each.event_time >= choice.decided_at for each in left):
-        return Subscription.WITHDRAWN
-    return Subscription.RENEW
+    left = (*known.unsubscriptions.by_person, *known.unsubscriptions.by_owner, *known.complaints)
+    if left:
+        return max(each.event_time or UNKNOWN_TIME for each in left)
+    has_only_bounced = known.hard_bounces and list_id not in (contact.lists_left or ())
+    return None if has_only_bounced else LONG_AGO
 
 
 def refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, Final
 
 import httpx
@@ -16,7 +17,7 @@ from kit.people.privacy import Choice
 from kit.times import moment
 from services.destinations import email_marketing
 from services.destinations.brevo import mapping
-from services.destinations.brevo.answers import Subscription, subscription_wanted
+from services.destinations.brevo.answers import Subscription, left_at, subscription_wanted
 from services.destinations.brevo.client import BrevoClient
 from services.destinations.brevo.options import BrevoOptions
 from services.destinations.email_marketing import CONSENT
@@ -71,12 +72,12 @@ class Brevo(EmailTool[BrevoOptions]):
         return DONE
 
     @override
-    async def follow(self, former: str, email: str) -> bool:
+    async def follow(self, former: str, email: str) -> datetime | None:
         contact = await self._client.contact(former)
         if contact is None:
-            return True
-        if contact.has_left(self.options.list_id) and not contact.statistics.hard_bounces:
-            return False
+            return None
+        if (at := left_at(contact, self.options.list_id)) is not None:
+            return at
         try:
             await self._client.update(contact, {"attributes": {"EMAIL": email}})
         except RefusedError as refused:
@@ -84,7 +85,7 @@ class Brevo(EmailTool[BrevoOptions]):
                 raise
             # Another contact has the address.
             await self._client.update(contact, {"emailBlacklisted": True})
-        return True
+        return None
 
     @override
     async def unsubscribe(self, email: str) -> Result:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 
 from kit.people.privacy import Choice
 from services.destinations.answers import refused
+from services.destinations.email_marketing import UNKNOWN_TIME
 from services.destinations.kind import Result
 
 _CODE: Final = re.compile(r"[a-z_]{1,60}")
@@ -115,9 +116,17 @@ def is_unsubscribed(marketing: Marketing) -> bool:
     return marketing.consent == "UNSUBSCRIBED"
 
 
-def has_left(marketing: Marketing) -> bool:
-    """Whether the person, or the owner of the account, wants no e-mails to be sent; an address that bounced says nothing of that."""
-    return is_unsubscribed(marketing) or any(each.reason in _UNWANTED for each in marketing.suppression or ())
+def left_at(marketing: Marketing) -> datetime | None:
+    """Returns since when the person, or the owner of the account, wants no e-mails to be sent.
+
+    Returns:
+        None for who may be sent some; an address that bounced says nothing of that.
+    """
+    left = [each.timestamp for each in marketing.suppression or () if each.reason in _UNWANTED]
+    unsubscribed_at = marketing.consent_timestamp or marketing.last_updated
+    if is_unsubscribed(marketing) and (unsubscribed_at or not left):
+        left.append(unsubscribed_at or UNKNOWN_TIME)
+    return max(left, default=None)
 
 
 def refusal(status: int, body: bytes, wait: timedelta | None) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import httpx
 from pmp.identity.v1.identity_pb2 import User
@@ -18,7 +19,7 @@ from services.destinations.email_marketing import CONSENT
 from services.destinations.email_tool import DONE, EmailTool, RefusedError
 from services.destinations.kind import Erasure, Message, Outcome, Outgoing, Result, Wanted
 from services.destinations.klaviyo import mapping
-from services.destinations.klaviyo.answers import Subscription, has_left, is_unsubscribed, subscription_wanted
+from services.destinations.klaviyo.answers import Subscription, is_unsubscribed, left_at, subscription_wanted
 from services.destinations.klaviyo.client import KlaviyoClient
 from services.destinations.klaviyo.options import KlaviyoOptions
 
@@ -63,10 +64,10 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
         return DONE
 
     @override
-    async def follow(self, former: str, email: str) -> bool:
+    async def follow(self, former: str, email: str) -> datetime | None:
         profiles = await self._client.profiles(former)
-        if any(has_left(each.marketing) for each in profiles):
-            return False
+        if left := [at for each in profiles if (at := left_at(each.marketing)) is not None]:
+            return max(left)
         for each in profiles:
             try:
                 await self._client.change(each, mapping.readdressed(each.id, email))
@@ -75,7 +76,7 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
                     raise
                 # Another profile has the address.
                 await self._client.post("/api/profile-subscription-bulk-delete-jobs", mapping.unsubscription(former))
-        return True
+        return None
 
     @override
     async def unsubscribe(self, email: str) -> Result:

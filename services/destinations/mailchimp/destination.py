@@ -81,17 +81,17 @@ class Mailchimp(EmailTool[MailchimpOptions]):
         return DONE
 
     @override
-    async def follow(self, former: str, email: str) -> bool:
+    async def follow(self, former: str, email: str) -> datetime | None:
         path = self._member(former)
-        member = await self._client.find("GET", path, fields="status")
-        status = str((member or {}).get("status", ""))
+        member = await self._client.find("GET", path, fields="status,last_changed") or {}
+        status = str(member.get("status", ""))
         if status == "unsubscribed":
-            return False
+            return mapping.last_changed(member)
         if status not in {"", "archived", "cleaned"} and await self._moves(path, email):
-            return True
+            return None
         if status not in {"", "archived"}:
             await self._client.find("DELETE", path)  # archives it
-        return True
+        return None
 
     async def _moves(self, path: str, email: str) -> bool:
         """Changes the address of a member; returns whether Mailchimp lets it, which it does not if that is a member already."""

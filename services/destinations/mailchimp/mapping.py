@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,6 +22,7 @@ from services.destinations.email_marketing import (
     ENROLMENT,
     REGISTRATION,
     STAGES,
+    UNKNOWN_TIME,
     VIEW,
     changed_at,
     enrolled_course,
@@ -90,6 +91,15 @@ def status_after(current: str, options: MailchimpOptions, *, is_choice: bool) ->
     if current == "transactional":
         return status_of_new(options)
     return "pending" if is_choice and current in {"unsubscribed", "archived"} else ""
+
+
+def last_changed(member: Mapping[str, Any]) -> datetime:
+    """Returns when a member last changed: Mailchimp does not say when it unsubscribed, which can't have been later."""
+    try:
+        at = datetime.fromisoformat(str(member.get("last_changed", "")))
+    except ValueError:
+        return UNKNOWN_TIME
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def tags(stage: str, courses: Mapping[str, bool], *, is_late: bool) -> dict[str, Any]:

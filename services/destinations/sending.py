@@ -202,13 +202,14 @@ class Sender:
         for cleared in requests:
             if is_well and asyncio.get_running_loop().time() - began < _FRESH_SECONDS:
                 with delivery_span(self.destination.name, cleared) as current:
-                    await self._attempt(cleared)
-                    describe_results(current, self._done[-1].results)
-                is_well = bool(self._done[-1].is_answered)
+                    attempt = await self._attempt(cleared)
+                    describe_results(current, attempt.results)
+                is_well = bool(attempt.is_answered)
             else:
                 self._done.append(Attempt(cleared, [PutOff("", timedelta(0))] * len(cleared)))
 
-    async def _attempt(self, cleared: Sequence[Cleared]) -> None:
+    async def _attempt(self, cleared: Sequence[Cleared]) -> Attempt:
+        """Makes an attempt, whose results may be stored before this returns."""
         try:
             outgoing, without = await self._preparing.outgoing(cleared)
         except Exception as error:  # noqa: BLE001 (it counts as an attempt: it must not be repeated for ever)
@@ -217,8 +218,10 @@ class Sender:
         sent: Sequence[Result] = await self._send(outgoing) if outgoing else ()
         results = {each.id: result for each, result in zip(outgoing, sent, strict=True)}
         ids = [self._preparing.id_of(each) for each in cleared]
-        self._done.append(Attempt(cleared, [results.get(id_) or without[id_] for id_ in ids]))
+        attempt = Attempt(cleared, [results.get(id_) or without[id_] for id_ in ids])
+        self._done.append(attempt)
         await self._leave(outgoing, sent)
+        return attempt
 
     async def _leave(self, outgoing: Sequence[Outgoing], sent: Sequence[Result]) -> None:
         """Notes what was delivered to persons under another address than before."""

@@ -7,7 +7,7 @@ import hmac
 import subprocess
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -20,10 +20,12 @@ from pydantic import SecretStr
 from kit.errors import Unauthenticated, Unavailable
 from services.destinations.received.certificates import Certificates
 from services.destinations.received.sender import Sender, webhook_senders
+from services.destinations.received.senders.klaviyo import Klaviyo
 from services.destinations.received.senders.paypal import PayPal
 from services.destinations.received.settings import WebhookSettings
 from services.destinations.received.signatures import check_appended, check_base64, check_timestamped
 from tests.paypal import PayPalDouble, running_paypal
+from tests.received_webhooks import klaviyo, klaviyo_event
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OLD, NEW = SecretStr("whsec_old_secret_of_the_tests"), SecretStr("whsec_new_secret_of_the_tests")
@@ -160,6 +162,15 @@ def test_every_sender_refuses_what_has_no_secret_yet() -> None:
     found = webhook_senders(settings_with())
     assert set(found) == {"klaviyo", "mailchimp", "paypal", "stripe", "woocommerce"}
     assert not any(sender.is_configured for sender in found.values())
+
+
+def test_what_klaviyo_states_without_a_time_happened_when_it_was_sent() -> None:
+    event = klaviyo_event("unsubscribed_from_email_marketing", "ada@example.org", NOW - timedelta(days=1))
+    for missing, at in (("datetime", NOW - timedelta(days=1)), ("timestamp", NOW)):
+        del event["payload"]["data"]["attributes"][missing]
+        stated = Klaviyo(settings_with()).read({}, klaviyo(event, at=NOW).body, NOW)
+        assert isinstance(stated, Sequence)
+        assert [each.at for each in stated] == [at]
 
 
 @pytest.fixture(scope="module")

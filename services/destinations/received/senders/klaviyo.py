@@ -103,11 +103,13 @@ class Klaviyo(Sender):
         delivery = parsed(_Delivery, body)
         topics = [str(each.get("topic", "")) for each in delivery.data]
         known = [each for topic, each in zip(topics, delivery.data, strict=True) if topic in _SUBSCRIBED]
-        return list(_stated(known, delivery.meta.klaviyo_account_id)) or Nothing(next(iter(topics), ""))
+        return list(_stated(known, delivery.meta)) or Nothing(next(iter(topics), ""))
 
 
-def _stated(events: Sequence[Mapping[str, Any]], account: str) -> Iterator[Statement]:
-    """What events state. One that can't be read is left out: refused for its sake, the others would not arrive either.
+def _stated(events: Sequence[Mapping[str, Any]], meta: _Meta) -> Iterator[Statement]:
+    """What events state. One without a time of its own is dated by the webhook.
+
+    One that can't be read is left out: refused for its sake, the others would not arrive either.
 
     Raises:
         Unreadable: none of them can be read.
@@ -123,8 +125,9 @@ def _stated(events: Sequence[Mapping[str, Any]], account: str) -> Iterator[State
         properties = attributes.event_properties or {}
         if not email or (event.topic == _BOUNCED and not _HARD.search(str(properties.get("Bounce Type", "")))):
             continue
-        at = attributes.datetime or datetime.fromtimestamp(attributes.timestamp or 0, UTC)
-        yield subscription(event.external_id, event.topic, at, f"klaviyo:{account}", email, subscribed=_SUBSCRIBED[event.topic])
+        at = attributes.datetime or (datetime.fromtimestamp(attributes.timestamp, UTC) if attributes.timestamp else meta.timestamp)
+        account = f"klaviyo:{meta.klaviyo_account_id}"
+        yield subscription(event.external_id, event.topic, at, account, email, subscribed=_SUBSCRIBED[event.topic])
     if refusals and len(refusals) == len(events):
         raise refusals[0]
 

@@ -21,6 +21,7 @@ async def test_health_shows_each_destination_and_whether_it_is_paused(reader: Re
     german = await chromium.new_context(locale="de-DE")
     page = await german.new_page()
     await page.goto(link(mesh))
+    await expect(page.locator("[data-figure=net_revenue]")).to_be_visible()
     await page.goto(f"{mesh.url}/?view=health")
     await expect(page.get_by_role("region", name="Ziele")).to_contain_text("Angehalten")
     await german.close()

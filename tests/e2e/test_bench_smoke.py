@@ -42,6 +42,7 @@ def worker_figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return measured("worker", tmp_path_factory.mktemp("results"))
 
 
+@every_bench
 def test_worker_is_measured_into_mariadb(worker_figures: dict[str, Any]) -> None:
     assert worker_figures["into_mariadb"]["events"] == 5000
     assert worker_figures["into_mariadb"]["per_second"] > 0
@@ -49,6 +50,7 @@ def test_worker_is_measured_into_mariadb(worker_figures: dict[str, Any]) -> None
     assert worker_figures["intake"] is None
 
 
+@every_bench
 def test_result_describes_the_machine_without_identifying_it(worker_figures: dict[str, Any]) -> None:
     facts = {"cpu", "cores", "memory_gib", "kernel", "load_average_before", "sync_ms", "python", "redis_server", "packages", "mariadb"}
     assert worker_figures["machine"].keys() == facts
@@ -110,6 +112,7 @@ def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> No
         assert all(report["p95_ms"] >= report["p50_ms"] > 0 and report["ratio"] > 0 for report in models.values())
 
 
+@every_bench
 def test_dashboards_are_measured_beside_counting_sessions(tmp_path: Path) -> None:
     figures = measured("analytics", tmp_path)["analytics"]
     assert figures.keys() == {"mariadb", "sqlite"}

@@ -287,17 +287,17 @@ def test_the_books_are_the_same_on_servers_of_ones_own(tmp_path: Path, mariadb_s
         database = mariadb_server.url.replace("{service}", "demo_{service}")
         with running(tmp_path / "data", "--database-url", database, "--redis-url", redis.url) as mesh:
             assert "redis" not in [process["name"] for process in mesh.state["processes"]]
-            output = mesh.pmp("demo", "--events", "3000").stdout
+            output = mesh.pmp("demo", "--events", "2000").stdout
             books = mesh.books()
             sums = exported(mesh, tmp_path)
-            again = mesh.pmp("demo", "--events", "3000").stdout
+            again = mesh.pmp("demo", "--events", "2000").stdout
             added = gained(mesh, books)
             assert exported(mesh, tmp_path) == sums
     finally:
         redis.kill()
-    assert "the mesh holds each of the 3,000 events once" in output
-    assert (books["stored"], books["balanced"]) == (3000, True)
-    assert (sums["events"][0], sums["sessions"][0]) == (3000, 3000)
+    assert "the mesh holds each of the 2,000 events once" in output
+    assert (books["stored"], books["balanced"]) == (2000, True)
+    assert (sums["events"][0], sums["sessions"][0]) == (2000, 2000)
     assert sums["orders"][0] == sums["customers"][0] > 0
     assert books["duplicate"] > 0
     assert books["rejected"] > 0

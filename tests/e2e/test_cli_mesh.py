@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -40,6 +40,9 @@ from tests.webhooks import with_a_destination
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
 PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
+_INTAKE = ("ingestion", "ingestion-worker")
+TOGETHER = (("redis",), ("gateway",), _INTAKE, tuple(name for name in service_names() if name not in _INTAKE))
+"""Processes that are killed at once."""
 
 
 @pytest.fixture(scope="module")
@@ -280,17 +283,19 @@ def test_a_port_in_use_is_reported(mesh: Mesh, tmp_path: Path) -> None:
     assert f"port {port} is in use by another program" in refusal.stderr
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-def test_a_process_that_is_killed_is_started_again_and_works(mesh: Mesh, name: str) -> None:
-    stored, killed = mesh.drained()["stored"], mesh.pid(name)
-    mesh.kill(name)
-    until(lambda: mesh.pid(name) not in (None, killed), 60)
+@pytest.mark.parametrize("names", TOGETHER, ids="-".join)
+def test_processes_that_are_killed_are_started_again_and_work(mesh: Mesh, names: Sequence[str]) -> None:
+    stored, killed = mesh.drained()["stored"], {name: mesh.pid(name) for name in names}
+    for name in names:
+        mesh.kill(name)
+    until(lambda: all(mesh.pid(name) not in (None, killed[name]) for name in names), 60)
     until(lambda: mesh.pmp("status", check=False).returncode == 0, 60)
     page = event()
     until(lambda: track(mesh, page) == 200)  # 503 until its neighbours have seen it again
     assert mesh.drained()["stored"] == stored + 1
-    assert re.search(rf"{name} was killed by SIGKILL; starting it again in [\d.]+ s", printed(mesh))
-    assert f"{name} is ready again" in printed(mesh)
+    for name in names:
+        assert re.search(rf"{name} was killed by SIGKILL; starting it again in [\d.]+ s", printed(mesh))
+        assert f"{name} is ready again" in printed(mesh)
 
 
 def test_the_figures_follow_what_happens_and_are_read_with_a_reading_token_alone(mesh: Mesh) -> None:

@@ -306,7 +306,7 @@ async def test_a_backup_that_is_old_or_was_never_made_is_found(mesh: Mesh) -> No
         redis: Any = subject.log.redis
         await redis.delete(BACKED_UP)
         assert [each.what async for each in backups.backups(subject, in_three_days)] == ["there has never been a backup of this mesh"]
-        await redis.set(BACKED_UP, datetime(2026, 1, 1, 3, tzinfo=UTC).timestamp())
+        await redis.set(BACKED_UP, datetime(2026, 1, 1, 3, 0, 30, tzinfo=UTC).timestamp())
         assert await found(backups.backups, subject) == ["the last backup is of 2026-01-01 03:00 UTC"]
         await redis.set(BACKED_UP, time.time())
         assert await found(backups.backups, subject) == []

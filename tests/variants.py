@@ -1,0 +1,14 @@
+"""Variants of a test, of which `make test` runs some, and all with PMP_EVERY_VARIANT=1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+_Variant = TypeVar("_Variant")
+
+
+def some_of(variants: Sequence[_Variant], *indexes: int) -> Sequence[_Variant]:
+    """The variants at these indexes, or every one."""
+    return variants if os.environ.get("PMP_EVERY_VARIANT") else [variants[index] for index in indexes]

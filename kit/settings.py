@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict, SettingsError
 
+from kit.credentials import urls
 from kit.credentials.files import FOLDER, Followed, read, secret_file
 
 MESH_HEADER: Final = "x-pmp-mesh-token"
@@ -35,12 +36,6 @@ def _tokens(setting: str) -> tuple[str, ...]:
 
 def _one_or_two(setting: SecretStr) -> SecretStr:
     _tokens(setting.get_secret_value())
-    return setting
-
-
-def _url(setting: str) -> str:
-    if "://" not in setting:
-        raise ValueError("expected a URL")
     return setting
 
 
@@ -171,9 +166,9 @@ class MeshSettings(BaseSettings):
             self._followed[field] = Followed([file], lambda: parse(read(file))) if file else None
         return self._followed[field]
 
-    def _newest_url(self, field: str) -> Any:
+    def _newest_url(self, field: str, checked: Callable[[str], str] = urls.database_url) -> Any:
         """A setting that is a URL, at this moment."""
-        followed = self._follow(field, _url)
+        followed = self._follow(field, checked)
         return followed.value() if followed else getattr(self, field)
 
 
@@ -296,4 +291,4 @@ class Settings(MeshSettings):
     @property
     def log_url(self) -> str:
         """URL of the Redis that holds the log, with the password of this moment."""
-        return self._newest_url("redis_url")
+        return self._newest_url("redis_url", urls.redis_url)

@@ -21,7 +21,7 @@ AUTHORITY: Final = "ca.crt"
 _LOOK_SECONDS: Final = 1.0
 
 _Value = TypeVar("_Value")
-_Mark: TypeAlias = "tuple[int, int, int] | None"
+_Mark: TypeAlias = "tuple[int, int, int, int] | None"
 _log = structlog.get_logger(__name__)
 
 
@@ -68,7 +68,7 @@ class Followed(Generic[_Value]):
     """A value made of files, and made anew after they have changed.
 
     Nothing watches them: they are looked at when the value is used, at most once a second. While a changed file is of no use, the
-    value from before stays.
+    value from before stays, and the file is read again each time.
 
     Args:
         files: what it is made of.
@@ -83,6 +83,7 @@ class Followed(Generic[_Value]):
         self._files = files
         self._make = make
         self._seen = self._marks()
+        self._refused: Sequence[_Mark] | None = None
         self._value = make()
         self._next_look = monotonic() + _LOOK_SECONDS
 
@@ -98,18 +99,20 @@ class Followed(Generic[_Value]):
         marks = self._marks()
         if marks == self._seen:
             return
-        self._seen = marks
         names = [file.name for file in self._files]
         try:
             self._value = self._make()
         except (OSError, ValueError) as error:
-            # Its text may contain the secret.
-            _log.error("changed secret refused", files=names, error=type(error).__name__)
+            if marks != self._refused:
+                # Its text may contain the secret.
+                _log.error("changed secret refused", files=names, error=type(error).__name__)
+            self._refused = marks
         else:
+            self._seen, self._refused = marks, None
             _log.info("secret changed", files=names)
 
     def _marks(self) -> list[_Mark]:
-        """What differs after a file was replaced or written."""
+        """What differs after a file was replaced or written, or its permissions have changed."""
         return [_mark(file) for file in self._files]
 
 
@@ -118,4 +121,4 @@ def _mark(file: Path) -> _Mark:
         state = file.stat()
     except OSError:
         return None
-    return state.st_ino, state.st_mtime_ns, state.st_size
+    return state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size

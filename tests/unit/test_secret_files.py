@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from redis.exceptions import AuthenticationError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from kit.credentials.files import FOLDER, into_environment, secret
+from kit.credentials.files import FOLDER, Followed, into_environment, read, secret
 from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.log.redis_log import RedisLog, open_log
@@ -80,6 +81,55 @@ async def test_a_change_of_no_use_leaves_the_value_before_and_is_not_shown(
     (secrets.folder / "PMP_MESH_TOKEN").unlink()
     await asyncio.sleep(1.1)
     assert read.mesh_tokens == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("PMP_DATABASE_URL", "mysql+aiomysql://new:n@w@db/{service}"),
+        ("PMP_DATABASE_URL", "mysql+aiomysql://new:new@db:33o6/{service}"),
+        ("PMP_DATABASE_URL", "mysql+aiomysql://new:new@db:330611/{service}"),
+        ("PMP_DATABASE_URL", "db"),
+        ("PMP_REDIS_URL", "redis://:n/ew@redis:6379"),
+        ("PMP_REDIS_URL", "redis://:1/ew@redis:6379"),
+        ("PMP_REDIS_URL", "redis://:new@redis:63x9"),
+        ("PMP_REDIS_URL", "redis:6379"),
+    ],
+)
+async def test_a_url_by_which_nobody_can_connect_changes_nothing(secrets: MountedSecrets, name: str, change: str) -> None:
+    current = settings()
+    before = current.database("identity"), current.log_url
+    secrets.put(**{name: change})
+    await asyncio.sleep(1.1)
+    assert (current.database("identity"), current.log_url) == before
+
+
+async def test_a_change_that_could_not_be_read_is_read_as_soon_as_it_can(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file, refusals = tmp_path / "secret", [PermissionError, PermissionError]
+    file.write_text("old")
+
+    def make() -> str:
+        text = read(file)
+        if text != "old" and refusals:
+            raise refusals.pop()
+        return text
+
+    followed = Followed([file], make)
+    file.write_text("new")
+    for expected in ("old", "old", "new"):
+        await asyncio.sleep(1.1)
+        assert followed.value() == expected
+    assert capfd.readouterr().out.count("changed secret refused") == 1
+
+
+async def test_permissions_are_a_change(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("old")
+    made = count(1)
+    followed = Followed([file], lambda: next(made))
+    file.chmod(0o400)
+    await asyncio.sleep(1.1)
+    assert followed.value() == 2
 
 
 async def test_a_variable_has_precedence_over_its_file(secrets: MountedSecrets, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY, Followed
@@ -74,17 +75,23 @@ class Certificates:
 
     def _read(self) -> _Identity:
         certificate, private_key, authority = ((self._folder / name).read_bytes() for name in (CERTIFICATE, PRIVATE_KEY, AUTHORITY))
-        key = load_pem_private_key(private_key, password=None)
-        if x509.load_pem_x509_certificate(certificate).public_key() != key.public_key():
+        try:
+            key = load_pem_private_key(private_key, password=None)
+            is_own = x509.load_pem_x509_certificate(certificate).public_key() == key.public_key()
+            x509.load_pem_x509_certificates(authority)
+        except (TypeError, UnsupportedAlgorithm) as error:
+            # A TypeError is for a key that has a password.
+            raise ValueError(str(error)) from error
+        if not is_own:
             message = f"{PRIVATE_KEY} is not the key of {CERTIFICATE}"
             raise ValueError(message)
-        x509.load_pem_x509_certificates(authority)
         return _Identity(certificate, private_key, authority)
 
     def _new_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._folder / CERTIFICATE, self._folder / PRIVATE_KEY)
+        # Without a password, one would be asked for on the terminal where a key has one.
+        context.load_cert_chain(self._folder / CERTIFICATE, self._folder / PRIVATE_KEY, password="")
         context.load_verify_locations(self._folder / AUTHORITY)
         context.verify_mode = ssl.CERT_REQUIRED
         return context

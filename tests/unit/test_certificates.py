@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from pydantic import SecretStr
@@ -140,6 +142,26 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path, authority: Auth
     (tmp_path / "other" / PRIVATE_KEY).replace(tmp_path / "one" / PRIVATE_KEY)
     with pytest.raises(WrongSetting, match=r"^PMP_CERTIFICATES: tls.key is not the key of tls.crt$"):
         Certificates(tmp_path / "one")
+
+
+def test_a_key_with_a_password_is_refused(tmp_path: Path, authority: Authority) -> None:
+    authority.issue(tmp_path)
+    key = load_pem_private_key((tmp_path / PRIVATE_KEY).read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
+    certificates = Certificates(tmp_path)
+    (tmp_path / PRIVATE_KEY).write_bytes(locked)
+    with pytest.raises(WrongSetting, match=r"^PMP_CERTIFICATES: .*encrypted"):
+        Certificates(tmp_path)
+    with pytest.raises(ssl.SSLError):
+        certificates.of_listener()
+
+
+def test_a_certificate_with_a_key_of_an_unknown_curve_is_refused(tmp_path: Path, authority: Authority) -> None:
+    authority.issue(tmp_path)
+    made = ["openssl", "ecparam", "-name", "secp112r1", "-genkey", "-noout", "-out", str(tmp_path / PRIVATE_KEY)]
+    subprocess.run(made, check=True, capture_output=True)
+    with pytest.raises(WrongSetting, match=r"^PMP_CERTIFICATES: Curve .* is not supported$"):
+        Certificates(tmp_path)
 
 
 async def test_streams_over_http_take_callers_with_a_certificate_only(tmp_path: Path, authority: Authority) -> None:

@@ -28,6 +28,8 @@ from gateway.settings import GatewaySettings
 from kit.settings import MESH_HEADER
 
 _FILTERS: Final = ("envoy.filters.http.api_key_auth", "envoy.filters.http.jwt_authn")
+_CHANGED: Final = flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.DELETE | flags.ATTRIB
+"""A secret was written, replaced or removed, or may be read by others than before."""
 _SECONDS: Final = 0.2
 """How long further changes are waited for after the first one: a secret of Kubernetes is replaced in several steps."""
 
@@ -73,12 +75,12 @@ def write(files: Mapping[Path, str]) -> None:
 class Follower:
     """Waits for changes of the folder of secrets, beside the Envoy that the process becomes.
 
-    What changes from now on is noticed.
+    What changes from now on is noticed. Where a secret is missing that is required, the filters from before stay.
     """
 
     def __init__(self, folder: Path) -> None:
         self._changes = INotify()
-        self._changes.add_watch(folder, flags.CLOSE_WRITE | flags.MOVED_TO)
+        self._changes.add_watch(folder, _CHANGED)
 
     def fork(self, renew: Callable[[], None]) -> None:
         """Starts a process that calls `renew` after each change, and ends with this one, also if this one becomes another program."""

@@ -23,7 +23,8 @@ def main() -> None:
     """Replaces this process with Envoy, which receives only the secrets that it needs.
 
     Secrets from the environment are never written to a file. Those from the folder of secrets are, beside the socket of the admin
-    interface, for Envoy to read them again when they change.
+    interface, for Envoy to read them again when they change: its configuration then holds the mesh's token and the JWKS in plain
+    text, and shows them to who may open that socket, the gateway's user.
     """
     follower = _follower()
     settings = GatewaySettings()  # pyright: ignore[reportCallIssue]  (the required fields come from the environment)

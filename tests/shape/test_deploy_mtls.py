@@ -46,6 +46,7 @@ def test_every_pod_has_the_certificate_that_its_authority_issues_for_their_names
     issued, authority = certificates["mesh"]["spec"], certificates["mesh-authority"]["spec"]
     assert issuers[issued["issuerRef"]["name"]]["spec"] == {"ca": {"secretName": authority["secretName"]}}
     assert {"server auth", "client auth"} <= set(issued["usages"])
+    assert authority["privateKey"]["rotationPolicy"] == "Never", "what it issued stays valid when it is renewed"
     (name,) = issued["dnsNames"]
     deployments = _named(rendered, "Deployment")
     services = _named(rendered, "Service")

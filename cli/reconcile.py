@@ -21,6 +21,9 @@ _ROUNDS: Final = 3
 """How often differences are healed: an order may change in the shop while it is compared."""
 _FEW_DELETED: Final = 10
 _DELETED_SHARE: Final = 0.05
+_MANY_MISSING: Final = 100
+_LOOKED_UP: Final = 20
+"""Orders that are looked up one by one before many are: a shop may need a request for each that it does not have."""
 _TAKEN_OVER: Final = (
     *("timestamp", "order_id", "amount", "currency", "payment_method", "paid_at", "lines", "is_test", "is_staff"),
     *("discount_total", "tax_total", "shipping_total", "coupon_codes", "country"),
@@ -90,8 +93,12 @@ class Reconciler:
         Raises:
             CommandFailed: one of the two does not answer.
         """
-        orders, suspects = await self._suspects(since, until)
-        examined = await self._examine(suspects)
+        orders, suspects, only_here = await self._suspects(since, until)
+        # None of them is looked up, and so none recorded as deleted.
+        lacking: Mapping[str, Difference] = {}
+        if not deletes and await self._lacks(only_here, orders):
+            lacking = only_here
+        examined = await self._examine(suspects | (only_here.keys() - lacking.keys()))
         found = {number: Found(each) for number, each in examined.differences.items()}
         if heals:
             reasons, kept = await self._heal(examined, orders, deletes=deletes)
@@ -100,10 +107,16 @@ class Reconciler:
                 number: replace(each, left=number in left, reason=reasons.get(number, "") if number in left else "")
                 for number, each in found.items()
             }
+        found |= {number: Found(each, reason=_why_lacking(len(lacking))) for number, each in lacking.items()}
         return Outcome(orders, [found[number] for number in sorted(found, key=_by_number)])
 
-    async def _suspects(self, since: datetime, until: datetime) -> tuple[int, Collection[str]]:
-        """The number of orders in the period, and the numbers of those that differ, or are in the period of one side only."""
+    async def _suspects(self, since: datetime, until: datetime) -> tuple[int, set[str], Mapping[str, Difference]]:
+        """Compares the orders of a period as they are listed.
+
+        Returns:
+            The number of orders, the numbers of those that the shop has and that differ, and the differences of those that are in the
+            period here only.
+        """
         balances: dict[str, tuple[Figures, bool]] = {}
         async for balance in self._ledger.balances(since, until):
             balances[balance.order_id] = ledger_figures(balance), not SOURCES.isdisjoint(balance.sources)
@@ -115,8 +128,16 @@ class Reconciler:
                     suspects.add(order.order_id)
             self._show(orders := orders + len(page))
         # An order that the shop has never reported may be of another system.
-        only_here = {number for number, (figures, is_shops) in balances.items() if is_shops and figures.is_sale}
-        return orders + len(only_here), suspects | only_here
+        missing = {number: difference(number, None, figures) for number, (figures, is_shops) in balances.items() if is_shops}
+        only_here = {number: each for number, each in missing.items() if each is not None}
+        return orders + len(only_here), suspects, only_here
+
+    async def _lacks(self, only_here: Mapping[str, Difference], orders: int) -> bool:
+        """Whether the shop lacks many orders, and has none of a few of them: it may be another shop."""
+        if len(only_here) <= max(_MANY_MISSING, _DELETED_SHARE * orders):
+            return False
+        few = sorted(only_here, key=_by_number)[:: len(only_here) // _LOOKED_UP]
+        return not (await self._shop.read(few)).reports
 
     async def _examine(self, numbers: Collection[str]) -> _Examined:
         """Compares single orders anew, whenever they were placed."""
@@ -142,8 +163,7 @@ class Reconciler:
         for _ in range(_ROUNDS):
             deleted = [number for number, each in examined.differences.items() if each.kind is Kind.MISSING_THERE]
             if len(deleted) > max(_FEW_DELETED, _DELETED_SHARE * orders) and not deletes:
-                why = f"the shop lacks {len(deleted)} orders: if it is the right shop, and no older copy of it, add --deleted"
-                reasons |= dict.fromkeys(deleted, why)
+                reasons |= dict.fromkeys(deleted, _why_lacking(len(deleted)))
                 deleted = []
             existing = [number for number in examined.differences if number in examined.reports]
             if not existing and not deleted:
@@ -195,6 +215,10 @@ def _marked(report: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """A report under a source, marked as history if it comes too late for what follows from sales and refunds as they happen."""
     at = max(datetime.fromisoformat(report[name]) for name in ("timestamp", "paid_at") if report.get(name))
     return {**report, "source": source, "historical": datetime.now(UTC) - at > LIVE_FOR}
+
+
+def _why_lacking(count: int) -> str:
+    return f"the shop lacks {count} orders: if it is the right shop, and no older copy of it, add --deleted"
 
 
 def _by_number(number: str) -> tuple[int, str]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from pmp.purchases.v1.comparison_pb2 import OrderBalance
+from typing_extensions import override
 
 from cli.comparison import shop_at
 from cli.errors import CommandFailed
 from cli.importing.woocommerce_client import WooCommerce
+from cli.ledger import Ledger
+from cli.reconcile import Reconciler
 from cli.shop_api_orders import ApiOrders
 from cli.shop_orders import ShopOrders
 from cli.shop_reports import PLUGIN, WEBHOOKS
+from services.purchases.agreement import Kind
 from tests.receiver import SECRET as SIGNS
 from tests.woocommerce import KEY, SECRET, Shop, serving
 
@@ -94,6 +100,41 @@ async def test_products_and_staff_are_read_once(shop: Shop, orders: ApiOrders) -
     for _ in range(3):
         await orders.read(["1"])
     assert (shop.requests["products"], shop.requests["customers"]) == (1, 3), "three roles are staff"
+
+
+class _Known(Ledger):
+    """Has paid orders."""
+
+    def __init__(self, count: int) -> None:
+        paid: Any = {"payment_status": "completed", "currency": "USD", "amount": "10", "paid_amount": "10", "refunded_amount": "0"}
+        self._paid = {str(each): OrderBalance(order_id=str(each), sources=[WEBHOOKS], **paid) for each in range(1, count + 1)}
+
+    @override
+    async def balances(self, since: datetime, until: datetime) -> AsyncIterator[OrderBalance]:
+        for each in self._paid.values():
+            yield each
+
+    @override
+    async def balances_of(self, order_ids: Collection[str]) -> Mapping[str, OrderBalance]:
+        return {each: self._paid[each] for each in order_ids}
+
+
+@pytest.mark.parametrize(("deletes", "lookups"), [(False, 20), (True, 420)])
+async def test_a_few_of_many_missing_orders_show_that_it_may_be_another_shop(
+    shop: Shop, orders: ApiOrders, lookups: int, *, deletes: bool
+) -> None:
+    reconciler = Reconciler(orders, _Known(420), "USD", lambda _: None)
+    outcome = await reconciler.run(NOON - DAY, NOON + DAY, heals=False, deletes=deletes)
+    assert (outcome.orders, outcome.left, {each.difference.kind for each in outcome.found}) == (420, 420, {Kind.MISSING_THERE})
+    assert {each.reason.partition(":")[0] for each in outcome.found} == ({""} if deletes else {"the shop lacks 420 orders"})
+    assert sum(count for path, count in shop.requests.items() if path.startswith("orders/")) == lookups
+
+
+async def test_many_orders_that_no_list_has_are_looked_up_if_one_of_a_few_is_there(shop: Shop, orders: ApiOrders) -> None:
+    for number in range(1, 121):
+        shop.order(number, NOON, "10.00", status="archived")
+    outcome = await Reconciler(orders, _Known(120), "USD", lambda _: None).run(NOON - DAY, NOON + DAY, heals=False, deletes=False)
+    assert (outcome.orders, outcome.found) == (120, [])
 
 
 async def test_a_shop_without_the_route_of_refunds_is_read_order_by_order(shop: Shop, orders: ApiOrders) -> None:

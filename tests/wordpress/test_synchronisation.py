@@ -33,7 +33,7 @@ ROOT = HERE.parent.parent
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 WRITTEN = {each.name: each.written for each in FIELDS if each.owner is Owner.WORDPRESS}
 VALUES = {
-    "email": ["ada@example.org", "ada@lovelace.example"],
+    "email": ["ada@example.org", "ada@lovelace.example", ""],
     "first_name": ["Ada", "Augusta", ""],
     "last_name": ["Lovelace", "Byron", ""],
     "language": ["en_US", "de_DE"],
@@ -74,6 +74,8 @@ class Mesh:
     times: dict[str, int] = field(default_factory=dict[str, int])
     made: dict[str, list[Choice]] = field(default_factory=lambda: {purpose: [] for purpose in PURPOSES})
     version: int = 0
+    keeps_addresses: bool = True
+    """False if those that are stated are of an erased person: what is kept is empty."""
 
     def write(self, name: str, value: str, at: datetime) -> None:
         """Writes a field of the profile, as identity does."""
@@ -82,7 +84,9 @@ class Mesh:
             return
         self.times[written] = microseconds(at)
         self.user.written_at[written].FromDatetime(at)
-        if name == "language":
+        if name == "email" and not self.keeps_addresses:
+            self.user.email = ""
+        elif name == "language":
             self.user.preferences["language"] = value
         else:
             setattr(self.user, name, value)
@@ -167,14 +171,17 @@ class Site:
 class World:
     """A mesh and a site, and what is on its way between them."""
 
-    def __init__(self, ask: Ask, ahead: int) -> None:
+    def __init__(self, ask: Ask, ahead: int, *, is_registered: bool = True) -> None:
         self.mesh = Mesh()
         self.ahead = timedelta(milliseconds=ahead)
         self.site = Site(ask, START + self.ahead)
         self.calls: list[Json] = []
         self.made: list[Json] = []
         self.site.write("email", VALUES["email"][0])  # registers
-        self.report(0)
+        if is_registered:
+            self.report(0)
+        else:
+            self._lose(self.site.outbox, 0)
 
     def step(self, step: Step) -> None:
         """Something happens."""
@@ -182,7 +189,9 @@ class World:
         mesh, site = self.mesh, self.site
         happen: dict[str, Callable[[], None]] = {
             "time": lambda: self.wait(value),
-            "mesh writes": lambda: mesh.write(value[0], value[1], mesh.now),
+            # Not at the instant of a report of the site: an empty value of that time is its answer.
+            "mesh writes": lambda: mesh.write(value[0], value[1], mesh.now + timedelta(microseconds=1)),
+            "mesh keeps no address": lambda: setattr(mesh, "keeps_addresses", False),
             "mesh derives": lambda: mesh.derive(value),
             "mesh chooses": lambda: mesh.choose({value[0]: value[1], "timestamp": mesh.now}),
             "site writes": lambda: site.write(*value),
@@ -219,7 +228,8 @@ class World:
             self.mesh.choose(report["consent"])
             return
         for name, value in report["profile"].items():
-            self.mesh.write(name, value, moment(report["at"]))
+            if value or name != "email":  # no report states that an account has no address
+                self.mesh.write(name, value, moment(report["at"]))
 
     def settle(self) -> None:
         """What is on its way arrives, and calls are made until nothing follows from them."""
@@ -257,24 +267,84 @@ on_the_way = [
 ]
 at_the_site = [st.tuples(st.just("site writes"), values), st.tuples(st.just("site chooses"), decisions)]
 derived = st.tuples(st.just("mesh derives"), st.sampled_from(["lead", "customer", "subscriber"]))
-in_the_mesh = [derived, st.tuples(st.just("mesh writes"), values), st.tuples(st.just("mesh chooses"), decisions)]
+forgets = st.tuples(st.just("mesh keeps no address"), st.none())
+in_the_mesh = [derived, forgets, st.tuples(st.just("mesh writes"), values), st.tuples(st.just("mesh chooses"), decisions)]
+clocks = st.sampled_from([-3000, 0, 0, 2, 5000])
+all_steps = st.lists(st.one_of(*on_the_way, *at_the_site, *in_the_mesh), max_size=30)
 
 
-@given(ahead=st.sampled_from([-3000, 0, 0, 2, 5000]), steps=st.lists(st.one_of(*on_the_way, *at_the_site, *in_the_mesh), max_size=30))
+@given(ahead=clocks, steps=all_steps, is_registered=st.booleans())
 @fast
-def test_any_interleaving_with_losses_and_repetitions_converges(ask: Ask, ahead: int, steps: list[Step]) -> None:
-    world = World(ask, ahead)
+def test_any_interleaving_with_losses_and_repetitions_converges(ask: Ask, ahead: int, steps: list[Step], is_registered: bool) -> None:
+    world = World(ask, ahead, is_registered=is_registered)
     for each in steps:
         world.step(each)
     world.settle()
     mesh, site = world.mesh, world.site
     for late in world.made:
         site.receive(late)
-    assert mesh.profile() == site.profile
+    may_differ = {"email"} if not (site.profile["email"] and mesh.keeps_addresses) else set[str]()
+    profiles = [{name: value for name, value in each.items() if name not in may_differ} for each in (mesh.profile(), site.profile)]
+    assert profiles[0] == profiles[1]
     assert site.state["derived"] == {each.name: each.read(mesh.user) for each in FIELDS if each.owner is Owner.MESH}
     held: dict[str, Json] = dict(site.state["consent"])
     in_both = {purpose: choice.granted for purpose in PURPOSES if (choice := getattr(mesh.consent, purpose)) is not None}
     assert {purpose: choice["granted"] for purpose, choice in held.items()} == in_both
+
+
+@given(ahead=clocks, steps=all_steps)
+@fast
+def test_a_denial_after_all_else_has_arrived_stays_although_clocks_differ(ask: Ask, ahead: int, steps: list[Step]) -> None:
+    world = World(ask, ahead)
+    for each in steps:
+        world.step(each)
+    world.settle()
+    world.wait(1)
+    world.mesh.choose({"marketing_emails": False, "timestamp": world.mesh.now})
+    world.settle()
+    choice = world.mesh.consent.marketing_emails
+    assert choice
+    assert (choice.granted, world.site.state["consent"]["marketing_emails"]["granted"]) == (False, False)
+
+
+def test_a_site_whose_clock_is_ahead_does_not_undo_a_denial_that_followed_its_grant(ask: Ask) -> None:
+    world = World(ask, 240_000)
+    for granted in (False, True):
+        world.step(("time", 1))
+        world.site.choose("marketing_emails", granted)
+        world.report(0)
+    world.settle()
+    world.step(("time", 900))
+    world.mesh.choose({"marketing_emails": False, "timestamp": world.mesh.now})
+    world.settle()
+    choice = world.mesh.consent.marketing_emails
+    assert choice
+    assert not choice.granted
+
+
+@pytest.mark.parametrize("email", ["", "ada@example.org"])
+def test_a_report_that_crosses_a_call_starts_no_endless_exchange_about_an_address(ask: Ask, email: str) -> None:
+    world = World(ask, 0)
+    world.mesh.keeps_addresses = not email
+    world.step(("time", 1))
+    world.site.write("email", email)
+    world.site.write("first_name", "Augusta")
+    world.make_call()
+    world.call(0, again=False)
+    assert world.site.outbox, "the call was made before the report"
+    for _ in range(6):
+        world.step(("time", 1))
+        world.report(0)
+        world.make_call()
+        world.call(0, again=False)
+    assert world.site.outbox == []
+    assert world.mesh.user.first_name == "Augusta"
+
+
+def test_a_profile_that_the_mesh_does_not_have_is_reported_again(ask: Ask) -> None:
+    world = World(ask, 0, is_registered=False)
+    world.settle()
+    assert world.mesh.profile() == world.site.profile
 
 
 @given(steps=st.lists(st.one_of(*on_the_way, *at_the_site, derived), max_size=30))

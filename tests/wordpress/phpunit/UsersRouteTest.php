@@ -6,6 +6,7 @@ namespace PMP\Analytics\Tests;
 
 use PMP\Analytics\Queue\Kind;
 use PMP\Analytics\Sync\Moment;
+use PMP\Analytics\Sync\Profile;
 use WP_REST_Response;
 
 /**
@@ -102,6 +103,26 @@ final class UsersRouteTest extends SiteTestCase
         self::assertSame(['profile', (string) $this->ada], [$reported['kind'], $reported['target']]);
         self::assertSame(['Augusta', ''], [$reported['payload']['first_name'], $reported['payload']['last_name']]);
         self::assertSame('ada@example.org', $reported['payload']['email']);
+    }
+
+    public function test_an_account_that_was_never_reported_is_registered_with_its_profile(): void
+    {
+        delete_user_meta($this->ada, 'pmp_synced');
+        update_user_meta($this->ada, 'first_name', 'Augusta');
+        $this->end_of_request();
+
+        [$registered, $reported] = $this->outbox();
+        self::assertSame(['registration', 'profile'], [$registered['kind'], $reported['kind']]);
+        self::assertSame([(string) $this->ada, 'Augusta'], [$registered['payload']['wordpress_id'], $registered['payload']['first_name']]);
+        self::assertSame($reported['payload']['updated_at'], $registered['payload']['timestamp']);
+    }
+
+    public function test_a_profile_that_the_mesh_lacks_is_reported(): void
+    {
+        $this->call([], ['profile' => []]);
+
+        self::assertSame(['Ada'], array_column(array_column($this->outbox(Kind::Profile), 'payload'), 'first_name'));
+        self::assertSame([], $this->outbox(Kind::Conflict));
     }
 
     public function test_a_choice_of_the_site_is_reported_and_counts_as_the_newest(): void
@@ -205,7 +226,11 @@ final class UsersRouteTest extends SiteTestCase
      */
     private function send(array $changes): WP_REST_Response
     {
-        $data = $changes + ['wordpress_id' => $this->ada, 'version' => 1, 'derived' => [], 'profile' => [], 'consent' => []];
+        $same = array_map(
+            static fn (string $value): array => ['value' => $value, 'written_at' => 1],
+            Profile::of(get_userdata($this->ada)),
+        );
+        $data = $changes + ['wordpress_id' => $this->ada, 'version' => 1, 'derived' => [], 'profile' => $same, 'consent' => []];
         return $this->signed_call('/pmp/v1/users', 'user.changed', $data);
     }
 

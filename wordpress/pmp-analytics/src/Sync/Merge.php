@@ -13,8 +13,9 @@ namespace PMP\Analytics\Sync;
  * The state of an account:
  *   version      of the newest call that was applied; an older call has older derived values and an older profile
  *   derived      values by field
- *   consent      choices by purpose: granted, decided_at, is_own (made here), agreed_at (choices up to this time were known when
- *                the present one was made, or have been decided against)
+ *   consent      choices by purpose: granted, decided_at, is_own (made here, and not stated by the mesh yet), agreed_at (choices up
+ *                to this time were known when the present one was made, or have been decided against), seen_at (of the newest
+ *                choice that the mesh has stated)
  *   reported_at  when the profile was last reported, 0 for never
  */
 final class Merge
@@ -50,6 +51,9 @@ final class Merge
             $own = $state['consent'][$purpose] ?? null;
             $state['consent'][$purpose] = self::newest($own, $theirs);
             if ($own === null || $own['granted'] === $theirs['granted']) {
+                if ($state['consent'][$purpose]['is_own']) {
+                    $choices[] = $purpose;
+                }
                 continue;
             }
             $is_kept = $state['consent'][$purpose]['granted'] === $own['granted'];
@@ -77,7 +81,8 @@ final class Merge
         if ($own === null || $own['granted'] !== $granted) {
             // The person knew the choice that was in force.
             $before = $own['decided_at'] ?? 0;
-            $state['consent'][$purpose] = self::choice($granted, Moment::after($now, $before), $before, true);
+            $seen = ['seen_at' => $own['seen_at'] ?? 0];
+            $state['consent'][$purpose] = self::choice($granted, Moment::after($now, $before), $before, true) + $seen;
         }
         return $state;
     }
@@ -109,9 +114,15 @@ final class Merge
      */
     private static function profile(array $state, array $profile, array $theirs, int $now): array
     {
+        // A field that the mesh lacks is an empty one that nobody ever wrote.
+        $theirs = array_intersect_key($theirs, $profile)
+            + array_map(static fn (): array => ['value' => '', 'written_at' => 0], $profile);
+        $reported_at = $state['reported_at'];
+        $is_answered = $reported_at > 0 && in_array($reported_at, array_column($theirs, 'written_at'), true);
         $differing = array_filter(
-            array_intersect_key($theirs, $profile),
-            static fn (array $each, string $field): bool => ! self::is_same($field, $profile[$field], $each['value']),
+            $theirs,
+            static fn (array $each, string $field): bool => ! self::is_same($field, $profile[$field], $each['value'])
+                && ! self::is_refused($field, $profile[$field], $each, $is_answered ? $reported_at : 0),
             ARRAY_FILTER_USE_BOTH,
         );
         if ($differing === []) {
@@ -120,13 +131,34 @@ final class Merge
         $conflicts = [];
         foreach ($differing as $field => $each) {
             // An older value is what this site had reported before; another one wrote a newer value.
-            if ($state['reported_at'] > 0 && $each['written_at'] > $state['reported_at']) {
+            if ($reported_at > 0 && $each['written_at'] > $reported_at) {
                 $conflicts[] = self::conflict($field, $profile[$field], $each['value'], self::WORDPRESS, $each['written_at']);
             }
         }
-        // The mesh keeps the later of two values.
-        $written_at = max($state['reported_at'], ...array_column($differing, 'written_at'));
-        return [['reported_at' => Moment::after($now, $written_at)] + $state, true, $conflicts];
+        // The mesh keeps the later of two values. A report that has not been answered is repeated with its own time: the answer to
+        // either is one to both.
+        $written_at = max(array_column($differing, 'written_at'));
+        if ($reported_at <= $written_at) {
+            $reported_at = Moment::after($now, $written_at);
+        }
+        return [['reported_at' => $reported_at] + $state, true, $conflicts];
+    }
+
+    /**
+     * Whether the mesh would not take the value of this site: to report it again would be answered by the same call, for ever.
+     *
+     * No report states that an account has no address. The mesh keeps none that another person has or had, nor what is of an erased
+     * person.
+     *
+     * @param array{value: string, written_at: int} $theirs
+     * @param int                                   $answered_at Time of the last report if the mesh has answered it, else 0.
+     */
+    private static function is_refused(string $field, string $own, array $theirs, int $answered_at): bool
+    {
+        if ($field === 'email' && ($own === '' || $theirs['written_at'] < $answered_at)) {
+            return true;
+        }
+        return $answered_at > 0 && $theirs['written_at'] === $answered_at && $theirs['value'] === '';
     }
 
     private static function is_same(string $field, string $one, string $other): bool
@@ -135,24 +167,31 @@ final class Merge
     }
 
     /**
-     * @param array{granted: bool, decided_at: int, agreed_at: int, is_own: bool}|null $own
-     * @param array{granted: bool, decided_at: int}                                    $theirs
-     * @return array{granted: bool, decided_at: int, agreed_at: int, is_own: bool}
+     * @param array<string, mixed>|null             $own
+     * @param array{granted: bool, decided_at: int} $theirs
+     * @return array<string, mixed>
      */
     private static function newest(?array $own, array $theirs): array
     {
         ['granted' => $granted, 'decided_at' => $decided_at] = $theirs;
+        $seen_at = $own['seen_at'] ?? 0;
+        $seen = ['seen_at' => max($seen_at, $decided_at)];
         if ($own === null) {
-            return self::choice($granted, $decided_at, $decided_at, false);
+            return self::choice($granted, $decided_at, $decided_at, false) + $seen;
         }
-        $newest = max($own['decided_at'], $decided_at);
         if ($own['granted'] === $granted) {
-            return self::choice($granted, $newest, $newest, $own['is_own'] && $own['decided_at'] === $newest);
+            // Once the mesh has a choice of this site, the mesh's time of it counts: this site's clock may be ahead, and its choice
+            // would stand against those made later. An older call may state an earlier choice that happens to be the same.
+            if ($own['is_own'] && $decided_at <= $seen_at) {
+                return $own;
+            }
+            $at = $own['is_own'] ? $decided_at : max($own['decided_at'], $decided_at);
+            return self::choice($granted, $at, $at, false) + $seen;
         }
         $is_newer = $decided_at > $own['decided_at'] || ($decided_at === $own['decided_at'] && ! $granted);
         return $is_newer
-            ? self::choice($granted, $decided_at, $decided_at, false)
-            : ['agreed_at' => max($own['agreed_at'], $decided_at)] + $own;
+            ? self::choice($granted, $decided_at, $decided_at, false) + $seen
+            : $seen + ['agreed_at' => max($own['agreed_at'], $decided_at)] + $own;
     }
 
     /**

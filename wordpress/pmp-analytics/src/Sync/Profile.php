@@ -35,6 +35,24 @@ final class Profile
     }
 
     /**
+     * The account, for a mesh that may not know it.
+     *
+     * @param int $at Microseconds since 1970.
+     */
+    public static function registration(WP_User $user, int $at): Message
+    {
+        ['language' => $language] = $facts = self::of($user);
+        $registered = strtotime("{$user->user_registered} UTC");
+        $facts += [
+            'wordpress_id' => $user->ID,
+            'registration_date' => $registered === false || $registered < 0 ? null : $registered,
+            'preferences' => ['language' => $language],
+            'timestamp' => Moment::text($at),
+        ];
+        return new Message(Kind::Registration, "wp-user-{$user->ID}-" . Uuid::make($at / 1_000_000), RegistrationPayload::of($facts));
+    }
+
+    /**
      * @param int $at Microseconds since 1970.
      */
     public static function report(WP_User $user, int $at): Message

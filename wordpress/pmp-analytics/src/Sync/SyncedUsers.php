@@ -97,7 +97,11 @@ final class SyncedUsers
                 return $state;
             }
             $reported = Merge::report($state, $now);
-            $this->queue->add(Profile::report($user, $reported['reported_at']));
+            $this->queue->add(
+                // An account that was never reported may be older than this plugin: the mesh has to know it before its profile.
+                ...($state['reported_at'] === 0 ? [Profile::registration($user, $reported['reported_at'])] : []),
+                ...[Profile::report($user, $reported['reported_at'])],
+            );
             return ['reported' => self::digest($user)] + $reported;
         });
     }

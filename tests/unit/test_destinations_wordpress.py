@@ -160,8 +160,8 @@ async def test_an_erasure_names_the_accounts() -> None:
     async with systems() as site, httpx.AsyncClient() as http:
         site.replies["/users"] = Reply(body=b'{"success": true}')
         shop = WordPress("shop", options(f"http://127.0.0.1:{site.port}/users"), http)
-        erased = await shop.erase(Erasure(["wordpress:42", "user:u1", "session:s"], ["ada@example.org"]))
-        unknown = await shop.erase(Erasure(["session:s"], []))
+        erased = await shop.erase(Erasure(["wordpress:42", f"wordpress:{'9' * 21}", "user:u1", "session:s"], ["ada@example.org"]))
+        unknown = await shop.erase(Erasure(["session:s", f"wordpress:{2**63}"], []))
         assert erased
         assert unknown
         assert (erased.outcome, unknown.outcome) == (Outcome.DELIVERED, Outcome.WITHHELD)

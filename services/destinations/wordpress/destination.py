@@ -34,6 +34,8 @@ CONSENT: Final = "consent"
 
 _VISITOR: Final = ("session:", "anonymous:")
 _ACCOUNT: Final = "wordpress:"
+_NO_ACCOUNT: Final = 2**63
+"""From here on a user id in digits is no account's: clients may report any text."""
 _REJECTED: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
@@ -76,7 +78,8 @@ class WordPress(Destination[WordPressOptions]):
 
     @override
     async def erase(self, person: Erasure) -> Result | None:
-        accounts = sorted(int(each.removeprefix(_ACCOUNT)) for each in person.identifiers if each.startswith(_ACCOUNT))
+        ids = (int(each.removeprefix(_ACCOUNT)) for each in person.identifiers if each.startswith(_ACCOUNT))
+        accounts = sorted(each for each in ids if 0 < each < _NO_ACCOUNT)
         if not accounts:
             return Result(Outcome.WITHHELD)
         id_ = blake2b(orjson.dumps(accounts), digest_size=16).hexdigest()

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from kit.people.hashing import KeyedHasher
 from kit.people.identifiers import identifiers_in
 from kit.people.keys.seals import BILLING_CONTEXT, EMAIL_CONTEXT, VISITOR_CONTEXT
-from kit.people.privacy import Consent, Consents, of_several
+from kit.people.privacy import Consent, Consents, of_one, of_several
 from kit.people.suppression import Suppressed, Suppressions, screen
 from services.destinations.kind import Destination, Message
 from services.destinations.personal import KEPT_FOR
@@ -59,7 +59,8 @@ async def clear(
     for each in claimed:
         message = messages.get(each.message_id)
         own = identifiers.get(each.message_id, ())
-        consent = Consent() if message is None else in_force(message, of_several([consents[identifier] for identifier in own]))
+        whole = consent_for(destination, [consents[identifier] for identifier in own])
+        consent = Consent() if message is None else in_force(message, whole)
         refusal = _impossible(destination, message, each, now) or _erased(message, own, each, suppressed)
         if refusal is None and (at := waits_until(destination, each, consent, now)):
             refused.append(Settled(each.id, PENDING, each.attempts - 1, at, NOT_YET, each.wanted.order_by, was_attempted=False))
@@ -71,6 +72,18 @@ async def clear(
         else:
             refused.append(Settled(each.id, refusal[0], each.attempts - 1, now, refusal[1], each.wanted.order_by, was_attempted=False))
     return cleared, refused
+
+
+def consent_for(destination: Destination[Any], consents: Sequence[Consent]) -> Consent:
+    """Returns a person's consent for a record, given the choices of each of its identifiers, the strongest first.
+
+    A destination that needs no consent states the choices themselves: those of the person alone. Elsewhere the denial of another person
+    in the same browser applies as well.
+    """
+    whole = of_several(consents)
+    if destination.consent:
+        return whole
+    return of_one([each for each in consents if each.person_id in ("", whole.person_id)], whole.person_id)
 
 
 def waits_until(destination: Destination[Any], claimed: Claimed, consent: Consent, now: datetime) -> datetime | None:

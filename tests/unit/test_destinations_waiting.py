@@ -8,11 +8,13 @@ import httpx
 import pytest
 
 from kit.people.privacy import Choice, Consent
-from services.destinations.clearance import waits_until
+from services.destinations.clearance import consent_for, waits_until
 from services.destinations.kind import Wanted
 from services.destinations.mailchimp.destination import KIND
 from services.destinations.queue import Claimed
 from services.destinations.webhook.destination import WebhookDestination, WebhookOptions
+from services.destinations.wordpress.destination import WordPress
+from services.destinations.wordpress.options import WordPressOptions
 from tests.webhooks import SECRET
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -53,3 +55,18 @@ def test_kinds_that_need_no_profile_wait_for_nobody(monkeypatch: pytest.MonkeyPa
     options = {"kind": "webhook", "url": "https://crm.example/", "secrets": ["HOOK_SECRET"], "types": ["order.*"]}
     webhook = WebhookDestination("crm", WebhookOptions.model_validate(options), httpx.AsyncClient())
     assert waits_until(webhook, claimed(0), Consent(), NOW) is None
+
+
+def test_a_site_gets_the_persons_own_choices_and_not_those_of_another_in_the_same_browser(
+    mailchimp: KIND, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_SECRET", SECRET)
+    options = {"kind": "wordpress", "url": "https://shop.example/users", "secret": "SITE_SECRET"}
+    site = WordPress("shop", WordPressOptions.model_validate(options), httpx.AsyncClient())
+    own, other = Consent(marketing_emails=GRANTED, person_id="u-1"), Consent(marketing_emails=DENIED, person_id="u-2")
+    visitor = Consent(third_party_sharing=DENIED)
+    stated = consent_for(site, [own, other, visitor])
+    assert stated == Consent(marketing_emails=GRANTED, third_party_sharing=DENIED, person_id="u-1")
+    assert consent_for(site, [Consent(person_id="u-1"), other]) == Consent(person_id="u-1")
+    assert consent_for(site, []) == Consent()
+    assert consent_for(mailchimp, [own, other]) == Consent(marketing_emails=DENIED, person_id="u-1")

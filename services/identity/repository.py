@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import Table, select
@@ -53,11 +53,11 @@ class Identities:
         self._session.add(row)
 
     async def flush(self, now: datetime | None = None) -> None:
-        """Writes new and changed users; `now`, where given, becomes the time of update of the changed ones."""
+        """Writes new and changed users; `now`, where given, becomes the time of update of the changed ones (`touch`)."""
         if now is not None:
             for row in self._session.dirty:
                 if isinstance(row, UserRow) and self._session.is_modified(row):
-                    row.updated_at = now
+                    touch(row, now)
         await self._session.flush()
 
     async def links(self, identifiers: Collection[str]) -> Sequence[Link]:
@@ -170,6 +170,14 @@ class Identities:
         table = cast("Table", entity.__table__)
         names = [column.name for column in table.primary_key]
         await upsert(self._session, table, sorted(rows, key=lambda row: [row[name] for name in names]))
+
+
+def touch(row: UserRow, now: datetime) -> None:
+    """Sets the time of update of a user. It orders its states, so it rises: clocks of processes differ, and are set back.
+
+    It stays where it is the time of this transaction already.
+    """
+    row.updated_at = now if now >= row.updated_at else row.updated_at + timedelta(microseconds=1)
 
 
 def _link_fields(link: Link) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from services.identity.links import Evidence, Link, Links, affected_by_merge, us
 from services.identity.merges import WordPressIds
 from services.identity.messages import change_key, link_changed, merge_changed
 from services.identity.models import MergeRow, UserRow
-from services.identity.repository import Identities
+from services.identity.repository import Identities, touch
 from services.identity.users import Users
 
 _NOTHING: Final = Decimal(0)
@@ -158,7 +158,7 @@ class Graph:
         subscriptions = self.facts.newer_subscriptions(await self.identities.subscriptions(self.facts.subscribers))
         await self.identities.write_subscriptions(subscriptions)
         for row in await self.users.load({user_id for user_id, _ in subscriptions}):
-            row.updated_at = self._now
+            touch(row, self._now)
         self.facts.clear()
 
     async def _derive_stages(self, person_ids: Collection[str]) -> None:

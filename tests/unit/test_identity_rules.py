@@ -16,7 +16,9 @@ from services.identity.fields import apply_preferences, combine_preferences
 from services.identity.lifecycle import Campaign, Order, lifecycle_stage
 from services.identity.links import may_create_user, wordpress_id_of
 from services.identity.merges import LARGEST_PERSON, MergeRefusal, may_become, merge_refusal, registration_may_merge
+from services.identity.models import UserRow
 from services.identity.observations import observe_event
+from services.identity.repository import touch
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ORDERS = st.lists(st.builds(Order, st.decimals(-100, 10_000, places=4), st.booleans(), st.booleans()), max_size=8)
@@ -132,3 +134,10 @@ def test_an_address_typed_in_a_browser_is_no_evidence_and_a_login_is() -> None:
     passed_on = observe_event(lead)
     assert passed_on is not None
     assert (passed_on.identifiers, passed_on.session, passed_on.lead) == (["wordpress:7"], "session:s1", False)
+
+
+@pytest.mark.parametrize(("seconds", "microseconds"), [(-60, 1), (0, 0), (60, 60_000_000)])
+def test_the_time_of_update_of_a_user_never_falls(seconds: int, microseconds: int) -> None:
+    row = UserRow(updated_at=NOON)
+    touch(row, NOON + timedelta(seconds=seconds))
+    assert row.updated_at == NOON + timedelta(microseconds=microseconds)

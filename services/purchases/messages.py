@@ -72,6 +72,7 @@ def changed_message(row: PurchaseRecord, lines: Sequence[LineRecord], entries: S
                     change_pb2.RefundedLine(product_id=line.product_id, quantity=line.quantity, amount=_text(line.amount, row.currency))
                     for line in lines_of(entry.lines)
                 ],
+                booked_at=timestamp(entry.booked_at),
             )
             for entry in entries
         ],

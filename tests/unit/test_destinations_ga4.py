@@ -166,9 +166,10 @@ def test_a_partial_refund_has_the_items_that_were_returned_and_no_part_of_a_pric
 
 
 def restating(message: PurchaseChanged, at: datetime) -> PurchaseChanged:
-    """The order after the refund of 29.90 that was booked for a time was taken back."""
+    """The order after the refund of 29.90 that was booked for a time was taken back, by a report that arrives now."""
     entry = message.entries.add(kind="ENTRY_KIND_CORRECTION", reason="ENTRY_REASON_RESTATED", amount="29.90")
     entry.timestamp.FromDatetime(at)
+    entry.booked_at.FromDatetime(NOW)
     return message
 
 
@@ -176,7 +177,8 @@ def test_a_refund_that_its_provider_reports_before_the_shop_is_one_and_has_the_s
     lines = [{"product_id": "305", "quantity": 2, "amount": "29.90"}]
     by_provider = refunded(order(), "29.90", ago(hours=2), reference="ch_1:2990")
     [_, first] = ga4().wanted(by_provider)
-    by_shop = restating(refunded(by_provider, "29.90", ago(hours=3), reference="501", lines=lines), ago(hours=2))
+    now = {"booked_at": NOW.isoformat()}
+    by_shop = restating(refunded(by_provider, "29.90", ago(hours=3), reference="501", lines=lines, **now), ago(hours=2))
     [_, again] = outgoing(ga4(), by_shop, sealed())
     assert again.wanted.key == first.key
     assert [item["item_id"] for item in sent(again, ga4())["events"][0]["params"]["items"]] == ["305"]

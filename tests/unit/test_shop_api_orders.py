@@ -119,22 +119,18 @@ class _Known(Ledger):
         return {each: self._paid[each] for each in order_ids}
 
 
-@pytest.mark.parametrize(("deletes", "lookups"), [(False, 20), (True, 420)])
-async def test_a_few_of_many_missing_orders_show_that_it_may_be_another_shop(
-    shop: Shop, orders: ApiOrders, lookups: int, *, deletes: bool
-) -> None:
-    reconciler = Reconciler(orders, _Known(420), "USD", lambda _: None)
-    outcome = await reconciler.run(NOON - DAY, NOON + DAY, heals=False, deletes=deletes)
+async def test_a_few_of_many_missing_orders_show_that_it_may_be_another_shop(shop: Shop, orders: ApiOrders) -> None:
+    outcome = await Reconciler(orders, _Known(420), "USD", lambda _: None).run(NOON - DAY, NOON + DAY, heals=True, deletes=False)
     assert (outcome.orders, outcome.left, {each.difference.kind for each in outcome.found}) == (420, 420, {Kind.MISSING_THERE})
-    assert {each.reason.partition(":")[0] for each in outcome.found} == ({""} if deletes else {"the shop lacks 420 orders"})
-    assert sum(count for path, count in shop.requests.items() if path.startswith("orders/")) == lookups
+    assert {each.reason.partition(":")[0] for each in outcome.found} == {"the shop lacks 420 orders"}
+    assert sum(count for path, count in shop.requests.items() if path.startswith("orders/")) == 20
 
 
 async def test_many_orders_that_no_list_has_are_looked_up_if_one_of_a_few_is_there(shop: Shop, orders: ApiOrders) -> None:
-    for number in range(1, 121):
+    for number in range(1, 102):
         shop.order(number, NOON, "10.00", status="archived")
-    outcome = await Reconciler(orders, _Known(120), "USD", lambda _: None).run(NOON - DAY, NOON + DAY, heals=False, deletes=False)
-    assert (outcome.orders, outcome.found) == (120, [])
+    outcome = await Reconciler(orders, _Known(101), "USD", lambda _: None).run(NOON - DAY, NOON + DAY, heals=False, deletes=False)
+    assert (outcome.orders, outcome.found) == (101, [])
 
 
 async def test_a_shop_without_the_route_of_refunds_is_read_order_by_order(shop: Shop, orders: ApiOrders) -> None:

@@ -28,6 +28,11 @@ output "release_role" {
   value       = module.access.release_role
 }
 
+output "scan_role" {
+  description = "Role that reads images: the variable AWS_SCAN_ROLE of the workflows."
+  value       = module.access.scan_role
+}
+
 output "deploy_role" {
   description = "Role that deploys: the variable AWS_DEPLOY_ROLE of the workflows."
   value       = module.access.deploy_role

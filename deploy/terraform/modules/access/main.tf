@@ -9,9 +9,11 @@ locals {
     secrets = "system:serviceaccount:pmp:external-secrets"
     volumes = "system:serviceaccount:kube-system:ebs-csi-controller-sa"
   }
-  # A release comes from a workflow in the environment `release`, a deployment from one in `production`.
+  # A release comes from a workflow in the environment `release`, a deployment from one in `production`. What reads images to look for
+  # vulnerabilities is a program of others: its environment `scan` may change none.
   workflows = var.repository == "" ? {} : {
     release = "repo:${var.repository}:environment:release"
+    scan    = "repo:${var.repository}:environment:scan"
     deploy  = "repo:${var.repository}:environment:production"
   }
   trusted = merge(

@@ -10,6 +10,10 @@ output "release_role" {
   value = var.repository == "" ? null : aws_iam_role.this["release"].arn
 }
 
+output "scan_role" {
+  value = var.repository == "" ? null : aws_iam_role.this["scan"].arn
+}
+
 output "deploy_role" {
   value = var.repository == "" ? null : aws_iam_role.this["deploy"].arn
 }

@@ -23,6 +23,7 @@ import cli
 from tests.e2e.mesh import PMP, Mesh, running
 from tests.object_store import ObjectStore
 from tests.servers import PrivateMariaDb, PrivateRedis
+from tests.variants import long_test
 
 CSV = Path(cli.__file__).parent / "data" / "shop-clickstream.csv.gz"
 ROWS = 31_106
@@ -280,6 +281,7 @@ def test_an_event_that_changed_in_the_mesh_is_found(mesh: Mesh) -> None:
     assert "the mesh and the clickstream differ" in run.stderr
 
 
+@long_test
 def test_the_books_are_the_same_on_servers_of_ones_own(tmp_path: Path, mariadb_server: PrivateMariaDb) -> None:
     redis = PrivateRedis(tmp_path)
     redis.start()

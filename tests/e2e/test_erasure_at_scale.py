@@ -29,6 +29,7 @@ from tests.e2e.mesh import Mesh, running
 from tests.e2e.person import Person, another_visitor, asked, call, known
 from tests.e2e.spans import Receiver, receiving
 from tests.servers import PrivateMariaDb, PrivateRedis, until
+from tests.variants import long_test
 
 ADA = Person(
     id="ada",
@@ -218,6 +219,7 @@ def test_what_a_backup_holds_sealed_can_be_opened_by_nobody_any_more(shop: Shop,
     assert opened(shop, erased.sealed) == [""] * len(erased.sealed)
 
 
+@long_test
 @pytest.mark.timeout(400)  # it starts some twenty processes sequentially
 def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everything_once(shop: Shop, erased: Erased) -> None:
     mesh = shop.mesh

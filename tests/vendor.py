@@ -61,6 +61,17 @@ class Vendor(ABC):
             return self.next_replies.pop(0) if self.next_replies else self.answer(request)
 
 
+@dataclass
+class Unchanging(Vendor):
+    """A system that gives every request the same answer."""
+
+    status: int = 200
+
+    @override
+    def answer(self, request: Request) -> Reply:
+        return Reply(self.status)
+
+
 @contextmanager
 def serving(vendor: Vendor) -> Generator[None]:
     """Listens on loopback until the block ends."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 import httpx
-from pydantic import BeforeValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
+from standardwebhooks import Webhook
 
 from kit.credentials.files import secret
 from kit.settings import WrongSetting
@@ -32,8 +33,18 @@ def _from_environment(variable: object) -> object:
     return value
 
 
+def _signs(secret: SecretStr) -> SecretStr:
+    Webhook(secret.get_secret_value())
+    if not secret.get_secret_value().startswith("whsec_"):
+        message = "is not whsec_ and 24 to 64 bytes in base64"
+        raise ValueError(message)
+    return secret
+
+
 Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_from_environment)]
 """A secret from the environment variable that the file names."""
+SigningSecret: TypeAlias = Annotated[Secret, AfterValidator(_signs)]
+"""One that signs as Standard Webhooks do: `whsec_` and 24 to 64 bytes in base64."""
 
 
 def kinds() -> list[str]:

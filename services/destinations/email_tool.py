@@ -52,9 +52,9 @@ class EmailTool(Destination[_Options]):
     def wanted_of_order(self, purchase: PurchaseChanged) -> Sequence[Wanted]:
         """Decides what to deliver of an order that counts."""
 
-    @abstractmethod
     def wanted_of_event(self, stored: EventStored, step: str) -> Sequence[Wanted]:
-        """Decides what to deliver of a step of shopping: of a `view`, a `cart` or a `checkout`."""
+        """Decides what to deliver of a step of shopping: of a `view`, a `cart` or a `checkout`. By default an event of that name."""
+        return email_marketing.wanted_step(stored, step)
 
     @abstractmethod
     async def deliver(self, outgoing: Outgoing, profile: User, choice: Choice, *, late: bool) -> Result:

@@ -37,12 +37,12 @@ class Secure(NamedTuple):
         return subprocess.run(["openssl", "x509", "-noout", "-serial"], input=shown, check=True, capture_output=True, text=True).stdout
 
 
-def issue(folder: Path) -> None:
+def issue(folder: Path, days: int = 2) -> None:
     """Issues a certificate as certbot's hook or a Kubernetes secret replaces one: the files are moved into the folder."""
     new = folder.parent / "new"
     new.mkdir(exist_ok=True)
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", *names]
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days), *names]
     subprocess.run([*made, "-keyout", new / "tls.key", "-out", new / "tls.crt"], check=True, capture_output=True)
     for name in ("tls.key", "tls.crt"):
         (new / name).replace(folder / name)

@@ -9,15 +9,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import pytest
 import yaml
 from redis import Redis
-from typing_extensions import override
 
 from cli.layout import FOLLOWERS, Processes, roles_by_process
 from deploy.monitoring.dashboards import DASHBOARDS
@@ -29,6 +26,7 @@ from tests.e2e.test_gateway_tls import issue
 from tests.metrics import measured
 from tests.prometheus import Prometheus, shortened
 from tests.servers import free_port
+from tests.vendor import Unchanging, serving
 from tests.webhooks import SECRET
 
 ALERTS: Final = RECORDED.with_name("alerts.yaml")
@@ -227,26 +225,8 @@ SAMPLED: Final = {
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
     """URL of a system that refuses what it is sent."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(422)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        @override
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with serving(double := Unchanging(status=422)):
+        yield f"{double.url}/"
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,17 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner, Result
-from typing_extensions import override
 
 from cli.__main__ import app
 from cli.destinations import operate
@@ -40,7 +36,9 @@ from kit.log.ages import BACKED_UP
 from kit.log.redis_log import open_log
 from kit.telemetry.version import installed_version
 from tests.e2e.mesh import Mesh, running
+from tests.e2e.test_gateway_tls import issue
 from tests.servers import free_port, until
+from tests.vendor import Unchanging, serving
 from tests.webhooks import SECRET
 
 PERSONAL = ("ada@example.org", "203.0.113.77", "visitor-42", "secret-session")
@@ -49,37 +47,11 @@ CALLER = "00f067aa0ba902b7"
 OTHER_KEY = "b3RoZXIga2V5IG90aGVyIGtleSBvdGhlciBrZXkgb3Q="
 
 
-def certify(folder: Path, days: int) -> None:
-    """Issues a certificate as certbot's hook does: the files are moved into the folder."""
-    new = folder.parent / "new"
-    new.mkdir(exist_ok=True)
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days)]
-    subprocess.run([*made, "-subj", "/CN=localhost", "-keyout", new / "tls.key", "-out", new / "tls.crt"], check=True, capture_output=True)
-    for name in ("tls.key", "tls.crt"):
-        (new / name).replace(folder / name)
-
-
 @pytest.fixture(scope="module")
 def crm() -> Iterator[str]:
     """URL of a system that accepts every webhook."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        @override
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serving(double := Unchanging()):
+        yield f"{double.url}/"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +59,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, crm: str) -> Iterator[Mesh]:
     """With a destination, a certificate, and its spans kept."""
     folder = tmp_path_factory.mktemp("operated")
     (folder / "certificates").mkdir()
-    certify(folder / "certificates", 30)
+    issue(folder / "certificates", 30)
     file = folder / "destinations.toml"
     file.write_text(
         f'[crm]\nkind = "webhook"\nurl = "{crm}"\nsecrets = ["CRM_SECRET"]\nconsent = "none"\n'
@@ -321,7 +293,7 @@ async def test_a_clock_that_is_off_is_found(mesh: Mesh, seconds: float, directio
 
 async def test_a_certificate_that_ends_soon_is_found(mesh: Mesh) -> None:
     async with examining(mesh) as subject:
-        certify(mesh.data.parent / "certificates", 5)
+        issue(mesh.data.parent / "certificates", 5)
 
         async def is_found() -> bool:
             return await found(certificates.certificates, subject) in [
@@ -329,7 +301,7 @@ async def test_a_certificate_that_ends_soon_is_found(mesh: Mesh) -> None:
             ]
 
         await eventually(is_found)
-    certify(mesh.data.parent / "certificates", 30)
+    issue(mesh.data.parent / "certificates", 30)
 
 
 async def test_keys_that_do_not_open_what_is_stored_are_found(mesh: Mesh) -> None:

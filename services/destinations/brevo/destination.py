@@ -47,10 +47,6 @@ class Brevo(EmailTool[BrevoOptions]):
         ]
 
     @override
-    def wanted_of_event(self, stored: EventStored, step: str) -> Sequence[Wanted]:
-        return email_marketing.wanted_step(stored, step)
-
-    @override
     async def deliver(self, outgoing: Outgoing, profile: User, choice: Choice, *, late: bool) -> Result:
         wanted, message = outgoing.wanted, outgoing.message
         happened = _happened(wanted, message)

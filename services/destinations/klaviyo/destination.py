@@ -44,10 +44,6 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
         return deliveries
 
     @override
-    def wanted_of_event(self, stored: EventStored, step: str) -> Sequence[Wanted]:
-        return email_marketing.wanted_step(stored, step)
-
-    @override
     async def deliver(self, outgoing: Outgoing, profile: User, choice: Choice, *, late: bool) -> Result:
         wanted, message = outgoing.wanted, outgoing.message
         if isinstance(message, EventStored):

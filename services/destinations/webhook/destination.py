@@ -12,12 +12,12 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 import httpx
 import orjson
 from pmp.ingestion.v1.event_pb2 import EventStored
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, StringConstraints, model_validator
 from standardwebhooks import Webhook
 from typing_extensions import override
 
 from services.destinations.answers import retry_after
-from services.destinations.configuration import Secret
+from services.destinations.configuration import SigningSecret
 from services.destinations.kind import Destination, Erasure, Message, Options, Outcome, Outgoing, Result, Wanted
 from services.destinations.webhook.addresses import AddressRefused, resolved
 from services.destinations.webhook.payloads import ERASED, EVENT, ORDER_TYPES, OTHER_TYPES, body, happened
@@ -29,14 +29,6 @@ _GONE: Final = 410
 _UNAUTHORIZED: Final = 401
 _REJECTED: Final = frozenset({400, 413, 422})
 """Statuses by which a receiver says that it will never take this webhook."""
-
-
-def _signs(secret: SecretStr) -> SecretStr:
-    Webhook(secret.get_secret_value())
-    if not secret.get_secret_value().startswith("whsec_"):
-        message = "is not whsec_ and 24 to 64 bytes in base64"
-        raise ValueError(message)
-    return secret
 
 
 def _is_known(pattern: str) -> str:
@@ -58,7 +50,7 @@ class WebhookOptions(Options):
 
     url: HttpUrl
     """Where webhooks are sent: by https, unless private networks are allowed."""
-    secrets: Annotated[list[Annotated[Secret, AfterValidator(_signs)]], Field(min_length=1, max_length=3)]
+    secrets: Annotated[list[SigningSecret], Field(min_length=1, max_length=3)]
     """Environment variables with the secrets that sign: `whsec_` and 24 to 64 bytes in base64. Several while one replaces another."""
     types: Annotated[list[Annotated[str, StringConstraints(max_length=120), AfterValidator(_is_known)]], Field(min_length=1)]
     """What is sent: `order.paid`, `event.page_view`, or `order.*` for several."""

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, HttpUrl, SecretStr
-from standardwebhooks import Webhook
+from pydantic import AfterValidator, HttpUrl
 
 from kit.settings import is_private
-from services.destinations.configuration import Secret
+from services.destinations.configuration import SigningSecret
 from services.destinations.kind import Options
-
-
-def _signs(secret: SecretStr) -> SecretStr:
-    """Checks that a secret can sign, and is written as the plugin expects it."""
-    Webhook(secret.get_secret_value())
-    if not secret.get_secret_value().startswith("whsec_"):
-        message = "is not whsec_ and 24 to 64 bytes in base64"
-        raise ValueError(message)
-    return secret
 
 
 def _is_private_on_the_way(url: HttpUrl) -> HttpUrl:
@@ -33,5 +23,5 @@ class WordPressOptions(Options):
 
     url: Annotated[HttpUrl, AfterValidator(_is_private_on_the_way)]
     """The plugin's route, such as https://shop.example/wp-json/pmp/v1/users."""
-    secret: Annotated[Secret, AfterValidator(_signs)]
+    secret: SigningSecret
     """The environment variable with the secret that signs: the one that signs the mesh's other calls, `PMP_SITE_ERASURE_SECRET`."""

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import asynccontextmanager
-from itertools import count
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright
 from pydantic import SecretStr
-from sqlalchemy import delete, make_url, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.database.engine import Database, open_database
+from kit.database.engine import Database
 from kit.log.redis_log import RedisLog, open_log
-from kit.migrate import migrate
 from kit.people.derivation import configured_key
 from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
-from kit.people.keys.table import keys as subject_keys
 from kit.people.keys.wrapping import EnvironmentKeys
 from kit.service.resources import Resources, open_resources
 from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
+from tests.databases import newest_database
 from tests.servers import PrivateMariaDb, PrivateRedis
 
-_keys_urls: dict[str, str] = {}
-_numbers = count(1)
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -95,11 +88,11 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private
 
 @pytest.fixture(params=["sqlite", "mariadb"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """URL for new databases, with `{service}` in it, on each kind of server."""
+    """URL of databases, with `{service}` in it, on each kind of server. On MariaDB those that `newest_database` uses again."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite')}/{{service}}.db"
     server: PrivateMariaDb = request.getfixturevalue("mariadb_server")
-    return server.url.replace("{service}", f"{{service}}_{next(_numbers)}")
+    return server.url.replace("{service}", "{service}_again")
 
 
 @pytest.fixture
@@ -124,16 +117,9 @@ def settings(database_url: str, redis_server: PrivateRedis) -> Settings:
 
 
 @pytest.fixture
-async def keys_database(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
-    """An empty database of keys. Each kind of server has one for all tests: creating it takes longer than most tests."""
-    kind = make_url(settings.database_url).get_backend_name()
-    if kind not in _keys_urls:
-        folder = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('keys')}/{KEYS_DATABASE}.db"
-        _keys_urls[kind] = folder if kind == "sqlite" else settings.database(KEYS_DATABASE)
-        await migrate(KEYS_DATABASE, _keys_urls[kind])
-    async with open_database(_keys_urls[kind]) as database:
-        async with database.sessions.begin() as session:
-            await session.execute(delete(subject_keys))
+async def keys_database(settings: Settings) -> AsyncIterator[Database]:
+    """An empty database of keys."""
+    async with newest_database(settings, KEYS_DATABASE) as database:
         yield database
 
 
@@ -157,20 +143,6 @@ async def ingestion_database(settings: Settings) -> AsyncIterator[Database]:
     """Ingestion's database at its newest version."""
     async with newest_database(settings, "ingestion") as database:
         yield database
-
-
-@asynccontextmanager
-async def newest_database(settings: Settings, service: str) -> AsyncGenerator[Database]:
-    """A service's database at its newest version; dropped at the end."""
-    url = settings.database(service)
-    await migrate(service, url)
-    async with open_database(url) as database:
-        yield database
-    if url.startswith("mysql"):
-        engine = create_async_engine(url)
-        async with engine.begin() as connection:
-            await connection.execute(text(f"DROP DATABASE {engine.url.database}"))
-        await engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ from services.analytics.figures import DEFINITIONS
 from services.analytics.personal import personal_tables
 from services.analytics.reading import FOUND
 from services.analytics.settings import AnalyticsSettings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import ROLES, serving, settings_for
 from tests.servers import free_port
 from tests.services.order_oracle import AFFILIATES, keyed

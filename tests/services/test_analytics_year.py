@@ -21,7 +21,7 @@ from kit.settings import Settings
 from services.analytics.composition import ROLE
 from services.analytics.reports import REPORTS
 from services.analytics.settings import AnalyticsSettings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 from tests.services import shop_oracle
 from tests.services.order_oracle import AFFILIATES, keyed

@@ -28,7 +28,7 @@ from services.identity import composition as identity_service
 from services.identity.models import UserRow
 from services.purchases import composition as purchases_service
 from services.purchases.models import PurchaseRow
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 
 NOW = datetime.now(UTC).replace(microsecond=0)

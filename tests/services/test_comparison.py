@@ -30,7 +30,7 @@ from services.purchases.composition import ROLE
 from services.purchases.messages import TOPIC
 from services.purchases.models import PurchaseRow
 from services.purchases.orders import new_row
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 
 NOW = datetime.now(UTC).replace(microsecond=0)

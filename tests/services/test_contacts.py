@@ -21,7 +21,7 @@ from kit.settings import Settings
 from services.destinations.contacts import Contacts
 from services.destinations.models import ContactRow
 from services.destinations.personal import PERSONAL_TABLES
-from tests.conftest import newest_database
+from tests.databases import newest_database
 
 OLD, NEW = "Ada@example.org", "ada@lovelace.example"
 

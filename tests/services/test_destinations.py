@@ -50,7 +50,7 @@ from services.destinations.queue import delivery_id
 from services.destinations.repository import Destinations
 from services.destinations.waking import Waking
 from tests.background import eventually, running, until
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 from tests.topics import Topics
 from tests.webhooks import SECOND_SECRET, SECRET, Reply, Systems, systems

@@ -25,7 +25,7 @@ from services.destinations.ga4.destination import Ga4
 from services.destinations.ga4.options import Ga4Options
 from services.destinations.kind import Destination, Erasure, Outcome, Outgoing, Result
 from services.destinations.repository import Destinations
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.doubles import ga4, meta
 from tests.doubles.ga4 import GoogleAnalytics, google_analytics
 from tests.doubles.meta import Meta

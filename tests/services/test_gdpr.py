@@ -62,7 +62,7 @@ from services.gdpr.models import ArchiveLinkRow, AuditRow, ConsentRow
 from services.gdpr.repository import ArchiveLinks, Audit, ConsentHistory, PersonKey
 from services.gdpr.saga import Saga
 from services.gdpr.settings import GdprSettings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.receiver import SECRET, Receiver, receiving
 from tests.roles import serving, settings_for
 from tests.servers import PrivateRedis, free_port

@@ -40,7 +40,7 @@ from kit.settings import Settings
 from services.identity.composition import ROLE
 from services.identity.merges import LARGEST_PERSON
 from services.identity.models import UserRow
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"

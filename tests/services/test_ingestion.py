@@ -43,7 +43,7 @@ from services.ingestion.losses import Losses
 from services.ingestion.messages import RAW_TOPIC, TOPIC
 from services.ingestion.models import EventRow, ProcessingRow, ReceiptRow
 from services.ingestion.worker import ROLE as WORKER
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 
 Event = dict[str, Any]

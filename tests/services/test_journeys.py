@@ -49,7 +49,7 @@ from services.journeys.messages import TOPIC, event_row, order_row, session_fact
 from services.journeys.personal import personal_tables
 from services.journeys.projection import mark_expired
 from services.journeys.repository import Orders, Touchpoints, mark_pending
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving
 from tests.topics import Topics
 

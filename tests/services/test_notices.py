@@ -37,7 +37,7 @@ from services.destinations.owner.texts import CATALOGUE, Language
 from services.destinations.repository import Destinations
 from services.destinations.summaries import Kind, ended
 from tests.background import eventually, running
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.mailbox import Channel, Mailbox, channel, mailbox
 from tests.roles import ROLES, serving, settings_for
 from tests.servers import free_port

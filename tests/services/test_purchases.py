@@ -59,7 +59,7 @@ from services.purchases.personal import personal_tables
 from services.purchases.publishing import RepublishErased
 from services.purchases.recorder import MAX_HELD_REPORTS
 from services.purchases.repository import Filter, Rates, list_query
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import serving, settings_for
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"

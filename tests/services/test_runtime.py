@@ -33,7 +33,7 @@ from services.purchases.composition import ROLE as PURCHASES
 from services.purchases.personal import personal_tables
 from tests.background import eventually
 from tests.background import running as working
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import settings_for
 from tests.servers import free_port
 

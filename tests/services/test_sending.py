@@ -21,7 +21,7 @@ from services.destinations.preparing import Preparing
 from services.destinations.profiles import Profiles
 from services.destinations.queue import Claimed
 from services.destinations.sending import Sender
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.unit.shopper import DENIED, EMAIL, GRANTED, NEW_EMAIL, NOW, ada, choice_made, user_changed
 
 ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -31,7 +31,7 @@ from services.identity.models import UserRow
 from services.journeys.attribution_store import AttributionStore, splitter_of
 from services.purchases.exchange import Quote
 from services.purchases.repository import Rates
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.roles import ROLES, serving, settings_for
 from tests.services.shop_year import DIGITS, Shop, cents, utc
 

@@ -50,7 +50,7 @@ from services.journeys.repository import erase_sessions
 from services.journeys.shares import Splitter
 from services.purchases.personal import personal_tables as purchases_tables
 from services.purchases.publishing import RepublishErased
-from tests.conftest import newest_database
+from tests.databases import newest_database
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HASHER = KeyedHasher(bytes(32))

@@ -46,7 +46,7 @@ from services.destinations.received.senders.paypal import PayPal
 from services.destinations.received.store import PAYMENTS, Outcome, State, Webhooks
 from services.destinations.received.worker import Worker
 from services.destinations.settings import DestinationsSettings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.gateway_probe.processes import running_gateway
 from tests.paypal import PayPalDouble, running_paypal
 from tests.received_webhooks import (

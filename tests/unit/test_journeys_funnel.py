@@ -24,7 +24,7 @@ from kit.settings import Settings
 from services.journeys import actions as reading
 from services.journeys.funnel import Actions, Funnel, Step, steps_of
 from services.journeys.models import touchpoints
-from tests.conftest import newest_database
+from tests.databases import newest_database
 
 BEGIN = datetime(2026, 11, 22, tzinfo=UTC)
 Action = tuple[str, str, datetime]

@@ -16,7 +16,7 @@ from kit.database.transactions import Sessions, transact
 from kit.people.identifiers import identifier_of
 from kit.people.persons import SHARED, Persons, person_links, persons, users
 from kit.settings import Settings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 
 
 @pytest.fixture

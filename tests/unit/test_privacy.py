@@ -21,7 +21,7 @@ from kit.database.transactions import Sessions, transact
 from kit.people.persons import Persons
 from kit.people.privacy import Choice, Consent, Consents, in_force, of_one, of_several
 from kit.settings import Settings
-from tests.conftest import newest_database
+from tests.databases import newest_database
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 GRANTED, DENIED = Choice(True, NOON), Choice(False, NOON)

@@ -10,6 +10,7 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from alembic.config import Config
@@ -46,7 +47,7 @@ def test_the_newest_revisions_are_alembics_heads(name: str) -> None:
 
 
 async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_back(database_url: str) -> None:
-    url = database_url.replace("{service}", "ingestion")
+    url = database_url.replace("{service}", f"ingestion_{uuid4().hex}")
     assert not is_newest("ingestion", url)
     await migrate("ingestion", url)
     assert is_newest("ingestion", url)
@@ -57,7 +58,7 @@ async def test_a_migrated_database_has_its_newest_revisions_until_one_is_taken_b
 
 
 async def test_a_database_of_a_later_release_stays_as_it_is(database_url: str) -> None:
-    url = database_url.replace("{service}", "ingestion")
+    url = database_url.replace("{service}", f"ingestion_{uuid4().hex}")
     await migrate("ingestion", url)
     async with open_database(url) as database, database.sessions.begin() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = 'ingestion_9999' WHERE version_num LIKE 'ingestion%'"))

@@ -41,7 +41,12 @@ up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 	@$(UV) pip install --quiet --python $(BIN)/python --target .venv/terraform --require-hashes -r $< && touch $@ \
 		|| { rm -rf .venv/terraform; echo "Terraform can't be installed on this machine: its configuration will not be validated"; }
 
-test: setup .venv/.terraform ## Check and test everything against real servers
+.venv/.checkov: deploy/checkov/requirements.lock .venv/.packages
+	@{ $(UV) venv --quiet --clear --python $(BIN)/python .venv/checkov \
+		&& $(UV) pip install --quiet --compile-bytecode --python .venv/checkov/bin/python --require-hashes -r $< && touch $@; } \
+		|| { rm -rf .venv/checkov; echo "checkov can't be installed on this machine: manifests, images, workflows and Terraform will not be scanned"; }
+
+test: setup .venv/.terraform .venv/.checkov ## Check and test everything against real servers
 	@tests/packages
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TEST)
@@ -59,7 +64,7 @@ check: setup ## Format, lint, types, imports, contracts, rendered files
 
 DEPLOY_TESTS := $(wildcard tests/shape/test_deploy*.py) tests/shape/test_alerts.py tests/shape/test_workflows.py tests/shape/test_terraform.py
 
-deploy-check: setup .venv/.terraform ## Only what `make test` checks of manifests, images, workflows and Terraform
+deploy-check: setup .venv/.terraform .venv/.checkov ## Only what `make test` checks of manifests, images, workflows and Terraform
 	@tests/packages
 	$(BIN)/python -m pytest $(DEPLOY_TESTS)
 
@@ -81,6 +86,7 @@ lock: ## Resolve the dependencies anew
 	$(UV) lock --upgrade
 	$(UV) export --quiet --all-extras --format requirements-txt --no-emit-project --no-header --no-annotate --output-file requirements.lock > /dev/null
 	$(UV) export --quiet --only-group terraform --format requirements-txt --no-emit-project --no-header --no-annotate --output-file deploy/terraform/requirements.lock > /dev/null
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --output-file deploy/checkov/requirements.lock deploy/checkov/requirements.in > /dev/null
 
 bench: setup ## Measure performance, and write bench/results
 	@tests/packages

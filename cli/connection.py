@@ -48,7 +48,7 @@ async def connection_code(folder: DataFolder, url: str = "") -> str:
     address = url.rstrip("/") or admin.url
     settings = {"gateway_url": address, "api_key": admin.api_key, "jwt_secret": secret}
     if erasure_secret := os.environ.get("PMP_SITE_ERASURE_SECRET"):
-        settings["erasure_secret"] = erasure_secret
+        settings["erasure_secret"] = erasure_secret.rpartition(",")[2]  # the site is given the new one of two
     key, connection_id, now = AESGCM.generate_key(_KEY_BITS), secrets.token_urlsafe(_ID_BYTES), int(time.time())
     async with connect() as client:
         body = {"connection_id": connection_id, "sealed": _sealed(key, settings)}

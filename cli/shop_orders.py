@@ -12,10 +12,10 @@ import httpx
 import orjson
 import stamina
 from pmp.purchases.v1.purchases_pb2 import Purchase
-from standardwebhooks import Webhook
 
 from cli.errors import CommandFailed
 from cli.shop_reports import PLUGIN, Read, Reports, order_of_report
+from kit.credentials.signing import SigningSecrets
 from kit.settings import is_private
 
 _AT_ONCE: Final = 50
@@ -49,10 +49,9 @@ class ShopOrders:
         if parsed.scheme not in {"http", "https"} or (parsed.scheme == "http" and not is_private(parsed.host)):
             raise CommandFailed(f"{url} is neither https nor in a private network: orders would be read on the way")
         try:
-            self._webhook = Webhook(secret)
-        except (ValueError, RuntimeError):
-            # The cause would show the secret.
-            raise CommandFailed("PMP_SITE_ERASURE_SECRET must be whsec_ and 24 to 64 bytes in base64, as the plugin has it") from None
+            self._secrets = SigningSecrets(secret)
+        except ValueError as error:
+            raise CommandFailed(f"PMP_SITE_ERASURE_SECRET {error}; the plugin has the same") from None
         self._url = url
         self._client = httpx.AsyncClient(timeout=_SECONDS)
 
@@ -106,7 +105,7 @@ class ShopOrders:
             "user-agent": "pmp-mesh",
             "webhook-id": call,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._webhook.sign(call, now, body.decode()),
+            "webhook-signature": self._secrets.signature(call, now, body),
         }
         answer = await self._client.post(self._url, content=body, headers=headers)
         if answer.status_code in _BUSY:

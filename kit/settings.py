@@ -136,7 +136,7 @@ class MeshSettings(BaseSettings):
     @property
     def token_source(self) -> Callable[[], tuple[str, ...]]:
         """Returns the mesh's own credentials at the moment of a call: the first one is sent, each of them is accepted."""
-        if followed := self._follow("mesh_token", _tokens):
+        if followed := self.follow("mesh_token", _tokens):
             return followed.value
         tokens = _tokens(self.mesh_token.get_secret_value())
         return lambda: tokens
@@ -159,16 +159,21 @@ class MeshSettings(BaseSettings):
         """Address of a service's streams, `host:port`."""
         return self.stream_addresses.get(service) or self.stream_address.replace("{service}", service)
 
-    def _follow(self, field: str, parse: Callable[[str], Any]) -> Followed[Any] | None:
-        """Follows the file of a setting; None if the setting does not come from a file."""
+    def follow(self, field: str, parse: Callable[[str], Any]) -> Followed[Any] | None:
+        """Follows the file of a setting; None if the setting does not come from a file.
+
+        Args:
+            field: its name.
+            parse: makes the value of what the file says; raises ValueError if that is of no use.
+        """
         if field not in self._followed:
             file = secret_file(f"PMP_{field}".upper())
             self._followed[field] = Followed([file], lambda: parse(read(file))) if file else None
         return self._followed[field]
 
-    def _newest_url(self, field: str, checked: Callable[[str], str] = urls.database_url) -> Any:
-        """A setting that is a URL, at this moment."""
-        followed = self._follow(field, checked)
+    def newest(self, field: str, parse: Callable[[str], Any]) -> Any:
+        """A setting at this moment: what `parse` makes of its file, or what was read at the start if it does not come from one."""
+        followed = self.follow(field, parse)
         return followed.value() if followed else getattr(self, field)
 
 
@@ -280,15 +285,15 @@ class Settings(MeshSettings):
 
     def database(self, service: str) -> str:
         """URL of a service's own database, with the account of this moment."""
-        url: str = self._newest_url("database_url")
+        url: str = self.newest("database_url", urls.database_url)
         return url.replace("{service}", service)
 
     @property
     def keys_database_url(self) -> str:
         """URL of the database of persons' keys, with the account of this moment."""
-        return self._newest_url("subject_keys_url") or self.database(KEYS_DATABASE)
+        return self.newest("subject_keys_url", urls.database_url) or self.database(KEYS_DATABASE)
 
     @property
     def log_url(self) -> str:
         """URL of the Redis that holds the log, with the password of this moment."""
-        return self._newest_url("redis_url", urls.redis_url)
+        return self.newest("redis_url", urls.redis_url)

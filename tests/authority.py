@@ -59,6 +59,14 @@ class Authority:
         return unsigned.sign(self._key, hashes.SHA256())
 
 
+LOOKS = "kit.credentials.files._LOOK_SECONDS"
+"""The interval at which secrets are looked at, which tests make shorter."""
+LOOK_SECONDS = 0.1
+"""What they make it."""
+LOOKED = 0.3
+"""Seconds after which a changed secret is used."""
+
+
 class MountedSecrets:
     """A folder of secrets whose files are replaced all at once, by the link that they all lead through."""
 

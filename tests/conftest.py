@@ -13,7 +13,7 @@ from kit.log.redis_log import RedisLog, open_log
 from kit.people.derivation import configured_key
 from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
-from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.keys.wrapping import configured_wrapping
 from kit.service.resources import Resources, open_resources
 from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
@@ -126,7 +126,7 @@ async def keys_database(settings: Settings) -> AsyncIterator[Database]:
 @pytest.fixture
 def keys(settings: Settings, keys_database: Database) -> Keys:
     """The keys of persons: none so far."""
-    return Keys(keys_database, KeyedHasher(configured_key(settings)), EnvironmentKeys.from_settings(settings))
+    return Keys(keys_database, KeyedHasher(configured_key(settings)), configured_wrapping(settings))
 
 
 @pytest.fixture

@@ -65,3 +65,11 @@ async def repeated(call: Callable[[], Awaitable[object]]) -> AsyncGenerator[list
         yield answers
         for task in tasks:
             task.cancel()
+
+
+async def answered(answers: list[object], number: int = 20) -> None:
+    """Waits for so many more answers."""
+    wanted = len(answers) + number
+    async with asyncio.timeout(60):
+        while len(answers) < wanted:  # noqa: ASYNC110  (those who answer don't know of it)
+            await asyncio.sleep(0.01)

@@ -174,12 +174,12 @@ def woocommerce(topic: str, thing: Mapping[str, Any], *, secret: str = WOOCOMMER
     return Call("woocommerce", body, headers)
 
 
-def mailchimp(kind: str, email: str, at: datetime, **fields: str) -> Call:
+def mailchimp(kind: str, email: str, at: datetime, *, secret: str = MAILCHIMP_SECRET, **fields: str) -> Call:
     """A webhook of Mailchimp about a member of an audience."""
     data = {"email": email, "list_id": "a6b5da1054", "reason": "manual", **fields}
     form = {"type": kind, "fired_at": at.strftime("%Y-%m-%d %H:%M:%S"), **{f"data[{name}]": value for name, value in data.items()}}
     body, stamp = urlencode(form).encode(), int(datetime.now(UTC).timestamp())
-    value = hmac.digest(MAILCHIMP_SECRET.encode(), f"{stamp}.".encode() + body, "sha256").hex()
+    value = hmac.digest(secret.encode(), f"{stamp}.".encode() + body, "sha256").hex()
     return Call("mailchimp", body, {"x-mailchimp-signature": f"t={stamp},v1={value}", "content-type": "application/x-www-form-urlencoded"})
 
 

@@ -24,6 +24,7 @@ class Receiver:
     """Status of the answer to signed webhooks; 401 to all others."""
     ids: list[str] = field(default_factory=list[str])
     received: list[Any] = field(default_factory=list[Any])
+    secret: str = SECRET
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def receiving() -> Generator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             status = receiver.status
             try:
-                receiver.received.append(Webhook(SECRET).verify(body, dict(self.headers)))
+                receiver.received.append(Webhook(receiver.secret).verify(body, dict(self.headers)))
                 receiver.ids.append(self.headers["webhook-id"])
             except WebhookVerificationError:
                 status = 401

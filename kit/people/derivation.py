@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEY_BYTES: Final = 32
 
 
-class InvalidKey(MeshError):
+class InvalidKey(MeshError, ValueError):
     """A key in the settings is not 32 bytes in base64."""
 
 

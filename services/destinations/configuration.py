@@ -1,22 +1,24 @@
 """The configuration of destinations: a TOML file with one table for each, read once.
 
-Secrets are not in the file: where a kind needs one, the file names an environment variable, or a file in the folder of secrets.
+Secrets are not in the file: where a kind needs one, the file names an environment variable, or a file in the folder of secrets, which
+is followed: whoever uses a secret asks for it each time.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
 import httpx
-from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
-from standardwebhooks import Webhook
+from pydantic import PlainValidator, SecretStr, ValidationError
+from typing_extensions import override
 
-from kit.credentials.files import secret
+from kit.credentials.files import Followed, read, secret, secret_file
+from kit.credentials.signing import SigningSecrets
 from kit.settings import WrongSetting
 from services.destinations.kind import Destination
 
@@ -25,26 +27,39 @@ _TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
 _AGENT: Final = "pmp-mesh"
 
 
-def _from_environment(variable: object) -> object:
-    value = secret(variable) if isinstance(variable, str) else None
-    if not value:
-        message = "names an environment variable, which is not set or empty"
-        raise ValueError(message)
-    return value
+class _NamedSecret(SecretStr):
+    """What a variable, or else a file of the folder of secrets, says at this moment."""
+
+    def __init__(self, variable: str, check: Callable[[str], object]) -> None:
+        def checked(text: str) -> str:
+            if not text:
+                message = "names an environment variable, which is not set or empty"
+                raise ValueError(message)
+            check(text)
+            return text
+
+        super().__init__(checked(secret(variable)))
+        file = secret_file(variable)
+        self._followed = Followed([file], lambda: checked(read(file))) if file else None
+
+    @override
+    def get_secret_value(self) -> str:
+        return self._followed.value() if self._followed else super().get_secret_value()
 
 
-def _signs(secret: SecretStr) -> SecretStr:
-    Webhook(secret.get_secret_value())
-    if not secret.get_secret_value().startswith("whsec_"):
-        message = "is not whsec_ and 24 to 64 bytes in base64"
-        raise ValueError(message)
-    return secret
+def named_secret(check: Callable[[str], object] = str) -> PlainValidator:
+    """Turns the name of a secret into the secret, which is the newest one whenever it is asked for.
+
+    Args:
+        check: raises ValueError for one of no use, by default for none. It is refused at the start; later, the one before stays.
+    """
+    return PlainValidator(lambda variable: _NamedSecret(variable if isinstance(variable, str) else "", check))
 
 
-Secret: TypeAlias = Annotated[SecretStr, BeforeValidator(_from_environment)]
+Secret: TypeAlias = Annotated[SecretStr, named_secret()]
 """A secret from the environment variable that the file names."""
-SigningSecret: TypeAlias = Annotated[Secret, AfterValidator(_signs)]
-"""One that signs as Standard Webhooks do: `whsec_` and 24 to 64 bytes in base64."""
+SigningSecret: TypeAlias = Annotated[SecretStr, named_secret(SigningSecrets)]
+"""One that signs, or two while they rotate (`SigningSecrets`)."""
 
 
 def kinds() -> list[str]:

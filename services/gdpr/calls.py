@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import httpx
 import orjson
-from standardwebhooks import Webhook
 
 from kit.errors import Unavailable
 from services.gdpr.settings import GdprSettings
@@ -39,7 +38,7 @@ class Calls:
 
     def __init__(self, settings: GdprSettings) -> None:
         self._addresses = {name: str(url) for name, url in settings.site_erasure_calls.items()}
-        self._webhook = Webhook(settings.site_erasure_secret.get_secret_value()) if settings.site_erasure_secret else None
+        self._settings = settings
         self._resting: dict[str, datetime] = {}
         self.systems = sorted(self._addresses)
 
@@ -49,7 +48,8 @@ class Calls:
         Raises:
             Unavailable: it did not accept the call, or is not in the settings any more.
         """
-        if self._webhook is None or system not in self._addresses:
+        secrets = self._settings.signing_secrets
+        if secrets is None or system not in self._addresses:
             raise Unavailable(f"{system} is not in the settings")
         call, now = f"{request_id}-{system}", datetime.now(UTC)
         if system in self._resting and now < self._resting[system]:
@@ -60,7 +60,7 @@ class Calls:
             "user-agent": _AGENT,
             "webhook-id": call,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._webhook.sign(call, now, body.decode()),
+            "webhook-signature": secrets.signature(call, now, body),
         }
         try:
             async with httpx.AsyncClient(timeout=_SECONDS) as client:

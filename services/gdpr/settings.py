@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from re import fullmatch
 from typing import Annotated, Final, Self, TypeAlias
 
 from pydantic import Field, HttpUrl, SecretStr, StringConstraints, field_validator, model_validator
 
 import services
+from kit.credentials.signing import SigningSecrets
 from kit.settings import Settings, is_private
 
 SystemName: TypeAlias = Annotated[str, StringConstraints(pattern="^[a-z0-9-]{1,50}$")]
@@ -27,7 +27,8 @@ class GdprSettings(Settings):
     """Addresses of other systems, by name, as JSON: each is called with the person to erase. By https, or in a private network."""
 
     site_erasure_secret: SecretStr | None = None
-    """Signs these calls: `whsec_` and 24 to 64 bytes in base64, shared with the systems. Required when there are any."""
+    """Signs these calls: `whsec_` and 24 to 64 bytes in base64, shared with the systems; after a comma, another that signs them too.
+    Required when there are any."""
 
     @field_validator("site_retention_tables")
     @classmethod
@@ -48,8 +49,17 @@ class GdprSettings(Settings):
 
     @model_validator(mode="after")
     def _calls_are_signed(self) -> Self:
-        secret = self.site_erasure_secret.get_secret_value() if self.site_erasure_secret else ""
-        if self.site_erasure_calls and not fullmatch(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}", secret):
-            message = "site_erasure_calls needs site_erasure_secret: whsec_ and 24 to 64 bytes in base64"
-            raise ValueError(message)
+        if self.site_erasure_calls:
+            try:
+                SigningSecrets(self.site_erasure_secret.get_secret_value() if self.site_erasure_secret else "")
+            except ValueError as error:
+                message = f"site_erasure_calls needs site_erasure_secret, which {error}"
+                raise ValueError(message) from None
         return self
+
+    @property
+    def signing_secrets(self) -> SigningSecrets | None:
+        """`site_erasure_secret` at this moment; None if there is none."""
+        if followed := self.follow("site_erasure_secret", SigningSecrets):
+            return followed.value()
+        return SigningSecrets(self.site_erasure_secret.get_secret_value()) if self.site_erasure_secret else None

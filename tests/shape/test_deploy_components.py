@@ -53,7 +53,7 @@ def rendered_with(name: str) -> list[Manifest]:
     return parsed(render("production", name, address=ADDRESS if name in ADDRESSED else ""))
 
 
-def _added(name: str) -> list[Manifest]:
+def added_by(name: str) -> list[Manifest]:
     """What a component adds to production, or changes in it."""
     return [one for one in rendered_with(name) if one not in OBJECTS["production"]]
 
@@ -69,7 +69,7 @@ def _object(objects: list[Manifest], kind: str, name: str) -> Any:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_kubernetes_takes_what_a_component_adds(name: str) -> None:
-    added = _added(name)
+    added = added_by(name)
     assert added
     assert {one["metadata"]["namespace"] for one in added} == {"pmp"}
     known = [one for one in added if not _is_custom(one)]
@@ -83,7 +83,7 @@ def test_every_component_is_part_of_an_overlay_or_documented_as_an_option() -> N
 
 @pytest.mark.parametrize("name", sorted(ADDRESSED))
 def test_the_edge_has_the_host_that_was_named_and_leads_to_the_gateway(name: str) -> None:
-    added = _added(name)
+    added = added_by(name)
     text = yaml.safe_dump([one for one in added if one["kind"] != "ConfigMap"])
     assert "mesh.example" in text
     assert "edge" in text
@@ -120,7 +120,7 @@ def _asked() -> set[str]:
 
 
 def test_external_secrets_are_those_that_pods_ask_for() -> None:
-    added = _added("external-secrets")
+    added = added_by("external-secrets")
     taken = {one["metadata"]["name"]: one["spec"] for one in added if one["kind"] == "ExternalSecret"}
     assert taken.keys() == _asked()
     assert {name: spec["dataFrom"] for name, spec in taken.items()} == {name: [{"extract": {"key": name}}] for name in taken}

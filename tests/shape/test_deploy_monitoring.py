@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import yaml
 
 from deploy.monitoring.dashboards import DASHBOARDS
-from tests.shape.test_deploy_rendered import NOBODY, OURS, TOOLS, UNPRIVILEGED, objects_of, render
+from tests.shape.test_deploy_rendered import DEPLOY, NOBODY, OURS, ROOT, TOOLS, UNPRIVILEGED, objects_of, render
+
+SCHEMA = ROOT / "tests" / "shape" / "collector.schema.yaml"
 
 Manifest = dict[str, Any]
 
@@ -52,6 +55,47 @@ def test_the_collector_is_hardened_and_reads_its_config(objects: list[Manifest])
     assert volume["configMap"]["name"] == _find(objects, "ConfigMap", "collector")["metadata"]["name"]
     named = {each["name"] for each in container["env"]}
     assert set(re.findall(r"\$\{env:(\w+)\}", json.dumps(_find(objects, "ConfigMap", "collector")["data"]))) == named
+
+
+def _refused(folder: Path, configs: list[Manifest]) -> set[int]:
+    """The places of configurations of the collector that have something that its version does not know."""
+    files = [folder / f"{place}.json" for place in range(len(configs))]
+    for file, config in zip(files, configs, strict=True):
+        file.write_text(json.dumps(config))
+    ran = subprocess.run(
+        [TOOLS / "check-jsonschema", "--output-format", "json", "--schemafile", SCHEMA, *files], check=False, capture_output=True, text=True
+    )
+    return {int(Path(each["filename"]).stem) for each in json.loads(ran.stdout)["errors"]}
+
+
+def _misspelt(config: Any) -> Iterator[Any]:
+    """Copies of a configuration, each with another key misspelt; but not those of headers, which may be any."""
+    if isinstance(config, list):
+        for place, each in enumerate(config):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            for changed in _misspelt(each):
+                yield [*config[:place], changed, *config[place + 1 :]]
+    elif isinstance(config, dict):
+        for key, value in config.items():  # pyright: ignore[reportUnknownVariableType]
+            yield {**{other: each for other, each in config.items() if other != key}, f"{key}s": value}  # pyright: ignore[reportUnknownVariableType]
+            if key != "headers":
+                for changed in _misspelt(value):
+                    yield {**config, key: changed}
+
+
+def test_its_version_knows_all_of_its_config(config: Manifest, tmp_path: Path) -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert _refused(tmp_path, [config, yaml.safe_load(compose["configs"]["collector"]["content"])]) == set()
+    misspelt = list(_misspelt(config))
+    assert len(misspelt) > 40
+    assert _refused(tmp_path, misspelt) == {*range(len(misspelt))}
+
+
+def test_it_is_the_version_whose_config_was_looked_up(objects: list[Manifest]) -> None:
+    (container,) = _find(objects, "Deployment", "collector")["spec"]["template"]["spec"]["containers"]
+    (version,) = re.findall("Collector ([0-9.]+)", SCHEMA.read_text())
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert compose["services"]["collector"]["image"] == container["image"]
+    assert container["image"].partition(":")[2] == version
 
 
 def test_every_part_of_its_config_is_used_and_every_port_is_the_containers(objects: list[Manifest], config: Manifest) -> None:

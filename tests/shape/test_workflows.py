@@ -17,9 +17,10 @@ TOOLS = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*$")
 WRITES = {
-    "images": {"id-token"},
+    "push": {"id-token"},
     "scan": {"id-token"},
-    "publish": {"contents", "id-token"},
+    "sign": {"id-token"},
+    "publish": {"contents"},
     "deploy": {"id-token"},
 }
 """What a job may change; the others may only read the repository."""
@@ -72,6 +73,25 @@ def test_a_job_may_do_what_it_needs_and_ends(workflow: Path) -> None:
         assert {what for what, grant in job["permissions"].items() if grant == "write"} == WRITES.get(name, set())
         assert {"contents", "id-token"} >= job["permissions"].keys()
         assert job["timeout-minutes"] <= 90
+
+
+def test_what_pushes_signs_or_publishes_a_release_runs_nothing_of_what_it_was_built_from() -> None:
+    jobs = _content(ROOT / ".github/workflows/release.yaml")["jobs"]
+    used = {name: " ".join(step.get("uses", step.get("run", "")) for step in job["steps"]) for name, job in jobs.items()}
+    assert {name for name, text in used.items() if "actions/checkout" in text or "build-push-action" in text} == {"images", "files"}
+    assert {name for name, text in used.items() if "cosign sign" in text} == {"sign"}
+    assert jobs.keys() - WRITES.keys() == {"images", "files"}
+
+
+def test_an_image_is_scanned_and_signed_by_the_digest_that_was_built() -> None:
+    jobs = _content(ROOT / ".github/workflows/release.yaml")["jobs"]
+    digests = [f"${{{{ needs.images.outputs.{image} }}}}" for image in ("mesh", "gateway")]
+    assert [each.split("@")[1] for each in jobs["scan"]["strategy"]["matrix"]["image"]] == digests
+    for name in ("push", "sign"):
+        (environment,) = (step["env"] for step in jobs[name]["steps"] if "env" in step)
+        assert [environment["MESH"], environment["GATEWAY"]] == digests
+    assert {"images", "files", "scan"} == {*jobs["sign"]["needs"]}
+    assert jobs["publish"]["needs"] == "sign"
 
 
 @every_workflow

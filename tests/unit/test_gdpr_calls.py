@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from kit.credentials.files import FOLDER
 from kit.errors import Unavailable
 from services.gdpr.calls import Calls
 from services.gdpr.rules import person_to_erase
 from services.gdpr.settings import GdprSettings
+from tests.authority import LOOK_SECONDS, LOOKED, LOOKS, MountedSecrets
+from tests.holder import answered, repeated
 from tests.receiver import SECRET, Receiver, receiving
 from tests.servers import free_port
 
+ANOTHER = "whsec_YW5vdGhlciBzZWNyZXQgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz"
 ADA = person_to_erase(["wordpress:42", "session:s1", "anonymous:a1", "user:u1", "email:00ff"], ["ada@example.org"])
 
 
@@ -50,8 +56,30 @@ async def test_a_system_gets_a_signed_call_under_the_same_id_each_time(receiver:
 
 async def test_a_call_with_another_signature_is_refused_and_reported_without_the_person(receiver: Receiver) -> None:
     with pytest.raises(Unavailable, match=r"^crm answers 401$"):
-        await calls(receiver.url, "whsec_YW5vdGhlciBzZWNyZXQgb2YgbW9yZSB0aGFuIDI0IGJ5dGVz").erase("crm", "r1", ADA)
+        await calls(receiver.url, ANOTHER).erase("crm", "r1", ADA)
     assert receiver.received == []
+
+
+async def test_the_secret_rotates_without_a_failed_call(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOOKS, LOOK_SECONDS)
+    monkeypatch.setenv(FOLDER, str(tmp_path / "secrets"))
+    secrets = MountedSecrets(tmp_path / "secrets", PMP_SITE_ERASURE_SECRET=SECRET)
+    asked = calls(receiver.url)
+    async with repeated(lambda: asked.erase("crm", "r1", ADA)) as answers:
+        secrets.put(PMP_SITE_ERASURE_SECRET=f"{SECRET},{ANOTHER}")
+        await asyncio.sleep(LOOKED)
+        await answered(answers, 5)
+        receiver.secret, before = ANOTHER, len(answers)
+        secrets.put(PMP_SITE_ERASURE_SECRET=ANOTHER)
+        await asyncio.sleep(LOOKED)
+        await answered(answers, 5)
+        secrets.put(PMP_SITE_ERASURE_SECRET="whsec_short")
+        await asyncio.sleep(LOOKED)
+        await answered(answers, 5)
+    assert before < len(answers) <= len(receiver.ids)
+    receiver.secret = SECRET
+    with pytest.raises(Unavailable, match="401"):
+        await asked.erase("crm", "r2", ADA)
 
 
 @pytest.mark.parametrize("status", [302, 404, 500, 503])

@@ -21,7 +21,7 @@ from kit.people.keys.rotation import KeyRotation
 from kit.people.keys.seals import Decryptor, KeyId, Seal, Unsealable
 from kit.people.keys.store import Keys
 from kit.people.keys.table import keys as table
-from kit.people.keys.wrapping import EnvironmentKeys
+from kit.people.keys.wrapping import EnvironmentKeys, configured_wrapping
 from kit.settings import KEYS_DATABASE, Settings
 
 ADA, BOB = "email:ada", "user:bob"
@@ -214,6 +214,6 @@ async def test_a_destroyed_key_is_in_no_file_of_sqlite(keys: Keys, tmp_path: Pat
 @pytest.mark.parametrize("key", ["", "not base64!", b64encode(bytes(31)).decode(), f"{b64encode(OLD).decode()},"])
 def test_wrong_wrapping_keys_are_refused_without_showing_them(settings: Settings, key: str) -> None:
     with pytest.raises(InvalidKey) as refused:
-        EnvironmentKeys.from_settings(settings.model_copy(update={"key_encryption_keys": SecretStr(key)}))
+        configured_wrapping(settings.model_copy(update={"key_encryption_keys": SecretStr(key)}))
     assert str(refused.value) == "PMP_KEY_ENCRYPTION_KEYS is not 32 bytes in base64, or several such keys with commas between them"
     assert refused.value.__cause__ is None

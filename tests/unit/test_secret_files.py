@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from base64 import b64encode
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -21,9 +22,13 @@ from kit.credentials.files import FOLDER, Followed, into_environment, read, secr
 from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
 from kit.log.redis_log import RedisLog, open_log
-from kit.settings import MESH_HEADER, Settings
-from tests.authority import MountedSecrets
-from tests.holder import erase, repeated, running_holder
+from kit.migrate import migrate
+from kit.people.keys.rotation import KeyRotation
+from kit.people.keys.store import open_keys
+from kit.people.keys.wrapping import EnvironmentKeys
+from kit.settings import KEYS_DATABASE, MESH_HEADER, Settings
+from tests.authority import LOOK_SECONDS, LOOKED, LOOKS, MountedSecrets
+from tests.holder import answered, erase, repeated, running_holder
 from tests.servers import PrivateMariaDb, PrivateRedis, free_port
 
 VALUES = {
@@ -37,6 +42,7 @@ VALUES = {
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MountedSecrets:
+    monkeypatch.setattr(LOOKS, LOOK_SECONDS)
     monkeypatch.setenv(FOLDER, str(tmp_path / "secrets"))
     return MountedSecrets(tmp_path / "secrets", **VALUES)
 
@@ -73,13 +79,13 @@ async def test_a_change_of_no_use_leaves_the_value_before_and_is_not_shown(
     read = settings()
     assert read.mesh_tokens == ("old",)
     secrets.put(PMP_MESH_TOKEN="first,,hunter2")
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LOOKED)
     assert read.mesh_tokens == ("old",)
     logged = capfd.readouterr().out
     assert "changed secret refused" in logged
     assert "hunter2" not in logged
     (secrets.folder / "PMP_MESH_TOKEN").unlink()
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LOOKED)
     assert read.mesh_tokens == ("old",)
 
 
@@ -100,11 +106,14 @@ async def test_a_url_by_which_nobody_can_connect_changes_nothing(secrets: Mounte
     current = settings()
     before = current.database("identity"), current.log_url
     secrets.put(**{name: change})
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LOOKED)
     assert (current.database("identity"), current.log_url) == before
 
 
-async def test_a_change_that_could_not_be_read_is_read_as_soon_as_it_can(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_change_that_could_not_be_read_is_read_as_soon_as_it_can(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOOKS, LOOK_SECONDS)
     file, refusals = tmp_path / "secret", [PermissionError, PermissionError]
     file.write_text("old")
 
@@ -117,18 +126,19 @@ async def test_a_change_that_could_not_be_read_is_read_as_soon_as_it_can(tmp_pat
     followed = Followed([file], make)
     file.write_text("new")
     for expected in ("old", "old", "new"):
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(LOOKED)
         assert followed.value() == expected
     assert capfd.readouterr().out.count("changed secret refused") == 1
 
 
-async def test_permissions_are_a_change(tmp_path: Path) -> None:
+async def test_permissions_are_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOOKS, LOOK_SECONDS)
     file = tmp_path / "secret"
     file.write_text("old")
     made = count(1)
     followed = Followed([file], lambda: next(made))
     file.chmod(0o400)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LOOKED)
     assert followed.value() == 2
 
 
@@ -137,7 +147,7 @@ async def test_a_variable_has_precedence_over_its_file(secrets: MountedSecrets, 
     read = settings()
     assert read.mesh_tokens == ("of the environment",)
     secrets.put(PMP_MESH_TOKEN="new")
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(LOOKED)
     assert read.mesh_tokens == ("of the environment",)
     assert secret("PMP_MESH_TOKEN") == "of the environment"
     assert (secret("PMP_REDIS_URL"), secret("PMP_UNKNOWN")) == ("redis://:old@redis", "")
@@ -232,6 +242,36 @@ async def test_the_password_of_redis_rotates_without_a_failed_call(secrets: Moun
             with pytest.raises(AuthenticationError):
                 await old.check()
         await users.execute_command("ACL", "DELUSER", "rotating")
+
+
+async def test_the_key_that_wraps_keys_of_persons_rotates_without_a_failed_call(secrets: MountedSecrets, tmp_path: Path) -> None:
+    """Two processes look at the folder at different moments, and each opens what the other has sealed."""
+    old, new, vault = (b64encode(bytes([number]) * 32).decode() for number in range(3))
+    database_url = f"sqlite+aiosqlite:///{tmp_path}/{{service}}.db"
+    secrets.put(PMP_KEY_ENCRYPTION_KEYS=old, PMP_VAULT_KEY=vault, PMP_DATABASE_URL=database_url)
+    await migrate(KEYS_DATABASE, settings().keys_database_url)
+    numbers, sealed = count(), dict[str, bytes]()
+    async with open_keys(settings()) as one, open_keys(settings()) as other, open_database(settings().keys_database_url) as database:
+
+        async def exchange() -> None:
+            person = f"user:{next(numbers)}"
+            sealed[person] = (await one.seals([person]))[person].seal(person, context="c")
+            assert (await other.decryptor([sealed[person]])).open(sealed[person], context="c") == person
+
+        async with repeated(exchange) as answers:
+            for keys in (f"{old},{new}", f"{new},{old}"):
+                secrets.put(PMP_KEY_ENCRYPTION_KEYS=keys)
+                await asyncio.sleep(LOOKED)
+                await answered(answers)
+            rotation = KeyRotation(database, EnvironmentKeys.parse(f"{new},{old}"))
+            assert 0 < sum([done async for done in rotation.run()]) < len(answers)
+            secrets.put(PMP_KEY_ENCRYPTION_KEYS=new)
+            await asyncio.sleep(LOOKED)
+            await answered(answers)
+        assert await rotation.stale() == 0
+    async with open_keys(settings()) as later:
+        opener = await later.decryptor(sealed.values())
+        assert [person for person, each in sealed.items() if opener.open(each, context="c") != person] == []
 
 
 async def _reconnected(log: RedisLog) -> None:

@@ -52,7 +52,7 @@ class KeyRotation:
         for row in rows:
             wrapped = await self._wrapping.wrap(await self._wrapping.unwrap(row.wrapped, row.wrapped_by))
             own = (keys.c.owner == row.owner, keys.c.generation == row.generation)
-            await session.execute(update(keys).where(*own).values(wrapped=wrapped, wrapped_by=self._wrapping.current))
+            await session.execute(update(keys).where(*own).values(wrapped=wrapped.key, wrapped_by=wrapped.by))
         return len(rows)
 
     @property

@@ -23,7 +23,7 @@ from kit.people.derivation import configured_key
 from kit.people.hashing import KeyedHasher
 from kit.people.keys.seals import KEY_BYTES, Decryptor, KeyId, Seal, key_id
 from kit.people.keys.table import keys, outages
-from kit.people.keys.wrapping import EnvironmentKeys, Wrapping
+from kit.people.keys.wrapping import Wrapped, Wrapping, configured_wrapping
 from kit.settings import Settings
 from kit.telemetry.instrumentation import instrument
 
@@ -52,7 +52,7 @@ class _NewKey:
     """A key to create for an owner without one."""
 
     owner: bytes
-    wrapped: bytes
+    wrapped: Wrapped
     returned_at: datetime | None
     """When the person registered again: an owner whose key was destroyed before that gets a new one."""
 
@@ -217,8 +217,8 @@ class Keys:
             {
                 "owner": owner,
                 "generation": newest[owner]["generation"] + 1 if owner in newest else 1,
-                "wrapped": new.wrapped,
-                "wrapped_by": self._wrapping.current,
+                "wrapped": new.wrapped.key,
+                "wrapped_by": new.wrapped.by,
                 "created_at": self._clock(),
             }
             for owner, new in sorted(by_owner.items())
@@ -244,7 +244,7 @@ async def open_keys(settings: Settings) -> AsyncGenerator[Keys]:
     Raises:
         InvalidKey: A key in the settings is invalid.
     """
-    hasher, wrapping = KeyedHasher(configured_key(settings)), EnvironmentKeys.from_settings(settings)
+    hasher, wrapping = KeyedHasher(configured_key(settings)), configured_wrapping(settings)
     async with open_database(settings.keys_database_url, _CONNECTIONS, newest_url=lambda: settings.keys_database_url) as database:
         instrument(database.engine)
         yield Keys(database, hasher, wrapping, intake_keep=settings.intake_key_keep)

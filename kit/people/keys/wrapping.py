@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from kit.errors import Unavailable
 from kit.people.derivation import KEY_BYTES, InvalidKey
 from kit.settings import Settings
+
+
+class Wrapped(NamedTuple):
+    """A key that is encrypted with a key encryption key."""
+
+    key: bytes
+    """At most 255 bytes."""
+    by: str
+    """Id of the key encryption key."""
 
 
 class Wrapping(Protocol):
@@ -22,8 +32,8 @@ class Wrapping(Protocol):
         """Id of the key that new keys are wrapped with; at most 16 characters."""
         ...
 
-    async def wrap(self, key: bytes) -> bytes:
-        """Returns the key, encrypted with the current key; at most 255 bytes."""
+    async def wrap(self, key: bytes) -> Wrapped:
+        """Encrypts a key with the current key."""
         ...
 
     async def unwrap(self, wrapped: bytes, by: str) -> bytes:
@@ -57,15 +67,6 @@ class EnvironmentKeys:
         self.current = next(iter(self._keys))
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> EnvironmentKeys:
-        """Returns the keys under PMP_KEY_ENCRYPTION_KEYS.
-
-        Raises:
-            InvalidKey: They are not 32 bytes in base64 each.
-        """
-        return cls.parse(settings.key_encryption_keys.get_secret_value())
-
-    @classmethod
     def parse(cls, text: str) -> EnvironmentKeys:
         """Parses keys as PMP_KEY_ENCRYPTION_KEYS holds them.
 
@@ -78,9 +79,9 @@ class EnvironmentKeys:
             message = "PMP_KEY_ENCRYPTION_KEYS is not 32 bytes in base64, or several such keys with commas between them"
             raise InvalidKey(message) from None
 
-    async def wrap(self, key: bytes) -> bytes:
-        """Returns the key, encrypted with the first key: 40 bytes."""
-        return aes_key_wrap(self._keys[self.current], key)
+    async def wrap(self, key: bytes) -> Wrapped:
+        """Encrypts a key with the first key, to 40 bytes."""
+        return Wrapped(aes_key_wrap(self._keys[self.current], key), self.current)
 
     async def unwrap(self, wrapped: bytes, by: str) -> bytes:
         """Returns the key, decrypted.
@@ -93,3 +94,42 @@ class EnvironmentKeys:
         except (KeyError, InvalidUnwrap):
             message = "a person's key is wrapped by none of PMP_KEY_ENCRYPTION_KEYS"
             raise Unavailable(message) from None
+
+
+class FollowedKeys:
+    """Wraps with keys that may be replaced while the process runs.
+
+    Args:
+        newest: Returns them as they are at the moment of a call.
+    """
+
+    def __init__(self, newest: Callable[[], EnvironmentKeys]) -> None:
+        self._newest = newest
+
+    @property
+    def current(self) -> str:
+        """Id of the key that new keys are wrapped with."""
+        return self._newest().current
+
+    async def wrap(self, key: bytes) -> Wrapped:
+        """Encrypts a key with the first key of this moment."""
+        return await self._newest().wrap(key)
+
+    async def unwrap(self, wrapped: bytes, by: str) -> bytes:
+        """Returns the key, decrypted.
+
+        Raises:
+            Unavailable: The key that it was wrapped with is not one of this moment's.
+        """
+        return await self._newest().unwrap(wrapped, by)
+
+
+def configured_wrapping(settings: Settings) -> Wrapping:
+    """Wraps with the keys of PMP_KEY_ENCRYPTION_KEYS, and follows its file if they come from one.
+
+    Raises:
+        InvalidKey: They are not 32 bytes in base64 each.
+    """
+    if followed := settings.follow("key_encryption_keys", EnvironmentKeys.parse):
+        return FollowedKeys(followed.value)
+    return EnvironmentKeys.parse(settings.key_encryption_keys.get_secret_value())

@@ -24,7 +24,7 @@ class BrevoClient:
 
     def __init__(self, options: BrevoOptions, http: httpx.AsyncClient) -> None:
         self._address = options.address
-        self._headers = {"api-key": options.api_key.get_secret_value(), "accept": "application/json"}
+        self._key = options.api_key
         self._http = http
 
     async def post(self, path: str, body: Mapping[str, Any]) -> None:
@@ -62,7 +62,8 @@ class BrevoClient:
         return True
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        return await self._http.request(method, f"{self._address}{path}", json=body, headers=self._headers)
+        headers = {"api-key": self._key.get_secret_value(), "accept": "application/json"}
+        return await self._http.request(method, f"{self._address}{path}", json=body, headers=headers)
 
 
 def _path(email: str) -> str:

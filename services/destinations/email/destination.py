@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 from typing_extensions import override
 
-from services.destinations.configuration import Secret
+from services.destinations.configuration import named_secret
 from services.destinations.kind import Outcome, Outgoing, Result
 from services.destinations.owner.kind import OwnerDestination
 from services.destinations.owner.wishes import OwnerOptions, rendered
@@ -24,18 +24,17 @@ _SCHEMES: Final = {"smtp": 587, "smtps": 465}
 _Address = Annotated[str, StringConstraints(pattern=r"^[^\s@<>,;]+@[^\s@<>,;]+$", max_length=254)]
 
 
-def _is_server(secret: SecretStr) -> SecretStr:
-    url = urlsplit(secret.get_secret_value())
+def _is_server(secret: str) -> None:
+    url = urlsplit(secret)
     if url.scheme not in _SCHEMES or not url.hostname:
         message = "is no address of a server: smtp://user:password@host:587, or smtps:// for TLS from the start"
         raise ValueError(message)
-    return secret
 
 
 class EmailOptions(OwnerOptions):
     """How a destination of the kind `email` is configured."""
 
-    server: Annotated[Secret, AfterValidator(_is_server)]
+    server: Annotated[SecretStr, named_secret(_is_server)]
     """The environment variable with the address of the server: `smtp://user:password@host:587`, or `smtps://` for TLS from the start."""
     sender: _Address
     """The address that messages come from."""

@@ -34,26 +34,28 @@ class UserDeletion:
 
     Args:
         property_id: the property, digits.
-        account: may edit it.
         endpoint: the server of the Admin API.
         http: the client for all requests.
     """
 
-    def __init__(self, property_id: str, account: ServiceAccount, endpoint: str, http: httpx.AsyncClient) -> None:
+    def __init__(self, property_id: str, endpoint: str, http: httpx.AsyncClient) -> None:
         self._url = f"{endpoint}/v1alpha/properties/{property_id}:submitUserDeletion"
-        self._account = account
         self._http = http
 
-    async def delete(self, user_id: str) -> httpx.Response:
-        """Deletes all that Google has of a user id; returns the answer, or the refusal of the service account."""
-        token = await self._token()
+    async def delete(self, user_id: str, account: ServiceAccount) -> httpx.Response:
+        """Deletes all that Google has of a user id, as an account that may edit the property.
+
+        Returns:
+            The answer, or the refusal of the account.
+        """
+        token = await self._token(account)
         if not token.is_success:
             return token
         headers = {"content-type": "application/json", "authorization": f"Bearer {json.loads(token.content)['access_token']}"}
         return await self._http.post(self._url, content=orjson.dumps({"userId": user_id}), headers=headers)
 
-    async def _token(self) -> httpx.Response:
-        account, now = self._account, datetime.now(UTC)
+    async def _token(self, account: ServiceAccount) -> httpx.Response:
+        now = datetime.now(UTC)
         claims = {"iss": account.client_email, "scope": _SCOPE, "aud": account.token_uri, "iat": now, "exp": now + _VALID}
         headers = {"kid": account.private_key_id}
         assertion = jwt.encode(claims, account.private_key.get_secret_value(), algorithm="RS256", headers=headers)

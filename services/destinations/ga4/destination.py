@@ -43,8 +43,7 @@ class Ga4(Destination[Ga4Options]):
 
     def __init__(self, name: str, options: Ga4Options, http: httpx.AsyncClient) -> None:
         super().__init__(name, options, http)
-        account = options.account
-        self._deletion = UserDeletion(options.property_id, account, options.admin_endpoint, http) if account else None
+        self._deletion = UserDeletion(options.property_id, options.admin_endpoint, http)
 
     @override
     def wanted(self, message: Message) -> Iterable[Wanted]:
@@ -69,11 +68,12 @@ class Ga4(Destination[Ga4Options]):
 
     @override
     async def erase(self, person: Erasure) -> Result | None:
-        if self._deletion is None:
+        account = self.options.account
+        if account is None:
             return None
         user_ids = [value for kind, _, value in (each.partition(":") for each in person.identifiers) if kind in _USERS]
         for user_id in user_ids:
-            result = _result(await self._deletion.delete(user_id))
+            result = _result(await self._deletion.delete(user_id, account))
             if result.outcome is not Outcome.DELIVERED:
                 return result
         return Result(Outcome.DELIVERED, "by user id") if user_ids else None

@@ -33,16 +33,12 @@ class KlaviyoClient:
 
     def __init__(self, options: KlaviyoOptions, http: httpx.AsyncClient) -> None:
         self._address = options.address
-        self._headers = {
-            "authorization": f"Klaviyo-API-Key {options.api_key.get_secret_value()}",
-            "revision": REVISION,
-            "accept": _CONTENT_TYPE,
-        }
+        self._key = options.api_key
         self._http = http
 
     async def post(self, path: str, document: Mapping[str, Any], parameters: Mapping[str, str] | None = None) -> bytes:
         """Posts a document and returns the answer's body, which may be empty."""
-        headers = {**self._headers, "content-type": _CONTENT_TYPE}
+        headers = {**self._headers(), "content-type": _CONTENT_TYPE}
         content = json.dumps(document)
         return _body(await self._http.post(f"{self._address}{path}", content=content, params=parameters, headers=headers))
 
@@ -53,19 +49,22 @@ class KlaviyoClient:
     async def profiles(self, email: str) -> list[Profile]:
         """Returns the profiles with an address."""
         parameters = {"filter": f"equals(email,{json.dumps(email)})", **_SUBSCRIPTIONS}
-        response = await self._http.get(f"{self._address}/api/profiles", params=parameters, headers=self._headers)
+        response = await self._http.get(f"{self._address}/api/profiles", params=parameters, headers=self._headers())
         return list(_read(FoundProfiles, _body(response)).data)
 
     async def change(self, profile: Profile, document: Mapping[str, Any]) -> None:
         """Changes a profile."""
-        headers = {**self._headers, "content-type": _CONTENT_TYPE}
+        headers = {**self._headers(), "content-type": _CONTENT_TYPE}
         path = f"{self._address}/api/profiles/{quote(profile.id, safe='')}"
         _body(await self._http.patch(path, content=json.dumps(document), headers=headers))
 
     async def check(self) -> None:
         """Makes sure that the key is accepted."""
         parameters = {"page[size]": "1", "fields[profile]": "created"}
-        _body(await self._http.get(f"{self._address}/api/profiles", params=parameters, headers=self._headers))
+        _body(await self._http.get(f"{self._address}/api/profiles", params=parameters, headers=self._headers()))
+
+    def _headers(self) -> Mapping[str, str]:
+        return {"authorization": f"Klaviyo-API-Key {self._key.get_secret_value()}", "revision": REVISION, "accept": _CONTENT_TYPE}
 
 
 def _body(response: httpx.Response) -> bytes:

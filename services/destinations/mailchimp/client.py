@@ -19,7 +19,7 @@ class MailchimpClient:
 
     def __init__(self, options: MailchimpOptions, http: httpx.AsyncClient) -> None:
         self._address = options.address
-        self._key = httpx.BasicAuth("pmp-mesh", options.api_key.get_secret_value())
+        self._key = options.api_key
         self._http = http
 
     async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **parameters: str) -> Mapping[str, Any]:
@@ -37,7 +37,8 @@ class MailchimpClient:
         return None if response.status_code == HTTPStatus.NOT_FOUND else _read(response)
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None, parameters: Mapping[str, str]) -> httpx.Response:
-        return await self._http.request(method, f"{self._address}{path}", json=body, params=parameters or None, auth=self._key)
+        key = httpx.BasicAuth("pmp-mesh", self._key.get_secret_value())
+        return await self._http.request(method, f"{self._address}{path}", json=body, params=parameters or None, auth=key)
 
 
 def _read(response: httpx.Response) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ https://developer.paypal.com/docs/api/webhooks/v1/#verify-webhook-signature_post
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
@@ -48,11 +48,11 @@ class Postback:
     Args:
         api: the address of PayPal's API.
         client_id: of the REST app that the webhook belongs to.
-        client_secret: of the same.
+        client_secret: returns the secret of that app at the moment of a call.
         roots: a file of trusted roots in PEM; by default those of the web.
     """
 
-    def __init__(self, api: str, client_id: str, client_secret: SecretStr, roots: Path | None = None) -> None:
+    def __init__(self, api: str, client_id: str, client_secret: Callable[[], SecretStr], roots: Path | None = None) -> None:
         self._api = api.rstrip("/")
         self._credentials = client_id, client_secret
         self._roots = roots or Path(certifi.where())
@@ -93,7 +93,7 @@ class Postback:
         if not self._token or self._token_ends_at is None or self._token_ends_at - _EARLY <= now:
             client_id, client_secret = self._credentials
             answer = await client.post(
-                "/v1/oauth2/token", data={"grant_type": "client_credentials"}, auth=(client_id, client_secret.get_secret_value())
+                "/v1/oauth2/token", data={"grant_type": "client_credentials"}, auth=(client_id, client_secret().get_secret_value())
             )
             token = _Token.model_validate_json(answer.raise_for_status().content)
             self._token, self._token_ends_at = token.access_token, now + timedelta(seconds=token.expires_in)

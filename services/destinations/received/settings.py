@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, TypeAdapter
 
 from kit.settings import Settings
 
 Secrets: TypeAlias = Annotated[list[Annotated[SecretStr, Field(min_length=8)]], Field(max_length=2)]
 """The secret that signs, as a JSON list; two while one replaces the other. Without any, the sender's webhooks are refused."""
+
+_SECRETS: Final = TypeAdapter[list[SecretStr]](Secrets)
 
 
 class WebhookSettings(Settings):
@@ -45,3 +48,11 @@ class WebhookSettings(Settings):
 
     webhooks_wait: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))
     """How long what a webhook states is kept for an order or a person that is not known yet."""
+
+    def secrets_of(self, sender: str) -> Sequence[SecretStr]:
+        """The secrets of a sender, one of the above, at this moment."""
+        return self.newest(f"webhooks_{sender}_secrets", _SECRETS.validate_json)
+
+    def paypal_client_secret(self) -> SecretStr:
+        """`webhooks_paypal_client_secret` at this moment."""
+        return self.newest("webhooks_paypal_client_secret", SecretStr)

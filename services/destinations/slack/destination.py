@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Final
 
 import httpx
 from pmp.destinations.v1.notice_pb2 import PeriodEnded
-from pydantic import AfterValidator, SecretStr
+from pydantic import SecretStr
 from typing_extensions import override
 
 from services.destinations.answers import retry_after
-from services.destinations.configuration import Secret
+from services.destinations.configuration import named_secret
 from services.destinations.kind import Outcome, Outgoing, Result
 from services.destinations.owner.kind import OwnerDestination
 from services.destinations.owner.wishes import OwnerOptions, rendered
@@ -22,18 +22,17 @@ _GONE: Final = frozenset({401, 403, 404, 410})
 _REJECTED: Final = frozenset({400, 413})
 
 
-def _is_url(secret: SecretStr) -> SecretStr:
-    url = httpx.URL(secret.get_secret_value())
+def _is_url(secret: str) -> None:
+    url = httpx.URL(secret)
     if url.scheme not in {"https", "http"} or not url.host:
         message = "is no https address"
         raise ValueError(message)
-    return secret
 
 
 class SlackOptions(OwnerOptions):
     """How a destination of the kind `slack` is configured."""
 
-    webhook: Annotated[Secret, AfterValidator(_is_url)]
+    webhook: Annotated[SecretStr, named_secret(_is_url)]
     """The environment variable with the address of the incoming webhook: who knows it may write to the channel."""
 
 

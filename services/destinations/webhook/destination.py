@@ -13,9 +13,9 @@ import httpx
 import orjson
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pydantic import AfterValidator, Field, HttpUrl, StringConstraints, model_validator
-from standardwebhooks import Webhook
 from typing_extensions import override
 
+from kit.credentials.signing import SigningSecrets
 from services.destinations.answers import retry_after
 from services.destinations.configuration import SigningSecret
 from services.destinations.kind import Destination, Erasure, Message, Options, Outcome, Outgoing, Result, Wanted
@@ -51,7 +51,7 @@ class WebhookOptions(Options):
     url: HttpUrl
     """Where webhooks are sent: by https, unless private networks are allowed."""
     secrets: Annotated[list[SigningSecret], Field(min_length=1, max_length=3)]
-    """Environment variables with the secrets that sign: `whsec_` and 24 to 64 bytes in base64. Several while one replaces another."""
+    """Environment variables with the secrets that sign: `whsec_` and 24 to 64 bytes in base64. Each of several signs."""
     types: Annotated[list[Annotated[str, StringConstraints(max_length=120), AfterValidator(_is_known)]], Field(min_length=1)]
     """What is sent: `order.paid`, `event.page_view`, or `order.*` for several."""
     consent: Literal["analytics_tracking", "marketing_emails", "third_party_sharing", "none"] = "third_party_sharing"
@@ -76,7 +76,6 @@ class WebhookDestination(Destination[WebhookOptions]):
     def __init__(self, name: str, options: WebhookOptions, http: httpx.AsyncClient) -> None:
         super().__init__(name, options, http)
         self.consent = None if options.consent == "none" else options.consent
-        self._signers = [Webhook(secret.get_secret_value()) for secret in options.secrets]
         self._url = httpx.URL(str(options.url))
         self._exact = frozenset(options.types)
         self._takes_events = any(_may_be_event(each) for each in options.types)
@@ -128,7 +127,9 @@ class WebhookDestination(Destination[WebhookOptions]):
             "content-type": "application/json",
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(signer.sign(id_, now, content.decode()) for signer in self._signers),
+            "webhook-signature": " ".join(
+                SigningSecrets(secret.get_secret_value()).signature(id_, now, content) for secret in self.options.secrets
+            ),
         }
         async with self.http.stream(
             "POST", self._url.copy_with(host=address), content=content, headers=headers, extensions={"sni_hostname": host}

@@ -13,9 +13,9 @@ import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from pmp.gdpr.v1.change_pb2 import ConsentChanged, GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
-from standardwebhooks import Webhook
 from typing_extensions import override
 
+from kit.credentials.signing import SigningSecrets
 from kit.people.identifiers import identifier_of
 from kit.people.privacy import PURPOSES, Purpose
 from services.destinations.answers import retry_after
@@ -47,10 +47,6 @@ class WordPress(Destination[WordPressOptions]):
     needs_profile = True
     most_requests = 2
     """The shop's visitors need its processes, too."""
-
-    def __init__(self, name: str, options: WordPressOptions, http: httpx.AsyncClient) -> None:
-        super().__init__(name, options, http)
-        self._signer = Webhook(options.secret.get_secret_value())
 
     @override
     def wanted(self, message: Message) -> Iterable[Wanted]:
@@ -96,7 +92,7 @@ class WordPress(Destination[WordPressOptions]):
             "content-type": "application/json",
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(id_, now, body.decode()),
+            "webhook-signature": SigningSecrets(self.options.secret.get_secret_value()).signature(id_, now, body),
         }
         return _result(await self.http.post(str(self.options.url), content=body, headers=headers), now)
 

@@ -66,6 +66,8 @@ resource "aws_db_instance" "this" {
   maintenance_window      = "sun:04:00-sun:05:00"
   copy_tags_to_snapshot   = true
 
+  auto_minor_version_upgrade = true
+
   deletion_protection       = true
   skip_final_snapshot       = false
   final_snapshot_identifier = "${var.name}-database-final-snapshot"

@@ -84,11 +84,11 @@ class Klaviyo(Sender):
     @property
     @override
     def is_configured(self) -> bool:
-        return bool(self.settings.webhooks_klaviyo_secrets)
+        return bool(self.settings.secrets_of("klaviyo"))
 
     @override
     async def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        check_appended(self.settings.webhooks_klaviyo_secrets, body, headers, _SIGNATURE, header(headers, _TIMESTAMP))
+        check_appended(self.settings.secrets_of("klaviyo"), body, headers, _SIGNATURE, header(headers, _TIMESTAMP))
         try:
             meta = parsed(_Delivery, body).meta
         except Unreadable:

@@ -31,11 +31,11 @@ class Mailchimp(Sender):
     @property
     @override
     def is_configured(self) -> bool:
-        return bool(self.settings.webhooks_mailchimp_secrets)
+        return bool(self.settings.secrets_of("mailchimp"))
 
     @override
     async def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        check_timestamped(self.settings.webhooks_mailchimp_secrets, body, headers, _SIGNATURE, now)
+        check_timestamped(self.settings.secrets_of("mailchimp"), body, headers, _SIGNATURE, now)
 
     @override
     def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Nothing:

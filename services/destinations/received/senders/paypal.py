@@ -106,8 +106,8 @@ class PayPal(Sender):
     def __init__(self, settings: WebhookSettings, certificates: Certificates | None = None, roots: Path | None = None) -> None:
         super().__init__(settings)
         self._certificates = certificates or Certificates(roots=roots)
-        client_id, client_secret = settings.webhooks_paypal_client_id, settings.webhooks_paypal_client_secret
-        self._postback = Postback(str(settings.webhooks_paypal_api), client_id, client_secret, roots) if client_id else None
+        client_id, api = settings.webhooks_paypal_client_id, str(settings.webhooks_paypal_api)
+        self._postback = Postback(api, client_id, settings.paypal_client_secret, roots) if client_id else None
 
     @property
     @override

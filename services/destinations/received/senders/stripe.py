@@ -101,11 +101,11 @@ class Stripe(Sender):
     @property
     @override
     def is_configured(self) -> bool:
-        return bool(self.settings.webhooks_stripe_secrets)
+        return bool(self.settings.secrets_of("stripe"))
 
     @override
     async def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        check_timestamped(self.settings.webhooks_stripe_secrets, body, headers, _SIGNATURE, now)
+        check_timestamped(self.settings.secrets_of("stripe"), body, headers, _SIGNATURE, now)
 
     @override
     def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Nothing:

@@ -39,11 +39,11 @@ class WooCommerce(Sender):
     @property
     @override
     def is_configured(self) -> bool:
-        return bool(self.settings.webhooks_woocommerce_secrets)
+        return bool(self.settings.secrets_of("woocommerce"))
 
     @override
     async def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        check_base64(self.settings.webhooks_woocommerce_secrets, body, headers, _SIGNATURE)
+        check_base64(self.settings.secrets_of("woocommerce"), body, headers, _SIGNATURE)
 
     @override
     def is_test_call(self, headers: Mapping[str, str], body: bytes) -> bool:

@@ -13,7 +13,8 @@ from bench.servers import BenchFailed
 from cli.layout import databases
 from cli.state import MeshState
 from kit.database.engine import Database, open_database
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.streams import START, Offset
 from kit.log.tables import offsets, outbox_heads
 from services.ingestion.messages import RAW_TOPIC

@@ -20,7 +20,8 @@ from sqlalchemy import func, select
 from bench.events import batch
 from bench.servers import BenchFailed, Mesh, cpu_seconds, plan_mesh, running, running_mariadb
 from kit.database.engine import Database, open_database
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.tables import books, outbox_heads
 
 BATCH = 100

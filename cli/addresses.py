@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from cli.errors import CommandFailed
+from kit.credentials.urls import node_url
 
 
 def checked_host(host: str) -> str:
@@ -38,7 +39,7 @@ def checked_redis_url(url: str) -> str:
     Raises:
         CommandFailed: it is not.
     """
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        message = "the Redis URL must be like redis://:password@host:6379 (rediss:// with TLS, unix:// for a socket)"
+    if not node_url(url).startswith(("redis://", "rediss://", "unix://")):
+        message = "the Redis URL must be like redis://:password@host:6379 (rediss:// with TLS, redis+cluster:// for a cluster)"
         raise CommandFailed(message)
     return url

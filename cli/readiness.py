@@ -13,6 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from cli.plain_http import request
 from cli.ports import LOOPBACK
+from kit.credentials.urls import node_url
 
 ANSWER_SECONDS = 1.0
 """Timeout of a check."""
@@ -65,13 +66,13 @@ async def embedded_redis_ready(port: int, password: str) -> bool:
 
 
 async def redis_ready(url: str) -> bool:
-    """Whether the Redis at `url` answers; it does not while it loads its data."""
+    """Whether the Redis at `url`, or that node of a cluster, answers; it does not while it loads its data."""
     # The client takes long to import, and few supervisors need it.
     from redis.asyncio import Redis  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     try:
-        client = Redis.from_url(url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)  # pyright: ignore[reportUnknownMemberType]
+        client = Redis.from_url(node_url(url), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS)  # pyright: ignore[reportUnknownMemberType]
         async with client:
             return bool(await client.ping())  # pyright: ignore[reportUnknownMemberType]
     except (RedisError, OSError):

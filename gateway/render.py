@@ -25,6 +25,7 @@ from gateway.committed import keep_fresh
 from gateway.contracts import RenderError, Rpc, read_descriptors, rpcs
 from gateway.patterns import Node, endpoint, fill, origin_matcher, read_base
 from gateway.public import PublicFile, public_files
+from gateway.rate_limits import DOMAIN, GLOBAL_LIMITS, rates
 from gateway.settings import BROWSER, DASHBOARD, SIGNED, GatewaySettings
 from gateway.streams import session_stream_route, stream_clusters, stream_routes
 from gateway.tls import add_tls, redirected_connections, to_service
@@ -74,8 +75,12 @@ def render(
     clusters += stream_clusters(patterns, methods, settings)
     tracing = None
     if settings.otlp_endpoint:
-        clusters.append(fill(patterns["collector"], endpoint(urlsplit(settings.otlp_endpoint).netloc)))
+        clusters.append(fill(patterns["called"], {"name": "collector", **endpoint(urlsplit(settings.otlp_endpoint).netloc)}))
         tracing = fill(patterns["tracing"], {"percent": 100 * settings.trace_ratio})
+    limits = None
+    if settings.rate_limits_address:
+        clusters.append(fill(patterns["called"], {"name": GLOBAL_LIMITS, **endpoint(settings.rate_limits_address)}))
+        limits = fill(patterns["global_limits"], {"domain": DOMAIN, "cluster": GLOBAL_LIMITS})
     operations = None
     if settings.metrics_port:
         clusters.append(fill(patterns["admin"], {"admin": settings.gateway_admin}))
@@ -107,9 +112,10 @@ def render(
             "protocols": (HERE / "protocols.lua").read_text(),
             "own_origin": (HERE / "own_origin.lua").read_text(),
             "policies": _policies(methods),
-            "site_rate": settings.rate_site_per_second,
-            "user_rate": settings.rate_user_per_hour,
-            "signed_rate": settings.rate_signed_per_minute,
+            **rates(settings),
+            # Of two counts, the one of all gateways is shown.
+            "local_headers": "OFF" if limits else "DRAFT_VERSION_03",
+            "global_limits": limits,
             "cors": cors if origins else None,
             "routes": [
                 patterns["connect"],

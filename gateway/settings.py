@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
 from kit.settings import Address, MeshSettings
@@ -39,7 +39,22 @@ ApiKey = Annotated[SecretStr, Field(min_length=16)]
 JwtSecret = Annotated[SecretStr, Field(min_length=32)]
 
 
-class GatewaySettings(MeshSettings):
+class RateLimits(BaseSettings):
+    """How much callers may ask for, as `PMP_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="PMP_", env_ignore_empty=True, frozen=True, use_attribute_docstrings=True, extra="ignore")
+
+    rate_user_per_hour: int = Field(default=1000, ge=1)
+    """Requests per hour with `track` or `read` tokens, per claim `id`, else per client address."""
+
+    rate_site_per_second: int = Field(default=2000, ge=1)
+    """Requests per second of all `site` and `admin` tokens together."""
+
+    rate_signed_per_minute: int = Field(default=600, ge=1)
+    """Requests per minute to webhooks, which have neither key nor token, per client address."""
+
+
+class GatewaySettings(MeshSettings, RateLimits):
     """The settings of the gateway, as `PMP_*`. Secrets have no defaults. Of two `mesh_token`s, calls to services carry the first."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, populate_by_name=True)
@@ -92,14 +107,8 @@ class GatewaySettings(MeshSettings):
     jwt_secrets: list[JwtSecret] = Field(min_length=1, max_length=2)
     """Secrets that sign tokens (HS256, at least 32 bytes); two are valid at once while they rotate."""
 
-    rate_user_per_hour: int = Field(default=1000, ge=1)
-    """Requests per hour with `track` or `read` tokens, per claim `id`, else per client address."""
-
-    rate_site_per_second: int = Field(default=2000, ge=1)
-    """Requests per second of all `site` and `admin` tokens together."""
-
-    rate_signed_per_minute: int = Field(default=600, ge=1)
-    """Requests per minute to webhooks, which have neither key nor token, per client address."""
+    rate_limits_address: Address | None = None
+    """Address of an envoyproxy/ratelimit that counts for all gateways together; by default each gateway counts for itself."""
 
     cors_origins: list[str] | None = None
     """Origins whose pages may call the gateway, `*` for all; by default those of the shop: https and `site_hosts`."""

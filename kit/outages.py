@@ -13,11 +13,13 @@ from socket import gaierror
 from typing import Final
 
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
     ClusterDownError,
     ExecAbortError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -46,7 +48,10 @@ _PASSING: Final = frozenset(
 """A full or broken disk, no more files or memory, no route to the other side."""
 LOG_FULL: Final = "the log is full; try again later"
 _OUT_OF_MEMORY_ERRORS: Final = (OutOfMemoryError, ExecAbortError)
-_NOT_WRITABLE_ERRORS: Final = (BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
+_NOT_WRITABLE_ERRORS: Final = (AskError, BusyLoadingError, ReadOnlyError, ClusterDownError, TryAgainError)
+"""`MovedError` is an `AskError`: another node of the cluster has the key."""
+_REDIS_DOWN: Final = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
+"""The last: none of a cluster's nodes answers, or none has the key."""
 _OUT_OF_MEMORY: Final = re.compile(r"^(OOM|EXECABORT)\b|\bOOM command|used memory > 'maxmemory'")
 _NOT_WRITABLE: Final = re.compile(r"^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|BUSY)\b|\bMISCONF\b")
 """Errors of Redis that its client has no class for, or that a script passes on."""
@@ -74,7 +79,7 @@ def is_outage(error: BaseException) -> bool:
     """Returns True for an error after which the same work may succeed later: a server it needs is down, busy or full."""
     if isinstance(error, OSError) and (isinstance(error, ConnectionError | TimeoutError | gaierror) or error.errno in _PASSING):
         return True
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | PoolTimeoutError | InterfaceError | Unavailable | LogFullError):
+    if isinstance(error, (*_REDIS_DOWN, PoolTimeoutError, InterfaceError, Unavailable, LogFullError)):
         return True
     if isinstance(error, ResponseError):
         return in_terms_of_the_log(error) is not error

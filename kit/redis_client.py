@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from typing_extensions import override
 
+from kit.credentials.urls import node_url
+
+Node: TypeAlias = tuple[str, int]
+"""Host and port of a node of a Redis Cluster."""
+
 ANSWER_SECONDS: Final = 10.0
 """How long an answer is waited for."""
 _SHARED_SECONDS: Final = 0.02
 """How long the first of several callers waits for others."""
+_WAITS: Final[dict[str, Any]] = {"socket_connect_timeout": 5, "socket_timeout": ANSWER_SECONDS}
+_ONCE: Final = Retry(NoBackoff(), 0)
 _REWRITE_LOOKS: Final = 200
 _REWRITE_SECONDS: Final = 0.05
 
@@ -53,7 +60,7 @@ class _Login(CredentialProvider):
 
     @override
     def get_credentials(self) -> Any:
-        named: Any = parse_url(self._url())
+        named: Any = parse_url(node_url(self._url()))
         return tuple(named[name] for name in ("username", "password") if name in named)
 
     @override
@@ -61,23 +68,52 @@ class _Login(CredentialProvider):
         return self.get_credentials()
 
 
-def connection_pool(url: str, newest_url: Callable[[], str] | None = None, **options: Any) -> ConnectionPool:
+class Connect(Protocol):
+    """Makes a pool of connections, of a node of a cluster or where the URL leads."""
+
+    def __call__(self, *, node: Node | None = None, **options: Any) -> ConnectionPool:
+        """As `connection_pool`."""
+        ...
+
+
+def connection_pool(url: str, newest_url: Callable[[], str] | None = None, *, node: Node | None = None, **options: Any) -> ConnectionPool:
     """Makes a pool of connections, lazily. Nothing is sent twice: what was sent on a connection that broke may have taken effect.
 
     Args:
-        url: as in redis-py.
+        url: as in redis-py, or of a cluster.
         newest_url: returns the URL whose user and password new connections log in with, if those may change.
+        node: connects to this one of a cluster, and not to the one that the URL names.
         options: of redis-py's connections.
     """
-    pool: Any = ConnectionPool.from_url(
-        url, socket_connect_timeout=5, socket_timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0), health_check_interval=0, **options
-    )
+    pool: Any = ConnectionPool.from_url(node_url(url), **_WAITS, retry=_ONCE, health_check_interval=0, **options)
+    if node is not None:
+        pool.connection_kwargs["host"], pool.connection_kwargs["port"] = node
     if newest_url is not None:
         for name in ("username", "password"):
             pool.connection_kwargs.pop(name, None)
         pool.connection_kwargs["credential_provider"] = _Login(newest_url)
-    pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
+    pool.connection_class = _cancellable(pool.connection_class)
     return pool
+
+
+def cluster_client(url: str, newest_url: Callable[[], str] | None = None, *, max_connections: int) -> RedisCluster:
+    """Makes a client of a Redis Cluster, lazily, with the connections of `connection_pool`.
+
+    A command goes to the node that has its key, and after a `MOVED`, which says that nothing was done, to the one it names.
+    """
+    login = {"credential_provider": _Login(newest_url)} if newest_url is not None else {}
+    client: Any = RedisCluster.from_url(
+        node_url(url), **_WAITS, retry=_ONCE, require_full_coverage=False, max_connections=max_connections, **login
+    )
+    kind = _cancellable(client.connection_kwargs["connection_class"])
+    client.connection_kwargs["connection_class"] = kind
+    for node in client.startup_nodes:
+        node.connection_class = kind
+    return client
+
+
+def _cancellable(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
+    return type("CancellableConnection", (_Cancellable, connection_class), {})
 
 
 class ConnectionCount:
@@ -128,6 +164,12 @@ class SharedPipeline:
             for command in commands:
                 pipe.execute_command(*command)
             return await pipe.execute()
+
+
+async def used_memory(redis: Redis) -> int:
+    """Bytes of memory that Redis uses for everything it holds."""
+    info: dict[str, Any] = await redis.info("memory")
+    return int(info["used_memory"])
 
 
 async def rewrite_append_only_file(redis: Redis) -> None:

@@ -229,6 +229,7 @@ class Settings(MeshSettings):
     redis_url: str
     """The Redis that holds the log: `appendonly yes`, `appendfsync always`, `noeviction`.
 
+    `redis+cluster://` names any node of a Redis Cluster, and `rediss+cluster://` one with TLS.
     `rediss://` connects with TLS, `?ssl_ca_certs=FILE` by an authority of its own, `&ssl_certfile=FILE&ssl_keyfile=FILE` with a
     certificate of the client's as well.
     """
@@ -237,7 +238,8 @@ class Settings(MeshSettings):
     """Partitions of each topic. Fixed by the first start; another number refuses to start."""
 
     log_max_bytes: int = Field(default=268_435_456, ge=1_048_576)
-    """Memory of Redis above which intake stops with 429: at most 60 % of its maxmemory, so that a full log drains."""
+    """Memory of Redis, of a cluster's fullest shard, above which intake stops with 429: at most 60 % of its maxmemory, so that a full
+    log drains."""
 
     intake_key_keep: timedelta = timedelta(days=30)
     """How long values sealed on arrival can be opened: a dead letter that waits longer loses its e-mail address."""

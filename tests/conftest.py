@@ -9,7 +9,8 @@ from playwright.async_api import Browser, BrowserContext, async_playwright
 from pydantic import SecretStr
 
 from kit.database.engine import Database
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.people.derivation import configured_key
 from kit.people.hashing import KeyedHasher
 from kit.people.keys.store import Keys
@@ -19,7 +20,7 @@ from kit.settings import KEYS_DATABASE, Settings
 from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
 from tests.databases import newest_database
-from tests.servers import PrivateMariaDb, PrivateRedis
+from tests.servers import PrivateMariaDb, PrivateRedis, PrivateRedisCluster
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -67,6 +68,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRe
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRedisCluster]:
+    cluster = PrivateRedisCluster(tmp_path_factory.mktemp("redis-cluster"))
+    cluster.start()
+    yield cluster
+    cluster.kill()
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,13 @@ import redis
 
 from cli.ports import Ports
 from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
+from kit.credentials.urls import node_url
 from tests import logs
 from tests.authority import Authority
 
 _PATH = os.environ["PATH"] + os.pathsep + "/usr/sbin"
+HASH_SLOTS: Final = 16_384
+"""Of every Redis Cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
 PORTS: Final = Ports()
 """Reserves each port until all tests of this process are done."""
 
@@ -112,6 +115,67 @@ class PrivateRedis(PrivateServer):
     def ping(self) -> None:
         with redis.Redis.from_url(self.url) as client:
             client.ping()
+
+
+class _Shard(PrivateRedis):
+    """A Redis that is a primary of a cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.bus_port = free_port()
+
+    def command(self) -> list[str]:
+        return [
+            *super().command(),
+            *("--cluster-enabled", "yes"),
+            *("--cluster-port", str(self.bus_port)),
+            # Shards that are up take writes while another is down.
+            *("--cluster-require-full-coverage", "no"),
+            *("--cluster-node-timeout", "1000"),
+        ]
+
+
+class PrivateRedisCluster:
+    """A Redis Cluster of three shards without replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        self.shards: list[_Shard] = []
+        for number in range(3):
+            of_shard = folder / str(number)
+            of_shard.mkdir()
+            self.shards.append(_Shard(of_shard))
+        self.url = f"redis+cluster://127.0.0.1:{self.shards[0].port}"
+
+    def start(self) -> None:
+        """Starts new shards, gives each a part of the slots, and waits until all know of each other."""
+        for shard in self.shards:
+            shard.start()
+        bounds = [HASH_SLOTS * number // len(self.shards) for number in range(len(self.shards) + 1)]
+        for shard, first, after in zip(self.shards, bounds, bounds[1:], strict=False):
+            self._ask(shard, "CLUSTER ADDSLOTSRANGE", first, after - 1)
+            for other in self.shards:
+                self._ask(shard, "CLUSTER MEET", "127.0.0.1", other.port, other.bus_port)
+        until(lambda: all(self._knows_all(shard) for shard in self.shards), 30)
+
+    def kill(self) -> None:
+        """Ends all shards."""
+        for shard in self.shards:
+            shard.kill()
+
+    def holder(self, name: str) -> PrivateRedis:
+        """The shard that has a key."""
+        with redis.RedisCluster.from_url(node_url(self.url)) as client:
+            node: Any = client.get_node_from_key(name)
+        return next(shard for shard in self.shards if shard.port == node.port)
+
+    def _knows_all(self, shard: PrivateRedis) -> bool:
+        info = self._ask(shard, "CLUSTER INFO")
+        return info["cluster_state"] == "ok" and int(info["cluster_slots_assigned"]) == HASH_SLOTS
+
+    def _ask(self, shard: PrivateRedis, *command: object) -> Any:
+        with redis.Redis.from_url(shard.url) as client:
+            asked: Any = client
+            return asked.execute_command(*command)
 
 
 class PrivateMariaDb(PrivateServer):

@@ -19,13 +19,8 @@ _ACTION: Final = "have all machines follow the same time servers: `timedatectl` 
 
 async def clocks(subject: Subject, clock: Callable[[], float] = time) -> AsyncIterator[Finding]:
     """Finds clocks that differ by more than a second: offsets of the log, tokens and consents are compared by time."""
-
-    async def of_redis() -> float:
-        redis: Any = subject.log.redis
-        seconds, microseconds = await redis.time()
-        return seconds + microseconds / 1_000_000
-
-    servers: dict[str, Callable[[], Awaitable[float]]] = {"Redis": of_redis}
+    shards = await subject.log.instances()
+    servers = {"Redis" if len(shards) == 1 else f"shard {number} of Redis": _of_redis(redis) for number, redis in enumerate(shards, 1)}
     databases = [*subject.databases.values(), subject.keys]
     for database in databases:
         if backend_of(database) == "mysql":
@@ -38,6 +33,14 @@ async def clocks(subject: Subject, clock: Callable[[], float] = time) -> AsyncIt
         if abs(off) - (after - before) / 2 > _TOLERATED_SECONDS:
             direction = "ahead of" if off > 0 else "slow against"
             yield Finding(what=f"the clock of {name} is {abs(off):,.1f} s {direction} this machine's", action=_ACTION)
+
+
+def _of_redis(redis: Any) -> Callable[[], Awaitable[float]]:
+    async def ask() -> float:
+        seconds, microseconds = await redis.time()
+        return seconds + microseconds / 1_000_000
+
+    return ask
 
 
 def _of_database(database: Database) -> Callable[[], Awaitable[float]]:

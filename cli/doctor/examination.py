@@ -7,7 +7,7 @@ from typing import Final
 
 import grpc.aio
 import httpx
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.doctor import backups, certificates, clocks, databases, destinations, disk, keys, log, processes, rates, redis, schema, strength
@@ -37,7 +37,16 @@ CHECKS: Final[Mapping[str, Check]] = {
     "secrets": strength.secrets,
 }
 """All checks, in the order of the report."""
-_FAILURES: Final = (RedisError, SQLAlchemyError, OSError, MeshError, CommandFailed, grpc.aio.AioRpcError, httpx.HTTPError)
+_FAILURES: Final = (
+    RedisError,
+    RedisClusterException,
+    SQLAlchemyError,
+    OSError,
+    MeshError,
+    CommandFailed,
+    grpc.aio.AioRpcError,
+    httpx.HTTPError,
+)
 
 
 async def examine(folder: DataFolder) -> Report:

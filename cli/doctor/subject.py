@@ -20,7 +20,8 @@ from cli.pod import read_settings
 from cli.revisions import url_of
 from cli.state import MeshState, running_mesh
 from kit.database.engine import Database, open_database
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.outages import code_of
 from kit.settings import KEYS_DATABASE, MeshSettings, Settings
 

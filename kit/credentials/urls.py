@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 _PORTS: Final = range(1, 2**16)
+_CLUSTER: Final = "+cluster"
 
 
 def database_url(setting: str) -> str:
@@ -32,6 +33,17 @@ def redis_url(setting: str) -> str:
     return setting
 
 
+def is_redis_cluster(url: str) -> bool:
+    """Whether a URL names a Redis Cluster: `redis+cluster://` or `rediss+cluster://`, and any of its nodes."""
+    return url.partition("://")[0].endswith(_CLUSTER)
+
+
+def node_url(url: str) -> str:
+    """The URL of the one Redis that a URL names: of a cluster, the node that is asked first for the others."""
+    scheme, separator, rest = url.partition("://")
+    return scheme.removesuffix(_CLUSTER) + separator + rest
+
+
 def _names_a_database(setting: str) -> bool:
     from sqlalchemy import make_url  # noqa: PLC0415
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
@@ -49,8 +61,10 @@ def _names_a_redis(setting: str) -> bool:
     from redis.asyncio.connection import parse_url  # noqa: PLC0415
 
     try:
-        named: Any = parse_url(setting)
+        named: Any = parse_url(node_url(setting))
     except ValueError:
+        return False
+    if is_redis_cluster(setting) and (named.get("db") or not named.get("host")):
         return False
     # What follows a slash in a password is taken for the database: the rest names no host.
     return bool(named.get("host") or named.get("path")) or ("://" in setting and "@" not in setting)

@@ -9,18 +9,17 @@ The keys of a partition share a hash tag, so that a Redis Cluster keeps them tog
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from typing_extensions import override
 
-from kit.log import redis_scripts
+from kit.log.redis import scripts
+from kit.log.redis.appends import AppendConnection
 from kit.log.streams import (
     APPENDS,
     START,
@@ -32,11 +31,12 @@ from kit.log.streams import (
     Offset,
     OutOfTurnError,
     StreamLog,
+    TopicPartition,
     Watermarks,
     reconcile,
 )
 from kit.outages import in_terms_of_the_log
-from kit.redis_client import ANSWER_SECONDS, ConnectionCount, SharedPipeline, connection_pool, rewrite_append_only_file
+from kit.redis_client import Connect, Node, SharedPipeline, rewrite_append_only_file, used_memory
 
 
 def key(topic: str, partition: int, name: str) -> str:
@@ -45,28 +45,35 @@ def key(topic: str, partition: int, name: str) -> str:
 
 
 class RedisLog(StreamLog):
-    """`StreamLog` on one Redis (or a Redis Cluster's node for these partitions)."""
+    """`StreamLog` on one Redis.
 
-    def __init__(self, redis: Redis, appending: ConnectionPool, connections: ConnectionCount, floors: Watermarks | None) -> None:
+    Args:
+        redis: for what is no append.
+        connect: makes the pool of the connection for appends.
+        floors: what a log is reconciled with before the first append on each new connection; while those can't be read,
+            nothing is appended.
+    """
+
+    def __init__(self, redis: Redis, connect: Connect, floors: Watermarks | None) -> None:
         # redis-py's types don't cover what its commands return.
         self._redis: Any = redis
-        # One connection for one append at a time: taking it from a pool and giving it back costs half as much as the append.
-        self._appending: Any = appending
-        self._connection: Any = appending.make_connection()
-        self._free = asyncio.Lock()
+        self._connect = connect
+        self._floors = floors
+        self._appending: dict[Node | None, AppendConnection] = {}
         self.shared_pipeline = SharedPipeline(redis)
         """For what many parts of a process ask now and then, such as leases."""
-        self._floors = floors
-        self._connections = connections
-        self._reconciled = 0
-        self._raise: Any = redis.register_script(redis_scripts.RAISE)
-        self._trim: Any = redis.register_script(redis_scripts.TRIM)
-        self._backlog: Any = redis.register_script(redis_scripts.BACKLOG)
+        self._raise: Any = redis.register_script(scripts.RAISE)
+        self._trim: Any = redis.register_script(scripts.TRIM)
+        self._backlog: Any = redis.register_script(scripts.BACKLOG)
 
     @property
     def redis(self) -> Redis:
-        """The connection pool, for leases and reports."""
+        """The connection pool, for what concerns one key, or none: leases, reports, links that are taken once."""
         return self._redis
+
+    async def instances(self) -> Sequence[Redis]:
+        """A client of each Redis that holds a part of the log."""
+        return [self._redis]
 
     async def check(self) -> None:
         """Raises what keeps the log from answering."""
@@ -74,12 +81,12 @@ class RedisLog(StreamLog):
 
     async def used_bytes(self) -> int:
         """Memory that Redis uses for everything it holds."""
-        info: dict[str, Any] = await self._redis.info("memory")
-        return int(info["used_memory"])
+        return await used_memory(self._redis)
 
     async def rewrite(self) -> None:
         """Writes the append-only file anew, so that nothing stays in it that was trimmed."""
-        await rewrite_append_only_file(self._redis)
+        for redis in await self.instances():
+            await rewrite_append_only_file(redis)
 
     async def fix_partitions(self, topic: str, partitions: int) -> None:
         """Writes the number of partitions down at the first start.
@@ -96,42 +103,33 @@ class RedisLog(StreamLog):
 
     @override
     async def append(self, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
+        return await self._append_to(None, topic, appends)
+
+    async def _append_to(self, node: Node | None, topic: str, appends: Sequence[Append]) -> Sequence[Exception | None]:
+        """Does `append` where one Redis holds all the partitions: that node of a cluster, or the only one there is."""
+        connection = self._appending.get(node)
+        if connection is None:
+            reconciled = partial(self._reconcile, node) if self._floors else None
+            connection = self._appending[node] = AppendConnection(self._connect, node, reconciled)
         # One script per partition, since partitions may live on different nodes; all of them in one round trip.
-        commands = [_append(topic, item) for item in appends]
-        async with self._free:
-            answers = await self._answers(commands)
-        verdicts = [_verdict(answer) for answer in answers]
+        verdicts = [_verdict(answer) for answer in await connection.execute([_append(topic, item) for item in appends])]
         if any(isinstance(verdict, OutOfTurnError) for verdict in verdicts):
-            # It may have lost something though the connection stayed, as FLUSHALL does.
-            self._reconciled = 0
+            connection.reconcile_again()
         return verdicts
 
-    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        connection = self._connection
-        try:
-            await self._appending.ensure_connection(connection)
-            if self._floors and self._reconciled != self._connections.made:
-                await reconcile(self, await self._floors(), now=time.time())
-                self._reconciled = self._connections.made
-            await connection.send_packed_command(connection.pack_commands(commands))
-            answers: list[Any] = []
-            # One timer for all answers: the client's own would be set anew for each.
-            async with asyncio.timeout(ANSWER_SECONDS):
-                for _ in commands:
-                    try:
-                        answers.append(await connection.read_response(timeout=math.inf))
-                    except ResponseError as error:
-                        answers.append(error)
-        except BaseException:
-            # Some answers are still under way: no later call may read them.
-            await connection.disconnect(nowait=True)
-            raise
-        return answers
+    async def _reconcile(self, node: Node | None) -> None:
+        floors: Mapping[TopicPartition, Offset] = await self._floors() if self._floors else {}
+        own = {each: offset for each, offset in floors.items() if self._is_on(node, each)}
+        await reconcile(self, own, now=time.time())
+
+    def _is_on(self, node: Node | None, partition: TopicPartition) -> bool:  # noqa: ARG002 (there is one Redis)
+        return True
 
     async def close(self) -> None:
-        """Closes the connection of the appends, and ends shared pipelines."""
+        """Closes the connections of the appends, and ends shared pipelines."""
         await self.shared_pipeline.close()
-        await self._connection.disconnect()
+        for connection in self._appending.values():
+            await connection.close()
 
     @override
     async def read_several(self, topic: str, after: Mapping[int, Offset], *, limit: int, block_ms: int) -> Mapping[int, Sequence[Entry]]:
@@ -149,7 +147,7 @@ class RedisLog(StreamLog):
                 pipe.hgetall(key(topic, partition, "books"))
             found, *fields = await pipe.execute()
         counters = dict(zip(after, fields, strict=True))
-        return {names[name]: (entries, _counters(counters[names[name]])) for name, entries in _streams(found)}
+        return {names[name]: (entries, counters_of(counters[names[name]])) for name, entries in _streams(found)}
 
     @override
     async def heads(self, topic: str, partitions: Collection[int]) -> Mapping[int, Offset]:
@@ -178,7 +176,7 @@ class RedisLog(StreamLog):
                 trimmed = "" if first == head.ms + 1 else f"{first - 1}-0"
                 arguments = [argument for offset, pack, count in packs for argument in (offset, pack, count)]
                 keys = [key(topic, partition, "log"), key(topic, partition, "trimmed")]
-                pipe.eval(redis_scripts.PUBLISH, len(keys), *keys, str(head), trimmed, *arguments)
+                pipe.eval(scripts.PUBLISH, len(keys), *keys, str(head), trimmed, *arguments)
             verdicts = await pipe.execute()
         return [partition for partition, verdict in zip(batches, verdicts, strict=True) if verdict]
 
@@ -199,14 +197,14 @@ class RedisLog(StreamLog):
     @override
     async def counters(self, topic: str, partition: int) -> Counters:
         fields: Any = await self._redis.hgetall(key(topic, partition, "books"))
-        return _counters(fields)
+        return counters_of(fields)
 
     @override
     async def backlog(self, topic: str, partition: int, after: Offset) -> Backlog:
         keys = [key(topic, partition, name) for name in ("log", "books", "trimmed")]
         flat, pending, trimmed = await self._backlog(keys=keys, args=[str(after)])
         return Backlog(
-            counters=_counters(dict(zip(flat[::2], flat[1::2], strict=True))),
+            counters=counters_of(dict(zip(flat[::2], flat[1::2], strict=True))),
             pending={int(hour): int(count) for hour, count in zip(pending[::2], pending[1::2], strict=True)},
             trimmed=Offset.parse(_text(trimmed)),
         )
@@ -222,25 +220,6 @@ class RedisLog(StreamLog):
         return int(await self._redis.memory_usage(key(topic, partition, "log"), samples=5) or 0)
 
 
-@asynccontextmanager
-async def open_log(url: str, *, floors: Watermarks | None = None, newest_url: Callable[[], str] | None = None) -> AsyncGenerator[RedisLog]:
-    """Opens the log at `url`, lazily.
-
-    Before the first append on each new connection the log is reconciled with `floors`; while those can't be read, nothing
-    is appended. Nothing is retried silently: a broken connection is an error, since what was sent may have taken
-    effect. Of `newest_url` each new connection takes the user and the password.
-    """
-    reading = Redis.from_pool(connection_pool(url, newest_url, max_connections=256))
-    connections = ConnectionCount()
-    appending = connection_pool(url, newest_url, redis_connect_func=connections.connected)
-    log = RedisLog(reading, appending, connections, floors)
-    try:
-        yield log
-    finally:
-        await log.close()
-        await reading.aclose()
-
-
 def _head(answer: Any) -> Offset:
     if isinstance(answer, Exception):
         if isinstance(answer, ResponseError) and "no such key" in str(answer):
@@ -254,7 +233,7 @@ def _append(topic: str, item: Append) -> tuple[Any, ...]:
     books = [(_field(Count(writer, name, item.hour)), count) for name, count in item.counters.items() if count]
     flat = [argument for pair in (*books, *item.packs) for argument in pair]
     keys = (key(topic, item.partition, "log"), key(topic, item.partition, "books"))
-    return ("EVAL", redis_scripts.APPEND, 2, *keys, _field(Count(writer, APPENDS, 0)), after, number, item.hour, len(books), *flat)
+    return ("EVAL", scripts.APPEND, 2, *keys, _field(Count(writer, APPENDS, 0)), after, number, item.hour, len(books), *flat)
 
 
 def _verdict(answer: object) -> Exception | None:
@@ -267,7 +246,8 @@ def _field(counter: Count) -> str:
     return f"{counter.writer}/{counter.name}:{counter.hour}"
 
 
-def _counters(fields: Mapping[bytes, bytes]) -> Counters:
+def counters_of(fields: Mapping[bytes, bytes]) -> Counters:
+    """Reads the books of a partition."""
     # Counters without a writer are those of an older release, which named their life beside them.
     unnamed = _text(fields.get(b"epoch", b""))
     counts: dict[Count, int] = {}
@@ -284,10 +264,11 @@ def _streams(found: Any) -> Iterator[tuple[bytes, Sequence[Entry]]]:
     # RESP2 answers with pairs of a stream and its entries, RESP3 with a map of lists of entries.
     listed = isinstance(found, list)
     for name, entries in cast("Any", found if listed else (found or {}).items()):
-        yield name, [_entry(*entry) for entry in (entries if listed else entries[0])]
+        yield name, [entry_of(*entry) for entry in (entries if listed else entries[0])]
 
 
-def _entry(offset: bytes | str, fields: Mapping[bytes, bytes]) -> Entry:
+def entry_of(offset: bytes | str, fields: Mapping[bytes, bytes]) -> Entry:
+    """Reads an entry of a stream."""
     return Entry(Offset.parse(_text(offset)), fields[b"p"], int(fields[b"n"]), int(fields[b"h"]))
 
 

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from kit.database.engine import Database, lazy_database
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.streams import Offset, TopicPartition, Watermarks
 from kit.people.keys.store import Keys, open_keys
 from kit.settings import Settings

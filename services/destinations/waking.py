@@ -63,6 +63,7 @@ class Waking:
         await asyncio.sleep(_LINGER_SECONDS)
 
     async def _listen(self) -> None:
+        await self._redis.initialize()  # a cluster's client subscribes at a node that it knows
         async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
             await channel.subscribe(_CHANNEL)
             self._wake()  # for what was signalled before

@@ -14,6 +14,7 @@ from pmp.ingestion.v1 import ingestion_pb2 as pb
 from pmp.ingestion.v1.ingestion_pb2_grpc import IngestionServiceStub
 from pmp.log.v1 import log_pb2
 
+from kit.credentials.urls import is_redis_cluster, node_url
 from kit.log.redis_log import key
 from tests.e2e.mesh import Mesh
 
@@ -66,7 +67,8 @@ async def load(mesh: Mesh, name: str, *, during: Callable[[], object], rate: int
 def published(redis_url: str) -> Sequence[str]:
     """Ids on the topic, in its order; asserts that its positions have no gap."""
     ids: list[str] = []
-    with redis.Redis.from_url(redis_url) as client:
+    kind = redis.RedisCluster if is_redis_cluster(redis_url) else redis.Redis
+    with kind.from_url(node_url(redis_url)) as client:
         for partition in range(PARTITIONS):
             entries: Any = client.xrange(key("events", partition, "log"))
             assert [int(position.split(b"-")[0]) for position, _ in entries] == list(range(1, len(entries) + 1))

@@ -33,7 +33,7 @@ from cli.local_secrets import Secrets
 from cli.traces.files import SpanFiles
 from cli.traces.spans import Span
 from kit.log.ages import BACKED_UP
-from kit.log.redis_log import open_log
+from kit.log.redis.opening import open_log
 from kit.telemetry.version import installed_version
 from tests.e2e.mesh import Mesh, running
 from tests.e2e.test_gateway_tls import issue

@@ -28,7 +28,7 @@ from pmp.purchases.v1.purchases_pb2_grpc import PurchasesServiceStub
 from pydantic import SecretStr
 from sqlalchemy import delete, select, text
 
-from kit.log.redis_log import open_log
+from kit.log.redis.opening import open_log
 from kit.migrate import migrate
 from kit.people.subjects.data import SubjectData
 from kit.people.subjects.retention import Retention, expiries

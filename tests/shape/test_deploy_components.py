@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,13 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.settings import GatewaySettings
 from kit.telemetry.names import MetricName
 from tests.shape.test_deploy_rendered import (
     DEPLOY,
     KUBERNETES,
+    NOBODY,
     OBJECTS,
     OVERLAYS,
     PODS,
+    UNPRIVILEGED,
     Manifest,
     complaints,
     files_of,
@@ -25,6 +30,7 @@ from tests.shape.test_deploy_rendered import (
     parsed,
     recorded_calls,
     render,
+    settings_of,
 )
 
 ADDRESS = "HOST=mesh.example, CLASS=edge"
@@ -181,6 +187,67 @@ def test_keda_scales_everything_on_its_own_work_and_nothing_on_processor_time() 
             assert re.fullmatch(asked, labels["app.kubernetes.io/name"])
         others = {other["app.kubernetes.io/name"] for other in deployments.values()} - {labels["app.kubernetes.io/name"]}
         assert asked is None or [other for other in (*others, *(f"{other}-worker" for other in others)) if re.fullmatch(asked, other)] == []
+
+
+def test_the_limits_of_all_gateways_are_those_of_each(tmp_path: Path) -> None:
+    added = _added("ratelimit")
+    (gateway,) = _object(added, "Deployment", "gateway")["spec"]["template"]["spec"]["containers"]
+    address = next(each["value"] for each in gateway["env"] if each["name"] == "PMP_RATE_LIMITS_ADDRESS")
+    assert "rate_limits_address" in GatewaySettings.model_fields
+    service = _object(added, "Service", address.partition(":")[0])["spec"]
+    assert [str(port["port"]) for port in service["ports"]] == [address.partition(":")[2]]
+
+    pod = _object(added, "Deployment", "ratelimit")["spec"]["template"]["spec"]
+    (limits,), (counter,) = pod["initContainers"], pod["containers"]
+    assert (limits["image"], limits["envFrom"]) == (gateway["image"], gateway["envFrom"])
+    environment = {each["name"]: each["value"] for each in counter["env"]}
+    assert (
+        Path(limits["command"][-1]).parent == Path(environment["RUNTIME_ROOT"]) / "config" == Path(limits["volumeMounts"][0]["mountPath"])
+    )
+    assert limits["volumeMounts"] == counter["volumeMounts"]
+    written = tmp_path / "limits.yaml"
+    settings = {**settings_of("production"), "PMP_RATE_USER_PER_HOUR": "77"}
+    subprocess.run([sys.executable, *limits["command"][1:-1], written], env={**os.environ, **settings}, check=True)
+    site, person, signed = yaml.safe_load(written.read_text())["descriptors"]
+    assert (site["value"], site["rate_limit"]) == ("site", {"unit": "second", "requests_per_unit": 2000})
+    assert [(each["key"], each["rate_limit"]) for each in person["descriptors"]] == [
+        ("user", {"unit": "hour", "requests_per_unit": 77}),
+        ("remote_address", {"unit": "hour", "requests_per_unit": 77}),
+    ]
+    assert (signed["value"], len(signed["descriptors"])) == ("signed", 1)
+
+
+def test_who_counts_for_all_gateways_is_hardened_and_reached_by_them_alone() -> None:
+    added = _added("ratelimit")
+    assert _reached(added, "gateway-ratelimit") == {("ratelimit", 8081)}
+    assert _reached(added, "ratelimit") == {("ratelimit-redis", 6379)}
+    for name in ("ratelimit", "ratelimit-redis"):
+        pod = _object(added, "Deployment", name)["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"].items() >= NOBODY.items()
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            assert container["securityContext"] == UNPRIVILEGED
+            assert "memory" in container["resources"]["limits"]
+        ports = {port["name"] for port in pod["containers"][0]["ports"]}
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            asked = pod["containers"][0][probe]
+            assert (asked.get("httpGet") or asked["tcpSocket"])["port"] in ports
+        policy = _object(added, "NetworkPolicy", name)["spec"]
+        assert policy["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == name
+        assert "Ingress" in policy["policyTypes"]
+    (store,) = _object(added, "Deployment", "ratelimit-redis")["spec"]["template"]["spec"]["containers"]
+    assert {"--maxmemory", "volatile-ttl"} <= {*store["args"]}
+
+
+def _reached(objects: list[Manifest], policy: str) -> set[tuple[str, int]]:
+    """Names of pods and their ports that a policy opens."""
+    rules = _object(objects, "NetworkPolicy", policy)["spec"]["egress"]
+    return {
+        (peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], port["port"])
+        for rule in rules
+        for peer in rule["to"]
+        for port in rule["ports"]
+    }
 
 
 CLUSTER = """case "$*" in

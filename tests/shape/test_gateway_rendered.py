@@ -124,7 +124,12 @@ def test_envoy_accepts_the_committed_configuration() -> None:
 def test_envoy_accepts_every_optional_part(tmp_path: Path) -> None:
     descriptors = read_descriptors()
     (tmp_path / "mesh.binpb").write_bytes(for_envoy(descriptors))
-    optional = {"otlp_endpoint": "http://collector:4317", "cors_origins": ["*"], "metrics_port": 9464}
+    optional = {
+        "otlp_endpoint": "http://collector:4317",
+        "cors_origins": ["*"],
+        "metrics_port": 9464,
+        "rate_limits_address": "ratelimit:8081",
+    }
     rendered = config(descriptors, service_address="{service}.mesh:50051", **optional)
     (tmp_path / "envoy.yaml").write_text(rendering.as_yaml(rendered))
     assert_envoy_accepts("envoy.yaml", tmp_path)
@@ -165,6 +170,16 @@ def test_filters_stand_in_the_order_of_the_design() -> None:
         *("header_mutation", "refusals", "queries", "buffer", "grpc_json_transcoder", "jwt_authn", "rbac"),
         *("local_ratelimit", "router"),
     ]
+
+
+def test_all_gateways_count_together_what_each_has_let_pass() -> None:
+    rendered = config(contracts(shop=[method("Sell")]), rate_limits_address="ratelimit:8081")
+    assert list(filters(rendered))[-3:] == ["local_ratelimit", "ratelimit", "router"]
+    local, shared = filters(rendered)["local_ratelimit"], filters(rendered)["ratelimit"]
+    assert shared["rate_limits"] == local["rate_limits"]
+    assert (local["enable_x_ratelimit_headers"], shared["enable_x_ratelimit_headers"]) == ("OFF", "DRAFT_VERSION_03")
+    asked = shared["rate_limit_service"]["grpc_service"]["envoy_grpc"]["cluster_name"]
+    assert _endpoint(clusters(rendered)[asked]) == ("ratelimit", 8081)
 
 
 def test_method_without_access_is_refused() -> None:

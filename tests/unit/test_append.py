@@ -19,7 +19,8 @@ from kit.log.intake.account import Account
 from kit.log.intake.appender import Appender
 from kit.log.intake.disk import LogDisk
 from kit.log.packs import PACK_BYTES, packs
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.streams import START, StreamLog, partition_of
 from kit.log.tables import log_counters
 from tests.background import running

@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from kit.log.leases import Leases
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from tests.servers import PrivateRedis
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.streams import (
     APPENDS,
     START,
@@ -25,7 +26,7 @@ from kit.log.streams import (
     reconcile,
 )
 from kit.outages import LogFullError, is_outage
-from tests.servers import PrivateRedis
+from tests.servers import PrivateRedis, PrivateRedisCluster
 from tests.simulation.memory_log import MemoryLog, MemoryRedis
 from tests.unit.mesh_log import group
 
@@ -46,12 +47,12 @@ def _memory(max_bytes: int | None = None) -> MemoryLog:
     return MemoryLog(MemoryRedis(lambda: next(clock), max_bytes=max_bytes))
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(params=["redis_server", "redis_cluster", "memory"])
 async def any_log(request: pytest.FixtureRequest) -> AsyncIterator[StreamLog]:
     if request.param == "memory":
         yield _memory()
         return
-    server: PrivateRedis = request.getfixturevalue("redis_server")
+    server: PrivateRedis | PrivateRedisCluster = request.getfixturevalue(request.param)
     async with open_log(server.url) as log:
         await log.redis.flushall()
         yield log

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from kit.database.engine import open_database
 from kit.log.publish.outbox import prepare_heads
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.log.report import Report
 from kit.migrate import migrate
 from kit.settings import Settings

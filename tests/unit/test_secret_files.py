@@ -21,7 +21,8 @@ from sqlalchemy.exc import OperationalError
 from kit.credentials.files import FOLDER, Followed, into_environment, read, secret
 from kit.database.engine import Database, open_database
 from kit.errors import Unavailable
-from kit.log.redis_log import RedisLog, open_log
+from kit.log.redis.opening import open_log
+from kit.log.redis_log import RedisLog
 from kit.migrate import migrate
 from kit.people.keys.rotation import KeyRotation
 from kit.people.keys.store import open_keys

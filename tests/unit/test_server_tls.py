@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
 from kit.database.engine import open_database
-from kit.log.redis_log import open_log
+from kit.log.redis.opening import open_log
 from kit.migrate import migrate
 from tests.authority import Authority
 from tests.servers import PrivateMariaDb, PrivateRedis

@@ -78,3 +78,5 @@ local flat = {}
 for h, n in pairs(pending) do flat[#flat + 1] = h; flat[#flat + 1] = n end
 return {redis.call('HGETALL', KEYS[2]), flat, redis.call('GET', KEYS[3]) or '0-0'}
 """
+
+READ: Final = "return {redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2]), redis.call('HGETALL', KEYS[2])}"

@@ -27,13 +27,13 @@ async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.01)
 
 
-async def eventually(holds: Callable[[], Awaitable[object]]) -> None:
+async def eventually(holds: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
     """Waits until a condition holds.
 
     Raises:
-        TimeoutError: it did not within ten seconds.
+        TimeoutError: it did not in time.
     """
-    for _ in range(200):
+    for _ in range(round(seconds / 0.05)):
         if await holds():
             return
         await asyncio.sleep(0.05)

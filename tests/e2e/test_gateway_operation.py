@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
+import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -166,6 +168,24 @@ def test_what_a_service_has_no_room_for_is_refused_at_the_gateway(tmp_path: Path
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert ("retry-after", "5") in {tuple(each) for each in (*error.initial_metadata(), *error.trailing_metadata())}
         assert [each.result().status_code for each in slow] == [504, 504]
+
+
+def test_a_gateway_that_drains_asks_clients_to_close_and_waits_for_calls(tmp_path: Path, probe_port: int) -> None:
+    patience = {"PMP_GATEWAY_TIMEOUT_SECONDS": "2"}
+    with running_gateway(tmp_path, probe_port, **patience) as gateway, ThreadPoolExecutor() as pool, admin(gateway) as client:
+        assert "connection" not in gateway.track().headers
+        slow = pool.submit(gateway.track, {**EVENT, "event_type": "slow"})
+        eventually(lambda: "cluster.ingestion.upstream_rq_active: 1\n" in client.get("/stats?filter=upstream_rq_active").text)
+        hook = pool.submit(
+            subprocess.run,
+            [sys.executable, "-m", "gateway.drain", "0"],
+            env={**os.environ, **patience, "PMP_GATEWAY_ADMIN": gateway.admin},
+            check=True,
+        )
+        eventually(lambda: gateway.track().headers.get("connection") == "close")
+        assert not hook.done()
+        assert slow.result().status_code == 504
+        hook.result(timeout=1.5)
 
 
 def test_answer_and_service_know_the_request_by_one_id(gateway: Gateway) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,32 +12,20 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto
 from pmp.options.v1 import options_pb2
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.releases import check_out, git
+from tests.shape.repository import ROOT
+
 MESH = ROOT / "gen" / "mesh.binpb"
 EVERYTHING = FileDescriptorSet.FromString(MESH.read_bytes())
 FILES: list[FileDescriptorProto] = [file for file in EVERYTHING.file if file.package.startswith("pmp.")]
 RPCS = [pytest.param(method, id=f"{file.package}.{method.name}") for file in FILES for service in file.service for method in service.method]
 
 
-def _git(*arguments: str) -> str:
-    ran = subprocess.run(["git", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
-    return ran.stdout.strip() if ran.returncode == 0 else ""
-
-
 def _promised() -> str:
     """The commit whose contracts clients rely on: where this branch left the published one, else the commit before."""
-    head = _git("rev-parse", "HEAD")
-    left = _git("merge-base", "HEAD", "origin/HEAD")
-    return left if left not in {"", head} else _git("rev-parse", "--verify", "HEAD~1") or head
-
-
-def _generated(commit: str, folder: Path) -> Path:
-    """The descriptor set of another commit, made by that commit's own generator."""
-    archive = subprocess.run(["git", "archive", "--format=tar", commit, "protos"], cwd=ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "--extract", "--directory", str(folder)], input=archive, check=True)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run([sys.executable, folder / "protos" / "generate.py"], env={**os.environ, "PATH": path}, check=True, capture_output=True)
-    return folder / "gen" / "mesh.binpb"
+    head = git("rev-parse", "HEAD")
+    left = git("merge-base", "HEAD", "origin/HEAD")
+    return left if left not in {"", head} else git("rev-parse", "--verify", "HEAD~1") or head
 
 
 def _buf(*arguments: str | Path) -> str:
@@ -53,7 +40,8 @@ def test_contracts_are_written_as_agreed() -> None:
 
 
 def test_contracts_keep_what_they_promised(tmp_path: Path) -> None:
-    assert _buf("breaking", MESH, "--against", _generated(_promised(), tmp_path)) == ""
+    check_out(_promised(), tmp_path, "protos")
+    assert _buf("breaking", MESH, "--against", tmp_path / "gen" / "mesh.binpb") == ""
 
 
 def test_a_broken_promise_is_noticed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROTOS := $(shell find protos -name '*.proto' -o -name '*.py')
 DASHBOARD := $(shell find dashboard \( -name node_modules -o -name dist \) -prune -o -type f ! -name schema.d.ts -print)
 
-.PHONY: help setup up test check deploy-check deploy version format lock bench referrers client plugin wordpress clean
+.PHONY: help setup up test check deploy-check deploy-smoke deploy version format lock bench referrers client plugin wordpress clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -67,6 +67,9 @@ DEPLOY_TESTS := $(wildcard tests/shape/test_deploy*.py) tests/shape/test_alerts.
 deploy-check: setup .venv/.terraform .venv/.checkov ## Only what `make test` checks of manifests, images, workflows and Terraform
 	@tests/packages
 	$(BIN)/python -m pytest $(DEPLOY_TESTS)
+
+deploy-smoke: setup ## Run the images and compose files on a real Docker engine and break them (root; some minutes)
+	@tests/smoke/run
 
 deploy: ## Deploy an overlay to the current cluster: make deploy OVERLAY=local
 	@deploy/apply $(OVERLAY)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import grpc
 import redis
@@ -16,14 +16,26 @@ from pmp.log.v1 import log_pb2
 
 from kit.credentials.urls import is_redis_cluster, node_url
 from kit.log.redis_log import key
-from tests.e2e.mesh import Mesh
 
 RATE = 500
 SECONDS = 6
 PARTITIONS = 4
 
 
-async def load(mesh: Mesh, name: str, *, during: Callable[[], object], rate: int = RATE) -> list[str]:
+class Gateway(Protocol):
+    """Of a mesh that is sent events."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        ...
+
+    def credentials(self, scope: str, user: str = "") -> Mapping[str, str]:
+        """Headers of a caller."""
+        ...
+
+
+async def load(mesh: Gateway, name: str, *, during: Callable[[], object], rate: int = RATE) -> list[str]:
     """Sends events at a steady rate, retries each with the same id until it is answered, and returns the answered ids."""
     headers = tuple(mesh.credentials("site", "1").items())
     answered: list[str] = []

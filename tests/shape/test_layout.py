@@ -93,7 +93,10 @@ LONG_BECAUSE = "Long because "
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"}
 GENERATED = re.compile(r"(^|/)(gen/|uv\.lock$)|_pb2(_grpc)?\.pyi?$|\.(binpb|pyc|egg-info|whl)$")
 MACHINE_PATH = re.compile(r"""(?<![\w.$}/-])/(?:home|root|Users|work)/[\w.-]+""")
-REGISTRY_HOST = re.compile(r"\b(?:(?:files\.)?pythonhosted|pypi|registry\.npmjs)\.org\b|\b(?:docker|ghcr|gcr|quay|registry\.k8s)\.io\b")
+REGISTRY_HOST = re.compile(
+    # `docker.io` without a path is Debian's package.
+    r"\b(?:(?:files\.)?pythonhosted|pypi|registry\.npmjs)\.org\b|\b(?:docker\.io/|(?:ghcr|gcr|quay|registry\.k8s)\.io\b)"
+)
 
 
 def _services() -> set[str]:

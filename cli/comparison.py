@@ -18,6 +18,7 @@ from cli.errors import CommandFailed
 from cli.export import period_of
 from cli.importing.woocommerce_client import WooCommerce
 from cli.ledger import Ledger
+from cli.local_secrets import SITE_SECRET
 from cli.reconcile import Outcome, Reconciler
 from cli.shop_api_orders import ApiOrders
 from cli.shop_orders import ShopOrders
@@ -27,7 +28,6 @@ from kit.times import timestamp
 DAYS: Final = timedelta(days=90)
 """The period by default: most of an order's changes happen within it. The mesh keeps the outcome for no shorter one."""
 SHOP: Final = "woocommerce"
-SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
 KEYS: Final = ("PMP_WOOCOMMERCE_KEY", "PMP_WOOCOMMERCE_SECRET")
 _ROUTE: Final = "/pmp/v1/orders"
 """How the address of the plugin's route ends, whatever the shop's permalinks are."""
@@ -111,9 +111,9 @@ def shop_at(url: str, environ: Mapping[str, str]) -> Shop:
     is_route = url.rstrip("/").endswith(_ROUTE)
     if key and secret and not is_route:
         return ApiOrders(WooCommerce(url, key, secret))
-    if not (signs := environ.get(SECRET)):
+    if not (signs := environ.get(SITE_SECRET)):
         other = "" if is_route else f"; {' and '.join(KEYS)} are not set either, by which a shop without the plugin is asked"
-        raise CommandFailed(f"{SECRET} is not set: it signs the calls of the shop, whose plugin has the same{other}")
+        raise CommandFailed(f"{SITE_SECRET} is not set: it signs the calls of the shop, whose plugin has the same{other}")
     return ShopOrders(url, signs)
 
 

@@ -17,6 +17,7 @@ from cli.calls import call, connect
 from cli.credentials import credentials, signed, signing_secret
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.local_secrets import SITE_SECRET, Secrets
 
 CODE_SECONDS: Final = 600
 """How long a code is valid."""
@@ -34,8 +35,8 @@ async def connection_code(folder: DataFolder, url: str = "") -> str:
     """Adds the settings of a site to the mesh that `pmp credentials` would name, sealed, and returns the code that opens them.
 
     The code contains the gateway's address, a token that takes the settings, and the key that opens them; the mesh never has
-    the key. The settings are the gateway's address, the API key, the secret that signs tokens and, if `PMP_SITE_ERASURE_SECRET` is set,
-    the one that signs the mesh's calls.
+    the key. The settings are the gateway's address, the API key, the secret that signs tokens and the one that signs the mesh's calls:
+    `PMP_SITE_ERASURE_SECRET`, without which a mesh on this machine has its own.
 
     Args:
         folder: data folder of a mesh on this machine.
@@ -47,7 +48,7 @@ async def connection_code(folder: DataFolder, url: str = "") -> str:
     secret, admin = signing_secret(folder), credentials(folder, Scope.ADMIN)
     address = url.rstrip("/") or admin.url
     settings = {"gateway_url": address, "api_key": admin.api_key, "jwt_secret": secret}
-    if erasure_secret := os.environ.get("PMP_SITE_ERASURE_SECRET"):
+    if erasure_secret := os.environ.get(SITE_SECRET) or _own_site_secret(folder):
         settings["erasure_secret"] = erasure_secret.rpartition(",")[2]  # the site is given the new one of two
     key, connection_id, now = AESGCM.generate_key(_KEY_BITS), secrets.token_urlsafe(_ID_BYTES), int(time.time())
     async with connect() as client:
@@ -58,6 +59,11 @@ async def connection_code(folder: DataFolder, url: str = "") -> str:
     token = signed(secret, ISSUER, "link", now, CODE_SECONDS, id=connection_id)
     code = json.dumps({"url": address, "token": token, "key": base64.b64encode(key).decode()})
     return base64.urlsafe_b64encode(code.encode()).decode().rstrip("=")
+
+
+def _own_site_secret(folder: DataFolder) -> str:
+    """The secret for the site of the mesh on this machine; empty where the environment names another mesh."""
+    return "" if "PMP_JWT_SECRETS" in os.environ else Secrets.load(folder).site_secret
 
 
 def _sealed(key: bytes, settings: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import base64
 import os
 import secrets
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,10 @@ NOT_IN_A_POD = (
     '(docs/operations.md, "Commands in a pod")'
 )
 """Why a command that calls the gateway can't work in a pod."""
+
+
+SITE_SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
+"""The variable with the secret that signs the mesh's calls of the shop's site."""
 
 
 class Secrets(BaseModel):
@@ -38,6 +43,8 @@ class Secrets(BaseModel):
     """Secrets that sign tokens; the first one signs."""
     redis_password: str
     """Password of the mesh's own Redis."""
+    site_secret: str = ""
+    """Signs the mesh's calls of the shop's site; empty in a file from before it was kept, until the next start."""
 
     @classmethod
     def generate(cls) -> Secrets:
@@ -50,6 +57,7 @@ class Secrets(BaseModel):
             browser_api_keys=(secrets.token_urlsafe(32),),
             jwt_secrets=(secrets.token_urlsafe(32),),
             redis_password=secrets.token_urlsafe(32),
+            site_secret=_site_secret(),
         )
 
     @classmethod
@@ -72,15 +80,20 @@ class Secrets(BaseModel):
             raise CommandFailed(message) from None
 
     @classmethod
-    def load_or_make(cls, folder: DataFolder) -> Secrets:
-        """The secrets of a data folder, generated if there are none.
+    def load_or_make(cls, folder: DataFolder, environ: Mapping[str, str] = os.environ) -> Secrets:
+        """The secrets of a data folder, generated if there are none. One for the site that the environment has is kept as well.
 
         Raises:
             CommandFailed: the file is damaged.
         """
         if not folder.secrets.exists():
             write_private(folder.secrets, cls.generate().model_dump_json(indent=2))
-        return cls.load(folder)
+        known = cls.load(folder)
+        site_secret = environ.get(SITE_SECRET) or known.site_secret or _site_secret()
+        if site_secret != known.site_secret:
+            known = known.model_copy(update={"site_secret": site_secret})
+            write_private(folder.secrets, known.model_dump_json(indent=2))
+        return known
 
 
 def key_encryption_keys(folder: DataFolder, environ: Mapping[str, str] = os.environ) -> str:
@@ -101,6 +114,10 @@ def add_key(folder: DataFolder) -> None:
     known = Secrets.load(folder)
     made = known.model_copy(update={"key_encryption_keys": (_key(), known.key_encryption_keys[0])})
     write_private(folder.secrets, made.model_dump_json(indent=2))
+
+
+def _site_secret() -> str:
+    return f"whsec_{_key()}"
 
 
 def _key() -> str:

@@ -20,7 +20,7 @@ from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import INTAKE, Processes, roles_by_process, service_names, worker_names
-from cli.local_secrets import Secrets
+from cli.local_secrets import SITE_SECRET, Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import embedded_redis_ready, gateway_ready, service_ready
@@ -117,6 +117,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         **base,
         "PMP_VAULT_KEY": secrets.vault_key,
         "PMP_KEY_ENCRYPTION_KEYS": ",".join(secrets.key_encryption_keys),
+        SITE_SECRET: environ.get(SITE_SECRET) or secrets.site_secret,
         "PMP_DATABASE_URL": options.database_url,
         "PMP_REDIS_URL": redis_url,
     }

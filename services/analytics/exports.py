@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.exports import Export, rows
 from kit.people.persons import persons
+from services.analytics.first_sources import first_sources
 from services.analytics.messages import is_session
 from services.analytics.models import sessions
-from services.analytics.orders import UNIT, UNKNOWN, Order
+from services.analytics.orders import UNIT
 from services.analytics.reading import Reading
 from services.analytics.sessions import ENROLMENT, LEAD, VIEW, device_of, landing_of, loads, origin_of
 
@@ -82,9 +83,11 @@ def _exported(row: Any) -> ExportedSession:
 
 async def _customers(session: AsyncSession, since: datetime, until: datetime) -> AsyncIterator[ExportedCustomer]:
     found: dict[str, ExportedCustomer] = {}
-    for customer, at, net, payload in await Reading(session).buyers(since, until):
+    bought = await Reading(session).buyers(since, until)
+    came_from = await first_sources(session, [(customer, payload) for customer, _, _, payload in bought])
+    for customer, at, net, _ in bought:
         value = Decimal(net) / UNIT
-        known = found.get(customer) or ExportedCustomer(customer, 0, Decimal(0), at, at, Order.loads(payload).source or UNKNOWN)
+        known = found.get(customer) or ExportedCustomer(customer, 0, Decimal(0), at, at, came_from[customer].source)
         found[customer] = known._replace(orders=known.orders + 1, lifetime_value=known.lifetime_value + value, last_order_at=at)
     for each in found.values():
         yield each

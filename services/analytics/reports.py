@@ -15,7 +15,7 @@ from services.analytics.counts import CAMPAIGN, COUNTRY, COURSE, DEVICE, LANDING
 from services.analytics.course_reports import COURSE_REPORTS
 from services.analytics.figures import DEFINITIONS, MONEY, Number, Summary, money
 from services.analytics.order_reports import ORDER_REPORTS
-from services.analytics.orders import UNKNOWN, Order
+from services.analytics.orders import Order
 
 _DEFAULT_ROWS: Final = 100
 Value: TypeAlias = str | Number
@@ -52,6 +52,10 @@ _GROUPS: Final = {
     LANDING: "Path of the first page of a session.",
 }
 _SALES: Final = {"orders", "net_revenue", "conversion_rate"}
+FIRST_SOURCE: Final = (
+    "Where the customer's first session came from: `(direct)` for a session without a source. The source of the first order if that is"
+    " older, as imported ones may be, or if no session is known; `(unknown)` without either. Sessions count as long as they are kept."
+)
 REPORTS: Final = {
     each.name: each
     for each in (
@@ -110,7 +114,7 @@ REPORTS: Final = {
                 Column("lifetime_value", MONEY, "Net revenue of all orders sold to the customer."),
                 Column("first_order", "day", "Day of the first of them."),
                 Column("last_order", "day", "Day of the last of them."),
-                Column("first_source", TEXT, "Source of the first of them."),
+                Column("first_source", TEXT, FIRST_SOURCE),
             ],
             "-lifetime_value",
         ),
@@ -184,19 +188,19 @@ def own_amounts(figures: Revenue) -> Revenue:
     )
 
 
-def customers(bought: Iterable[tuple[str, str, int, str]]) -> list[Row]:
+def customers(bought: Iterable[tuple[str, str, int, str]], first_source: Mapping[str, str]) -> list[Row]:
     """Returns the rows of customers.
 
     Args:
         bought: customer, day, net revenue and payload of each order, oldest first.
+        first_source: where customers first came from.
     """
     rows: dict[str, dict[str, Any]] = {}
     values: dict[str, int] = defaultdict(int)
-    for customer, day, net, payload in bought:
+    for customer, day, net, _ in bought:
         row = rows.get(customer)
         if row is None:
-            source = Order.loads(payload).source or UNKNOWN
-            row = rows[customer] = {"customer": customer, "orders": 0, "first_order": day, "first_source": source}
+            row = rows[customer] = {"customer": customer, "orders": 0, "first_order": day, "first_source": first_source[customer]}
         row["orders"] += 1
         row["last_order"] = day
         values[customer] += net

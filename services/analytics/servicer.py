@@ -16,6 +16,8 @@ from typing_extensions import override
 from kit.boundary.caller import Context, bind_log_fields
 from kit.database.transactions import Sessions
 from kit.errors import InvalidRequest, Violation
+from kit.people.identifiers import identifier_of
+from kit.people.persons import Persons
 from kit.settings import Settings
 from services.analytics import answers, reports, series
 from services.analytics.cohorts import rows_of
@@ -39,6 +41,7 @@ from services.analytics.counts import (
 )
 from services.analytics.days import Calendar, Period, iso
 from services.analytics.figures import FIGURES, Summary, money
+from services.analytics.first_sources import FirstSource, first_source, first_sources
 from services.analytics.funnel import STEPS, steps_of
 from services.analytics.inclusion import reading_with
 from services.analytics.journeys_client import JourneysClient
@@ -116,6 +119,12 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         return answer
 
     @override
+    async def GetFirstSource(self, request: pb.GetFirstSourceRequest, context: Context) -> pb.GetFirstSourceResponse:
+        async with self._sessions.reading() as session:
+            person_id = await Persons(session).person(identifier_of(user_id=request.user_id))
+            return pb.GetFirstSourceResponse(**(await first_source(session, person_id) if person_id else FirstSource())._asdict())
+
+    @override
     async def ExportReport(self, request: pb.ExportReportRequest, context: Context) -> HttpBody:
         period, report, group = answers.period_asked(request, self._calendar), *reports.report_of(request)
         rows, _ = await self._report(request, report, group, period)
@@ -149,7 +158,9 @@ class AnalyticsServicer(AnalyticsServiceServicer):
             members = await reading.members(period, STEPS)
             return [{"step": each.name, **each._asdict()} for each in steps_of({step: of.all for step, of in members.items()})]
         if report.name == "customers":
-            return reports.customers(await self._bought(reading, period))
+            bought = await self._bought(reading, period)
+            came_from = await first_sources(reading.session, [(customer, payload) for customer, _, _, payload in bought])
+            return reports.customers(bought, {customer: each.source for customer, each in came_from.items()})
         if report.name == "cohorts":
             return rows_of(group, await reading.cohorts(group, period), period)
         if report.name == "revenue":

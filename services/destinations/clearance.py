@@ -89,8 +89,11 @@ def consent_for(destination: Destination[Any], consents: Sequence[Consent]) -> C
 def waits_until(destination: Destination[Any], claimed: Claimed, consent: Consent, now: datetime) -> datetime | None:
     """Returns until when a delivery waits, since its person may be known then; None if it does not wait.
 
-    An order, the buyer's consent and the user it makes are published in three topics, which are read in any order.
+    An order, the buyer's consent and the user it makes are published in three topics, which are read in any order, by other services
+    as well.
     """
+    if (settled := claimed.decided_at + destination.settles) > now:
+        return settled
     if not destination.needs_profile or (consent.person_id and not _is_unasked(destination, claimed, consent)):
         return None
     return next((at for at in (claimed.decided_at + wait for wait in _WAITS) if at > now), None)

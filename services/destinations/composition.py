@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -27,9 +28,11 @@ from kit.service.role import Role
 from kit.service.runtime import ServiceRuntime
 from services.destinations.alarms import Watch, wants
 from services.destinations.configuration import load
+from services.destinations.conflicts.consumers import FollowConflicts
 from services.destinations.conflicts.personal import CONFLICTS
 from services.destinations.conflicts.personal import KEPT as CONFLICTS_KEPT
 from services.destinations.conflicts.servicer import ConflictsServicer
+from services.destinations.connected import ConnectedSite
 from services.destinations.consumers import MESSAGES, PROJECTIONS, Decide, Decisions
 from services.destinations.content_feed import ContentFeed
 from services.destinations.kind import Destination
@@ -44,7 +47,7 @@ from services.destinations.received.sender import Sender
 from services.destinations.received.store import PAYMENTS
 from services.destinations.senders import Senders
 from services.destinations.servicer import DestinationsServicer
-from services.destinations.settings import SERVICE, DestinationsSettings
+from services.destinations.settings import SERVICE, SITE, DestinationsSettings
 from services.destinations.summaries import KINDS, Summaries
 from services.destinations.upkeep import Upkeep
 
@@ -60,7 +63,8 @@ _HISTORIES: Final[dict[str, MethodDescriptor]] = {
 def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of: Mapping[str, Sender] | None = None) -> ServiceRuntime:
     """Composes destinations.
 
-    Without a configured destination it follows only what an erasure needs: suppressions, and the links between identifiers.
+    Without a configured destination it follows only what an erasure needs, suppressions and the links between identifiers, and what a
+    site needs that is connected by a code.
 
     Args:
         settings: of this service.
@@ -68,18 +72,27 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         webhooks_of: the senders of webhooks; by default all.
     """
     database, keys = resources.database(SERVICE, one_writer=True), resources.keys
-    destinations = load(settings.destinations, settings.connected)
+    destinations = dict(load(settings.destinations, settings.connected))
     tables, kept = (*PERSONAL_TABLES, RECEIVED, CONFLICTS), {**KEPT, **RECEIVED_KEPT, **CONFLICTS_KEPT}
     data = SubjectData(database, keys, None, tables)
     webhooks = reception(settings, database.sessions, keys, webhooks_of)
-    senders = Senders(destinations, database.sessions, resources.log, keys, Profiles(settings))
+    make_senders = partial(Senders, sessions=database.sessions, log=resources.log, keys=keys, profiles=Profiles(settings))
+    senders = make_senders(dict(destinations))
+    site = ConnectedSite(destinations, database.sessions, partial(make_senders, group="site")) if SITE not in destinations else None
     upkeep = Upkeep(database.sessions, destinations)
     started_at = datetime.now(UTC)
-    handlers: Mapping[str, Handler] = (
-        {topic: Decide(topic, destinations, keys.hasher, started_at, senders.wake) for topic in sorted(MESSAGES)}
-        if destinations
-        else PROJECTIONS
-    )
+
+    def wake() -> None:
+        senders.wake()
+        if site is not None:
+            site.wake()
+
+    handlers: dict[str, Handler] = {
+        topic: Decide(topic, destinations, keys.hasher, started_at, wake) for topic in sorted(MESSAGES if destinations else PROJECTIONS)
+    }
+    if site is not None:
+        handlers |= {topic: site.before(handlers[topic]) for topic in PROJECTIONS}
+    handlers["gdpr"] = FollowConflicts(keys, handlers["gdpr"])
     return ServiceRuntime(
         settings,
         resources,
@@ -87,7 +100,7 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         checks={"database": database.check},
         database=database,
         rpcs=[
-            (add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, senders.wake)),
+            (add_DestinationsServiceServicer_to_server, DestinationsServicer(database.sessions, destinations, wake)),
             (add_ConflictsServiceServicer_to_server, ConflictsServicer(database.sessions, keys)),
             *webhooks.rpcs,
         ],
@@ -95,9 +108,12 @@ def compose(settings: DestinationsSettings, resources: Resources, *, webhooks_of
         retention=Retention(settings, SERVICE, database.sessions, [*expiries(tables, kept), PAYMENTS]),
         subscriptions=[Subscription(topic, _HISTORIES[topic], handler) for topic, handler in handlers.items()],
         background=[
-            *([senders.run, upkeep.report, upkeep.expire] if destinations else []),
+            *([senders.run] if destinations else []),
+            *([site.run] if site is not None else []),
+            upkeep.report,
+            upkeep.expire,
             *webhooks.background,
-            *_notices(settings, resources, destinations, senders, database.sessions),
+            *_notices(settings, resources, dict(destinations), senders, database.sessions),
         ],
     )
 

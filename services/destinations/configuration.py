@@ -81,7 +81,7 @@ def load(path: Path | None, connected: Mapping[str, Mapping[str, Any]] | None = 
         WrongSetting: the file can't be read, or a destination is configured wrongly.
     """
     tables = {**(connected or {}), **(_tables(path) if path else {})}
-    return {name: _opened(name, table) for name, table in tables.items()}
+    return {name: opened(name, table) for name, table in tables.items()}
 
 
 def _tables(path: Path) -> Mapping[str, Any]:
@@ -92,7 +92,16 @@ def _tables(path: Path) -> Mapping[str, Any]:
         raise WrongSetting(message) from None
 
 
-def _opened(name: str, table: Any) -> Destination[Any]:
+def opened(name: str, table: Any) -> Destination[Any]:
+    """Opens a client for a destination.
+
+    Args:
+        name: of the destination.
+        table: its configuration.
+
+    Raises:
+        WrongSetting: it is configured wrongly.
+    """
     known = kinds()
     kind = str(table.get("kind")) if hasattr(table, "get") else ""
     if _NAME.fullmatch(name) is None or kind not in known:

@@ -75,13 +75,14 @@ class Decisions:
             published: messages, each with its id.
             traceparents: W3C trace contexts that the deliveries continue, by the messages' ids.
         """
-        added = self._added or await self._add(session)
+        destinations = dict(self._destinations)
+        added = self._added if self._added.keys() >= destinations.keys() else await self._add(session)
         now = datetime.now(UTC)
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         messages: dict[str, dict[str, Any]] = {}
         for message_id, message in published:
             stored: dict[str, Any] | None = None
-            for name, destination in self._destinations.items():
+            for name, destination in destinations.items():
                 for each in destination.wanted(message):
                     is_old = not each.is_state and each.at < max(added[name], _oldest(destination, now))
                     if is_old or _is_history(destination, each, message):

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 import httpx
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceResponse
 from pmp.destinations.v1.notice_pb2 import AlarmChanged, ContentPerformanceUpdated, PeriodEnded
 from pmp.gdpr.v1.change_pb2 import GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
@@ -80,6 +81,8 @@ class Outgoing:
     """The choices of the person that are in force at this moment."""
     profile: User | None
     """The person, for kinds that need it; None if identity knows none."""
+    first_source: GetFirstSourceResponse | None = None
+    """Where the person first came from, for kinds that need it."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
     """The fields `sealed_*` of the message in plain text, without the prefix; empty texts for those of an erased person."""
     former: Sequence[str] = ()
@@ -145,6 +148,10 @@ class Destination(ABC, Generic[_Options]):
     """Whether it takes what was reported as historical."""
     needs_profile: ClassVar[bool] = False
     """Whether identity is asked for `Outgoing.profile`. A delivery then waits a minute where its person, or a choice, is not known yet."""
+    needs_first_source: ClassVar[bool] = False
+    """Whether analytics is asked for `Outgoing.first_source`."""
+    settles: ClassVar[timedelta] = timedelta(0)
+    """How long a delivery waits for what other services derive of the same message."""
     most_at_once: ClassVar[int] = 1
     """Most deliveries of one request."""
     most_requests: ClassVar[int] = 4

@@ -160,6 +160,18 @@ class ContentCursorRow(Base):
     """As analytics returned it."""
 
 
+class SiteRow(Base):
+    """The shop's site that was connected by a code."""
+
+    __tablename__ = "connected_sites"
+
+    name: Mapped[str] = mapped_column(Id(50), primary_key=True)
+    """The name of the destination that it is."""
+    url: Mapped[str] = mapped_column(String(2000))
+    """The plugin's route to accounts."""
+    connected_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class AlarmRow(Base):
     """An alarm that has not ended."""
 

@@ -49,6 +49,7 @@ class Preparing:
             async with asyncio.timeout(_SECONDS):
                 decryptor = await self._keys.decryptor(value for fields in sealed.values() for value in fields.values())
                 profiles = await self._profiles.of(people) if people else {}
+                sources = await self._profiles.first_sources(people) if people and self._destination.needs_first_source else {}
                 for each in cleared:
                     id_ = self.id_of(each)
                     try:
@@ -59,8 +60,9 @@ class Preparing:
                     if not all(opened.values()):
                         without[id_] = Result(Outcome.WITHHELD, ERASED)
                         continue
-                    profile = profiles.get(each.consent.person_id)
-                    whole = Outgoing(id_, each.claimed.wanted, each.message, each.consent, profile, sealed=opened)
+                    person = each.consent.person_id
+                    profile, source = profiles.get(person), sources.get(person)
+                    whole = Outgoing(id_, each.claimed.wanted, each.message, each.consent, profile, source, sealed=opened)
                     outgoing.append(await self._addressed(whole))
         except (Unavailable, TimeoutError) as error:
             return (), {self.id_of(each): PutOff(str(error) or "preparing took too long") for each in cleared}

@@ -1,4 +1,4 @@
-"""Profiles of persons, from the service identity."""
+"""Profiles of persons, from the service identity, and where they first came from, from analytics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceRequest, GetFirstSourceResponse
+from pmp.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from pmp.identity.v1 import identity_pb2 as pb
 from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 
@@ -20,10 +22,10 @@ _MOST_AT_ONCE: Final = 16
 
 
 class Profiles:
-    """Asks identity.
+    """Asks identity and analytics.
 
     Args:
-        settings: the address of identity, and the mesh's credential.
+        settings: the addresses of both, and the mesh's credential.
     """
 
     def __init__(self, settings: MeshSettings) -> None:
@@ -40,6 +42,25 @@ class Profiles:
             stub: Any = IdentityServiceStub(channel)
             found = await asyncio.gather(*(self._user(stub, user_id) for user_id in user_ids))
         return {user_id: user for user_id, user in zip(user_ids, found, strict=True) if user is not None}
+
+    async def first_sources(self, user_ids: frozenset[str]) -> dict[str, GetFirstSourceResponse]:
+        """Returns where persons first came from, by the ids that were asked for.
+
+        Raises:
+            Unavailable: analytics does not answer.
+        """
+        async with open_channel(self._settings, "analytics") as channel:
+            stub: Any = AnalyticsServiceStub(channel)
+            found = await asyncio.gather(*(self._first_source(stub, user_id) for user_id in user_ids))
+        return dict(zip(user_ids, found, strict=True))
+
+    async def _first_source(self, stub: Any, user_id: str) -> GetFirstSourceResponse:
+        async with self._free:
+            try:
+                request = GetFirstSourceRequest(user_id=user_id)
+                return await stub.GetFirstSource(request, metadata=self._settings.mesh_metadata, timeout=_CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                raise Unavailable(f"analytics answers {error.code().name}: where a person came from is not known") from None
 
     async def _user(self, stub: Any, user_id: str) -> pb.User | None:
         async with self._free:

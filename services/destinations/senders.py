@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any
 
 from kit.database.transactions import Sessions
 from kit.log.leases import Leases
@@ -17,8 +17,6 @@ from services.destinations.sending import Sender
 from services.destinations.settings import SERVICE
 from services.destinations.waking import Waking
 
-_GROUP: Final = "sender"
-
 
 class Senders:
     """Sends to destinations, to each on its own: a slow or dead one delays no other.
@@ -26,12 +24,21 @@ class Senders:
     Args:
         destinations: by name.
         profiles: of persons.
+        group: whose leases these are: all processes send to the same destinations under it.
     """
 
     def __init__(
-        self, destinations: Mapping[str, Destination[Any]], sessions: Sessions, log: RedisLog, keys: Keys, profiles: Profiles
+        self,
+        destinations: Mapping[str, Destination[Any]],
+        sessions: Sessions,
+        log: RedisLog,
+        keys: Keys,
+        profiles: Profiles,
+        *,
+        group: str = "sender",
     ) -> None:
         self._log = log
+        self._group = group
         self._destinations = destinations
         self._senders = [Sender(destinations[name], sessions, keys, profiles) for name in sorted(destinations)]
         self._waking = Waking(log.redis, self._wake)
@@ -49,7 +56,7 @@ class Senders:
         """Sends until cancelled, to the destinations whose leases this process holds; closes their clients at the end."""
         waking = asyncio.create_task(self._waking.run())
         try:
-            await LeasedRunner(Leases(self._log, SERVICE, _GROUP, len(self._senders))).run(self._work)
+            await LeasedRunner(Leases(self._log, SERVICE, self._group, len(self._senders))).run(self._work)
         finally:
             waking.cancel()
             await asyncio.gather(waking, return_exceptions=True)

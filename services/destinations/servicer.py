@@ -16,6 +16,7 @@ from typing_extensions import override
 from kit.boundary.caller import Context
 from kit.database.transactions import Sessions, transact
 from kit.errors import NotFound
+from services.destinations.connected import connect_site
 from services.destinations.erasing import Erasing
 from services.destinations.kind import Destination, Outcome, Result
 from services.destinations.messages import delivery_message, destination_message, is_open
@@ -59,6 +60,12 @@ class DestinationsServicer(DestinationsServiceServicer):
         async with self._sessions.reading() as session:
             rows = await Deliveries(session).about(what, AT_ONCE)
         return pb.ListDeliveriesResponse(deliveries=[delivery_message(row) for row in rows])
+
+    @override
+    async def ConnectSite(self, request: pb.ConnectSiteRequest, context: Context) -> pb.ConnectSiteResponse:
+        now = datetime.now(UTC)
+        connected = await transact(self._sessions, lambda session: connect_site(session, request.url, now))
+        return pb.ConnectSiteResponse(connected=connected)
 
     @override
     async def PauseDestination(self, request: pb.PauseDestinationRequest, context: Context) -> pb.PauseDestinationResponse:

@@ -14,6 +14,17 @@ SERVICE: Final = "destinations"
 """The name of the service."""
 
 
+SITE: Final = "wordpress"
+"""The name of the destination that is the shop's site, and its kind."""
+SITE_SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
+"""The environment variable with the secret that signs the calls of the site."""
+
+
+def site_table(url: str) -> Mapping[str, Any]:
+    """Returns the table of the destination that is the shop's site, given its route to accounts."""
+    return {"kind": SITE, "url": url, "secret": SITE_SECRET}
+
+
 class DestinationsSettings(WebhookSettings):
     """The settings that destinations reads beside those of all services."""
 
@@ -22,7 +33,8 @@ class DestinationsSettings(WebhookSettings):
 
     site_users_url: HttpUrl | None = None
     """The plugin's route to accounts, by https or in a private network: adds the destination `wordpress`, which brings what the mesh
-    derives of persons into the shop's site (docs/synchronisation.md). `PMP_SITE_ERASURE_SECRET` signs its calls."""
+    derives of persons into the shop's site (docs/synchronisation.md). `PMP_SITE_ERASURE_SECRET` signs its calls. Not needed for a site
+    that was connected by a code, whose address is known."""
 
     log_disk: Path | None = None
     """A folder on the disk of the mesh, for an alarm when it is nearly full: of a mesh on one machine that of its Redis."""
@@ -32,6 +44,4 @@ class DestinationsSettings(WebhookSettings):
     @property
     def connected(self) -> Mapping[str, Mapping[str, Any]]:
         """Tables of the destinations that other settings add to the file's."""
-        if self.site_users_url is None:
-            return {}
-        return {"wordpress": {"kind": "wordpress", "url": str(self.site_users_url), "secret": "PMP_SITE_ERASURE_SECRET"}}
+        return {SITE: site_table(str(self.site_users_url))} if self.site_users_url is not None else {}

@@ -39,7 +39,9 @@ def compose(settings: GdprSettings, resources: Resources, *, holders: Collection
     signer = Signer(configured_key(settings))
     saga = Saga(state.sessions, state.topic, keys, asked, signer=signer, calls=calls, rewrite=log.rewrite)
     archives = Archives(state.sessions, keys, asked, settings.site_name)
-    servicer = GdprServicer(state.sessions, state.topic, state.relay, keys, asked, archives=archives, systems=calls.systems)
+    servicer = GdprServicer(
+        state.sessions, state.topic, state.relay, keys, asked, archives=archives, site=settings.site_name, systems=calls.systems
+    )
     return state.runtime(
         rpcs=[
             (add_GdprServiceServicer_to_server, servicer),

@@ -12,6 +12,7 @@ from pmp.gdpr.v1 import gdpr_pb2 as pb
 from kit.people.privacy import PURPOSES
 from kit.times import timestamp
 from services.gdpr.models import ConsentRow, RequestRow, StepRow
+from services.gdpr.rules import Choice
 
 TOPIC: Final = "gdpr"
 """Its messages are consent and suppressions."""
@@ -24,8 +25,41 @@ _UNKNOWN: Final = "unknown"
 
 def changed_message(identifier: str, in_force: Mapping[str, ConsentRow]) -> change_pb2.ConsentChanged:
     """Returns the change to publish of an identifier's consent."""
-    choices = {purpose: change_pb2.Choice(granted=row.granted, decided_at=timestamp(row.decided_at)) for purpose, row in in_force.items()}
-    return change_pb2.ConsentChanged(subject=identifier, **choices)
+    changed = change_pb2.ConsentChanged(subject=identifier)
+    for purpose, row in in_force.items():
+        getattr(changed, purpose).CopyFrom(_choice(row))
+    return changed
+
+
+def conflicts(
+    identifier: str, made: Iterable[Choice], client: str, in_force: Mapping[str, ConsentRow], site: str
+) -> list[change_pb2.ConsentConflict]:
+    """Returns the conflicts of new choices with those that were in force before.
+
+    The choices of the site and of another system differ, and neither maker could know of the other's: the one in force had not been
+    reported when the new one was made, and the new one is reported only now.
+
+    Args:
+        identifier: under which the choices are reported.
+        made: the new choices.
+        client: the calling system that reports them.
+        in_force: the person's choices by purpose, as of before.
+        site: the calling system that is the shop's site.
+    """
+    found: list[change_pb2.ConsentConflict] = []
+    for choice in made:
+        known = in_force.get(choice.purpose)
+        if known is None or known.granted == choice.granted or choice.decided_at > known.recorded_at:
+            continue
+        if known.client == client or site not in {known.client, client}:
+            continue
+        subject, own, other = (identifier, choice, known) if client == site else (known.subject, known, choice)
+        found.append(change_pb2.ConsentConflict(subject=subject, purpose=choice.purpose, site=_choice(own), mesh=_choice(other)))
+    return found
+
+
+def _choice(choice: Choice | ConsentRow) -> change_pb2.Choice:
+    return change_pb2.Choice(granted=choice.granted, decided_at=timestamp(choice.decided_at))
 
 
 def suppressed_message(digest: bytes, at: datetime) -> change_pb2.SuppressionChanged:

@@ -31,8 +31,8 @@ class ConsentHistory:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(self, identifier: str, choices: Sequence[Choice], client: str, now: datetime) -> int:
-        """Adds choices that are new; returns their number. The caller has locked the identifier."""
+    async def add(self, identifier: str, choices: Sequence[Choice], client: str, now: datetime) -> Sequence[Choice]:
+        """Adds choices that are new, and returns them. The caller has locked the identifier."""
         own = ConsentRow.subject == identifier
         columns = (ConsentRow.purpose, ConsentRow.granted, ConsentRow.decided_at, ConsentRow.source, ConsentRow.policy_version)
         rows = await self._session.execute(select(*columns).where(own, ConsentRow.decided_at == choices[0].decided_at))
@@ -41,7 +41,7 @@ class ConsentHistory:
         if new:
             same = {"subject": identifier, "client": client, "recorded_at": now}
             await self._session.execute(insert(ConsentRow), [{**asdict(choice), **same} for choice in new])
-        return len(new)
+        return new
 
     async def in_force(self, person: PersonKey) -> Mapping[str, ConsentRow]:
         """Returns the choice in force for each purpose: the latest one; of several at the same instant a denial."""

@@ -34,6 +34,7 @@ from services.gdpr.holders import Holders
 from services.gdpr.messages import (
     IDENTIFIERS_CONTEXT,
     changed_message,
+    conflicts,
     download_message,
     entry_message,
     keyed_suppression,
@@ -70,6 +71,7 @@ class GdprServicer(GdprServiceServicer):
     Args:
         relay: publishes the topic.
         archives: serves exports.
+        site: the calling system that is the shop's site.
         systems: other systems that have to erase a person.
     """
 
@@ -82,6 +84,7 @@ class GdprServicer(GdprServiceServicer):
         holders: Holders,
         *,
         archives: Archives,
+        site: str,
         systems: Collection[str] = (),
     ) -> None:
         self._sessions = sessions
@@ -91,6 +94,7 @@ class GdprServicer(GdprServiceServicer):
         self._keys = keys
         self._holders = holders
         self._archives = archives
+        self._site = site
         self._systems = systems
 
     @override
@@ -120,14 +124,16 @@ class GdprServicer(GdprServiceServicer):
             if screen([identifier], now, suppressed).is_dropped:
                 return _Done(request.id, state_message({}), 0, {})  # nothing is stored under a suppressed identifier
             await consents.lock([identifier])
-            new = await history.add(identifier, made, client, now)
             person = await Persons(session).resolve(identifier)
+            before = await history.in_force(person)
+            new = await history.add(identifier, made, client, now)
             if new:
                 changed = changed_message(identifier, await history.in_force(PersonKey(identifier)))
+                changed.conflicts.extend(conflicts(identifier, new, client, before, self._site))
                 await consents.apply([changed])
                 await self._topic.publish(session, [(identifier, GdprChanged(consent=changed))])
             state, offsets = state_message(await history.in_force(person)), await self._topic.newest_offsets(session, [identifier])
-            return _Done(person.person_id or request.id, state, new, offsets)
+            return _Done(person.person_id or request.id, state, len(new), offsets)
 
         done = await transact(self._sessions, work)
         await self._take_effect(done.offsets)

@@ -118,5 +118,6 @@ def _apply_to_user(graph: Graph, observation: IdentityObservation, row: UserRow)
         graph.affect(user_identifier(row.id))
     if observation.login:
         record_login(row, at)
+        graph.affect(user_identifier(row.id))
     if observation.subscription:
         graph.facts.add_subscription(row.id, observation.subscription)

@@ -54,6 +54,7 @@ def user_changed(row: UserRow) -> change_pb2.IdentityChanged:
         historical=row.historical,
         updated_at=timestamp(row.updated_at),
         paid_orders=row.paid_orders,
+        inactive=row.inactive,
     )
     return change_pb2.IdentityChanged(user=user)
 
@@ -89,6 +90,9 @@ def person(
         user_type=root.user_type,
         lifetime_value=float(root.lifetime_value),
         currency=currency,
+        lifetime_values=[
+            identity_pb2.LifetimeValue(currency=code, amount=float(amount)) for code, amount in (root.lifetime_values or {}).items()
+        ],
         utm_attribution=UtmParameters(**root.utm_attribution) if root.utm_attribution else None,
         email_subscriptions=_subscriptions(subscriptions),
         links=[_link(link, leads_here=person_ids.get(link.subject) == root.id) for link in links],
@@ -96,6 +100,8 @@ def person(
         created_at=timestamp(min(row.created_at for row in rows)),
         updated_at=timestamp(max(row.updated_at for row in rows)),
         paid_orders=root.paid_orders,
+        last_active_at=timestamp(root.last_active_at),
+        inactive=root.inactive,
         written_at={name: timestamp(moment(time)) for name, time in _newest_times(rows).items()},
     )
     user.preferences.update(combine_preferences([(row.preferences, row.field_times) for row in rows]))

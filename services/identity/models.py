@@ -28,6 +28,7 @@ class UserRow(Base):
         Index("idx_wordpress_id", "wordpress_id", unique=True),
         Index("idx_user_type", "user_type"),
         Index("idx_registration_date", "registration_date"),
+        Index("idx_inactive", "inactive", "last_active_at"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -43,11 +44,17 @@ class UserRow(Base):
     registration_date: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_login: Mapped[datetime | None] = mapped_column(UtcDateTime)
     user_type: Mapped[str] = mapped_column(Enum(*USER_TYPES, name="user_type"), default=USER_TYPES[0])
-    """The person's, like the next three columns."""
+    """The person's, like the next six columns."""
     lifetime_value: Mapped[Decimal] = mapped_column(Exact, default=Decimal(0))
     """In the shop's base currency; 0 for a merged user, since the value is kept with the user that stands for the person."""
+    lifetime_values: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """By the currencies of the orders, as text; NULL without any."""
     utm_attribution: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     paid_orders: Mapped[int] = mapped_column(Integer, default=0)
+    last_active_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the person last visited, logged in, registered or bought; NULL for a user from before it was kept, until `Inactivity`."""
+    inactive: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether that was long ago, by the last look of `Inactivity`."""
     preferences: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     field_times: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
     """When each field was written, as stated by its writer, in microseconds since 1970; preferences as `preferences.<name>`."""
@@ -110,8 +117,14 @@ class OrderRow(Base):
     subject: Mapped[str] = mapped_column(Id(280))
     base_net_amount: Mapped[Decimal] = mapped_column(Exact)
     """Paid less refunded in the base currency; 0 when there was no rate."""
+    currency: Mapped[str] = mapped_column(String(3))
+    """ISO 4217; empty for an order that was stored before it was kept."""
+    net_amount: Mapped[Decimal] = mapped_column(Exact)
+    """Paid less refunded in that currency."""
     paid: Mapped[bool] = mapped_column(Boolean)
     """It was paid, whatever was refunded later."""
+    sold_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was first paid; NULL if it never was."""
     membership: Mapped[bool] = mapped_column(Boolean)
     excluded: Mapped[bool] = mapped_column(Boolean)
 

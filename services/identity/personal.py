@@ -67,7 +67,7 @@ PERSONAL_TABLES: Final = (
         why="what a person has paid, from which its value follows; the orders themselves are shown by purchases",
         kept="as long as the order",
         identifiers={"subject": IdentifierKind.SUBJECT},
-        stays={"purchase_id": Stays.ID},
+        stays={"purchase_id": Stays.ID, "currency": Stays.WORD},
     ),
     PersonalTable(
         CampaignRow,

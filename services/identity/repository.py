@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
+from kit.database.columns import UtcDateTime
 from kit.database.transactions import chunks, upsert
 from kit.people.hashing import KeyedHasher
 from kit.people.persons import persons
@@ -113,11 +114,12 @@ class Identities:
     async def orders_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Order]]:
         """Returns the orders of persons that count in figures."""
         found: dict[str, list[Order]] = defaultdict(list)
-        columns = (persons.c.person_id, OrderRow.base_net_amount, OrderRow.paid, OrderRow.membership)
+        about = (OrderRow.base_net_amount, OrderRow.currency, OrderRow.net_amount, OrderRow.paid, OrderRow.membership, OrderRow.sold_at)
+        columns = (persons.c.person_id, *about)
         for some in chunks(person_ids):
             query = select(*columns).join_from(persons, OrderRow, OrderRow.subject == persons.c.subject)
             for row in await self._session.execute(query.where(persons.c.person_id.in_(some), OrderRow.excluded.is_(False))):
-                found[row.person_id].append(Order(row.base_net_amount, row.paid, row.membership))
+                found[row.person_id].append(Order(*row[1:]))
         return found
 
     async def campaigns_of(self, person_ids: Collection[str]) -> Mapping[str, Sequence[Campaign]]:
@@ -129,6 +131,28 @@ class Identities:
             for row in await self._session.execute(query.where(persons.c.person_id.in_(some))):
                 found[row.person_id].append(Campaign(row.at, row.utm))
         return found
+
+    async def last_visits_of(self, person_ids: Collection[str]) -> Mapping[str, datetime]:
+        """Returns when the last session of persons began in which they were recognised."""
+        found: dict[str, datetime] = {}
+        last = select(persons.c.person_id, func.max(LinkRow.linked_at, type_=UtcDateTime())).join_from(
+            persons, LinkRow, LinkRow.subject == persons.c.subject
+        )
+        own = last.where(LinkRow.kind == "session", LinkRow.withdrawn.is_(False)).group_by(persons.c.person_id)
+        for some in chunks(person_ids):
+            rows: Any = await self._session.execute(own.where(persons.c.person_id.in_(some)))
+            found |= dict(rows.all())
+        return found
+
+    async def wrongly_active(self, since: datetime, limit: int) -> Sequence[UserRow]:
+        """Returns users whose mark of inactivity is outdated: it is to say whether they were last active before this time."""
+        rows: list[UserRow] = []
+        for outdated in (
+            and_(UserRow.inactive.is_(False), or_(UserRow.last_active_at.is_(None), UserRow.last_active_at < since)),
+            and_(UserRow.inactive.is_(True), UserRow.last_active_at >= since),
+        ):
+            rows += await self._session.scalars(select(UserRow).where(outdated).limit(limit))
+        return rows
 
     async def campaigns(self, identifiers: Collection[str]) -> Mapping[str, datetime]:
         """Returns when the stored campaigns of identifiers were seen."""

@@ -167,13 +167,25 @@ class Graph:
         await self.users.load(set(chain.from_iterable(members.values())))
         orders = await self.identities.orders_of(person_ids)
         campaigns = await self.identities.campaigns_of(person_ids)
+        visits = await self.identities.last_visits_of(person_ids)
         for person_id, user_ids in members.items():
             rows = await self.users.load(user_ids)
-            is_lead = any(row.lead_at for row in rows)
-            stage = lifecycle_stage(is_lead=is_lead, orders=orders.get(person_id, ()), campaigns=campaigns.get(person_id, ()))
+            active_at = [visits.get(person_id), *(at for row in rows for at in (row.last_login, row.registration_date))]
+            stage = lifecycle_stage(
+                is_lead=any(row.lead_at for row in rows),
+                orders=orders.get(person_id, ()),
+                campaigns=campaigns.get(person_id, ()),
+                active_at=filter(None, active_at),
+                known_at=min(row.created_at for row in rows),
+            )
+            values = {currency: f"{value.normalize():f}" for currency, value in sorted(stage.lifetime_values.items())}
             for row in rows:
+                if row.last_active_at is not None and stage.last_active_at > row.last_active_at:
+                    row.inactive = False
+                row.last_active_at = stage.last_active_at
                 row.user_type = stage.user_type
                 row.lifetime_value = stage.lifetime_value if row.id == person_id else _NOTHING
+                row.lifetime_values = values if values and row.id == person_id else None
                 row.utm_attribution = dict(stage.utm_attribution) if stage.utm_attribution else None
                 row.paid_orders = stage.paid_orders
 

@@ -43,6 +43,7 @@ class Users:
             user_type="prospect",
             lifetime_value=Decimal(0),
             paid_orders=0,
+            inactive=False,
             preferences={},
             field_times={},
             created_at=now,

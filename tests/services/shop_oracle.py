@@ -622,8 +622,11 @@ REPORTS = {
     """,
     ("customers", "customer"): """
         SELECT customer, COUNT(*) AS orders, SUM(net) AS lifetime_value, MIN(day(ts)) AS first_order, MAX(day(ts)) AS last_order,
-            FIRST(source ORDER BY ts) AS first_source
+            CASE WHEN FIRST(source ORDER BY ts) <> '(unknown)' AND MIN(ts) < ANY_VALUE(began) THEN FIRST(source ORDER BY ts)
+                ELSE COALESCE(ANY_VALUE(came_from), FIRST(source ORDER BY ts)) END AS first_source
         FROM sold JOIN (SELECT id, COALESCE(SUM(base), 0) AS net FROM entries GROUP BY 1) USING (id)
+        LEFT JOIN (SELECT visitor AS customer, MIN(began) AS began, arg_min(source, began) AS came_from FROM sessions GROUP BY 1)
+            USING (customer)
         GROUP BY 1 HAVING COUNT(*) FILTER (day(ts) BETWEEN $since AND $until) > 0
     """,
 }

@@ -44,6 +44,7 @@ from services.analytics.composition import ROLE
 from services.analytics.consumers import FollowEvents
 from services.analytics.course_figures import PART
 from services.analytics.days import Calendar
+from services.analytics.exports import EXPORTS
 from services.analytics.figures import DEFINITIONS
 from services.analytics.personal import personal_tables
 from services.analytics.reading import FOUND
@@ -125,6 +126,10 @@ class Analytics(Topics):
         request = courses_pb2.GetCoursePerformanceRequest(**{"id": course, "from": since, "to": until}, **fields)
         return await self.call("GetCoursePerformance", request)
 
+    async def first_source(self, user: str) -> pb.GetFirstSourceResponse:
+        """As another service asks."""
+        return await self._stub.GetFirstSource(pb.GetFirstSourceRequest(user_id=user), metadata=(("x-pmp-mesh-token", self._token),))
+
     async def content(self, since: str, until: str, **fields: Any) -> list[dict[str, Any]]:
         request = courses_pb2.GetContentPerformanceRequest(**{"from": since, "to": until}, **fields)
         return [shown(row) for row in (await self.call("GetContentPerformance", request)).rows]
@@ -179,6 +184,41 @@ async def test_a_session_ends_after_thirty_idle_minutes_whatever_the_order_of_ev
     assert await analytics.figures("sessions", "visitors", "page_views", "bounce_rate", "session_seconds") == [1, 1, 3, 0, 3000]
     await analytics.happen(event("d", at[3], session="s"))
     assert await analytics.figures("sessions", "page_views") == [2, 4]
+
+
+async def test_the_first_source_is_that_of_the_first_session_whoever_asks(analytics: Analytics) -> None:
+    """Of ada a visit before she was known, of grace an order that is older than what is known of her visits, of alan nothing."""
+
+    async def first(user: str) -> tuple[str, str, str, str]:
+        answer = await analytics.first_source(user)
+        return answer.source, answer.medium, answer.campaign, answer.session
+
+    def order(number: str, at: datetime, source: str = "") -> PurchaseChanged:
+        sold = _order(f"p{number}", f"wordpress:{number}", ("sale", 100))
+        sold.sold_at.FromDatetime(at)
+        sold.utm_attribution.source = source
+        return sold
+
+    await analytics.happen(
+        *(_linked(f"wordpress:{number}", name) for number, name in (("1", "ada"), ("2", "grace"), ("3", "alan"))),
+        event("a", NOON - timedelta(days=2), session="s1", source="google"),
+        event("b", NOON - timedelta(days=1), session="s2", user="1"),
+        event("c", NOON, session="s3", user="2", source="facebook"),
+        event("d", NOON - timedelta(days=9), user="3", source="bing"),
+        order("1", NOON, "newsletter"),
+        order("2", NOON - timedelta(days=8), "newsletter"),
+        order("3", NOON),
+    )
+    assert await first("1") == ("(direct)", "(none)", "", "session:s2")
+    await analytics.happen(_linked("session:s1", "ada"))
+    assert await first("1") == ("google", "(none)", "", "session:s1")
+    assert await first("2") == ("newsletter", "(none)", "spring", "")
+    assert [await first(each) for each in ("3", "99")] == [("(unknown)", "(none)", "", "")] * 2
+    rows = {row["customer"]: row["first_source"] for row in await analytics.report("customers", *MARCH)}
+    assert rows == {"user:ada": "google", "user:grace": "newsletter", "user:alan": "(unknown)"}
+    async with analytics.sessions() as session:
+        customers = [each async for each in EXPORTS["customers"].read(session, NOON - timedelta(days=30), NOON + timedelta(days=1))]
+    assert {each.customer: each.first_source for each in customers} == rows
 
 
 PERIODS = [

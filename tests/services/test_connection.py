@@ -13,10 +13,13 @@ from typing import Any
 
 import grpc
 import pytest
+from pmp.destinations.v1.destinations_pb2 import ConnectSiteRequest, ConnectSiteResponse
+from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceServicer, add_DestinationsServiceServicer_to_server
 from pmp.gdpr.v1 import connection_pb2 as pb
 from pmp.gdpr.v1.connection_pb2_grpc import ConnectionServiceStub, add_ConnectionServiceServicer_to_server
 from typing_extensions import override
 
+from kit.errors import Unavailable
 from kit.log.redis_log import RedisLog
 from kit.registry import Part
 from kit.server import Server
@@ -103,17 +106,43 @@ def database_url() -> str:
     return "sqlite+aiosqlite:///nowhere/{service}.db"
 
 
+class Destinations(DestinationsServiceServicer):
+    """The service that synchronises with a site."""
+
+    def __init__(self) -> None:
+        self.connected: list[str] = []
+        self.is_down = False
+
+    @override
+    async def ConnectSite(self, request: ConnectSiteRequest, context: Any) -> ConnectSiteResponse:
+        if self.is_down:
+            raise Unavailable("it is down")
+        self.connected.append(request.url)
+        return ConnectSiteResponse(connected=True)
+
+
+@pytest.fixture
+def destinations() -> Destinations:
+    return Destinations()
+
+
 @pytest.fixture
 def own(settings: Settings) -> GdprSettings:
     """The settings of a mesh that calls the site on this machine after an erasure."""
     calls = {"wordpress": "http://127.0.0.1/wp-json/pmp/v1/erasures"}
     hosts = frozenset({"127.0.0.1", "*.shop.example"})
-    return settings_for(ROLE, settings, site_hosts=hosts, site_erasure_calls=calls, site_erasure_secret=SECRET)
+    address = f"127.0.0.1:{free_port()}"
+    site = {"site_hosts": hosts, "site_erasure_calls": calls, "site_erasure_secret": SECRET}
+    return settings_for(ROLE, settings, listen=address, service_address=address, **site)
 
 
 @pytest.fixture
-async def connections(own: GdprSettings, log: RedisLog) -> AsyncIterator[Connections]:
-    server = Server(own, [Part("gdpr", [(add_ConnectionServiceServicer_to_server, ConnectionServicer(log.redis, own))])])
+async def connections(own: GdprSettings, log: RedisLog, destinations: Destinations) -> AsyncIterator[Connections]:
+    parts = [
+        Part("gdpr", [(add_ConnectionServiceServicer_to_server, ConnectionServicer(log.redis, own))]),
+        Part("destinations", [(add_DestinationsServiceServicer_to_server, destinations)]),
+    ]
+    server = Server(own, parts)
     port = server.listen(own.listen)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -134,7 +163,8 @@ async def test_settings_are_forgotten_after_ten_minutes_or_when_they_were_taken(
     (key,) = await log.redis.keys("pmp:connection:*")
     assert 599_000 < await log.redis.pttl(key) <= 600_000
     await connections.take()
-    assert await log.redis.keys("pmp:connection:*") == []
+    assert await log.redis.keys("pmp:connection:*") == [b"pmp:connection:stated"], "that a site may state its address"
+    assert 599_000 < await log.redis.pttl("pmp:connection:stated") <= 600_000
 
 
 @pytest.mark.parametrize("scope", ["read", "track", "site"])
@@ -172,6 +202,28 @@ async def test_the_mesh_says_what_a_site_answers(connections: Connections, site:
     assert (answer.finding, answer.status) == (finding, status if finding == REFUSED else 0)
     assert answer.is_called_on_erasure
     assert site.calls == 1, "a redirect is not followed"
+
+
+async def test_the_site_that_took_its_settings_is_connected_at_its_address_once(
+    connections: Connections, site: Site, destinations: Destinations
+) -> None:
+    site.url = site.url.removesuffix("1") + "0" * 32
+    users = site.url.removesuffix(f"connection/{'0' * 32}") + "users"
+    await connections.check(site.url)
+    assert destinations.connected == [], "no code was used"
+    await connections.add()
+    await connections.take()
+    await connections.check(site.url.replace("/connection/", "/else/"))
+    await connections.check(f"http://127.0.0.1:{free_port()}/")
+    assert destinations.connected == [], "it is another address, and nothing answers there"
+    destinations.is_down = True
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await connections.check(site.url)
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    destinations.is_down = False
+    for _ in range(2):
+        await connections.check(site.url)
+    assert destinations.connected == [users]
 
 
 async def test_a_site_that_nothing_reaches_is_said_to_be_so(connections: Connections) -> None:

@@ -29,7 +29,7 @@ from pmp.destinations.v1 import conflicts_pb2
 from pmp.destinations.v1 import destinations_pb2 as pb
 from pmp.destinations.v1.conflicts_pb2_grpc import ConflictsServiceStub
 from pmp.destinations.v1.destinations_pb2_grpc import DestinationsServiceStub
-from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, GdprChanged, SuppressionChanged
+from pmp.gdpr.v1.change_pb2 import Choice, ConsentChanged, ConsentConflict, GdprChanged, SuppressionChanged
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, UserChanged
 from pmp.ingestion.v1.event_pb2 import Event, EventStored
 from pmp.purchases.v1 import change_pb2 as purchases
@@ -152,7 +152,7 @@ class Deliverer:
 
     async def publish(self, topic: str, *changes: Any) -> None:
         async with self.runtime.sessions.begin() as session:
-            await StateTopic(topic, self.topics.partitions).publish(session, [(str(each), each) for each in changes])
+            await StateTopic(topic, self.topics.partitions).publish(session, [(str(each)[:255], each) for each in changes])
         await self.topics.follow()
 
     async def consents(self, subject: str, *, granted: bool, purpose: str = "third_party_sharing") -> None:
@@ -618,6 +618,62 @@ async def test_conflicts_are_recorded_once_sealed_listed_and_erased(settings: Se
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_conflict_that_gdpr_finds_is_recorded_as_the_site_would_record_it(
+    settings: Settings, resources: Resources, file: Path
+) -> None:
+    async with deliverer(settings, resources, file) as mesh, serving(mesh.runtime) as channel:
+        site, other = (Choice(granted=granted, decided_at=stamp(NOW + timedelta(seconds=granted))) for granted in (True, False))
+        found = [
+            ConsentConflict(subject=subject, purpose="marketing_emails", site=site, mesh=other) for subject in ("wordpress:42", "user:ada")
+        ]
+        for subject in ("wordpress:42", "session:s1"):
+            await mesh.publish("gdpr", GdprChanged(consent=ConsentChanged(subject=subject, marketing_emails=site, conflicts=found)))
+        stub: Any = ConflictsServiceStub(channel)
+        [listed] = (await stub.ListConflicts(conflicts_pb2.ListConflictsRequest(), metadata=settings.mesh_metadata)).conflicts
+        own = listed.conflict
+        assert (listed.subject, own.field, own.site_value, own.mesh_value, own.kept) == (
+            "wordpress:42",
+            "marketing_emails",
+            "granted",
+            "denied",
+            "wordpress",
+        )
+        repeated = conflicts_pb2.RecordConflictRequest(user_id="42", conflict=own)
+        assert (await stub.RecordConflict(repeated, metadata=settings.mesh_metadata)).duplicate, "the site has seen it as well"
+
+
+async def test_a_site_that_is_connected_while_the_mesh_runs_is_delivered_what_happens_from_then_on(
+    settings: Settings, resources: Resources, shop: Systems, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with deliverer(settings, resources, file) as mesh, serving(mesh.runtime) as channel:
+        stub: Any = DestinationsServiceStub(channel)
+
+        async def connect(path: str) -> bool:
+            request = pb.ConnectSiteRequest(url=f"http://127.0.0.1:{shop.port}/{path}")
+            return (await stub.ConnectSite(request, metadata=settings.mesh_metadata)).connected
+
+        assert not await connect("site"), "nothing could sign the calls"
+        monkeypatch.setenv("PMP_SITE_ERASURE_SECRET", SECRET)
+        changed = [
+            IdentityChanged(user=UserChanged(user_id=f"u{each}", wordpress_id=each, created_at=stamp(NOW), updated_at=stamp(NOW)))
+            for each in (1, 2)
+        ]
+        await mesh.topics.happen(changed[0])
+        assert await connect("site")
+        await mesh.topics.happen(changed[1])
+        assert [(row.destination, row.name, row.order_by) for row in await mesh.rows()] == [("wordpress", "user", "wordpress:2")]
+        listed = (await stub.ListDestinations(pb.ListDestinationsRequest(), metadata=settings.mesh_metadata)).destinations
+        assert [(each.name, each.is_configured, each.books.pending) for each in listed] == [("wordpress", True, 1)]
+        for path in ("site", "moved"):
+            assert await connect(path)
+            await mesh.topics.happen(changed[0])
+            await stub.TestDestination(pb.TestDestinationRequest(name="wordpress"), metadata=settings.mesh_metadata)
+        assert [len(shop.received[f"/{path}"]) for path in ("site", "moved")] == [1, 1]
+        assert shop.forged == 0
+        async with mesh.sending():
+            await eventually(lambda: _put_off(mesh))
+
+
 async def test_an_erasure_asks_each_destination_until_it_answers(
     settings: Settings, resources: Resources, shop: Systems, file: Path
 ) -> None:
@@ -648,6 +704,11 @@ async def test_an_erasure_asks_each_destination_until_it_answers(
         assert len(shop.received["/all"]) == 1
         assert len(shop.ids("/late")) == 1
         assert shop.received["/all"][0].content["data"] == {"identifiers": ["wordpress:42"], "emails": ["ada@example.org"]}
+
+
+async def _put_off(mesh: Deliverer) -> bool:
+    """Whether the site is sent to, as far as a mesh without identity goes."""
+    return any("identity answers" in row.detail for row in await mesh.rows())
 
 
 async def _delivered(mesh: Deliverer, id_: int) -> bool:

@@ -101,9 +101,9 @@ class Gdpr:
     def _metadata(self, scope: str, client: str = "shop") -> tuple[tuple[str, str], ...]:
         return (self._token, ("x-pmp-client", client), ("x-pmp-scope", scope))
 
-    async def update(self, id_: str, *, scope: str = "site", **consent: Any) -> pb.UpdateConsentResponse:
+    async def update(self, id_: str, *, scope: str = "site", client: str = "shop", **consent: Any) -> pb.UpdateConsentResponse:
         request = ParseDict({"id": id_, "consent": consent}, pb.UpdateConsentRequest())
-        return await self._stub.UpdateConsent(request, metadata=self._metadata(scope))
+        return await self._stub.UpdateConsent(request, metadata=self._metadata(scope, client))
 
     async def get(self, id_: str, *, scope: str = "site", **page: Any) -> pb.GetConsentResponse:
         return await self._stub.GetConsent(ParseDict({"id": id_, **page}, pb.GetConsentRequest()), metadata=self._metadata(scope))
@@ -280,6 +280,21 @@ async def test_a_choice_from_the_future_counts_as_made_now(gdpr: Gdpr) -> None:
     ahead = (datetime.now(UTC) + timedelta(hours=23)).isoformat()
     await gdpr.update("42", analytics_tracking=True, timestamp=ahead)
     assert states((await gdpr.update("42", analytics_tracking=False)).consent)[0] == "denied"
+
+
+async def test_choices_of_the_site_and_of_others_that_were_made_unknown_to_each_other_are_a_conflict(gdpr: Gdpr) -> None:
+    await gdpr.identify(link("wordpress:42", "ada"), link("session:s1", "ada"))
+    await gdpr.update("session:s1", client="crm", marketing_emails=True, analytics_tracking=True, timestamp=at(0))
+    for _ in range(2):
+        await gdpr.update("42", marketing_emails=False, analytics_tracking=True, timestamp=at(10))
+    await gdpr.update("42", marketing_emails=True, timestamp=at(5))
+    await gdpr.update("42", client="crm", third_party_sharing=True, timestamp=at(20))
+    await gdpr.update("42", third_party_sharing=False)
+    await gdpr.update("42", client="crm", marketing_emails=True, timestamp=at(3))
+    found = [conflict for changes in (await gdpr.published()).values() for change in changes for conflict in change.consent.conflicts]
+    assert [(each.subject, each.purpose) for each in found] == [("wordpress:42", "marketing_emails")] * 2
+    times = [(each.site.granted, each.site.decided_at.ToDatetime(UTC), each.mesh.decided_at.ToDatetime(UTC)) for each in found]
+    assert times == [(False, NOON + timedelta(seconds=10), NOON + timedelta(seconds=other)) for other in (0, 3)]
 
 
 async def test_the_same_choices_reported_at_the_same_time_by_many_are_published_once(gdpr: Gdpr) -> None:

@@ -24,12 +24,13 @@ from pmp.identity.v1.identity_pb2_grpc import IdentityServiceStub
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.log.v1 import log_pb2
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from kit.log import offsets
 from kit.log.consume import dead_letters
 from kit.log.publish.outbox import Outbox
 from kit.log.publish.relay import Relay
+from kit.log.publish.state_topic import StateTopic
 from kit.log.streams import START, partition_of
 from kit.people.identifiers import identifier_of
 from kit.people.keys.seals import Seal
@@ -38,10 +39,11 @@ from kit.service.resources import Resources
 from kit.service.runtime import ServiceRuntime
 from kit.settings import Settings
 from services.identity.composition import ROLE
+from services.identity.inactivity import Inactivity
 from services.identity.merges import LARGEST_PERSON
 from services.identity.models import UserRow
 from tests.databases import newest_database
-from tests.roles import serving
+from tests.roles import serving, settings_for
 
 PAYLOADS = Path(__file__).parent.parent / "payloads"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -65,6 +67,7 @@ class Identity:
         self.partitions = settings.log_partitions
         self.token = settings.mesh_token.get_secret_value()
         self._stubs: Iterator[Any] = cycle([IdentityServiceStub(channel) for channel in channels])
+        self._topic = StateTopic("identity", settings.log_partitions)
         self.consumers = {each.topic: runtime.consumer(each) for each in runtime.subscriptions}
 
     def _metadata(self, scope: str) -> tuple[tuple[str, str], ...]:
@@ -166,6 +169,11 @@ class Identity:
     async def by_email(self, email: str) -> pb.User:
         return await self.get(await self.person(identifier_of(email_hash=self.hasher.fingerprint(email))))
 
+    async def look(self, day: float) -> int:
+        """Has two processes look for inactive persons at once, so many days after noon; returns how many users they changed."""
+        looks = [Inactivity(self.database.sessions, self._topic, timedelta(days=180)) for _ in range(2)]
+        return sum(await asyncio.gather(*(each.look(NOON + timedelta(days=day)) for each in looks)))
+
     async def users(self) -> int:
         async with self.database.sessions() as session:
             return await session.scalar(select(func.count()).select_from(UserRow)) or 0
@@ -189,7 +197,7 @@ class Identity:
 async def identity(settings: Settings, resources: Resources) -> AsyncIterator[Identity]:
     async with newest_database(settings, "identity"):
         # Two of several processes that serve one database.
-        runtime, replica = (ROLE.compose(settings, resources) for _ in range(2))
+        runtime, replica = (ROLE.compose(settings_for(ROLE, settings), resources) for _ in range(2))
         async with serving(runtime) as one, serving(replica) as other:
             seal = (await resources.keys.seals(["email:others"]))["email:others"]
             yield Identity(runtime, [one, other], seal)
@@ -605,6 +613,55 @@ async def test_lifetime_value_is_exact_in_whatever_order_it_is_reported(identity
     assert await identity.history() == before
     await identity.sold({"number": 1, "net": "50.00", "user_id": "1", "payment_status": "PAYMENT_STATUS_PARTIALLY_REFUNDED"})
     assert await value() == Decimal("50.30")
+
+
+async def test_what_was_paid_in_a_currency_without_a_rate_is_in_the_values_by_currency(identity: Identity) -> None:
+    await identity.sold(
+        {"number": 1, "net": "199.00", "user_id": "1", "currency": "USD", "paid_amount": "199"},
+        {"number": 2, "net": "", "user_id": "1", "currency": "EUR", "paid_amount": "120", "refunded_amount": "20.50"},
+        {"number": 3, "net": "", "user_id": "1", "currency": "EUR", "paid": False, "paid_amount": "0"},
+        {"number": 4, "net": "", "email": "ada@example.org", "currency": "GBP", "paid_amount": "5"},
+    )
+
+    async def values(user_id: str) -> tuple[float, dict[str, float]]:
+        user = await identity.get(user_id)
+        return user.lifetime_value, {each.currency: each.amount for each in user.lifetime_values}
+
+    assert await values("1") == (199, {"EUR": 99.5, "USD": 199})
+    before = (await identity.get("1")).updated_at
+    refunded = {"number": 2, "net": "", "user_id": "1", "currency": "EUR", "paid_amount": "120", "refunded_amount": "120"}
+    await identity.sold(refunded)
+    assert await values("1") == (199, {"EUR": 0, "USD": 199})
+    assert (await identity.get("1")).updated_at.ToDatetime() > before.ToDatetime(), "the site is sent another value"
+    await identity.merge((await identity.get("1")).user_id, (await identity.by_email("ada@example.org")).user_id)
+    assert await values("1") == (199, {"EUR": 0, "GBP": 5, "USD": 199})
+
+
+async def test_time_alone_makes_a_person_inactive_and_whatever_it_does_active(identity: Identity) -> None:
+    async def inactive() -> list[bool]:
+        return [(await identity.get(user)).inactive for user in "123"]
+
+    await identity.saw({"session_id": "s1", "user_id": "1"}, {"session_id": "s1", "user_id": "1", "timestamp": at(DAY)})
+    await identity.sold({"user_id": "2", "sold_at": at(0)})
+    await identity.register(wordpress_id="3", registration_date=at(0))
+    assert (await identity.get("2")).last_active_at.ToDatetime(UTC) == NOON
+    assert (await identity.look(179.9), await inactive()) == (0, [False] * 3)
+    assert (await identity.look(180.1), await inactive()) == (3, [True] * 3), "each user once, though two processes look"
+    await identity.relay()
+    [*_, change] = [change for change in await identity.published() if change.user.wordpress_id == 1]
+    assert change.user.inactive
+    await identity.saw({"session_id": "s2", "user_id": "1", "timestamp": at(181 * DAY)})
+    await identity.sold({"number": 2, "user_id": "2", "sold_at": at(181 * DAY)})
+    await identity.saw({"id": "login", "event_type": "login", "user_id": "3", "timestamp": at(181 * DAY)})
+    assert (await inactive(), await identity.look(182), await inactive()) == ([False] * 3, 0, [False] * 3)
+
+
+async def test_a_user_from_before_activity_was_kept_is_looked_at(identity: Identity) -> None:
+    await identity.sold({"user_id": "1", "sold_at": at(-400 * DAY)}, {"number": 2, "user_id": "2", "sold_at": at(0)})
+    async with identity.database.sessions.begin() as session:
+        await session.execute(update(UserRow).values(last_active_at=None))
+    assert (await identity.look(0), await identity.look(0)) == (2, 0)
+    assert [(await identity.get(user)).inactive for user in "12"] == [True, False]
 
 
 async def test_payment_makes_a_customer_and_a_membership_a_subscriber_and_refunds_take_neither_back(identity: Identity) -> None:

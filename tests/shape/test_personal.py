@@ -38,7 +38,7 @@ IMPERSONAL = {
     *("analytics_products", "analytics_courses"),  # what the shop sells
     *("destinations", "destination_erasures"),  # systems that are sent what happens, and their answers
     "received_payments",  # orders of payments, as payment providers state them
-    *("content_cursors", "alarms"),  # what about the mesh itself they are sent
+    *("content_cursors", "alarms", "connected_sites"),  # what about the mesh itself they are sent, and the shop itself
     *("event_processing_log", "receipts"),  # ids of events, and places in the log
     *(
         "subject_requests",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_secrets_are_made_once_and_kept(folder: DataFolder) -> None:
     assert mode(folder.secrets) == 0o600
 
 
+def test_a_folder_from_before_the_sites_secret_gets_one_and_keeps_that_of_the_environment(folder: DataFolder) -> None:
+    made = Secrets.load_or_make(folder, {}).model_dump(exclude={"site_secret"})
+    folder.secrets.write_text(json.dumps(made))
+    added = Secrets.load_or_make(folder, {})
+    assert added.site_secret.startswith("whsec_")
+    assert Secrets.load(folder) == added
+    assert added.model_dump(exclude={"site_secret"}) == Secrets.model_validate(made).model_dump(exclude={"site_secret"})
+    own = Secrets.load_or_make(folder, {"PMP_SITE_ERASURE_SECRET": "whsec_own"})
+    assert (own.site_secret, Secrets.load(folder).site_secret) == ("whsec_own", "whsec_own"), "what `pmp connect` hands over"
+
+
 def test_each_secret_is_another(folder: DataFolder) -> None:
     made = Secrets.load_or_make(folder)
     values = [
@@ -105,6 +117,7 @@ def test_each_secret_is_another(folder: DataFolder) -> None:
         *made.browser_api_keys,
         *made.jwt_secrets,
         made.redis_password,
+        made.site_secret,
     ]
     assert len(set(values)) == len(values)
     assert min(map(len, values)) >= 43  # 256 bits

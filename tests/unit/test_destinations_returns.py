@@ -8,17 +8,23 @@ from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise, permutations
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pmp.purchases.v1.change_pb2 import PurchaseChanged
 
+from services.destinations.klaviyo import mapping
 from services.destinations.occasions import happened
+from services.destinations.refunds import refunds
+from services.destinations.webhook import payloads
 from services.purchases.claims import Claim
 from services.purchases.messages import changed_message
 from tests.unit.order_book import START, Book
 from tests.unit.test_purchases_provider import provider_refund
 from tests.unit.test_purchases_reconciliation import refund, report
+
+NOTHING = Decimal(0)
 
 
 def published(claims: Sequence[Claim]) -> Iterator[PurchaseChanged]:
@@ -33,16 +39,34 @@ def published(claims: Sequence[Claim]) -> Iterator[PurchaseChanged]:
             yield changed_message(book.row, (), book.entries)
 
 
+def ga4(order: PurchaseChanged) -> dict[str, Decimal]:
+    """What Google Analytics is sent of an order that went back, by key."""
+    return {each.key: -Decimal(each.entry.amount) for each in happened(order) if each.entry is not None}
+
+
+def webhook(order: PurchaseChanged) -> dict[str, Decimal]:
+    """What a webhook states."""
+    wanted = [each for each in payloads.happened(order) if each.name == "order.refunded"]
+    return {each.key: -Decimal(orjson.loads(payloads.body(each, order))["refund"]["amount"]) for each in wanted}
+
+
+def klaviyo(order: PurchaseChanged) -> dict[str, Decimal]:
+    """What the events of Klaviyo state."""
+    return {happening.unique_id: happening.value or NOTHING for each in refunds(order) for happening in [mapping.refunded(order, each)]}
+
+
 def totals(claims: Sequence[Claim]) -> tuple[Decimal, Decimal]:
-    """What went back, and what a destination gets of it that takes each key once."""
-    amounts: dict[str, str] = {}
+    """What went back, and what each destination gets of it that takes each key once."""
+    sent: dict[str, dict[str, Decimal]] = {}
     refunded = ""
     for order in published(claims):
         refunded = order.refunded_amount
-        now = {each.key: each.entry.amount for each in happened(order) if each.entry is not None}
-        assert amounts.items() <= now.items(), "what was sent stays"
-        amounts = now
-    return Decimal(refunded), -sum(map(Decimal, amounts.values()), Decimal(0))
+        for kind in (ga4, webhook, klaviyo):
+            now = kind(order)
+            assert sent.get(kind.__name__, {}).items() <= now.items(), "what was sent stays"
+            sent[kind.__name__] = now
+    [total] = {sum(amounts.values(), NOTHING) for amounts in sent.values()}
+    return Decimal(refunded), total
 
 
 @pytest.mark.parametrize(

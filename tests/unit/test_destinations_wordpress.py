@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceResponse
 from pmp.gdpr.v1.change_pb2 import Choice as ChoiceMessage
 from pmp.gdpr.v1.change_pb2 import ConsentChanged, GdprChanged, SuppressionChanged
 from pmp.identity.v1.change_pb2 import AliasChanged, IdentityChanged, MergeChanged, UserChanged
@@ -79,12 +81,14 @@ def test_what_may_change_an_account_is_wanted(message: Message, wanted: tuple[st
 
 def test_a_call_states_all_that_is_known() -> None:
     user = person(email="ada@example.org", first_name="Ada")
-    user.utm_attribution.source = "newsletter"
     user.preferences["language"] = "de_DE"
     for field in ("email", "first_name", "preferences.language", "registration_date"):
         user.written_at[field].CopyFrom(STAMP)
     start = 1772359200 * 10**6
-    assert user_changed(user, Consent(marketing_emails=Choice(granted=True, decided_at=AT))) == {
+    user.lifetime_values.add(currency="EUR", amount=120)
+    user.lifetime_values.add(currency="USD", amount=80.5)
+    source = GetFirstSourceResponse(source="newsletter", medium="email", session="session:s1")
+    assert user_changed(user, source, Consent(marketing_emails=Choice(granted=True, decided_at=AT))) == {
         "wordpress_id": 42,
         "version": start,
         "derived": {
@@ -93,8 +97,9 @@ def test_a_call_states_all_that_is_known() -> None:
             "paid_orders": "1",
             "lifetime_value": "199.5",
             "currency": "EUR",
+            "lifetime_values": "EUR 120, USD 80.5",
             "first_source": "newsletter",
-            "first_medium": "",
+            "first_medium": "email",
             "first_campaign": "",
         },
         "profile": {
@@ -118,6 +123,7 @@ def test_a_call_states_all_that_is_known() -> None:
 )
 def test_a_segment_follows_from_stage_and_orders(user_type: str, paid_orders: int, expected: str) -> None:
     assert segment(User(user_type=user_type, paid_orders=paid_orders)) == expected
+    assert segment(User(user_type=user_type, paid_orders=paid_orders, inactive=True)) == "inactive"
 
 
 async def test_a_person_without_an_account_and_a_visitor_without_a_choice_cost_no_call() -> None:
@@ -131,6 +137,11 @@ async def test_a_person_without_an_account_and_a_visitor_without_a_choice_cost_n
         site.replies["/users"] = Reply(body=b'{"success": true}')
         assert [each.outcome for each in await shop.send([outgoing(LINK, person(), denied)])] == [Outcome.DELIVERED]
         assert site.types("/users") == ["user.changed"]
+        first = IdentityChanged(alias=AliasChanged(subject="session:s1", user_id="u1"))
+        for session in ("session:s1", "session:s2"):
+            linked = replace(outgoing(LINK, person()), message=first, first_source=GetFirstSourceResponse(session=session))
+            assert [each.outcome for each in await shop.send([linked])] == [Outcome.DELIVERED]
+        assert site.types("/users") == ["user.changed"] * 2, "the session that led to the person first"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import permutations
@@ -13,7 +14,7 @@ from pmp.ingestion.v1.event_pb2 import EventStored
 
 from kit.idempotency import key_of
 from services.identity.fields import apply_preferences, combine_preferences
-from services.identity.lifecycle import Campaign, Order, lifecycle_stage
+from services.identity.lifecycle import Campaign, LifecycleStage, Order, lifecycle_stage
 from services.identity.links import may_create_user, wordpress_id_of
 from services.identity.merges import LARGEST_PERSON, MergeRefusal, may_become, merge_refusal, registration_may_merge
 from services.identity.models import UserRow
@@ -21,22 +22,33 @@ from services.identity.observations import observe_event
 from services.identity.repository import touch
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-ORDERS = st.lists(st.builds(Order, st.decimals(-100, 10_000, places=4), st.booleans(), st.booleans()), max_size=8)
-CAMPAIGNS = st.lists(
-    st.builds(Campaign, st.datetimes(timezones=st.just(UTC)), st.fixed_dictionaries({"source": st.sampled_from("abc")})), max_size=5
+AMOUNTS = st.decimals(-100, 10_000, places=4)
+TIMES = st.datetimes(timezones=st.just(UTC))
+ORDERS = st.lists(
+    st.builds(Order, AMOUNTS, st.sampled_from(["EUR", "USD", ""]), AMOUNTS, st.booleans(), st.booleans(), st.none() | TIMES), max_size=8
 )
+CAMPAIGNS = st.lists(st.builds(Campaign, TIMES, st.fixed_dictionaries({"source": st.sampled_from("abc")})), max_size=5)
+
+
+def stage(
+    orders: Sequence[Order], campaigns: Sequence[Campaign] = (), active_at: Sequence[datetime] = (), *, is_lead: bool = False
+) -> LifecycleStage:
+    return lifecycle_stage(is_lead=is_lead, orders=orders, campaigns=campaigns, active_at=active_at, known_at=NOON)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(ORDERS, CAMPAIGNS, st.randoms(use_true_random=False))
+@given(ORDERS, CAMPAIGNS, st.lists(TIMES, max_size=3), st.randoms(use_true_random=False))
 def test_a_lifecycle_stage_does_not_depend_on_the_order_in_which_facts_arrived(
-    orders: list[Order], campaigns: list[Campaign], shuffle: st.DataObject
+    orders: list[Order], campaigns: list[Campaign], active_at: list[datetime], shuffle: st.DataObject
 ) -> None:
-    before = lifecycle_stage(is_lead=False, orders=orders, campaigns=campaigns)
-    for some in (orders, campaigns):
+    before = stage(orders, campaigns, active_at)
+    for some in (orders, campaigns, active_at):
         shuffle.shuffle(some)  # pyright: ignore[reportAttributeAccessIssue,reportUnknownMemberType]
-    assert lifecycle_stage(is_lead=False, orders=orders, campaigns=campaigns) == before
+    assert stage(orders, campaigns, active_at) == before
     assert before.lifetime_value == sum((order.net for order in orders), Decimal(0))
+    in_euro = [order.net_in_currency for order in orders if order.paid and order.currency == "EUR"]
+    assert before.lifetime_values.get("EUR", Decimal(0)) == sum(in_euro, Decimal(0))
+    assert before.last_active_at == max([*active_at, *(order.sold_at for order in orders if order.sold_at)], default=NOON)
     assert before.utm_attribution == (min(campaigns, key=lambda it: (it.at, it.utm["source"])).utm if campaigns else None)
 
 
@@ -52,8 +64,8 @@ def test_a_lifecycle_stage_does_not_depend_on_the_order_in_which_facts_arrived(
     ],
 )
 def test_orders_and_an_address_decide_the_user_type(is_lead: bool, orders: list[tuple[bool, bool]], expected: str) -> None:
-    known = [Order(Decimal(0), paid, membership) for paid, membership in orders]
-    assert lifecycle_stage(is_lead=is_lead, orders=known, campaigns=()).user_type == expected
+    known = [Order(Decimal(0), "EUR", Decimal(0), paid, membership, None) for paid, membership in orders]
+    assert stage(known, is_lead=is_lead).user_type == expected
 
 
 def test_of_writers_of_a_field_the_latest_wins_in_every_order_of_arrival() -> None:

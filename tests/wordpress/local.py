@@ -65,7 +65,8 @@ def open_shop(
     environment = {
         "PMP_SITE_ERASURE_CALLS": json.dumps(calls),
         "PMP_SITE_ERASURE_SECRET": shared,
-        "PMP_SITE_USERS_URL": f"{home}/wp-json/pmp/v1/users",
+        # The mesh gets to know the address of a shop that is connected by a code.
+        **({"PMP_SITE_USERS_URL": f"{home}/wp-json/pmp/v1/users"} if is_connected else {}),
     }
     with running(folder / "mesh", environment=environment) as mesh:
         if gateway is not None:

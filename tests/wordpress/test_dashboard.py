@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -16,6 +17,7 @@ from pmp_mesh_client.tokens import ISSUER
 
 from cli.folder import DataFolder
 from cli.local_secrets import Secrets
+from tests.background import eventually
 from tests.dashboard import shop as figures
 from tests.relay import Relay, relaying
 from tests.servers import PrivateMariaDb
@@ -123,6 +125,11 @@ def new_code(shop: Shop, gateway: Relay) -> str:
     return shop.mesh.pmp("connect", "wordpress", "--url", gateway.url).stdout.strip()
 
 
+def answers(shop: Shop) -> bool:
+    """Whether the mesh synchronises with the shop, and the shop accepts its signature."""
+    return shop.mesh.pmp("destinations", "test", "wordpress", check=False).returncode == 0
+
+
 def signed_again(shop: Shop, code: str, seconds: int) -> str:
     """The code with a token that is valid for some seconds from now on."""
     content = json.loads(base64.urlsafe_b64decode(code + "=="))
@@ -147,6 +154,7 @@ async def test_a_shop_is_connected_by_a_code_that_works_once(admin: Admin, shop:
         f"The mesh reaches this site at {shop.home}/wp-json/pmp/v1.",
         "Erasures of the mesh are passed on to this site.",
     ]
+    await eventually(lambda: asyncio.to_thread(answers, shop))
     arrivals = admin.page.locator("#pmp-arrivals")
     await expect(arrivals).to_have_text("No page view has arrived in the mesh today.")
     secrets = Secrets.load(DataFolder(shop.mesh.data))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceResponse
+from pmp.gdpr.v1.change_pb2 import Choice as ConsentChoice
+from pmp.gdpr.v1.change_pb2 import ConsentConflict
 from pmp.gdpr.v1.gdpr_pb2 import Consent as ConsentReport
 from pmp.identity.v1.identity_pb2 import User
 
 from kit.people.privacy import PURPOSES, Choice, Consent, in_force
+from kit.times import timestamp
+from services.destinations.conflicts.consumers import conflict_of
 from services.destinations.wordpress.fields import FIELDS, NAMES, Owner
 from services.destinations.wordpress.payload import user_changed
 from services.gdpr.rules import choices
@@ -116,7 +122,7 @@ class Mesh:
 
     def call(self) -> Json:
         """What the destination states now."""
-        return json.loads(json.dumps(user_changed(self.user, self.consent)))
+        return json.loads(json.dumps(user_changed(self.user, GetFirstSourceResponse(source="google"), self.consent)))
 
     def profile(self) -> dict[str, str]:
         """The profile by the names of its fields."""
@@ -388,6 +394,13 @@ def test_of_two_choices_that_did_not_know_of_each_other_the_newer_one_or_the_den
     choice = world.mesh.consent.marketing_emails
     assert choice
     assert choice.granted is (kept == "wordpress")
+    # What gdpr finds has the id by which SyncedUsers.php would report the same conflict.
+    [stated] = world.site.conflicts
+    own = ConsentChoice(granted=True, decided_at=timestamp(moment(stated["at"]) - later * timedelta(seconds=1)))
+    theirs = ConsentChoice(granted=False, decided_at=timestamp(moment(stated["at"])))
+    found = conflict_of(ConsentConflict(subject="wordpress:42", purpose="marketing_emails", site=own, mesh=theirs))
+    digest = sha256(f"42 {json.dumps(stated, separators=(',', ':'))}".encode()).hexdigest()
+    assert (found.id, found.kept) == (f"wp-conflict-{digest}", kept)
 
 
 def test_the_documentation_lists_every_field_with_its_owner() -> None:

@@ -12,13 +12,13 @@ from services.destinations.models import Base
 
 
 class ConflictRow(Base):
-    """A conflict, as the site decided it."""
+    """A conflict, as the site or gdpr decided it."""
 
     __tablename__ = "conflicts"
     __table_args__ = (Index("idx_conflicts_subject", "subject"), Index("idx_conflicts_decided_at", "decided_at", "id"))
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    """The site's own id."""
+    """The site's own id; one that gdpr has found has the id by which the site would report it."""
     subject: Mapped[str] = mapped_column(Id(280))
     """The person."""
     field: Mapped[str] = mapped_column(Id(50))

@@ -8,7 +8,6 @@ from typing import Final
 
 from pmp.destinations.v1 import conflicts_pb2 as pb
 from pmp.destinations.v1.conflicts_pb2_grpc import ConflictsServiceServicer
-from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import override
 
 from kit.boundary.caller import Context, bind_log_fields
@@ -18,12 +17,11 @@ from kit.people.identifiers import identifier_of
 from kit.people.keys.seals import Decryptor
 from kit.people.keys.store import Keys
 from kit.people.persons import Persons
-from kit.people.suppression import Suppressions, screen
 from kit.rules import ANY_AGE, Period, check, page_key, page_token, wrong_time
 from kit.times import timestamp
 from services.destinations.conflicts.models import ConflictRow
 from services.destinations.conflicts.personal import VALUE_CONTEXT
-from services.destinations.conflicts.store import Conflict, Conflicts
+from services.destinations.conflicts.store import Conflict, Conflicts, sealed
 
 _PAGE: Final = 100
 
@@ -42,24 +40,10 @@ class ConflictsServicer(ConflictsServiceServicer):
         subject = identifier_of(user_id=request.user_id)
         if not subject:
             raise InvalidRequest([Violation("user_id", "user_id stands for nobody: it is what programs write where an id is missing")])
-        seal = (await self._keys.seals({subject}))[subject]
-        conflict = Conflict(
-            id=given.id,
-            subject=subject,
-            field=given.field,
-            kept=given.kept,
-            site_value=seal.seal(given.site_value, context=VALUE_CONTEXT),
-            mesh_value=seal.seal(given.mesh_value, context=VALUE_CONTEXT),
-            decided_at=given.decided_at.ToDatetime(UTC) if given.HasField("decided_at") else now,
-        )
-
-        async def work(session: AsyncSession) -> bool:
-            suppressed = await Suppressions(session).of(self._keys.hasher, [subject])
-            if not conflict.site_value or screen([subject], now, suppressed).is_dropped:
-                return False  # nothing is stored of an erased person
-            return await Conflicts(session).add(conflict)
-
-        is_new = await transact(self._sessions, work)
+        at = given.decided_at.ToDatetime(UTC) if given.HasField("decided_at") else now
+        stated = Conflict(given.id, subject, given.field, given.kept, at)
+        conflict = await sealed(self._keys, stated, (given.site_value, given.mesh_value))
+        is_new = await transact(self._sessions, lambda session: Conflicts(session).add(conflict, self._keys.hasher, now))
         bind_log_fields(field=given.field, kept=given.kept, new=is_new)
         return pb.RecordConflictResponse(success=True, duplicate=not is_new)
 

@@ -22,6 +22,7 @@ from services.destinations.klaviyo import mapping
 from services.destinations.klaviyo.answers import Subscription, is_unsubscribed, left_at, subscription_wanted
 from services.destinations.klaviyo.client import KlaviyoClient
 from services.destinations.klaviyo.options import KlaviyoOptions
+from services.destinations.refunds import Refund, refunds
 
 
 class Klaviyo(EmailTool[KlaviyoOptions]):
@@ -37,10 +38,9 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
     def wanted_of_order(self, purchase: PurchaseChanged) -> Sequence[Wanted]:
         order_by, number = email_marketing.order_of_deliveries(purchase), purchase.purchase_id
         deliveries = [Wanted(mapping.PLACED, f"{mapping.PLACED}:{number}", moment(purchase.sold_at), order_by)]
-        for index, entry in enumerate(purchase.entries):
-            if name := mapping.name_of_reversal(entry):
-                at, is_old = moment(entry.timestamp), entry.historical
-                deliveries.append(Wanted(name, f"{name}:{number}:{index}", at, order_by, is_historical=is_old))
+        for refund in refunds(purchase):
+            at, is_old = moment(refund.entry.timestamp), refund.is_historical
+            deliveries.append(Wanted(mapping.name_of_refund(refund), _refund_key(purchase, refund), at, order_by, is_historical=is_old))
         return deliveries
 
     @override
@@ -111,13 +111,17 @@ class Klaviyo(EmailTool[KlaviyoOptions]):
         return True
 
 
+def _refund_key(purchase: PurchaseChanged, refund: Refund) -> str:
+    return f"{mapping.name_of_refund(refund)}:{purchase.purchase_id}:{refund.number}"
+
+
 def _sale(message: Message) -> Sequence[mapping.Happening]:
     return mapping.placed(message) if isinstance(message, PurchaseChanged) else []
 
 
 def _happened(wanted: Wanted, message: Message) -> mapping.Happening | None:
     if isinstance(message, PurchaseChanged):
-        return mapping.reversal(wanted.name, message, int(wanted.key.rpartition(":")[2]))
+        return next((mapping.refunded(message, each) for each in refunds(message) if _refund_key(message, each) == wanted.key), None)
     return mapping.conversion(wanted.name, message.conversion) if isinstance(message, JourneyChanged) else None
 
 

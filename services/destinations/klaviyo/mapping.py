@@ -10,8 +10,7 @@ from typing import Any, Final, NamedTuple
 from pmp.identity.v1.identity_pb2 import User
 from pmp.ingestion.v1.event_pb2 import EventStored
 from pmp.journeys.v1.change_pb2 import ConversionRecorded
-from pmp.purchases.v1 import change_pb2
-from pmp.purchases.v1.change_pb2 import LedgerEntry, PurchaseChanged
+from pmp.purchases.v1.change_pb2 import PurchaseChanged
 
 from kit.times import moment
 from services.destinations.email_marketing import (
@@ -26,6 +25,7 @@ from services.destinations.email_marketing import (
     product_lines,
     product_of,
 )
+from services.destinations.refunds import Refund
 
 PLACED: Final = "placed_order"
 REFUNDED: Final = "refunded_order"
@@ -46,14 +46,6 @@ _METRICS: Final = {
 _LINE_METRIC: Final = "Ordered Product"
 _MOST_LINES: Final = 999
 """The events of one request are at most 1000, of which one is the order itself."""
-_REFUNDS: Final = {change_pb2.ENTRY_KIND_REFUND, change_pb2.ENTRY_KIND_PARTIAL_REFUND, change_pb2.ENTRY_KIND_CHARGEBACK}
-_CANCELLATIONS: Final = {
-    change_pb2.ENTRY_REASON_CANCELLED,
-    change_pb2.ENTRY_REASON_FAILED,
-    change_pb2.ENTRY_REASON_BOUNCED,
-    change_pb2.ENTRY_REASON_TRASHED,
-    change_pb2.ENTRY_REASON_DELETED,
-}
 
 
 class Happening(NamedTuple):
@@ -160,22 +152,15 @@ def placed(purchase: PurchaseChanged) -> Sequence[Happening]:
     ]
 
 
-def name_of_reversal(entry: LedgerEntry) -> str:
-    """Returns the name of the delivery of a ledger entry that takes money back; empty for other entries."""
-    if Decimal(entry.amount or 0) >= 0:
-        return ""
-    if entry.kind in _REFUNDS:
-        return REFUNDED
-    return CANCELLED if entry.kind == change_pb2.ENTRY_KIND_CORRECTION and entry.reason in _CANCELLATIONS else ""
+def name_of_refund(refund: Refund) -> str:
+    """Returns the name of the delivery of money that went back."""
+    return CANCELLED if refund.is_cancellation else REFUNDED
 
 
-def reversal(name: str, purchase: PurchaseChanged, index: int) -> Happening:
-    """Returns the event of a ledger entry that takes money back, given its index in the order's entries."""
-    entry = purchase.entries[index]
-    amount = -Decimal(entry.amount)
-    return Happening(
-        _METRICS[name], f"{purchase.purchase_id}:{index}", moment(entry.timestamp), _order(purchase), amount, purchase.currency
-    )
+def refunded(purchase: PurchaseChanged, refund: Refund) -> Happening:
+    """Returns the event of money that went back."""
+    metric, number, at = _METRICS[name_of_refund(refund)], f"{purchase.purchase_id}:{refund.number}", moment(refund.entry.timestamp)
+    return Happening(metric, number, at, _order(purchase), -Decimal(refund.entry.amount), purchase.currency)
 
 
 def conversion(name: str, message: ConversionRecorded) -> Happening:

@@ -90,7 +90,7 @@ class WebhookDestination(Destination[WebhookOptions]):
     @override
     async def send(self, deliveries: Sequence[Outgoing]) -> Sequence[Result]:
         (delivery,) = deliveries
-        return [await self._post(delivery.id, body(delivery.wanted.name, delivery.wanted.at, delivery.message))]
+        return [await self._post(delivery.id, body(delivery.wanted, delivery.message))]
 
     @override
     async def test(self) -> Result:

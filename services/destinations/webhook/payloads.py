@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -21,8 +20,10 @@ from pmp.purchases.v1 import change_pb2 as purchases
 
 from kit.times import moment
 from services.destinations.kind import Message, Wanted
+from services.destinations.refunds import Refund, refunds
 
-ORDER_TYPES: Final = ("order.placed", "order.paid", "order.refunded")
+_REFUNDED: Final = "order.refunded"
+ORDER_TYPES: Final = ("order.placed", "order.paid", _REFUNDED)
 OTHER_TYPES: Final = ("user.created", "user.registered", "touchpoint.recorded", "conversion.recorded", "content.performance.updated")
 ERASED: Final = "person.erased"
 """The type that asks a system to delete a person."""
@@ -31,7 +32,6 @@ EVENT: Final = "event."
 
 _OTHERS: Final = re.compile(r"[^A-Za-z0-9_.]")
 """Characters that the specification does not allow in a type."""
-_REFUNDS: Final = frozenset({purchases.ENTRY_KIND_REFUND, purchases.ENTRY_KIND_PARTIAL_REFUND, purchases.ENTRY_KIND_CHARGEBACK})
 
 
 def happened(message: Message) -> Iterator[Wanted]:
@@ -57,10 +57,17 @@ def happened(message: Message) -> Iterator[Wanted]:
             yield Wanted("user.registered", f"user.registered:{user.user_id}", moment(user.registration_date), own)
 
 
-def body(type_: str, at: datetime, message: ProtoMessage) -> bytes:
-    """Returns the JSON of a webhook: its type, when it happened, the schema of the data, and the data."""
-    data = MessageToDict(_impersonal(message), preserving_proto_field_name=True)
-    return orjson.dumps({"type": type_, "timestamp": at.isoformat(), "schema": message.DESCRIPTOR.full_name, "data": data})
+def body(wanted: Wanted, message: ProtoMessage) -> bytes:
+    """Returns the JSON of a webhook: its type, when it happened, the schema of the data, and the data; of a refund what went back, too."""
+    found: dict[str, Any] = {
+        "type": wanted.name,
+        "timestamp": wanted.at.isoformat(),
+        "schema": message.DESCRIPTOR.full_name,
+        "data": _json(message),
+    }
+    if isinstance(message, purchases.PurchaseChanged) and wanted.name == _REFUNDED:
+        found["refund"] = next((_json(each.entry) for each in refunds(message) if _refund_key(message, each) == wanted.key), None)
+    return orjson.dumps(found)
 
 
 def _of_order(order: purchases.PurchaseChanged) -> Iterator[Wanted]:
@@ -68,15 +75,12 @@ def _of_order(order: purchases.PurchaseChanged) -> Iterator[Wanted]:
     yield Wanted("order.placed", f"order.placed:{order.purchase_id}", moment(order.timestamp), own)
     if order.HasField("sold_at"):
         yield Wanted("order.paid", f"order.paid:{order.purchase_id}", moment(order.sold_at), own)
-    for number, entry in enumerate(order.entries):
-        if entry.kind in _REFUNDS:
-            yield Wanted(
-                "order.refunded",
-                f"order.refunded:{order.purchase_id}:{number}",
-                moment(entry.timestamp),
-                own,
-                is_historical=entry.historical,
-            )
+    for refund in refunds(order):
+        yield Wanted(_REFUNDED, _refund_key(order, refund), moment(refund.entry.timestamp), own, is_historical=refund.is_historical)
+
+
+def _refund_key(order: purchases.PurchaseChanged, refund: Refund) -> str:
+    return f"{_REFUNDED}:{order.purchase_id}:{refund.number}"
 
 
 def _of_journey(message: JourneyChanged) -> Iterator[Wanted]:
@@ -87,12 +91,12 @@ def _of_journey(message: JourneyChanged) -> Iterator[Wanted]:
         yield Wanted("conversion.recorded", f"conversion.recorded:{message.conversion.id}", moment(message.conversion.timestamp))
 
 
-def _impersonal(message: ProtoMessage) -> ProtoMessage:
-    """Returns a copy without sealed values, keyed hashes, and texts about the person."""
+def _json(message: ProtoMessage) -> dict[str, Any]:
+    """Returns a message as JSON, without sealed values, keyed hashes, and texts about the person."""
     copy = type(message)()
     copy.CopyFrom(message)
     _clear(copy)
-    return copy
+    return MessageToDict(copy, preserving_proto_field_name=True)
 
 
 def _clear(message: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,13 +11,14 @@ from typing import Any, Final
 import httpx
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceResponse
 from pmp.gdpr.v1.change_pb2 import ConsentChanged, GdprChanged
 from pmp.identity.v1.change_pb2 import IdentityChanged
 from typing_extensions import override
 
 from kit.credentials.signing import SigningSecrets
 from kit.people.identifiers import identifier_of
-from kit.people.privacy import PURPOSES, Purpose
+from kit.people.privacy import PURPOSES, Consent, Purpose
 from services.destinations.answers import retry_after
 from services.destinations.kind import Destination, Erasure, Message, Outcome, Outgoing, Result, Wanted
 from services.destinations.wordpress.options import WordPressOptions
@@ -45,6 +46,8 @@ class WordPress(Destination[WordPressOptions]):
     options_type = WordPressOptions
     consent: Purpose | None = None
     needs_profile = True
+    needs_first_source = True
+    settles = timedelta(seconds=2)
     most_requests = 2
     """The shop's visitors need its processes, too."""
 
@@ -64,9 +67,10 @@ class WordPress(Destination[WordPressOptions]):
         user, consent = delivery.profile, delivery.consent
         if user is None or not user.wordpress_id:
             return [Result(Outcome.WITHHELD, "the person has no account")]
-        if delivery.wanted.name == LINK and all(getattr(consent, purpose) is None for purpose in PURPOSES):
-            return [Result(Outcome.DELIVERED, "the visitor made no choice")]
-        return [await self._call(delivery.id, CHANGED, user_changed(user, consent))]
+        source = delivery.first_source or GetFirstSourceResponse()
+        if delivery.wanted.name == LINK and not _changes(delivery.message, source, consent):
+            return [Result(Outcome.DELIVERED, "the visitor made no choice, and the session is not the person's first")]
+        return [await self._call(delivery.id, CHANGED, user_changed(user, source, consent))]
 
     @override
     async def test(self) -> Result:
@@ -109,6 +113,12 @@ def _of_identity(change: IdentityChanged) -> Iterable[Wanted]:
     if merge.user_id:
         return [Wanted(MERGE, "", _moment(merge.merged_at), identifier_of(user_id=merge.user_id), needs_consent=False)]
     return ()
+
+
+def _changes(linked: Message, source: GetFirstSourceResponse, consent: Consent) -> bool:
+    """Whether the link of a visitor may change what is known of a person: by its choices, or because its session was the first."""
+    is_first = isinstance(linked, IdentityChanged) and bool(source.session) and source.session == linked.alias.subject
+    return is_first or any(getattr(consent, purpose) is not None for purpose in PURPOSES)
 
 
 def _of_consent(change: ConsentChanged) -> Iterable[Wanted]:

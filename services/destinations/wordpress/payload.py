@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pmp.analytics.v1.analytics_pb2 import GetFirstSourceResponse
 from pmp.identity.v1.identity_pb2 import User
 
 from kit.people.privacy import PURPOSES, Choice, Consent
@@ -16,7 +17,7 @@ ERASED: Final = "user.erased"
 TEST: Final = "site.test"
 
 
-def user_changed(user: User, consent: Consent) -> Mapping[str, Any]:
+def user_changed(user: User, source: GetFirstSourceResponse, consent: Consent) -> Mapping[str, Any]:
     """Returns the data of a call about a person with a WordPress account. All times are in microseconds since 1970.
 
     `version` orders calls: of two calls about one person, the one with the lower version has the older values. Choices have times of
@@ -26,7 +27,9 @@ def user_changed(user: User, consent: Consent) -> Mapping[str, Any]:
     return {
         "wordpress_id": user.wordpress_id,
         "version": user.updated_at.ToMicroseconds(),
-        "derived": {field.name: field.read(user) for field in FIELDS if field.owner is Owner.MESH},
+        "derived": {
+            field.name: getattr(source, field.first) if field.first else field.read(user) for field in FIELDS if field.owner is Owner.MESH
+        },
         "profile": {
             field.name: {"value": field.read(user), "written_at": user.written_at[field.written].ToMicroseconds()}
             for field in FIELDS

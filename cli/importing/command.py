@@ -27,8 +27,9 @@ from cli.importing.sending import Mesh
 from cli.importing.stripe_file import read_payments
 from cli.importing.woocommerce_api import ShopApi
 from cli.importing.woocommerce_client import WooCommerce
-from cli.sending import CONNECTIONS
 
+_CONNECTIONS: Final = 32
+"""Connections to the gateway: a refund is a call of its own, and those of several pages share transactions if they are sent together."""
 _SHOWN: Final = 3
 """Rows of a file that are shown with its mapping."""
 
@@ -99,7 +100,7 @@ async def import_source(source: Source, data: Path, *, dry_run: bool, again: boo
     journal = Journal(folder.path / "imports", name, source.title, again=again or dry_run)
     if journal.is_complete:
         console.print("It was imported before: only what is new since is sent. --again sends all of it again.")
-    async with connect(CONNECTIONS) as client:
+    async with connect(_CONNECTIONS) as client:
         receiver: Receiver = Preview(client, site) if dry_run else Mesh(client, site)
         await run(source, receiver, journal, console)
     print_counts(console, journal.counts, f"{source.title}: what an import would do" if dry_run else source.title)

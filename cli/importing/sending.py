@@ -23,12 +23,12 @@ PATIENCE_SECONDS: Final = 300.0
 """How long one call is retried while the mesh is busy or restarts."""
 MOST_IN_BATCH: Final = 200
 """Records of a call: the mesh takes up to 500."""
-LEAST_IN_BATCH: Final = 10
-"""Records of a call to a mesh that has no time."""
+LEAST_IN_BATCH: Final = 25
+"""Records of a call to a mesh that has no time: fewer take it hardly less, since a call waits for others more than for its records."""
 ANSWER_SECONDS: Final = 30.0
 """Timeout of one attempt: longer than the gateway's own, which ends a call that it gives up."""
-_SLOW_SECONDS: Final = 2.0
-"""An answer that takes longer makes the next calls smaller, so that none is given up and done twice."""
+_SLOW_SECONDS: Final = 5.0
+"""An answer that takes longer makes the next calls smaller, so that none is given up and done twice: a third of the gateway's time."""
 MOST_BYTES: Final = 900_000
 """Bytes of a call: the gateway takes 1 MiB."""
 _TOKEN_SECONDS: Final = 1800
@@ -60,7 +60,7 @@ class Mesh:
         self._make = credentials
         self._credentials = credentials()
         self._made = time.monotonic()
-        self._size = MOST_IN_BATCH // 2
+        self._size = MOST_IN_BATCH
 
     async def send(self, items: Sequence[Item]) -> Verdicts:
         """Sends records: users, orders, events.
@@ -89,8 +89,11 @@ class Mesh:
     async def _batches(self, kind: Kind, items: Sequence[Item], verdicts: Verdicts) -> None:
         left = deque(items)
         while left:
-            batch = next_batch(left, self._size)
+            most = self._size
+            batch = next_batch(left, most)
+            began = time.monotonic()
             answer = await self._call(f"/api/v1/{kind}/batch", {kind.value: [item.body for item in batch]})
+            self._size = next_size(self._size, most, time.monotonic() - began)
             if not answer.is_success:
                 raise CommandFailed(f"the mesh refused a batch of {NAMES[kind]}: {answer.status_code} {answer.text.strip()[:300]}")
             for item, verdict in zip(batch, answer.json()["results"], strict=True):
@@ -113,17 +116,21 @@ class Mesh:
     async def _call(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         if time.monotonic() - self._made > _TOKEN_SECONDS:
             self._credentials, self._made = self._make(), time.monotonic()
-        began = time.monotonic()
         answer = await call(self._client, self._credentials, path, body=body, patience=PATIENCE_SECONDS, answer_seconds=ANSWER_SECONDS)
-        self._adapt(time.monotonic() - began)
         return answer.response
 
-    def _adapt(self, seconds: float) -> None:
-        """Makes the next calls smaller after a slow answer, and larger after a quick one."""
-        if seconds > _SLOW_SECONDS:
-            self._size = max(LEAST_IN_BATCH, self._size // 2)
-        elif seconds < _SLOW_SECONDS / 2:
-            self._size = min(MOST_IN_BATCH, self._size + LEAST_IN_BATCH)
+
+def next_size(size: int, asked: int, seconds: float) -> int:
+    """How many records the next call may have: half as many after a slow answer, more after a quick one.
+
+    Args:
+        size: how many the next call would have.
+        asked: how many the answered call might have: of several that were slow at the same time, one counts.
+        seconds: how long its answer took.
+    """
+    if seconds > _SLOW_SECONDS:
+        return max(LEAST_IN_BATCH, min(size, asked // 2))
+    return min(MOST_IN_BATCH, size + LEAST_IN_BATCH) if seconds < _SLOW_SECONDS / 2 else size
 
 
 def next_batch(left: deque[Item], most: int) -> list[Item]:

@@ -24,6 +24,7 @@ SHARED: Final = 5
 """A session, anonymous id or visitor that more persons than this share, as in a library, leads to none of them."""
 
 _WEAK: Final = ("session:", "anonymous:", "visitor:")
+_USER: Final = "user:"
 
 _metadata = MetaData()
 
@@ -72,8 +73,8 @@ class Persons:
         """Returns persons by identifier, of those identifiers that lead to one."""
         found: dict[str, str] = {}
         for some in chunks(identifiers):
-            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(some)))
-            found |= {row.subject: row.person_id for row in rows if row.person_id}
+            query = select(persons.c.subject, persons.c.person_id).where(persons.c.subject.in_(some), persons.c.person_id.is_not(None))
+            found |= {row.subject: row.person_id for row in await self._session.execute(query)}
         return found
 
     async def identifiers(self, person_id: str) -> Sequence[str]:
@@ -100,7 +101,7 @@ class Persons:
         await self._lock_users(newest.users)
         moved = await self._lock_members(newest.merges)
         await upsert(self._session, users, [{"user_id": user, "merged_into": into} for user, into in sorted(newest.merges.items())])
-        identifiers = {identifier for identifier, _ in newest.links} | {f"user:{user}" for user in newest.users | moved}
+        identifiers = {identifier for identifier, _ in newest.links} | {f"{_USER}{user}" for user in newest.users | moved}
         if moved:
             identifiers |= set(await self._session.scalars(select(person_links.c.subject).where(person_links.c.user_id.in_(sorted(moved)))))
         for some in chunks(identifiers):
@@ -135,14 +136,14 @@ class Persons:
         for some in chunks(identifiers):
             candidates: dict[str, list[str]] = defaultdict(list)
             order = (person_links.c.subject, person_links.c.linked_at, person_links.c.user_id)
+            own = {each: each.removeprefix(_USER) for each in some if each.startswith(_USER)}
+            linked = [each for each in some if each not in own]
             rows = await self._session.execute(
-                select(person_links.c.subject, person_links.c.user_id).where(person_links.c.subject.in_(some)).order_by(*order)
+                select(person_links.c.subject, person_links.c.user_id).where(person_links.c.subject.in_(linked)).order_by(*order)
             )
             for row in rows:
                 candidates[row.subject].append(row.user_id)
-            for identifier in some:
-                if identifier.startswith("user:"):
-                    candidates[identifier] = [identifier.removeprefix("user:")]
+            candidates |= {identifier: [user] for identifier, user in own.items()}
             roots = await self._roots({user for several in candidates.values() for user in several})
             after = {each: _owner(each, [roots[user] for user in candidates[each]]) for each in some}
             before = await self.people(some)
@@ -156,7 +157,9 @@ class Persons:
         above: dict[str, str | None] = {}
         newest = user_ids
         while newest:
-            rows = await self._session.execute(select(users.c.user_id, users.c.merged_into).where(users.c.user_id.in_(sorted(newest))))
+            # Most were never merged, and take no row.
+            own = (users.c.user_id.in_(sorted(newest)), users.c.merged_into.is_not(None))
+            rows = await self._session.execute(select(users.c.user_id, users.c.merged_into).where(*own))
             above |= dict.fromkeys(newest) | {row.user_id: row.merged_into for row in rows}
             newest = {into for into in above.values() if into and into not in above}
         roots: dict[str, str] = {}

@@ -64,6 +64,8 @@ class Order:
     ) -> None:
         self.row = row
         self.lines = lines
+        self.had_lines = bool(lines)
+        """It had lines before the report."""
         self.entries = entries
         self.changed: set[str] = set()
         """The columns that the report changed; `lines` and `entries` are the other tables'."""

@@ -89,9 +89,13 @@ class OrderRecorder:
         return result
 
     async def record_each(self, reports: Sequence[Report]) -> Sequence[RecordingResult | MeshError]:
-        """Records reports in their order, and returns the result of each, or why it is refused."""
+        """Records reports in their order, and returns the result of each, or why it is refused.
+
+        So many are sealed before their turn, while others are recorded.
+        """
+        sealed = await self._sealed(reports)
         try:
-            return await self._commits.each(reports)
+            return await self._commits.each(sealed)
         finally:
             self._topic.wake()
 

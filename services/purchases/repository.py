@@ -103,7 +103,7 @@ class Purchases:
         if order.changed:
             row.updated_at = now
         if "lines" in order.changed:
-            if not is_new:
+            if order.had_lines:
                 await self._session.execute(delete(LineRow).where(LineRow.purchase_id == row.id))
             self._writer.insert(_LINES.table, map(_LINES.values, order.lines))
         self._writer.insert(_ORDERS.table, [_ORDERS.values(row)] if is_new else ())

@@ -18,7 +18,7 @@ from cli.errors import CommandFailed
 from cli.importing.items import Item, Kind, Page, Reject
 from cli.importing.journal import Journal
 from cli.importing.run import run
-from cli.importing.sending import MOST_BYTES, Verdicts, next_batch
+from cli.importing.sending import LEAST_IN_BATCH, MOST_BYTES, MOST_IN_BATCH, Verdicts, next_batch, next_size
 
 
 class Numbers:
@@ -88,6 +88,20 @@ def test_a_call_has_as_many_records_as_are_wanted_and_never_more_bytes_than_the_
     assert [len(next_batch(left, 200)), len(next_batch(left, 2)), len(next_batch(left, 200))] == [3, 2, 2]
     alone = deque([Item(Kind.EVENTS, "line", {"text": "x" * 2 * MOST_BYTES})])
     assert len(next_batch(alone, 200)) == 1
+
+
+def test_calls_that_were_slow_at_the_same_time_halve_the_next_ones_once_and_quick_ones_make_them_larger_again() -> None:
+    size = MOST_IN_BATCH
+    for _ in range(4):
+        size = next_size(size, MOST_IN_BATCH, 6.0)
+    assert size == MOST_IN_BATCH // 2
+    for _ in range(9):
+        size = next_size(size, size, 20.0)
+    assert size == LEAST_IN_BATCH
+    assert next_size(size, size, 4.0) == size
+    for _ in range(9):
+        size = next_size(size, size, 1.0)
+    assert size == MOST_IN_BATCH
 
 
 def test_without_a_mesh_the_way_to_one_is_explained(tmp_path: Path) -> None:

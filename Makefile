@@ -43,8 +43,9 @@ up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 
 .venv/.checkov: deploy/checkov/requirements.lock .venv/.packages
 	@{ $(UV) venv --quiet --clear --python $(BIN)/python .venv/checkov \
-		&& $(UV) pip install --quiet --compile-bytecode --python .venv/checkov/bin/python --require-hashes -r $< && touch $@; } \
-		|| { rm -rf .venv/checkov; echo "checkov can't be installed on this machine: manifests, images, workflows and Terraform will not be scanned"; }
+		&& $(UV) pip install --quiet --compile-bytecode --python .venv/checkov/bin/python --require-hashes -r $< \
+		&& .venv/checkov/bin/checkov --version > /dev/null && touch $@; } \
+		|| { rm -rf .venv/checkov; echo "checkov can't be installed on this machine, or does not start: manifests, images, workflows and Terraform will not be scanned"; }
 
 test: setup .venv/.terraform .venv/.checkov ## Check and test everything against real servers
 	@tests/packages

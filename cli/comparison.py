@@ -18,11 +18,11 @@ from cli.errors import CommandFailed
 from cli.export import period_of
 from cli.importing.woocommerce_client import WooCommerce
 from cli.ledger import Ledger
-from cli.local_secrets import SITE_SECRET
 from cli.reconcile import Outcome, Reconciler
 from cli.shop_api_orders import ApiOrders
 from cli.shop_orders import ShopOrders
 from cli.shop_reports import Shop
+from kit.credentials.signing import SITE_SECRET
 from kit.times import timestamp
 
 DAYS: Final = timedelta(days=90)

@@ -17,7 +17,8 @@ from cli.calls import call, connect
 from cli.credentials import credentials, signed, signing_secret
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.local_secrets import SITE_SECRET, Secrets
+from cli.local_secrets import Secrets
+from kit.credentials.signing import SITE_SECRET
 
 CODE_SECONDS: Final = 600
 """How long a code is valid."""

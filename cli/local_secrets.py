@@ -6,22 +6,18 @@ import base64
 import os
 import secrets
 from collections.abc import Mapping
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.errors import CommandFailed
 from cli.folder import DataFolder, in_pod, write_private
+from kit.credentials.signing import SITE_SECRET
 
 NOT_IN_A_POD = (
     "this pod has no keys of callers: run the command on a machine where PMP_URL, PMP_API_KEYS and PMP_JWT_SECRETS name the mesh "
     '(docs/operations.md, "Commands in a pod")'
 )
 """Why a command that calls the gateway can't work in a pod."""
-
-
-SITE_SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
-"""The variable with the secret that signs the mesh's calls of the shop's site."""
 
 
 class Secrets(BaseModel):

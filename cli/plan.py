@@ -20,11 +20,12 @@ from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
 from cli.layout import INTAKE, Processes, roles_by_process, service_names, worker_names
-from cli.local_secrets import SITE_SECRET, Secrets
+from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import embedded_redis_ready, gateway_ready, service_ready
 from gateway.settings import SOCKET_PATH_BYTES
+from kit.credentials.signing import SITE_SECRET
 from services.ingestion.settings import IngestionSettings
 
 _NICENESS = 5

@@ -238,8 +238,7 @@ class Settings(MeshSettings):
     """Partitions of each topic. Fixed by the first start; another number refuses to start."""
 
     log_max_bytes: int = Field(default=268_435_456, ge=1_048_576)
-    """Memory of Redis, of a cluster's fullest shard, above which intake stops with 429: at most 60 % of its maxmemory, so that a full
-    log drains."""
+    """Memory of Redis, of a cluster's fullest shard, above which intake stops with 429: at most 60 % of its maxmemory, to drain."""
 
     intake_key_keep: timedelta = timedelta(days=30)
     """How long values sealed on arrival can be opened: a dead letter that waits longer loses its e-mail address."""

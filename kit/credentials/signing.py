@@ -8,6 +8,8 @@ from typing import Final
 
 from standardwebhooks import Webhook
 
+SITE_SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
+"""The variable with the secrets that sign the mesh's calls of the shop's site."""
 _MOST: Final = 2
 
 

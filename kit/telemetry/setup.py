@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from threading import Timer
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
@@ -24,12 +25,15 @@ from kit.telemetry.version import installed_version
 if TYPE_CHECKING:
     from kit.settings import Settings
 
+FLUSH_SECONDS: Final = 3.0
+"""How long spans, and metrics, are still sent at the end. Without a collector the SDK alone would try for 30 s: all the time of a pod."""
+
 
 @contextmanager
 def telemetry(
     settings: Settings, *roles: str, exporters: Sequence[SpanExporter] = (), readers: Sequence[MetricReader] = ()
 ) -> Generator[None]:
-    """Logs, and traces and measures if configured, until the block ends; then everything is flushed.
+    """Logs, and traces and measures if configured, until the block ends; then what is left is sent, for `FLUSH_SECONDS`.
 
     Args:
         settings: `log_level` and `metrics_port`. `OTEL_*` in the environment is the SDK's.
@@ -71,8 +75,21 @@ def _trace(stack: ExitStack, names: Mapping[str, str], exporters: Sequence[SpanE
     for provider in providers.values():
         for processor in processors:
             provider.add_span_processor(processor)
-        stack.callback(provider.shutdown)
+        stack.callback(_end_spans, provider, exporters)
     state.tracers = {role: providers[name].get_tracer(SCOPE) for role, name in names.items()}
+
+
+def _end_spans(provider: TracerProvider, exporters: Sequence[SpanExporter]) -> None:
+    """Sends what is left for `FLUSH_SECONDS`; an exporter that is shut down gives up what it is trying."""
+
+    def give_up() -> None:
+        for exporter in exporters:
+            exporter.shutdown()
+
+    timer = Timer(FLUSH_SECONDS, give_up)
+    timer.start()
+    provider.shutdown()
+    timer.cancel()
 
 
 def _measure(stack: ExitStack, settings: Settings, names: Mapping[str, str], readers: Sequence[MetricReader]) -> None:
@@ -80,7 +97,7 @@ def _measure(stack: ExitStack, settings: Settings, names: Mapping[str, str], rea
     if not readers:
         return
     provider = MeterProvider(readers, _resource(names[""]), exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
-    stack.callback(provider.shutdown)
+    stack.callback(provider.shutdown, FLUSH_SECONDS * 1000)
     state.meters = {role: provider.get_meter(SCOPE, attributes={Attribute.ROLE: role} if role else None) for role in names}
 
 

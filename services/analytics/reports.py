@@ -13,7 +13,7 @@ from kit.errors import InvalidRequest, Violation
 from services.analytics.columns import TEXT, Column, Report, figure
 from services.analytics.counts import CAMPAIGN, COUNTRY, COURSE, DEVICE, LANDING, MEDIUM, PAGE, PRODUCT, SOURCE, Revenue
 from services.analytics.course_reports import COURSE_REPORTS
-from services.analytics.figures import DEFINITIONS, MONEY, Number, Summary, money
+from services.analytics.figures import DEFINITIONS, MONEY, Number, Summary
 from services.analytics.order_reports import ORDER_REPORTS
 from services.analytics.orders import Order
 
@@ -186,25 +186,6 @@ def own_amounts(figures: Revenue) -> Revenue:
         base_taxes=figures.taxes,
         base_shipping=figures.shipping,
     )
-
-
-def customers(bought: Iterable[tuple[str, str, int, str]], first_source: Mapping[str, str]) -> list[Row]:
-    """Returns the rows of customers.
-
-    Args:
-        bought: customer, day, net revenue and payload of each order, oldest first.
-        first_source: where customers first came from.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    values: dict[str, int] = defaultdict(int)
-    for customer, day, net, _ in bought:
-        row = rows.get(customer)
-        if row is None:
-            row = rows[customer] = {"customer": customer, "orders": 0, "first_order": day, "first_source": first_source[customer]}
-        row["orders"] += 1
-        row["last_order"] = day
-        values[customer] += net
-    return [{**row, "lifetime_value": money(values[customer])} for customer, row in rows.items()]
 
 
 def new_by_coupon(bought: Iterable[tuple[str, str, int, str]], first_day: str, last_day: str) -> Mapping[str, int]:

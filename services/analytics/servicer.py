@@ -39,9 +39,10 @@ from services.analytics.counts import (
     added,
     audience,
 )
+from services.analytics.customers import page_of_customers
 from services.analytics.days import Calendar, Period, iso
 from services.analytics.figures import FIGURES, Summary, money
-from services.analytics.first_sources import FirstSource, first_source, first_sources
+from services.analytics.first_sources import FirstSource, first_source
 from services.analytics.funnel import STEPS, steps_of
 from services.analytics.inclusion import reading_with
 from services.analytics.journeys_client import JourneysClient
@@ -140,11 +141,14 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         if report.name == "attribution":
             if included:
                 raise InvalidRequest([Violation("include", "attribution can not include staff or tests")])
-            rows = await self._attributed(query.model, group, period)
+            page, total = reports.page_of(query, report, group, await self._attributed(query.model, group, period))
         else:
             async with self._sessions.reading() as session:
-                rows = await self._rows(await reading_with(session, self._calendar, included), report, group, period)
-        page, total = reports.page_of(query, report, group, rows)
+                reading = await reading_with(session, self._calendar, included)
+                if report.name == "customers":
+                    page, total = await page_of_customers(session, await self._bought(reading, period), query, report, group)
+                else:
+                    page, total = reports.page_of(query, report, group, await self._rows(reading, report, group, period))
         return [{each.key: _plain(row[each.key]) for each in report.of(group)} for row in page], total
 
     async def _attributed(self, model: str, group: str, period: Period) -> Sequence[reports.Row]:
@@ -157,10 +161,6 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         if report.name == "funnel":
             members = await reading.members(period, STEPS)
             return [{"step": each.name, **each._asdict()} for each in steps_of({step: of.all for step, of in members.items()})]
-        if report.name == "customers":
-            bought = await self._bought(reading, period)
-            came_from = await first_sources(reading.session, [(customer, payload) for customer, _, _, payload in bought])
-            return reports.customers(bought, {customer: each.source for customer, each in came_from.items()})
         if report.name == "cohorts":
             return rows_of(group, await reading.cohorts(group, period), period)
         if report.name == "revenue":

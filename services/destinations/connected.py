@@ -11,6 +11,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.credentials.files import secret
+from kit.credentials.signing import SITE_SECRET
 from kit.database.transactions import Sessions, upsert
 from kit.log.consume.handler import Handler
 from kit.log.streams import Delivery
@@ -20,7 +21,7 @@ from services.destinations.kind import Destination
 from services.destinations.models import SiteRow
 from services.destinations.repository import Destinations
 from services.destinations.senders import Senders
-from services.destinations.settings import SITE, SITE_SECRET, site_table
+from services.destinations.settings import SITE, site_table
 
 _LOOK_SECONDS: Final = 5.0
 

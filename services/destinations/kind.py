@@ -81,12 +81,12 @@ class Outgoing:
     """The choices of the person that are in force at this moment."""
     profile: User | None
     """The person, for kinds that need it; None if identity knows none."""
-    first_source: GetFirstSourceResponse | None = None
-    """Where the person first came from, for kinds that need it."""
     sealed: Mapping[str, str] = field(default_factory=dict[str, str])
     """The fields `sealed_*` of the message in plain text, without the prefix; empty texts for those of an erased person."""
     former: Sequence[str] = ()
     """Addresses under which the destination keeps the person still, though the person has another one now (`Destination.contact`)."""
+    first_source: GetFirstSourceResponse | None = None
+    """Where the person first came from, for kinds that need it."""
 
 
 class Outcome(Enum):

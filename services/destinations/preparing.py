@@ -62,7 +62,7 @@ class Preparing:
                         continue
                     person = each.consent.person_id
                     profile, source = profiles.get(person), sources.get(person)
-                    whole = Outgoing(id_, each.claimed.wanted, each.message, each.consent, profile, source, sealed=opened)
+                    whole = Outgoing(id_, each.claimed.wanted, each.message, each.consent, profile, sealed=opened, first_source=source)
                     outgoing.append(await self._addressed(whole))
         except (Unavailable, TimeoutError) as error:
             return (), {self.id_of(each): PutOff(str(error) or "preparing took too long") for each in cleared}

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import Field, HttpUrl
 
+from kit.credentials.signing import SITE_SECRET
 from services.destinations.received.settings import WebhookSettings
 
 SERVICE: Final = "destinations"
@@ -16,8 +17,6 @@ SERVICE: Final = "destinations"
 
 SITE: Final = "wordpress"
 """The name of the destination that is the shop's site, and its kind."""
-SITE_SECRET: Final = "PMP_SITE_ERASURE_SECRET"  # noqa: S105 (the name of a variable)
-"""The environment variable with the secret that signs the calls of the site."""
 
 
 def site_table(url: str) -> Mapping[str, Any]:

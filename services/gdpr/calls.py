@@ -48,8 +48,7 @@ class Calls:
         Raises:
             Unavailable: it did not accept the call, or is not in the settings any more.
         """
-        secrets = self._settings.signing_secrets
-        if secrets is None or system not in self._addresses:
+        if system not in self._addresses or (secrets := self._settings.signing_secrets) is None:
             raise Unavailable(f"{system} is not in the settings")
         call, now = f"{request_id}-{system}", datetime.now(UTC)
         if system in self._resting and now < self._resting[system]:

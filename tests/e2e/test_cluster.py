@@ -20,6 +20,7 @@ from services.ingestion.messages import RAW_TOPIC
 from tests.e2e.event_load import PARTITIONS, SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateRedisCluster, until
+from tests.variants import long_test
 
 RATE: Final = 60
 """Events per second to each replica."""
@@ -41,6 +42,7 @@ def meshes(tmp_path_factory: pytest.TempPathFactory, redis_cluster: PrivateRedis
             yield [first, second]
 
 
+@long_test
 async def test_a_shard_that_dies_loses_nothing_and_nothing_is_counted_twice(meshes: list[Mesh], redis_cluster: PrivateRedisCluster) -> None:
     shard = redis_cluster.holder(key(RAW_TOPIC, 0, "log"))
 

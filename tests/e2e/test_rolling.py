@@ -31,7 +31,7 @@ from tests.servers import PrivateMariaDb, PrivateRedis
 RATE = int(os.environ.get("PMP_ROLLING_RATE", "0"))
 """Calls per second to pods of one role each, with the delays of a cluster; 0 for few calls, to pods of all roles that end sooner."""
 FEW = 40
-MOST = 8
+MOST = 4
 """Of the few calls, so many are under way at most: a slow machine makes fewer of them, instead of refusing some for lack of time."""
 PERSONS = 20
 _AMOUNT = 199

@@ -625,7 +625,8 @@ REPORTS = {
             CASE WHEN FIRST(source ORDER BY ts) <> '(unknown)' AND MIN(ts) < ANY_VALUE(began) THEN FIRST(source ORDER BY ts)
                 ELSE COALESCE(ANY_VALUE(came_from), FIRST(source ORDER BY ts)) END AS first_source
         FROM sold JOIN (SELECT id, COALESCE(SUM(base), 0) AS net FROM entries GROUP BY 1) USING (id)
-        LEFT JOIN (SELECT visitor AS customer, MIN(began) AS began, arg_min(source, began) AS came_from FROM sessions GROUP BY 1)
+        LEFT JOIN (SELECT visitor AS customer, MIN(began) AS began, arg_min(source, began) AS came_from FROM sessions
+            WHERE visit NOT IN (SELECT visit FROM of_erased WHERE visit IS NOT NULL) GROUP BY 1)
             USING (customer)
         GROUP BY 1 HAVING COUNT(*) FILTER (day(ts) BETWEEN $since AND $until) > 0
     """,

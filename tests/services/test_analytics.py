@@ -49,6 +49,7 @@ from services.analytics.figures import DEFINITIONS
 from services.analytics.personal import personal_tables
 from services.analytics.reading import FOUND
 from services.analytics.settings import AnalyticsSettings
+from tests.background import eventually
 from tests.databases import newest_database
 from tests.roles import ROLES, serving, settings_for
 from tests.servers import free_port
@@ -216,9 +217,11 @@ async def test_the_first_source_is_that_of_the_first_session_whoever_asks(analyt
     assert [await first(each) for each in ("3", "99")] == [("(unknown)", "(none)", "", "")] * 2
     rows = {row["customer"]: row["first_source"] for row in await analytics.report("customers", *MARCH)}
     assert rows == {"user:ada": "google", "user:grace": "newsletter", "user:alan": "(unknown)"}
+    by_source = [row["first_source"] for row in await analytics.report("customers", *MARCH, sort="-first_source")]
+    assert by_source == ["newsletter", "google", "(unknown)"]
     async with analytics.sessions() as session:
         customers = [each async for each in EXPORTS["customers"].read(session, NOON - timedelta(days=30), NOON + timedelta(days=1))]
-    assert {each.customer: each.first_source for each in customers} == rows
+    assert {each[0]: each[-1] for each in customers} == rows
 
 
 PERIODS = [
@@ -701,6 +704,12 @@ async def test_attribution_is_that_of_journeys(settings: Settings, resources: Re
                     for partition in range(settings.log_partitions):
                         while await consumer.step(partition):
                             pass
+
+                async def is_attributed() -> bool:
+                    """A report waits 0.1 s for what is pending."""
+                    return bool(await analytics.report("attribution", *MARCH))
+
+                await eventually(is_attributed)
                 found = {model: await analytics.report("attribution", *MARCH, model=model) for model in ("", "first_touch", "linear")}
     assert found == {
         "": [{"source": "newsletter", "orders": 1, "revenue": 100}],

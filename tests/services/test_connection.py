@@ -123,7 +123,7 @@ class Destinations(DestinationsServiceServicer):
 
 @pytest.fixture
 def destinations() -> Destinations:
-    return Destinations()
+    return Destinations()  # pyright: ignore[reportAbstractUsage]
 
 
 @pytest.fixture

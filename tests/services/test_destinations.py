@@ -157,7 +157,9 @@ class Deliverer:
 
     async def consents(self, subject: str, *, granted: bool, purpose: str = "third_party_sharing") -> None:
         choice = Choice(granted=granted, decided_at=stamp(datetime.now(UTC)))
-        await self.publish("gdpr", GdprChanged(consent=ConsentChanged(subject=subject, **{purpose: choice})))
+        changed = ConsentChanged(subject=subject)
+        getattr(changed, purpose).CopyFrom(choice)
+        await self.publish("gdpr", GdprChanged(consent=changed))
 
     def wake(self) -> None:
         """What another process does to the rows is seen later."""
@@ -243,6 +245,7 @@ async def test_a_destination_that_fails_is_left_alone_and_its_deliveries_use_no_
         shop.replies["/all"] = Reply(500)
         await mesh.topics.happen(*(page_view(f"e{number}") for number in range(100)))
         await eventually(lambda: _is(mesh.states("well"), {"delivered": 100}))
+        await eventually(lambda: _is(_claimed(mesh, "all"), 0))  # nothing is under way any more
         state = await mesh.state()
         assert state.opened == 1
         assert state.open_until is not None
@@ -725,6 +728,10 @@ async def _attempted(mesh: Deliverer, count: int) -> bool:
 
 async def _all_attempted(mesh: Deliverer) -> bool:
     return all(row.detail for row in await mesh.rows())
+
+
+async def _claimed(mesh: Deliverer, destination: str) -> int:
+    return sum(bool(row.claim) for row in await mesh.rows() if row.destination == destination)
 
 
 async def _opened(mesh: Deliverer, count: int) -> bool:

@@ -28,7 +28,7 @@ from services.destinations.received.composition import reception
 from services.destinations.received.senders.paypal import PayPal
 from services.destinations.received.settings import WebhookSettings
 from tests.authority import LOOK_SECONDS, LOOKED, LOOKS, MountedSecrets
-from tests.conftest import newest_database
+from tests.databases import newest_database
 from tests.holder import answered, repeated
 from tests.paypal import running_paypal
 from tests.received_webhooks import Call, charge, klaviyo, klaviyo_event, mailchimp, stripe_event, woocommerce, woocommerce_order

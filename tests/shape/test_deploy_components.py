@@ -190,7 +190,7 @@ def test_keda_scales_everything_on_its_own_work_and_nothing_on_processor_time() 
 
 
 def test_the_limits_of_all_gateways_are_those_of_each(tmp_path: Path) -> None:
-    added = _added("ratelimit")
+    added = added_by("ratelimit")
     (gateway,) = _object(added, "Deployment", "gateway")["spec"]["template"]["spec"]["containers"]
     address = next(each["value"] for each in gateway["env"] if each["name"] == "PMP_RATE_LIMITS_ADDRESS")
     assert "rate_limits_address" in GatewaySettings.model_fields
@@ -218,7 +218,7 @@ def test_the_limits_of_all_gateways_are_those_of_each(tmp_path: Path) -> None:
 
 
 def test_who_counts_for_all_gateways_is_hardened_and_reached_by_them_alone() -> None:
-    added = _added("ratelimit")
+    added = added_by("ratelimit")
     assert _reached(added, "gateway-ratelimit") == {("ratelimit", 8081)}
     assert _reached(added, "ratelimit") == {("ratelimit-redis", 6379)}
     for name in ("ratelimit", "ratelimit-redis"):

@@ -42,6 +42,7 @@ SERVICE_MODULES = {
     "content_changes": "numbers what changes of performance",
     "content_feed": "follows what changes of content",
     "content_store": "reads what performance shows",
+    "customers": "the report of customers, with the first sources of those it shows",
     "dashboard": "sums up what is read of topics",
     "deadlines": "are exported as metrics",
     "email_tool": "what tools for e-mail marketing have in common",

@@ -33,7 +33,7 @@ class Numbers:
 
 
 class Receiver:
-    """Takes items, and fails at one of them. Those after it are answered sooner."""
+    """Takes items, and fails at one of them, the last to be answered. Of the others, later ones are answered sooner."""
 
     def __init__(self, *, failing: int | None = None) -> None:
         self.taken: list[int] = []
@@ -42,7 +42,7 @@ class Receiver:
     async def send(self, items: Sequence[Item]) -> Verdicts:
         [item] = items
         number = item.body["number"]
-        await asyncio.sleep(0.01 * (10 - number))
+        await asyncio.sleep(0.2 if number == self._failing else 0.01 * (10 - number))
         if number == self._failing:
             raise CommandFailed("the mesh is gone")
         self.taken.append(number)

@@ -33,7 +33,7 @@ from kit.settings import Settings
 from kit.telemetry.errors import describe
 from kit.telemetry.instrumentation import instrument
 from kit.telemetry.names import Attribute, MetricName, SpanName
-from kit.telemetry.setup import telemetry
+from kit.telemetry.setup import FLUSH_SECONDS, telemetry
 from kit.telemetry.state import meter
 from kit.telemetry.tracing import span, traceparent, tracing
 from tests.servers import free_port
@@ -316,12 +316,14 @@ async def test_spans_reach_the_collector_before_the_process_ends(monkeypatch: py
     assert (sent.name, sent.trace_id.hex(), sent.parent_span_id.hex()) == (SpanName.PUBLISH, "1" * 32, "a" * 16)
 
 
-async def test_a_collector_that_is_down_does_not_hold_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    begun = monotonic()
-    with telemetry(settings(), "telemetry-test"), span(SpanName.PUBLISH):
-        pass
-    assert monotonic() - begun < 10
+def test_a_collector_that_is_down_does_not_hold_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with telemetry(settings(), "telemetry-test"):
+        for _ in range(1000):  # more than one request has
+            with span(SpanName.PUBLISH):
+                pass
+        begun = monotonic()
+    assert monotonic() - begun < 2 * FLUSH_SECONDS + 1
 
 
 @pytest.mark.parametrize(("level", "logged"), [("debug", ["a", "b", "c"]), ("info", ["b", "c"]), ("warning", ["c"]), ("ERROR", [])])

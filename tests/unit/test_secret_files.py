@@ -247,9 +247,9 @@ async def test_the_password_of_redis_rotates_without_a_failed_call(secrets: Moun
 
 async def test_the_key_that_wraps_keys_of_persons_rotates_without_a_failed_call(secrets: MountedSecrets, tmp_path: Path) -> None:
     """Two processes look at the folder at different moments, and each opens what the other has sealed."""
-    old, new, vault = (b64encode(bytes([number]) * 32).decode() for number in range(3))
+    old, new, hashing = (b64encode(bytes([number]) * 32).decode() for number in range(3))
     database_url = f"sqlite+aiosqlite:///{tmp_path}/{{service}}.db"
-    secrets.put(PMP_KEY_ENCRYPTION_KEYS=old, PMP_VAULT_KEY=vault, PMP_DATABASE_URL=database_url)
+    secrets.put(PMP_KEY_ENCRYPTION_KEYS=old, PMP_VAULT_KEY=hashing, PMP_DATABASE_URL=database_url)
     await migrate(KEYS_DATABASE, settings().keys_database_url)
     numbers, sealed = count(), dict[str, bytes]()
     async with open_keys(settings()) as one, open_keys(settings()) as other, open_database(settings().keys_database_url) as database:

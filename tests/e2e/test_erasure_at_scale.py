@@ -31,6 +31,8 @@ from tests.e2e.spans import Receiver, receiving
 from tests.servers import PrivateMariaDb, PrivateRedis, until
 from tests.variants import long_test
 
+pytestmark = long_test
+
 ADA = Person(
     id="ada",
     wordpress="7311973119731",
@@ -219,7 +221,6 @@ def test_what_a_backup_holds_sealed_can_be_opened_by_nobody_any_more(shop: Shop,
     assert opened(shop, erased.sealed) == [""] * len(erased.sealed)
 
 
-@long_test
 @pytest.mark.timeout(400)  # it starts some twenty processes sequentially
 def test_an_erasure_ends_whatever_dies_after_each_of_its_steps_and_takes_everything_once(shop: Shop, erased: Erased) -> None:
     mesh = shop.mesh

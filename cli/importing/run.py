@@ -19,8 +19,8 @@ from cli.importing.items import Item, Page, Source
 from cli.importing.journal import Journal
 from cli.importing.sending import Verdicts
 
-PAGES_AT_ONCE: Final = 8
-"""Pages that are sent at the same time: while the mesh has some in one transaction, others wait for the next one."""
+PAGES_AT_ONCE: Final = 4
+"""Pages that are sent at the same time."""
 
 
 class _Rate(ProgressColumn):

@@ -19,8 +19,8 @@ from kit.overload import BUSY, leaves_at
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
-_BATCH: Final = 500
-"""The maximum work in one transaction, as much as one call brings. The rest waits for the next one, whose statements wait as long again."""
+_BATCH: Final = 128
+"""The maximum work in one transaction: more gains little, and makes callers wait for others."""
 _PAUSE: Final = 0.25
 """The longest pause after a transaction of several callers, as a share of what it took."""
 _LONGEST_PAUSE: Final = 0.01

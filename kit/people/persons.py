@@ -81,6 +81,14 @@ class Persons:
         """Returns all identifiers that lead to a person."""
         return (await self._session.scalars(select(persons.c.subject).where(persons.c.person_id == person_id))).all()
 
+    async def people_by_identifier(self, person_ids: Collection[str]) -> Mapping[str, str]:
+        """Returns all identifiers that lead to some persons, each with its person."""
+        found: dict[str, str] = {}
+        for some in chunks(person_ids):
+            rows = await self._session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
+            found |= {row.subject: row.person_id for row in rows}
+        return found
+
     async def members(self, user_ids: Collection[str]) -> set[str]:
         """Returns these users and all that were merged into them, directly or not."""
         found = newest = set(user_ids)

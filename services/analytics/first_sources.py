@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks
-from kit.people.persons import persons
+from kit.people.persons import Persons, persons
 from services.analytics.messages import is_session
 from services.analytics.models import orders, sessions
 from services.analytics.orders import UNKNOWN, Order
@@ -71,9 +71,8 @@ def _earlier(seen: _Seen | None, order: Order | None) -> FirstSource:
 async def _first_sessions(session: AsyncSession, customers: Collection[str]) -> Mapping[str, _Seen]:
     """Returns the first session of customers, `user:` and a person or an identifier that leads to none."""
     owners = {customer: customer for customer in customers}
-    for some in chunks({each.removeprefix(_USER) for each in customers if each.startswith(_USER)}):
-        rows = await session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
-        owners |= {row.subject: f"{_USER}{row.person_id}" for row in rows}
+    people = {each.removeprefix(_USER) for each in customers if each.startswith(_USER)}
+    owners |= {identifier: f"{_USER}{person}" for identifier, person in (await Persons(session).people_by_identifier(people)).items()}
     began: dict[str, tuple[datetime, Any, str]] = {}
     of_user = (sessions.c.subject, ~sessions.c.carrier.startswith("event:"))
     # Not `IS NULL`, for which databases would read all sessions of visitors instead of these.

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, String, Table, bind
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks
-from kit.people.persons import Persons, persons
+from kit.people.persons import Persons
 from services.analytics.cohort_store import read_cohorts
 from services.analytics.cohorts import Cell
 from services.analytics.counts import EACH_DAY, NEVER, PAGE, REVENUE, SITE, TRAFFIC, Revenue, Traffic
@@ -236,10 +236,9 @@ class Reading:
         bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
         included = {sale.subject for sale in self._sales if since <= sale.at < until}
         customers = {subject: subject for subject in {*await self.session.scalars(bought), *included}}
-        people = set((await Persons(self.session).people(customers)).values())
-        for some in chunks(people):
-            rows = await self.session.execute(select(persons.c.subject, persons.c.person_id).where(persons.c.person_id.in_(some)))
-            customers |= {row.subject: f"user:{row.person_id}" for row in rows}
+        known = Persons(self.session)
+        people = set((await known.people(customers)).values())
+        customers |= {identifier: f"user:{person}" for identifier, person in (await known.people_by_identifier(people)).items()}
         found = [sale for sale in self._sales if sale.subject in customers]
         for some in chunks(customers):
             rows: Any = await self.session.execute(_SOLD_TO, {"subjects": some})

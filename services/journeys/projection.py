@@ -81,12 +81,12 @@ class Paths:
             removed: those that must not own a path any more.
         """
         marked = await self._with_others(changed)
-        people = await Persons(self._session).people(marked)
+        known = Persons(self._session)
+        people = await known.people(marked)
         owners = {*marked, *(f"{_USER}{person}" for person in people.values())}
         users = {owner.removeprefix(_USER) for owner in owners if owner.startswith(_USER)}
         identifiers = {identifier for identifier in marked if identifier not in people}
-        for some in chunks(users):
-            identifiers |= set(await self._session.scalars(select(persons.c.subject).where(persons.c.person_id.in_(some))))
+        identifiers |= (await known.people_by_identifier(users)).keys()
         found = {(path.owner, path.ending): path for path in await self._built(identifiers) if path.owner not in removed}
         stored = await self._stored(owners, {ending for _, ending in found if ending.startswith(ORDER)})
         payloads = {key: path.dumps() for key, path in found.items()}

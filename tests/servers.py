@@ -61,9 +61,10 @@ class PrivateServer(ABC):
                 return
 
     def hang(self) -> None:
-        """Pauses the process: connections stay, and nothing is answered."""
+        """Pauses the process, all its threads when this returns: connections stay, and nothing is answered."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self) -> None:
         """Resumes a paused process."""

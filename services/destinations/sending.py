@@ -160,7 +160,8 @@ class Sender:
         if breaker.open_until is not None and breaker.open_until > now:
             return _Look((), breaker.open_until)
         free = self.destination.most_requests - len(self._running)
-        if free <= 0 or (breaker.is_probing and self._running):
+        is_undecided = bool(self._running) or len(self._done) > len(done)  # an attempt may have ended since this transaction began
+        if free <= 0 or (breaker.is_probing and is_undecided):
             return _Look((), None)
         limit = (1 if breaker.is_probing else free * self._ahead) * self.destination.most_at_once
         return _Look(await self._claim(session, queue, limit, now), await queue.next_due())

@@ -245,6 +245,7 @@ async def test_a_destination_that_fails_is_left_alone_and_its_deliveries_use_no_
         shop.replies["/all"] = Reply(500)
         await mesh.topics.happen(*(page_view(f"e{number}") for number in range(100)))
         await eventually(lambda: _is(mesh.states("well"), {"delivered": 100}))
+        await eventually(lambda: _opened(mesh, 1))
         await eventually(lambda: _is(_claimed(mesh, "all"), 0))  # nothing is under way any more
         state = await mesh.state()
         assert state.opened == 1

@@ -50,7 +50,7 @@ up: setup ## Run the whole mesh on this machine (Ctrl-C stops it)
 test: setup .venv/.terraform .venv/.checkov ## Check and test everything against real servers
 	@tests/packages
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(TEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(if $(PMP_EVERY_VARIANT),,--one-database) $(TEST)
 
 check: setup ## Format, lint, types, imports, contracts, rendered files
 	$(BIN)/ruff format --check --quiet .

@@ -21,6 +21,7 @@ from kit.telemetry.log_lines import log_to_stdout
 from tests import logs, order
 from tests.databases import newest_database
 from tests.servers import PrivateMariaDb, PrivateRedis, PrivateRedisCluster
+from tests.variants import of_other_databases
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -36,6 +37,7 @@ log_to_stdout("warning")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-database", action="store_true", help="Run each test on one of the databases that it is for.")
     parser.addoption("--record-durations", action="store_true", help="Write down what each module takes, for the order of the next run.")
 
 
@@ -44,7 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(order.Recorder())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--one-database"):
+        others = of_other_databases(items)
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
     order.sort(items)
 
 

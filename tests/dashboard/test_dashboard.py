@@ -54,7 +54,7 @@ async def test_a_link_signs_in_once_and_leaves_no_trace_in_the_address(chromium:
     await context.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), some_of([("light", 390), ("light", 1440), ("dark", 390), ("dark", 1440)], 0, 3))
+@pytest.mark.parametrize(("scheme", "width"), some_of([("light", 390), ("light", 1440), ("dark", 390), ("dark", 1440)], 2))
 async def test_every_view_is_accessible_and_fits(reader: Reader, width: int, scheme: Any) -> None:
     await reader.page.set_viewport_size(ViewportSize(width=width, height=900))
     await reader.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

@@ -18,7 +18,7 @@ from cli.layout import Processes
 from tests.e2e.event_load import RATE, SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
-from tests.variants import some_of
+from tests.variants import long_test, some_of
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def _named(mesh: Mesh) -> list[dict[str, Any]]:
     return mesh.client.get(f"{mesh.url}/api/v1/events/accounting", headers=mesh.credentials("read")).json()["lost"]
 
 
+@long_test
 @pytest.mark.timeout(400)
 async def test_a_redis_that_loses_what_it_has_confirmed_can_not_hide_it(
     mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb

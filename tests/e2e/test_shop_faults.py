@@ -19,7 +19,7 @@ from cli.layout import Processes
 from kit.log.redis_log import key
 from tests.e2e.mesh import Mesh, running
 from tests.servers import PrivateMariaDb, PrivateRedis, until
-from tests.variants import some_of
+from tests.variants import long_test
 
 ORDERS = 60
 PRICE = Decimal("19.99")
@@ -70,7 +70,8 @@ def _published(server: PrivateRedis, topic: str) -> list[bytes]:
     return payloads
 
 
-@pytest.mark.parametrize("victim", some_of(["purchases", "identity", "journeys"], 0))
+@long_test
+@pytest.mark.parametrize("victim", ["purchases", "identity", "journeys"])
 def test_every_order_counts_once_whichever_service_is_killed(
     mesh: Mesh, redis_of_mesh: PrivateRedis, mariadb_server: PrivateMariaDb, victim: str
 ) -> None:

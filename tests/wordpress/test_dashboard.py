@@ -21,6 +21,7 @@ from tests.background import eventually
 from tests.dashboard import shop as figures
 from tests.relay import Relay, relaying
 from tests.servers import PrivateMariaDb
+from tests.variants import some_of
 from tests.wordpress.local import Shop, open_shop
 from tests.wordpress.person import PERSON, agrees, answered, logs_in
 from tests.wordpress.sites import HERE, ROOT, add_customer, program, run
@@ -185,7 +186,7 @@ async def _accessible(page: Page, part: str) -> None:
     assert {each["id"]: [node["html"] for node in each["nodes"]] for each in found["violations"]} == {}
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", some_of([390, 1440], 0))
 async def test_wp_admin_shows_the_meshs_figures(admin: Admin, connected: Shop, width: int) -> None:
     await admin.page.set_viewport_size(ViewportSize(width=width, height=900))
     known = figures.figures(connected.mesh)

@@ -30,6 +30,8 @@ from tests.servers import PrivateMariaDb, PrivateRedis
 
 RATE = int(os.environ.get("PMP_ROLLING_RATE", "0"))
 """Calls per second to pods of one role each, with the delays of a cluster; 0 for few calls, to pods of all roles that end sooner."""
+PROCESSES = Processes(os.environ.get("PMP_ROLLING_PROCESSES", Processes.EACH))
+"""How roles are distributed over pods at that rate: two cores do not carry 200 calls/s beside twenty pods."""
 FEW = 40
 MOST = 4
 """Of the few calls, so many are under way at most: a slow machine makes fewer of them, instead of refusing some for lack of time."""
@@ -202,7 +204,7 @@ def made(tmp_path: Path, mariadb_server: PrivateMariaDb) -> Iterator[Cluster]:
     server = PrivateRedis(tmp_path)
     server.start()
     url = mariadb_server.url.replace("{service}", f"rolling{next(_clusters)}_{{service}}")
-    workloads = roles_by_process(Processes.EACH) if RATE else {"mesh": list(role_modules())}
+    workloads = roles_by_process(PROCESSES) if RATE else {"mesh": list(role_modules())}
     yield Cluster(tmp_path, url, server.url, workloads, haste=1 if RATE else 4)
     server.kill()
 

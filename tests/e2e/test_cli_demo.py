@@ -121,8 +121,8 @@ def counted_figures() -> dict[str, str]:
 
 
 def shown_figures(output: str) -> dict[str, str]:
-    """The figures of the printed dashboard by their keys."""
-    lines = [line.split() for line in output.partition("are those of the clickstream")[2].splitlines()]
+    """The figures of the printed dashboard by their keys; it is the last that has figures."""
+    lines = [line.split() for line in output.partition("The dashboard's")[0].splitlines()]
     return {words[0]: words[1] for words in lines if len(words) > 2}
 
 

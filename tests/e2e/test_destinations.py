@@ -138,6 +138,7 @@ def test_a_service_that_is_killed_while_it_sends_forgets_nothing(mesh: Mesh, sho
         some = ids[start : start + max(1, EVENTS // KILLS)]
         for first in range(0, len(some), 100):
             _visit(mesh, *some[first : first + 100])
+        until(lambda: mesh.pid("destinations") is not None)  # it was killed before
         time.sleep(kills.uniform(0.0, 0.5))
         mesh.kill("destinations")
     until(lambda: set(ids) <= shop.events(), 90)

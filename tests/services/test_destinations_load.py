@@ -26,6 +26,7 @@ WELL, ILL = ("well-1", "well-2", "well-3"), ("busy", "fails", "hangs")
 AT_ONCE = 25
 
 
+@pytest.mark.timeout(180 + EVENTS / 20)
 async def test_what_fails_hangs_or_asks_to_wait_delays_no_other(
     settings: Settings, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,9 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--one-database"):
-        others = of_other_databases(items)
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in set(others)]
+        others = set(of_other_databases(items))
+        config.hook.pytest_deselected(items=list(others))
+        items[:] = [item for item in items if item not in others]
     order.sort(items)
 
 

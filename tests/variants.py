@@ -14,6 +14,7 @@ _Variant = TypeVar("_Variant")
 _DATABASES = ("mariadb", "sqlite")
 
 EVERY_VARIANT = bool(os.environ.get("PMP_EVERY_VARIANT"))
+"""Whether to run all of them, and the longest tests."""
 
 long_test = pytest.mark.skipif(not EVERY_VARIANT, reason="PMP_EVERY_VARIANT=1 runs the longest tests")
 """Of tests that take more than half a minute, and go through what others test in parts."""

@@ -27,6 +27,7 @@ from tests.e2e.event_load import published
 from tests.e2e.kubernetes import GATEWAY, THIS_RELEASE, Cluster, Release
 from tests.releases import check_out, release_before
 from tests.servers import PrivateMariaDb, PrivateRedis
+from tests.variants import EVERY_VARIANT
 
 RATE = int(os.environ.get("PMP_ROLLING_RATE", "0"))
 """Calls per second to pods of one role each, with the delays of a cluster; 0 for few calls, to pods of all roles that end sooner."""
@@ -209,9 +210,7 @@ def made(tmp_path: Path, mariadb_server: PrivateMariaDb) -> Iterator[Cluster]:
     server.kill()
 
 
-@pytest.mark.skipif(
-    not RATE and not os.environ.get("PMP_EVERY_VARIANT"), reason="PMP_EVERY_VARIANT=1 replaces some pods, PMP_ROLLING_RATE all of them"
-)
+@pytest.mark.skipif(not RATE and not EVERY_VARIANT, reason="PMP_EVERY_VARIANT=1 replaces some pods, PMP_ROLLING_RATE all of them")
 @pytest.mark.timeout(900)
 async def test_no_call_fails_while_every_pod_is_replaced(made: Cluster, mariadb_server: PrivateMariaDb) -> None:
     async with running(made, THIS_RELEASE) as shop:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Tracer
 
 from kit.telemetry.deferred import flush_all
+from kit.telemetry.errors import describe
 from kit.telemetry.log_lines import log_to_stdout
 from kit.telemetry.names import Attribute
 from kit.telemetry.state import SCOPE, state
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS: Final = 3.0
 """How long spans, and metrics, are still sent at the end. Without a collector the SDK alone would try for 30 s: all the time of a pod."""
+
+
+_log = structlog.get_logger(__name__)
 
 
 @contextmanager
@@ -97,8 +102,16 @@ def _measure(stack: ExitStack, settings: Settings, names: Mapping[str, str], rea
     if not readers:
         return
     provider = MeterProvider(readers, _resource(names[""]), exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
-    stack.callback(provider.shutdown, FLUSH_SECONDS * 1000)
+    stack.callback(_end_metrics, provider)
     state.meters = {role: provider.get_meter(SCOPE, attributes={Attribute.ROLE: role} if role else None) for role in names}
+
+
+def _end_metrics(provider: MeterProvider) -> None:
+    """Sends the last figures for `FLUSH_SECONDS`. A receiver that does not take them is no failure of the process."""
+    try:
+        provider.shutdown(FLUSH_SECONDS * 1000)
+    except Exception as error:  # noqa: BLE001 (what the SDK raises for any reader)
+        _log.warning("last metrics not sent", error=describe(error))
 
 
 def _otlp_spans() -> Iterator[SpanExporter]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TextIO
 
-from cli.processes import Command
+from cli.processes import NO_LOG, Command
 
 
 def is_journal(output: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -21,6 +20,8 @@ def is_journal(output: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def in_journal(command: Command) -> Command:
-    """The command with its output in the journal instead of a file."""
+    """The command with its output in the journal instead of a file; what is forked writes as its fork server does."""
+    if command.fork_server is not None:
+        return replace(command, log=NO_LOG)
     writer = ("systemd-cat", f"--identifier=pmp-{command.name}", "--level-prefix=false")
-    return replace(command, argv=(*writer, *command.argv), log=Path(os.devnull))
+    return replace(command, argv=(*writer, *command.argv), log=NO_LOG)

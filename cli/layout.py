@@ -13,6 +13,8 @@ SERVICES = Path(services.__path__[0])
 """Each folder in it is a service."""
 INTAKE = "ingestion"
 """The role that takes events in, and its process."""
+FORK_SERVER = "services"
+"""Name of the process that the processes of all roles are forked from."""
 FOLLOWERS = "followers"
 """Name of the process of all other services: they follow what was taken in."""
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +15,13 @@ from cli.embedded_redis import executable, max_memory, write_configuration
 from cli.envoy_drain import drain
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
-from cli.layout import INTAKE, Processes, roles_by_process, service_names, worker_names
+from cli.forked import is_forking
+from cli.layout import FORK_SERVER, INTAKE, Processes, roles_by_process, service_names, worker_names
 from cli.local_secrets import Secrets
 from cli.ports import LOOPBACK, Ports
 from cli.processes import Command
 from cli.readiness import embedded_redis_ready, gateway_ready, service_ready
-from gateway.settings import SOCKET_PATH_BYTES
+from cli.sockets import socket_path
 from kit.credentials.signing import SITE_SECRET
 from services.ingestion.settings import IngestionSettings
 
@@ -81,10 +78,17 @@ class Plan:
     """The disk of the embedded Redis."""
     traces: Command | None
     """Keeps spans, if they are kept."""
+    fork_server: Command
+    """Forks the processes of services and workers."""
     services: tuple[Command, ...]
     """The processes of services and workers."""
     gateway: Command
     """The gateway."""
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """Paths of the processes' Unix sockets."""
+        return self.gateway.environment["PMP_GATEWAY_ADMIN"], self.fork_server.address
 
 
 def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Ports, environ: Mapping[str, str] = os.environ) -> Plan:
@@ -125,6 +129,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
     disk = None if options.redis_url else Disk(folder=folder.redis, least_bytes=_whole_number(environ, "log_disk_min_bytes"))
     if disk is not None:
         environment["PMP_LOG_DISK"] = str(disk.folder)
+    fork_server = _fork_server(folder, environment)
     commands: list[Command] = []
     for (name, roles), metrics_port in zip(processes.items(), metrics_ports, strict=True):
         address = listens[name]
@@ -135,7 +140,8 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
                 kind="worker" if name in worker_names() else "service",
                 roles=tuple(roles),
                 niceness=0 if name == INTAKE else _NICENESS,
-                argv=(sys.executable, "-m", "services", *roles),
+                argv=(),
+                fork_server=Path(fork_server.address),
                 environment={**environment, **own_ports},
                 log=folder.log(name),
                 address=address,
@@ -152,6 +158,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
         redis=None if disk is None else _redis(folder, secrets, redis_port, environ, disk=disk),
         disk=disk,
         traces=traces,
+        fork_server=fork_server,
         services=tuple(commands),
         gateway=_gateway(options, folder, secrets, gateway_metrics_port, of_gateway),
     )
@@ -161,6 +168,19 @@ def _by_service(processes: Mapping[str, Sequence[str]], addresses: Mapping[str, 
     """The addresses of services, given those of processes."""
     by_role = {role: addresses[process] for process, roles in processes.items() for role in roles}
     return {name: by_role[name] for name in service_names()}
+
+
+def _fork_server(folder: DataFolder, environment: Mapping[str, str]) -> Command:
+    path = socket_path(folder, FORK_SERVER)
+    return Command(
+        name=FORK_SERVER,
+        kind="fork-server",
+        argv=(sys.executable, "-m", "services.fork_server", path),
+        environment=environment,
+        log=folder.log(FORK_SERVER),
+        address=path,
+        ready=partial(is_forking, Path(path)),
+    )
 
 
 def _redis(folder: DataFolder, secrets: Secrets, port: int, environ: Mapping[str, str], *, disk: Disk) -> Command:
@@ -212,7 +232,7 @@ def _http(address: str) -> str:
 
 
 def _gateway(options: Options, folder: DataFolder, secrets: Secrets, metrics_port: int, base: Mapping[str, str]) -> Command:
-    admin = _socket(folder, "gateway")
+    admin = socket_path(folder, "gateway")
     host = f"[{options.host}]" if ":" in options.host else options.host
     return Command(
         name="gateway",
@@ -234,36 +254,6 @@ def _gateway(options: Options, folder: DataFolder, secrets: Secrets, metrics_por
         ready=partial(gateway_ready, options.url),
         before_end=partial(drain, admin),
     )
-
-
-def _socket(folder: DataFolder, process: str) -> str:
-    """Path of a process's Unix socket: in the data folder or, if that path is too long, in another private folder.
-
-    Raises:
-        CommandFailed: that folder belongs to another user or is not private.
-    """
-    path = os.fsencode(folder.path / f"{process}.sock")
-    if len(path) > SOCKET_PATH_BYTES:
-        own = f"pmp-{os.geteuid()}-{hashlib.sha256(path).hexdigest()[:16]}"
-        homes = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]  # noqa: S108 (the folder in it is this user's alone)
-        fits = (Path(home) / own for home in homes if home and len(os.fsencode(f"{home}/{own}/{process}.sock")) <= SOCKET_PATH_BYTES)
-        private = next(fits)
-        private.mkdir(mode=0o700, exist_ok=True)
-        made = private.lstat()
-        if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & 0o077:
-            message = f"{private} must be a folder of this user alone: remove it"
-            raise CommandFailed(message)
-        path = os.fsencode(private / f"{process}.sock")
-    return os.fsdecode(path)
-
-
-def remove_socket(plan: Plan, folder: DataFolder) -> None:
-    """Removes the socket of a gateway that has ended, with the folder that was created for it; in the data folder it stays."""
-    socket = Path(plan.gateway.environment["PMP_GATEWAY_ADMIN"])
-    if socket.parent != folder.path:
-        with suppress(OSError):
-            socket.unlink(missing_ok=True)
-            socket.parent.rmdir()
 
 
 def _reachable(host: str) -> str:

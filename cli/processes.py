@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from cli.forked import fork, is_forking
 from cli.readiness import Ready
 from cli.state import Kind, ProcessState, State
+from services.fork_server import Order
 
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is restarted; doubled each time."""
@@ -24,6 +27,8 @@ GRACE_SECONDS = 15.0
 """How long a process may take to end before it is killed, unless its command sets another time."""
 POLL_SECONDS = 0.1
 """Interval between two checks of a process that is starting."""
+NO_LOG = Path(os.devnull)
+"""Log of a process whose output goes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class Command:
     kind: Kind
     """Kind of process."""
     argv: tuple[str, ...]
-    """The program and its arguments."""
+    """The program and its arguments; none of a process that is forked."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
     log: Path
@@ -46,6 +51,8 @@ class Command:
     """The readiness check."""
     roles: tuple[str, ...] = ()
     """The roles of services that it runs."""
+    fork_server: Path | None = None
+    """Socket of the fork server that forks it, instead of running a program, once it takes orders."""
     niceness: int = 0
     """How far it yields to other processes, as in nice(1)."""
     metrics_url: str | None = None
@@ -58,6 +65,32 @@ class Command:
     """Longest pause before a restart, in seconds."""
     why: Callable[[], str] | None = None
     """Returns the likely reason why it died, or an empty string."""
+
+
+class Process(Protocol):
+    """A process that was started, as of `asyncio.subprocess`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; None as long as it runs."""
+        ...
+
+    async def wait(self) -> int:
+        """Waits until it has ended; returns its exit status."""
+        ...
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        ...
+
+    def kill(self) -> None:
+        """Sends SIGKILL."""
+        ...
 
 
 class SupervisedProcess:
@@ -81,12 +114,15 @@ class SupervisedProcess:
         self._say = say
         self._unasked = False
         self._ending = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
 
     async def run(self) -> None:
         """Starts the process, restarts it with growing pauses when it dies, and returns when it has ended after `end`."""
         pause = FIRST_PAUSE
         while not self._ending.is_set():
+            if self.command.fork_server is not None and not await is_forking(self.command.fork_server):
+                await self._pause(POLL_SECONDS)
+                continue
             started = time.monotonic()
             self.state.restarts = self.deaths
             try:
@@ -117,8 +153,7 @@ class SupervisedProcess:
 
     async def _run_once(self) -> int:
         """Runs the process until it dies or is ended; returns its exit status."""
-        yielding = ("nice", "-n", str(self.command.niceness)) if self.command.niceness else ()
-        process = self._process = await spawn((*yielding, *self.command.argv), self.command.environment, self.command.log)
+        process = self._process = await _start(self.command)
         set_niceness_of_session(process.pid, self.command.niceness)
         self._update("starting", process.pid)
         death = asyncio.create_task(process.wait())
@@ -136,7 +171,7 @@ class SupervisedProcess:
             if process.returncode is None:
                 process.kill()
 
-    async def _end(self, process: asyncio.subprocess.Process, death: asyncio.Task[int]) -> None:
+    async def _end(self, process: Process, death: asyncio.Task[int]) -> None:
         if self.command.before_end is not None:
             await self.command.before_end()
         if process.returncode is None:
@@ -174,6 +209,14 @@ class SupervisedProcess:
     def _update(self, state: State, pid: int | None) -> None:
         self.state = self.state.model_copy(update={"state": state, "pid": pid})
         self._changed()
+
+
+async def _start(command: Command) -> Process:
+    if command.fork_server is None:
+        yielding = ("nice", "-n", str(command.niceness)) if command.niceness else ()
+        return await spawn((*yielding, *command.argv), command.environment, command.log)
+    log = None if command.log == NO_LOG else str(command.log)
+    return await fork(command.fork_server, Order(command.name, command.roles, dict(command.environment), log, command.niceness))
 
 
 async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:

@@ -11,7 +11,7 @@ from cli.disk import Disk
 from cli.errors import CommandFailed
 from cli.folder import DataFolder, in_pod, write_private
 
-Kind = Literal["redis", "traces", "service", "worker", "gateway"]
+Kind = Literal["redis", "traces", "fork-server", "service", "worker", "gateway"]
 State = Literal["starting", "ready", "restarting", "stopped"]
 
 
@@ -25,7 +25,7 @@ class ProcessState(BaseModel):
     roles: list[str]
     """The roles of services that it runs."""
     address: str
-    """Host and port of its readiness check."""
+    """Host and port, or socket, of its readiness check."""
     metrics_url: str | None
     """URL of its metrics for Prometheus, if it has any."""
     state: State

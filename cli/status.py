@@ -17,6 +17,7 @@ from cli.destinations import fetch, is_paused
 from cli.disk import Disk
 from cli.errors import CommandFailed
 from cli.folder import DataFolder
+from cli.forked import is_forking
 from cli.readiness import gateway_ready, redis_ready, service_ready
 from cli.state import MeshState, ProcessState, running_mesh
 
@@ -145,5 +146,7 @@ def _ready(mesh: MeshState, process: ProcessState) -> Awaitable[bool]:
             return redis_ready(mesh.redis_url)
         case "traces":
             return service_ready(process.address)
+        case "fork-server":
+            return is_forking(Path(process.address))
         case _:
             return gateway_ready(mesh.url)

@@ -22,11 +22,12 @@ from cli.journal import in_journal, is_journal
 from cli.local_secrets import Secrets
 from cli.logs import rotate_forever
 from cli.notification import notify
-from cli.plan import Options, Plan, make_plan, remove_socket
+from cli.plan import Options, Plan, make_plan
 from cli.ports import Ports
 from cli.processes import GRACE_SECONDS, Command, SupervisedProcess, last_lines, run_to_end
 from cli.readiness import redis_ready
 from cli.revisions import are_newest
+from cli.sockets import remove_sockets
 from cli.state import Kind, MeshState
 from cli.welcome import welcome
 
@@ -38,7 +39,7 @@ DISK_SECONDS = 10.0
 """Interval between two checks of the disk."""
 POLL_SECONDS = 0.05
 """Interval between two checks of the processes while the mesh starts."""
-DRAIN_ORDER: Final[Sequence[Sequence[Kind]]] = (("gateway",), ("service", "worker"), ("redis", "traces"))
+DRAIN_ORDER: Final[Sequence[Sequence[Kind]]] = (("gateway",), ("service", "worker"), ("redis", "traces", "fork-server"))
 """The kinds of processes in the order in which they are ended, so that each can still finish its work."""
 LONGEST_DRAIN_SECONDS: Final = PATIENCE_SECONDS + len(DRAIN_ORDER) * GRACE_SECONDS
 """The longest that a mesh takes from a signal to its end."""
@@ -67,7 +68,7 @@ async def run_mesh(options: Options, folder: DataFolder) -> None:
             await supervisor.run(started)
         finally:
             folder.state.unlink(missing_ok=True)
-            remove_socket(plan, folder)
+            remove_sockets(folder, plan.sockets)
 
 
 class Supervisor:
@@ -118,6 +119,7 @@ class Supervisor:
         if self._plan.traces is not None:
             self._supervise(self._plan.traces)
         self._supervise(self._plan.gateway)
+        self._supervise(self._plan.fork_server)
         await self._migrate()
         await self._until_ready(redis, started)
         for command in self._plan.services:

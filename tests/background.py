@@ -20,14 +20,14 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[asyncio.Tas
             await task
 
 
-async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """Waits until something holds; raises TimeoutError if it does not in time."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 (what is waited for sets no event)
             await asyncio.sleep(0.01)
 
 
-async def eventually(holds: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[object]], seconds: float = 60.0) -> None:
     """Waits until a condition holds.
 
     Raises:

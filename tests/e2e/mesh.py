@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -71,9 +72,13 @@ class Mesh:
         environments = {name: (path / "environ").read_text().split("\0")[:-1] for name, path in parts.items()}
 
         def start(name: str) -> None:
-            environment = dict(variable.split("=", 1) for variable in environments[name])
+            command, environment = commands[name], dict(variable.split("=", 1) for variable in environments[name])
+            process = next(each for each in mesh["processes"] if each["name"] == name)
+            if process["roles"]:  # it was forked
+                command = [sys.executable, "-m", "services", *process["roles"]]
+                environment |= _own_ports(process, json.loads(environment["PMP_STREAM_ADDRESSES"]))
             with (self.data / "logs" / f"{name}.log").open("ab") as log:
-                started.append(subprocess.Popen(commands[name], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
             self._restarted[name] = started[-1]
 
         os.kill(mesh["supervisor_pid"], signal.SIGSTOP)
@@ -108,6 +113,13 @@ class Mesh:
         """The books once nothing is pending."""
         until(lambda: self.books()["pending"] == 0, 60)
         return self.books()
+
+
+def _own_ports(process: Mapping[str, str], streams: Mapping[str, str]) -> Mapping[str, str]:
+    """The addresses that a process of roles listens on, as the supervisor has given them to it."""
+    addresses = {"PMP_LISTEN": process["address"], "PMP_METRICS_PORT": urlsplit(process["metrics_url"]).netloc.rpartition(":")[2]}
+    own = next((address for role, address in streams.items() if role in process["roles"]), None)
+    return addresses if own is None else addresses | {"PMP_STREAM_LISTEN": own}
 
 
 @cache

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from cli.layout import FOLLOWERS, INTAKE, service_names
+from cli.layout import FOLLOWERS, FORK_SERVER, INTAKE, service_names
 from tests.e2e.event_load import SECONDS, load, published
 from tests.e2e.mesh import Mesh, running
 from tests.servers import until
@@ -30,16 +30,17 @@ def _column(mesh: Mesh, service: str, sql: str) -> list[str]:
         return [row[0] for row in connection.execute(sql)]
 
 
-def test_the_mesh_runs_in_three_processes_beside_redis_and_gateway(mesh: Mesh) -> None:
+def test_the_mesh_runs_in_three_processes_beside_redis_gateway_and_fork_server(mesh: Mesh) -> None:
     until(lambda: mesh.pmp("status", check=False).returncode == 0)
     processes = {process["name"]: process["roles"] for process in json.loads(mesh.pmp("status", "--json").stdout)["processes"]}
     roles = {INTAKE: [INTAKE], _WORKER: [_WORKER], FOLLOWERS: [name for name in service_names() if name != INTAKE]}
     ready = {process: [{"name": role, "ready": True} for role in some] for process, some in roles.items()}
-    assert processes == {"redis": [], "gateway": [], **ready}
+    assert processes == {"redis": [], "gateway": [], FORK_SERVER: [], **ready}
 
 
-@pytest.mark.parametrize("victim", [INTAKE, _WORKER, FOLLOWERS])
+@pytest.mark.parametrize("victim", [INTAKE, _WORKER, FOLLOWERS, FORK_SERVER])
 async def test_nothing_answered_is_lost_or_counted_twice(mesh: Mesh, victim: str) -> None:
+    """With the fork server all processes of roles die."""
     killed = mesh.pid(victim)
     answered = await load(mesh, victim, during=lambda: mesh.kill(victim), rate=RATE)
     assert len(answered) == RATE * SECONDS

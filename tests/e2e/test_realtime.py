@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -335,7 +336,8 @@ def test_what_is_no_handshake_and_no_stream_is_refused(mesh: Mesh, reader: dict[
 
 def test_the_port_for_streams_takes_calls_from_inside_of_the_mesh_alone(mesh: Mesh) -> None:
     environment = Path(f"/proc/{mesh.pid('realtime')}/environ").read_text().split("\0")
-    [address] = [value.removeprefix("PMP_STREAM_LISTEN=") for value in environment if value.startswith("PMP_STREAM_LISTEN=")]
+    [addresses] = [value.removeprefix("PMP_STREAM_ADDRESSES=") for value in environment if value.startswith("PMP_STREAM_ADDRESSES=")]
+    address = json.loads(addresses)["realtime"]
     answer = mesh.client.get(f"http://{address}{EVENTS}", headers={"x-pmp-scope": "admin", "x-pmp-client": "shop"})
     assert (answer.status_code, answer.json()["code"]) == (401, 16)
     assert mesh.client.get(f"http://{address}/api/v1/realtime/elsewhere").status_code == 404
@@ -377,7 +379,7 @@ async def test_a_reconnecting_source_of_events_continues_by_its_header(mesh: Mes
     since = {"last-event-id": first["cursor"]}
     async with server_sent(mesh.url, {**reader, **since}, f"?since={START}") as responses:
         read = Read([])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(read.ids) < len(sent):
                 read.take(await anext(responses))
     assert sorted(read.ids) == sorted(sent)
@@ -417,7 +419,7 @@ async def test_a_process_that_is_stopped_says_when_to_come_back(mesh: Mesh, read
             await anext(responses)
         pid = mesh.pid("realtime")
         os.kill(pid, signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for name, responses in streams.items():
                 last = await anext(responses)
                 assert 1 <= float(last["come_back_after"].removesuffix("s")) <= 5, name
@@ -436,14 +438,14 @@ async def test_a_process_that_is_stopped_says_when_to_come_back(mesh: Mesh, read
     following = asyncio.create_task(follow(mesh, mesh.credentials("read", "again"), "websocket", again, 1))
     await eventually(lambda: has_cursor(again))
     await track(shop, page_view(next(_numbers)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await following
 
 
 async def until_figures(responses: Any, holds: Callable[[Response], bool]) -> Response:
     """Applies the responses of a dashboard to each other until the figures are as they should be."""
     figures: Response = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for response in responses:
             figures |= response
             if holds(figures):

@@ -94,6 +94,7 @@ async def test_secrets_of_every_sender_rotate_without_a_refused_webhook(secrets:
             await asyncio.sleep(LOOKED)
             await answered(answers)
             signing.append(NEW)
+            await answered(answers)  # those that were signed with the old one before
             before = len(answers)
             secrets.put(**accepting(NEW))
             await asyncio.sleep(LOOKED)

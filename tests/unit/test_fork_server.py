@@ -1,0 +1,147 @@
+"""Processes of roles are forked, and are then like any that was started by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cli.forked import ForkedProcess, fork, is_forking
+from services.fork_server import Order
+from tests.background import eventually
+from tests.servers import until
+
+PROGRAM = """
+import json, os, signal, sys, time
+from services.fork_server import become, next_order
+server = os.getpid()
+order = next_order(sys.argv[1])
+become(order, server)
+exec(order.environment["PROGRAM"])
+"""
+"""A fork server whose processes run a program from their environment in the place of roles."""
+
+
+class ForkServer:
+    """One that runs."""
+
+    def __init__(self, path: Path, *command: str) -> None:
+        self.socket = path / "s"
+        self.log = path / "log"
+        with (path / "server.log").open("wb") as output:
+            self.process = subprocess.Popen([sys.executable, *command, self.socket], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        self.output = path / "server.log"
+
+    async def fork(self, program: str, niceness: int = 0, *, logs: bool = True, **environment: str) -> ForkedProcess:
+        """Forks a process that runs a program."""
+        await eventually(lambda: is_forking(self.socket))
+        log = str(self.log) if logs else None
+        return await fork(self.socket, Order("a-process", ("realtime",), {**environment, "PROGRAM": program}, log, niceness))
+
+    def end(self) -> None:
+        """Kills it."""
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[ForkServer]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket has a short path
+        started = ForkServer(Path(folder), "-c", PROGRAM)
+        yield started
+        started.end()
+
+
+def is_alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+async def test_a_forked_process_has_what_was_ordered(server: ForkServer) -> None:
+    shown = (
+        "print(json.dumps([os.getpid(), os.getsid(0), os.nice(0), dict(os.environ), open('/proc/self/comm').read(), sys.stdin.read(),"
+        " len(os.listdir('/proc/self/fd'))]))"
+    )
+    process = await server.fork(shown, 3, OWN="1")
+    assert await process.wait() == process.returncode == 0
+    pid, session, niceness, environment, name, read, descriptors = json.loads(server.log.read_text())
+    assert (pid, session, niceness, name.strip(), read) == (process.pid, process.pid, 3, "a-process", "")
+    assert environment == {"PROGRAM": shown, "OWN": "1"}
+    assert descriptors == 4, "standard streams and the folder that is listed: nothing of the fork server's"
+    assert server.log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_without_a_log_it_writes_where_the_fork_server_does(server: ForkServer) -> None:
+    process = await server.fork("print('shown')", logs=False)
+    assert await process.wait() == 0
+    assert server.output.read_text() == "shown\n"
+
+
+async def test_each_process_reports_its_own_end(server: ForkServer) -> None:
+    waiting = await server.fork("time.sleep(300)")
+    failing = await server.fork("sys.exit(3)")
+    stubborn = await server.fork("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(300)")
+    assert await failing.wait() == 3
+    assert (waiting.returncode, stubborn.returncode) == (None, None)
+    waiting.terminate()
+    assert await waiting.wait() == -signal.SIGTERM
+    until(lambda: "ready" in server.log.read_text())
+    stubborn.terminate()
+    stubborn.kill()
+    assert await stubborn.wait() == -signal.SIGKILL
+    stubborn.kill()  # nobody is there any more
+
+
+async def test_processes_die_with_the_fork_server(server: ForkServer) -> None:
+    process = await server.fork("time.sleep(300)")
+    assert is_alive(process.pid)
+    server.end()
+    assert await process.wait() == -signal.SIGKILL
+    until(lambda: not is_alive(process.pid))
+    assert not await is_forking(server.socket)
+    with pytest.raises(OSError, match="refused"):
+        await fork(server.socket, Order("a", (), {}, None, 0))
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b"[1]\n", b'{"name": "a"}\n', b'{"roles": 1}\n'])
+async def test_what_is_no_order_is_not_answered_and_others_are(server: ForkServer, sent: bytes) -> None:
+    await eventually(lambda: is_forking(server.socket))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(server.socket))
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        client.settimeout(10)
+        assert client.recv(100) == b""
+    assert await (await server.fork("sys.exit(3)")).wait() == 3
+
+
+async def test_whoever_leaves_does_not_disturb_the_others(server: ForkServer) -> None:
+    left = await server.fork("time.sleep(300)")
+    gone: Any = left
+    gone._writer.close()
+    os.kill(left.pid, signal.SIGKILL)
+    assert await (await server.fork("sys.exit(3)")).wait() == 3
+    assert not is_alive(left.pid)
+
+
+async def test_roles_are_run_with_the_settings_that_were_ordered() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        server = ForkServer(Path(folder), "-m", "services.fork_server")
+        try:
+            one, other = await asyncio.gather(server.fork(""), server.fork("", PMP_MESH_TOKEN="token"))
+            assert [await one.wait(), await other.wait()] == [2, 2]
+            complaints = server.log.read_text().splitlines()
+            assert complaints.count("PMP_MESH_TOKEN is missing") == 1
+            assert complaints.count("PMP_REDIS_URL is missing") == 2
+        finally:
+            server.end()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import statistics
+import timeit
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -28,7 +29,10 @@ from tests.e2e.mesh import Mesh, running
 from tests.servers import until
 
 PROCESSOR = 0.3
-"""Share of one processor for all processes of the mesh together."""
+"""Share of one processor for all processes of the mesh together, on a machine that is as fast as `ADDITIONS_SECONDS` says."""
+ADDITIONS_SECONDS = 0.04
+"""What a million additions take there. A slower machine gives the mesh a larger share, up to `MOST_OF_PROCESSOR`."""
+MOST_OF_PROCESSOR = 0.9
 EVENTS = 150
 """Offered per second; fewer of the rarer calls."""
 OTHERS = 1.2
@@ -58,6 +62,12 @@ class Offered:
             self.refused_without_word += 1
 
 
+def _share() -> float:
+    """Share of one processor of this machine, as it is at this moment, in which as much is done as in `PROCESSOR` of that other."""
+    own_seconds = min(timeit.repeat("for i in range(1_000_000): total += i", "total = 0", number=1, repeat=5))
+    return min(MOST_OF_PROCESSOR, PROCESSOR * max(1, own_seconds / ADDITIONS_SECONDS))
+
+
 @contextmanager
 def starved(mesh: Mesh) -> Generator[None]:
     """Holds all processes of a mesh to a part of one processor. Needs the right to make a control group (v1, `cpu`)."""
@@ -71,7 +81,7 @@ def starved(mesh: Mesh) -> Generator[None]:
         # It gets this share whatever else is running.
         (group / "cpu.shares").write_text("262144")
         (group / "cpu.cfs_period_us").write_text("100000")
-        (group / "cpu.cfs_quota_us").write_text(f"{100_000 * PROCESSOR:.0f}")
+        (group / "cpu.cfs_quota_us").write_text(f"{100_000 * _share():.0f}")
         for process in (supervisor, *supervisor.children(recursive=True)):
             (group / "cgroup.procs").write_text(str(process.pid))
         yield

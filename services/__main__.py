@@ -7,13 +7,9 @@ for every role.
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Any
 
-from services import role_modules
+from services import import_roles, role_modules
 
 _USAGE = "usage: python -m services ROLE..."
 _WORKER = "worker"
@@ -22,19 +18,9 @@ _ALL = "all"
 
 def main(words: list[str]) -> None:
     """Runs the roles that the words name; exits with what is wrong with them."""
-    roles, run_roles = imported(named_roles(words))
+    roles, run_roles = import_roles(named_roles(words))
     gc.enable()
     run_roles(list(roles.values()))
-
-
-def imported(names: Sequence[str]) -> tuple[dict[str, Any], Callable[[Sequence[Any]], None]]:
-    """Imports roles. Returns them by name, and what runs them. The garbage collector is off then."""
-    # gRPC's own remarks, such as a server's goodbye, are no JSON; it reads this when it is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    gc.disable()  # modules are no garbage: looking for some took a tenth of the start
-    modules = role_modules()
-    roles = {name: import_module(modules[name]).ROLE for name in names}
-    return roles, import_module("kit.service.role").run_roles
 
 
 def named_roles(words: list[str]) -> list[str]:

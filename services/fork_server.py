@@ -19,8 +19,7 @@ from ctypes import CDLL
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from services import role_modules
-from services.__main__ import imported
+from services import import_roles, role_modules
 
 ORDER_SECONDS: Final = 5.0
 """How long a client may take to send an order."""
@@ -57,7 +56,7 @@ class _Process(NamedTuple):
 
 def main(path: str) -> None:
     """Imports every role and forks processes until it is killed; runs the roles of an order in each forked process."""
-    roles, run_roles = imported(list(role_modules()))
+    roles, run_roles = import_roles(role_modules())
     # What is alive now is left alone by collections, which would write to the memory that processes share.
     gc.freeze()
     server = os.getpid()

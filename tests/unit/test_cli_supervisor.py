@@ -43,17 +43,18 @@ async def test_services_start_once_redis_has_loaded_its_data(tmp_path: Path) -> 
     loaded = tmp_path / "loaded"
 
     def started(command: Command, script: str) -> Command:
-        return replace(command, argv=("sh", "-c", script, *command.argv), ready=is_ready)
+        return replace(command, argv=("sh", "-c", script, *command.argv), ready=is_ready, fork_server=None)
 
     slow = f'sleep 1; touch "{loaded}"; exec "$0" "$@"'
     plan = replace(
         plan,
         redis=replace(started(plan.redis, slow), ready=plan.redis.ready),
         gateway=replace(started(plan.gateway, "exec sleep 60"), before_end=None),
+        fork_server=started(plan.fork_server, "exec sleep 60"),
         services=tuple(started(service, f'test -e "{loaded}" && exec sleep 60') for service in plan.services),
     )
     async with running(Supervisor(options, plan, folder).run(time.monotonic())):
         async with asyncio.timeout(30):
-            while [state for state, _ in states(folder).values()] != ["ready"] * (2 + len(plan.services)):  # noqa: ASYNC110 (nobody sets an event)
+            while [state for state, _ in states(folder).values()] != ["ready"] * (3 + len(plan.services)):  # noqa: ASYNC110 (nobody sets an event)
                 await asyncio.sleep(0.05)
         assert {restarts for _, restarts in states(folder).values()} == {0}

@@ -140,7 +140,7 @@ def make_plan(options: Options, folder: DataFolder, secrets: Secrets, ports: Por
                 kind="worker" if name in worker_names() else "service",
                 roles=tuple(roles),
                 niceness=0 if name == INTAKE else _NICENESS,
-                argv=(),
+                argv=(sys.executable, "-m", "services", *roles),
                 fork_server=Path(fork_server.address),
                 environment={**environment, **own_ports},
                 log=folder.log(name),

@@ -40,7 +40,7 @@ class Command:
     kind: Kind
     """Kind of process."""
     argv: tuple[str, ...]
-    """The program and its arguments; none of a process that is forked."""
+    """The program and its arguments."""
     environment: Mapping[str, str]
     """The whole environment of the process."""
     log: Path
@@ -52,7 +52,7 @@ class Command:
     roles: tuple[str, ...] = ()
     """The roles of services that it runs."""
     fork_server: Path | None = None
-    """Socket of the fork server that forks it, instead of running a program, once it takes orders."""
+    """Socket of the fork server that forks it, once it takes orders; it then does the same as its program, which is not run."""
     niceness: int = 0
     """How far it yields to other processes, as in nice(1)."""
     metrics_url: str | None = None

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 
 from cli.__main__ import app
 from cli.folder import DataFolder
-from cli.layout import Processes, service_names
+from cli.layout import FORK_SERVER, Processes, service_names
 from cli.local_secrets import Secrets
 from tests.authority import MountedSecrets
 from tests.e2e import nobody
@@ -39,9 +39,9 @@ from tests.servers import free_port, until
 from tests.webhooks import with_a_destination
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
-PROCESSES = ["redis", "gateway", *service_names(), "ingestion-worker"]
+PROCESSES = ["redis", "gateway", FORK_SERVER, *service_names(), "ingestion-worker"]
 _INTAKE = ("ingestion", "ingestion-worker")
-TOGETHER = (("redis",), ("gateway",), _INTAKE, tuple(name for name in service_names() if name not in _INTAKE))
+TOGETHER = (("redis",), ("gateway",), (FORK_SERVER,), _INTAKE, tuple(name for name in service_names() if name not in _INTAKE))
 """Processes that are killed at once."""
 
 
@@ -217,9 +217,9 @@ def test_status_shows_every_process(mesh: Mesh) -> None:
     assert all(process["ready"] and process["pid"] for process in status["processes"])
 
 
-def test_every_part_but_redis_shows_its_metrics(mesh: Mesh) -> None:
+def test_every_part_but_redis_and_the_fork_server_shows_its_metrics(mesh: Mesh) -> None:
     urls = {process["name"]: process["metrics_url"] for process in mesh.state["processes"]}
-    assert urls.pop("redis") is None
+    assert urls.pop("redis") is urls.pop(FORK_SERVER) is None
     assert all("# TYPE" in mesh.client.get(url).text for url in urls.values())
 
 

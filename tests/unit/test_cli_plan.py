@@ -50,10 +50,10 @@ def test_every_service_and_worker_gets_ports_of_its_own(tmp_path: Path) -> None:
 def test_the_intake_its_worker_and_all_other_services_are_three_processes(tmp_path: Path) -> None:
     made = plan(tmp_path, processes=Processes.SHARED)
     intake, worker, followers = made.services
-    assert (intake.name, intake.roles) == ("ingestion", ("ingestion",))
+    assert (intake.name, intake.roles, intake.argv[1:]) == ("ingestion", ("ingestion",), ("-m", "services", "ingestion"))
     assert followers.name == "followers"
     assert (worker.name, worker.roles, worker.kind) == ("ingestion-worker", ("ingestion-worker",), "worker")
-    assert followers.roles == tuple(name for name in service_names() if name != "ingestion")
+    assert followers.roles == followers.argv[3:] == tuple(name for name in service_names() if name != "ingestion")
     assert intake.niceness == made.gateway.niceness == 0 < worker.niceness == followers.niceness
     assert made.service_addresses == {name: (intake if name == "ingestion" else followers).address for name in service_names()}
 

@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from services.fork_server import Order
+from services.fork_server import ForkRequest
 
 
 class ForkedProcess:
@@ -43,23 +43,23 @@ class ForkedProcess:
             os.kill(self.pid, number)
 
 
-async def fork(server: Path, order: Order) -> ForkedProcess:
+async def fork(server: Path, request: ForkRequest) -> ForkedProcess:
     """Has the fork server at a socket fork a process.
 
     Raises:
-        OSError: the fork server does not answer.
+        OSError: the fork server does not answer, or forks no process.
     """
     reader, writer = await asyncio.open_unix_connection(server)
-    writer.write(order.line())
+    writer.write(request.line())
     if not (line := await reader.readline()):
         writer.close()
-        message = "the fork server forks no process"
+        message = "the fork server forked no process: its log says why"
         raise ConnectionResetError(message)
     return ForkedProcess(reader, writer, int(line))
 
 
 async def is_forking(server: Path) -> bool:
-    """Whether the fork server at a socket takes orders: once it has imported everything."""
+    """Whether the fork server at a socket accepts requests, as it does once everything is imported."""
     try:
         _, writer = await asyncio.open_unix_connection(server)
     except OSError:

@@ -15,7 +15,7 @@ from typing import Protocol
 from cli.forked import fork, is_forking
 from cli.readiness import Ready
 from cli.state import Kind, ProcessState, State
-from services.fork_server import Order
+from services.fork_server import ForkRequest
 
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is restarted; doubled each time."""
@@ -52,7 +52,7 @@ class Command:
     roles: tuple[str, ...] = ()
     """The roles of services that it runs."""
     fork_server: Path | None = None
-    """Socket of the fork server that forks it, once it takes orders; it then does the same as its program, which is not run."""
+    """Socket of the fork server that forks it once it accepts requests; its program, which does the same, is not run."""
     niceness: int = 0
     """How far it yields to other processes, as in nice(1)."""
     metrics_url: str | None = None
@@ -216,7 +216,7 @@ async def _start(command: Command) -> Process:
         yielding = ("nice", "-n", str(command.niceness)) if command.niceness else ()
         return await spawn((*yielding, *command.argv), command.environment, command.log)
     log = None if command.log == NO_LOG else str(command.log)
-    return await fork(command.fork_server, Order(command.name, command.roles, dict(command.environment), log, command.niceness))
+    return await fork(command.fork_server, ForkRequest(command.name, command.roles, dict(command.environment), log, command.niceness))
 
 
 async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:

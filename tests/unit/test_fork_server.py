@@ -18,17 +18,17 @@ import psutil
 import pytest
 
 from cli.forked import ForkedProcess, fork, is_forking
-from services.fork_server import Order
+from services.fork_server import ForkRequest
 from tests.background import eventually
 from tests.servers import until
 
 PROGRAM = """
 import json, os, signal, sys, time
-from services.fork_server import become, next_order
+from services.fork_server import become, next_request
 server = os.getpid()
-order = next_order(sys.argv[1])
-become(order, server)
-exec(order.environment["PROGRAM"])
+request = next_request(sys.argv[1])
+become(request, server)
+exec(request.environment["PROGRAM"])
 """
 """A fork server whose processes run a program from their environment in the place of roles."""
 
@@ -47,7 +47,7 @@ class ForkServer:
         """Forks a process that runs a program."""
         await eventually(lambda: is_forking(self.socket))
         log = str(self.log) if logs else None
-        return await fork(self.socket, Order("a-process", ("realtime",), {**environment, "PROGRAM": program}, log, niceness))
+        return await fork(self.socket, ForkRequest("a-process", ("realtime",), {**environment, "PROGRAM": program}, log, niceness))
 
     def end(self) -> None:
         """Kills it."""
@@ -67,7 +67,7 @@ def is_alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-async def test_a_forked_process_has_what_was_ordered(server: ForkServer) -> None:
+async def test_a_forked_process_has_what_was_requested(server: ForkServer) -> None:
     shown = (
         "print(json.dumps([os.getpid(), os.getsid(0), os.nice(0), dict(os.environ), open('/proc/self/comm').read(), sys.stdin.read(),"
         " len(os.listdir('/proc/self/fd'))]))"
@@ -110,11 +110,11 @@ async def test_processes_die_with_the_fork_server(server: ForkServer) -> None:
     until(lambda: not is_alive(process.pid))
     assert not await is_forking(server.socket)
     with pytest.raises(OSError, match="refused"):
-        await fork(server.socket, Order("a", (), {}, None, 0))
+        await fork(server.socket, ForkRequest("a", (), {}, None, 0))
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", b"[1]\n", b'{"name": "a"}\n', b'{"roles": 1}\n'])
-async def test_what_is_no_order_is_not_answered_and_others_are(server: ForkServer, sent: bytes) -> None:
+async def test_what_is_no_request_is_not_answered_and_others_are(server: ForkServer, sent: bytes) -> None:
     await eventually(lambda: is_forking(server.socket))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(server.socket))
@@ -134,7 +134,7 @@ async def test_whoever_leaves_does_not_disturb_the_others(server: ForkServer) ->
     assert not is_alive(left.pid)
 
 
-async def test_roles_are_run_with_the_settings_that_were_ordered() -> None:
+async def test_roles_are_run_with_the_settings_that_were_requested() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         server = ForkServer(Path(folder), "-m", "services.fork_server")
         try:

@@ -86,7 +86,7 @@ class Server:
             text = _TABLE.format(branch="journeys", number=before + 1, before=before)
             (folder / f"services/journeys/migrations/{before + 1:04}_later.py").write_text(text)
         if defect:
-            (folder / "services/__main__.py").write_text(defect)
+            (folder / "services/journeys/composition.py").write_text(defect)
         paths = [
             str(folder),
             str(folder / "client"),

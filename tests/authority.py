@@ -17,12 +17,15 @@ from kit.credentials.files import AUTHORITY, CERTIFICATE, PRIVATE_KEY
 
 
 class Authority:
-    """Issues certificates for this machine."""
+    """Issues certificates for this machine, with what RFC 5280 requires: Python 3.13 refuses others."""
 
     def __init__(self, name: str = "authority of the tests") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._certificate = self._signed(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=None))
+        signs = dict.fromkeys(("key_cert_sign", "crl_sign"), True)
+        others = ("content_commitment", "data_encipherment", "decipher_only", "digital_signature", "encipher_only", "key_agreement")
+        usage = x509.KeyUsage(**signs, **dict.fromkeys((*others, "key_encipherment"), False))
+        self._certificate = self._signed(self._name, self._key.public_key(), x509.BasicConstraints(ca=True, path_length=None), usage)
 
     def issue(self, folder: Path) -> int:
         """Issues a certificate and moves it, with its key and this authority, into a folder; returns its serial number."""
@@ -44,7 +47,7 @@ class Authority:
             written.replace(folder / name)
         return certificate.serial_number
 
-    def _signed(self, name: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType) -> x509.Certificate:
+    def _signed(self, name: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> x509.Certificate:
         now = datetime.now(UTC)
         unsigned = (
             x509.CertificateBuilder()
@@ -54,8 +57,11 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(days=2))
-            .add_extension(extension, critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+        for extension in extensions:
+            unsigned = unsigned.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints | x509.KeyUsage))
         return unsigned.sign(self._key, hashes.SHA256())
 
 

@@ -1,4 +1,4 @@
-"""The journal of systemd as the log of a mesh's processes, each under an identifier of its own: `journalctl -t pmp-gateway`."""
+"""The journal of systemd as the log of a mesh's processes: `journalctl -t pmp-gateway`; forked ones share that of their fork server."""
 
 from __future__ import annotations
 

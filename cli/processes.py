@@ -15,7 +15,7 @@ from typing import Protocol
 from cli.forked import fork, is_forking
 from cli.readiness import Ready
 from cli.state import Kind, ProcessState, State
-from services.fork_server import ForkRequest
+from services.fork_server import ForkRequest, open_log
 
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is restarted; doubled each time."""
@@ -221,7 +221,7 @@ async def _start(command: Command) -> Process:
 
 async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
     """Starts a process that writes to `log`, receives no signals from the terminal, and is killed by the kernel when this process dies."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = open_log(log)
     try:
         return await asyncio.create_subprocess_exec(
             "setpriv",

@@ -25,7 +25,6 @@ REQUEST_SECONDS: Final = 5.0
 """How long a client may take to send its request."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-_PRIVATE: Final = 0o600
 
 
 class ForkRequest(NamedTuple):
@@ -68,7 +67,6 @@ def main(path: str) -> None:
 
 def next_request(path: str) -> ForkRequest:
     """Forks a process for each request that arrives at a socket. Returns in these processes alone, each time with its own request."""
-    processes: list[_Process] = []
     Path(path).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(path)
@@ -78,7 +76,6 @@ def next_request(path: str) -> ForkRequest:
             for key, _ in selector.select():
                 if key.data is not None:
                     selector.unregister(key.fileobj)
-                    processes.remove(key.data)
                     _reap(key.data)
                     continue
                 client, _ = listener.accept()
@@ -88,11 +85,11 @@ def next_request(path: str) -> ForkRequest:
                     continue
                 if pid == 0:
                     client.close()
-                    for process in processes:
-                        _close(process)
+                    for sibling in selector.get_map().values():
+                        if sibling.data is not None:
+                            _close(sibling.data)
                     return request
                 process = _Process(pid, os.pidfd_open(pid), client)
-                processes.append(process)
                 selector.register(process.end, selectors.EVENT_READ, process)
                 _send(process, pid)
 
@@ -132,6 +129,11 @@ def _send(process: _Process, number: int) -> None:
         process.client.sendall(f"{number}\n".encode())
 
 
+def open_log(path: str | Path) -> int:
+    """Opens the log of a process for its output; only its owner may read it. Returns the descriptor."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
 def become(request: ForkRequest, server: int) -> None:
     """Makes this process the requested one: in a session of its own, and killed by the kernel when the fork server dies.
 
@@ -147,7 +149,7 @@ def become(request: ForkRequest, server: int) -> None:
         sys.exit("the fork server died")
     os.nice(request.niceness)
     if request.log is not None:
-        log = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _PRIVATE)
+        log = open_log(request.log)
         for output in (sys.stdout.fileno(), sys.stderr.fileno()):
             os.dup2(log, output)
         os.close(log)

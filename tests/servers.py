@@ -247,6 +247,14 @@ def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the second if it ends between being opened and being read
+        return False
+
+
 def program_path(program: str) -> str:
     """Path of a program of Debian."""
     path = shutil.which(program, path=_PATH)

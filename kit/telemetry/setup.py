@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS: Final = 3.0
 """How long spans, and metrics, are still sent at the end. Without a collector the SDK alone would try for 30 s: all the time of a pod."""
-
-
 _log = structlog.get_logger(__name__)
 
 

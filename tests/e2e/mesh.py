@@ -115,9 +115,12 @@ class Mesh:
         return self.books()
 
 
-def _own_ports(process: Mapping[str, str], streams: Mapping[str, str]) -> Mapping[str, str]:
+def _own_ports(process: Mapping[str, Any], streams: Mapping[str, str]) -> Mapping[str, str]:
     """The addresses that a process of roles listens on, as the supervisor has given them to it."""
-    addresses = {"PMP_LISTEN": process["address"], "PMP_METRICS_PORT": urlsplit(process["metrics_url"]).netloc.rpartition(":")[2]}
+    addresses: dict[str, str] = {
+        "PMP_LISTEN": process["address"],
+        "PMP_METRICS_PORT": urlsplit(process["metrics_url"]).netloc.rpartition(":")[2],
+    }
     own = next((address for role, address in streams.items() if role in process["roles"]), None)
     return addresses if own is None else addresses | {"PMP_STREAM_LISTEN": own}
 

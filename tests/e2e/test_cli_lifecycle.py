@@ -16,7 +16,6 @@ from threading import Thread
 from uuid import uuid4
 
 import httpx
-import psutil
 import pytest
 import redis
 from typer.testing import CliRunner, Result
@@ -25,7 +24,7 @@ from cli.__main__ import app
 from cli.layout import INTAKE
 from tests import logs
 from tests.e2e.mesh import PMP, Mesh, says_ready
-from tests.servers import free_port, until
+from tests.servers import free_port, is_alive, until
 
 SECONDS = 60
 """Ten times what a loaded machine needs."""
@@ -79,7 +78,7 @@ def up(data: Path, *arguments: str) -> Result:
 
 
 def running_pids(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    return [pid for pid in pids if is_alive(pid)]
 
 
 class Shop:

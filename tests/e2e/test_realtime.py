@@ -379,7 +379,7 @@ async def test_a_reconnecting_source_of_events_continues_by_its_header(mesh: Mes
     since = {"last-event-id": first["cursor"]}
     async with server_sent(mesh.url, {**reader, **since}, f"?since={START}") as responses:
         read = Read([])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             while len(read.ids) < len(sent):
                 read.take(await anext(responses))
     assert sorted(read.ids) == sorted(sent)
@@ -419,7 +419,7 @@ async def test_a_process_that_is_stopped_says_when_to_come_back(mesh: Mesh, read
             await anext(responses)
         pid = mesh.pid("realtime")
         os.kill(pid, signal.SIGTERM)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(10):
             for name, responses in streams.items():
                 last = await anext(responses)
                 assert 1 <= float(last["come_back_after"].removesuffix("s")) <= 5, name
@@ -438,14 +438,14 @@ async def test_a_process_that_is_stopped_says_when_to_come_back(mesh: Mesh, read
     following = asyncio.create_task(follow(mesh, mesh.credentials("read", "again"), "websocket", again, 1))
     await eventually(lambda: has_cursor(again))
     await track(shop, page_view(next(_numbers)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         await following
 
 
 async def until_figures(responses: Any, holds: Callable[[Response], bool]) -> Response:
     """Applies the responses of a dashboard to each other until the figures are as they should be."""
     figures: Response = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(10):
         async for response in responses:
             figures |= response
             if holds(figures):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from pmp_mesh_client.tokens import Scope, mint
 
@@ -27,7 +26,7 @@ from cli.local_secrets import Secrets
 from cli.server.machine import BACKUPS, DATA, PROGRAM, SERVICE, SETTINGS, UNIT, Machine
 from cli.server.service import describe, service_status, uninstall
 from tests import logs
-from tests.servers import free_port
+from tests.servers import free_port, is_alive
 from tests.shape.repository import ROOT
 
 pytestmark = pytest.mark.skipif("PMP_UPGRADE" not in os.environ, reason="40 s of processor time")
@@ -191,7 +190,7 @@ def test_a_release_that_works_runs_from_then_on(server: Server) -> None:
 def test_what_belongs_to_the_shop_stays_when_the_service_is_removed(server: Server) -> None:
     pid = int((server.root / "run" / f"{SERVICE}.pid").read_text())
     uninstall(Machine(server.root), print)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not is_alive(pid)
     assert not server.path(UNIT).exists()
     assert not server.path(PROGRAM).exists()
     assert (server.path(DATA) / "ingestion.db").exists()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cli.processes import Command, SupervisedProcess, describe_exit, last_lines
-from tests.servers import until
+from tests.servers import is_alive, until
 
 
 async def is_ready() -> bool:
@@ -26,13 +26,6 @@ async def is_never_ready() -> bool:
 
 def shell(script: str, log: Path, ready: Callable[[], Awaitable[bool]] = is_ready, grace_seconds: float = 10.0) -> Command:
     return Command("part", "service", ("sh", "-c", script), dict(os.environ), log, "127.0.0.1:1", ready, grace_seconds=grace_seconds)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the second if it ends between being opened and being read
-        return False
 
 
 @pytest.fixture
@@ -183,7 +176,7 @@ def test_processes_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
         child = int(supervisor.stdout.readline())
         until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
         supervisor.send_signal(signal.SIGKILL)
-    until(lambda: not alive(child), 5)
+    until(lambda: not is_alive(child), 5)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ def test_each_process_has_its_identifier_in_the_journal() -> None:
     assert written.log == Path("/dev/null")
 
 
+def test_a_forked_process_writes_to_the_journal_as_its_fork_server_does() -> None:
+    forked = Command("followers", "service", ("python",), {}, Path("followers.log"), "127.0.0.1:1", is_ready, fork_server=Path("s"))
+    written = in_journal(forked)
+    assert (written.argv, written.log) == (("python",), Path("/dev/null"))
+
+
 @pytest.fixture
 def _as_nobody() -> Iterator[None]:
     before = os.geteuid()

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from cli.forked import ForkedProcess, fork, is_forking
 from services.fork_server import ForkRequest
 from tests.background import eventually
-from tests.servers import until
+from tests.servers import is_alive, until
 
 PROGRAM = """
 import json, os, signal, sys, time
@@ -61,10 +60,6 @@ def server() -> Iterator[ForkServer]:
         started = ForkServer(Path(folder), "-c", PROGRAM)
         yield started
         started.end()
-
-
-def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 async def test_a_forked_process_has_what_was_requested(server: ForkServer) -> None:

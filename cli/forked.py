@@ -7,8 +7,12 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from services.fork_server import ForkRequest
+
+ANSWER_SECONDS: Final = 15.0
+"""How long the fork server may take to fork a process: others may ask at the same time."""
 
 
 class ForkedProcess:
@@ -24,8 +28,10 @@ class ForkedProcess:
 
     async def wait(self) -> int:
         """Waits until it has ended; returns its exit status."""
-        line = await self._reader.readline()
-        self._writer.close()
+        try:
+            line = await self._reader.readline()
+        finally:
+            self._writer.close()
         # The kernel kills it when the fork server dies.
         self.returncode = int(line) if line else -signal.SIGKILL
         return self.returncode
@@ -51,7 +57,14 @@ async def fork(server: Path, request: ForkRequest) -> ForkedProcess:
     """
     reader, writer = await asyncio.open_unix_connection(server)
     writer.write(request.line())
-    if not (line := await reader.readline()):
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            line = await reader.readline()
+    except TimeoutError:
+        writer.close()
+        message = f"the fork server did not answer within {ANSWER_SECONDS:g} s"
+        raise TimeoutError(message) from None
+    if not line:
         writer.close()
         message = "the fork server forked no process: its log says why"
         raise ConnectionResetError(message)

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +14,7 @@ from typing import Protocol
 from cli.forked import fork, is_forking
 from cli.readiness import Ready
 from cli.state import Kind, ProcessState, State
-from services.fork_server import ForkRequest, open_log
+from services.fork_server import ForkRequest, open_log, set_niceness_of_session
 
 FIRST_PAUSE = 0.5
 """Seconds before a process that died is restarted; doubled each time."""
@@ -25,8 +24,12 @@ STEADY_SECONDS = 20.0
 """After a process ran this long, the pauses start over."""
 GRACE_SECONDS = 15.0
 """How long a process may take to end before it is killed, unless its command sets another time."""
+KILLED_SECONDS = 5.0
+"""How long the end of a process that was killed is waited for: where a fork server hangs, nobody reports it."""
 POLL_SECONDS = 0.1
 """Interval between two checks of a process that is starting."""
+WAITING_SECONDS = 20.0
+"""After so long, a process says that it waits for the fork server."""
 NO_LOG = Path(os.devnull)
 """Log of a process whose output goes elsewhere."""
 
@@ -120,9 +123,9 @@ class SupervisedProcess:
         """Starts the process, restarts it with growing pauses when it dies, and returns when it has ended after `end`."""
         pause = FIRST_PAUSE
         while not self._ending.is_set():
-            if self.command.fork_server is not None and not await is_forking(self.command.fork_server):
-                await self._pause(POLL_SECONDS)
-                continue
+            await self._until_forking()
+            if self._ending.is_set():
+                break
             started = time.monotonic()
             self.state.restarts = self.deaths
             try:
@@ -136,6 +139,8 @@ class SupervisedProcess:
             if time.monotonic() - started > STEADY_SECONDS:
                 pause = FIRST_PAUSE
             reason = self.command.why() if self.command.why is not None else ""
+            if not await self._is_forking():
+                reason = "with the fork server"
             self._say(f"{self.command.name} {death}{f' ({reason})' if reason else ''}; starting it again in {pause:g} s")
             await self._pause(pause)
             pause = min(pause * 2, self.command.longest_pause)
@@ -151,10 +156,21 @@ class SupervisedProcess:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
+    async def _until_forking(self) -> None:
+        """Waits until the fork server accepts requests, if the process is forked."""
+        waits_since, has_said = time.monotonic(), False
+        while not self._ending.is_set() and not await self._is_forking():
+            if not has_said and time.monotonic() - waits_since > WAITING_SECONDS:
+                self._say(f"{self.command.name} waits for the fork server, which accepts no requests at {self.command.fork_server}")
+                has_said = True
+            await self._pause(POLL_SECONDS)
+
+    async def _is_forking(self) -> bool:
+        return self.command.fork_server is None or await is_forking(self.command.fork_server)
+
     async def _run_once(self) -> int:
         """Runs the process until it dies or is ended; returns its exit status."""
         process = self._process = await _start(self.command)
-        set_niceness_of_session(process.pid, self.command.niceness)
         self._update("starting", process.pid)
         death = asyncio.create_task(process.wait())
         watch = asyncio.create_task(self._watch_readiness())
@@ -164,7 +180,7 @@ class SupervisedProcess:
             watch.cancel()
             if not death.done():
                 await self._end(process, death)
-            return await death
+            return death.result() if death.done() else -signal.SIGKILL
         finally:
             for task in (watch, ending, death):
                 task.cancel()
@@ -180,6 +196,7 @@ class SupervisedProcess:
         if not done:
             self._say(f"{self.command.name} did not end within {self.command.grace_seconds:g} s: killing it")
             process.kill()
+            await asyncio.wait({death}, timeout=KILLED_SECONDS)
 
     async def _watch_readiness(self) -> None:
         started = time.monotonic()
@@ -214,7 +231,10 @@ class SupervisedProcess:
 async def _start(command: Command) -> Process:
     if command.fork_server is None:
         yielding = ("nice", "-n", str(command.niceness)) if command.niceness else ()
-        return await spawn((*yielding, *command.argv), command.environment, command.log)
+        process = await spawn((*yielding, *command.argv), command.environment, command.log)
+        # The kernel may have it wait.
+        await asyncio.to_thread(set_niceness_of_session, process.pid, command.niceness)
+        return process
     log = None if command.log == NO_LOG else str(command.log)
     return await fork(command.fork_server, ForkRequest(command.name, command.roles, dict(command.environment), log, command.niceness))
 
@@ -236,12 +256,6 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str], log: Path
         )
     finally:
         os.close(descriptor)
-
-
-def set_niceness_of_session(pid: int, niceness: int) -> None:
-    """Sets the niceness of a session, where the kernel schedules sessions: that of processes counts within theirs, see sched(7)."""
-    with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 async def run_to_end(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) -> int:

@@ -27,7 +27,8 @@ def socket_path(folder: DataFolder, process: str) -> str:
         homes = [os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir(), "/tmp"]  # noqa: S108 (the folder in it is this user's alone)
         fits = (Path(home) / own for home in homes if home and len(os.fsencode(f"{home}/{own}/{process}.sock")) <= SOCKET_PATH_BYTES)
         private = next(fits)
-        private.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            private.mkdir(mode=0o700)
         made = private.lstat()
         if not stat.S_ISDIR(made.st_mode) or made.st_uid != os.geteuid() or made.st_mode & 0o077:
             message = f"{private} must be a folder of this user alone: remove it"

@@ -3,6 +3,8 @@
 `python -m services.fork_server SOCKET` listens on a Unix socket once everything is imported. A connection stands for a process: the
 client sends a `ForkRequest` as a line of JSON, is sent a line with the process id and, when the process has ended, one with its exit
 status as `subprocess` gives it. It needs Linux 5.3 or later, for pidfd_open(2).
+
+It ignores SIGTERM as long as processes run, which the kernel kills with it: sent to all of them, they drain, and it is sent once more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from ctypes import CDLL
 from pathlib import Path
@@ -22,7 +25,12 @@ from typing import Any, Final, NamedTuple
 from services import import_roles, role_modules
 
 REQUEST_SECONDS: Final = 5.0
-"""How long a client may take to send its request."""
+"""How long a client may take to send its request. Meanwhile nothing else is done."""
+_LONGEST_REQUEST: Final = 2**22
+"""Bytes; the kernel limits an environment to less."""
+_PAUSE: Final = 0.1
+"""Seconds until what the kernel refuses for the moment is tried again; its own interval between changes of a session's niceness."""
+_ATTEMPTS: Final = 20
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
@@ -55,6 +63,12 @@ class _Process(NamedTuple):
 
 def main(path: str) -> None:
     """Imports all roles and forks processes until it is killed; in each of these, runs the roles that were requested."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        sys.exit(f"processes can't be forked here: pidfd_open(2), of Linux 5.3 and later, fails: {error}")
+    # Ignored, as a launcher may have it, ends of processes could not be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     roles, run_roles = import_roles(role_modules())
     # Collections leave alone what exists by now: they would write to the memory that processes share.
     gc.freeze()
@@ -75,48 +89,102 @@ def next_request(path: str) -> ForkRequest:
         while True:
             for key, _ in selector.select():
                 if key.data is not None:
-                    selector.unregister(key.fileobj)
-                    _reap(key.data)
-                    continue
-                client, _ = listener.accept()
-                request = _received(client)
-                if request is None or (pid := _fork()) is None:
-                    client.close()
-                    continue
-                if pid == 0:
-                    client.close()
-                    for sibling in selector.get_map().values():
-                        if sibling.data is not None:
-                            _close(sibling.data)
+                    _reap(selector, key.data)
+                elif (request := _take_request(selector, listener)) is not None:
                     return request
-                process = _Process(pid, os.pidfd_open(pid), client)
-                selector.register(process.end, selectors.EVENT_READ, process)
-                _send(process, pid)
+
+
+def _take_request(selector: selectors.BaseSelector, listener: socket.socket) -> ForkRequest | None:
+    """Forks the process that the next client requests. Returns the request in the new process, and None in the fork server."""
+    if (client := _accepted(listener)) is None:
+        return None
+    request = _received(client)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a process would inherit that it is ignored
+    if request is None or (forked := _fork()) is None:
+        client.close()
+        _heed_termination(selector)
+        return None
+    pid, end = forked
+    if pid == 0:
+        client.close()
+        for sibling in selector.get_map().values():
+            if sibling.data is not None:
+                _close(sibling.data)
+        return request
+    process = _Process(pid, end, client)
+    selector.register(end, selectors.EVENT_READ, process)
+    _heed_termination(selector)
+    if not _send(process, pid):  # unknown to anybody, it would run beside its successor
+        os.kill(pid, signal.SIGKILL)
+    return None
+
+
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    """The next client; None as long as there is no descriptor for it."""
+    try:
+        return listener.accept()[0]
+    except OSError as error:
+        _complain(f"no connection can be accepted: {error}")
+        time.sleep(_PAUSE)
+        return None
 
 
 def _received(client: socket.socket) -> ForkRequest | None:
     """The request of a client; None if it sends none, such as one that only looks whether requests are accepted."""
-    client.settimeout(REQUEST_SECONDS)
-    with suppress(OSError, ValueError, TypeError, LookupError), client.makefile("rb") as lines:
-        fields: dict[str, Any] = json.loads(lines.readline())
+    deadline, line = time.monotonic() + REQUEST_SECONDS, b""
+    with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
+        while not line.endswith(b"\n") and len(line) < _LONGEST_REQUEST:
+            client.settimeout(max(0.001, deadline - time.monotonic()))
+            if not (chunk := client.recv(2**16)):
+                break
+            line += chunk
+        fields: dict[str, Any] = json.loads(line)
         fields["roles"] = tuple(fields["roles"])
         return ForkRequest(**fields)
+    if line:
+        _complain(f"a request is refused: it is none, or was not sent within {REQUEST_SECONDS:g} s")
     return None
 
 
-def _fork() -> int | None:
-    """Forks. Returns the process id, 0 in the new process, and None if there is no memory for it: those that run are left alone."""
+def _fork() -> tuple[int, int] | None:
+    """Forks.
+
+    Returns:
+        The process id and its pidfd, 0 and no pidfd in the new process; None if there is no memory or descriptor for it: those that run are
+        left alone.
+    """
     try:
-        return os.fork()
+        pid = os.fork()
     except OSError as error:
-        sys.stderr.write(f"no process can be forked: {error}\n")
+        _complain(f"no process can be forked: {error}")
+        return None
+    if pid == 0:
+        return 0, -1
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError as error:
+        _complain(f"a process that was forked can't be waited for, and is killed: {error}")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         return None
 
 
-def _reap(process: _Process) -> None:
+def _complain(what: str) -> None:
+    sys.stderr.write(f"{what}\n")
+    sys.stderr.flush()
+
+
+def _reap(selector: selectors.BaseSelector, process: _Process) -> None:
+    selector.unregister(process.end)
+    _heed_termination(selector)
     _, status = os.waitpid(process.pid, 0)
     _send(process, os.waitstatus_to_exitcode(status))
     _close(process)
+
+
+def _heed_termination(selector: selectors.BaseSelector) -> None:
+    """Ends by SIGTERM if no process runs: then the selector has the listener alone."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if len(selector.get_map()) > 1 else signal.SIG_DFL)
 
 
 def _close(process: _Process) -> None:
@@ -124,14 +192,39 @@ def _close(process: _Process) -> None:
     process.client.close()
 
 
-def _send(process: _Process, number: int) -> None:
-    with suppress(OSError):  # the client is gone
+def _send(process: _Process, number: int) -> bool:
+    """Sends a number to the client of a process; returns False if it is gone."""
+    with suppress(OSError):
         process.client.sendall(f"{number}\n".encode())
+        return True
+    return False
 
 
 def open_log(path: str | Path) -> int:
     """Opens the log of a process for its output; only its owner may read it. Returns the descriptor."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def set_niceness_of_session(pid: int, niceness: int) -> None:
+    """Sets the niceness of a process's session, where the kernel schedules sessions: that of processes counts within theirs, see sched(7).
+
+    The process has begun its session. A new one has the niceness 0. The kernel takes one change in 0.1 s from users other than root.
+    """
+    if niceness == 0:
+        return
+    for _ in range(_ATTEMPTS):
+        try:
+            group = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)
+            try:
+                os.write(group, str(niceness).encode())
+            finally:
+                os.close(group)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        except OSError:
+            return  # the kernel does not schedule sessions
+        else:
+            return
 
 
 def become(request: ForkRequest, server: int) -> None:
@@ -148,6 +241,7 @@ def become(request: ForkRequest, server: int) -> None:
     if os.getppid() != server:
         sys.exit("the fork server died")
     os.nice(request.niceness)
+    set_niceness_of_session(os.getpid(), request.niceness)
     if request.log is not None:
         log = open_log(request.log)
         for output in (sys.stdout.fileno(), sys.stderr.fileno()):

@@ -235,6 +235,12 @@ class PrivateMariaDb(PrivateServer):
         return subprocess.run([program_path("mariadb-dump"), *where, *databases], check=True, capture_output=True).stdout
 
 
+def niceness_of_session(pid: int) -> int | None:
+    """That of a process's session; None where the kernel does not schedule sessions."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
 def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """Waits until a condition holds.
 

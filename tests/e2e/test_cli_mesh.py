@@ -35,7 +35,7 @@ from cli.local_secrets import Secrets
 from tests.authority import MountedSecrets
 from tests.e2e import nobody
 from tests.e2e.mesh import PMP, Mesh, running
-from tests.servers import free_port, until
+from tests.servers import free_port, niceness_of_session, until
 from tests.webhooks import with_a_destination
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "components" / "alerts" / "alerts.yaml"
@@ -215,6 +215,14 @@ def test_status_shows_every_process(mesh: Mesh) -> None:
     assert status["ready"] is True
     assert [process["name"] for process in status["processes"]] == PROCESSES
     assert all(process["ready"] and process["pid"] for process in status["processes"])
+
+
+@pytest.mark.skipif(niceness_of_session(os.getpid()) is None, reason="the kernel does not schedule sessions")
+def test_all_roles_but_the_intake_yield_to_it(mesh: Mesh) -> None:
+    yielding = {each["name"]: niceness_of_session(each["pid"]) for each in mesh.state["processes"] if each["roles"]}
+    assert yielding.pop("ingestion") == 0
+    assert yielding
+    assert all(niceness and niceness > 0 for niceness in yielding.values()), yielding
 
 
 def test_every_part_but_redis_and_the_fork_server_shows_its_metrics(mesh: Mesh) -> None:

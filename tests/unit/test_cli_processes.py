@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cli.processes import Command, SupervisedProcess, describe_exit, last_lines
-from tests.servers import is_alive, until
+from tests.servers import is_alive, niceness_of_session, until
 
 
 async def is_ready() -> bool:
@@ -128,11 +128,6 @@ async def test_a_failure_of_its_supervision_is_reported_and_the_process_restarte
     assert len(said) == 3, said  # each is reported once
 
 
-def niceness_of_group(pid: int) -> int | None:
-    group = Path(f"/proc/{pid}/autogroup")
-    return int(group.read_text().split()[-1]) if group.exists() else None
-
-
 async def test_a_process_that_yields_does_so_with_all_it_starts(tmp_path: Path) -> None:
     command = Command(
         "part", "service", ("sh", "-c", "sleep 60; true"), dict(os.environ), tmp_path / "log", "127.0.0.1:1", is_never_ready, niceness=7
@@ -144,7 +139,7 @@ async def test_a_process_that_yields_does_so_with_all_it_starts(tmp_path: Path) 
             await asyncio.sleep(0.01)
         shell = psutil.Process(part.state.pid)
         assert [each.nice() for each in (shell, *shell.children())] == [7, 7]
-        assert niceness_of_group(shell.pid) in {7, None}
+        assert niceness_of_session(shell.pid) in {7, None}
     finally:
         part.kill()
         await run

@@ -16,6 +16,7 @@ import stripe
 STRIPE_SECRET = "whsec_the_secret_of_the_tests"
 WOOCOMMERCE_SECRET = "woocommerce-secret-of-the-tests"
 MAILCHIMP_SECRET = "mailchimp-secret-of-the-tests"
+BREVO_SECRET = "brevo-token-of-the-tests"
 KLAVIYO_SECRET = "klaviyo-secret-of-the-tests"
 
 
@@ -181,6 +182,14 @@ def mailchimp(kind: str, email: str, at: datetime, *, secret: str = MAILCHIMP_SE
     body, stamp = urlencode(form).encode(), int(datetime.now(UTC).timestamp())
     value = hmac.digest(secret.encode(), f"{stamp}.".encode() + body, "sha256").hex()
     return Call("mailchimp", body, {"x-mailchimp-signature": f"t={stamp},v1={value}", "content-type": "application/x-www-form-urlencoded"})
+
+
+def brevo(kind: str, email: str, at: datetime, *, secret: str = BREVO_SECRET, **fields: Any) -> Call:
+    """A webhook of Brevo about a contact who was sent a campaign. `ts` is in the time of Paris."""
+    stamp = int(at.timestamp())
+    when = {"date_event": at.strftime("%Y-%m-%d %H:%M:%S"), "ts_event": stamp, "ts": stamp + 3600}
+    body = orjson.dumps({"id": 7, "camp_id": 12, "email": email, "event": kind, "tag": "", **when, **fields})
+    return Call("brevo", body, {"authorization": f"Bearer {secret}", "content-type": "application/json"})
 
 
 def _gmt(at: datetime) -> str:

@@ -31,10 +31,10 @@ from tests.authority import LOOK_SECONDS, LOOKED, LOOKS, MountedSecrets
 from tests.databases import newest_database
 from tests.holder import answered, repeated
 from tests.paypal import running_paypal
-from tests.received_webhooks import Call, charge, klaviyo, klaviyo_event, mailchimp, stripe_event, woocommerce, woocommerce_order
+from tests.received_webhooks import Call, brevo, charge, klaviyo, klaviyo_event, mailchimp, stripe_event, woocommerce, woocommerce_order
 from tests.servers import free_port
 
-SENDERS = ("stripe", "woocommerce", "mailchimp", "klaviyo")
+SENDERS = ("stripe", "woocommerce", "mailchimp", "klaviyo", "brevo")
 OLD, NEW = "the-old-secret-of-the-tests", "the-new-secret-of-the-tests"
 
 
@@ -46,6 +46,7 @@ def calls(secret: str) -> Sequence[Call]:
         woocommerce("order.updated", woocommerce_order(2, now, now), secret=secret),
         mailchimp("unsubscribe", "ada@example.org", now, secret=secret),
         klaviyo(klaviyo_event("unsubscribed_from_email_marketing", "ada@example.org", now), secret=secret),
+        brevo("unsubscribe", "ada@example.org", now, secret=secret),
     ]
 
 

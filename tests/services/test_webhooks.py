@@ -50,11 +50,13 @@ from tests.databases import newest_database
 from tests.gateway_probe.processes import running_gateway
 from tests.paypal import PayPalDouble, running_paypal
 from tests.received_webhooks import (
+    BREVO_SECRET,
     KLAVIYO_SECRET,
     MAILCHIMP_SECRET,
     STRIPE_SECRET,
     WOOCOMMERCE_SECRET,
     Call,
+    brevo,
     capture,
     charge,
     dispute,
@@ -170,6 +172,7 @@ async def running(
         webhooks_woocommerce_secrets=[WOOCOMMERCE_SECRET],
         webhooks_mailchimp_secrets=[MAILCHIMP_SECRET],
         webhooks_klaviyo_secrets=[KLAVIYO_SECRET],
+        webhooks_brevo_secrets=[BREVO_SECRET],
         webhooks_paypal_ids=[paypal.webhook_id],
     )
     known = {**webhook_senders(own), "paypal": PayPal(own, Certificates({paypal.host}, paypal.roots))}
@@ -599,6 +602,23 @@ async def test_each_event_of_one_webhook_reaches_its_person(shop: Shop) -> None:
     assert [(each.list, each.subscribed) for each in person.email_subscriptions] == [("klaviyo:WBhXHN", False)]
 
 
+async def test_who_leaves_at_brevo_wants_no_more_mail(shop: Shop) -> None:
+    kinds = {"ada": "unsubscribe", "bob": "unsubscribed", "cyd": "spam", "dan": "hard_bounce", "eve": "soft_bounce"}
+    people: dict[str, str] = {}
+    for number, name in enumerate(kinds, 200):
+        user = identity_pb2.Registration(wordpress_id=number, email=f"{name}@example.org")
+        people[name] = (await shop.inside(shop.identity.RegisterUser, identity_pb2.RegisterUserRequest(user=user))).user_id
+    for name, kind in kinds.items():
+        await shop.receive(brevo(kind, f"{name}@example.org ", NOW, list_id=[3, 42]))
+    await shop.apply()
+    assert {name: await _marketing_of(shop, user_id) for name, user_id in people.items()} == {
+        **dict.fromkeys(("ada", "bob", "cyd", "dan"), "denied"),
+        "eve": "unknown",
+    }
+    person = (await shop.inside(shop.identity.GetUser, identity_pb2.GetUserRequest(id=people["ada"]))).user
+    assert [(each.list, each.subscribed, each.changed_at.ToDatetime(UTC)) for each in person.email_subscriptions] == [("brevo", False, NOW)]
+
+
 async def test_nothing_personal_of_a_webhook_is_kept_in_the_clear_or_when_it_is_done(shop: Shop) -> None:
     personal = (b"grace@example.org", b"ada@example.org", b"London", b"Ada", b"newsletter")
     order = woocommerce_order(5, START, START)
@@ -694,6 +714,8 @@ def _nothing() -> list[Call]:
         woocommerce("order.created", woocommerce_order(5, NOW, NOW, status="checkout-draft")),
         mailchimp("campaign", "", NOW),
         mailchimp("profile", "ada@example.org", NOW),
+        brevo("opened", "ada@example.org", NOW),
+        brevo("contact_deleted", "ada@example.org", NOW),
         klaviyo(),
         klaviyo(klaviyo_event("clicked_email", "ada@example.org", NOW)),
         klaviyo(klaviyo_event("bounced_email", "ada@example.org", NOW)),
@@ -715,7 +737,7 @@ def _unsigned() -> list[Call]:
     """Webhooks without a valid signature of now."""
     stripe = stripe_event("charge.refunded", charge("1", 3000), NOW)
     shops = woocommerce("order.created", woocommerce_order(5, NOW, NOW))
-    left = mailchimp("unsubscribe", "ada@example.org", NOW)
+    left, gone = mailchimp("unsubscribe", "ada@example.org", NOW), brevo("unsubscribe", "ada@example.org", NOW)
     event = klaviyo_event("unsubscribed_from_email_marketing", "ada@example.org", NOW)
     spam = klaviyo(event)
     return [
@@ -735,6 +757,10 @@ def _unsigned() -> list[Call]:
         Call("woocommerce", b"webhook_id=12&x=1", {}),
         left._replace(headers={"x-mailchimp-signature": "t=1,v1=00"}),
         left._replace(body=left.body.replace(b"ada", b"bob")),
+        brevo("spam", "ada@example.org", NOW, secret="another token"),
+        gone._replace(headers={}),
+        gone._replace(headers={"authorization": f"Basic {BREVO_SECRET}"}),
+        gone._replace(headers={"authorization": BREVO_SECRET}),
         Call("paypal", b"{}", {}),
     ]
 
@@ -766,6 +792,9 @@ def _unreadable() -> list[tuple[Call, str]]:
         (woocommerce("order.created", woocommerce_order(5, NOW, NOW, total="NaN")), "total"),
         (woocommerce("order.deleted", {"id": -1}), "id"),
         (mailchimp("unsubscribe", "no address", NOW), "data.email"),
+        (brevo("spam", "no address", NOW), "email"),
+        (brevo("spam", "ada@example.org", NOW, ts_event="2026-11-30 10:00:00"), "ts_event"),
+        (Call("brevo", b"[]", {"authorization": f"Bearer {BREVO_SECRET}"}), "fields"),
         (klaviyo(klaviyo_account_id="ada@example.org"), "meta.klaviyo_account_id"),
         (klaviyo({"topic": "event:klaviyo.marked_email_as_spam", "external_id": "ada@example.org"}), "payload"),
     ]
@@ -849,7 +878,10 @@ async def test_the_gateway_passes_webhooks_as_they_were_sent_to_their_service(sh
         assert (await post(gateway, call)).json()["duplicate"]
         changed = await post(gateway, call._replace(body=call.body + b" "))
         assert (changed.status_code, changed.json()["code"]) == (401, 16)
-    assert len(await shop.rows()) == len(taken)
+    by_token = brevo("spam", "linus@example.org", NOW)
+    assert (await post(gateway, by_token)).json() == {"success": True, "duplicate": False, "ignored": False}
+    assert (await post(gateway, by_token, authorization="Bearer another")).status_code == 401
+    assert len(await shop.rows()) == len([*taken, by_token])
     test_call = Call("woocommerce", b"webhook_id=12", {"content-type": "application/x-www-form-urlencoded"})
     assert (await post(gateway, test_call)).status_code == 200
 

@@ -20,12 +20,14 @@ from pydantic import SecretStr
 from kit.errors import Unauthenticated, Unavailable
 from services.destinations.received.certificates import Certificates
 from services.destinations.received.sender import Sender, webhook_senders
+from services.destinations.received.senders.brevo import Brevo
 from services.destinations.received.senders.klaviyo import Klaviyo
 from services.destinations.received.senders.paypal import PayPal
 from services.destinations.received.settings import WebhookSettings
 from services.destinations.received.signatures import check_appended, check_base64, check_timestamped
+from services.destinations.received.statement import Statement
 from tests.paypal import PayPalDouble, running_paypal
-from tests.received_webhooks import klaviyo, klaviyo_event
+from tests.received_webhooks import brevo, klaviyo, klaviyo_event
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OLD, NEW = SecretStr("whsec_old_secret_of_the_tests"), SecretStr("whsec_new_secret_of_the_tests")
@@ -160,7 +162,7 @@ def test_a_signature_with_the_time_after_the_body_is_what_openssl_makes_of_both(
 
 def test_every_sender_refuses_what_has_no_secret_yet() -> None:
     found = webhook_senders(settings_with())
-    assert set(found) == {"klaviyo", "mailchimp", "paypal", "stripe", "woocommerce"}
+    assert set(found) == {"brevo", "klaviyo", "mailchimp", "paypal", "stripe", "woocommerce"}
     assert not any(sender.is_configured for sender in found.values())
 
 
@@ -171,6 +173,13 @@ def test_what_klaviyo_states_without_a_time_happened_when_it_was_sent() -> None:
         stated = Klaviyo(settings_with()).read({}, klaviyo(event, at=NOW).body, NOW)
         assert isinstance(stated, Sequence)
         assert [each.at for each in stated] == [at]
+
+
+def test_nobody_leaves_brevo_in_the_future() -> None:
+    for at in (NOW - timedelta(days=1), NOW + timedelta(days=1)):
+        stated = Brevo(settings_with()).read({}, brevo("unsubscribe", "ada@example.org", at).body, NOW)
+        assert isinstance(stated, Statement)
+        assert stated.at == min(at, NOW)
 
 
 @pytest.fixture(scope="module")

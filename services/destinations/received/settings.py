@@ -46,6 +46,9 @@ class WebhookSettings(Settings):
     webhooks_klaviyo_secrets: Secrets = Field(default=[])
     """The secret keys of Klaviyo's webhook, as a JSON list; two while one replaces the other."""
 
+    webhooks_brevo_secrets: Secrets = Field(default=[])
+    """The bearer tokens that Brevo's webhooks carry, as a JSON list; two while one replaces the other."""
+
     webhooks_wait: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))
     """How long what a webhook states is kept for an order or a person that is not known yet."""
 

@@ -1,4 +1,4 @@
-"""Signatures over the raw body of a webhook. Pure.
+"""Signatures over the raw body of a webhook, and tokens in the place of one. Pure.
 
 All comparisons take the same time wherever the values differ. Messages name what is wrong, never a value.
 """
@@ -91,6 +91,17 @@ def check_appended(secrets: Sequence[SecretStr], body: bytes, headers: Mapping[s
     stated = header(headers, name).lower()
     if not _any_equal([_hmac(secret, body + appended.encode()).hex() for secret in secrets], [stated]):
         raise Unauthenticated(f"{name} does not match the body")
+
+
+def check_bearer(secrets: Sequence[SecretStr], headers: Mapping[str, str]) -> None:
+    """Checks the header `authorization: Bearer <secret>` of a sender that signs nothing.
+
+    Raises:
+        Unauthenticated: the token is missing or another one.
+    """
+    scheme, _, token = header(headers, "authorization").partition(" ")
+    if scheme.lower() != "bearer" or not _any_equal([secret.get_secret_value() for secret in secrets], [token.strip()]):
+        raise Unauthenticated("the bearer token in authorization is another one")
 
 
 def _hmac(secret: SecretStr, content: bytes) -> bytes:

@@ -188,6 +188,8 @@ async def test_a_repetition_is_the_same_event_whatever_carries_it(shop: Shop, fr
 
         await _reports_unheard(page, "stranger", shop, front)
         await logs_in(page, shop, "grace")
+        # The outbox has an event once: a repetition from before the login that still waited there would stand for the next one.
+        shop.deliver()
         await visitor.set_extra_http_headers({"x-forwarded-for": "203.0.113.9"})
         front.loses = None
         await page.goto(f"{shop.home}/free-guide/")

@@ -1,9 +1,10 @@
-"""Load shedding: an overloaded process limits its concurrency, and starts no call that would finish too late."""
+"""Load shedding: an overloaded process limits its concurrency, starts no call that would finish too late, and lets what follows wait."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -11,6 +12,8 @@ from kit.errors import Overloaded
 
 BUSY: Final = "the service is busy; nothing was kept, try again later"
 
+_LONGEST_WAIT: Final = 1.0
+"""Seconds that calls may hold up a transaction which nobody waits for: they delay it, and never starve it."""
 _LEAST_CALLS: Final = 16
 _CUT: Final = 0.7
 
@@ -26,6 +29,44 @@ def expect(seconds: float | None) -> None:
 def leaves_at() -> float:
     """Returns the deadline of the current caller, in the loop's time; infinity without one."""
     return _leaves_at.get()
+
+
+class CallsInProgress:
+    """The calls that this process is handling, whose callers wait: what nobody waits for gives way to them.
+
+    Between two statements of a call everything else has its turn. Where the processor is short, a call of twenty statements would take
+    twenty times as long as all consumers of its process together do for one.
+    """
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._ended: asyncio.Event | None = None
+        """Set when the last call ends, if somebody waits for that."""
+
+    def begin(self) -> None:
+        """Notes a call; `end` follows."""
+        self._calls += 1
+
+    def end(self) -> None:
+        """Notes the end of a call."""
+        self._calls -= 1
+        if self._ended is not None and not self._calls:
+            self._ended.set()
+            self._ended = None
+
+    async def give_way(self) -> None:
+        """Waits until no call is in progress, at most a second."""
+        if not self._calls:
+            return
+        if self._ended is None:
+            self._ended = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_WAIT):
+                await self._ended.wait()
+
+
+CALLS: Final = CallsInProgress()
+"""Those of this process."""
 
 
 class Limit:

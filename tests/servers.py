@@ -217,6 +217,8 @@ class PrivateMariaDb(PrivateServer):
             ),
             "--skip-log-bin",
             "--innodb-buffer-pool-size=256M",
+            # Each pod has a pool for each of its roles.
+            "--max-connections=1000",
         ]
 
     def ping(self) -> None:

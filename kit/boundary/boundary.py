@@ -22,7 +22,7 @@ from kit.boundary.recording import Recorder
 from kit.boundary.validation import broken_still, validate
 from kit.errors import InvalidRequest, Overloaded, Violation
 from kit.json_body.notes import Notes
-from kit.overload import BUSY, Limit, expect
+from kit.overload import BUSY, CALLS, Limit, expect
 from kit.scrubbing.scrubber import Scrubber
 from kit.telemetry.names import MetricName
 from kit.telemetry.roles import act_as
@@ -216,10 +216,12 @@ def _in_time(method: Method, work: _Work, *, streams: bool) -> _Answer:
         if left is not None and left < float(call.timeout) * _LEFT:
             raise Overloaded(BUSY)
         method.limit.begin()
+        CALLS.begin()
         try:
             expect(left)
             return await work(raw, context)
         finally:
+            CALLS.end()
             method.limit.end(call.started, perf_counter())
 
     return answer

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
+from kit.overload import CALLS
+
 _CALLS_FIRST: Final = 8
 """How many calls may overtake a waiting follower: they delay it, and never starve it."""
 
@@ -41,7 +43,8 @@ class Turns:
 
     @asynccontextmanager
     async def follower(self) -> AsyncGenerator[None]:
-        """Waits for the turn of a follower: when no call runs or waits, or enough of them went first."""
+        """Waits for the turn of a follower: when no call is in progress or waits for its own turn, or enough of them went first."""
+        await CALLS.give_way()
         await self._turn(self._followers)
         try:
             yield

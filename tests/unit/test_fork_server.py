@@ -218,7 +218,7 @@ async def test_what_the_kernel_refuses_is_said_and_the_others_go_on() -> None:
             server.end()
 
 
-async def test_it_ends_when_it_is_told_to_once_no_process_runs(server: ForkServer) -> None:
+async def test_it_ends_by_sigterm_once_no_process_runs(server: ForkServer) -> None:
     process = await server.fork("print('ready', flush=True); time.sleep(300)")
     until(lambda: server.log.exists() and server.log.read_text())
     server.process.terminate()
@@ -228,7 +228,7 @@ async def test_it_ends_when_it_is_told_to_once_no_process_runs(server: ForkServe
     assert server.process.wait(10) == -signal.SIGTERM
 
 
-async def test_a_process_that_nobody_was_told_of_is_killed(server: ForkServer) -> None:
+async def test_a_process_that_nobody_knows_of_is_killed(server: ForkServer) -> None:
     await eventually(lambda: is_forking(server.socket))
     server.process.send_signal(signal.SIGSTOP)
     with socket.socket(socket.AF_UNIX) as client:

@@ -48,6 +48,7 @@ from kit.errors import (
     Unavailable,
     Violation,
 )
+from kit.overload import CALLS
 from kit.settings import Settings
 from kit.telemetry.names import Attribute, MetricName
 from kit.telemetry.setup import telemetry
@@ -520,6 +521,27 @@ async def test_calls_above_the_limit_are_refused_at_once_and_share_a_line(capfd:
     assert {(method, level) for method, _, level in refused} == {(f"{SERVICE}/TrackEvent", "warning")}
     assert sum(calls for _, calls, _ in refused) == 5
     assert [line["status"] for line in lines if line["event"] == "call"] == ["OK"] * 5
+
+
+async def test_what_nobody_waits_for_gives_way_to_calls_from_outside() -> None:
+    free = asyncio.Event()
+
+    async def act(_context: Context) -> None:
+        await free.wait()
+
+    servicer = Script(act)
+    async with served(servicer) as stub:
+        inner = asyncio.ensure_future(stub.TrackEvent(pb.TrackEventRequest(), metadata=INTERNAL))
+        await asyncio.to_thread(until, lambda: len(servicer.seen) == 1, 5.0)
+        await asyncio.wait_for(CALLS.give_way(), 0.5)
+        call = asyncio.ensure_future(stub.TrackEvent(pb.TrackEventRequest(), metadata=scoped("site")))
+        await asyncio.to_thread(until, lambda: len(servicer.seen) == 2, 5.0)
+        waiting = asyncio.create_task(CALLS.give_way())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        free.set()
+        await asyncio.gather(inner, call)
+        await asyncio.wait_for(waiting, 0.5)
 
 
 async def test_a_call_that_has_hardly_any_time_left_is_not_begun() -> None:

@@ -1,11 +1,13 @@
-"""As many calls are under way as are answered in time, and no fewer than make progress."""
+"""As many calls are under way as are answered in time, and no fewer than make progress; what nobody waits for gives way to them."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
 from kit.errors import Overloaded
-from kit.overload import Limit
+from kit.overload import CallsInProgress, Limit
 
 
 def room(limit: Limit) -> int:
@@ -65,3 +67,45 @@ def test_room_for_a_few_stays_what_it_is() -> None:
     for _ in range(room(limit)):
         limit.end(0, 9)
     assert room(limit) == 4
+
+
+async def test_work_gives_way_until_the_last_call_ends() -> None:
+    calls, order = CallsInProgress(), list[str]()
+
+    async def work(name: str) -> None:
+        await calls.give_way()
+        order.append(name)
+
+    await work("before")
+    calls.begin()
+    calls.begin()
+    waiting = [asyncio.create_task(work(name)) for name in ("one", "other")]
+    await asyncio.sleep(0)
+    calls.end()
+    await asyncio.sleep(0)
+    order.append("the first call has ended")
+    calls.end()
+    await asyncio.gather(*waiting)
+    await work("after")
+    assert order == ["before", "the first call has ended", "one", "other", "after"]
+
+
+async def test_calls_that_never_end_hold_up_work_for_a_second() -> None:
+    calls, loop = CallsInProgress(), asyncio.get_running_loop()
+    calls.begin()
+    for _ in range(2):
+        began = loop.time()
+        await calls.give_way()
+        assert 0.9 < loop.time() - began < 10
+
+
+async def test_who_gives_way_may_go_away() -> None:
+    calls = CallsInProgress()
+    calls.begin()
+    waiting = asyncio.create_task(calls.give_way())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    calls.end()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await calls.give_way()

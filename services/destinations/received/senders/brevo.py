@@ -16,11 +16,9 @@ from typing_extensions import override
 
 from services.destinations.received.sender import Sender, parsed
 from services.destinations.received.signatures import check_bearer
-from services.destinations.received.statement import Nothing, Statement, Unreadable
+from services.destinations.received.statement import Nothing, Statement
 from services.destinations.received.subscriptions import subscription
 
-_LIST: Final = "brevo"
-"""Whoever leaves gets no campaign of the account's, of whichever list."""
 _LEAVING: Final = frozenset({"unsubscribe", "unsubscribed", "spam", "hard_bounce"})
 """Events after which a person is not subscribed: the documentation has both spellings of the first."""
 
@@ -30,7 +28,7 @@ class _Event(BaseModel):
 
 
 class _Left(BaseModel):
-    email: str
+    email: Annotated[str, Field(pattern="@")]
     ts_event: Annotated[int, Field(ge=0, lt=10**10)]
     """When it happened, in seconds since 1970. `ts` and dates are in zones that the account decides."""
 
@@ -41,11 +39,11 @@ class Brevo(Sender):
     @property
     @override
     def is_configured(self) -> bool:
-        return bool(self.settings.secrets_of(_LIST))
+        return bool(self.settings.secrets_of("brevo"))
 
     @override
     async def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
-        check_bearer(self.settings.secrets_of(_LIST), headers)
+        check_bearer(self.settings.secrets_of("brevo"), headers)
 
     @override
     def read(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Statement | Nothing:
@@ -53,11 +51,10 @@ class Brevo(Sender):
         if kind not in _LEAVING:
             return Nothing(kind)
         left = parsed(_Left, body)
-        if "@" not in left.email:
-            raise Unreadable("these fields are missing or of another type: email")
         # A choice of the future would be newer than any that the person makes until then.
         at = min(datetime.fromtimestamp(left.ts_event, UTC), now)
-        return subscription(sha256(body).hexdigest(), kind, at, _LIST, left.email.strip(), subscribed=False)
+        # Whoever leaves gets no campaign of the account's, of whichever list.
+        return subscription(sha256(body).hexdigest(), kind, at, "brevo", left.email.strip(), subscribed=False)
 
 
 SENDER: Final = Brevo

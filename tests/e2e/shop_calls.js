@@ -4,6 +4,7 @@ import http from "k6/http";
 import exec from "k6/execution";
 
 const [persons, most] = [Number(__ENV.PERSONS), Number(__ENV.MOST)];
+const callers = { SITE: JSON.parse(__ENV.SITE_HEADERS), READ: JSON.parse(__ENV.READ_HEADERS) };
 
 export const options = {
   scenarios: {
@@ -60,11 +61,7 @@ function call(number) {
 
 export default function () {
   const { kind, name, path, scope, body } = call(exec.scenario.iterationInTest);
-  const headers = {
-    "content-type": "application/json",
-    "x-api-key": __ENV.API_KEY,
-    authorization: `Bearer ${__ENV[`${scope}_TOKEN`]}`,
-  };
+  const headers = { "content-type": "application/json", ...callers[scope] };
   const url = `${__ENV.URL}/api/v1/${path}`;
   const { status, error, body: text } = body ? http.post(url, JSON.stringify(body), { headers }) : http.get(url, { headers });
   // The test ends while calls are under way.

@@ -240,7 +240,10 @@ class PrivateMariaDb(PrivateServer):
 def niceness_of_session(pid: int) -> int | None:
     """That of a process's session; None where the kernel does not schedule sessions."""
     group = Path(f"/proc/{pid}/autogroup")
-    return int(group.read_text().split()[-1]) if group.exists() else None
+    if not group.exists():
+        return None
+    fields = group.read_text().split()
+    return int(fields[-1]) if fields else 0  # processes of init's own session are in no group
 
 
 def until(holds: Callable[[], object], seconds: float = 60.0) -> None:

@@ -1,7 +1,7 @@
 """Every event that was answered takes effect once, whatever happens to processes, log and databases, and in which order.
 
 A failure names its seed and prints the run: `PMP_SIM_SEED=17 pytest tests/simulation` repeats one in every class, and
-`PMP_SIM_SEEDS=20000` makes more of them than the 500 of `make test`, or the 2,000 of `PMP_EVERY_VARIANT=1`.
+`PMP_SIM_SEEDS=20000` makes more of them than the 300 of `make test`, or the 2,000 of `PMP_EVERY_VARIANT=1`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.simulation.shop import Shop, open_shop
 from tests.simulation.world import Faults, World
 from tests.variants import EVERY_VARIANT
 
-_SEEDS: Final = int(os.environ.get("PMP_SIM_SEEDS") or (2000 if EVERY_VARIANT else 500))
+_SEEDS: Final = int(os.environ.get("PMP_SIM_SEEDS") or (2000 if EVERY_VARIANT else 300))
 _SEED: Final = os.environ.get("PMP_SIM_SEED")
 _CHUNK: Final = 25
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import analytics, attribution, drain, intake, mesh, realtime, report, shop, wordpress
+from bench import analytics, attribution, deliveries, drain, intake, mesh, realtime, report, shop, wordpress
 from bench.load import Load
 from cli.errors import CommandFailed
 from services.journeys.attribution import EVERY_MODEL
@@ -32,6 +33,7 @@ class Part(StrEnum):
     ATTRIBUTION = "attribution"
     WORDPRESS = "wordpress"
     REALTIME = "realtime"
+    DELIVERIES = "deliveries"
     ANALYTICS = "analytics"
 
 
@@ -62,6 +64,8 @@ class Size:
     """Pages and checkouts with and without the plugin."""
     realtime: realtime.Size
     """Live streams."""
+    deliveries: deliveries.Size
+    """Webhooks to six systems."""
     analytics: analytics.Size
     """Dashboard, reports and projection."""
 
@@ -87,6 +91,7 @@ FULL = Size(
     reports=40,
     requests=200,
     realtime=realtime.Size(clients=1000, unread=50, per_second=500, seconds=30),
+    deliveries=deliveries.Size(per_second=500, seconds=30),
     analytics=analytics.Size(events=1_000_000, calls=40),
 )
 QUICK = Size(
@@ -110,6 +115,7 @@ QUICK = Size(
     reports=1,
     requests=10,
     realtime=realtime.Size(clients=60, unread=5, per_second=100, seconds=2),
+    deliveries=deliveries.Size(per_second=20, seconds=2),
     analytics=analytics.Size(events=2000, calls=2),
 )
 
@@ -149,7 +155,7 @@ def bench(
 
 
 async def _measure(size: Size, parts: frozenset[Part], folder: Path, filled: Path, console: Console) -> report.Figures:
-    taken = stored = whole = sold = reported = plugin = live = figures = None
+    taken = stored = whole = sold = reported = plugin = None
     with Progress(console=console) as bar:
         if Part.INTAKE in parts:
             rounds = bar.add_task("intake, in turns with the empty service", total=2 * (size.rounds + 1) * len(size.loads))
@@ -186,15 +192,27 @@ async def _measure(size: Size, parts: frozenset[Part], folder: Path, filled: Pat
             plugin = await asyncio.to_thread(
                 wordpress.measure, folder / Part.WORDPRESS, size.requests, lambda done: bar.advance(visiting, done)
             )
-        if Part.REALTIME in parts:
-            streaming = bar.add_task("live streams", total=size.realtime.seconds)
-            live = await realtime.measure(folder / Part.REALTIME, size.realtime, lambda: bar.advance(streaming))
-            bar.update(streaming, completed=size.realtime.seconds)
-        if Part.ANALYTICS in parts:
-            filling = bar.add_task("two years of events into analytics, then its dashboard", total=None)
-            figures = await analytics.measure(filled, size.analytics, lambda done: bar.update(filling, completed=done))
-            bar.update(filling, total=1, completed=1)
-    return report.Figures(taken, stored, whole, sold, reported, plugin, live, figures)
+        live, delivered, figures = await _measure_followers(size, parts, folder, filled, bar)
+    return report.Figures(taken, stored, whole, sold, reported, plugin, live, delivered, figures)
+
+
+async def _measure_followers(
+    size: Size, parts: frozenset[Part], folder: Path, filled: Path, bar: Progress
+) -> tuple[realtime.Realtime | None, deliveries.Deliveries | None, Mapping[str, analytics.Analytics] | None]:
+    live = delivered = figures = None
+    if Part.REALTIME in parts:
+        streaming = bar.add_task("live streams", total=size.realtime.seconds)
+        live = await realtime.measure(folder / Part.REALTIME, size.realtime, lambda: bar.advance(streaming))
+        bar.update(streaming, completed=size.realtime.seconds)
+    if Part.DELIVERIES in parts:
+        delivering = bar.add_task("webhooks to six systems", total=size.deliveries.seconds)
+        delivered = await deliveries.measure(folder / Part.DELIVERIES, size.deliveries, lambda: bar.advance(delivering))
+        bar.update(delivering, completed=size.deliveries.seconds)
+    if Part.ANALYTICS in parts:
+        filling = bar.add_task("two years of events into analytics, then its dashboard", total=None)
+        figures = await analytics.measure(filled, size.analytics, lambda done: bar.update(filling, completed=done))
+        bar.update(filling, total=1, completed=1)
+    return live, delivered, figures
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rich.table import Table
 from bench.analytics import Analytics
 from bench.attribution import Attribution
 from bench.cost import Cost
+from bench.deliveries import Deliveries
 from bench.drain import Drained
 from bench.intake import Compared, Intake, Side
 from bench.machine import commit, facts, mariadb_version
@@ -49,6 +50,8 @@ class Figures:
     """Pages and checkouts with and without the plugin."""
     realtime: Realtime | None
     """Live streams."""
+    deliveries: Deliveries | None
+    """Webhooks to six systems, of which three are well."""
     analytics: Mapping[str, Analytics] | None
     """Dashboard, reports and projection, by database."""
 
@@ -105,8 +108,14 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
         yield from _attribution(figures.attribution)
     if figures.wordpress:
         yield from _wordpress(figures.wordpress)
+    yield from _rows_of_followers(figures)
+
+
+def _rows_of_followers(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
     if figures.realtime:
         yield from _realtime(figures.realtime)
+    if figures.deliveries:
+        yield from _deliveries(figures.deliveries)
     for database, measured in (figures.analytics or {}).items():
         yield from _analytics(database, measured)
 
@@ -131,6 +140,16 @@ def _realtime(live: Realtime) -> Iterator[tuple[str, str, str, str]]:
         beside = f"{live.idle_mib[name]:.0f} without clients, {live.open_mib[name]:.0f} with all of them, at rest"
         yield f"  memory of {name}, peak", f"{live.peak_mib[name]:.0f} MiB", "", beside
     yield "  streams opened", f"{live.opened_per_second:,.0f}/s", "", ""
+
+
+def _deliveries(it: Deliveries) -> Iterator[tuple[str, str, str, str]]:
+    times = f"p50 {it.p50_ms:,.0f}, max {it.max_ms:,.0f} ms; the last {it.catch_up_seconds:.1f} s after the end"
+    yield f"six webhooks of {it.per_second} events/s, three of them well: p99", f"{it.p99_ms:,.0f} ms", "<= 5,000 ms", times
+    alone = f"alone {it.bare_per_second:,.0f}/s and {it.bare_cpu_us:.0f} us"
+    yield "  delivered to those that are well", f"{it.delivered_per_second:,.0f}/s", "", f"{_percents(it.cpu_percent)} % of a core"
+    yield "  processor time of a delivery", f"{it.cpu_us_per_delivery:,.0f} us", "", f"the HTTP client {alone} a request"
+    yield "  memory, peak", f"{it.peak_mib:.0f} MiB", "", f"{it.idle_mib:.0f} before"
+    yield "  the others have all, once they are well", f"{it.healed_seconds:.0f} s", "", ""
 
 
 def _analytics(database: str, figures: Analytics) -> Iterator[tuple[str, str, str, str]]:

@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
-import httpx
 from pydantic import PlainValidator, SecretStr, ValidationError
 from typing_extensions import override
 
@@ -23,8 +22,6 @@ from kit.settings import WrongSetting
 from services.destinations.kind import Destination
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
-_TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
-_AGENT: Final = "pmp-mesh"
 
 
 class _NamedSecret(SecretStr):
@@ -115,4 +112,7 @@ def opened(name: str, table: Any) -> Destination[Any]:
         faults = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the table'}: {each['msg']}" for each in error.errors(include_input=False))
         message = f"destination {name}: {faults}"
         raise WrongSetting(message) from None
-    return destination(name, options, httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, headers={"user-agent": _AGENT}))
+    # Who has no destination does without the time and memory that its import takes.
+    from services.destinations.http_client import open_client  # noqa: PLC0415
+
+    return destination(name, options, open_client())

@@ -100,6 +100,15 @@ def test_live_streams_are_measured(tmp_path: Path) -> None:
 
 
 @every_bench
+def test_deliveries_are_measured_beside_the_http_client_alone(tmp_path: Path) -> None:
+    figures = measured("deliveries", tmp_path)["deliveries"]
+    assert (figures["per_second"], figures["events"]) == (20, 40)
+    assert figures["max_ms"] >= figures["p99_ms"] >= figures["p50_ms"] > 0
+    assert figures["peak_mib"] >= figures["idle_mib"] > 0
+    assert figures["cpu_us_per_delivery"] > figures["bare_cpu_us"] > 0
+
+
+@every_bench
 def test_reports_are_measured_beside_counting_their_orders(tmp_path: Path) -> None:
     figures = measured("attribution", tmp_path)["attribution"]
     assert (figures["orders"], figures["reports"].keys(), figures["count_ms"].keys()) == (

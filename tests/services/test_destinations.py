@@ -325,12 +325,12 @@ async def test_a_sender_that_was_taken_over_changes_nothing_any_more(
     settings: Settings, resources: Resources, shop: Systems, file: Path
 ) -> None:
     async with deliverer(settings, resources, file, table(shop.port)) as mesh, mesh.sending():
-        shop.replies["/all"] = Reply(500, seconds=0.5)
+        shop.replies["/all"] = Reply(500, seconds=2.0)
         await mesh.topics.happen(page_view("e1"))
         await until(lambda: shop.received["/all"])
         async with mesh.runtime.sessions.begin() as session:
             await session.execute(update(DeliveryRow).values(claim="other", next_attempt_at=NOW + timedelta(hours=1)))
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2.5)
         (row,) = await mesh.rows()
         assert (row.claim, row.detail, await mesh.states()) == ("other", "", {"pending": 1})
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import bindparam, delete, or_, select, tuple_
+from sqlalchemy import ColumnElement, CompoundSelect, Integer, bindparam, delete, func, literal, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks, increase, lock_rows, upsert
@@ -31,12 +31,29 @@ from services.analytics.sessions import Event, Session
 _LOCK: Final = {"audience": "", "day": 0, "previous_day": 0, "members": 0}
 """The row that a transaction locks before it reads facts: of two at once, each would miss the changes of the other."""
 _AT_ONCE: Final = 500
-_PRESENCES: Final = select(presences.c.subject, presences.c.audience, presences.c.day, presences.c.visitor, presences.c.count).where(
-    presences.c.visitor.in_(bindparam("visitors", expanding=True))
-)
-_PRESENCES_IN: Final = _PRESENCES.where(presences.c.audience.in_(bindparam("audiences", expanding=True)))
 _Days: TypeAlias = dict[tuple[str, str], set[int]]
 """The days on which visitors were in audiences."""
+
+
+def _presences_around(*others: ColumnElement[bool]) -> CompoundSelect[Any, Any, Any, Any, Any]:
+    """The presences of visitors from a first to a last day, and of each visitor and audience the day before and the one after these.
+
+    A cell depends on a day and the one before it, so that a change of some days needs no more than that of what may be years.
+    """
+    day, own = presences.c.day, (presences.c.visitor.in_(bindparam("visitors", expanding=True)), *others)
+    first, last = bindparam("first", type_=Integer), bindparam("last", type_=Integer)
+    nearest = (
+        select(literal("").label("subject"), presences.c.audience, each.label("day"), presences.c.visitor, literal(0).label("count"))
+        .where(*own, beyond)
+        .group_by(presences.c.audience, presences.c.visitor)
+        for each, beyond in ((func.max(day), day < first), (func.min(day), day > last))
+    )
+    columns = (presences.c.subject, presences.c.audience, day, presences.c.visitor, presences.c.count)
+    return union_all(select(*columns).where(*own, day.between(first, last)), *nearest)
+
+
+_AROUND: Final = _presences_around()
+_AROUND_IN: Final = _presences_around(presences.c.audience.in_(bindparam("audiences", expanding=True)))
 
 
 class Totals:
@@ -120,9 +137,14 @@ class Totals:
         subjects = {subject for _, subject, _ in changes} | set(moved)
         people = await Persons(self._session).people(subjects)
         visitor_of = {subject: f"user:{people[subject]}" if subject in people else subject for subject in subjects}
-        affected = set(visitor_of.values()) | await self._visitors(moved)
-        known = await self._presences(affected, None if moved else {audience for audience, _, _ in changes})
-        before, after = _days_of(known.values()), dict(known)
+        affected, days = set(visitor_of.values()), {day for _, _, day in changes}
+        for visitor, first, last in await self._spans(moved):
+            affected.add(visitor)
+            days |= {first, last}
+        if not days:
+            return
+        known, nearest = await self._around(affected, None if moved else {audience for audience, _, _ in changes}, min(days), max(days))
+        before, after = _days_of([*known.values(), *nearest]), dict(known)
         for (audience, subject, day), change in changes.items():
             row = after.get((subject, audience, day))
             after[subject, audience, day] = _presence(audience, subject, day, visitor_of[subject], (row["count"] if row else 0) + change)
@@ -130,28 +152,43 @@ class Totals:
             if row["subject"] in visitor_of:
                 after[key] = {**row, "visitor": visitor_of[row["subject"]]}
         left = {key: row for key, row in after.items() if row["count"] > 0}
-        await self._change_audiences(before, _days_of(left.values()))
+        await self._change_audiences(before, _days_of([*left.values(), *nearest]))
         for some in chunks(known.keys() - left.keys()):
             key = tuple_(presences.c.subject, presences.c.audience, presences.c.day)
             await self._session.execute(delete(presences).where(key.in_(some)))
         await upsert(self._session, presences, [row for key, row in sorted(left.items()) if row != known.get(key)])
 
-    async def _visitors(self, subjects: Collection[str]) -> set[str]:
-        """Returns the visitors that identifiers stood for so far."""
-        found: set[str] = set()
+    async def _spans(self, subjects: Collection[str]) -> list[tuple[str, int, int]]:
+        """Returns the visitors that identifiers stood for so far, with the first and the last day of each as such."""
+        found: list[tuple[str, int, int]] = []
+        day = presences.c.day
         for some in chunks(subjects):
-            found |= set(await self._session.scalars(select(presences.c.visitor).where(presences.c.subject.in_(some)).distinct()))
+            query = select(presences.c.visitor, func.min(day), func.max(day)).where(presences.c.subject.in_(some))
+            rows: Any = await self._session.execute(query.group_by(presences.c.visitor))
+            found += [(visitor, earliest, latest) for visitor, earliest, latest in rows]
         return found
 
-    async def _presences(self, visitors: Collection[str], audiences_: Collection[str] | None) -> dict[tuple[str, str, int], dict[str, Any]]:
-        """Returns the presences of visitors in audiences, or with None in all, by primary key."""
+    async def _around(
+        self, visitors: Collection[str], audiences_: Collection[str] | None, first: int, last: int
+    ) -> tuple[dict[tuple[str, str, int], dict[str, Any]], list[dict[str, Any]]]:
+        """Reads presences of visitors in audiences, or with None in all.
+
+        Returns:
+            Those from the first to the last day, by primary key; and the nearest ones before and after, without their identifiers.
+        """
         found: dict[tuple[str, str, int], dict[str, Any]] = {}
-        query = _PRESENCES if audiences_ is None else _PRESENCES_IN
+        nearest: list[dict[str, Any]] = []
+        query = _AROUND if audiences_ is None else _AROUND_IN
         for some in chunks(visitors):
-            rows: Any = await self._session.execute(query, {"visitors": some, "audiences": [*(audiences_ or ())]})
+            parameters = {"visitors": some, "audiences": [*(audiences_ or ())], "first": first, "last": last}
+            rows: Any = await self._session.execute(query, parameters)
             for subject, audience, day, visitor, count in rows:
-                found[subject, audience, day] = _presence(audience, subject, day, visitor, count)
-        return found
+                presence = _presence(audience, subject, day, visitor, count)
+                if subject:
+                    found[subject, audience, day] = presence
+                else:
+                    nearest.append(presence)
+        return found, nearest
 
     async def _change_audiences(self, before: _Days, after: _Days) -> None:
         changes: dict[tuple[str, int, int], int] = defaultdict(int)

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, String, Table, bind
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from kit.database.transactions import chunks
-from kit.people.persons import Persons
+from kit.people.persons import Persons, persons
 from services.analytics.cohort_store import read_cohorts
 from services.analytics.cohorts import Cell
 from services.analytics.counts import EACH_DAY, NEVER, PAGE, REVENUE, SITE, TRAFFIC, Revenue, Traffic
@@ -133,8 +133,12 @@ _MEMBERS_BY_DAY: Final = _in_one_row(
         audiences.c.previous_day.between(bindparam("first"), bindparam("last")),
     )
 )
-_SOLD_TO: Final = select(orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload).where(
-    orders.c.subject.in_(bindparam("subjects", expanding=True)), orders.c.sold_at.is_not(None)
+_SALE: Final = (orders.c.sold_at, orders.c.purchase_id, orders.c.subject, orders.c.net, orders.c.payload)
+_SOLD_TO: Final = select(*_SALE).where(orders.c.subject.in_(bindparam("subjects", expanding=True)), orders.c.sold_at.is_not(None))
+_SOLD_TO_PERSONS: Final = (
+    select(persons.c.person_id, *_SALE)
+    .join_from(persons, orders, orders.c.subject == persons.c.subject)
+    .where(persons.c.person_id.in_(bindparam("people", expanding=True)), orders.c.sold_at.is_not(None))
 )
 
 
@@ -233,14 +237,19 @@ class Reading:
 
     async def buyers(self, since: datetime, until: datetime) -> Sequence[tuple[str, datetime, int, str]]:
         """Returns customer, time of the sale, net revenue and payload of all orders of those who bought in a period, oldest first."""
-        bought = select(orders.c.subject).where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct()
-        included = {sale.subject for sale in self._sales if since <= sale.at < until}
-        customers = {subject: subject for subject in {*await self.session.scalars(bought), *included}}
-        known = Persons(self.session)
-        people = set((await known.people(customers)).values())
-        customers |= {identifier: f"user:{person}" for identifier, person in (await known.people_by_identifier(people)).items()}
-        found = [sale for sale in self._sales if sale.subject in customers]
-        for some in chunks(customers):
+        buyer = select(orders.c.subject, persons.c.person_id).outerjoin_from(orders, persons, orders.c.subject == persons.c.subject)
+        sold: Any = await self.session.execute(buyer.where(orders.c.sold_at >= since, orders.c.sold_at < until).distinct())
+        buyers = {subject: person or "" for subject, person in sold}
+        person_of = await Persons(self.session).people({sale.subject for sale in self._sales})
+        buyers |= {sale.subject: person_of.get(sale.subject, "") for sale in self._sales if since <= sale.at < until}
+        people, others = set(buyers.values()) - {""}, {subject for subject, person in buyers.items() if not person}
+        found = [(sale, person_of.get(sale.subject, "")) for sale in self._sales]
+        found = [(sale, person) for sale, person in found if person in people or sale.subject in others]
+        for some in chunks(others):
             rows: Any = await self.session.execute(_SOLD_TO, {"subjects": some})
-            found += [Sale(*row) for row in rows]
-        return [(customers[sale.subject], sale.at, sale.net, sale.payload) for sale in sorted(found)]
+            found += [(Sale(*row), "") for row in rows]
+        # Joined by the database: a person may have thousands of identifiers, few of which bought something.
+        for some in chunks(people):
+            rows = await self.session.execute(_SOLD_TO_PERSONS, {"people": some})
+            found += [(Sale(*row), person) for person, *row in rows]
+        return [(f"user:{person}" if person else sale.subject, sale.at, sale.net, sale.payload) for sale, person in sorted(found)]

@@ -170,7 +170,7 @@ class AnalyticsServicer(AnalyticsServiceServicer):
         titles = await reading.titles([*revenue] if group == PRODUCT else [])
         of = {each: audience(group, each) for each in traffic} if group in _OF_AUDIENCES else {}
         members = await reading.members(period, of.values())
-        bought = await self._bought(reading, period) if group == COUPON else ()
+        bought = await self._bought(reading, period) if group == COUPON and revenue else ()
         new = reports.new_by_coupon(bought, iso(period.first), iso(period.last))
         return [
             {

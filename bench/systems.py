@@ -21,15 +21,15 @@ from typing_extensions import override
 
 from kit.settings import split_address
 
-HANG_SECONDS: Final = 3.0
-RETRY_AFTER_SECONDS: Final = 30
+_HANG_SECONDS: Final = 3.0
+_RETRY_AFTER_SECONDS: Final = 30
 HEAL: Final = "/heal"
 RECEIVED: Final = "/received"
 LATE: Final = "/late"
 _HEAD_END: Final = b"\r\n\r\n"
 _OK: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _FAILS: Final = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
-_BUSY: Final = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: %d\r\ncontent-length: 0\r\n\r\n" % RETRY_AFTER_SECONDS
+_BUSY: Final = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: %d\r\ncontent-length: 0\r\n\r\n" % _RETRY_AFTER_SECONDS
 
 
 @dataclass(slots=True)
@@ -43,7 +43,13 @@ class Received:
 
 
 class _Systems:
-    """Args: paths of the system that fails, of the one that hangs, and of the one that is busy."""
+    """What systems have received, and how they answer.
+
+    Args:
+        failing: path of the one that fails.
+        hanging: path of the one that hangs.
+        busy: path of the one that is busy.
+    """
 
     def __init__(self, failing: str, hanging: str, busy: str) -> None:
         self.hanging = hanging
@@ -89,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""  # the clients wait for an answer before they send the next request
         path = line.split(b" ")[1].decode()
         if path == self._systems.hanging:
-            asyncio.get_running_loop().call_later(HANG_SECONDS, self._answer, path, headers.get(b"webhook-id", b""), rest)
+            asyncio.get_running_loop().call_later(_HANG_SECONDS, self._answer, path, headers.get(b"webhook-id", b""), rest)
         else:
             self._answer(path, headers.get(b"webhook-id", b""), rest)
 

@@ -23,7 +23,7 @@ from pmp.log.v1 import log_pb2
 
 from bench.cost import Usage
 from bench.events import COURSES, SESSIONS, USERS, template
-from bench.servers import PORTS, BenchFailed, Mesh, cpu_seconds, environment, plan_mesh, running
+from bench.servers import PORTS, BenchFailed, Mesh, cpu_seconds, environment, memory_mib, plan_mesh, running
 from bench.systems import HEAL, LATE, RECEIVED, Received
 from cli.ports import LOOPBACK
 from cli.processes import Command
@@ -197,7 +197,7 @@ class _Load:
         self._publisher = publisher
         self._client = client
         self._processes = processes
-        self._peak = self._memory()
+        self._peak = memory_mib(processes[SERVICE])
 
     async def run(self, bare_per_second: float, bare_cpu_us: float, tick: Callable[[], None]) -> Deliveries:
         size, idle, usage = self._size, self._peak, Usage(self._processes)
@@ -207,14 +207,14 @@ class _Load:
             await asyncio.sleep(started + number * _PUBLISHED_SECONDS - time.monotonic())
             await self._publisher.publish(int((number + 1) * _PUBLISHED_SECONDS * size.per_second) - self._publisher.published)
         shares, ended = usage.shares(), time.monotonic()
-        well = await self._until_received(_WELL, events)
+        await self._until_received(_WELL, events)
         received, cost = time.monotonic(), usage.cost(len(_WELL) * events, dict.fromkeys(self._processes, 0.0))
         watching.cancel()
         late_at: dict[str, list[float]] = (await self._client.get(LATE)).json()
         late = sorted(1000 * each for name in _WELL for each in late_at[f"/{name}"])
         await self._client.post(HEAL)
         await self._until_received(_ILL, events)
-        if repeated := sum(each.repeated for each in well):
+        if repeated := sum(each.repeated for each in await self._until_received(_WELL, events)):
             raise BenchFailed(f"{repeated} webhooks were repeated at systems that are well")
         return Deliveries(
             per_second=size.per_second,
@@ -237,7 +237,7 @@ class _Load:
         while True:
             await asyncio.sleep(1)
             tick()
-            self._peak = max(self._peak, self._memory())
+            self._peak = max(self._peak, memory_mib(self._processes[SERVICE]))
 
     async def _until_received(self, names: Sequence[str], events: int) -> Sequence[Received]:
         """Waits until systems have received all webhooks.
@@ -257,6 +257,3 @@ class _Load:
             if time.monotonic() - moved > _STALL_SECONDS:
                 raise BenchFailed(f"of {events} webhooks for each of {', '.join(names)} {count} were received in all")
             await asyncio.sleep(_LOOK_SECONDS)
-
-    def _memory(self) -> float:
-        return self._processes[SERVICE].memory_full_info().pss / 2**20

@@ -23,7 +23,7 @@ from bench.cost import Cost, Usage
 from bench.followed import Followed
 from bench.k6 import Answers, Scenario
 from bench.load import Answered, Load
-from bench.servers import BenchFailed, environment, pmp_up, running_mariadb
+from bench.servers import BenchFailed, environment, memory_mib, pmp_up, running_mariadb
 from bench.yardstick import empty_rate
 from cli.books import fetch_books
 from cli.credentials import Credentials, credentials
@@ -179,7 +179,7 @@ async def _measure(
         tick("at rest")
         await backlog.drained()
         mesh.rest = await _rest(processes, size.rest_seconds)
-        pss = {name: process.memory_full_info().pss / 2**20 for name, process in processes.items()}
+        pss = {name: memory_mib(process) for name, process in processes.items()}
         soon = await followed.measure(mesh.target, backlog.databases, size.single_events)
         rate = before[0][0]
         offered: list[Offered] = []

@@ -27,7 +27,7 @@ from typing_extensions import override
 from bench.cost import Usage
 from bench.events import COURSES, SESSIONS, USERS, template
 from bench.listeners import Counting, Listener, Noting, Unread
-from bench.servers import BenchFailed, pmp_up
+from bench.servers import BenchFailed, memory_mib, pmp_up
 from cli.credentials import Credentials, Scope, credentials
 from cli.folder import DataFolder
 from cli.state import running_mesh
@@ -248,4 +248,4 @@ async def _watch(processes: Mapping[str, psutil.Process], peak: dict[str, float]
 
 
 def _memory(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
-    return {name: process.memory_full_info().pss / 2**20 for name, process in processes.items()}
+    return {name: memory_mib(process) for name, process in processes.items()}

@@ -231,3 +231,8 @@ def cpu_seconds(process: psutil.Process) -> float:
     """Processor time used by a process."""
     times = process.cpu_times()
     return times.user + times.system
+
+
+def memory_mib(process: psutil.Process) -> float:
+    """Memory of a process (PSS), in MiB: what it shares with others counts in parts."""
+    return process.memory_full_info().pss / 2**20

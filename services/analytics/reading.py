@@ -243,8 +243,8 @@ class Reading:
         person_of = await Persons(self.session).people({sale.subject for sale in self._sales})
         buyers |= {sale.subject: person_of.get(sale.subject, "") for sale in self._sales if since <= sale.at < until}
         people, others = set(buyers.values()) - {""}, {subject for subject, person in buyers.items() if not person}
-        found = [(sale, person_of.get(sale.subject, "")) for sale in self._sales]
-        found = [(sale, person) for sale, person in found if person in people or sale.subject in others]
+        owned = ((sale, person_of.get(sale.subject, "")) for sale in self._sales)
+        found = [(sale, person) for sale, person in owned if person in people or sale.subject in others]
         for some in chunks(others):
             rows: Any = await self.session.execute(_SOLD_TO, {"subjects": some})
             found += [(Sale(*row), "") for row in rows]
